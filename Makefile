@@ -1,0 +1,50 @@
+# make demo    the main job on what ships        make test    the tests
+# make check   ruff, types, generated docs       make bench   timings against rivals
+# Each makes .venv and installs what it needs first, once.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test check bench docs samples clean
+
+demo: $(VENV)/.demo
+	PAI=$(CURDIR)/$(BIN)/pai scripts/demo.sh
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python docs/generate.py --check
+
+bench: $(VENV)/.test
+	$(BIN)/python benchmarks/spectral.py
+
+docs: $(VENV)/.demo
+	$(BIN)/python docs/generate.py
+
+samples: $(VENV)/.demo
+	PAI=$(CURDIR)/$(BIN)/pai sample_masks/remake.sh
+
+clean:
+	rm -rf $(VENV) demo build *.egg-info
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pai needs Python 3.11 or newer; make PYTHON=/path/to/python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(BIN)/python pyproject.toml constraints.txt
+	$(INSTALL) -e .
+	touch $@
+
+$(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
+	$(INSTALL) -e '.[test]'
+	touch $@ $(VENV)/.demo
+
+$(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
+	$(INSTALL) -e '.[dev]'
+	touch $@ $(VENV)/.test $(VENV)/.demo

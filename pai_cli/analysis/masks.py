@@ -1,0 +1,147 @@
+"""Reports of mask files: each file opened, matched with the checkpoint's weights, and measured layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from pai_cli.errors import LayerSelectionError, MaskMismatchError, PaiError
+from pai_cli.files.checkpoints import Checkpoint
+from pai_cli.files.masks import MaskFile
+from pai_cli.progress import Progress, silent
+from pai_cli.spectral.metrics import MetricOptions
+from pai_cli.spectral.network import DenseCache, LayerInput, LayerReport, NetworkReport, measure_layers, summarise
+
+SHOWN = 3  # names listed in a message before "and N more"
+
+
+@dataclass(frozen=True)
+class AnalysisRequest:
+    """What to measure.
+
+    `weights` for the parameter metrics; `layers`: globs (none means all); `options` of the engine. `same_network`: a mask
+    of other layers than the first's is an error, because means over different layers do not compare.
+    """
+
+    weights: Checkpoint | None = None
+    layers: tuple[str, ...] = ()
+    options: MetricOptions = field(default_factory=MetricOptions)
+    same_network: bool = False
+
+
+@dataclass(frozen=True)
+class MaskReport:
+    """One mask's report, or the error that stands in its place. `skipped`: parameters that are no matrix (biases)."""
+
+    path: Path
+    metadata: dict[str, str]
+    report: NetworkReport | None
+    error: PaiError | None = None
+    skipped: tuple[str, ...] = ()
+
+
+def analyze_masks(paths: Iterable[Path], request: AnalysisRequest, progress: Progress = silent) -> Iterator[MaskReport]:
+    """A report a mask, as each is done; a mask that cannot be read gives a report with its error, and the rest go on."""
+    paths = list(paths)
+    cache = DenseCache()
+    first: MaskFile | None = None
+    for done, path in enumerate(paths):
+        metadata: dict[str, str] = {}
+        try:
+            mask = MaskFile(path)
+            metadata = mask.metadata
+            first = _compared(mask, first) if request.same_network else None
+            names, skipped = _chosen(mask, request)
+            layers = _counted(measure_layers(_inputs(mask, names, request), request.options, cache), len(names))
+            reports = []
+            for share, layer in layers:
+                reports.append(layer)
+                progress(done * 1000 + share, len(paths) * 1000, path.name)
+            yield MaskReport(path, metadata, summarise(reports), skipped=skipped)
+        except PaiError as error:
+            yield MaskReport(path, metadata, None, error)
+
+
+def _compared(mask: MaskFile, first: MaskFile | None) -> MaskFile:
+    """The first mask read; raise `MaskMismatchError` when `mask` is one of another network."""
+    if first is None:
+        return mask
+    if mask.shapes != first.shapes:
+        differing = sorted(set(mask.shapes.items()) ^ set(first.shapes.items()))
+        raise MaskMismatchError(
+            f"{mask.path}: masks other layers than {first.path} ({differing[0][0]!r} differs); "
+            "rank the masks of one network at a time"
+        )
+    return first
+
+
+def _counted(layers: Iterator[LayerReport], total: int) -> Iterator[tuple[int, LayerReport]]:
+    """Each layer with how much of the mask is done after it, in thousandths."""
+    for number, layer in enumerate(layers, start=1):
+        yield number * 1000 // total, layer
+
+
+def _chosen(mask: MaskFile, request: AnalysisRequest) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names to measure, and those passed over because they are no matrix."""
+    names = tuple(name for name in mask.names if _wanted(name, request.layers))
+    if not names:
+        globs = " ".join(request.layers)
+        raise LayerSelectionError(
+            f"{mask.path}: --layers {globs} matches no layer; its first is {mask.names[0]!r} of {len(mask.names)}"
+        )
+    matrices = tuple(name for name in names if len(mask.shapes[name]) >= 2 and 0 not in mask.shapes[name])
+    if not matrices:
+        raise LayerSelectionError(
+            f"{mask.path}: no tensor has rows and columns (the first, {names[0]!r}, has shape "
+            f"{mask.shapes[names[0]]}); a graph needs the mask of a weight"
+        )
+    return matrices, tuple(name for name in names if name not in set(matrices))
+
+
+def _wanted(name: str, globs: tuple[str, ...]) -> bool:
+    stem = name.removesuffix(".weight")
+    return not globs or any(fnmatchcase(name, glob) or fnmatchcase(stem, glob) for glob in globs)
+
+
+def _inputs(mask: MaskFile, names: tuple[str, ...], request: AnalysisRequest) -> Iterator[LayerInput]:
+    if request.weights is not None:
+        check_match(mask, request.weights)
+    for name in names:
+        layout, array = mask.layout(name), mask.array(name)
+        if array.shape[0] % layout.groups:
+            raise MaskMismatchError(
+                f"{mask.path}: {name!r} has {array.shape[0]} channels, which {layout.groups} groups do not divide"
+            )
+        weights = None if request.weights is None else request.weights.array(name)
+        yield LayerInput(name, array, weights, layout)
+
+
+def check_match(mask: MaskFile, weights: Checkpoint) -> None:
+    """Raise `MaskMismatchError` unless every masked parameter is in the checkpoint, in the same shape."""
+    missing = [repr(name) for name in mask.names if name not in weights.shapes]
+    if missing:
+        raise MaskMismatchError(
+            f"{mask.path}: masks {_some(missing)}, which {weights.path} does not have; "
+            "--weights takes the checkpoint the mask was made for"
+        )
+    misshapen = [
+        f"{name!r} is {_times(mask.shapes[name])} here and {_times(weights.shapes[name])} there"
+        for name in mask.names
+        if tuple(weights.shapes[name]) != tuple(mask.shapes[name])
+    ]
+    if misshapen:
+        raise MaskMismatchError(
+            f"{mask.path}: does not fit {weights.path}: {_some(misshapen)}; "
+            "--weights takes the checkpoint the mask was made for"
+        )
+
+
+def _some(items: list[str]) -> str:
+    more = f" and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
+    return ", ".join(items[:SHOWN]) + more
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return "x".join(str(side) for side in shape)

@@ -1,0 +1,128 @@
+"""The command line: names the commands, turns what goes wrong into one line and an exit status. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from pai_cli import __version__
+from pai_cli.commands import analyze, init, prune, rank, sample
+from pai_cli.display.console import fail_line, note
+from pai_cli.errors import PaiError
+
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """What was typed after `pai`, and whether tracebacks are wanted."""
+
+    arguments: tuple[str, ...]
+    debug: bool
+
+
+class PaiGroup(TyperGroup):
+    """The `pai` command itself: everything that goes wrong below comes through here."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Take --debug from wherever it stands, so that it can be added to the end of a line that failed."""
+        typed = tuple(args)
+        args = [arg for arg in args if arg != "--debug"]
+        context = super().make_context(info_name, args, parent, **extra)
+        context.obj = Invocation(typed, debug=len(args) < len(typed))
+        return context
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; an error becomes one line on standard error."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()  # now, where a full disk can still be reported
+            return result
+        except BrokenPipeError:
+            _give_up_stdout()
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            note("interrupted")
+            raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            if hasattr(error, "exit_code"):  # the command line library's own: wrong usage, exit
+                raise
+            if ctx.obj.debug:
+                traceback.print_exc()
+            fail_line(_one_line(error))
+            if isinstance(error, OSError):
+                _give_up_stdout()
+            raise typer.Exit(1) from None
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, PaiError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "out of memory; prune a smaller network, or analyze fewer layers with --layers"
+    if isinstance(error, OSError):
+        return f"{error.filename or 'standard output'}: {error.strerror or error}"
+    text = " ".join(str(error).split())
+    return f"unexpected {type(error).__name__}: {text}; --debug shows where, and is what a report of this needs"
+
+
+def _give_up_stdout() -> None:
+    """Nothing more can be written there; without this, Python would try once more at exit and say so."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+app = typer.Typer(
+    cls=PaiGroup,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Example: pai analyze sample_masks/synflow-0.05.safetensors",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pai {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def pai(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error; may stand anywhere on the line.")
+    ] = False,
+) -> None:
+    """Prune neural networks at initialisation: make masks, measure how well connected they are, rank them, find better.
+
+    Data goes to standard output, everything else to standard error. Exit status: 0 done, 1 could not be done, 2 wrong
+    usage, 130 interrupted.
+    """
+
+
+def _add(function: Any, name: str, example: str) -> None:
+    app.command(name, epilog=f"Example: {example}")(function)
+
+
+_add(init.init, "init", "pai init resnet20 --classes 10 --seed 0 -o fresh.safetensors")
+_add(
+    prune.prune,
+    "prune",
+    "pai prune sample_masks/resnet20.safetensors --method synflow --density 0.05 -o mask.safetensors",
+)
+_add(analyze.analyze, "analyze", "pai analyze sample_masks/synflow-0.05.safetensors")
+_add(rank.rank, "rank", "pai rank sample_masks --weights sample_masks/resnet20.safetensors")
+_add(
+    sample.sample,
+    "sample",
+    "pai sample sample_masks/resnet20.safetensors --method erk --density 0.05 --population 10 -o best.safetensors",
+)

@@ -1,0 +1,54 @@
+"""`pai analyze`: how well connected is a mask."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from pai_cli.commands import options
+from pai_cli.files.tables import Format
+
+
+def analyze(
+    masks: options.Masks,
+    weights: options.Weights = None,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GLOB", help="Only the layers whose name matches; may be given again."),
+    ] = None,
+    summary: Annotated[bool, typer.Option("--summary", help="Only the network's means, a line a mask.")] = False,
+    format: options.OutputFormat = Format.TABLE,  # noqa: A002  the flag's name
+    no_header: options.NoHeader = False,
+    expansion_weighted: Annotated[
+        bool,
+        typer.Option(
+            "--expansion-weighted",
+            help="Multiply each left-regular subgraph's term by max(n_L, n_R) / (n_L + n_R - 1).",
+        ),
+    ] = False,
+    trust: options.Trust = False,
+) -> None:
+    """Measure masks: Ramanujan gaps, left-regular subgraphs, weighted spectral gaps, a layer and over the network.
+
+    Every value has an error bound (its _error field); a missing value has its reason.
+    """
+    from pai_cli.analysis.masks import AnalysisRequest, analyze_masks
+    from pai_cli.display.analysis import show_reports
+    from pai_cli.display.console import note
+    from pai_cli.display.progress import progress_bar
+    from pai_cli.files.paths import mask_paths
+    from pai_cli.spectral.metrics import MetricOptions
+
+    request = AnalysisRequest(
+        weights=options.the_weights(weights, trust=trust),
+        layers=tuple(layers or ()),
+        options=MetricOptions(expansion_weighted=expansion_weighted),
+    )
+    paths = mask_paths(masks, sys.stdin, note)
+    with progress_bar("analyzing") as progress:
+        reports = analyze_masks(paths, request, progress)
+        failed = show_reports(reports, format, header=not no_header, summary=summary, weights=weights is not None)
+    if failed:
+        raise typer.Exit(1)

@@ -1,0 +1,131 @@
+"""Options that several commands share, so that each means the same everywhere."""
+
+from __future__ import annotations
+
+from decimal import Decimal, InvalidOperation
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from pai_cli.compute.device import Device
+from pai_cli.files.tables import Format
+from pai_cli.pruning.registry import METHODS
+
+if TYPE_CHECKING:
+    from pai_cli.files.checkpoints import Checkpoint
+
+
+class ScopeChoice(StrEnum):
+    """Where the density holds."""
+
+    GLOBAL = "global"
+    LAYER = "layer"
+
+
+Masks = Annotated[
+    list[str],
+    typer.Argument(metavar="MASK...", help="Mask files, folders of them, or - for a list of paths on standard input."),
+]
+CheckpointPath = Annotated[
+    Path,
+    typer.Argument(
+        metavar="CKPT", help="A checkpoint: .safetensors, its .index.json when sharded, .pt .pth .bin .ckpt."
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(metavar="CKPT", help="The checkpoint the masks were made for; the parameter metrics need it."),
+]
+Trust = Annotated[
+    bool,
+    typer.Option("--trust", help="Let a pickle run the code it names. Only for files whose maker you trust."),
+]
+OutputFormat = Annotated[Format, typer.Option("--format", help="How to write the results to standard output.")]
+NoHeader = Annotated[bool, typer.Option("--no-header", help="Leave out the line of field names of csv and tsv.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace an existing output file.")]
+Packed = Annotated[bool, typer.Option("--packed", help="Write bits instead of bytes: an eighth of the size.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random; the same seed gives the same bits.")]
+Density = Annotated[float | None, typer.Option(help="Fraction of weights to keep, above 0 and at most 1.")]
+Sparsity = Annotated[str | None, typer.Option(help="Fraction of weights to remove: 1 - density.", metavar="FLOAT")]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|module:factory|file.py:factory",
+        help="The network, where the checkpoint's names and shapes do not tell.",
+    ),
+]
+InputShape = Annotated[
+    str | None, typer.Option(metavar="C,H,W", help="Shape of one input; known architectures have one.")
+]
+Ignore = Annotated[
+    list[str] | None,
+    typer.Option(metavar="GLOB", help="Layers to leave whole and not count, by name; may be given again."),
+]
+Rounds = Annotated[
+    str | None,
+    typer.Option(metavar="N|auto", help="Rounds of an iterative method; auto takes each as large as is safe."),
+]
+MethodName = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME", help="; ".join(f"{method.name}: {method.summary}" for method in METHODS.values()) + "."
+    ),
+]
+ScopeName = Annotated[
+    ScopeChoice | None,
+    typer.Option(help="Keep the density over the whole network, or in each layer. [default: the method's own]"),
+]
+DeviceName = Annotated[Device, typer.Option(help="Where scores are computed; auto takes a GPU when there is one.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="MASK", help="Where to write the mask.")]
+
+
+def the_density(density: float | None, sparsity: str | None) -> float:
+    """The density asked for, from whichever of the two options was given. Wrong usage when none or both were."""
+    if density is not None and sparsity is not None:
+        raise typer.BadParameter("--density and --sparsity exclude each other: give one")
+    if density is not None:
+        return density
+    if sparsity is None:
+        raise typer.BadParameter("give --density (fraction kept) or --sparsity (fraction removed)")
+    try:
+        # In decimal, because 1 - 0.95 in binary is not 0.05 and may round to another count.
+        return float(1 - Decimal(sparsity))
+    except InvalidOperation as e:
+        raise typer.BadParameter(f"--sparsity {sparsity}: is not a number") from e
+
+
+def the_shape(text: str | None) -> tuple[int, ...] | None:
+    """`3,32,32` as a tuple."""
+    if text is None:
+        return None
+    sides = text.replace("x", ",").split(",")
+    if not all(side.strip().isdigit() and int(side) > 0 for side in sides):
+        raise typer.BadParameter(f"--input-shape {text}: give whole numbers above 0, such as 3,32,32")
+    return tuple(int(side) for side in sides)
+
+
+def the_rounds(text: str | None) -> int | Literal["auto"] | None:
+    """A number of rounds, or "auto"."""
+    if text is None:
+        return None
+    if text == "auto":
+        return "auto"
+    if not text.lstrip("-").isdigit():
+        raise typer.BadParameter(f"--rounds {text}: give a whole number, or auto")
+    return int(text)
+
+
+def default_mask_path(checkpoint: Path, method: str, density: float) -> Path:
+    """`NAME-METHOD-DENSITY.safetensors` in the current folder."""
+    return Path(f"{checkpoint.name.split('.')[0]}-{method}-{density:g}.safetensors")
+
+
+def the_weights(path: Path | None, *, trust: bool) -> Checkpoint | None:
+    """The checkpoint behind `--weights`, opened."""
+    if path is None:
+        return None
+    from pai_cli.files.checkpoints import open_checkpoint
+
+    return open_checkpoint(path, trust=trust)

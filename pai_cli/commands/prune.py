@@ -1,0 +1,72 @@
+"""`pai prune`: which weights to keep, before training."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pai_cli.commands import options
+from pai_cli.compute.device import Device
+from pai_cli.files.tables import Format
+from pai_cli.pruning.registry import get
+
+
+def prune(
+    ctx: typer.Context,
+    checkpoint: options.CheckpointPath,
+    method: options.MethodName,
+    density: options.Density = None,
+    sparsity: options.Sparsity = None,
+    output: options.Output = None,
+    scope: options.ScopeName = None,
+    seed: options.Seed = 0,
+    rounds: options.Rounds = None,
+    ignore: options.Ignore = None,
+    model: options.Model = None,
+    input_shape: options.InputShape = None,
+    device: options.DeviceName = Device.AUTO,
+    packed: options.Packed = False,
+    no_collapse: Annotated[
+        bool, typer.Option("--no-collapse", help="Refuse a mask that leaves a layer without any weight.")
+    ] = False,
+    format: options.OutputFormat = Format.TABLE,  # noqa: A002  the flag's name
+    force: options.Force = False,
+    trust: options.Trust = False,
+) -> None:
+    """Choose which weights of a checkpoint to keep, and write them as a mask file. The checkpoint is not changed."""
+    wanted, shape = options.the_density(density, sparsity), options.the_shape(input_shape)
+    from pai_cli.compute.device import resolve
+    from pai_cli.display.console import note
+    from pai_cli.display.progress import progress_bar
+    from pai_cli.display.pruning import show_pruning, tell_pruning
+    from pai_cli.files.atomic import check_output
+    from pai_cli.files.checkpoints import open_checkpoint
+    from pai_cli.files.masks import write_mask
+
+    path = output or options.default_mask_path(checkpoint, method, wanted)
+    get(method)  # a wrong name is told before anything slow is imported
+    check_output(path, force=force)
+    source = open_checkpoint(checkpoint, trust=trust)
+    from pai_cli.models.network import load_network
+    from pai_cli.pruning.output import mask_to_write
+    from pai_cli.pruning.run import PruneRequest
+    from pai_cli.pruning.run import prune as run
+
+    network = load_network(source, model, shape)
+    note(f"{checkpoint}: {network.description}, {network.total:,} prunable weights")
+    request = PruneRequest(
+        method=method,
+        density=wanted,
+        scope=scope.value if scope else None,
+        seed=seed,
+        rounds=options.the_rounds(rounds),
+        ignore=tuple(ignore or ()),
+        device=resolve(device),
+        input_shape=shape,
+    )
+    with progress_bar(method) as progress:
+        result = run(network, request, progress)
+    tell_pruning(result, no_collapse=no_collapse)
+    write_mask(path, mask_to_write(result, request, source, ctx.obj.arguments), packed=packed, force=force)
+    show_pruning(result, path, format)

@@ -1,0 +1,56 @@
+"""`pai rank`: which of these masks will train best."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from pai_cli.commands import options
+from pai_cli.files.tables import Format
+from pai_cli.spectral.catalogue import METRICS
+
+
+def rank(
+    masks: options.Masks,
+    weights: options.Weights = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METRIC",
+            help=f"The network metric that decides: {', '.join(METRICS)}. [default: l2 with --weights, else dr_imdb]",
+        ),
+    ] = None,
+    smallest_first: Annotated[
+        bool | None,
+        typer.Option("--smallest-first/--largest-first", help="Which end is best. [default: the metric's own]"),
+    ] = None,
+    format: options.OutputFormat = Format.TABLE,  # noqa: A002  the flag's name
+    no_header: options.NoHeader = False,
+    trust: options.Trust = False,
+) -> None:
+    """Order masks without training them: by one metric's mean over the layers, within equal densities, best first."""
+    from pai_cli.analysis.masks import AnalysisRequest, analyze_masks
+    from pai_cli.display.console import note
+    from pai_cli.display.progress import progress_bar
+    from pai_cli.display.ranking import show_ranking, tell_ranking
+    from pai_cli.files.paths import mask_paths
+    from pai_cli.ranking.order import metric_for, rank_masks
+    from pai_cli.spectral.metrics import MetricOptions
+
+    metric = metric_for(by, weights=weights is not None)
+    larger = metric.larger_is_better if smallest_first is None else not smallest_first
+    request = AnalysisRequest(
+        weights=options.the_weights(weights, trust=trust),
+        options=MetricOptions(dense=metric.name == "l2_dense"),
+        same_network=True,
+    )
+    paths = mask_paths(masks, sys.stdin, note)
+    with progress_bar("ranking") as progress:
+        reports = list(analyze_masks(paths, request, progress))
+    ranked = rank_masks(reports, metric, larger_is_better=larger)
+    failed = tell_ranking(reports, ranked)
+    show_ranking(reports, ranked, metric, format, header=not no_header)
+    if failed:
+        raise typer.Exit(1)

@@ -1,0 +1,93 @@
+"""`pai sample`: search for a better connected mask."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pai_cli.commands import options
+from pai_cli.compute.device import Device
+from pai_cli.files.tables import Format
+from pai_cli.pruning.registry import get
+
+
+def sample(
+    ctx: typer.Context,
+    checkpoint: options.CheckpointPath,
+    method: options.MethodName,
+    population: Annotated[int, typer.Option(min=1, help="How many candidates to measure.")],
+    density: options.Density = None,
+    sparsity: options.Sparsity = None,
+    output: options.Output = None,
+    noise: Annotated[
+        float,
+        typer.Option(
+            min=0.0, help="Noise on the weights, relative to each layer's own, for methods that do not draw at random."
+        ),
+    ] = 0.1,
+    trajectory: Annotated[
+        Path | None,
+        typer.Option(metavar="JSONL", help="Where to write a line a candidate. [default: the mask's name, .jsonl]"),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where a search of the same settings was interrupted.")
+    ] = False,
+    scope: options.ScopeName = None,
+    seed: options.Seed = 0,
+    rounds: options.Rounds = None,
+    ignore: options.Ignore = None,
+    model: options.Model = None,
+    input_shape: options.InputShape = None,
+    device: options.DeviceName = Device.AUTO,
+    packed: options.Packed = False,
+    format: options.OutputFormat = Format.TABLE,  # noqa: A002  the flag's name
+    force: options.Force = False,
+    trust: options.Trust = False,
+) -> None:
+    """Take the best connected of many masks of one method: the largest full-spectrum l2 over the network, density exact.
+
+    The trajectory is written as the search goes; an interrupted search goes on with --resume and ends with the same mask,
+    and a finished one is extended by --resume with a larger --population.
+    """
+    wanted, shape = options.the_density(density, sparsity), options.the_shape(input_shape)
+    from pai_cli.compute.device import resolve
+    from pai_cli.display.console import note
+    from pai_cli.display.progress import progress_bar
+    from pai_cli.display.pruning import tell_pruning
+    from pai_cli.display.sampling import show_search, tell_interrupted
+    from pai_cli.files.atomic import check_output
+    from pai_cli.files.checkpoints import open_checkpoint
+    from pai_cli.files.masks import write_mask
+
+    path = output or options.default_mask_path(checkpoint, f"{method}-best", wanted)
+    get(method)  # a wrong name is told before anything slow is imported
+    check_output(path, force=force or resume)
+    source = open_checkpoint(checkpoint, trust=trust)
+    from pai_cli.models.network import load_network
+    from pai_cli.pruning.output import mask_to_write
+    from pai_cli.pruning.run import PruneRequest
+    from pai_cli.sampling.search import SearchRequest, search
+    from pai_cli.sampling.trajectory import open_search
+
+    network = load_network(source, model, shape)
+    note(f"{checkpoint}: {network.description}, {network.total:,} prunable weights")
+    request = PruneRequest(
+        method=method,
+        density=wanted,
+        scope=scope.value if scope else None,
+        seed=seed,
+        rounds=options.the_rounds(rounds),
+        ignore=tuple(ignore or ()),
+        device=resolve(device),
+        input_shape=shape,
+    )
+    wish = SearchRequest(request, population, noise)
+    lines, state = open_search(path, trajectory, wish.settings(source.sha256), resume=resume, force=force)
+    with progress_bar("sampling") as progress, tell_interrupted(state, population):
+        result = search(network, wish, lines, state, progress)
+    tell_pruning(result.pruned, no_collapse=False)
+    mask = mask_to_write(result.pruned, request, source, ctx.obj.arguments)
+    write_mask(path, mask, packed=packed, force=force or resume)
+    show_search(result, lines, path, format)

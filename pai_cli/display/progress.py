@@ -1,0 +1,38 @@
+"""A progress bar on standard error: only on a terminal, and only for work that takes a while."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pai_cli.display.console import errors
+from pai_cli.progress import Progress, silent
+
+PATIENCE = 1.0  # seconds before a bar appears: quick work shows none
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Progress]:
+    """A `Progress` that draws what is being done, how far it is and how long it will take. Silent without a terminal."""
+    console = errors()
+    if not console.is_terminal:
+        yield silent
+        return
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = [TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()]
+    bar = Bar(*columns, console=console, transient=True)
+    task = bar.add_task(title, total=None)
+    begin = time.monotonic()
+
+    def show(done: int, total: int, what: str = "") -> None:
+        if not bar.live.is_started and time.monotonic() - begin > PATIENCE:
+            bar.start()
+        bar.update(task, completed=done, total=total, description=f"{title} {what}".strip())
+
+    try:
+        yield show
+    finally:
+        bar.stop()

@@ -1,0 +1,89 @@
+"""Reports as records: the one set of field names that every format shows."""
+
+from __future__ import annotations
+
+from pai_cli.analysis.masks import MaskReport
+from pai_cli.files.tables import Record
+from pai_cli.spectral.catalogue import METRICS
+from pai_cli.spectral.network import LayerReport, NetworkReport
+from pai_cli.spectral.result import Measure
+
+COUNTS = ("rows", "columns", "n_R", "n_L", "d_R", "d_L", "kept", "total", "density", "components", "n_regular")
+
+ANALYZE_FIELDS = (
+    "mask",
+    "level",
+    "layer",
+    "shape",
+    *COUNTS,
+    *(field for name in METRICS for field in (name, f"{name}_error", f"{name}_layers")),
+    "solver",
+    "outcome",
+    "reason",
+)
+
+
+def mask_records(report: MaskReport, *, summary: bool) -> list[Record]:
+    """A record a layer (none with `summary`), then one for the network; for a mask that failed, one with the reason."""
+    if report.report is None:
+        return [_blank(report) | {"level": "network", "outcome": "failed", "reason": str(report.error)}]
+    layers = [] if summary else [_layer_record(report, layer) for layer in report.report.layers]
+    return [*layers, _network_record(report, report.report)]
+
+
+def _blank(report: MaskReport) -> Record:
+    return dict.fromkeys(ANALYZE_FIELDS, None) | {"mask": str(report.path)}
+
+
+def _layer_record(report: MaskReport, layer: LayerReport) -> Record:
+    counts, pair = layer.metrics.counts, layer.metrics.structure
+    record = _blank(report) | {
+        "level": "layer",
+        "layer": layer.name,
+        "shape": "x".join(str(side) for side in layer.shape),
+        "rows": counts.n_R0,
+        "columns": counts.n_L0,
+        "n_R": counts.n_R,
+        "n_L": counts.n_L,
+        "d_R": counts.d_R if counts.edges else None,
+        "d_L": counts.d_L if counts.edges else None,
+        "kept": counts.edges,
+        "total": layer.parameters,
+        "density": counts.edges / layer.parameters,
+        "components": counts.components,
+        "n_regular": layer.metrics.n_regular,
+        "solver": pair.solver,
+        "outcome": pair.outcome.value,
+        "reason": reasons(layer.metrics.measures),
+    }
+    return record | _measure_fields(layer.metrics.measures)
+
+
+def _network_record(report: MaskReport, network: NetworkReport) -> Record:
+    collapsed = f"collapsed: {', '.join(network.collapsed)}" if network.collapsed else ""
+    record = _blank(report) | {
+        "level": "network",
+        "kept": network.kept,
+        "total": network.total,
+        "density": network.density,
+        "outcome": "done",
+        "reason": "; ".join(filter(None, (collapsed, reasons(network.measures)))) or None,
+    }
+    counted: Record = {f"{name}_layers": count for name, count in network.counted.items()}
+    return record | _measure_fields(network.measures) | counted
+
+
+def _measure_fields(measures: dict[str, Measure]) -> Record:
+    fields: Record = {}
+    for name, measure in measures.items():
+        fields[name], fields[f"{name}_error"] = measure.value, measure.error
+    return fields
+
+
+def reasons(measures: dict[str, Measure]) -> str | None:
+    """Why values are missing, each reason once with the names it holds for; None when nothing is."""
+    names_by_reason: dict[str, list[str]] = {}
+    for name, measure in measures.items():
+        if measure.reason is not None:
+            names_by_reason.setdefault(measure.reason, []).append(name)
+    return "; ".join(f"{reason} ({', '.join(names)})" for reason, names in names_by_reason.items()) or None

@@ -1,0 +1,57 @@
+"""Showing how a search went."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pai_cli.display.console import note
+from pai_cli.display.tables import show_records
+from pai_cli.files.tables import Format, Record, TableWriter
+from pai_cli.sampling.search import SHOWN, SearchResult
+from pai_cli.sampling.trajectory import SearchState, Trajectory
+
+FIELDS = ("mask", "candidate", *SHOWN, "candidates", "explored")
+
+
+@contextmanager
+def tell_interrupted(state: SearchState, population: int) -> Iterator[None]:
+    """On Ctrl-C, say what was kept and how to go on, then let the interruption through."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        note(f"{state.done} of {population} candidates are done and kept; the same command with --resume goes on")
+        raise
+
+
+def show_search(result: SearchResult, trajectory: Trajectory, path: Path, kind: Format) -> None:
+    """The first candidate beside the best, on standard output; where the files are, on standard error."""
+    pruned = result.pruned
+    note(f"wrote {path}: {pruned.kept:,} of {pruned.total:,} weights kept, density {pruned.density:.6g}")
+    note(f"wrote {trajectory.path}: a line a candidate; {trajectory.state_path} lets --resume extend the search")
+    if path.exists() and not path.is_file():
+        return  # the mask itself went to standard output or a pipe: a table would end up in it
+    records = [_first(trajectory), _best(result, path)]
+    if kind is Format.TABLE:
+        show_records(records, FIELDS)
+        return
+    writer = TableWriter(sys.stdout, kind, FIELDS)
+    writer.write(records)
+    writer.close()
+
+
+def _first(trajectory: Trajectory) -> Record:
+    with trajectory.path.open(encoding="utf-8") as lines:
+        next(lines)
+        line = json.loads(next(lines))
+    measures = {name: line[name] for name in SHOWN}
+    return {"mask": "the method's own", "candidate": 0, **measures, "candidates": 1, "explored": line["explored"]}
+
+
+def _best(result: SearchResult, path: Path) -> Record:
+    measures = {name: result.measures[name] for name in SHOWN}
+    whole: Record = {"mask": str(path), "candidate": result.best, "candidates": result.candidates}
+    return {**whole, **measures, "explored": result.explored}

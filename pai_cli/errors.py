@@ -1,0 +1,81 @@
+"""Everything that can go wrong for a person, by name.
+
+Each message is one line: what, where, and which flag or value would fix it. The command line prints it and
+exits with status 1; a library user catches the class.
+"""
+
+
+class PaiError(Exception):
+    """Something could not be done; the text is one line for a person."""
+
+
+class CheckpointError(PaiError):
+    """A checkpoint is missing, damaged, or holds what no network can use."""
+
+
+class UntrustedPickleError(CheckpointError):
+    """A pickle needs code to be loaded, and the user has not said `--trust`."""
+
+
+class UnknownModelError(PaiError):
+    """A checkpoint's architecture is not recognised, or a model name is unknown."""
+
+
+class ModelFactoryError(PaiError):
+    """`--model package.module:factory` could not be imported, called, or gave no network."""
+
+
+class StateDictMismatchError(PaiError):
+    """A checkpoint and a model differ in names or shapes."""
+
+
+class MaskError(PaiError):
+    """A mask file is missing, damaged, or not a mask."""
+
+
+class MaskMismatchError(MaskError):
+    """A mask and a checkpoint differ in names or shapes."""
+
+
+class OutputError(PaiError):
+    """An output file cannot be written."""
+
+
+class DensityError(PaiError):
+    """A density is out of range or keeps no weight."""
+
+
+class LayerSelectionError(PaiError):
+    """A glob of layer names matches nothing, or leaves nothing."""
+
+
+class UnknownMethodError(PaiError):
+    """A pruning method's name is unknown."""
+
+
+class MethodOptionError(PaiError):
+    """An option does not apply to the chosen pruning method."""
+
+
+class ScoreError(PaiError):
+    """A method's scores overflowed or are not finite."""
+
+
+class CollapseError(PaiError):
+    """A layer lost every weight and the user asked for that to be refused."""
+
+
+class UnknownMetricError(PaiError):
+    """A metric's name is unknown, or it needs weights that were not given."""
+
+
+class DeviceError(PaiError):
+    """The device asked for is not there."""
+
+
+class ResumeError(PaiError):
+    """A search cannot be continued from what is on disk."""
+
+
+class NotFiniteError(PaiError):
+    """An array has NaN or infinite values."""

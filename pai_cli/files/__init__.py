@@ -1,0 +1,1 @@
+"""Masks, checkpoints and result tables on disk."""

@@ -1,0 +1,80 @@
+"""Writing a file whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from pai_cli.errors import OutputError
+
+
+def check_output(path: Path, *, force: bool) -> None:
+    """Refuse an output path that could not be written, before any work is done for it.
+
+    Raises `OutputError` when the folder is missing or may not be written to, when `path` is a folder, or when a regular
+    file stands there and `force` is false.
+    """
+    if path.is_dir():
+        raise OutputError(f"{path}: is a directory; give -o a file name")
+    folder = path.parent
+    if not folder.is_dir():
+        raise OutputError(f"{path}: the folder {folder} does not exist; make it first (mkdir -p {folder})")
+    if _is_special(path):
+        return
+    if path.exists() and not force:
+        raise OutputError(f"{path}: exists already; --force replaces it")
+    if not os.access(folder, os.W_OK):
+        raise OutputError(f"{path}: no permission to write in {folder}")
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], None], *, force: bool) -> None:
+    """Call `write` on a temporary file beside `path`, flush it to disk, then rename it onto `path`.
+
+    A reader never sees half a file; when anything fails the old file stays and the temporary one goes. A device or pipe
+    (`/dev/stdout`) cannot be renamed onto and is written to directly. Raises `OutputError`.
+    """
+    check_output(path, force=force)
+    try:
+        if _is_special(path):
+            with path.open("wb") as stream:
+                write(stream)
+            return
+        _write_and_rename(path, write)
+    except OSError as e:
+        raise OutputError(f"{path}: cannot be written: {_reason(e)}") from e
+
+
+def _write_and_rename(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        # mkstemp makes files only their owner may read; a mask is shared like any other file.
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except BaseException:  # Ctrl-C too must leave nothing behind
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _is_special(path: Path) -> bool:
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def _reason(e: OSError) -> str:
+    if e.errno == errno.ENOSPC:
+        return "no space left on the device; free some or choose another folder with -o"
+    return e.strerror or str(e)

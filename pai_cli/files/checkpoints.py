@@ -1,0 +1,233 @@
+"""Reading checkpoints: safetensors (one file or sharded) and what `torch.save` writes.
+ A safetensors file is read without importing torch, one tensor at a time. Nothing that a file holds is
+executed unless the user says `--trust`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from pai_cli.errors import CheckpointError
+from pai_cli.files.tensors import TensorFile, check_readable
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import nn
+
+PREFIXES = ("module.", "_orig_mod.")
+"""What `DataParallel` and `torch.compile` put before every name."""
+
+FOREIGN = {
+    b"\x89HDF": "an HDF5 file (Keras?)",
+    b"\x93NUMPY": "a NumPy array",
+    b"GGUF": "a GGUF file",
+    b"\x1f\x8b": "a gzip archive; unpack it first",
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself; run `git lfs pull`",
+    b"<": "an HTML or XML page; the download went wrong",
+}
+
+
+class _Source(Protocol):
+    """Where tensors come from, under their stored names."""
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]: ...
+
+    def array(self, name: str) -> np.ndarray: ...
+
+    def floating(self, name: str) -> bool: ...
+
+
+class Checkpoint:
+    """A state dict on disk.
+
+    `shapes` maps state-dict names, after unwrapping and stripping of prefixes, to shapes, in file order.
+    `description` says what had to be unwrapped ("" for a plain state dict). `module` is the whole network
+    when `--trust` unpickled one, else None.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        source: _Source,
+        files: Iterable[Path],
+        *,
+        under: str = "",
+        module: nn.Module | None = None,
+    ):
+        self.path = path
+        self.module = module
+        self._source = source
+        self._files = sorted(set(files), key=lambda file: file.name)
+        self._stored, stripped = _stripped_names(path, source.shapes)
+        self.shapes: dict[str, tuple[int, ...]] = {name: source.shapes[stored] for name, stored in self._stored.items()}
+        self.description = _description(under, stripped)
+
+    def array(self, name: str) -> np.ndarray:
+        """The tensor `name` as a NumPy array of its own dtype; bfloat16 becomes float32 (exact).
+
+        Raises `CheckpointError` for a dtype or layout that NumPy cannot hold.
+        """
+        return self._source.array(self._stored[name])
+
+    def floating(self, name: str) -> bool:
+        """Whether the tensor `name` holds floating-point numbers."""
+        return self._source.floating(self._stored[name])
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hex digest of the file's bytes; of a sharded set, of its shards in the order of their names."""
+        digest = hashlib.sha256()
+        for file in self._files:
+            with file.open("rb") as f:
+                while block := f.read(1 << 20):
+                    digest.update(block)
+        return digest.hexdigest()
+
+
+def open_checkpoint(path: Path, *, trust: bool = False) -> Checkpoint:
+    """Open a checkpoint by what it contains, whatever its suffix says.
+
+    Reads safetensors, a sharded set (given its `*.index.json`) and state dicts of `torch.save`, plain or
+    under `state_dict`, `model` or `model_state_dict`. `trust` allows a pickle to run its own code.
+
+    Raises `UntrustedPickleError` when a pickle needs code and `trust` is false, `CheckpointError` for
+    everything else that is wrong with the file, each in one line.
+    """
+    check_readable(path, CheckpointError)
+    with path.open("rb") as f:
+        start = f.read(64)
+    if _is_safetensors(start) or (path.suffix == ".safetensors" and not _is_pickle(start)):
+        return Checkpoint(path, _SafetensorsSource([TensorFile(path, CheckpointError)]), [path])
+    if _is_pickle(start):
+        return _open_pickle(path, trust=trust)
+    if start.lstrip().startswith(b"{"):
+        return _open_sharded(path)
+    raise CheckpointError(f"{path}: {_what_it_is(start)}")
+
+
+def _is_safetensors(start: bytes) -> bool:
+    # A header's length in 8 bytes has zeros in it, which tells it from JSON with a brace in the same place.
+    return start[8:9] == b"{" and b"\0" in start[:8]
+
+
+def _is_pickle(start: bytes) -> bool:
+    return re.match(rb"PK\x03\x04|\x80[\x02-\x05]", start) is not None
+
+
+def _what_it_is(start: bytes) -> str:
+    for magic, what in FOREIGN.items():
+        if start.startswith(magic):
+            return what if ";" in what else f"{what}, not a checkpoint; give safetensors or a file of torch.save"
+    return "neither a safetensors file nor one that torch.save wrote; give one of those"
+
+
+def _open_pickle(path: Path, *, trust: bool) -> Checkpoint:
+    from pai_cli.files.pickles import load_pickle, unwrap
+
+    tensors, under, module = unwrap(path, load_pickle(path, trust=trust))
+    return Checkpoint(path, _TorchSource(path, tensors), [path], under=under, module=module)
+
+
+def _open_sharded(path: Path) -> Checkpoint:
+    weight_map = _weight_map(path)
+    files: dict[str, TensorFile] = {}
+    for shard in sorted(set(weight_map.values())):
+        if shard in ("", "..") or Path(shard).name != shard or set(shard) & {"\\", "\0"}:
+            raise CheckpointError(
+                f"{path}: shard {shard!r} is not a plain file name in the same folder; correct the index"
+            )
+        files[shard] = TensorFile(path.parent / shard, CheckpointError)
+    for name, shard in weight_map.items():
+        if name not in files[shard].names:
+            raise CheckpointError(
+                f"{path.parent / shard}: tensor {name!r} is not in this shard, though {path.name} says so; "
+                "copy the whole set again"
+            )
+    source = _SafetensorsSource(files.values(), {name: files[shard] for name, shard in weight_map.items()})
+    return Checkpoint(path, source, [path.parent / shard for shard in files])
+
+
+def _weight_map(path: Path) -> dict[str, str]:
+    try:
+        index = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as e:
+        raise CheckpointError(f"{path}: not a checkpoint index: not valid JSON ({e}); copy it again") from e
+    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
+        raise CheckpointError(
+            f"{path}: not a checkpoint index: it has no 'weight_map' from tensor names to shard file names; "
+            "give *.safetensors.index.json"
+        )
+    return weight_map
+
+
+class _SafetensorsSource:
+    def __init__(self, files: Iterable[TensorFile], where: dict[str, TensorFile] | None = None):
+        self._where = where if where is not None else {name: file for file in files for name in file.names}
+        self.shapes = {name: file.shapes[name] for name, file in self._where.items()}
+
+    def array(self, name: str) -> np.ndarray:
+        return self._where[name].array(name)
+
+    def floating(self, name: str) -> bool:
+        return self._where[name].dtype(name).startswith(("F", "BF"))
+
+
+class _TorchSource:
+    def __init__(self, path: Path, tensors: dict[str, torch.Tensor]):
+        self._path = path
+        self._tensors = tensors
+        self.shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+    def array(self, name: str) -> np.ndarray:
+        import torch
+
+        tensor = self._tensors[name]
+        try:
+            array: np.ndarray = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+        except (TypeError, RuntimeError) as e:  # sparse, quantised, 8-bit floating point
+            kind = f"{tensor.dtype}, {tensor.layout}".replace("torch.", "")
+            raise CheckpointError(
+                f"{self._path}: tensor {name!r} ({kind}) cannot be read; convert it to a dense float32 tensor"
+            ) from e
+        return array
+
+    def floating(self, name: str) -> bool:
+        return self._tensors[name].is_floating_point()
+
+
+def _stripped_names(path: Path, names: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """Names without wrappers' prefixes, each with its stored name; and the prefixes that were stripped."""
+    stored: dict[str, str] = {}
+    stripped: list[str] = []
+    for original in names:
+        name = original
+        while prefix := next((p for p in PREFIXES if name.startswith(p) and name != p), None):
+            name = name.removeprefix(prefix)
+            if prefix not in stripped:
+                stripped.append(prefix)
+        if name in stored:
+            raise CheckpointError(
+                f"{path}: tensors {stored[name]!r} and {original!r} are both {name!r} without their prefix; "
+                "save one network in one file"
+            )
+        stored[name] = original
+    if not stored:
+        raise CheckpointError(f"{path}: holds no tensors; save model.state_dict(), best as .safetensors")
+    return stored, stripped
+
+
+def _description(under: str, stripped: list[str]) -> str:
+    parts = [f"state dict under {under!r}"] if under else []
+    if stripped:
+        word = "prefix" if len(stripped) == 1 else "prefixes"
+        parts.append(f"{word} {', '.join(map(repr, stripped))} stripped")
+    return ", ".join(parts)

@@ -1,0 +1,178 @@
+"""The mask file: a safetensors file with one boolean tensor (or packed bits) a pruned parameter.
+
+A file made elsewhere is a mask too when every tensor is boolean or holds only 0 and 1. Everything is checked before use.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from pai_cli.errors import MaskError
+from pai_cli.files.atomic import write_atomically
+from pai_cli.files.canonical import canonical_bytes
+from pai_cli.files.naming import natural_order
+from pai_cli.files.tensors import TensorFile
+from pai_cli.spectral.layout import PLAIN, Layout
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FORMAT = "pai-mask"
+FORMAT_VERSION = 1
+
+
+class MaskFile:
+    """One mask file, its header checked; masks are read, and their values checked, tensor by tensor.
+
+    `names` are in the network's order where the file tells it, else in natural order of the names. Raises `MaskError`.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._file = TensorFile(path, MaskError)
+        self.metadata = self._file.metadata
+        if not self._file.names:
+            raise MaskError(f"{path}: holds no tensor, so it is no mask")
+        self._check_version()
+        self._packed_shapes = self._read_json("shapes")
+        self._layers = self._read_json("layers")
+        self.names = self._ordered_names()
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the file says that it is a mask (others are taken at the word of their values)."""
+        return self.metadata.get("format") == FORMAT
+
+    @property
+    def looks_like_checkpoint(self) -> bool:
+        """Whether a folder's listing should leave the file out: it does not say mask, and holds real numbers."""
+        return not self.is_ours and any(self._file.dtype(name).startswith(("F", "BF")) for name in self._file.names)
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every masked parameter, in `names` order."""
+        return {name: self._shape(name) for name in self.names}
+
+    def layout(self, name: str) -> Layout:
+        """Groups and transposition of a layer, where the file tells them."""
+        facts = self._layers.get(name, {})
+        return Layout(int(facts.get("groups", 1)), bool(facts.get("transposed", False))) if facts else PLAIN
+
+    def array(self, name: str) -> np.ndarray:
+        """One parameter's mask, boolean, in the parameter's shape. Raises `MaskError` for any other value than 0 and 1."""
+        import numpy as np
+
+        raw = self._file.array(name)
+        if name in self._packed_shapes:
+            return self._unpacked(name, raw)
+        values = raw.view(np.uint8) if raw.dtype == np.bool_ else raw
+        wrong = (values != 0) & (values != 1)
+        if wrong.any():
+            at = int(np.flatnonzero(wrong)[0])
+            raise MaskError(
+                f"{self.path}: tensor {name!r} holds {values.reshape(-1)[at]} at index {at}, and a mask holds only 0 "
+                "and 1; a checkpoint goes to --weights, or to pai prune"
+            )
+        mask: np.ndarray = values.astype(np.bool_)
+        return mask
+
+    def _unpacked(self, name: str, raw: np.ndarray) -> np.ndarray:
+        import numpy as np
+
+        shape = self._shape(name)
+        size = math.prod(shape)
+        if raw.dtype != np.uint8 or raw.ndim != 1 or raw.shape[0] != -(-size // 8):
+            raise MaskError(
+                f"{self.path}: tensor {name!r} is {raw.dtype} of shape {raw.shape}, which cannot hold the bits of "
+                f"shape {shape}; make the mask again"
+            )
+        bits = np.unpackbits(raw)
+        if bits[size:].any():
+            raise MaskError(f"{self.path}: tensor {name!r} has bits set past its last element; make the mask again")
+        return bits[:size].astype(np.bool_).reshape(shape)
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._packed_shapes[name]) if name in self._packed_shapes else self._file.shapes[name]
+
+    def _check_version(self) -> None:
+        version = self.metadata.get("format_version", str(FORMAT_VERSION))
+        if self.is_ours and version != str(FORMAT_VERSION):
+            raise MaskError(f"{self.path}: mask format version {version} is not known to this pai; upgrade pai-cli")
+
+    def _read_json(self, key: str) -> dict[str, Any]:
+        """A JSON object in the metadata, checked against the tensors there are; {} where there is none."""
+        if not self.is_ours or key not in self.metadata:
+            return {}
+        try:
+            value = json.loads(self.metadata[key])
+        except ValueError as e:
+            raise MaskError(f"{self.path}: its metadata {key!r} is not valid JSON; make the mask again") from e
+        if not isinstance(value, dict) or set(value) != set(self._file.names):
+            raise MaskError(f"{self.path}: its metadata {key!r} does not list the file's tensors; make the mask again")
+        if not all(_valid_entry(key, entry) for entry in value.values()):
+            raise MaskError(f"{self.path}: its metadata {key!r} is damaged; make the mask again")
+        return value
+
+    def _ordered_names(self) -> tuple[str, ...]:
+        return tuple(self._layers) if self._layers else tuple(sorted(self._file.names, key=natural_order))
+
+
+def _valid_entry(key: str, entry: Any) -> bool:
+    if key == "shapes":
+        return isinstance(entry, list) and all(type(n) is int and n >= 0 for n in entry)
+    groups = entry.get("groups", 1) if isinstance(entry, dict) else None
+    return type(groups) is int and groups >= 1
+
+
+@dataclass(frozen=True)
+class MaskToWrite:
+    """What a mask file is made of: boolean arrays by parameter name in network order, layouts, and the story told."""
+
+    masks: Mapping[str, np.ndarray]
+    layouts: Mapping[str, Layout]
+    metadata: Mapping[str, str]
+
+
+def write_mask(path: Path, mask: MaskToWrite, *, packed: bool, force: bool) -> None:
+    """Write a mask file, whole or not at all. Raises `OutputError`, and `MaskError` for an array that is not boolean."""
+    data = _encode(path, mask, packed=packed)
+
+    def write(stream: BinaryIO) -> None:
+        stream.write(data)
+
+    write_atomically(path, write, force=force)
+
+
+def _encode(path: Path, mask: MaskToWrite, *, packed: bool) -> bytes:
+    import numpy as np
+    from safetensors.numpy import save
+
+    for name, array in mask.masks.items():
+        if array.dtype != np.bool_:
+            raise MaskError(f"{path}: the mask of {name!r} is {array.dtype}, not boolean")
+    layers = {name: _facts(mask.layouts.get(name, PLAIN)) for name in mask.masks}
+    metadata = {**mask.metadata, "format": FORMAT, "format_version": str(FORMAT_VERSION), "layers": _json(layers)}
+    arrays = {name: np.ascontiguousarray(array) for name, array in mask.masks.items()}
+    if packed:
+        metadata["shapes"] = _json({name: list(array.shape) for name, array in arrays.items()})
+        arrays = {name: np.packbits(array) for name, array in arrays.items()}
+    return canonical_bytes(save(arrays, metadata))
+
+
+def _facts(layout: Layout) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    if layout.groups != 1:
+        facts["groups"] = layout.groups
+    if layout.transposed:
+        facts["transposed"] = True
+    return facts
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))

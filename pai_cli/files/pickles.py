@@ -1,0 +1,193 @@
+"""Reading what `torch.save` wrote without running anyone's code.
+ Only PyTorch's restricted unpickler is used, unless the user says `--trust`. Importing this module does not
+import torch; reading a file does.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pai_cli.errors import CheckpointError, UntrustedPickleError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+WRAPPERS = ("state_dict", "model_state_dict", "model")
+"""Keys under which training scripts store the state dict, in the order they are looked for."""
+
+LEGACY_MAGIC = b"l\xfc\x9cF\xf9 j\xa8P\x19"
+"""The number that begins a file of `torch.save` before its zip format."""
+
+INSTEAD = "save model.state_dict(), best as .safetensors"
+
+
+def load_pickle(path: Path, *, trust: bool) -> object:
+    """The object in a file of `torch.save`, tensors on the CPU.
+
+    Raises `UntrustedPickleError` when loading needs code and `trust` is false, `CheckpointError` when the file is
+    damaged, a TorchScript archive (refused in any case) or was written by something else.
+    """
+    in_zip = is_torch_zip(path)
+    try:
+        return _load(path, in_zip=in_zip, trust=trust)
+    except Exception as e:  # the unpickler raises whatever a damaged stream, or the file's code, makes it stumble over
+        if trust:
+            raise CheckpointError(_trusted_message(path, e)) from e
+        if type(e).__name__ == "UnpicklingError" and (needs := _needed_code(path, str(e))):
+            raise UntrustedPickleError(
+                f"{path}: cannot be read without running code ({needs}); {INSTEAD}, "
+                "or give --trust to run the file's code if you trust its maker"
+            ) from e
+        raise CheckpointError(f"{path}: damaged: {one_line(e)}; copy it again, or {INSTEAD}") from e
+
+
+def _load(path: Path, *, in_zip: bool, trust: bool) -> object:
+    import torch
+
+    with warnings.catch_warnings():
+        # About old pickle protocols and changed sources: it loads, or an error says what is wrong.
+        warnings.simplefilter("ignore")
+        if path.suffix == ".safetensors":  # misnamed: PyTorch goes by the suffix of a path, and a stream has none
+            with path.open("rb") as stream:
+                return torch.load(stream, map_location="cpu", weights_only=not trust)
+        return torch.load(path, map_location="cpu", weights_only=not trust, mmap=in_zip)
+
+
+def _trusted_message(path: Path, e: Exception) -> str:
+    missing = isinstance(e, ImportError | AttributeError)
+    remedy = "make its classes importable (PYTHONPATH)" if missing else "copy it again"
+    return f"{path}: cannot be loaded even with --trust: {one_line(e)}; {remedy}, or {INSTEAD}"
+
+
+def is_torch_zip(path: Path) -> bool:
+    """True for a zip of `torch.save`, false for its older format; anything else raises `CheckpointError`."""
+    with path.open("rb") as f:
+        start = f.read(64)
+    if not start.startswith(b"PK"):
+        if LEGACY_MAGIC not in start:
+            raise CheckpointError(f"{path}: a Python pickle that torch.save did not write; {INSTEAD}")
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name.partition("/")[2] for name in archive.namelist()]
+    except (zipfile.BadZipFile, OSError, ValueError) as e:
+        raise CheckpointError(f"{path}: truncated or damaged (a zip file without its end); copy it again") from e
+    if "constants.pkl" in names:
+        raise CheckpointError(
+            f"{path}: a TorchScript archive, which --trust does not open either; {INSTEAD}, "
+            "from the model it was compiled from"
+        )
+    if "data.pkl" not in names:
+        raise CheckpointError(f"{path}: a zip file, but not one that torch.save wrote; {INSTEAD}")
+    return True
+
+
+def _needed_code(path: Path, message: str) -> str:
+    """Names of the classes and functions that loading would call, or "" when the file is merely damaged."""
+    import torch
+
+    try:
+        found = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
+        needs = sorted(found, key=lambda name: (name.startswith("torch."), name))  # the user's own say most
+    except Exception:  # not for the older format, and a damaged stream can raise anything
+        needs = []
+    if not needs:
+        needs = re.findall(r"(?:GLOBAL|call|type) ([\w.]+\.\w+)", message)[:1]
+    if not needs and "Unsupported operand" in message:
+        needs = ["its pickle protocol is not torch.save's default"]
+    more = f" and {len(needs) - 3} more" if len(needs) > 3 else ""
+    return ", ".join(needs[:3]) + more
+
+
+def unwrap(path: Path, loaded: object) -> tuple[dict[str, torch.Tensor], str, nn.Module | None]:
+    """The tensors of what was loaded, where they stood ("" or "model.state_dict"), and the module if it was one.
+
+    Raises `CheckpointError` when there is no state dict at the top or under one of `WRAPPERS`, at most two
+    deep.
+    """
+    import torch
+
+    at, inner = _descend(loaded)
+    if isinstance(inner, torch.nn.Module):
+        inner = _bare_module(inner)
+        return _tensors(inner.state_dict()), at, inner
+    if not isinstance(inner, Mapping):
+        raise CheckpointError(f"{path}: holds {_article(inner)}, not a state dict; {INSTEAD}")
+    if not at and (nested := [key for key, value in inner.items() if _holds_tensors(value)]):
+        raise CheckpointError(_nested_message(path, inner, nested[0]))
+    tensors = _tensors(inner)
+    if not tensors:
+        raise CheckpointError(f"{path}: holds no tensors (its keys: {_key_list(inner)}); {INSTEAD}")
+    return tensors, at, None
+
+
+def _descend(loaded: object) -> tuple[str, object]:
+    import torch
+
+    inner: object = loaded
+    at: list[str] = []
+    while len(at) < 2 and isinstance(inner, Mapping):
+        found = [key for key in WRAPPERS if isinstance(inner.get(key), Mapping | torch.nn.Module)]
+        if not found:
+            break
+        at.append(found[0])
+        inner = inner[found[0]]
+    return ".".join(at), inner
+
+
+def _bare_module(module: Any) -> nn.Module:
+    """The network inside `DataParallel`, `DistributedDataParallel` and `torch.compile`."""
+    from torch import nn
+
+    while True:
+        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            module = module.module
+        elif "_orig_mod" in getattr(module, "_modules", {}):
+            module = module._orig_mod
+        else:
+            bare: nn.Module = module
+            return bare
+
+
+def _tensors(mapping: Mapping[Any, object]) -> dict[str, torch.Tensor]:
+    import torch
+
+    return {str(key): value.detach() for key, value in mapping.items() if isinstance(value, torch.Tensor)}
+
+
+def _holds_tensors(value: object) -> bool:
+    import torch
+
+    return isinstance(value, Mapping) and any(isinstance(v, torch.Tensor) for v in value.values())
+
+
+def _nested_message(path: Path, mapping: Mapping[Any, object], key: object) -> str:
+    wrappers = ", ".join(repr(name) for name in WRAPPERS)
+    return (
+        f"{path}: no state dict at the top nor under {wrappers}; "
+        f"its top-level keys are {_key_list(mapping)}; "
+        f"save the state dict alone, as in torch.save(checkpoint[{key!r}], ...)"
+    )
+
+
+def _key_list(mapping: Mapping[Any, object]) -> str:
+    keys = [repr(key) for key in mapping]
+    more = f" and {len(keys) - 8} more" if len(keys) > 8 else ""
+    return (", ".join(keys[:8]) or "none") + more
+
+
+def _article(value: object) -> str:
+    name = type(value).__name__
+    return f"an {name}" if name[0] in "aeiouAEIOU" else f"a {name}"
+
+
+def one_line(e: BaseException) -> str:
+    """An exception's class and the first line of its text."""
+    lines = str(e).strip().splitlines()
+    return f"{type(e).__name__}: {lines[0][:200]}" if lines else type(e).__name__

@@ -1,0 +1,24 @@
+"""How a file came to be: what goes into the metadata of everything `pai` writes."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from pai_cli import __version__
+
+
+def provenance(arguments: Sequence[str]) -> dict[str, str]:
+    """`pai_version`, the `command` that ran, and when it was `created` (UTC).
+
+    SOURCE_DATE_EPOCH, as reproducible builds set it, replaces the clock, so that a file can be remade to the byte.
+    """
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    moment = datetime.fromtimestamp(int(epoch), UTC) if epoch.isdigit() else datetime.now(UTC)
+    return {
+        "pai_version": __version__,
+        "command": shlex.join(("pai", *arguments)),
+        "created": moment.strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }

@@ -1,0 +1,67 @@
+"""Tables for programs: JSON, JSON lines, CSV, TSV, one stable set of field names, numbers at full precision."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from typing import TextIO
+
+Value = str | int | float | bool | None
+Record = dict[str, Value]
+
+
+class Format(StrEnum):
+    """How results are written to standard output."""
+
+    TABLE = "table"
+    JSON = "json"
+    JSONL = "jsonl"
+    CSV = "csv"
+    TSV = "tsv"
+
+
+class TableWriter:
+    """Writes records as they come, in any format for programs.
+
+    Every record has every field of `fields`; None is null in JSON and empty elsewhere. Floats are written with the digits
+    that give the same float64 back.
+    """
+
+    def __init__(self, stream: TextIO, kind: Format, fields: Sequence[str], *, header: bool = True):
+        if kind is Format.TABLE:
+            raise ValueError("a table for people is drawn by display.tables")
+        self._stream, self._kind, self._fields = stream, kind, list(fields)
+        self._written = 0
+        dialect = "excel-tab" if kind is Format.TSV else "excel"
+        self._csv = csv.DictWriter(stream, self._fields, dialect=dialect, lineterminator="\n")
+        if kind in (Format.CSV, Format.TSV) and header:
+            self._csv.writeheader()
+
+    def write(self, records: Iterable[Record]) -> None:
+        """Write records in order."""
+        for record in records:
+            self._write_one({field: record[field] for field in self._fields})
+            self._written += 1
+
+    def _write_one(self, record: Record) -> None:
+        if self._kind in (Format.CSV, Format.TSV):
+            self._csv.writerow({key: _text(value) for key, value in record.items()})
+            return
+        line = json.dumps(record, allow_nan=False)
+        if self._kind is Format.JSON:
+            self._stream.write(("[\n  " if self._written == 0 else ",\n  ") + line)
+        else:
+            self._stream.write(line + "\n")
+
+    def close(self) -> None:
+        """End the document; an empty JSON table is an empty list."""
+        if self._kind is Format.JSON:
+            self._stream.write("\n]\n" if self._written else "[]\n")
+
+
+def _text(value: Value) -> str | int | float | None:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value

@@ -1,0 +1,119 @@
+"""Reading safetensors files tensor by tensor, without torch, every fault told in one line.
+
+The safetensors library checks the header (its length, the offsets, dtypes against shapes, that the file is neither
+longer nor shorter); this module adds what NumPy cannot hold (bfloat16) and words for a person.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pai_cli.errors import PaiError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+BFLOAT16 = "BF16"
+
+
+class TensorFile:
+    """One safetensors file, opened and checked; tensors are read when asked for.
+
+    Raises `error` (a `PaiError` class) with one line when the file is missing, empty, truncated or no safetensors file.
+    """
+
+    def __init__(self, path: Path, error: type[PaiError]):
+        self.path = path
+        self._error = error
+        check_readable(path, error)
+        self._handle = self._open()
+        self.metadata: dict[str, str] = dict(self._handle.metadata() or {})
+        self.names: tuple[str, ...] = tuple(self._handle.keys())
+
+    def _open(self) -> Any:
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            return safe_open(str(self.path), framework="numpy")
+        except SafetensorError as e:
+            raise self._error(f"{self.path}: {_plain_reason(self.path, str(e))}") from e
+        except OSError as e:
+            raise self._error(f"{self.path}: cannot be read: {e.strerror or e}") from e
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every tensor, in file order."""
+        return {name: tuple(self._handle.get_slice(name).get_shape()) for name in self.names}
+
+    def dtype(self, name: str) -> str:
+        """The tensor's dtype in safetensors' own spelling (`F32`, `BOOL`, `U8`, `BF16`)."""
+        return str(self._handle.get_slice(name).get_dtype())
+
+    def array(self, name: str) -> np.ndarray:
+        """One tensor as a NumPy array of its own dtype; bfloat16 becomes float32 (exact)."""
+        if self.dtype(name) == BFLOAT16:
+            return self._bfloat16(name)
+        try:
+            array: np.ndarray = self._handle.get_tensor(name)
+        except Exception as e:  # the library raises several kinds for a dtype NumPy has no name for
+            raise self._error(
+                f"{self.path}: tensor {name!r} has dtype {self.dtype(name)}, which cannot be read; "
+                "convert it to float32"
+            ) from e
+        return array
+
+    def _bfloat16(self, name: str) -> np.ndarray:
+        import numpy as np
+
+        with self.path.open("rb") as f:
+            length = int.from_bytes(f.read(8), "little")
+            begin, end = json.loads(f.read(length))[name]["data_offsets"]
+            f.seek(8 + length + begin)
+            halves = np.frombuffer(f.read(end - begin), dtype="<u2")
+        wide: np.ndarray = (halves.astype(np.uint32) << 16).view(np.float32)
+        return wide.reshape(self.shapes[name])
+
+
+def check_readable(path: Path, error: type[PaiError]) -> None:
+    """Raise `error` in plain words unless `path` is a regular file with something in it that may be read."""
+    try:
+        if path.is_dir():
+            raise error(f"{path}: is a directory, not a file")
+        with path.open("rb") as f:
+            if not f.read(1):
+                raise error(f"{path}: the file is empty")
+    except FileNotFoundError as e:
+        raise error(f"{path}: no such file") from e
+    except PermissionError as e:
+        raise error(f"{path}: no permission to read it") from e
+    except OSError as e:
+        raise error(f"{path}: cannot be read: {e.strerror or e}") from e
+
+
+def _plain_reason(path: Path, message: str) -> str:
+    """What is wrong with a file that the safetensors library refused."""
+    size = path.stat().st_size
+    with path.open("rb") as f:
+        length = int.from_bytes(f.read(8), "little")
+    text = message.lower()
+    if size < 8 or "header too small" in text:
+        return f"not a safetensors file ({size} bytes; its header alone takes 8)"
+    looks_like_one = _header_starts_like_json(path)
+    if "invalid header length" in text or "header too large" in text:
+        if looks_like_one:
+            return f"truncated: its header says {length:,} bytes, the file has {size:,}; copy it again"
+        return "not a safetensors file"
+    if not looks_like_one:
+        return "not a safetensors file"
+    if "incomplete" in text or "not fully covered" in text:
+        return f"truncated or with bytes to spare: {size:,} bytes do not match what its header lists; copy it again"
+    return f"damaged safetensors file ({message.removeprefix('Error while deserializing header: ').strip()})"
+
+
+def _header_starts_like_json(path: Path) -> bool:
+    with path.open("rb") as f:
+        f.seek(8)
+        return f.read(1) == b"{"

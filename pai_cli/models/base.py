@@ -1,0 +1,67 @@
+"""What an architecture is, and what the families of architectures share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+SINGLE_HEADS = ("fc", "linear", "classifier")
+"""Names that the last linear layer has in the code bases people take networks from."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network that can be built; `build()` gives it initialised.
+
+    `name` is what `--model` takes, `description` is for a person, `input_shape` is of one sample (channels,
+    height, width), `classes` is the number of outputs.
+    """
+
+    name: str
+    description: str
+    input_shape: tuple[int, ...]
+    build: Callable[[], nn.Module]
+    classes: int
+
+
+def single_head(shapes: Shapes) -> tuple[str, int] | None:
+    """Name and class count of a head that is one linear layer, or None."""
+    for name in SINGLE_HEADS:
+        shape = shapes.get(f"{name}.weight", ())
+        if len(shape) == 2:
+            return name, shape[0]
+    return None
+
+
+def initialise(network: nn.Module, mode: str = "fan_out") -> None:
+    """Kaiming-normal convolutions, batch norms at 1 and 0 (He et al. 2015, arXiv:1502.01852)."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")  # type: ignore[arg-type]
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+
+
+def build_empty(build: Callable[[], nn.Module]) -> nn.Module:
+    """The network on the CPU, its values yet to be loaded: quick, and no random number is drawn."""
+    with torch.device("meta"):
+        network = build()
+    network = network.to_empty(device="cpu")
+    for name, buffer in network.named_buffers():
+        if name.endswith("num_batches_tracked"):  # the one thing a checkpoint may lack
+            buffer.zero_()
+    return network
+
+
+def shapes_of(build: Callable[[], nn.Module]) -> dict[str, tuple[int, ...]]:
+    """State-dict names and shapes of a network, without memory for its weights."""
+    with torch.device("meta"):
+        return {name: tuple(tensor.shape) for name, tensor in build().state_dict().items()}

@@ -1,0 +1,98 @@
+"""Putting a checkpoint's tensors into a network, after checking that they fit."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from pai_cli.errors import CheckpointError, NotFiniteError, StateDictMismatchError
+from pai_cli.files.checkpoints import Checkpoint
+from pai_cli.models.recognise import OPTIONAL
+
+SHOWN = 5
+
+
+def check_names_and_shapes(checkpoint: Checkpoint, network: nn.Module, description: str, hint: str) -> None:
+    """Raise `StateDictMismatchError` unless the checkpoint has exactly the network's names and shapes.
+
+    A missing `num_batches_tracked` is fine, and so is the second name of a tensor that has two.
+    """
+    wanted = {name: tuple(tensor.shape) for name, tensor in _tensors(network).items()}
+    found = checkpoint.shapes
+    optional = _spare_names(network, found)
+    missing = [name for name in wanted if name not in found and name not in optional]
+    unexpected = [name for name in found if name not in wanted]
+    misshapen = [
+        f"{name!r} is {found[name]}, must be {wanted[name]}"
+        for name in wanted
+        if name in found and found[name] != wanted[name]
+    ]
+    parts = [
+        f"{kind}: {_first(names)}"
+        for kind, names in (
+            ("missing from the checkpoint", [repr(name) for name in missing]),
+            ("unexpected in it", [repr(name) for name in unexpected]),
+            ("of another shape", misshapen),
+        )
+        if names
+    ]
+    if parts:
+        differences = "; ".join(parts)
+        raise StateDictMismatchError(f"{checkpoint.path} does not fit {description}; {differences}; {hint}")
+
+
+def _tensors(network: nn.Module) -> dict[str, torch.Tensor]:
+    """The state dict's tensors; a module's extra state may be anything else, and no checkpoint here holds it."""
+    state = network.state_dict(keep_vars=True)
+    return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+
+
+def _spare_names(network: nn.Module, found: dict[str, tuple[int, ...]]) -> set[str]:
+    """Names that a checkpoint may lack: counters, and further names of tensors that it holds."""
+    tensors = _tensors(network)
+    present = {id(tensor) for name, tensor in tensors.items() if name in found}
+    return {name for name, tensor in tensors.items() if name.endswith(OPTIONAL) or id(tensor) in present}
+
+
+def _first(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def load_values(checkpoint: Checkpoint, network: nn.Module) -> nn.Module:
+    """The network with the checkpoint's values, in float64 when any of them is, else in float32.
+
+    Raises, before anything is loaded, `NotFiniteError` for a NaN or infinity and `CheckpointError` for integers where
+    the network has weights.
+    """
+    arrays = {name: checkpoint.array(name) for name in checkpoint.shapes}
+    wanted = _tensors(network)
+    for name, array in arrays.items():
+        if checkpoint.floating(name):
+            _check_finite(checkpoint, name, array)
+        elif wanted[name].is_floating_point():
+            raise CheckpointError(
+                f"{checkpoint.path}: tensor {name!r} holds {array.dtype}, not floating-point weights; "
+                "give a checkpoint, not a mask or a quantised network"
+            )
+    double = any(array.dtype == np.float64 for array in arrays.values())
+    network = network.to(torch.float64 if double else torch.float32)
+    # NumPy's read-only arrays would make PyTorch warn; copying is for those alone.
+    tensors = {
+        name: torch.from_numpy(array if array.flags.writeable else array.copy()) for name, array in arrays.items()
+    }
+    network.load_state_dict(tensors, strict=False)  # the names have been checked, with more care
+    return network
+
+
+def _check_finite(checkpoint: Checkpoint, name: str, array: np.ndarray) -> None:
+    finite = np.isfinite(array).reshape(-1)
+    if finite.all():
+        return
+    index = int(np.argmin(finite))
+    what = "NaN" if np.isnan(array.reshape(-1)[index]) else "an infinity"
+    raise NotFiniteError(
+        f"{checkpoint.path}: tensor {name!r} has {what} at flat index {index}; "
+        "give a checkpoint from before its training diverged"
+    )

@@ -1,0 +1,140 @@
+"""Multi-layer perceptrons of any sizes, LeNet-300-100 among them, under any parameter names."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import nn
+
+from pai_cli.models.base import Architecture, Shapes
+
+NAMES = ("lenet-300-100", "mlp-A-B-...-Z")
+IMAGES = {784: (1, 28, 28), 1024: (1, 32, 32), 3072: (3, 32, 32)}
+"""Input sizes that are flattened images of the usual data sets."""
+
+LONGEST_SEARCH = 12
+"""Layers up to which an order is searched for; the search is exponential in the worst case."""
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU between them, the input flattened. Input (batch, ...) -> (batch, last size).
+
+    `layers` names them in the order they are applied (`fc1`, `net.0`); `sizes` has one entry more; `biases`
+    says which of them have one.
+    """
+
+    def __init__(self, layers: Sequence[str], sizes: Sequence[int], biases: Sequence[bool]):
+        super().__init__()
+        self._order = tuple(layers)
+        for i, (name, bias) in enumerate(zip(layers, biases, strict=True)):
+            *folders, last = name.split(".")
+            place: nn.Module = self
+            for folder in folders:
+                if folder not in dict(place.named_children()):
+                    place.add_module(folder, nn.Module())
+                place = place.get_submodule(folder)
+            place.add_module(last, nn.Linear(sizes[i], sizes[i + 1], bias=bias))
+        self._relus = nn.ModuleList(nn.ReLU() for _ in layers[1:])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(batch, ...) -> (batch, last size)."""
+        x = torch.flatten(x, 1)
+        for i, name in enumerate(self._order):
+            x = self.get_submodule(name)(self._relus[i - 1](x) if i else x)
+        return x
+
+
+def named(name: str, classes: int) -> Architecture | None:
+    """The MLP called `name` (`lenet-300-100`, `mlp-784-256-10`), or None when it is none of this family's.
+
+    In `mlp-...` the last size is the class count, whatever `classes` says.
+    """
+    sizes = (784, 300, 100, classes) if name == "lenet-300-100" else _named_sizes(name)
+    if not sizes:
+        return None
+    layers = [f"fc{i}" for i in range(1, len(sizes))]
+    return _architecture(layers, sizes, [True] * len(layers))
+
+
+def _named_sizes(name: str) -> tuple[int, ...]:
+    match = re.fullmatch(r"mlp((?:-[1-9]\d*){2,})", name)
+    return tuple(int(size) for size in match[1].split("-")[1:]) if match else ()
+
+
+def guess(shapes: Shapes) -> Architecture | None:
+    """The MLP that `shapes` make up: 2-d weights that chain, each with a bias or none, and nothing else."""
+    weights = {name.removesuffix(".weight"): shape for name, shape in shapes.items() if len(shape) == 2}
+    rest = {name for name, shape in shapes.items() if len(shape) != 2}
+    if not weights or any(f"{layer}.weight" not in shapes or not _buildable(layer, weights) for layer in weights):
+        return None
+    if rest - {f"{layer}.bias" for layer in weights}:
+        return None
+    order = _order(weights)
+    if order is None:
+        return None
+    sizes = (weights[order[0]][1], *(weights[layer][0] for layer in order))
+    return _architecture(order, sizes, [f"{layer}.bias" in rest for layer in order])
+
+
+def _buildable(layer: str, layers: Shapes) -> bool:
+    """Whether a module can have this name: no part is an attribute of modules, no layer inside another."""
+    parts = layer.split(".")
+    outer = {".".join(parts[:i]) for i in range(1, len(parts))}
+    taken = any(not part or part.startswith("_") or hasattr(nn.Linear(1, 1), part) for part in parts)
+    return not taken and not outer & set(layers)
+
+
+def _order(weights: Shapes) -> list[str] | None:
+    """The order in which the layers are applied, or None when there is none, or no telling which.
+
+    Numbered layers (`net.0`, `net.2`, `net.10`) go by their numbers, others by their order in the file unless
+    it is the alphabet's, which safetensors imposes and tells nothing. Failing both, the shapes must leave one
+    way only.
+    """
+    in_file = list(weights)
+    by_number = sorted(in_file, key=natural_key)
+    numbered = len({re.sub(r"\d+", "#", layer) for layer in in_file}) == 1
+    if numbered and _chains(by_number, weights):
+        return by_number
+    if in_file != sorted(in_file) and _chains(in_file, weights):
+        return in_file
+    found: list[list[str]] = []
+    if len(in_file) <= LONGEST_SEARCH:
+        _search([], by_number, weights, found)
+    return found[0] if len(found) == 1 else None
+
+
+def natural_key(name: str) -> list[tuple[int, str]]:
+    """Sorts names as a person would: `net.2` before `net.10`."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"([0-9]+)", name)]
+
+
+def _chains(order: Sequence[str], weights: Shapes) -> bool:
+    return all(weights[a][0] == weights[b][1] for a, b in itertools.pairwise(order))
+
+
+def _search(path: list[str], left: list[str], weights: Shapes, found: list[list[str]]) -> None:
+    """Append to `found` the chains that go on from `path`, until there are two."""
+    if not left:
+        found.append(path)
+    for layer in left:
+        if len(found) < 2 and (not path or weights[path[-1]][0] == weights[layer][1]):
+            _search([*path, layer], [other for other in left if other != layer], weights, found)
+
+
+def _architecture(layers: Sequence[str], sizes: Sequence[int], biases: Sequence[bool]) -> Architecture:
+    known = tuple(sizes[:3]) == (784, 300, 100) and len(sizes) == 4
+    text = "-".join(map(str, sizes))
+    free = "" if all(biases) else "without biases, " if not any(biases) else "biases in part, "
+    title = "LeNet-300-100 (" if known else f"MLP {text} ("
+    return Architecture(
+        name="lenet-300-100" if known else f"mlp-{text}",
+        description=f"{title}{free}{sizes[-1]} classes)",
+        input_shape=IMAGES.get(sizes[0], (sizes[0],)),
+        build=partial(MLP, tuple(layers), tuple(sizes), tuple(biases)),
+        classes=sizes[-1],
+    )

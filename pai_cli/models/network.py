@@ -1,0 +1,197 @@
+"""A network with its weights, and which of them can be pruned."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from torch import nn
+
+from pai_cli.errors import LayerSelectionError, UnknownModelError
+from pai_cli.files.atomic import check_output, write_atomically
+from pai_cli.files.canonical import canonical_bytes
+from pai_cli.files.checkpoints import Checkpoint
+from pai_cli.models.base import Architecture, build_empty, shapes_of
+from pai_cli.models.factory import load_factory
+from pai_cli.models.loading import check_names_and_shapes, load_values
+from pai_cli.models.mlp import natural_key
+from pai_cli.models.recognise import recognise
+from pai_cli.models.registry import architecture
+from pai_cli.spectral.layout import Layout
+
+CONVOLUTIONS = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)
+
+
+@dataclass(frozen=True)
+class PrunableLayer:
+    """A weight that can be pruned: its state-dict name (`layer1.0.conv1.weight`), shape and layout."""
+
+    name: str
+    shape: tuple[int, ...]
+    layout: Layout
+
+
+@dataclass
+class Network:
+    """A network, its weights loaded.
+
+    `description` is for a person; `input_shape` is of one sample, None when unknown; `layers` are the
+    prunable weights in the order of the state dict.
+    """
+
+    model: nn.Module
+    description: str
+    input_shape: tuple[int, ...] | None
+    layers: tuple[PrunableLayer, ...]
+
+    def parameter(self, name: str) -> nn.Parameter:
+        """The parameter with this state-dict name. Raises `AttributeError` when there is none."""
+        return self.model.get_parameter(name)
+
+    @property
+    def total(self) -> int:
+        """Number of prunable weights."""
+        return sum(math.prod(layer.shape) for layer in self.layers)
+
+
+def prunable_layers(model: nn.Module) -> tuple[PrunableLayer, ...]:
+    """Weights of convolutions, transposed convolutions and linear layers, in the order of the state dict.
+
+    A weight that several modules share is listed once, under its first name. A weight that a parametrisation
+    computes is no parameter and is not listed.
+    """
+    layers: list[PrunableLayer] = []
+    seen: set[int] = set()
+    for prefix, module in model.named_modules():
+        if not isinstance(module, (nn.Linear, *CONVOLUTIONS)):
+            continue
+        weight = module._parameters.get("weight")
+        if weight is None or id(weight) in seen:
+            continue
+        seen.add(id(weight))
+        name = f"{prefix}.weight" if prefix else "weight"
+        layers.append(PrunableLayer(name, tuple(weight.shape), _layout(module)))
+    return tuple(layers)
+
+
+def _layout(module: nn.Module) -> Layout:
+    if isinstance(module, nn.Linear):
+        return Layout()
+    assert isinstance(module, CONVOLUTIONS)
+    return Layout(groups=module.groups, transposed=module.transposed)
+
+
+def load_network(
+    checkpoint: Checkpoint, model: str | None = None, input_shape: tuple[int, ...] | None = None
+) -> Network:
+    """The network of a checkpoint, its weights loaded, in evaluation mode, on the CPU.
+
+    `model` is a known name, `package.module:factory` or `file.py:factory`; without it the checkpoint's own
+    module is taken (`--trust`), else the architecture is recognised by names and shapes. `input_shape`
+    overrides the architecture's. Weights are float64 when the checkpoint has any float64 tensor, else
+    float32.
+
+    Raises `UnknownModelError`, `ModelFactoryError`, `StateDictMismatchError` (names or shapes differ either
+    way), `NotFiniteError` (a NaN or infinity), `CheckpointError` (a tensor that cannot be read),
+    `LayerSelectionError` (nothing to prune in it).
+    """
+    network, description, shape, hint = _network_for(checkpoint, model)
+    check_names_and_shapes(checkpoint, network, description, hint)
+    network = load_values(checkpoint, network)
+    layers = prunable_layers(network)
+    if not layers:
+        raise LayerSelectionError(
+            f"{checkpoint.path}: {description} has no convolution or linear weight to prune; choose another --model"
+        )
+    return Network(network.eval(), description, input_shape or shape, layers)
+
+
+def _network_for(checkpoint: Checkpoint, model: str | None) -> tuple[nn.Module, str, tuple[int, ...] | None, str]:
+    """An unloaded network, its description and input shape, and what to try when it does not fit."""
+    if model is not None and ":" in model:
+        return load_factory(model), f"the network of {model}", None, "change the factory, or choose another --model"
+    if model is None and checkpoint.module is not None:
+        # A copy, so that pruning one network of a checkpoint does not change the next.
+        module = copy.deepcopy(checkpoint.module)
+        return module, f"{type(module).__name__} (unpickled)", None, "give --model"
+    found = recognise(checkpoint.shapes)
+    if model is None:
+        if found is None:
+            raise UnknownModelError(
+                f"{checkpoint.path}: names and shapes of its {len(checkpoint.shapes)} tensors match no known "
+                "architecture; give --model NAME, module:factory or file.py:factory"
+            )
+        return build_empty(found.build), found.description, found.input_shape, "give --model"
+    hint = f"it matches {found.name}: leave --model out" if found else "choose another --model"
+    chosen = _named_architecture(checkpoint, model, found)
+    return build_empty(chosen.build), chosen.description, chosen.input_shape, hint
+
+
+def _named_architecture(checkpoint: Checkpoint, model: str, found: Architecture | None) -> Architecture:
+    """The architecture called `model`, with the class count, and where possible the names, of the checkpoint.
+
+    What is recognised is taken when its weights have the shapes of those asked for: it then differs in names
+    alone.
+    """
+    heads = [name for name in sorted(checkpoint.shapes, key=natural_key) if len(checkpoint.shapes[name]) == 2]
+    classes = checkpoint.shapes[heads[-1]][0] if heads else 10
+    asked = architecture(model, found.classes if found else classes)
+    if found and _weight_shapes(found) == _weight_shapes(asked):
+        return found
+    return asked
+
+
+def _weight_shapes(found: Architecture) -> list[tuple[int, ...]]:
+    return sorted(shape for shape in shapes_of(found.build).values() if len(shape) > 1)
+
+
+def init_network(name: str, classes: int, seed: int) -> Network:
+    """The architecture called `name`, freshly initialised; the same seed gives the same weights, bit for bit.
+
+    The global random numbers are left as they were. Raises `UnknownModelError`.
+    """
+    chosen = architecture(name, classes)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        network = chosen.build()
+    return Network(network.eval(), chosen.description, chosen.input_shape, prunable_layers(network))
+
+
+def save_checkpoint(
+    path: Path, network: Network | nn.Module, metadata: dict[str, str] | None = None, force: bool = False
+) -> None:
+    """Write the state dict as safetensors, whole or not at all; equal contents give equal bytes.
+
+    A tensor with several names is written under each. Raises `OutputError`.
+    """
+    from safetensors.torch import save
+
+    check_output(path, force=force)  # before the work
+    module = network.model if isinstance(network, Network) else network
+    tensors: dict[str, torch.Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in module.state_dict().items():
+        if not isinstance(tensor, torch.Tensor):  # a module's extra state
+            continue
+        dense = tensor.detach().cpu().contiguous()
+        # safetensors refuses tensors that share memory.
+        storage = dense.untyped_storage().data_ptr()
+        tensors[name] = dense.clone() if storage in seen else dense
+        seen.add(storage)
+    data = canonical_bytes(save(tensors, dict(metadata) if metadata else None))
+
+    def write(stream: BinaryIO) -> None:
+        stream.write(data)
+
+    write_atomically(path, write, force=force)

@@ -1,0 +1,1 @@
+"""Pruning methods and what they share: allocation, schedule, selection."""

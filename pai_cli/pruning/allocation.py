@@ -1,0 +1,86 @@
+"""How many weights each layer keeps, when that is fixed beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from math import floor, isfinite, prod
+from typing import Literal
+
+from pai_cli.errors import DensityError
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def check_density(density: float) -> None:
+    """Raise `DensityError` unless 0 < density <= 1."""
+    if not (isfinite(density) and 0 < density <= 1):
+        raise DensityError(
+            f"density {float(density)}: must be above 0 and at most 1 "
+            "(the fraction of weights kept; --sparsity is the fraction removed)"
+        )
+
+
+def kept_count(density: float, total: int) -> int:
+    """`density * total` rounded to the nearest whole number, halves up."""
+    return floor(density * total + 0.5)
+
+
+def network_count(density: float, total: int) -> int:
+    """How many of `total` weights a density keeps. Raises `DensityError` when out of range or fewer than one."""
+    check_density(density)
+    count = kept_count(density, total)
+    if count == 0:
+        raise DensityError(
+            f"density {float(density)} keeps fewer than one of {total:,} weights; the smallest is {1 / total:.3g}"
+        )
+    return count
+
+
+def layer_counts(kind: Literal["uniform", "erk"], shapes: Shapes, density: float) -> dict[str, int]:
+    """How many weights each layer keeps; `shapes` are the weights' shapes by name, none of them empty.
+
+    uniform: `density` times the layer's size, rounded to nearest, halves up, so that a layer far smaller than
+    1/density may get none. erk: see `erk_counts`. Raises `DensityError` when the density is out of range or
+    no layer keeps a weight.
+    """
+    total = sum(prod(shape) for shape in shapes.values())
+    target = network_count(density, total)
+    if kind == "erk":
+        return erk_counts(shapes, target)
+    counts = {name: kept_count(density, prod(shape)) for name, shape in shapes.items()}
+    if not any(counts.values()):
+        largest = max(prod(shape) for shape in shapes.values())
+        raise DensityError(
+            f"density {float(density)} keeps no weight of any layer, of which the largest has {largest:,}; "
+            f"the smallest for the same density in every layer is {1 / largest:.3g}"
+        )
+    return counts
+
+
+def erk_counts(shapes: Shapes, target: int) -> dict[str, int]:
+    """`target` weights shared out over the layers by the Erdos-Renyi kernel rule.
+
+    Density of a layer proportional to (sum of its weight's dimensions) / (their product); a layer that would
+    pass 1 is dense and the others are solved again. Whole numbers by largest remainder (ties: the earlier
+    layer), so that the total is exactly `target`. Evci et al. 2020, https://arxiv.org/abs/1911.11134
+    """
+    sizes = {name: prod(shape) for name, shape in shapes.items()}
+    sums = {name: sum(shape) for name, shape in shapes.items()}
+    shares: dict[str, Fraction] = {}
+    free = list(shapes)
+    # Exact fractions: with floats a layer at density 1 could round past its size, and the total could miss by
+    # one.
+    while free:
+        scale = Fraction(target - sum(int(n) for n in shares.values()), sum(sums[name] for name in free))
+        over = [name for name in free if scale * sums[name] > sizes[name]]
+        if not over:
+            shares |= {name: scale * sums[name] for name in free}
+            break
+        shares |= {name: Fraction(sizes[name]) for name in over}
+        free = [name for name in free if name not in over]
+    counts = {name: floor(shares[name]) for name in shapes}
+    by_remainder = sorted(shapes, key=lambda name: counts[name] - shares[name])
+    for name in by_remainder[: target - sum(counts.values())]:
+        counts[name] += 1
+    return counts

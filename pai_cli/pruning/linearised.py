@@ -1,0 +1,187 @@
+"""The linearised network of SynFlow: where every path from input to output counts with a positive weight."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import isnan
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from pai_cli.errors import DeviceError, MethodOptionError, PaiError, ScoreError
+
+if TYPE_CHECKING:
+    from pai_cli.models.network import Network
+    from pai_cli.pruning.base import Masks
+
+_SELF_NORMALISING = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+
+
+@dataclass(frozen=True)
+class Flow:
+    """What one pass tells.
+
+    `output`: R, the sum of the outputs. `through`: the part of R that comes from the input. It is the input times
+    dR/dinput; it equals R when nothing (no bias, no shift of a batch norm) is added on the way. `gradients`: dR/dw of
+    each weight asked for.
+    """
+
+    output: float
+    through: float
+    gradients: dict[str, torch.Tensor]
+
+
+class Linearised:
+    """A float64 copy of a network in evaluation mode, every parameter and buffer by its absolute value.
+
+    Float64 because R grows with depth past what float32 holds (4e70 for ResNet-56). Evaluation mode because
+    batch statistics would normalise the flow away. The network itself is not touched. `names`: the weights
+    that are masked and differentiated. Raises `MethodOptionError` without an input shape, `ScoreError` when
+    the network has a layer that normalises by its own input, `DeviceError` when the device is not there.
+    """
+
+    def __init__(
+        self, network: Network, names: tuple[str, ...], input_shape: tuple[int, ...] | None, device: str
+    ) -> None:
+        if input_shape is None:
+            raise MethodOptionError(
+                "synflow: the shape of one input is not known; give it with --input-shape, such as 3,32,32"
+            )
+        _refuse_self_normalising(network.model)
+        self._input_shape = tuple(input_shape)
+        self._device = device
+        self._model = _positive_copy(network.model, device)
+        self._channels_last = device == "cpu"
+        if self._channels_last:
+            # Measured on VGG-16: float64 convolutions on a CPU take half the time in this memory order.
+            self._reorder(torch.channels_last)
+        parameters = dict(self._model.named_parameters(remove_duplicate=False))
+        self.weights: dict[str, nn.Parameter] = {name: parameters[name] for name in names}
+        for weight in self.weights.values():
+            weight.requires_grad_(True)
+
+    def mask(self, masks: Masks | None) -> None:
+        """Set the weights that are false in `masks` to zero, for good: masks only ever shrink."""
+        for name, mask in (masks or {}).items():
+            pruned = torch.from_numpy(~mask).to(self._device)
+            self.weights[name].detach().masked_fill_(pruned, 0.0)
+
+    def flow(self, *, gradients: bool) -> Flow:
+        """Send an input of ones (batch of one) through, and, if asked, the gradients back to the weights.
+
+        Raises `MethodOptionError` when the network fails on such an input, `ScoreError` when what it returns
+        is not one floating tensor that can be differentiated.
+        """
+        ones = torch.ones((1, *self._input_shape), dtype=torch.float64, device=self._device, requires_grad=True)
+        with torch.enable_grad(), _repeatable(self._device):
+            output = self._forward(ones)
+            wanted = list(self.weights.values()) if gradients else []
+            try:
+                found = torch.autograd.grad(output, [ones, *wanted], allow_unused=True)
+            except RuntimeError as error:
+                raise ScoreError(
+                    f"synflow: the network's outputs cannot be differentiated ({_first_line(error)})"
+                ) from error
+        through = 0.0 if found[0] is None else float(found[0].sum())
+        by_name = {
+            name: torch.zeros_like(weight) if gradient is None else gradient
+            for (name, weight), gradient in zip(self.weights.items(), found[1:], strict=False)
+        }
+        return Flow(float(output.detach()), through, by_name)
+
+    def _forward(self, ones: torch.Tensor) -> torch.Tensor:
+        # A clone, because a network whose first operation is in place may not change a leaf.
+        try:
+            outputs = self._model(ones.clone())
+        except Exception as error:
+            if self._channels_last:
+                # `x.view(...)` refuses this memory order; the usual one may do.
+                self._channels_last = False
+                self._reorder(torch.contiguous_format)
+                return self._forward(ones)
+            shape = ",".join(map(str, self._input_shape))
+            raise MethodOptionError(
+                f"synflow: the network failed on one float64 input of shape {shape} ({_first_line(error)}); "
+                "give the shape it takes with --input-shape"
+            ) from error
+        if not (isinstance(outputs, torch.Tensor) and outputs.is_floating_point()):
+            raise ScoreError(
+                f"synflow: the network returns {_kind(outputs)}, and one floating tensor is needed; "
+                "give a --model factory whose network returns the logits alone"
+            )
+        return outputs.sum()
+
+    def _reorder(self, memory_format: torch.memory_format) -> None:
+        # Module.to() refuses nothing but changes tensors of four dimensions only, which is what is wanted.
+        self._model.to(memory_format=memory_format)  # type: ignore[call-overload]
+
+
+def is_connected(network: Network, masks: Masks, input_shape: tuple[int, ...] | None, device: str) -> bool | None:
+    """Whether kept weights carry a flow from the input to the output; None when that cannot be computed.
+
+    The flow is R of the masked, linearised network less what biases add behind a cut. It can be positive with
+    an empty layer (a block beside a shortcut) and zero with none (layers whose kept weights do not meet).
+    None without an input shape, when the network fails on it, or when the flow is past float64.
+    """
+    if input_shape is None:
+        return None
+    try:
+        linearised = Linearised(network, tuple(masks), input_shape, device)
+        linearised.mask(masks)
+        through = linearised.flow(gradients=False).through
+    except PaiError:  # the masks stand all the same
+        return None
+    return None if isnan(through) else through > 0
+
+
+def _positive_copy(model: nn.Module, device: str) -> nn.Module:
+    try:
+        twin = copy.deepcopy(model)
+    except Exception as error:
+        raise ScoreError(
+            f"synflow: the network cannot be copied ({_first_line(error)}); give another --method"
+        ) from error
+    try:
+        twin.to(device=device, dtype=torch.float64)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise DeviceError(f"device {device}: cannot be used ({_first_line(error)}); give --device cpu") from error
+    twin.eval().requires_grad_(False)
+    with torch.no_grad():
+        for tensor in (*twin.parameters(), *twin.buffers()):
+            if tensor.is_floating_point():
+                tensor.abs_()
+    return twin
+
+
+def _refuse_self_normalising(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        batch_statistics = getattr(module, "running_mean", module) is None
+        if isinstance(module, _SELF_NORMALISING) or batch_statistics:
+            raise ScoreError(
+                f"synflow: {name or 'the network'} ({type(module).__name__}) divides by the size of its own "
+                "input, so no flow passes "
+                "it unchanged; give another --method"
+            )
+
+
+@contextmanager
+def _repeatable(device: str) -> Iterator[None]:
+    """On a GPU, only cuDNN kernels that give the same bits every time; elsewhere nothing."""
+    if not device.startswith("cuda"):
+        yield
+        return
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+        yield
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:160].rstrip(". ")
+
+
+def _kind(value: object) -> str:
+    return f"a tensor of {value.dtype}" if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"

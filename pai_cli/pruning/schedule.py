@@ -1,0 +1,38 @@
+"""How an iterative method goes from the dense network to the density asked for."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pai_cli.errors import ScoreError
+from pai_cli.pruning.select import MaskArrays, ScoreArrays, active_scores
+
+ROUNDING = 1e-9
+"""Relative room below the flow. A sum of 10^8 float64 scores is off by less, so no full cut passes for less."""
+
+
+def exponential(density: float, rounds: int) -> list[float]:
+    """The densities after each round, density^(k/rounds) for k = 1..rounds; the last is exactly `density`.
+
+    Tanaka et al. 2020, https://arxiv.org/abs/2006.05467, section 6.
+    """
+    return [density ** (k / rounds) for k in range(1, rounds + 1)]
+
+
+def safe_count(scores: ScoreArrays, active: MaskArrays | None, target: int, flow: float) -> int:
+    """How few weights (`target` at the least) a round may keep while what it removes scores less than `flow`.
+
+    Every set of weights whose removal cuts the network has scores that sum to at least the flow, so such a
+    round cannot cut it: Tanaka et al. 2020, https://arxiv.org/abs/2006.05467, Theorem 3. Raises `ScoreError`
+    when no weight can be removed that way.
+    """
+    ordered = active_scores(scores, active)
+    ordered.sort()
+    left = len(ordered)
+    removable = int(np.searchsorted(np.cumsum(ordered, dtype=np.float64), flow * (1 - ROUNDING)))
+    if removable == 0 and left > target:
+        raise ScoreError(
+            f"--rounds auto: of the {left:,} weights left none can be removed without cutting the network, "
+            f"and the density asks for {target:,}; give a larger --density, or a number of --rounds to go on regardless"
+        )
+    return max(target, left - removable)

@@ -1,0 +1,162 @@
+"""The best mask of many: candidates of one method at one density, the one with the largest full-spectrum norm taken.
+
+Hoang, Kundu, Liu, Wang, "Don't just prune by magnitude! Your mask topology is a secret weapon", NeurIPS 2023 (PAGS),
+taking whole masks: the density stays exact. Candidate 0 is the method's own mask; a later one comes from a fresh seed
+where the method draws at random, else from weights with Gaussian noise, its standard deviation relative to the layer's own.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from pai_cli.models.network import Network
+from pai_cli.progress import Progress, silent
+from pai_cli.pruning import registry
+from pai_cli.pruning.run import PruneRequest, PruneResult, prune, result_of
+from pai_cli.sampling.trajectory import SearchState, Trajectory
+from pai_cli.spectral.metrics import MetricOptions
+from pai_cli.spectral.network import LayerInput, NetworkReport, measure_layers, summarise
+
+SHOWN = ("l2", "dr_imdb", "lambda_imsg")
+SECONDS_BETWEEN_SAVES = 2.0
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """What to search for.
+
+    `prune`: the method, density and seed of candidate 0. `population`: how many candidates. `noise`: standard deviation of
+    what is added to the weights of a method that does not draw at random, relative to each layer's own.
+    """
+
+    prune: PruneRequest
+    population: int
+    noise: float
+
+    def settings(self, source_sha256: str) -> dict[str, Any]:
+        """What must be the same for a search to be continued: everything but how many candidates, and the device."""
+        facts = {key: value for key, value in asdict(self.prune).items() if key != "device"}
+        settings = {**facts, "noise": self.noise, "source_sha256": source_sha256}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The best candidate's number, its masks and measures (l2, dr_imdb, lambda_imsg), out of how many candidates.
+
+    `explored`: share of the weights that some candidate kept, 0 to 1.
+    """
+
+    best: int
+    pruned: PruneResult
+    measures: dict[str, float | None]
+    candidates: int
+    explored: float
+
+
+def search(
+    network: Network, request: SearchRequest, trajectory: Trajectory, state: SearchState, progress: Progress = silent
+) -> SearchResult:
+    """Go on from `state` until `request.population` candidates are measured; the trajectory is written as it goes.
+
+    What is finished survives an interruption: `trajectory.resume` gives the state to go on from. Raises what `prune`
+    raises, and `OutputError`.
+    """
+    saved = time.monotonic()
+    with _saved_at_the_end(trajectory, state):
+        for number in range(state.done, request.population):
+            progress(number, request.population, f"best l2 {state.best_measures.get('l2') or 0.0:.4g}")
+            _take(_candidate(network, request, number), number, network, trajectory, state)
+            if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
+                trajectory.save(state)
+                saved = time.monotonic()
+    assert state.best is not None
+    return SearchResult(
+        best=state.best,
+        pruned=result_of(network, request.prune, state.masks, state.best_rounds),
+        measures=state.best_measures,
+        candidates=state.done,
+        explored=_share(state.explored),
+    )
+
+
+@contextmanager
+def _saved_at_the_end(trajectory: Trajectory, state: SearchState) -> Iterator[None]:
+    """Save the state however the block ends, Ctrl-C among the ways."""
+    try:
+        yield
+    finally:
+        if state.done:
+            trajectory.save(state)
+
+
+def _candidate(network: Network, request: SearchRequest, number: int) -> PruneResult:
+    """Candidate `number`, a function of the request and the number only, so that a search may stop and go on anywhere."""
+    if number == 0:
+        return prune(network, request.prune)
+    source = np.random.SeedSequence(request.prune.seed, spawn_key=(number,))
+    if registry.get(request.prune.method).random:
+        seed = int(source.generate_state(1, np.uint64)[0] >> np.uint64(1))
+        return prune(network, replace(request.prune, seed=seed))
+    return prune(_noisy(network, request.noise, np.random.default_rng(source)), request.prune)
+
+
+def _noisy(network: Network, noise: float, generator: np.random.Generator) -> Network:
+    """A copy whose prunable weights have Gaussian noise added."""
+    changed = copy.deepcopy(network)
+    with torch.no_grad():
+        for layer in changed.layers:
+            weight = changed.parameter(layer.name)
+            spread = float(weight.double().std(correction=0))
+            draw = torch.from_numpy(generator.standard_normal(layer.shape)).to(weight.dtype)
+            weight.add_(draw, alpha=noise * spread)
+    return changed
+
+
+def _take(result: PruneResult, number: int, network: Network, trajectory: Trajectory, state: SearchState) -> None:
+    """Measure a candidate, keep it when it is the best so far, and write its line."""
+    report = _measured(network, result)
+    measures = {name: report.measures[name].value for name in SHOWN}
+    taken = state.best is None or (measures["l2"] or 0.0) > (state.best_measures["l2"] or 0.0)
+    if taken:
+        state.best, state.best_measures = number, measures
+        state.masks, state.best_rounds = result.masks, result.rounds
+    for name, mask in result.masks.items():
+        state.explored[name] = mask | state.explored[name] if name in state.explored else mask.copy()
+    state.done = number + 1
+    trajectory.append(
+        {
+            "candidate": number,
+            **measures,
+            "l2_error": report.measures["l2"].error,
+            "kept": result.kept,
+            "taken": taken,
+            "best": state.best,
+            **{f"best_{name}": value for name, value in state.best_measures.items()},
+            "explored": _share(state.explored),
+        }
+    )
+
+
+def _measured(network: Network, result: PruneResult) -> NetworkReport:
+    """The candidate's measures, always against the checkpoint's own weights."""
+    layers = (
+        LayerInput(
+            layer.name, result.masks[layer.name], network.parameter(layer.name).detach().cpu().numpy(), layer.layout
+        )
+        for layer in result.layers
+    )
+    return summarise(measure_layers(layers, MetricOptions(dense=False)))
+
+
+def _share(explored: dict[str, np.ndarray]) -> float:
+    kept = sum(int(np.count_nonzero(mask)) for mask in explored.values())
+    return kept / sum(mask.size for mask in explored.values())

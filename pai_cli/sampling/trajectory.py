@@ -1,0 +1,166 @@
+"""A search on disk: one JSON line a candidate, and the state that an interrupted search goes on from.
+
+The first line of the trajectory says what is being searched; `state` holds the best masks and every weight any candidate
+kept, as packed bits. Lines are written before the state, so that after a crash there may be lines that the state has not
+seen: those candidates are measured again.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from pai_cli.errors import MaskError, OutputError, ResumeError
+from pai_cli.files.atomic import check_output, write_atomically
+from pai_cli.files.canonical import canonical_bytes
+from pai_cli.files.tensors import TensorFile
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from pai_cli.files.tables import Record
+
+VERSION = 1
+Settings = dict[str, Any]
+
+
+@dataclass
+class SearchState:
+    """How far a search has come: `done` candidates; the best one's number, measures, rounds and masks; what all kept."""
+
+    done: int = 0
+    best: int | None = None
+    best_measures: dict[str, float | None] = field(default_factory=dict)
+    best_rounds: int = 1
+    masks: dict[str, np.ndarray] = field(default_factory=dict)
+    explored: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass
+class Trajectory:
+    """The two files of a search: `path`, JSON lines, and `state_path`."""
+
+    path: Path
+    state_path: Path
+    settings: Settings
+
+    def begin(self, *, force: bool) -> None:
+        """Start both files anew. Raises `OutputError` when one exists and `force` is false."""
+        if self.path.exists() and not force:
+            raise OutputError(f"{self.path}: a search was begun here; --resume continues it, --force starts it again")
+        check_output(self.path, force=force)
+        self.state_path.unlink(missing_ok=True)
+        self._rewrite([self._first_line()])
+
+    def resume(self) -> SearchState:
+        """What was finished, the trajectory cut back to that.
+
+        Raises `ResumeError` when there is no search, or it searched for something else; the line names what differs.
+        """
+        if not self.path.exists():
+            raise ResumeError(f"{self.path}: no search to continue here; leave --resume out to begin one")
+        lines = self.path.read_text(encoding="utf-8").splitlines()
+        self._check_settings(lines)
+        state = self._read_state()
+        if len(lines) - 1 < state.done:
+            raise ResumeError(
+                f"{self.path}: has {len(lines) - 1} candidates, its state {state.done}; --force starts the search again"
+            )
+        self._rewrite([self._first_line(), *lines[1 : 1 + state.done]])
+        return state
+
+    def append(self, record: Record) -> None:
+        """Add one candidate's line, at once. Raises `OutputError`."""
+        try:
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(record, allow_nan=False) + "\n")
+        except OSError as e:
+            raise OutputError(f"{self.path}: cannot be written: {e.strerror or e}") from e
+
+    def save(self, state: SearchState) -> None:
+        """Replace the state file, whole or not at all."""
+        import numpy as np
+        from safetensors.numpy import save
+
+        packed = {f"best/{name}": np.packbits(mask) for name, mask in state.masks.items()}
+        packed |= {f"explored/{name}": np.packbits(mask) for name, mask in state.explored.items()}
+        names = ("done", "best", "best_measures", "best_rounds")
+        facts = {name: getattr(state, name) for name in names}
+        shapes = {name: list(mask.shape) for name, mask in state.masks.items()}
+        metadata = {
+            "search": json.dumps(self.settings, sort_keys=True),
+            "facts": json.dumps(facts),
+            "shapes": json.dumps(shapes),
+        }
+        data = canonical_bytes(save(packed, metadata))
+
+        def write(stream: BinaryIO) -> None:
+            stream.write(data)
+
+        write_atomically(self.state_path, write, force=True)
+
+    def _first_line(self) -> str:
+        return json.dumps({"trajectory": VERSION, **self.settings})
+
+    def _rewrite(self, lines: list[str]) -> None:
+        text = "".join(line + "\n" for line in lines).encode()
+
+        def write(stream: BinaryIO) -> None:
+            stream.write(text)
+
+        write_atomically(self.path, write, force=True)
+
+    def _check_settings(self, lines: list[str]) -> None:
+        try:
+            first = json.loads(lines[0]) if lines else {}
+        except ValueError:
+            first = {}
+        if not isinstance(first, dict) or first.get("trajectory") != VERSION:
+            raise ResumeError(f"{self.path}: is not the trajectory of a search; --force replaces it")
+        for key, value in self.settings.items():
+            if first.get(key) != value:
+                raise ResumeError(
+                    f"{self.path}: that search had {key} {first.get(key)}, this one has {value}; give the same, or "
+                    "--force to start again"
+                )
+
+    def _read_state(self) -> SearchState:
+        import numpy as np
+
+        if not self.state_path.exists():
+            return SearchState()
+        try:
+            file = TensorFile(self.state_path, MaskError)
+            facts, shapes = json.loads(file.metadata["facts"]), json.loads(file.metadata["shapes"])
+            if file.metadata["search"] != json.dumps(self.settings, sort_keys=True):
+                raise ResumeError(f"{self.state_path}: belongs to another search; --force starts it again")
+            arrays = {
+                kind: {
+                    name: np.unpackbits(file.array(f"{kind}/{name}"), count=int(np.prod(shape)))
+                    .astype(np.bool_)
+                    .reshape(shape)
+                    for name, shape in shapes.items()
+                }
+                for kind in ("best", "explored")
+            }
+        except (MaskError, KeyError, TypeError, ValueError) as e:
+            raise ResumeError(f"{self.state_path}: damaged ({e}); --force starts the search again") from e
+        return SearchState(**facts, masks=arrays["best"], explored=arrays["explored"])
+
+
+def open_search(
+    mask: Path, path: Path | None, settings: Settings, *, resume: bool, force: bool
+) -> tuple[Trajectory, SearchState]:
+    """The trajectory of the search that writes `mask`, begun or resumed, and the state to go on from.
+
+    `path`: of the trajectory; by default `mask` with the suffix .jsonl. Its state stands beside it. Raises `OutputError`,
+    `ResumeError`.
+    """
+    lines = path or mask.with_suffix(".jsonl")
+    trajectory = Trajectory(lines, lines.with_suffix(".state.safetensors"), settings)
+    if resume:
+        return trajectory, trajectory.resume()
+    trajectory.begin(force=force)
+    return trajectory, SearchState()

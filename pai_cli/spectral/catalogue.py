@@ -1,0 +1,57 @@
+"""The names of everything that is measured, in the order shown. Imports nothing heavy: `pai rank --help` reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One measured quantity.
+
+    `larger_is_better`: the direction in which `pai rank` orders. `section`: what it is taken from: "values" (the singular
+    values), "layer" (the whole graph), "regular" (its left-regular subgraphs) or "weights" (needs a checkpoint).
+    """
+
+    name: str
+    meaning: str
+    section: str
+    larger_is_better: bool = True
+
+    @property
+    def needs_weights(self) -> bool:
+        """Whether a checkpoint must be given."""
+        return self.section == "weights"
+
+
+_ROWS = (
+    Metric("sigma_1", "largest singular value of the mask", "values"),
+    Metric("sigma_2", "second largest singular value of the mask", "values", larger_is_better=False),
+    Metric("dr", "Ramanujan gap sqrt(d_L - 1) + sqrt(d_R - 1) - sigma_2", "layer"),
+    Metric("dr_bound", "sqrt(d_L - 1) + sqrt(d_R - 1)", "layer"),
+    Metric("dr_norm", "dr / dr_bound", "layer"),
+    Metric("ds", "eigenvalue gap 2 sqrt(sigma_1 - 1) - sigma_2", "layer"),
+    Metric("ds_bound", "2 sqrt(sigma_1 - 1)", "layer"),
+    Metric("ds_norm", "ds / ds_bound", "layer"),
+    Metric("expansion", "n_R / n_L", "layer"),
+    Metric("narc", "normalised random coefficient", "layer", larger_is_better=False),
+    Metric("dr_imdb", "mean of dr over the left-regular subgraphs", "regular"),
+    Metric("dr_imdb_norm", "mean of dr_norm over the left-regular subgraphs", "regular"),
+    Metric("ds_imdb", "mean of ds over the left-regular subgraphs", "regular"),
+    Metric("ds_imdb_norm", "mean of ds_norm over the left-regular subgraphs", "regular"),
+    Metric("expansion_max", "largest n_R / n_L of the left-regular subgraphs", "regular"),
+    Metric("expansion_mean", "mean n_R / n_L of the left-regular subgraphs", "regular"),
+    Metric("lambda", "weighted spectral gap sigma_1 - sigma_2 of abs(W) * M", "weights"),
+    Metric("lambda_imsg", "mean weighted spectral gap of the left-regular subgraphs", "weights"),
+    Metric("l2", "norm of (dr, dr_imdb, lambda, lambda_imsg): the full-spectrum norm", "weights"),
+    Metric(
+        "l2_dense",
+        "distance of those four from the unmasked layer's",
+        "weights",
+        larger_is_better=False,
+    ),
+)
+
+METRICS: dict[str, Metric] = {metric.name: metric for metric in _ROWS}
+
+FULL_SPECTRUM = ("dr", "dr_imdb", "lambda", "lambda_imsg")

@@ -1,0 +1,108 @@
+"""A whole network's measures: the mean over its layers of each, and over how many layers that was."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from pai_cli.spectral.bipartite import Array, unroll
+from pai_cli.spectral.catalogue import METRICS
+from pai_cli.spectral.layout import PLAIN, Layout
+from pai_cli.spectral.metrics import LayerMetrics, MetricOptions, dense_reference, mean_of, measure_layer
+from pai_cli.spectral.result import Measure
+
+
+@dataclass(frozen=True)
+class LayerInput:
+    """A layer as it stands in a file: `mask` and `weights` of the same shape, not yet unrolled."""
+
+    name: str
+    mask: Array
+    weights: Array | None = None
+    layout: Layout = PLAIN
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """A layer's name, tensor shape and measures."""
+
+    name: str
+    shape: tuple[int, ...]
+    metrics: LayerMetrics
+
+    @property
+    def parameters(self) -> int:
+        """Weights in the tensor, kept or not (a grouped layer's matrix has more entries, all zero outside the groups)."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class NetworkReport:
+    """Every layer's report and the network's means.
+
+    `measures[name]` is the mean over the layers where that measure is present; `counted[name]` is how many those were.
+    `kept` of `total` weights are kept; `collapsed` names the layers with none.
+    """
+
+    layers: tuple[LayerReport, ...]
+    measures: dict[str, Measure]
+    counted: dict[str, int]
+    kept: int
+    total: int
+
+    @property
+    def density(self) -> float:
+        """Share of weights kept, 0 to 1."""
+        return self.kept / self.total
+
+    @property
+    def collapsed(self) -> tuple[str, ...]:
+        """Names of the layers that kept no weight."""
+        return tuple(layer.name for layer in self.layers if layer.metrics.counts.edges == 0)
+
+
+@dataclass
+class DenseCache:
+    """Measures of unmasked layers, kept across the masks of one checkpoint: they depend on its weights only."""
+
+    known: dict[str, dict[str, Measure]] = field(default_factory=dict)
+
+    def of(self, layer: LayerInput, options: MetricOptions) -> dict[str, Measure] | None:
+        """The unmasked layer's four measures, or None when they are not asked for."""
+        if layer.weights is None or not options.dense:
+            return None
+        if layer.name not in self.known:
+            self.known[layer.name] = dense_reference(unroll(layer.weights, layer.layout), options)
+        return self.known[layer.name]
+
+
+def measure_layers(
+    layers: Iterable[LayerInput], options: MetricOptions, cache: DenseCache | None = None
+) -> Iterator[LayerReport]:
+    """Reports one by one, as layers come; nothing of a layer but its numbers is held."""
+    cache = cache or DenseCache()
+    for layer in layers:
+        mask = unroll(layer.mask, layer.layout)
+        weights = None if layer.weights is None else unroll(layer.weights, layer.layout)
+        metrics = measure_layer(mask, weights, options, cache.of(layer, options))
+        yield LayerReport(layer.name, tuple(layer.mask.shape), metrics)
+
+
+def summarise(layers: Iterable[LayerReport]) -> NetworkReport:
+    """The network's means of at least one layer's report."""
+    reports = tuple(layers)
+    measures, counted = {}, {}
+    for name in METRICS:
+        column = [r.metrics.measures[name] for r in reports if name in r.metrics.measures]
+        present = [m for m in column if m.present]
+        counted[name] = len(present)
+        measures[name] = mean_of(present) if present else Measure.missing(_shared_reason(column))
+    kept = sum(r.metrics.counts.edges for r in reports)
+    total = sum(r.parameters for r in reports)
+    return NetworkReport(reports, measures, counted, kept, total)
+
+
+def _shared_reason(column: list[Measure]) -> str:
+    reasons = sorted({m.reason for m in column if m.reason is not None})
+    return "; ".join(reasons) if reasons else "not measured"

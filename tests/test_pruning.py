@@ -1,0 +1,493 @@
+"""Every pruning method through the same laws, and the parts they share: allocation, selection, options."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from fractions import Fraction
+from math import prod
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from pai_cli.errors import (
+    DensityError,
+    LayerSelectionError,
+    MethodOptionError,
+    PaiError,
+    ScoreError,
+    UnknownMethodError,
+)
+from pai_cli.models.network import Network, init_network, prunable_layers
+from pai_cli.pruning import registry
+from pai_cli.pruning.allocation import layer_counts
+from pai_cli.pruning.base import Method, ScoreContext, Scorer, Scores
+from pai_cli.pruning.run import PruneRequest, PruneResult, prune
+from pai_cli.pruning.select import keep_largest, keep_largest_by_layer
+
+# name, whether the seed changes the mask, scope, rounds to ask for
+TABLE = {
+    "random": (True, "global", None),
+    "uniform": (True, "layer", None),
+    "erk": (True, "layer", None),
+    "magnitude": (False, "global", None),
+    "synflow": (False, "global", 5),
+}
+METHOD = pytest.mark.parametrize("method", TABLE)
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1, bias=False)
+        self.body = nn.Conv2d(8, 16, 3, stride=2, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(16)
+        self.shortcut = nn.Conv2d(8, 16, 1, stride=2, bias=False)
+        self.fc = nn.Linear(16, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.stem(x))
+        x = torch.relu(self.norm(self.body(x)) + self.shortcut(x))
+        return self.fc(x.mean((2, 3)))
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encode = nn.Linear(12, 12)
+        self.decode = nn.Linear(12, 12)
+        self.decode.weight = self.encode.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.decode(torch.relu(self.encode(x)))
+
+
+def one_weight() -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 1), nn.ReLU(), nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 5))
+
+
+def convolutions() -> nn.Module:
+    """Grouped, depthwise, transposed, in-place, dropout, max-pool; `Flatten` needs no particular memory order."""
+    return nn.Sequential(
+        nn.ReLU(inplace=True),
+        nn.Conv2d(3, 8, 3, padding=1, bias=False),
+        nn.Conv2d(8, 8, 3, padding=1, groups=8),
+        nn.BatchNorm2d(8),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(8, 16, 3, padding=1, groups=4),
+        nn.MaxPool2d(2),
+        nn.ConvTranspose2d(16, 4, 2, stride=2),
+        nn.Dropout(0.5),
+        nn.Flatten(),
+        nn.Linear(4 * 8 * 8, 10),
+    )
+
+
+def mlp() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(48, 20, bias=False), nn.ReLU(), nn.Linear(20, 10, bias=False))
+
+
+NETWORKS = {
+    "residual": (Residual, (3, 8, 8)),
+    "tied": (Tied, (12,)),
+    "one_weight": (one_weight, (6,)),
+    "convolutions": (convolutions, (3, 8, 8)),
+    "mlp": (mlp, (3, 4, 4)),
+}
+
+
+def wrap(model: nn.Module, input_shape: tuple[int, ...] | None) -> Network:
+    return Network(model, "toy", input_shape, prunable_layers(model))
+
+
+def build(name: str, seed: int = 0) -> Network:
+    factory, shape = NETWORKS[name]
+    torch.manual_seed(seed)
+    return wrap(factory(), shape)
+
+
+def run(network: Network, method: str, density: float, **options: object) -> PruneResult:
+    if "rounds" not in options and method in TABLE:
+        options["rounds"] = TABLE[method][2]
+    return prune(network, PruneRequest(method, density, **options))  # type: ignore[arg-type]
+
+
+def one_round(method: str, network: str) -> dict[str, int]:
+    """A tenth of this network is one weight of three layers: after the round that cuts it there is no flow to score."""
+    return {"rounds": 1} if (method, network) == ("synflow", "one_weight") else {}
+
+
+def same(a: PruneResult, b: PruneResult) -> bool:
+    return a.masks.keys() == b.masks.keys() and all(np.array_equal(a.masks[k], b.masks[k]) for k in a.masks)
+
+
+def half_up(density: float, total: int) -> int:
+    return int(np.floor(density * total + 0.5))
+
+
+def test_the_table_has_every_method() -> None:
+    assert list(TABLE) == list(registry.METHODS)
+    for name, (random, scope, rounds) in TABLE.items():
+        method = registry.get(name)
+        assert method.name == name
+        assert method.random == random
+        assert (method.allocation == "none") == (scope == "global")
+        assert method.iterative == (rounds is not None)
+        assert method.summary
+        assert "arXiv:" in method.source
+        assert callable(method.load())
+
+
+# ---- laws that every method obeys
+
+
+@METHOD
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("density", [1.0, 0.7, 0.25, 0.1])
+def test_exact_count_in_network_order(method: str, network: str, density: float) -> None:
+    net = build(network)
+    result = run(net, method, density, **one_round(method, network))
+    assert list(result.masks) == [layer.name for layer in net.layers]
+    for layer in net.layers:
+        mask = result.masks[layer.name]
+        assert mask.shape == layer.shape
+        assert mask.dtype == np.bool_
+        assert mask.flags.c_contiguous
+    assert result.kept == sum(int(mask.sum()) for mask in result.masks.values())
+    assert result.total == net.total
+    assert result.density == result.kept / result.total
+    assert result.scope == TABLE[method][1]
+    assert result.collapsed == tuple(name for name, mask in result.masks.items() if not mask.any())
+    if method != "uniform":
+        assert result.kept == half_up(density, net.total)
+    if density == 1.0:
+        assert result.kept == net.total
+        assert result.connected is True
+
+
+@METHOD
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("density", [1.0, 0.5, 0.1])
+def test_layer_scope_counts_each_layer(method: str, network: str, density: float) -> None:
+    net = build(network)
+    result = run(net, method, density, scope="layer", **one_round(method, network))
+    assert result.scope == "layer"
+    if method != "erk":
+        for layer in net.layers:
+            assert result.masks[layer.name].sum() == half_up(density, prod(layer.shape))
+
+
+@METHOD
+def test_the_seed_and_nothing_else(method: str) -> None:
+    first = run(build("residual"), method, 0.3, seed=1)
+    torch.manual_seed(99)
+    np.random.seed(99)
+    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    net = wrap(mlp(), (48,))
+    torch.set_rng_state(state)
+    run(net, method, 0.3)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert np.array_equal(np.random.get_state()[1], numpy_state)
+    again = run(build("residual"), method, 0.3, seed=1)
+    assert same(first, again)
+    other = run(build("residual"), method, 0.3, seed=2)
+    assert same(first, other) != TABLE[method][0]
+
+
+@METHOD
+@pytest.mark.parametrize("training", [False, True])
+def test_the_network_is_left_as_it_was(method: str, training: bool) -> None:
+    net = build("convolutions")
+    model = net.model.train(training)
+    model[1].eval()
+    parameters = list(model.parameters())
+    parameters[0].requires_grad_(False)
+    parameters[1].grad = torch.full_like(parameters[1], 3.0)
+    with torch.no_grad():
+        model[3].running_mean.fill_(-1.5)
+        parameters[0].view(-1)[0] = -0.0
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    flags = [m.training for m in model.modules()]
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    run(net, method, 0.2)
+    assert torch.equal(torch.get_rng_state(), state)
+    after = model.state_dict()
+    assert before.keys() == after.keys()
+    for key, value in before.items():
+        assert value.dtype == after[key].dtype
+        assert value.numpy().tobytes() == after[key].numpy().tobytes(), key
+    assert [m.training for m in model.modules()] == flags
+    assert all(a is b for a, b in zip(parameters, model.parameters(), strict=True))
+    assert [p.requires_grad for p in parameters] == [False] + [True] * (len(parameters) - 1)
+    assert [p.grad is None for p in parameters] == [True, False] + [True] * (len(parameters) - 2)
+    assert torch.equal(parameters[1].grad, torch.full_like(parameters[1], 3.0))
+
+
+@METHOD
+def test_ignored_layers_are_not_counted(method: str) -> None:
+    net = build("residual")
+    result = run(net, method, 0.3, ignore=("fc", "short*.weight"))
+    assert list(result.masks) == ["stem.weight", "body.weight"]
+    assert [layer.name for layer in result.layers] == ["stem.weight", "body.weight"]
+    assert result.total == 216 + 1152
+    if method != "uniform":
+        assert result.kept == half_up(0.3, result.total)
+
+
+@METHOD
+def test_half_precision_and_double(method: str) -> None:
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        net = build("mlp")
+        net.model.to(dtype)
+        assert run(net, method, 0.25).kept == half_up(0.25, net.total)
+
+
+def test_random_draws_of_a_layer_do_not_depend_on_the_others() -> None:
+    net = build("residual")
+    whole = run(net, "uniform", 0.3, seed=4)
+    part = run(net, "uniform", 0.3, seed=4, ignore=("stem",))
+    assert all(np.array_equal(whole.masks[name], mask) for name, mask in part.masks.items())
+
+
+def test_uniform_and_random_share_scores() -> None:
+    net = wrap(nn.Linear(30, 20), (30,))
+    assert same(run(net, "random", 0.3), run(net, "uniform", 0.3))
+    assert same(run(net, "random", 0.3), run(net, "erk", 0.3))
+
+
+def test_magnitude_keeps_the_largest() -> None:
+    net = wrap(nn.Linear(4, 1), None)
+    with torch.no_grad():
+        net.model.weight.copy_(torch.tensor([[-3.0, 0.5, 2.0, -1.0]]))
+    result = run(net, "magnitude", 0.5)
+    assert result.masks["weight"].tolist() == [[True, False, True, False]]
+    assert result.connected is None  # the input's shape is not known
+    assert run(net, "magnitude", 0.5, input_shape=(4,)).connected is True
+    assert run(net, "magnitude", 0.5, input_shape=(5,)).connected is None
+
+
+@pytest.mark.parametrize("method", ["magnitude", "synflow"])
+def test_all_equal_scores_keep_the_lowest_indices(method: str) -> None:
+    model = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False))
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.fill_(-1.0)
+    result = run(wrap(model, (4,)), method, 0.5, rounds=1 if method == "synflow" else None)
+    flat = np.concatenate([mask.ravel() for mask in result.masks.values()])
+    assert flat.tolist() == [True] * 16 + [False] * 16
+    assert result.collapsed == ("1.weight",)
+    assert result.connected is False
+
+
+def test_connected_is_about_paths_not_biases_or_empty_layers() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
+    with torch.no_grad():  # what is kept of the first layer feeds unit 0, what is kept of the second reads unit 1
+        model[0].weight.copy_(torch.tensor([[9.0, 9.0], [1.0, 1.0]]))
+        model[2].weight.copy_(torch.tensor([[1.0, 9.0], [1.0, 9.0]]))
+    result = run(wrap(model, (2,)), "magnitude", 0.5)
+    assert result.collapsed == ()
+    assert result.connected is False
+    net = build("residual")
+    with torch.no_grad():
+        net.model.body.weight.mul_(1e-6)
+    result = run(net, "magnitude", 0.2)
+    assert result.collapsed == ("body.weight",)
+    assert result.connected is True
+
+
+# ---- options and errors, as a person reads them
+
+ERRORS = [
+    ("density_high", "magnitude", {"density": 1.5}, DensityError,
+     "density 1.5: must be above 0 and at most 1 (the fraction of weights kept; --sparsity is the fraction removed)"),
+    ("density_nan", "random", {"density": float("nan")}, DensityError,
+     "density nan: must be above 0 and at most 1 (the fraction of weights kept; --sparsity is the fraction removed)"),
+    ("density_zero", "erk", {"density": 0.0}, DensityError,
+     "density 0.0: must be above 0 and at most 1 (the fraction of weights kept; --sparsity is the fraction removed)"),
+    ("density_tiny", "synflow", {"density": 1e-12}, DensityError,
+     "density 1e-12 keeps fewer than one of 1,656 weights; the smallest is 0.000604"),
+    ("density_layers", "uniform", {"density": 4e-4}, DensityError,
+     "density 0.0004 keeps no weight of any layer, of which the largest has 1,152; the smallest for the same density "
+     "in every layer is 0.000868"),
+    ("ignore_nothing", "magnitude", {"ignore": ("foo*",)}, LayerSelectionError,
+     "--ignore foo*: matches none of the 4 prunable layers (stem.weight, body.weight, shortcut.weight, ...)"),
+    ("ignore_all", "magnitude", {"ignore": ("s*", "body", "fc")}, LayerSelectionError,
+     "--ignore s* body fc: leaves no layer to prune; drop a glob"),
+    ("scope_global", "erk", {"scope": "global"}, MethodOptionError,
+     "--scope global: erk fixes the density of each layer; leave --scope out"),
+    ("scope_odd", "magnitude", {"scope": "all"}, MethodOptionError, "--scope all: must be global or layer"),
+    ("rounds_one_shot", "magnitude", {"rounds": 5}, MethodOptionError,
+     "--rounds 5: magnitude scores once; leave --rounds out (methods that take it: synflow)"),
+    ("rounds_auto_one_shot", "random", {"rounds": "auto"}, MethodOptionError,
+     "--rounds auto: random scores once; leave --rounds out (methods that take it: synflow)"),
+    ("rounds_zero", "synflow", {"rounds": 0}, MethodOptionError, "--rounds 0: must be at least 1, or auto"),
+    ("rounds_auto_layer", "synflow", {"rounds": "auto", "scope": "layer"}, MethodOptionError,
+     "--rounds auto: weighs all layers against each other; give a number of --rounds, or leave --scope layer out"),
+    ("seed", "random", {"seed": -1}, MethodOptionError, "--seed -1: must be 0 or more"),
+    ("method", "synflw", {}, UnknownMethodError,
+     "unknown method 'synflw': did you mean synflow? --method takes random, uniform, erk, magnitude, synflow"),
+    ("method_far", "xyz", {}, UnknownMethodError,
+     "unknown method 'xyz': --method takes random, uniform, erk, magnitude, synflow"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "options", "kind", "text"), [e[1:] for e in ERRORS], ids=[e[0] for e in ERRORS])
+def test_what_is_wrong_is_said_in_one_line(
+    method: str, options: dict[str, object], kind: type[PaiError], text: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        run(build("residual"), method, **{"density": 0.1, "rounds": None, **options})  # type: ignore[arg-type]
+    assert str(caught.value) == text
+
+
+def test_the_smallest_density_named_is_enough() -> None:
+    net = build("residual")
+    assert run(net, "magnitude", 1 / net.total).kept == 1
+
+
+def test_nan_weight_is_named() -> None:
+    net = build("residual")
+    with torch.no_grad():
+        net.model.body.weight[0, 0, 0, 0] = float("nan")
+    with pytest.raises(ScoreError, match=r"^body\.weight: a score is NaN; check the weights"):
+        run(net, "magnitude", 0.1)
+
+
+def test_network_without_layers() -> None:
+    with pytest.raises(LayerSelectionError, match=r"^the network has no layer to prune; check --model$"):
+        run(wrap(nn.Sequential(nn.ReLU()), (3,)), "magnitude", 0.1)
+
+
+def test_the_registry_is_light_and_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import sys, pai_cli.pruning.registry; sys.exit(bool({'torch', 'numpy', 'scipy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    monkeypatch.setattr(registry, "METHODS", dict(registry.METHODS))
+
+    def make_scorer(context: ScoreContext) -> Scorer:
+        signed = {layer.name: context.network.parameter(layer.name).detach() for layer in context.layers}
+        return lambda masks: Scores(signed)
+
+    registry.register(Method("signed", "the most positive weights", "a test", make_scorer, iterative=True))
+    assert run(build("mlp"), "signed", 0.1).kept == half_up(0.1, 1160)
+    with pytest.raises(MethodOptionError, match=r"^--rounds auto: only for synflow; give signed a number of --rounds$"):
+        run(build("mlp"), "signed", 0.1, rounds="auto")
+    with pytest.raises(ValueError, match=r"'signed' is registered already"):
+        registry.register(registry.get("signed"))
+
+
+def test_progress_is_told() -> None:
+    heard: list[tuple[int, int, str]] = []
+    net = build("mlp")
+    prune(net, PruneRequest("synflow", 0.1, rounds=4), lambda done, total, what="": heard.append((done, total, what)))
+    assert [h[:2] for h in heard] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    heard.clear()
+    prune(net, PruneRequest("synflow", 0.1, rounds="auto"), lambda *a: heard.append(a))
+    assert heard[-1][0] == heard[-1][1] == 1160 - 116
+    assert [h[0] for h in heard] == sorted(h[0] for h in heard)
+
+
+# ---- selection
+
+
+def naive(scores: dict[str, np.ndarray], count: int, active: dict[str, np.ndarray] | None) -> list[bool]:
+    flat = np.concatenate([a.ravel() for a in scores.values()])
+    alive = np.ones(len(flat), bool) if active is None else np.concatenate([active[k].ravel() for k in scores])
+    order = sorted((i for i in range(len(flat)) if alive[i]), key=lambda i: (-flat[i], i))
+    return [i in set(order[:count]) for i in range(len(flat))]
+
+
+layers_of_scores = st.lists(
+    st.lists(st.sampled_from([0.0, -0.0, 1.0, 1.0, 2.5, -3.0, 1e-300, np.inf]), min_size=1, max_size=12),
+    min_size=1,
+    max_size=4,
+)
+
+
+@given(layers_of_scores, st.data())
+@settings(max_examples=200, deadline=None)
+def test_keep_largest_is_the_naive_sort(values: list[list[float]], data: st.DataObject) -> None:
+    dtypes = (np.float64, np.float32)
+    scores = {f"l{i}": np.array(v, dtypes[i % 2]).reshape(1, -1) for i, v in enumerate(values)}
+    active = None
+    if data.draw(st.booleans()):
+        active = {k: np.array(data.draw(st.lists(st.booleans(), min_size=v.size, max_size=v.size))).reshape(v.shape)
+                  for k, v in scores.items()}  # fmt: skip
+    alive = sum(v.size for v in scores.values()) if active is None else sum(int(a.sum()) for a in active.values())
+    count = data.draw(st.integers(0, alive))
+    masks = keep_largest(scores, count, active)
+    assert np.concatenate([m.ravel() for m in masks.values()]).tolist() == naive(scores, count, active)
+    counts = {k: min(count, v.size if active is None else int(active[k].sum())) for k, v in scores.items()}
+    for name, mask in keep_largest_by_layer(scores, counts, active).items():
+        of_layer = None if active is None else {name: active[name]}
+        assert mask.ravel().tolist() == naive({name: scores[name]}, counts[name], of_layer)
+
+
+def test_ties_in_columns_order_follow_the_flat_index() -> None:
+    scores = {"a": np.asfortranarray(np.ones((3, 4)))}
+    mask = keep_largest(scores, 5)["a"]
+    assert mask.ravel().tolist() == [True] * 5 + [False] * 7
+
+
+def test_keep_largest_refuses_what_it_cannot_do() -> None:
+    scores = {"a": np.ones(3), "b": np.array([1.0, np.nan])}
+    with pytest.raises(ScoreError, match=r"^b: a score is NaN"):
+        keep_largest(scores, 2)
+    alive = {"a": np.ones(3, bool), "b": np.array([True, False])}
+    assert keep_largest(scores, 4, alive)["b"].tolist() == [True, False]  # a pruned weight's score is not looked at
+    with pytest.raises(ValueError, match=r"cannot keep 5 of 4 weights"):
+        keep_largest(scores, 5, alive)
+
+
+# ---- allocation
+
+shape_lists = st.lists(
+    st.one_of(st.tuples(*[st.integers(1, 40)] * 2), st.tuples(*[st.integers(1, 20)] * 2, *[st.integers(1, 5)] * 2)),
+    min_size=1,
+    max_size=8,
+)
+
+
+@given(shape_lists, st.floats(1e-3, 1.0))
+@settings(max_examples=300, deadline=None)
+def test_erk_is_proportional_and_exact(shapes: list[tuple[int, ...]], density: float) -> None:
+    named = {f"l{i}": s for i, s in enumerate(shapes)}
+    total = sum(map(prod, shapes))
+    if half_up(density, total) == 0:
+        return
+    counts = layer_counts("erk", named, density)
+    assert sum(counts.values()) == half_up(density, total)
+    assert all(0 <= counts[k] <= prod(named[k]) for k in named)
+    # One scale for every layer that is not dense, each rounded by less than one; the dense ones would pass 1 with it.
+    bounds = [(Fraction(counts[k] - 1, sum(s)), Fraction(counts[k] + 1, sum(s))) for k, s in named.items()]
+    sparse = [b for b, k in zip(bounds, named, strict=True) if counts[k] < prod(named[k])]
+    if sparse:
+        low, high = max(b[0] for b in sparse), min(b[1] for b in sparse)
+        assert low < high
+        assert all(Fraction(prod(s) - 1, sum(s)) < high for k, s in named.items() if counts[k] == prod(s))
+
+
+def test_erk_known_answer() -> None:
+    # scale 4 gives 40 of 100 in b and c each; a would get 16 of its 4, so it is dense and the rest shared again
+    counts = layer_counts("erk", {"a": (2, 2), "b": (10, 10), "c": (20, 20)}, 64 / 504)
+    assert counts == {"a": 4, "b": 20, "c": 40}
+
+
+def test_erk_on_resnet20_is_exact_at_published_densities() -> None:
+    shapes = {layer.name: layer.shape for layer in init_network("resnet20", 10, 0).layers}
+    for density, kept in ((0.0372, 9982), (0.0144, 3864), (0.0059, 1583)):
+        assert sum(layer_counts("erk", shapes, density).values()) == kept
+
+
+def test_masks_are_new_arrays() -> None:
+    net = build("mlp")
+    first = run(net, "magnitude", 0.5)
+    kept = copy.deepcopy(first.masks)
+    run(net, "magnitude", 0.1)
+    assert all(np.array_equal(kept[k], first.masks[k]) for k in kept)
