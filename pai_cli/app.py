@@ -33,7 +33,8 @@ class PaiGroup(TyperGroup):
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         """Take --debug from wherever it stands, so that it can be added to the end of a line that failed."""
         typed = tuple(args)
-        args = [arg for arg in args if arg != "--debug"]
+        end = args.index("--") if "--" in args else len(args)  # what follows is never an option
+        args = [arg for arg in args[:end] if arg != "--debug"] + args[end:]
         context = super().make_context(info_name, args, parent, **extra)
         context.obj = Invocation(typed, debug=len(args) < len(typed))
         return context
@@ -44,8 +45,8 @@ class PaiGroup(TyperGroup):
             result = super().invoke(ctx)
             sys.stdout.flush()  # now, where a full disk can still be reported
             return result
-        except BrokenPipeError:
-            _give_up_stdout()
+        except BrokenPipeError:  # the reader has gone, as `head` does: nothing to say, nobody to say it to
+            _settle_stdout()
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
             note("interrupted")
@@ -56,8 +57,7 @@ class PaiGroup(TyperGroup):
             if ctx.obj.debug:
                 traceback.print_exc()
             fail_line(_one_line(error))
-            if isinstance(error, OSError):
-                _give_up_stdout()
+            _settle_stdout()
             raise typer.Exit(1) from None
 
 
@@ -72,9 +72,12 @@ def _one_line(error: Exception) -> str:
     return f"unexpected {type(error).__name__}: {text}; --debug shows where, and is what a report of this needs"
 
 
-def _give_up_stdout() -> None:
-    """Nothing more can be written there; without this, Python would try once more at exit and say so."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _settle_stdout() -> None:
+    """Write out what is buffered, or where that fails drop it: Python would try again at exit, and complain."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 app = typer.Typer(
@@ -117,12 +120,12 @@ _add(init.init, "init", "pai init resnet20 --classes 10 --seed 0 -o fresh.safete
 _add(
     prune.prune,
     "prune",
-    "pai prune sample_masks/resnet20.safetensors --method synflow --density 0.05 -o mask.safetensors",
+    "pai prune sample_masks/resnet20.safetensors --method synflow --density 0.05",
 )
 _add(analyze.analyze, "analyze", "pai analyze sample_masks/synflow-0.05.safetensors")
 _add(rank.rank, "rank", "pai rank sample_masks --weights sample_masks/resnet20.safetensors")
 _add(
     sample.sample,
     "sample",
-    "pai sample sample_masks/resnet20.safetensors --method erk --density 0.05 --population 10 -o best.safetensors",
+    "pai sample sample_masks/resnet20.safetensors --method erk --density 0.05 --population 10",
 )

@@ -475,10 +475,11 @@ def test_missing_terms_count_as_0_in_the_distance() -> None:
     assert sparse.measures["l2_dense"].value == pytest.approx(math.sqrt(2 * dr**2 + 2 * 4**2))
 
 
-def test_expansion_weighted_factor() -> None:
-    """On K_{9,4} the one subgraph's factor is 9 / 12; the layer's own values have none."""
-    weights = np.random.default_rng(0).normal(size=(4, 9))
-    plain, factored = (values_of(complete(4, 9), weights, expansion_weighted=on) for on in (False, True))
+@pytest.mark.parametrize("shape", [(4, 9), (9, 4)])
+def test_expansion_weighted_factor(shape: tuple[int, int]) -> None:
+    """On K_{9,4} the one subgraph's factor is 9 / 12, either way up; the layer's own values have none."""
+    weights = np.random.default_rng(0).normal(size=shape)
+    plain, factored = (values_of(complete(*shape), weights, expansion_weighted=on) for on in (False, True))
     for name in ("dr_imdb", "dr_imdb_norm", "ds_imdb", "ds_imdb_norm", "lambda_imsg"):
         assert factored[name] == pytest.approx((plain[name] or 0) * 9 / 12), name
     for name in ("dr", "ds", "lambda", "expansion_max", "expansion_mean"):
@@ -529,10 +530,15 @@ def test_torch_gives_the_same_reasons(mask: Mask) -> None:
 
 # Errors ------------------------------------------------------------------------------------------------------------
 
-WIDE = [SingularPair(10.0, 4.0, e1, e2, "", Outcome.PROVED) for e1, e2 in ((1e-3, 1e-2), (0.5, 1e-9), (1e-9, 0.5))]
+WIDE = {
+    "both": SingularPair(10.0, 4.0, 1e-3, 1e-2, "", Outcome.PROVED),
+    "first": SingularPair(10.0, 4.0, 0.5, 1e-9, "", Outcome.PROVED),
+    "second": SingularPair(10.0, 4.0, 1e-9, 0.5, "", Outcome.PROVED),
+    "first, gap below 0": SingularPair(10.0, 8.0, 0.05, 1e-9, "", Outcome.PROVED),
+}
 
 
-@pytest.mark.parametrize("pair", WIDE, ids=["both", "first", "second"])
+@pytest.mark.parametrize("pair", WIDE.values(), ids=WIDE)
 @pytest.mark.parametrize("name", ["dr", "dr_norm", "ds", "ds_bound", "ds_norm", "narc"])
 def test_an_error_covers_every_value_in_reach(name: str, pair: SingularPair) -> None:
     """Wherever in their intervals the true sigmas lie, the true measure lies within the error of what is given."""
@@ -634,6 +640,34 @@ def test_layers_are_unrolled_by_their_layout() -> None:
     transposed = LayerInput("up", np.ones((3, 5, 2, 2), dtype=bool), None, Layout(transposed=True))
     (report,) = measure_layers([transposed], MetricOptions())
     assert (report.metrics.counts.n_L0, report.metrics.counts.n_R0) == (12, 5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout"),
+    [
+        ((8, 4, 3, 3), Layout()),
+        ((8, 4, 3, 3), Layout(groups=2)),
+        ((6, 1, 3, 3), Layout(groups=6)),
+        ((8, 4, 2, 2), Layout(transposed=True)),
+        ((8, 4, 2, 2), Layout(groups=2, transposed=True)),
+    ],
+)
+def test_a_full_layer_of_any_layout_is_at_no_distance_from_dense(shape: tuple[int, ...], layout: Layout) -> None:
+    """The unmasked layer of a grouped convolution is the graph of its groups, not the complete graph around them."""
+    full = LayerInput("full", np.ones(shape, dtype=bool), np.random.default_rng(0).normal(size=shape), layout)
+    (report,) = measure_layers([full], MetricOptions())
+    assert report.metrics.measures["l2_dense"].value == 0
+
+
+def test_dense_measures_of_a_grouped_layer_by_hand() -> None:
+    """Two blocks of K_{36,4}, weights all 1: sigma_1 = sigma_2 = 12, d_L = 4, d_R = 36."""
+    weights = np.ones((8, 4, 3, 3))
+    dense = DenseCache().of(LayerInput("g", weights > 0, weights, Layout(groups=2)), MetricOptions())
+    assert dense is not None
+    dr = math.sqrt(3) + math.sqrt(35) - 12
+    assert {name: dense[name].value for name in FULL_SPECTRUM} == pytest.approx(
+        {"dr": dr, "dr_imdb": dr, "lambda": 0, "lambda_imsg": 0}, abs=1e-9
+    )
 
 
 def test_what_no_layer_has_is_missing_with_all_reasons() -> None:

@@ -281,18 +281,21 @@ def test_a_second_start_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pair.solver == "power"
 
 
-def test_bounds_cover_a_loose_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a loose tolerance values are visibly off, and the bounds must own up to it."""
-    mask = uniform(np.random.default_rng(3), 300, 2700, 0.1)
+@pytest.mark.parametrize(("kind", "off"), [("wide", (0, 1e-7)), ("path", (1e-7, 1e-7))])
+def test_bounds_cover_a_loose_iteration(kind: str, off: tuple[float, float]) -> None:
+    """With a loose tolerance values are visibly off (by `off` of sigma_1 or more), and the bounds must own up to it."""
+    rng = np.random.default_rng(3)
+    mask = uniform(rng, 300, 2700, 0.1) if kind == "wide" else shuffled(rng, even_cycle(301)[:-1])
     expected = svd(mask)
-    errors = []
-    for tolerance in (1e-2, 1e-3, 1e-4, 1e-5):
+    errors = [0.0, 0.0]
+    for tolerance in (1e-2, 1e-3, 1e-4):
         pair = structure_pair(BipartiteGraph(mask), singular.SolverOptions(tolerance=tolerance))
         assert_agrees(pair, expected, tolerance=tolerance)
         assert pair.solver == "power"
-        assert pair.sigma_2 is not None
-        errors.append(abs(pair.sigma_2 - expected[1]))
-    assert max(errors) > 1e-7 * expected[0]
+        errors[0] = max(errors[0], abs((pair.sigma_1 or 0) - expected[0]))
+        errors[1] = max(errors[1], abs((pair.sigma_2 or 0) - expected[1]))
+    assert errors[0] >= off[0] * expected[0]
+    assert errors[1] >= off[1] * expected[0]
 
 
 def test_rounding_of_a_weighted_gram_is_in_the_bound() -> None:

@@ -222,7 +222,7 @@ def test_one_vertex_on_a_side(mask: Matrix) -> None:
     assert pair.second.reason == pair.gap.reason == "fewer than two singular values"
     weights = np.arange(1.0, mask.size + 1).reshape(mask.shape) * -1e-250
     pair = weighted(mask.astype(bool), weights)
-    assert pair.sigma_1 == pytest.approx(float(np.linalg.norm(weights / 1e-250)) * 1e-250, rel=1e-14)
+    assert pair.sigma_1 == pytest.approx(float(np.linalg.norm(weights / 1e-250)) * 1e-250, rel=1e-14, abs=0)
     assert (pair.sigma_2, pair.outcome) == (None, Outcome.ONE_VALUE)
 
 
@@ -315,7 +315,7 @@ def test_tiny_sigma_2_is_found_without_squaring(shape: tuple[int, int], second: 
     pair = weighted(mask, weights)
     assert (pair.solver, pair.outcome) == ("direct", Outcome.PROVED)
     assert_agrees(pair, [1.0, second])
-    assert pair.sigma_2 == pytest.approx(second, rel=1e-3)
+    assert pair.sigma_2 == pytest.approx(second, rel=1e-3, abs=0)
 
 
 @pytest.mark.parametrize("shape", [(12, 30), (280, 400)])
@@ -484,7 +484,7 @@ def test_torch_tiny_sigma_2_and_options() -> None:
     matrix = torch.diag(torch.tensor([1.0, 1e-10, 1e-11], dtype=torch.float64))
     pair = leading_pair(matrix, None, binary=False)
     assert (pair.solver, pair.outcome) == ("direct", Outcome.PROVED)
-    assert pair.sigma_2 == pytest.approx(1e-10, rel=1e-4)
+    assert pair.sigma_2 == pytest.approx(1e-10, rel=1e-4, abs=0)
     mask = torch.from_numpy(uniform(np.random.default_rng(0), 300, 900, 0.1))
     short = structure_pair(BipartiteGraph(mask), SolverOptions(most_products=10))
     assert short.outcome is Outcome.NOT_CONVERGED

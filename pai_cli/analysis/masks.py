@@ -6,13 +6,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pai_cli.errors import LayerSelectionError, MaskMismatchError, PaiError
+from pai_cli.errors import LayerSelectionError, MaskMismatchError, NotFiniteError, PaiError
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.masks import MaskFile
 from pai_cli.progress import Progress, silent
 from pai_cli.spectral.metrics import MetricOptions
 from pai_cli.spectral.network import DenseCache, LayerInput, LayerReport, NetworkReport, measure_layers, summarise
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SHOWN = 3  # names listed in a message before "and N more"
 
@@ -114,8 +118,24 @@ def _inputs(mask: MaskFile, names: tuple[str, ...], request: AnalysisRequest) ->
             raise MaskMismatchError(
                 f"{mask.path}: {name!r} has {array.shape[0]} channels, which {layout.groups} groups do not divide"
             )
-        weights = None if request.weights is None else request.weights.array(name)
-        yield LayerInput(name, array, weights, layout)
+        yield LayerInput(name, array, _finite_weights(request.weights, name), layout)
+
+
+def _finite_weights(checkpoint: Checkpoint | None, name: str) -> np.ndarray | None:
+    """The layer's weights. Raises `NotFiniteError` that names the file, the tensor and where in it."""
+    import numpy as np
+
+    if checkpoint is None:
+        return None
+    weights = checkpoint.array(name)
+    wrong = ~np.isfinite(weights)
+    if wrong.any():
+        at = int(np.flatnonzero(wrong)[0])
+        raise NotFiniteError(
+            f"{checkpoint.path}: tensor {name!r} holds {weights.reshape(-1)[at]} at index {at}; "
+            "take a checkpoint from before the weights diverged"
+        )
+    return weights
 
 
 def check_match(mask: MaskFile, weights: Checkpoint) -> None:

@@ -52,8 +52,8 @@ Sparsity = Annotated[str | None, typer.Option(help="Fraction of weights to remov
 Model = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME|module:factory|file.py:factory",
-        help="The network, where the checkpoint's names and shapes do not tell.",
+        metavar="MODEL",
+        help="The network, where names and shapes do not tell: a known NAME, package.module:factory or file.py:factory.",
     ),
 ]
 InputShape = Annotated[
@@ -75,10 +75,18 @@ MethodName = Annotated[
 ]
 ScopeName = Annotated[
     ScopeChoice | None,
-    typer.Option(help="Keep the density over the whole network, or in each layer. [default: the method's own]"),
+    typer.Option(help="Keep the density over the whole network, or in each layer; by default as the method has it."),
 ]
 DeviceName = Annotated[Device, typer.Option(help="Where scores are computed; auto takes a GPU when there is one.")]
-Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="MASK", help="Where to write the mask.")]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="MASK",
+        help="Where to write the mask; by default CKPT-METHOD-DENSITY.safetensors here.",
+    ),
+]
 
 
 def the_density(density: float | None, sparsity: str | None) -> float:

@@ -19,12 +19,12 @@ def rank(
         str | None,
         typer.Option(
             metavar="METRIC",
-            help=f"The network metric that decides: {', '.join(METRICS)}. [default: l2 with --weights, else dr_imdb]",
+            help=f"The network metric that decides: {', '.join(METRICS)}.; by default l2 with --weights, else dr_imdb.",
         ),
     ] = None,
     smallest_first: Annotated[
         bool | None,
-        typer.Option("--smallest-first/--largest-first", help="Which end is best. [default: the metric's own]"),
+        typer.Option("--smallest-first/--largest-first", help="Which end is best; by default the metric's own."),
     ] = None,
     format: options.OutputFormat = Format.TABLE,  # noqa: A002  the flag's name
     no_header: options.NoHeader = False,

@@ -29,7 +29,9 @@ def sample(
     ] = 0.1,
     trajectory: Annotated[
         Path | None,
-        typer.Option(metavar="JSONL", help="Where to write a line a candidate. [default: the mask's name, .jsonl]"),
+        typer.Option(
+            metavar="JSONL", help="Where to write a line a candidate; by default the mask's name with .jsonl."
+        ),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where a search of the same settings was interrupted.")

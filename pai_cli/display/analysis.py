@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pai_cli.analysis.masks import MaskReport
 from pai_cli.display.console import fail_line, note, warn
 from pai_cli.display.records import ANALYZE_FIELDS, mask_records
-from pai_cli.display.tables import show_analysis
+from pai_cli.display.tables import show_layers, show_networks
 from pai_cli.files.tables import Format, Record, TableWriter
 
 
@@ -25,11 +25,11 @@ def show_reports(reports: Iterable[MaskReport], kind: Format, *, header: bool, s
         elif summary:
             gathered += records
         elif report.error is None:
-            show_analysis(records, weights=weights)
+            show_layers(records, weights=weights)
     if writer is not None:
         writer.close()
     elif gathered:
-        show_analysis(gathered, weights=weights)
+        show_networks(gathered, weights=weights)
     return failed
 
 

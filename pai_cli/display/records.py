@@ -53,7 +53,7 @@ def _layer_record(report: MaskReport, layer: LayerReport) -> Record:
         "components": counts.components,
         "n_regular": layer.metrics.n_regular,
         "solver": pair.solver,
-        "outcome": pair.outcome.value,
+        "outcome": layer.metrics.note or pair.outcome.value,
         "reason": reasons(layer.metrics.measures),
     }
     return record | _measure_fields(layer.metrics.measures)

@@ -16,22 +16,34 @@ WEIGHT_COLUMNS = ("lambda", "lambda_imsg", "l2", "l2_dense")
 MISSING = "-"
 
 
-def show_analysis(records: Sequence[Record], *, weights: bool) -> None:
+def show_layers(records: Sequence[Record], *, weights: bool) -> None:
     """One mask's layers and, last, its network's means; what is missing is explained in the notes column."""
-    columns = ANALYZE_COLUMNS + (WEIGHT_COLUMNS if weights else ())
-    many = len({str(record["mask"]) for record in records}) > 1
-    first = "mask" if many else "layer"
-    table = _table(
-        str(records[0]["mask"]) if not many else None, [first, "shape" if not many else "", *columns, "note"]
-    )
+    output().print(str(records[0]["mask"]))
+    columns = _columns(weights)
+    table = _table(["layer", "shape", *columns, "note"])
     for record in records:
         network = record["level"] == "network"
-        name = record["mask"] if many else (record["layer"] or "network mean")
-        if network and not many:
+        if network:
             table.add_section()
-        cells = [str(name), str(record["shape"] or ""), *(number(record[c]) for c in columns), _note(record, weights)]
-        table.add_row(*cells, style="bold" if network and not many else None)
+        name = "network mean" if network else str(record["layer"])
+        values = (number(record[column]) for column in columns)
+        table.add_row(
+            name, str(record["shape"] or ""), *values, _note(record, weights), style="bold" if network else None
+        )
     output().print(table)
+
+
+def show_networks(records: Sequence[Record], *, weights: bool) -> None:
+    """A line a mask: its network's means."""
+    columns = [column for column in _columns(weights) if column not in ("d_L", "d_R")]
+    table = _table(["mask", *columns, "note"])
+    for record in records:
+        table.add_row(str(record["mask"]), *(number(record[column]) for column in columns), _note(record, weights))
+    output().print(table)
+
+
+def _columns(weights: bool) -> tuple[str, ...]:
+    return ANALYZE_COLUMNS + (WEIGHT_COLUMNS if weights else ())
 
 
 def show_records(records: Iterable[Record], columns: Sequence[str]) -> None:

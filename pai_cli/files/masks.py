@@ -72,9 +72,10 @@ class MaskFile:
         if name in self._packed_shapes:
             return self._unpacked(name, raw)
         values = raw.view(np.uint8) if raw.dtype == np.bool_ else raw
-        wrong = (values != 0) & (values != 1)
-        if wrong.any():
-            at = int(np.flatnonzero(wrong)[0])
+        small = values.dtype == np.uint8  # the usual case, where one pass over the bytes is enough
+        fine = values.max(initial=0) <= 1 if small else bool(((values == 0) | (values == 1)).all())
+        if not fine:
+            at = int(np.flatnonzero((values != 0) & (values != 1))[0])
             raise MaskError(
                 f"{self.path}: tensor {name!r} holds {values.reshape(-1)[at]} at index {at}, and a mask holds only 0 "
                 "and 1; a checkpoint goes to --weights, or to pai prune"

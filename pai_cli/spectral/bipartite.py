@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from array_api_compat import array_namespace, is_numpy_array
+from array_api_compat import array_namespace, device, is_numpy_array
 
 from pai_cli.spectral.layout import PLAIN, Layout
 
@@ -36,7 +36,7 @@ def unroll(tensor: Array, layout: Layout = PLAIN) -> Array:
     if groups == 1:
         return blocks[0, :, :]
     width = blocks.shape[2]
-    matrix = xp.zeros((groups * per_group, groups * width), dtype=tensor.dtype)
+    matrix = xp.zeros((groups * per_group, groups * width), dtype=tensor.dtype, device=device(tensor))
     for g in range(groups):
         matrix[g * per_group : (g + 1) * per_group, g * width : (g + 1) * width] = blocks[g, :, :]
     return matrix
@@ -125,7 +125,7 @@ class BipartiteGraph:
     @cached_property
     def incidence(self) -> Array:
         """The 0/1 matrix, transposed: (n_L, n_R) float32, rows sorted by degree so that a class is a slice."""
-        return self.xp.astype(self._live(self._mask), self.xp.float32)
+        return self.xp.astype(self._live(self._mask) != 0, self.xp.float32)
 
     @cached_property
     def weighted(self) -> Array:

@@ -40,17 +40,21 @@ class MetricOptions:
 
 @dataclass(frozen=True)
 class LayerMetrics:
-    """One layer's counts and measures (names as in `catalogue.METRICS`), and how its singular values were found."""
+    """One layer's counts and measures (names as in `catalogue.METRICS`), and how its singular values were found.
+
+    `structure`: of the whole mask. `outcomes`: of every pair that was asked for: mask, weights, each subgraph's.
+    """
 
     counts: Counts
     measures: dict[str, Measure]
     n_regular: int
     structure: SingularPair
+    outcomes: tuple[Outcome, ...]
 
     @property
     def note(self) -> str:
-        """What a person should know before using the numbers; empty when all is well."""
-        return "" if self.structure.outcome is Outcome.PROVED else self.structure.outcome.value
+        """What a person should know before using the numbers; empty when every singular value is proved."""
+        return "; ".join(dict.fromkeys(o.value for o in self.outcomes if o is not Outcome.PROVED))
 
 
 def measure_layer(
@@ -72,7 +76,8 @@ def measure_layer(
     counts = graph.counts
     measures |= _layer_measures(counts, pair)
     measures |= _regular_measures(counts, subgraphs, options)
-    measures |= _weighted_measures(graph, subgraphs, options)
+    weighted = weighted_pair(graph, options.solver) if graph.has_weights else None
+    measures |= _weighted_measures(counts, weighted, subgraphs, options)
     if graph.has_weights:
         measures["l2"] = _norm([measures[name] for name in FULL_SPECTRUM])
         if options.dense:
@@ -80,19 +85,22 @@ def measure_layer(
             measures["l2_dense"] = _distance(measures, dense)
     else:
         measures["l2"] = measures["l2_dense"] = Measure.missing(NO_WEIGHTS)
-    return LayerMetrics(counts, measures, len(subgraphs), pair)
+    pairs = [pair, weighted, *(p for k in subgraphs for p in (k.structure, k.weighted))]
+    outcomes = tuple(p.outcome for p in pairs if p is not None)
+    return LayerMetrics(counts, measures, len(subgraphs), pair, outcomes)
 
 
-def dense_reference(weights: Array, options: MetricOptions) -> dict[str, Measure]:
+def dense_reference(weights: Array, options: MetricOptions, ones: Array | None = None) -> dict[str, Measure]:
     """The four full-spectrum measures of the unmasked layer: every weight kept.
 
-    It has one left-regular subgraph, itself, so the means over subgraphs equal the layer's own values.
+    `weights`: (rows, columns). `ones`: where a weight stands at all, for a grouped layer whose matrix is zero elsewhere.
+    The layer has one left-regular subgraph, itself, so the means over subgraphs equal the layer's own values.
     """
     xp = array_namespace(weights)
-    graph = BipartiteGraph(xp.ones_like(weights, dtype=xp.bool), weights)
+    graph = BipartiteGraph(xp.ones_like(weights, dtype=xp.bool) if ones is None else ones, weights)
     pair = structure_pair(graph, options.solver)
     measures = _layer_measures(graph.counts, pair)
-    regular = min(graph.n_L, graph.n_R) >= LEAST_DEGREE
+    regular = min(graph.counts.d_L, graph.counts.d_R) >= LEAST_DEGREE
     factor = _factor(graph.n_L, graph.n_R) if options.expansion_weighted else 1.0
     gap = weighted_pair(graph, options.solver).gap
     none = Measure.missing(NO_SUBGRAPH)
@@ -196,16 +204,16 @@ def _regular_measures(
 
 
 def _weighted_measures(
-    graph: BipartiteGraph, subgraphs: tuple[RegularSubgraph, ...], options: MetricOptions
+    counts: Counts, pair: SingularPair | None, subgraphs: tuple[RegularSubgraph, ...], options: MetricOptions
 ) -> dict[str, Measure]:
-    """Section 4's gaps: of the layer, and the mean over the kept K_d."""
-    if not graph.has_weights:
+    """Section 4's gaps: of the layer, whose weighted `pair` is given, and the mean over the kept K_d."""
+    if pair is None:
         return dict.fromkeys(("lambda", "lambda_imsg"), Measure.missing(NO_WEIGHTS))
     factors = _factors(subgraphs, options)
     gaps = [
         _times(k.weighted.gap, factor) for k, factor in zip(subgraphs, factors, strict=True) if k.weighted is not None
     ]
-    return {"lambda": weighted_pair(graph, options.solver).gap, "lambda_imsg": _mean(gaps, graph.counts)}
+    return {"lambda": pair.gap, "lambda_imsg": _mean(gaps, counts)}
 
 
 def _factors(subgraphs: tuple[RegularSubgraph, ...], options: MetricOptions) -> list[float]:
@@ -239,15 +247,26 @@ def mean_of(measures: Iterable[Measure]) -> Measure:
 
 
 def _norm(measures: list[Measure]) -> Measure:
-    """Euclidean norm with missing terms as 0 [F23]; it moves by no more than the norm of the errors."""
+    """Euclidean norm with undefined terms as 0 [F23]; it moves by no more than the norm of the errors."""
+    unfinished = _unfinished(measures)
+    if unfinished is not None:
+        return unfinished
     value = math.hypot(*(m.value or 0.0 for m in measures))
     return Measure.of(value, math.hypot(*(m.error or 0.0 for m in measures)) + EPS * value)
 
 
 def _distance(measures: dict[str, Measure], dense: dict[str, Measure]) -> Measure:
     pairs = [(measures[name], dense[name]) for name in FULL_SPECTRUM]
+    unfinished = _unfinished([measure for pair in pairs for measure in pair])
+    if unfinished is not None:
+        return unfinished
     value = math.hypot(*((a.value or 0.0) - (b.value or 0.0) for a, b in pairs))
     return Measure.of(value, math.hypot(*((a.error or 0.0) + (b.error or 0.0) for a, b in pairs)) + EPS * value)
+
+
+def _unfinished(measures: list[Measure]) -> Measure | None:
+    """A term that exists but was not found: counting it as 0, as an undefined one, would be a wrong number."""
+    return next((m for m in measures if m.reason == Outcome.NOT_CONVERGED.value), None)
 
 
 def _times(measure: Measure, factor: float) -> Measure:
@@ -257,10 +276,11 @@ def _times(measure: Measure, factor: float) -> Measure:
 def _quotient(over: Measure, under: Measure) -> Measure:
     if over.value is None or under.value is None:
         return over if over.value is None else under
-    if under.value <= 0:
+    least = under.value - (under.error or 0.0)
+    if least <= 0:
         return Measure.missing("its bound is 0")
     ratio = over.value / under.value
-    error = ((over.error or 0.0) + abs(ratio) * (under.error or 0.0)) / under.value
+    error = ((over.error or 0.0) + abs(ratio) * (under.error or 0.0)) / least
     return Measure.of(ratio, error)
 
 

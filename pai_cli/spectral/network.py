@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from array_api_compat import array_namespace
+
 from pai_cli.spectral.bipartite import Array, unroll
 from pai_cli.spectral.catalogue import METRICS
 from pai_cli.spectral.layout import PLAIN, Layout
@@ -73,7 +75,9 @@ class DenseCache:
         if layer.weights is None or not options.dense:
             return None
         if layer.name not in self.known:
-            self.known[layer.name] = dense_reference(unroll(layer.weights, layer.layout), options)
+            xp = array_namespace(layer.weights)
+            ones = unroll(xp.ones_like(layer.weights, dtype=xp.bool), layer.layout)
+            self.known[layer.name] = dense_reference(unroll(layer.weights, layer.layout), options, ones)
         return self.known[layer.name]
 
 

@@ -55,17 +55,17 @@ def krylov_power(gram: Array, *, tolerance: float, most_products: int, seed: int
         residual = image @ ritz - (basis @ ritz) * values[-2:]
         norms = xp.linalg.vector_norm(residual, axis=0)
         goal = tolerance * float(xp.sqrt(xp.max(values) * xp.max(xp.abs(values[-2:-1]))))
-        full = basis.shape[1] + BLOCK > n
+        full = basis.shape[1] == n
         converged = bool(xp.max(norms) <= max(goal, n * EPS * float(values[-1])))
         if converged or full or products >= most_products:
             return _settled(gram, basis @ ritz, products, converged or full)
         for _ in range(_steps_until_check(basis.shape[1])):
-            if basis.shape[1] + BLOCK > n:
+            if basis.shape[1] == n:
                 break
-            block = _next_block(xp, basis, image[:, -BLOCK:])
+            block = _next_block(xp, basis, image[:, -BLOCK:])[:, : n - basis.shape[1]]
             basis = xp.concat([basis, block], axis=1)
             image = xp.concat([image, gram @ block], axis=1)
-            products += BLOCK
+            products += block.shape[1]
 
 
 def _steps_until_check(width: int) -> int:

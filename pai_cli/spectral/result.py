@@ -13,7 +13,6 @@ class Outcome(Enum):
     PROVED = "proved"
     TOO_WIDE = "error bound wider than the tolerance"
     NOT_CONVERGED = "not converged: allow more products"
-    NOT_PROVED = "not proved to be the two largest: another eigenvalue may lie above"
     COLLAPSED = "collapsed"
     ONE_VALUE = "fewer than two singular values"
 

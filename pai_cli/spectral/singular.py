@@ -72,14 +72,14 @@ def leading_pair(matrix: Array, gram: Array | None, *, binary: bool, options: So
     `gram`: the smaller side's Gram matrix if the caller has it. `binary`: entries are 0 or 1, so that Gram matrix is
     exact. Otherwise the matrix must be float64; it is scaled by its largest entry, so that no square overflows.
     """
+    xp = array_namespace(matrix)
+    largest = 1.0 if binary else float(xp.max(matrix))
+    if not math.isfinite(largest):
+        raise NotFiniteError("the weights have NaN or infinite values")
     if min(matrix.shape) == 1:
         return pair_of_vector(matrix)
     if binary:
         return _solve(matrix, smaller_gram(matrix) if gram is None else gram, 0.0, options)
-    xp = array_namespace(matrix)
-    largest = float(xp.max(matrix))
-    if not math.isfinite(largest):
-        raise NotFiniteError("the weights have NaN or infinite values")
     if largest == 0.0:
         return SingularPair(0.0, 0.0, 0.0, 0.0, "closed form", Outcome.PROVED)
     matrix = matrix / largest
@@ -144,14 +144,17 @@ def _scaled(pair: SingularPair, factor: float) -> SingularPair:
     def times(value: float | None) -> float | None:
         return None if value is None else value * factor
 
-    def widened(value: float | None, error: float | None) -> float | None:
-        return None if value is None or error is None else (error + 2 * EPS * value) * factor
+    def widened(error: float | None) -> float | None:
+        # Scaling rounds every entry, which moves each singular value by up to eps * sigma_1; the last step may underflow.
+        return None if error is None else (error + 3 * EPS * (pair.sigma_1 or 0.0)) * factor + math.ulp(0.0)
 
+    if pair.sigma_1 is not None and not math.isfinite(pair.sigma_1 * factor):
+        raise NotFiniteError("the weights are so large that their singular values overflow float64")
     return SingularPair(
         times(pair.sigma_1),
         times(pair.sigma_2),
-        widened(pair.sigma_1, pair.sigma_1_error),
-        widened(pair.sigma_2, pair.sigma_2_error),
+        widened(pair.sigma_1_error),
+        widened(pair.sigma_2_error),
         pair.solver,
         pair.outcome,
         pair.products,

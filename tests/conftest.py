@@ -1,0 +1,108 @@
+"""What several test modules need: a `pai` that runs in this process, a small checkpoint, the files that ship."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from pai_cli.app import app
+from pai_cli.files.masks import MaskToWrite, write_mask
+from pai_cli.spectral.layout import Layout
+
+ROOT = Path(__file__).parents[1]
+SAMPLES = ROOT / "sample_masks"
+SMALL = "mlp-24-16-12-10"  # 696 prunable weights in three layers
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left: its exit status and both streams."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def said(self) -> list[str]:
+        """Standard error, line by line."""
+        return self.err.splitlines()
+
+    @property
+    def words(self) -> str:
+        """Standard error without boxes and line breaks, as wrong usage is drawn in a box."""
+        return " ".join(self.err.translate(dict.fromkeys(map(ord, "│╭╮╰╯─"), " ")).split())
+
+    def json(self) -> Any:
+        """Standard output as JSON."""
+        return json.loads(self.out)
+
+
+Pai = Callable[..., Done]
+
+
+def run_pai(*arguments: object, stdin: str | None = None) -> Done:
+    """Run `pai` with these arguments in this process."""
+    result = CliRunner().invoke(app, [str(a) for a in arguments], input=stdin, prog_name="pai")
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return Done(result.exit_code, result.stdout, result.stderr)
+
+
+@pytest.fixture(scope="session")
+def pai() -> Pai:
+    """`pai("analyze", path, ...)`."""
+    return run_pai
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path:
+    """The folder of masks that ships."""
+    return SAMPLES
+
+
+@pytest.fixture(scope="session")
+def resnet() -> Path:
+    """The checkpoint those masks are of."""
+    return SAMPLES / "resnet20.safetensors"
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small MLP's checkpoint; only to be read."""
+    path = tmp_path_factory.mktemp("small") / "small.safetensors"
+    assert run_pai("init", SMALL, "-o", path).status == 0
+    return path
+
+
+@pytest.fixture
+def here(tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder but for `small.safetensors`, so that commands are as a person types them."""
+    shutil.copy(small, tmp_path / "small.safetensors")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def random_mask(shape: tuple[int, ...], density: float = 0.5, seed: int = 0) -> np.ndarray:
+    """A boolean array, each element true with probability `density`."""
+    return np.random.default_rng(seed).random(shape) < density
+
+
+def save_mask(
+    path: Path,
+    masks: dict[str, np.ndarray],
+    layouts: dict[str, Layout] | None = None,
+    *,
+    packed: bool = False,
+    **metadata: str,
+) -> Path:
+    """Write a mask file of `pai`'s own; gives the path back."""
+    write_mask(path, MaskToWrite(masks, layouts or {}, metadata), packed=packed, force=True)
+    return path

@@ -1,0 +1,485 @@
+"""The commands as a person types them: what is said when something is wrong, wrong usage, help and its examples."""
+
+from __future__ import annotations
+
+import errno
+import re
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import ROOT, SAMPLES, Done, Pai, random_mask, run_pai, save_mask
+from safetensors.numpy import load_file, save_file
+
+from pai_cli import __version__
+from pai_cli.pruning import run as running
+from pai_cli.spectral import network as measuring
+
+COMMANDS = ("init", "prune", "analyze", "rank", "sample")
+GOOD = (SAMPLES / "synflow-0.05.safetensors").read_bytes()
+HEADER = int.from_bytes(GOOD[:8], "little")
+TEXT = "not a safetensors file"
+
+
+def with_length(length: int) -> bytes:
+    return length.to_bytes(8, "little") + GOOD[8:]
+
+
+# content, and what is said of it
+DAMAGED: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "the file is empty"),
+    "5 bytes": (GOOD[:5], f"{TEXT} (5 bytes; its header alone takes 8)"),
+    "header cut": (GOOD[:1000], f"truncated: its header says {HEADER:,} bytes, the file has 1,000; copy it again"),
+    "data cut": (
+        GOOD[:-100],
+        f"truncated or with bytes to spare: {len(GOOD) - 100:,} bytes do not match what its header lists; copy it again",
+    ),
+    "more data": (
+        GOOD + b"xx",
+        f"truncated or with bytes to spare: {len(GOOD) + 2:,} bytes do not match what its header lists; copy it again",
+    ),
+    "text": (b"hello world, this is text\n", TEXT),
+    "html": (b"<!DOCTYPE html><html>", TEXT),
+    "png": (b"\x89PNG\r\n\x1a\n" + bytes(100), TEXT),
+    "zip": (b"PK\x05\x06" + bytes(18), TEXT),
+    "long header": (
+        with_length(len(GOOD) + 1),
+        f"truncated: its header says {len(GOOD) + 1:,} bytes, the file has {len(GOOD):,}; copy it again",
+    ),
+    "huge header": (
+        with_length(2**63 + 1),
+        f"truncated: its header says {2**63 + 1:,} bytes, the file has {len(GOOD):,}; copy it again",
+    ),
+    "no JSON": (GOOD[:9] + b"x" * (HEADER - 1) + GOOD[8 + HEADER :], "damaged safetensors file ("),
+    "a list": (b"\x02\0\0\0\0\0\0\0[]", TEXT),
+}
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def assert_one_line(done: Done, line: str) -> None:
+    assert done.said == [f"pai: error: {line}"]
+    assert (done.status, done.out) == (1, "")
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+@pytest.mark.parametrize("command", ["analyze", "rank", "analyze --weights"])
+def test_damaged_masks_and_weights(pai: Pai, here: Path, case: str, command: str) -> None:
+    content, said = DAMAGED[case]
+    (here / "bad.safetensors").write_bytes(content)
+    masks = ["bad.safetensors"] if command != "analyze --weights" else [SAMPLES / "erk-0.05.safetensors"]
+    weights = ["--weights", "bad.safetensors"] if command == "analyze --weights" else []
+    before = files(here)
+    done = pai(command.split(maxsplit=1)[0], *masks, *weights, "--format", "jsonl")
+    assert done.status == 1
+    assert len(done.said) == 1
+    assert done.said[0].startswith(f"pai: error: bad.safetensors: {said}")
+    assert said.endswith("(") or done.said[0].endswith(said)
+    assert files(here) == before
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+@pytest.mark.parametrize("command", ["prune", "sample"])
+def test_damaged_checkpoints(pai: Pai, here: Path, case: str, command: str) -> None:
+    (here / "bad.safetensors").write_bytes(DAMAGED[case][0])
+    before = files(here)
+    flags = ["--population", 2] if command == "sample" else []
+    done = pai(command, "bad.safetensors", "--method", "erk", "--density", 0.5, *flags)
+    assert (done.status, done.out, len(done.said)) == (1, "", 1)
+    assert done.said[0].startswith("pai: error: bad.safetensors: ")
+    assert "unexpected" not in done.err
+    assert files(here) == before
+
+
+PRUNE = ("prune", "small.safetensors", "--method", "magnitude")
+
+
+def test_a_missing_file(pai: Pai, here: Path) -> None:
+    for words in (["analyze", "no"], ["rank", "no"], ["prune", "no", "--method", "erk", "--density", 0.5]):
+        assert_one_line(pai(*words), "no: no such file")
+    assert_one_line(pai("analyze", SAMPLES / "erk-0.05.safetensors", "--weights", "no"), "no: no such file")
+
+
+def test_a_folder_in_the_place_of_a_file(pai: Pai, here: Path) -> None:
+    (here / "folder").mkdir()
+    assert_one_line(pai("analyze", "folder"), "folder: no mask (*.safetensors) in this folder")
+    assert_one_line(pai("prune", "folder", "--method", "erk", "--density", 1), "folder: is a directory, not a file")
+    done = pai("analyze", SAMPLES / "erk-0.05.safetensors", "--weights", "folder")
+    assert_one_line(done, "folder: is a directory, not a file")
+
+
+@pytest.mark.parametrize("words", [["analyze", "secret"], ["prune", "secret", "--method", "erk", "--density", 1]])
+def test_a_file_that_may_not_be_read(pai: Pai, here: Path, words: list[object]) -> None:
+    original: Callable[..., Any] = Path.open
+    (here / "secret").write_bytes(GOOD)
+
+    def forbidden(self: Path, *args: Any, **kwargs: Any) -> Any:
+        if self.name == "secret":  # root may read anything, so it is pretended
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return original(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "open", forbidden)
+        done = pai(*words)
+    assert_one_line(done, "secret: no permission to read it")
+
+
+def test_a_mask_of_another_network(pai: Pai, here: Path) -> None:
+    mask = SAMPLES / "erk-0.05.safetensors"
+    assert_one_line(
+        pai("analyze", mask, "--weights", "small.safetensors"),
+        f"{mask}: masks 'conv1.weight', 'layer1.0.conv1.weight', 'layer1.0.conv2.weight' and 17 more, which "
+        "small.safetensors does not have; --weights takes the checkpoint the mask was made for",
+    )
+
+
+def test_weights_with_nan(pai: Pai, here: Path) -> None:
+    arrays = load_file("small.safetensors")
+    arrays["fc1.weight"][0, 5] = np.nan
+    save_file(arrays, "nan.safetensors")
+    assert_one_line(
+        pai("prune", "nan.safetensors", "--method", "magnitude", "--density", 0.5, "-o", "m"),
+        "nan.safetensors: tensor 'fc1.weight' has NaN at flat index 5; give a checkpoint from before its training diverged",
+    )
+    assert not (here / "m").exists()
+
+
+RANGE = "must be above 0 and at most 1 (the fraction of weights kept; --sparsity is the fraction removed)"
+
+
+@pytest.mark.parametrize("command", ["prune", "sample"])
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--density=0", f"density 0.0: {RANGE}"),
+        ("--density=1.5", f"density 1.5: {RANGE}"),
+        ("--density=-1", f"density -1.0: {RANGE}"),
+        ("--density=nan", f"density nan: {RANGE}"),
+        ("--density=inf", f"density inf: {RANGE}"),
+        ("--sparsity=1", f"density 0.0: {RANGE}"),
+        ("--sparsity=nan", f"density nan: {RANGE}"),
+        ("--density=1e-12", "density 1e-12 keeps fewer than one of 696 weights; the smallest is 0.00144"),
+    ],
+)
+def test_densities_that_cannot_be(pai: Pai, here: Path, command: str, flag: str, said: str) -> None:
+    flags = ["--population", 2] if command == "sample" else []
+    before = files(here)
+    done = pai(command, "small.safetensors", "--method", "magnitude", flag, *flags, "-o", "m")
+    assert (done.status, done.out) == (1, "")
+    assert done.said == [
+        "pai: small.safetensors: MLP 24-16-12-10 (10 classes), 696 prunable weights",
+        f"pai: error: {said}",
+    ]
+    assert files(here) == before
+
+
+def test_sparsity_is_exact(pai: Pai, here: Path) -> None:
+    assert pai(*PRUNE, "--sparsity", "0.95", "-o", "a").status == 0
+    assert pai(*PRUNE, "--density", "0.05", "-o", "b").status == 0
+    a, b = load_file("a"), load_file("b")
+    assert all(np.array_equal(a[name], b[name]) for name in b)
+    assert sum(int(array.sum()) for array in a.values()) == 35
+
+
+OUTPUTS = {
+    "no/m": "no/m: the folder no does not exist; make it first (mkdir -p no)",
+    "folder": "folder: is a directory; give -o a file name",
+    "there": "there: exists already; --force replaces it",
+}
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize(
+    "words",
+    [
+        [*PRUNE, "--density", 0.5],
+        ["sample", *PRUNE[1:], "--density", 0.5, "--population", 2],
+        ["init", "lenet5"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_outputs_that_cannot_be(pai: Pai, here: Path, output: str, words: list[object]) -> None:
+    (here / "folder").mkdir()
+    (here / "there").write_bytes(b"precious")
+    before = files(here)
+    assert_one_line(pai(*words, "-o", output), OUTPUTS[output])
+    assert files(here) == before
+
+
+@pytest.mark.parametrize("command", ["prune", "sample"])
+def test_output_on_a_full_device(pai: Pai, here: Path, command: str) -> None:
+    flags = ["--population", 2, "--trajectory", "t.jsonl"] if command == "sample" else []
+    done = pai(command, *PRUNE[1:], "--density", 0.5, *flags, "-o", "/dev/full")
+    assert (done.status, done.out) == (1, "")
+    assert done.said[-1] == (
+        "pai: error: /dev/full: cannot be written: no space left on the device; free some or choose another folder with -o"
+    )
+    assert Path("/dev/full").is_char_device()
+
+
+def test_a_search_into_a_device_needs_a_place_for_its_trajectory(pai: Pai, here: Path) -> None:
+    folder = here / "dev"
+    folder.mkdir()
+    (folder / "null").symlink_to("/dev/null")
+    done = pai("sample", *PRUNE[1:], "--density", 0.5, "--population", 2, "-o", "dev/null")
+    assert [path.name for path in folder.iterdir()] == ["null"]
+    assert done.status in (1, 2)
+    assert "--trajectory" in done.words
+
+
+def test_force_replaces(pai: Pai, here: Path) -> None:
+    (here / "m").write_bytes(b"old")
+    assert pai(*PRUNE, "--density", 0.5, "-o", "m", "--force").status == 0
+    assert set(load_file("m")) == {"fc1.weight", "fc2.weight", "fc3.weight"}
+
+
+def test_no_collapse(pai: Pai, here: Path) -> None:
+    arrays = load_file("small.safetensors")
+    arrays["fc2.weight"] *= 1e-6
+    save_file(arrays, "thin.safetensors")
+    command = ["prune", "thin.safetensors", "--method", "magnitude", "--density", 0.3, "-o", "m"]
+    done = pai(*command, "--no-collapse")
+    assert (done.status, done.out) == (1, "")
+    assert done.said[-1] == (
+        "pai: error: --no-collapse: 1 layers would keep no weight (fc2.weight); raise --density, or take --scope layer"
+    )
+    assert not (here / "m").exists()
+    done = pai(*command)
+    assert done.status == 0
+    assert "pai: warning: layer collapse: fc2.weight kept no weight" in done.said
+
+
+# --- names
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["prune", "small.safetensors", "--method", "sinflow", "--density", 1],
+            "unknown method 'sinflow': did you mean synflow? --method takes random, uniform, erk, magnitude, synflow",
+        ),
+        (
+            ["sample", "small.safetensors", "--method", "ERK", "--density", 1, "--population", 1],
+            "unknown method 'ERK': did you mean erk? --method takes random, uniform, erk, magnitude, synflow",
+        ),
+        (
+            ["prune", "small.safetensors", "--method", "zzz", "--density", 1],
+            "unknown method 'zzz': --method takes random, uniform, erk, magnitude, synflow",
+        ),
+        (["rank", "x", "--by", "lamda"], "unknown metric 'lamda': did you mean lambda? --by takes sigma_1, "),
+    ],
+)
+def test_unknown_names(pai: Pai, here: Path, words: list[object], said: str) -> None:
+    done = pai(*words)
+    assert (done.status, done.out, len(done.said)) == (1, "", 1)
+    assert done.said[0].startswith(f"pai: error: {said}")
+
+
+# --- wrong usage
+
+USAGE: dict[str, tuple[list[object], str]] = {
+    "no density": ([*PRUNE], "give --density (fraction kept) or --sparsity (fraction removed)"),
+    "both": (
+        [*PRUNE, "--density", 0.1, "--sparsity", 0.9],
+        "--density and --sparsity exclude each other: give one",
+    ),
+    "sparsity": ([*PRUNE, "--sparsity", "much"], "--sparsity much: is not a number"),
+    "density": ([*PRUNE, "--density", "much"], "--density"),
+    "format": (["analyze", "x", "--format", "xml"], "'xml' is not one of 'table', 'json', 'jsonl', 'csv', 'tsv'"),
+    "input shape": (
+        [*PRUNE, "--density", 0.5, "--input-shape", "3,x"],
+        "--input-shape 3,x: give whole numbers above 0, such as 3,32,32",
+    ),
+    "zero input shape": ([*PRUNE, "--density", 0.5, "--input-shape", "3,0"], "give whole numbers above 0"),
+    "squared input shape": ([*PRUNE, "--density", 0.5, "--input-shape", "3,²"], "give whole numbers above 0"),
+    "rounds": ([*PRUNE, "--density", 0.5, "--rounds", "x"], "--rounds x: give a whole number, or auto"),
+    "rounds of two minus signs": (
+        [*PRUNE, "--density", 0.5, "--rounds=--5"],
+        "--rounds --5: give a whole number, or auto",
+    ),
+    "squared rounds": ([*PRUNE, "--density", 0.5, "--rounds", "²"], "--rounds ²: give a whole number, or auto"),
+    "population": (["sample", *PRUNE[1:], "--density", 0.5, "--population", 0], "--population"),
+    "no population": (["sample", *PRUNE[1:], "--density", 0.5], "Missing option '--population'"),
+    "no method": (["prune", "small.safetensors", "--density", 0.5], "Missing option '--method'"),
+    "no mask": (["analyze"], "Missing argument"),
+    "no such command": (["prone"], "No such command 'prone'"),
+    "no such option": (["rank", "x", "--bye", "dr"], "No such option"),
+    "scope": ([*PRUNE, "--density", 0.5, "--scope", "some"], "--scope"),
+    "classes": (["init", "lenet5", "--classes", 0], "--classes"),
+}
+
+
+@pytest.mark.parametrize("case", USAGE)
+def test_wrong_usage(pai: Pai, here: Path, case: str) -> None:
+    words, said = USAGE[case]
+    before = files(here)
+    done = pai(*words)
+    assert (done.status, done.out) == (2, "")
+    assert said in done.words
+    assert "Traceback" not in done.err
+    assert files(here) == before
+
+
+# --- tracebacks, interruption
+
+
+@pytest.mark.parametrize(
+    "words", [["--debug", "analyze", "no"], ["analyze", "--debug", "no"], ["analyze", "no", "--debug"]]
+)
+def test_debug_may_stand_anywhere(here: Path, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object) -> None:
+        raise RuntimeError("a bug\nof two lines")
+
+    monkeypatch.setattr(measuring, "unroll", broken)
+    save_mask(here / "no", {"w": random_mask((4, 4))})
+    line = "pai: error: unexpected RuntimeError: a bug of two lines; --debug shows where, and is what a report of this needs"
+    done = run_pai(*words)
+    assert done.status == 1
+    assert "Traceback (most recent call last)" in done.err
+    assert done.said[-1] == line
+    assert_one_line(run_pai(*(word for word in words if word != "--debug")), line.removeprefix("pai: error: "))
+
+
+def test_debug_of_an_error_that_was_foreseen(pai: Pai, here: Path) -> None:
+    done = pai("prune", "no", "--method", "erk", "--density", 0.5, "--debug")
+    assert done.status == 1
+    assert "Traceback (most recent call last)" in done.err
+    assert "CheckpointError" in done.err
+    assert done.said[-1] == "pai: error: no: no such file"
+
+
+@pytest.mark.parametrize(("module", "name"), [(running, "keep_largest"), (running, "result_of")])
+def test_interrupted(here: Path, monkeypatch: pytest.MonkeyPatch, module: object, name: str) -> None:
+    def stop(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, name, stop)
+    before = files(here)
+    done = run_pai(*PRUNE, "--density", 0.5)
+    assert (done.status, done.out) == (130, "")
+    assert done.said[-1] == "pai: interrupted"
+    assert "Traceback" not in done.err
+    assert files(here) == before
+
+
+def test_out_of_memory(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(measuring, "unroll", full)
+    assert_one_line(
+        run_pai("analyze", save_mask(here / "m", {"w": random_mask((4, 4))})),
+        "out of memory; prune a smaller network, or analyze fewer layers with --layers",
+    )
+
+
+# --- results
+
+
+@pytest.mark.parametrize("kind", ["json", "jsonl", "csv", "tsv", "table"])
+def test_data_goes_to_standard_output_and_words_to_standard_error(pai: Pai, here: Path, kind: str) -> None:
+    done = pai(*PRUNE, "--density", 0.5, "--format", kind)
+    assert done.status == 0
+    assert "pai:" not in done.out
+    assert done.said == [
+        "pai: small.safetensors: MLP 24-16-12-10 (10 classes), 696 prunable weights",
+        "pai: wrote small-magnitude-0.5.safetensors: 348 of 696 weights kept, density 0.5",
+    ]
+    assert "\x1b" not in done.out + done.err
+
+
+def test_what_prune_tells_is_what_it_wrote(pai: Pai, here: Path) -> None:
+    rows = pai(*PRUNE, "--density", 0.3, "-o", "m", "--format", "json").json()
+    masks = load_file("m")
+    assert [row["layer"] for row in rows] == ["fc1.weight", "fc2.weight", "fc3.weight", None]
+    for row in rows[:-1]:
+        mask = masks[row["layer"]]
+        assert (row["kept"], row["total"], row["density"]) == (mask.sum(), mask.size, mask.sum() / mask.size)
+        assert row["shape"] == "x".join(map(str, mask.shape))
+    assert (rows[-1]["kept"], rows[-1]["total"]) == (209, 696)
+
+
+def test_ignored_layers_are_not_in_the_mask(pai: Pai, here: Path) -> None:
+    assert pai(*PRUNE, "--density", 0.5, "--ignore", "fc1", "--ignore", "fc3.*", "-o", "m").status == 0
+    assert set(load_file("m")) == {"fc2.weight"}
+
+
+def test_init_is_the_same_every_time(pai: Pai, here: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        assert pai("init", "mlp-24-16-12-10", "--seed", seed, "-o", name).status == 0
+    a, b, c = (load_file(name) for name in "abc")
+    assert all(np.array_equal(a[key], b[key]) for key in a)
+    assert not np.array_equal(a["fc1.weight"], c["fc1.weight"])
+
+
+# --- help
+
+
+@pytest.fixture
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Help without line breaks in its last line."""
+    for name in ("COLUMNS", "TERMINAL_WIDTH"):
+        monkeypatch.setenv(name, "300")
+
+
+def example_of(*command: str) -> str:
+    last = run_pai(*command, "--help").out.strip().splitlines()[-1].strip()
+    assert last.startswith("Example: pai "), last
+    return last.removeprefix("Example: ")
+
+
+@pytest.mark.usefixtures("wide")
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)], ids=lambda c: " ".join(("pai", *c)))
+def test_the_example_runs_as_it_stands(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = shlex.split(example_of(*command))
+    assert words[: 1 + len(command)] == ["pai", *command]
+    shutil.copytree(SAMPLES, tmp_path / "sample_masks")
+    monkeypatch.chdir(tmp_path)
+    done = run_pai(*words[1:])
+    assert done.status == 0, done.err
+    assert not any(line.startswith("pai: error") for line in done.said)
+
+
+def test_help_names_every_command(pai: Pai) -> None:
+    done = pai("--help")
+    assert (done.status, done.err) == (0, "")
+    assert set(re.findall(r"^│ (\w+) ", done.out, re.MULTILINE)) == set(COMMANDS)
+    assert pai("-h").out == done.out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_short_help(pai: Pai, command: str) -> None:
+    assert pai(command, "-h").out == pai(command, "--help").out
+
+
+@pytest.mark.usefixtures("wide")
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)], ids=lambda c: " ".join(("pai", *c)))
+def test_help_reads_well(command: tuple[str, ...]) -> None:
+    """No stop stands beside a stop."""
+    text = run_pai(*command, "--help").out
+    doubled = re.findall(r".{20}[.,;:][.,;:]+.{20}", text.replace("...", ""))
+    assert doubled == []
+
+
+def test_nothing_typed_is_help_and_wrong_usage(pai: Pai) -> None:
+    done = pai()
+    assert done.status == 2
+    assert "Usage: pai" in done.out + done.err
+
+
+def test_version(pai: Pai) -> None:
+    assert pai("--version") == Done(0, f"pai {__version__}\n", "")
+
+
+def test_every_command_is_in_the_reference() -> None:
+    text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## pai (\w+)$", text, re.MULTILINE) == list(COMMANDS)

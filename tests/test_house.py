@@ -1,0 +1,184 @@
+"""The house rules: sizes, which way imports point, and that everything public says what it is."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+PACKAGE = ROOT / "pai_cli"
+LAYERS = ("commands", "display", "ranking", "sampling", "analysis", "pruning", "models", "files", "compute", "spectral")
+BOTTOM = ("errors", "progress")
+
+MOST_LINES_OF_FUNCTION, MOST_LINES_OF_MODULE, MOST_PARAMETERS = 50, 400, 7
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
+MODULE = pytest.mark.parametrize("module", MODULES)
+
+
+def functions(module: str) -> Iterator[Function]:
+    return (node for node in ast.walk(TREES[module]) if isinstance(node, Function))
+
+
+def lines_of_code(module: str, function: Function) -> int:
+    """Lines that are neither blank nor comment nor docstring; for a command, whose signature has a parameter a flag,
+    those of its body.
+    """
+    body = function.body[1:] if ast.get_docstring(function) is not None else function.body
+    if not body:
+        return 0
+    text = MODULES[module].read_text(encoding="utf-8").splitlines()
+    spans = [(body[0].lineno, body[-1].end_lineno or 0)]
+    if not module.startswith("pai_cli.commands."):
+        spans.append((function.lineno, function.body[0].lineno - 1))
+    lines = [text[number - 1].strip() for begin, end in spans for number in range(begin, end + 1)]
+    return sum(1 for line in lines if line and not line.startswith("#"))
+
+
+def imported(module: str) -> set[str]:
+    """The modules of this package that a module imports, at its top or inside its functions."""
+    found = set()
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: relative import"
+            assert node.module is not None
+            assert all(alias.name != "*" for alias in node.names), f"{module}: import *"
+            deeper = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (deeper & set(MODULES)) or {node.module}
+    return {name for name in found if name.split(".")[0] == "pai_cli"}
+
+
+def layer(module: str) -> str:
+    """`spectral` of `pai_cli.spectral.gram`; "" of the package itself."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def may_import(importer: str, target: str) -> bool:
+    above, below = layer(importer), layer(target)
+    if above in ("app", "__main__"):
+        return True
+    if below in ("", *BOTTOM):  # the package itself holds the version
+        return below == "" or above not in BOTTOM
+    if above not in LAYERS or below not in LAYERS:
+        return False
+    return LAYERS.index(above) <= LAYERS.index(below)
+
+
+@MODULE
+def test_functions_are_short(module: str) -> None:
+    sizes = {function.name: lines_of_code(module, function) for function in functions(module)}
+    assert {name: size for name, size in sizes.items() if size > MOST_LINES_OF_FUNCTION} == {}
+
+
+@MODULE
+def test_modules_are_short(module: str) -> None:
+    assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) <= MOST_LINES_OF_MODULE
+
+
+@MODULE
+def test_parameters_are_few(module: str) -> None:
+    if layer(module) == "commands":
+        return
+    counts = {}
+    for function in functions(module):
+        given = function.args
+        every = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
+        counts[function.name] = sum(1 for one in every if one is not None and one.arg not in ("self", "cls"))
+    assert {name: count for name, count in counts.items() if count > MOST_PARAMETERS} == {}
+
+
+@MODULE
+def test_arrows_point_down(module: str) -> None:
+    assert [target for target in sorted(imported(module)) if not may_import(module, target)] == []
+
+
+@MODULE
+def test_the_engine_knows_errors_and_itself(module: str) -> None:
+    if layer(module) == "spectral":
+        assert {layer(target) for target in imported(module)} <= {"spectral", "errors"}
+
+
+@MODULE
+def test_every_import_of_this_package_exists(module: str) -> None:
+    assert imported(module) <= set(MODULES)
+
+
+def test_every_folder_has_its_place() -> None:
+    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert folders == set(LAYERS)
+    files = {path.stem for path in PACKAGE.glob("*.py")}
+    assert files == {"__init__", "__main__", "app", *BOTTOM}
+
+
+def test_imports_run_in_no_circle() -> None:
+    done: set[str] = set()
+
+    def visit(module: str, way: tuple[str, ...]) -> None:
+        assert module not in way, " -> ".join((*way[way.index(module) :], module))
+        if module in done:
+            return
+        for target in sorted(imported(module)):
+            visit(target, (*way, module))
+        done.add(module)
+
+    for module in MODULES:
+        visit(module, ())
+    assert done == set(MODULES)
+
+
+def public(module: str) -> Iterator[tuple[str, ast.AST]]:
+    yield module, TREES[module]
+    for node in TREES[module].body:
+        if not isinstance(node, (Function, ast.ClassDef)) or node.name.startswith("_"):
+            continue
+        yield node.name, node
+        if isinstance(node, ast.ClassDef):
+            methods = [n for n in node.body if isinstance(n, Function) and not n.name.startswith("_")]
+            yield from ((f"{node.name}.{method.name}", method) for method in methods)
+
+
+@MODULE
+def test_everything_public_says_what_it_is(module: str) -> None:
+    assert [name for name, node in public(module) if not ast.get_docstring(node)] == []  # type: ignore[arg-type]
+
+
+@MODULE
+def test_docstrings_are_text_not_broken_string_literals(module: str) -> None:
+    """A reflowed string leaves `"` at the end of one line and at the beginning of the next."""
+    broken = []
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, (ast.Module, ast.ClassDef, Function)):
+            lines = [line.strip() for line in (ast.get_docstring(node, clean=False) or "").splitlines()]
+            broken += [a for a, b in pairwise(lines) if a.endswith(' "') and b.startswith('"')]
+    assert broken == []
+
+
+@pytest.mark.parametrize(
+    ("importer", "target", "allowed"),
+    [
+        ("pai_cli.commands.prune", "pai_cli.spectral.metrics", True),
+        ("pai_cli.spectral.metrics", "pai_cli.files.masks", False),
+        ("pai_cli.files.masks", "pai_cli.analysis.masks", False),
+        ("pai_cli.display.ranking", "pai_cli.ranking.order", True),
+        ("pai_cli.ranking.order", "pai_cli.display.ranking", False),
+        ("pai_cli.progress", "pai_cli.errors", False),
+        ("pai_cli.files.masks", "pai_cli.app", False),
+        ("pai_cli.app", "pai_cli.commands.prune", True),
+    ],
+)
+def test_the_rule_itself(importer: str, target: str, allowed: bool) -> None:
+    assert may_import(importer, target) is allowed

@@ -1,0 +1,206 @@
+"""`pai` as a process of its own: what only shows from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, SAMPLES
+from safetensors.numpy import load_file
+
+from pai_cli import __version__
+
+MASK = SAMPLES / "synflow-0.05.safetensors"
+PAI = (sys.executable, "-W", "error", "-m", "pai_cli")
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **more}
+
+
+def run(*words: object, cwd: Path = ROOT, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*PAI, *map(str, words)],
+        cwd=cwd,
+        env=environment(**more),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def python(code: str, *words: object) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, words)], env=environment(), capture_output=True, text=True, check=True
+    )
+    return done.stdout.splitlines()[-1]
+
+
+def test_it_runs_as_a_module() -> None:
+    done = run("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"pai {__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("flags", "last"), [(["--format", "json"], "standard output: No space left on device"), ([], "standard output: ")]
+)
+def test_standard_output_is_full(flags: list[str], last: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*PAI, "analyze", str(MASK), *flags],
+            env=environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith(f"pai: error: {last}")
+
+
+def test_a_reader_that_has_seen_enough() -> None:
+    """`pai analyze ... | head -1`: no word about it."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [*PAI, "analyze", str(MASK), "--format", "csv"], env=environment(), stdout=writing, stderr=subprocess.PIPE,
+            text=True, check=False,
+        )  # fmt: skip
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_mask_to_standard_output(small: Path, tmp_path: Path) -> None:
+    """`-o /dev/stdout` into a pipe, and into a file, where the name must not be replaced by a file of its own."""
+    command = [*PAI, "prune", str(small), "--method", "erk", "--density", "0.5", "-o", "/dev/stdout"]
+    pipe = subprocess.run(command, env=environment(SOURCE_DATE_EPOCH="1"), capture_output=True, check=False)
+    assert pipe.returncode == 0, pipe.stderr
+    (tmp_path / "pipe").write_bytes(pipe.stdout)
+    assert set(load_file(tmp_path / "pipe")) == {"fc1.weight", "fc2.weight", "fc3.weight"}
+    with (tmp_path / "file").open("wb") as stream:
+        file = subprocess.run(
+            command, env=environment(SOURCE_DATE_EPOCH="1"), stdout=stream, stderr=subprocess.PIPE, check=False
+        )
+    assert file.returncode == 0, file.stderr
+    assert (tmp_path / "file").read_bytes() == pipe.stdout
+
+
+def test_a_pipe_is_not_waited_for_forever(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    done = subprocess.run(
+        [*PAI, "analyze", str(tmp_path / "pipe")],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=5,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"pai: error: {tmp_path / 'pipe'}: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_no_terminal_no_colour_no_bars() -> None:
+    done = run("rank", SAMPLES, "--weights", SAMPLES / "resnet20.safetensors")
+    assert done.returncode == 0
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "\r" not in done.stderr
+    assert "%|" not in done.stderr
+
+
+def test_tables_in_a_terminal_of_few_letters() -> None:
+    done = run("analyze", MASK, "--layers", "conv1", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "conv1.weight" in done.stdout
+
+
+SHELLS = {"bash": "complete -o default -F _pai_completion pai", "zsh": "#compdef pai", "fish": "complete --command pai"}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_completion(shell: str) -> None:
+    done = run(_PAI_COMPLETE=f"source_{shell}")
+    assert done.returncode == 0
+    assert SHELLS[shell] in done.stdout
+    assert "_PAI_COMPLETE" in done.stdout
+
+
+COMMAND = """
+import sys
+from typer.testing import CliRunner
+from pai_cli.app import app
+result = CliRunner().invoke(app, sys.argv[1:], prog_name="pai")
+assert result.exit_code == 0, result.output
+print(sorted(set(sys.modules) & {"torch", "scipy.sparse", "numpy", "rich.progress"}))
+"""
+
+
+@pytest.mark.parametrize("command", ["analyze", "rank"])
+def test_masks_and_safetensors_weights_need_no_torch(command: str) -> None:
+    loaded = python(COMMAND, command, MASK, "--weights", SAMPLES / "resnet20.safetensors")
+    assert "'numpy'" in loaded  # or the next line says nothing
+    assert "'torch'" not in loaded
+
+
+def test_the_command_line_imports_nothing_heavy() -> None:
+    code = "import sys, pai_cli.app; print(sorted(set(sys.modules) & {*sys.argv[1:]}))"
+    heavy = ["torch", "numpy", "scipy", "rich.progress", "safetensors"]
+    assert python(code, *heavy) == "[]"
+    assert python("import sys, numpy; print(sorted(set(sys.modules) & {*sys.argv[1:]}))", *heavy) == "['numpy']"
+
+
+def candidates(trajectory: Path) -> int:
+    return max(0, len(trajectory.read_text().splitlines()) - 1) if trajectory.exists() else 0
+
+
+def test_a_search_that_is_interrupted_goes_on(small: Path, tmp_path: Path) -> None:
+    def command(folder: str, population: int, *flags: str) -> list[str]:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        shutil.copy(small, tmp_path / folder / "c.safetensors")
+        words = ["sample", "c.safetensors", "--method", "magnitude", "--density", "0.5", "-o", "best.safetensors"]
+        return [*PAI, *words, "--population", str(population), *flags]
+
+    process = subprocess.Popen(
+        command("stopped", 10**6), cwd=tmp_path / "stopped", env=environment(), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    trajectory = tmp_path / "stopped" / "best.jsonl"
+    try:
+        limit = time.monotonic() + 50
+        while candidates(trajectory) < 10 and process.poll() is None and time.monotonic() < limit:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    done = candidates(trajectory)
+    assert process.returncode == 130, err
+    assert out == ""
+    assert err.splitlines()[-2:] == [
+        f"pai: {done} of 1000000 candidates are done and kept; the same command with --resume goes on",
+        "pai: interrupted",
+    ]
+    assert not (tmp_path / "stopped" / "best.safetensors").exists()
+    assert not list((tmp_path / "stopped").glob(".*"))
+    for folder, flags in (("stopped", ["--resume"]), ("whole", [])):
+        words = command(folder, done + 5, *flags)
+        assert (
+            subprocess.run(words, cwd=tmp_path / folder, env=environment(), capture_output=True, check=False).returncode
+            == 0
+        )
+    stopped, whole = (tmp_path / folder for folder in ("stopped", "whole"))
+    assert (stopped / "best.jsonl").read_text() == (whole / "best.jsonl").read_text()
+    masks = [load_file(folder / "best.safetensors") for folder in (stopped, whole)]
+    assert {name: mask.tobytes() for name, mask in masks[0].items()} == {n: m.tobytes() for n, m in masks[1].items()}
+    assert json.loads((stopped / "best.jsonl").read_text().splitlines()[-1])["candidate"] == done + 4

@@ -1,0 +1,452 @@
+"""`pai sample`: the best is the best, the density exact, and however often it is stopped it ends the same."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Done, Pai, run_pai
+from safetensors.numpy import load_file, save_file
+
+from pai_cli.errors import ResumeError
+from pai_cli.files.masks import MaskFile
+from pai_cli.models.network import init_network
+from pai_cli.pruning.run import PruneRequest, PruneResult
+from pai_cli.sampling import search as searching
+from pai_cli.sampling.search import SearchRequest, search
+from pai_cli.sampling.trajectory import SearchState, Trajectory, open_search
+
+Line = dict[str, Any]
+STATE = "best.state.safetensors"
+
+
+def sample(population: int, *flags: object, method: str = "erk", density: object = 0.5, seed: int = 0) -> Done:
+    return run_pai(
+        "sample", "small.safetensors", "--method", method, "--density", density, "--seed", seed,
+        "--population", population, "-o", "best.safetensors", *flags,
+    )  # fmt: skip
+
+
+def lines(path: Path | str = "best.jsonl") -> list[Line]:
+    """The candidates' lines."""
+    return [json.loads(line) for line in Path(path).read_text().splitlines()[1:]]
+
+
+def result(folder: Path | str = ".") -> tuple[dict[str, bytes], str]:
+    """What a search ends with: the mask's tensors, and the trajectory."""
+    tensors = load_file(Path(folder) / "best.safetensors")
+    return {name: array.tobytes() for name, array in tensors.items()}, (Path(folder) / "best.jsonl").read_text()
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C, at a place of the test's choosing."""
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, where: object, name: str, call: int) -> None:
+    """Interrupt instead of the call number `call` (from 0) of a function."""
+    original: Callable[..., Any] = getattr(where, name)
+    calls: Iterator[int] = iter(range(10**9))
+
+    def stopping(*args: Any, **kwargs: Any) -> Any:
+        if next(calls) == call:
+            raise Stopped
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(where, name, stopping)
+
+
+@pytest.mark.parametrize("method", ["erk", "random", "magnitude"])
+def test_the_best_is_the_largest_and_the_density_exact(pai: Pai, here: Path, method: str) -> None:
+    done = sample(15, "--format", "json", method=method, density=0.4)
+    assert done.status == 0
+    found = lines()
+    assert [line["candidate"] for line in found] == list(range(15))
+    values = [line["l2"] for line in found]
+    first, best = done.json()
+    assert (best["candidate"], best["l2"]) == (values.index(max(values)), max(values))
+    assert (first["candidate"], first["l2"], best["candidates"]) == (0, values[0], 15)
+    file = MaskFile(here / "best.safetensors")
+    kept = sum(int(file.array(name).sum()) for name in file.names)
+    assert {line["kept"] for line in found} == {kept}
+    assert abs(kept - 0.4 * 696) <= (0.5 if method != "erk" else 3)
+    measured = pai("analyze", "best.safetensors", "--weights", "small.safetensors", "--summary", "--format", "json")
+    assert measured.json()[0]["l2"] == pytest.approx(max(values), rel=1e-12)
+
+
+@pytest.mark.parametrize("method", ["erk", "magnitude"])
+def test_the_trajectory_tells_how_it_went(here: Path, method: str) -> None:
+    sample(15, method=method)
+    found, best = lines(), -1.0
+    for line in found:
+        assert line["taken"] == (line["l2"] > best)
+        best = max(best, line["l2"])
+        assert line["best_l2"] == best == found[line["best"]]["l2"]
+        assert all(line[f"best_{name}"] == found[line["best"]][name] for name in ("dr_imdb", "lambda_imsg"))
+    shares = [line["explored"] for line in found]
+    assert shares == sorted(shares)
+    assert shares[0] == pytest.approx(found[0]["kept"] / 696)
+    assert shares[0] < shares[-1] <= 1
+    assert len({line["l2"] for line in found}) == 15  # candidates vary: by seed, or by noise
+
+
+@pytest.mark.parametrize("method", ["erk", "magnitude", "synflow"])
+def test_candidate_0_is_the_method_s_own(pai: Pai, here: Path, method: str) -> None:
+    sample(1, method=method, seed=5)
+    command = ["prune", "small.safetensors", "--method", method, "--density", 0.5, "--seed", 5, "-o", "own"]
+    assert pai(*command).status == 0
+    own = {name: array.tobytes() for name, array in load_file("own").items()}
+    assert result()[0] == own
+
+
+@pytest.mark.parametrize("method", ["erk", "magnitude"])
+def test_the_seed_decides(here: Path, method: str) -> None:
+    results = []
+    for seed in (1, 1, 2):
+        sample(6, "--force", method=method, seed=seed)
+        mask, text = result()
+        results.append((mask, text.split("\n", 1)[1]))
+    assert results[0] == results[1]
+    assert results[0][1] != results[2][1]
+
+
+def test_without_noise_every_candidate_of_a_method_that_draws_nothing_is_its_own(here: Path) -> None:
+    sample(4, "--noise", 0, method="magnitude")
+    assert len({line["l2"] for line in lines()}) == 1
+    assert [line["taken"] for line in lines()] == [True, False, False, False]
+
+
+def test_more_noise_goes_further(here: Path) -> None:
+    shares = []
+    for noise in (0.01, 0.1, 1.0):
+        sample(8, "--noise", noise, "--force", method="magnitude")
+        shares.append(lines()[-1]["explored"])
+    assert shares == sorted(set(shares))
+
+
+def test_the_checkpoint_is_left_alone_by_noise() -> None:
+    network = init_network("mlp-24-16-12-10", 10, 0)
+    before = {name: value.clone() for name, value in network.model.state_dict().items()}
+    noisy = searching._noisy(network, 0.5, np.random.default_rng(0))
+    assert all((before[name] == value).all() for name, value in network.model.state_dict().items())
+    changed = {n for n, value in noisy.model.state_dict().items() if not (before[n] == value).all()}
+    assert changed == {layer.name for layer in network.layers}
+
+
+# --- stopped and continued
+
+PLACES = {
+    "between candidates": (searching, "_take", 4),
+    "at the first": (searching, "_candidate", 0),
+    "while a candidate is made": (searching, "_candidate", 4),
+    "while one is measured": (searching, "_measured", 4),
+    "before its line is written": (Trajectory, "append", 4),
+    "while what all kept is updated": (searching, "_share", 4),
+}
+
+
+@pytest.mark.parametrize("method", ["erk", "magnitude"])
+@pytest.mark.parametrize("place", PLACES)
+def test_stopped_anywhere_it_ends_the_same(here: Path, method: str, place: str) -> None:
+    sample(10, method=method)
+    wanted = result()
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(patch, *PLACES[place])
+        done = sample(10, "--force", method=method)
+    assert done.status == 130
+    count = 0 if place == "at the first" else 4
+    assert done.said[-2:] == [
+        f"pai: {count} of 10 candidates are done and kept; the same command with --resume goes on",
+        "pai: interrupted",
+    ]
+    done = sample(10, "--resume", method=method)
+    assert (done.status, result()) == (0, wanted), done.err
+
+
+def test_stopped_while_the_best_is_exchanged_no_older_mask_takes_its_place(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample(15)
+    wanted = result()
+    better = next(line["candidate"] for line in lines()[1:] if line["taken"])
+    original = searching._candidate
+
+    class Interrupting:
+        """A candidate that can be measured, but is interrupted when its number of rounds is asked for."""
+
+        def __init__(self, whole: PruneResult):
+            self.whole = whole
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "rounds":
+                raise Stopped
+            return getattr(self.whole, name)
+
+    def candidate(network: Any, request: Any, number: int) -> Any:
+        made = original(network, request, number)
+        return Interrupting(made) if number == better else made
+
+    with monkeypatch.context() as patch:
+        patch.setattr(searching, "_candidate", candidate)
+        assert sample(15, "--force").status == 130
+    assert sample(15, "--resume").status == 0
+    assert result() == wanted
+
+
+@pytest.mark.parametrize("back", [0, 1, 3, 9])
+def test_lines_that_the_state_has_not_seen_are_measured_again(here: Path, back: int) -> None:
+    """A crash between a line and the state: the state is that of an earlier moment, the last line may be half."""
+    sample(10, method="magnitude")
+    wanted = result()
+    trajectory = (here / "best.jsonl").read_text()
+    if back:
+        sample(back, "--force", method="magnitude")
+    else:
+        (here / STATE).unlink()
+    (here / "best.jsonl").write_text(trajectory[:-20])
+    (here / "best.safetensors").unlink(missing_ok=True)
+    assert sample(10, "--resume", method="magnitude").status == 0
+    assert result() == wanted
+
+
+@pytest.mark.parametrize("method", ["erk", "magnitude"])
+def test_extended_it_equals_a_larger_search(here: Path, method: str) -> None:
+    sample(12, method=method)
+    wanted = result()
+    sample(5, "--force", method=method)
+    assert sample(12, "--resume", method=method).status == 0
+    assert result() == wanted
+
+
+def test_resumed_when_finished_nothing_changes(here: Path) -> None:
+    sample(5)
+    wanted = result()
+    assert sample(5, "--resume").status == 0
+    assert result() == wanted
+
+
+def test_the_state_is_saved_when_a_candidate_fails(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = init_network("mlp-24-16-12-10", 10, 0)
+    wish = SearchRequest(PruneRequest("erk", 0.5), 6, 0.1)
+    trajectory, state = open_search(here / "m.safetensors", None, wish.settings("x"), resume=False, force=False)
+    stop_at(monkeypatch, searching, "_measured", 3)
+    with pytest.raises(Stopped):
+        search(network, wish, trajectory, state)
+    assert trajectory.resume().done == 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "key", "had", "has"),
+    [
+        ({"density": 0.4}, "density", "0.5", "0.4"),
+        ({"seed": 3}, "seed", "0", "3"),
+        ({"method": "random"}, "method", "erk", "random"),
+        ({"flags": ["--noise", 0.2]}, "noise", "0.1", "0.2"),
+        ({"flags": ["--ignore", "fc2"]}, "ignore", "[]", "['fc2']"),
+        ({"flags": ["--scope", "layer"]}, "scope", "None", "layer"),
+    ],
+)
+def test_other_settings_are_not_continued(here: Path, flags: dict[str, Any], key: str, had: str, has: str) -> None:
+    sample(3)
+    before = result()
+    more = flags.pop("flags", [])
+    done = sample(6, "--resume", *more, **flags)
+    assert done.status == 1
+    assert done.said[-1] == (
+        f"pai: error: best.jsonl: that search had {key} {had}, this one has {has}; give the same, or --force to start again"
+    )
+    assert result() == before
+
+
+def test_another_checkpoint_is_not_continued(pai: Pai, here: Path) -> None:
+    sample(3)
+    assert pai("init", "mlp-24-16-12-10", "--seed", 1, "-o", "small.safetensors", "--force").status == 0
+    done = sample(6, "--resume")
+    assert done.status == 1
+    assert "best.jsonl: that search had source_sha256 " in done.said[-1]
+
+
+def test_nothing_to_continue(here: Path) -> None:
+    done = sample(3, "--resume")
+    assert done.status == 1
+    assert done.said[-1] == "pai: error: best.jsonl: no search to continue here; leave --resume out to begin one"
+    assert not (here / "best.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"not json\n", b"[1]\n", b'{"trajectory": 99}\n', b'"x"\n', b"\xff\xfe\x00\x01", b"[" * 100_000],
+    ids=["empty", "text", "list", "version", "string", "binary", "deep"],
+)
+def test_a_file_that_is_no_trajectory(here: Path, text: bytes) -> None:
+    (here / "best.jsonl").write_bytes(text)
+    done = sample(3, "--resume")
+    assert done.status == 1
+    assert done.said[-1] == "pai: error: best.jsonl: is not the trajectory of a search; --force replaces it"
+    assert (here / "best.jsonl").read_bytes() == text
+
+
+def spoilt(change: Callable[[dict[str, np.ndarray], dict[str, str]], None]) -> None:
+    """Write the state again, changed."""
+    data = Path(STATE).read_bytes()
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    arrays, metadata = load_file(STATE), header["__metadata__"]
+    change(arrays, metadata)
+    save_file(arrays, STATE, metadata)
+
+
+DAMAGE: dict[str, Callable[[dict[str, np.ndarray], dict[str, str]], object]] = {
+    "no facts": lambda arrays, metadata: metadata.pop("facts"),
+    "facts are no JSON": lambda arrays, metadata: metadata.update(facts="{"),
+    "facts are a list": lambda arrays, metadata: metadata.update(facts="[1]"),
+    "facts without a name": lambda arrays, metadata: metadata.update(facts='{"done": 3, "other": 1}'),
+    "facts of a wrong type": lambda arrays, metadata: metadata.update(
+        facts='{"done": "3", "best": 0, "best_measures": {}, "best_rounds": 1}'
+    ),
+    "shapes are a list": lambda arrays, metadata: metadata.update(shapes="[]"),
+    "shapes too large": lambda arrays, metadata: metadata.update(
+        shapes=json.dumps({name: [99, 99] for name in json.loads(metadata["shapes"])})
+    ),
+    "a tensor is missing": lambda arrays, metadata: arrays.pop("best/fc1.weight"),
+    "a tensor is short": lambda arrays, metadata: arrays.update({"best/fc1.weight": np.zeros(2, np.uint8)}),
+    "a tensor of another dtype": lambda arrays, metadata: arrays.update({"best/fc1.weight": np.zeros(48, np.float32)}),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_state(here: Path, damage: str) -> None:
+    sample(3)
+    spoilt(DAMAGE[damage])
+    before = (here / "best.jsonl").read_bytes()
+    done = sample(6, "--resume")
+    assert done.status == 1, done.err
+    assert done.said[-1].startswith(f"pai: error: {STATE}: damaged (")
+    assert done.said[-1].endswith("; --force starts the search again")
+    assert (here / "best.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"text", None], ids=["empty", "text", "truncated"])
+def test_a_state_that_is_no_safetensors_file(here: Path, content: bytes | None) -> None:
+    sample(3)
+    path = here / STATE
+    path.write_bytes(path.read_bytes()[:-5] if content is None else content)
+    done = sample(6, "--resume")
+    assert done.status == 1
+    assert done.said[-1].startswith(f"pai: error: {STATE}: damaged (")
+
+
+def test_a_state_of_another_search(here: Path) -> None:
+    sample(3)
+    shutil.copy(STATE, "kept")
+    sample(3, "--force", seed=1)
+    shutil.copy("kept", STATE)
+    done = sample(6, "--resume", seed=1)
+    assert done.status == 1
+    assert done.said[-1] == f"pai: error: {STATE}: belongs to another search; --force starts it again"
+
+
+def test_a_trajectory_shorter_than_its_state(here: Path) -> None:
+    sample(3)
+    text = (here / "best.jsonl").read_text().splitlines(keepends=True)
+    (here / "best.jsonl").write_text("".join(text[:-2]))
+    done = sample(6, "--resume")
+    assert done.status == 1
+    assert done.said[-1] == ("pai: error: best.jsonl: has 1 candidates, its state 3; --force starts the search again")
+
+
+def test_a_begun_search_is_not_written_over(here: Path) -> None:
+    sample(3)
+    before = result()
+    (here / "best.safetensors").unlink()
+    done = sample(3, seed=1)
+    assert done.status == 1
+    assert done.said[-1] == (
+        "pai: error: best.jsonl: a search was begun here; --resume continues it, --force starts it again"
+    )
+    assert (here / "best.jsonl").read_text() == before[1]
+    assert sample(3, "--force", seed=1).status == 0
+    assert result()[1] != before[1]
+
+
+def test_force_starts_from_nothing(here: Path) -> None:
+    sample(4)
+    wanted = result()
+    sample(9, "--force", seed=1)
+    assert sample(4, "--force").status == 0
+    assert result() == wanted
+
+
+# --- where the files go
+
+
+@pytest.mark.parametrize("flags", [["--density", 1.5], ["--rounds", 3], ["--ignore", "nothing*"]], ids=lambda f: f[0])
+def test_a_search_that_cannot_begin_leaves_nothing(pai: Pai, here: Path, flags: list[object]) -> None:
+    density = [] if flags[0] == "--density" else ["--density", 0.5]
+    command = ["sample", "small.safetensors", "--method", "erk", *density, "--population", 3, "-o", "best.safetensors"]
+    assert pai(*command, *flags).status == 1
+    assert [path.name for path in here.iterdir()] == ["small.safetensors"]
+
+
+def test_two_densities_in_the_names_are_two_searches(pai: Pai, here: Path) -> None:
+    """Without a suffix the last part of `erk-0.2` looks like one."""
+    for density in ("0.2", "0.3"):
+        command = ["sample", "small.safetensors", "--method", "erk", "--density", density, "--population", 2]
+        done = pai(*command, "-o", f"erk-{density}")
+        assert done.status == 0, done.err
+    assert len(list(here.glob("*.jsonl"))) == 2
+
+
+def test_the_trajectory_elsewhere(here: Path) -> None:
+    sample(2, "--trajectory", "how-it-went.jsonl")
+    assert {path.name for path in here.iterdir()} == {
+        "small.safetensors",
+        "best.safetensors",
+        "how-it-went.jsonl",
+        "how-it-went.state.safetensors",
+    }
+
+
+@pytest.mark.parametrize(
+    ("mask", "trajectory"), [("x.jsonl", None), ("x", "x"), ("x.state.safetensors", "x.jsonl")], ids=str
+)
+def test_one_file_cannot_be_two(pai: Pai, here: Path, mask: str, trajectory: str | None) -> None:
+    flags = [] if trajectory is None else ["--trajectory", trajectory]
+    done = pai(
+        "sample",
+        "small.safetensors",
+        "--method",
+        "erk",
+        "--density",
+        0.5,
+        "--population",
+        2,
+        "-o",
+        mask,
+        *flags,
+        "--force",
+    )
+    if done.status == 0:  # other names were found, so that both are there
+        assert MaskFile(here / mask).is_ours
+        assert [len(lines(path)) for path in here.glob("x*.jsonl") if path.name != mask] == [2]
+        assert [path.name for path in here.glob("x*.state.safetensors") if path.name != mask]
+    else:
+        assert [path.name for path in here.iterdir()] == ["small.safetensors"]
+
+
+def test_a_trajectory_that_is_a_folder(here: Path) -> None:
+    (here / "folder").mkdir()
+    done = sample(2, "--trajectory", "folder")
+    assert done.status == 1
+    assert done.said[-1].startswith("pai: error: folder: is a directory")
+
+
+def test_resume_errors_are_for_library_users_too(tmp_path: Path) -> None:
+    with pytest.raises(ResumeError, match="no search to continue"):
+        open_search(tmp_path / "m", None, {}, resume=True, force=False)
+    trajectory, state = open_search(tmp_path / "m", None, {"a": 1}, resume=False, force=False)
+    assert state == SearchState()
+    assert trajectory.resume() == SearchState()
