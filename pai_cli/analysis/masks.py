@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pai_cli.compute.threads import blas_threads_for
 from pai_cli.errors import LayerSelectionError, MaskMismatchError, NotFiniteError, PaiError
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.masks import MaskFile
@@ -60,9 +61,10 @@ def analyze_masks(paths: Iterable[Path], request: AnalysisRequest, progress: Pro
             names, skipped = _chosen(mask, request)
             layers = _counted(measure_layers(_inputs(mask, names, request), request.options, cache), len(names))
             reports = []
-            for share, layer in layers:
-                reports.append(layer)
-                progress(done * 1000 + share, len(paths) * 1000, path.name)
+            with blas_threads_for(max(min(mask.shapes[name][:2]) for name in names)):
+                for share, layer in layers:
+                    reports.append(layer)
+                    progress(done * 1000 + share, len(paths) * 1000, path.name)
             yield MaskReport(path, metadata, summarise(reports), skipped=skipped)
         except PaiError as error:
             yield MaskReport(path, metadata, None, error)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pai_cli.compute.threads import blas_threads_for
 from pai_cli.models.network import Network
 from pai_cli.progress import Progress, silent
 from pai_cli.pruning import registry
@@ -154,7 +155,8 @@ def _measured(network: Network, result: PruneResult) -> NetworkReport:
         )
         for layer in result.layers
     )
-    return summarise(measure_layers(layers, MetricOptions(dense=False)))
+    with blas_threads_for(max(min(layer.shape[:2]) for layer in result.layers)):
+        return summarise(measure_layers(layers, MetricOptions(dense=False)))
 
 
 def _share(explored: dict[str, np.ndarray]) -> float:
