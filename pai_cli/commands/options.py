@@ -109,7 +109,7 @@ def the_shape(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     sides = text.replace("x", ",").split(",")
-    if not all(side.strip().isdigit() and int(side) > 0 for side in sides):
+    if not all(side.strip().isdecimal() and int(side) > 0 for side in sides):
         raise typer.BadParameter(f"--input-shape {text}: give whole numbers above 0, such as 3,32,32")
     return tuple(int(side) for side in sides)
 
@@ -120,7 +120,7 @@ def the_rounds(text: str | None) -> int | Literal["auto"] | None:
         return None
     if text == "auto":
         return "auto"
-    if not text.lstrip("-").isdigit():
+    if not text.removeprefix("-").isdecimal():
         raise typer.BadParameter(f"--rounds {text}: give a whole number, or auto")
     return int(text)
 

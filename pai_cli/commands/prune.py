@@ -36,6 +36,7 @@ def prune(
 ) -> None:
     """Choose which weights of a checkpoint to keep, and write them as a mask file. The checkpoint is not changed."""
     wanted, shape = options.the_density(density, sparsity), options.the_shape(input_shape)
+    in_rounds = options.the_rounds(rounds)
     from pai_cli.compute.device import resolve
     from pai_cli.display.console import note
     from pai_cli.display.progress import progress_bar
@@ -60,7 +61,7 @@ def prune(
         density=wanted,
         scope=scope.value if scope else None,
         seed=seed,
-        rounds=options.the_rounds(rounds),
+        rounds=in_rounds,
         ignore=tuple(ignore or ()),
         device=resolve(device),
         input_shape=shape,

@@ -54,6 +54,7 @@ def sample(
     and a finished one is extended by --resume with a larger --population.
     """
     wanted, shape = options.the_density(density, sparsity), options.the_shape(input_shape)
+    in_rounds = options.the_rounds(rounds)
     from pai_cli.compute.device import resolve
     from pai_cli.display.console import note
     from pai_cli.display.progress import progress_bar
@@ -69,7 +70,7 @@ def sample(
     source = open_checkpoint(checkpoint, trust=trust)
     from pai_cli.models.network import load_network
     from pai_cli.pruning.output import mask_to_write
-    from pai_cli.pruning.run import PruneRequest
+    from pai_cli.pruning.run import PruneRequest, check_request
     from pai_cli.sampling.search import SearchRequest, search
     from pai_cli.sampling.trajectory import open_search
 
@@ -80,16 +81,17 @@ def sample(
         density=wanted,
         scope=scope.value if scope else None,
         seed=seed,
-        rounds=options.the_rounds(rounds),
+        rounds=in_rounds,
         ignore=tuple(ignore or ()),
         device=resolve(device),
         input_shape=shape,
     )
     wish = SearchRequest(request, population, noise)
+    check_request(network, request)
     lines, state = open_search(path, trajectory, wish.settings(source.sha256), resume=resume, force=force)
     with progress_bar("sampling") as progress, tell_interrupted(state, population):
         result = search(network, wish, lines, state, progress)
     tell_pruning(result.pruned, no_collapse=False)
-    mask = mask_to_write(result.pruned, request, source, ctx.obj.arguments)
+    mask = mask_to_write(result.pruned, request, source, ctx.obj.arguments, result.story)
     write_mask(path, mask, packed=packed, force=force or resume)
     show_search(result, lines, path, format)

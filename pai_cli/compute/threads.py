@@ -22,8 +22,8 @@ def settle() -> None:
 def blas_threads_for(side: int) -> Iterator[None]:
     """One BLAS thread while matrices of this smaller `side` and below are worked on, all of them for large ones.
 
-    A network's mask is hundreds of small eigenproblems. All of a ResNet-34 mask's take 0.8 s with one thread as with two on an
-    idle machine with two cores, and 14 s with two beside one other busy process: the threads wait for each other, spinning.
+    A network's mask is hundreds of small eigenproblems. All of a ResNet-34 mask's take 0.8 s with one thread as with two
+    on an idle machine of two cores, and 14 s with two beside one other busy process: threads that wait for each other spin.
     """
     if side >= LARGE_SIDE:
         yield

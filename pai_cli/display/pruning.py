@@ -10,6 +10,7 @@ import numpy as np
 from pai_cli.display.console import note, warn
 from pai_cli.display.tables import show_records
 from pai_cli.errors import CollapseError
+from pai_cli.files.atomic import is_special
 from pai_cli.files.tables import Format, Record, TableWriter
 from pai_cli.pruning.run import PruneResult
 
@@ -33,7 +34,7 @@ def tell_pruning(result: PruneResult, *, no_collapse: bool) -> None:
 def show_pruning(result: PruneResult, path: Path, kind: Format) -> None:
     """The layers' densities on standard output, and where the mask went on standard error."""
     note(f"wrote {path}: {result.kept:,} of {result.total:,} weights kept, density {result.density:.6g}")
-    if path.exists() and not path.is_file():
+    if is_special(path):
         return  # the mask itself went to standard output or a pipe: a table would end up in it
     records = pruning_records(result)
     if kind is Format.TABLE:

@@ -36,7 +36,7 @@ def tell_ranking(reports: Sequence[MaskReport], ranked: Sequence[RankedMask]) ->
         fail_line(str(error))
     groups = {row.group for row in ranked}
     if len(groups) > 1:
-        low, high = ranked[0].density, max(row.density for row in ranked)
+        low, high = min(row.density for row in ranked), max(row.density for row in ranked)
         warn(
             f"densities from {low:.4g} to {high:.4g} differ by more than 1%, which a metric follows more than quality: "
             f"ranked within {len(groups)} groups of equal density"

@@ -10,11 +10,13 @@ from pathlib import Path
 
 from pai_cli.display.console import note
 from pai_cli.display.tables import show_records
+from pai_cli.files.atomic import is_special
 from pai_cli.files.tables import Format, Record, TableWriter
 from pai_cli.sampling.search import SHOWN, SearchResult
 from pai_cli.sampling.trajectory import SearchState, Trajectory
 
-FIELDS = ("mask", "candidate", *SHOWN, "candidates", "explored")
+COLUMNS = ("mask", "candidate", *SHOWN, "candidates", "explored")
+FIELDS = (*COLUMNS, "reason")
 
 
 @contextmanager
@@ -32,11 +34,11 @@ def show_search(result: SearchResult, trajectory: Trajectory, path: Path, kind: 
     pruned = result.pruned
     note(f"wrote {path}: {pruned.kept:,} of {pruned.total:,} weights kept, density {pruned.density:.6g}")
     note(f"wrote {trajectory.path}: a line a candidate; {trajectory.state_path} lets --resume extend the search")
-    if path.exists() and not path.is_file():
+    if is_special(path):
         return  # the mask itself went to standard output or a pipe: a table would end up in it
     records = [_first(trajectory), _best(result, path)]
     if kind is Format.TABLE:
-        show_records(records, FIELDS)
+        show_records(records, COLUMNS)
         return
     writer = TableWriter(sys.stdout, kind, FIELDS)
     writer.write(records)
@@ -47,11 +49,11 @@ def _first(trajectory: Trajectory) -> Record:
     with trajectory.path.open(encoding="utf-8") as lines:
         next(lines)
         line = json.loads(next(lines))
-    measures = {name: line[name] for name in SHOWN}
+    measures = {name: line[name] for name in (*SHOWN, "reason")}
     return {"mask": "the method's own", "candidate": 0, **measures, "candidates": 1, "explored": line["explored"]}
 
 
 def _best(result: SearchResult, path: Path) -> Record:
-    measures = {name: result.measures[name] for name in SHOWN}
+    measures = {name: result.measures[name] for name in (*SHOWN, "reason")}
     whole: Record = {"mask": str(path), "candidate": result.best, "candidates": result.candidates}
     return {**whole, **measures, "explored": result.explored}

@@ -23,7 +23,7 @@ def check_output(path: Path, *, force: bool) -> None:
     folder = path.parent
     if not folder.is_dir():
         raise OutputError(f"{path}: the folder {folder} does not exist; make it first (mkdir -p {folder})")
-    if _is_special(path):
+    if is_special(path):
         return
     if path.exists() and not force:
         raise OutputError(f"{path}: exists already; --force replaces it")
@@ -39,7 +39,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], None], *, force: bo
     """
     check_output(path, force=force)
     try:
-        if _is_special(path):
+        if is_special(path):
             with path.open("wb") as stream:
                 write(stream)
             return
@@ -64,7 +64,10 @@ def _write_and_rename(path: Path, write: Callable[[BinaryIO], None]) -> None:
         raise
 
 
-def _is_special(path: Path) -> bool:
+def is_special(path: Path) -> bool:
+    """Whether `path` is a device, a pipe or one of this process's streams, which cannot be renamed onto."""
+    if path.is_symlink() and path.readlink().as_posix().startswith(("/proc/self/fd/", "/dev/fd/")):
+        return True  # /dev/stdout, whatever it leads to: the name itself must stay
     return path.exists() and not path.is_file() and not path.is_dir()
 
 

@@ -52,7 +52,13 @@ class MaskFile:
     @property
     def looks_like_checkpoint(self) -> bool:
         """Whether a folder's listing should leave the file out: it does not say mask, and holds real numbers."""
-        return not self.is_ours and any(self._file.dtype(name).startswith(("F", "BF")) for name in self._file.names)
+        return not self.is_ours and any(
+            self._file.dtype(name).startswith(("F", "BF")) and not self._is_binary(name) for name in self._file.names
+        )
+
+    def _is_binary(self, name: str) -> bool:
+        array = self._file.array(name)
+        return bool(((array == 0) | (array == 1)).all())
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -112,7 +118,7 @@ class MaskFile:
             return {}
         try:
             value = json.loads(self.metadata[key])
-        except ValueError as e:
+        except (ValueError, RecursionError) as e:
             raise MaskError(f"{self.path}: its metadata {key!r} is not valid JSON; make the mask again") from e
         if not isinstance(value, dict) or set(value) != set(self._file.names):
             raise MaskError(f"{self.path}: its metadata {key!r} does not list the file's tensors; make the mask again")

@@ -19,6 +19,7 @@ def provenance(arguments: Sequence[str]) -> dict[str, str]:
     moment = datetime.fromtimestamp(int(epoch), UTC) if epoch.isdigit() else datetime.now(UTC)
     return {
         "pai_version": __version__,
-        "command": shlex.join(("pai", *arguments)),
+        # A file name that is not UTF-8 arrives as surrogates, which no JSON header can hold.
+        "command": shlex.join(("pai", *arguments)).encode("utf-8", "backslashreplace").decode(),
         "created": moment.strftime("%Y-%m-%dT%H:%M:%SZ"),
     }

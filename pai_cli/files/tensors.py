@@ -82,6 +82,8 @@ def check_readable(path: Path, error: type[PaiError]) -> None:
     try:
         if path.is_dir():
             raise error(f"{path}: is a directory, not a file")
+        if path.exists() and not path.is_file():
+            raise error(f"{path}: is a device or a pipe; give a regular file")
         with path.open("rb") as f:
             if not f.read(1):
                 raise error(f"{path}: the file is empty")

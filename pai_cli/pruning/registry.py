@@ -53,8 +53,7 @@ METHODS: dict[str, Method] = {
 
 
 def register(method: Method) -> None:
-    """Add a method, so that `get` and the command line find it. Raises `ValueError` when the name is "
-    "taken."""
+    """Add a method, so that `get` and the command line find it. Raises `ValueError` when the name is taken."""
     if method.name in METHODS:
         raise ValueError(f"a pruning method named {method.name!r} is registered already")
     METHODS[method.name] = method

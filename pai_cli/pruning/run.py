@@ -77,11 +77,10 @@ def prune(network: Network, request: PruneRequest, progress: Progress = silent) 
     Raises `UnknownMethodError`, `MethodOptionError`, `DensityError`, `LayerSelectionError`, `ScoreError`,
     `DeviceError`.
     """
+    check_request(network, request)
     method = registry.get(request.method)
-    _check_options(method, request)
     layers = select_layers(network.layers, request.ignore)
     quota = _Quota.of(method, request.scope, layers)
-    quota.counts(request.density)  # a density that cannot be is refused before any work
     if request.input_shape is None:
         request = replace(request, input_shape=network.input_shape)
     context = ScoreContext(network, layers, request.input_shape, request.device, request.seed)
@@ -93,6 +92,14 @@ def prune(network: Network, request: PruneRequest, progress: Progress = silent) 
         masks = _fixed_rounds(scorer, quota, exponential(request.density, rounds), progress)
     del scorer  # it may hold a copy of the network, and the next line makes one
     return result_of(network, request, masks, rounds)
+
+
+def check_request(network: Network, request: PruneRequest) -> None:
+    """Raise what `prune` would raise for a request that cannot be, before any work is done for it."""
+    method = registry.get(request.method)
+    _check_options(method, request)
+    layers = select_layers(network.layers, request.ignore)
+    _Quota.of(method, request.scope, layers).counts(request.density)
 
 
 def select_layers(layers: tuple[PrunableLayer, ...], ignore: tuple[str, ...]) -> tuple[PrunableLayer, ...]:

@@ -49,8 +49,10 @@ def keep_largest_by_layer(
 
 
 def active_scores(scores: ScoreArrays, active: MaskArrays | None = None) -> NDArray[np.floating[Any]]:
-    """The scores of the active weights, flat, in network order, as a new array. Raises `ScoreError` on "
-    "NaN."""
+    """The scores of the active weights, flat, in network order, as a new array.
+
+    Raises `ScoreError` on NaN.
+    """
     dtype = np.result_type(*(values.dtype for values in scores.values()))
     flat = np.empty(_active_count(scores, active), dtype)
     start = 0

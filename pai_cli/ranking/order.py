@@ -87,6 +87,8 @@ def _order(group: list[RankedMask], metric: Metric, larger_is_better: bool) -> l
             rank = ordered[-1].rank
         following = with_value[place + 1] if place + 1 < len(with_value) else None
         ordered.append(_placed(row, rank, following, metric, larger_is_better))
+    if len(ordered) == 1:
+        ordered = [replace(ordered[0], decided="alone at this density")]
     missing = [replace(row, decided=f"no {metric.name}: {row.value.reason}") for row in group if not row.value.present]
     return ordered + missing
 
@@ -95,7 +97,7 @@ def _placed(
     row: RankedMask, rank: int, following: RankedMask | None, metric: Metric, larger_is_better: bool
 ) -> RankedMask:
     if following is None:
-        return replace(row, rank=rank, decided="" if rank > 1 else "alone at this density")
+        return replace(row, rank=rank)
     margin = abs((row.value.value or 0.0) - (following.value.value or 0.0))
     if _tied(row, following):
         return replace(row, rank=rank, margin=margin, decided="tied with the next: within the error bounds")

@@ -18,11 +18,12 @@ import numpy as np
 import torch
 
 from pai_cli.compute.threads import blas_threads_for
+from pai_cli.errors import ResumeError
 from pai_cli.models.network import Network
 from pai_cli.progress import Progress, silent
 from pai_cli.pruning import registry
 from pai_cli.pruning.run import PruneRequest, PruneResult, prune, result_of
-from pai_cli.sampling.trajectory import SearchState, Trajectory
+from pai_cli.sampling.trajectory import Measures, SearchState, Trajectory
 from pai_cli.spectral.metrics import MetricOptions
 from pai_cli.spectral.network import LayerInput, NetworkReport, measure_layers, summarise
 
@@ -58,9 +59,14 @@ class SearchResult:
 
     best: int
     pruned: PruneResult
-    measures: dict[str, float | None]
+    measures: Measures
     candidates: int
     explored: float
+
+    @property
+    def story(self) -> dict[str, str]:
+        """What a mask file should tell of the search besides the method."""
+        return {"candidate": str(self.best), "population": str(self.candidates)}
 
 
 def search(
@@ -69,8 +75,12 @@ def search(
     """Go on from `state` until `request.population` candidates are measured; the trajectory is written as it goes.
 
     What is finished survives an interruption: `trajectory.resume` gives the state to go on from. Raises what `prune`
-    raises, and `OutputError`.
+    raises, `OutputError`, and `ResumeError` when more candidates than that are done already.
     """
+    if state.done > request.population:
+        raise ResumeError(
+            f"{trajectory.path}: {state.done} candidates are done already; give --population {state.done} or more"
+        )
     saved = time.monotonic()
     with _saved_at_the_end(trajectory, state):
         for number in range(state.done, request.population):
@@ -125,14 +135,22 @@ def _noisy(network: Network, noise: float, generator: np.random.Generator) -> Ne
 def _take(result: PruneResult, number: int, network: Network, trajectory: Trajectory, state: SearchState) -> None:
     """Measure a candidate, keep it when it is the best so far, and write its line."""
     report = _measured(network, result)
-    measures = {name: report.measures[name].value for name in SHOWN}
+    measures: Measures = {name: report.measures[name].value for name in SHOWN}
+    measures["reason"] = "; ".join(
+        f"{name}: {report.measures[name].reason}" for name in SHOWN if measures[name] is None
+    )
     taken = state.best is None or (measures["l2"] or 0.0) > (state.best_measures["l2"] or 0.0)
-    if taken:
-        state.best, state.best_measures = number, measures
-        state.masks, state.best_rounds = result.masks, result.rounds
-    for name, mask in result.masks.items():
-        state.explored[name] = mask | state.explored[name] if name in state.explored else mask.copy()
-    state.done = number + 1
+    after = SearchState(
+        done=number + 1,
+        best=number if taken else state.best,
+        best_measures=measures if taken else state.best_measures,
+        best_rounds=result.rounds if taken else state.best_rounds,
+        masks=result.masks if taken else state.masks,
+        explored={
+            name: mask | state.explored[name] if name in state.explored else mask.copy()
+            for name, mask in result.masks.items()
+        },
+    )
     trajectory.append(
         {
             "candidate": number,
@@ -140,11 +158,12 @@ def _take(result: PruneResult, number: int, network: Network, trajectory: Trajec
             "l2_error": report.measures["l2"].error,
             "kept": result.kept,
             "taken": taken,
-            "best": state.best,
-            **{f"best_{name}": value for name, value in state.best_measures.items()},
-            "explored": _share(state.explored),
+            "best": after.best,
+            **{f"best_{name}": value for name, value in after.best_measures.items()},
+            "explored": _share(after.explored),
         }
     )
+    state.become(after)
 
 
 def _measured(network: Network, result: PruneResult) -> NetworkReport:

@@ -8,6 +8,7 @@ seen: those candidates are measured again.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 Settings = dict[str, Any]
+Measures = dict[str, Any]  # a number or None by name, and "reason": why one is missing
 
 
 @dataclass
@@ -32,10 +34,14 @@ class SearchState:
 
     done: int = 0
     best: int | None = None
-    best_measures: dict[str, float | None] = field(default_factory=dict)
+    best_measures: Measures = field(default_factory=dict)
     best_rounds: int = 1
     masks: dict[str, np.ndarray] = field(default_factory=dict)
     explored: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def become(self, after: SearchState) -> None:
+        """Take over another state in one step: an interruption finds the old one or the new, never a mixture."""
+        self.__dict__.update(after.__dict__)
 
 
 @dataclass
@@ -48,7 +54,7 @@ class Trajectory:
 
     def begin(self, *, force: bool) -> None:
         """Start both files anew. Raises `OutputError` when one exists and `force` is false."""
-        if self.path.exists() and not force:
+        if self.path.is_file() and not force:
             raise OutputError(f"{self.path}: a search was begun here; --resume continues it, --force starts it again")
         check_output(self.path, force=force)
         self.state_path.unlink(missing_ok=True)
@@ -61,7 +67,7 @@ class Trajectory:
         """
         if not self.path.exists():
             raise ResumeError(f"{self.path}: no search to continue here; leave --resume out to begin one")
-        lines = self.path.read_text(encoding="utf-8").splitlines()
+        lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
         self._check_settings(lines)
         state = self._read_state()
         if len(lines) - 1 < state.done:
@@ -115,7 +121,7 @@ class Trajectory:
     def _check_settings(self, lines: list[str]) -> None:
         try:
             first = json.loads(lines[0]) if lines else {}
-        except ValueError:
+        except (ValueError, RecursionError):
             first = {}
         if not isinstance(first, dict) or first.get("trajectory") != VERSION:
             raise ResumeError(f"{self.path}: is not the trajectory of a search; --force replaces it")
@@ -127,7 +133,7 @@ class Trajectory:
                 )
 
     def _read_state(self) -> SearchState:
-        import numpy as np
+        from safetensors import SafetensorError
 
         if not self.state_path.exists():
             return SearchState()
@@ -137,17 +143,24 @@ class Trajectory:
             if file.metadata["search"] != json.dumps(self.settings, sort_keys=True):
                 raise ResumeError(f"{self.state_path}: belongs to another search; --force starts it again")
             arrays = {
-                kind: {
-                    name: np.unpackbits(file.array(f"{kind}/{name}"), count=int(np.prod(shape)))
-                    .astype(np.bool_)
-                    .reshape(shape)
-                    for name, shape in shapes.items()
-                }
+                kind: {name: _bits(file, f"{kind}/{name}", shape) for name, shape in shapes.items()}
                 for kind in ("best", "explored")
             }
-        except (MaskError, KeyError, TypeError, ValueError) as e:
+            state = SearchState(**facts, masks=arrays["best"], explored=arrays["explored"])
+            if type(state.done) is not int or type(state.best) is not int or not 0 <= state.best < state.done:
+                raise ValueError("its counts make no sense")
+        except (MaskError, SafetensorError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as e:
             raise ResumeError(f"{self.state_path}: damaged ({e}); --force starts the search again") from e
-        return SearchState(**facts, masks=arrays["best"], explored=arrays["explored"])
+        return state
+
+
+def _bits(file: TensorFile, name: str, shape: list[int]) -> np.ndarray:
+    import numpy as np
+
+    stored, size = file.array(name), math.prod(shape)
+    if stored.dtype != np.uint8 or stored.shape != (-(-size // 8),):
+        raise ValueError(f"tensor {name!r} does not hold shape {shape}")
+    return np.unpackbits(stored, count=size).astype(np.bool_).reshape(shape)
 
 
 def open_search(
@@ -158,8 +171,14 @@ def open_search(
     `path`: of the trajectory; by default `mask` with the suffix .jsonl. Its state stands beside it. Raises `OutputError`,
     `ResumeError`.
     """
-    lines = path or mask.with_suffix(".jsonl")
-    trajectory = Trajectory(lines, lines.with_suffix(".state.safetensors"), settings)
+    if path is None and mask.exists() and not mask.is_file():
+        raise OutputError(f"{mask}: is a device or a pipe; say with --trajectory where the search is to be written")
+    lines = path or mask.with_name(mask.name.removesuffix(".safetensors") + ".jsonl")
+    trajectory = Trajectory(lines, lines.with_name(lines.name.removesuffix(".jsonl") + ".state.safetensors"), settings)
+    if mask.resolve() in (trajectory.path.resolve(), trajectory.state_path.resolve()):
+        raise OutputError(
+            f"{mask}: the mask and the search's own files need different names; change -o or --trajectory"
+        )
     if resume:
         return trajectory, trajectory.resume()
     trajectory.begin(force=force)
