@@ -37,25 +37,21 @@ def prune(
     """Choose which weights of a checkpoint to keep, and write them as a mask file. The checkpoint is not changed."""
     wanted, shape = options.the_density(density, sparsity), options.the_shape(input_shape)
     in_rounds = options.the_rounds(rounds)
+    from pai_cli.commands.loading import open_network
     from pai_cli.compute.device import resolve
-    from pai_cli.display.console import note
     from pai_cli.display.progress import progress_bar
     from pai_cli.display.pruning import show_pruning, tell_pruning
     from pai_cli.files.atomic import check_output
-    from pai_cli.files.checkpoints import open_checkpoint
     from pai_cli.files.masks import write_mask
 
     path = output or options.default_mask_path(checkpoint, method, wanted)
     get(method)  # a wrong name is told before anything slow is imported
     check_output(path, force=force)
-    source = open_checkpoint(checkpoint, trust=trust)
-    from pai_cli.models.network import load_network
+    source, network = open_network(checkpoint, model, shape, trust=trust)
     from pai_cli.pruning.output import mask_to_write
     from pai_cli.pruning.run import PruneRequest
     from pai_cli.pruning.run import prune as run
 
-    network = load_network(source, model, shape)
-    note(f"{checkpoint}: {network.description}, {network.total:,} prunable weights")
     request = PruneRequest(
         method=method,
         density=wanted,

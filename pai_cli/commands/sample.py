@@ -55,27 +55,23 @@ def sample(
     """
     wanted, shape = options.the_density(density, sparsity), options.the_shape(input_shape)
     in_rounds = options.the_rounds(rounds)
+    from pai_cli.commands.loading import open_network
     from pai_cli.compute.device import resolve
-    from pai_cli.display.console import note
     from pai_cli.display.progress import progress_bar
     from pai_cli.display.pruning import tell_pruning
     from pai_cli.display.sampling import show_search, tell_interrupted
     from pai_cli.files.atomic import check_output
-    from pai_cli.files.checkpoints import open_checkpoint
     from pai_cli.files.masks import write_mask
 
     path = output or options.default_mask_path(checkpoint, f"{method}-best", wanted)
     get(method)  # a wrong name is told before anything slow is imported
     check_output(path, force=force or resume)
-    source = open_checkpoint(checkpoint, trust=trust)
-    from pai_cli.models.network import load_network
+    source, network = open_network(checkpoint, model, shape, trust=trust)
     from pai_cli.pruning.output import mask_to_write
     from pai_cli.pruning.run import PruneRequest, check_request
     from pai_cli.sampling.search import SearchRequest, search
     from pai_cli.sampling.trajectory import open_search
 
-    network = load_network(source, model, shape)
-    note(f"{checkpoint}: {network.description}, {network.total:,} prunable weights")
     request = PruneRequest(
         method=method,
         density=wanted,

@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from torch import nn
 
+from pai_cli.files.naming import natural_order
 from pai_cli.models.base import Architecture, Shapes
 
 NAMES = ("lenet-300-100", "mlp-A-B-...-Z")
@@ -96,7 +97,7 @@ def _order(weights: Shapes) -> list[str] | None:
     way only.
     """
     in_file = list(weights)
-    by_number = sorted(in_file, key=natural_key)
+    by_number = sorted(in_file, key=natural_order)
     numbered = len({re.sub(r"\d+", "#", layer) for layer in in_file}) == 1
     if numbered and _chains(by_number, weights):
         return by_number
@@ -106,11 +107,6 @@ def _order(weights: Shapes) -> list[str] | None:
     if len(in_file) <= LONGEST_SEARCH:
         _search([], by_number, weights, found)
     return found[0] if len(found) == 1 else None
-
-
-def natural_key(name: str) -> list[tuple[int, str]]:
-    """Sorts names as a person would: `net.2` before `net.10`."""
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"([0-9]+)", name)]
 
 
 def _chains(order: Sequence[str], weights: Shapes) -> bool:

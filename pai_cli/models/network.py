@@ -15,10 +15,10 @@ from pai_cli.errors import LayerSelectionError, UnknownModelError
 from pai_cli.files.atomic import check_output, write_atomically
 from pai_cli.files.canonical import canonical_bytes
 from pai_cli.files.checkpoints import Checkpoint
+from pai_cli.files.naming import natural_order
 from pai_cli.models.base import Architecture, build_empty, shapes_of
 from pai_cli.models.factory import load_factory
 from pai_cli.models.loading import check_names_and_shapes, load_values
-from pai_cli.models.mlp import natural_key
 from pai_cli.models.recognise import recognise
 from pai_cli.models.registry import architecture
 from pai_cli.spectral.layout import Layout
@@ -144,7 +144,7 @@ def _named_architecture(checkpoint: Checkpoint, model: str, found: Architecture 
     What is recognised is taken when its weights have the shapes of those asked for: it then differs in names
     alone.
     """
-    heads = [name for name in sorted(checkpoint.shapes, key=natural_key) if len(checkpoint.shapes[name]) == 2]
+    heads = [name for name in sorted(checkpoint.shapes, key=natural_order) if len(checkpoint.shapes[name]) == 2]
     classes = checkpoint.shapes[heads[-1]][0] if heads else 10
     asked = architecture(model, found.classes if found else classes)
     if found and _weight_shapes(found) == _weight_shapes(asked):
