@@ -7,7 +7,7 @@ mkdir -p demo/best
 checkpoint=sample_masks/resnet20.safetensors
 
 say() { printf '\n$ %s\n' "$*"; }
-run() { say "$@"; "$@"; }
+run() { say pai "$@"; $pai "$@"; }
 
 for density in 0.02 0.05 0.2; do
     for method in random uniform erk magnitude synflow; do
@@ -16,8 +16,8 @@ for density in 0.02 0.05 0.2; do
     done
 done
 
-run $pai analyze demo/synflow-0.05.safetensors --weights $checkpoint
-run $pai analyze demo --summary
-run $pai rank demo --weights $checkpoint
-run $pai sample $checkpoint --method erk --density 0.05 --population 20 --force -o demo/best/erk-0.05.safetensors
-run $pai rank demo/erk-0.05.safetensors demo/best/erk-0.05.safetensors --weights $checkpoint
+run analyze demo/synflow-0.05.safetensors --weights $checkpoint
+run analyze demo --summary
+run rank demo --weights $checkpoint
+run sample $checkpoint --method erk --density 0.05 --population 20 --force -o demo/best/erk-0.05.safetensors
+run rank demo/erk-0.05.safetensors demo/best/erk-0.05.safetensors --weights $checkpoint

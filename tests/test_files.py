@@ -20,7 +20,7 @@ from safetensors.numpy import save_file
 from pai_cli import __version__
 from pai_cli.errors import CheckpointError, MaskError, OutputError
 from pai_cli.files.atomic import check_output, write_atomically
-from pai_cli.files.naming import natural_order
+from pai_cli.files.naming import file_order, natural_order
 from pai_cli.files.paths import mask_paths
 from pai_cli.files.provenance import provenance
 from pai_cli.files.tables import Format, Record, TableWriter
@@ -341,3 +341,9 @@ def test_without_a_usable_epoch_the_clock_is_taken(monkeypatch: pytest.MonkeyPat
 def test_natural_order(names: list[str]) -> None:
     mixed = names[1:] + names[:1]
     assert sorted(mixed, key=natural_order) == names
+
+
+@pytest.mark.parametrize("names", [["erk-0.02", "erk-0.05", "erk-0.2"], ["mask-2", "mask-10"], ["1.5x", "10"], ["x1²"]])
+def test_file_order_reads_densities_as_numbers(names: list[str]) -> None:
+    shuffled = names[::-1]
+    assert sorted(shuffled, key=file_order) == names

@@ -8,7 +8,7 @@ from typing import TextIO
 
 from pai_cli.errors import MaskError, PaiError
 from pai_cli.files.masks import MaskFile
-from pai_cli.files.naming import natural_order
+from pai_cli.files.naming import file_order
 
 
 def mask_paths(given: Iterable[str], stdin: TextIO, note: Callable[[str], None]) -> list[Path]:
@@ -33,7 +33,7 @@ def mask_paths(given: Iterable[str], stdin: TextIO, note: Callable[[str], None])
 
 
 def _masks_in(folder: Path, note: Callable[[str], None]) -> list[Path]:
-    files = sorted(folder.glob("*.safetensors"), key=lambda path: natural_order(path.name))
+    files = sorted(folder.glob("*.safetensors"), key=lambda path: file_order(path.name))
     masks = [path for path in files if _is_mask(path, note)]
     if not masks:
         raise MaskError(f"{folder}: no mask (*.safetensors) in this folder")

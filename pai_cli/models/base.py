@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -38,9 +38,18 @@ def single_head(shapes: Shapes) -> tuple[str, int] | None:
     return None
 
 
+def real_modules(network: nn.Module) -> Iterator[nn.Module]:
+    """The modules whose values can be drawn: none of a network on the meta device.
+
+    To draw nothing there, torch would import its compiler, which takes 1.4 s.
+    """
+    if not any(parameter.is_meta for parameter in network.parameters()):
+        yield from network.modules()
+
+
 def initialise(network: nn.Module, mode: str = "fan_out") -> None:
     """Kaiming-normal convolutions, batch norms at 1 and 0 (He et al. 2015, arXiv:1502.01852)."""
-    for module in network.modules():
+    for module in real_modules(network):
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")  # type: ignore[arg-type]
             if module.bias is not None:
@@ -54,7 +63,9 @@ def build_empty(build: Callable[[], nn.Module]) -> nn.Module:
     """The network on the CPU, its values yet to be loaded: quick, and no random number is drawn."""
     with torch.device("meta"):
         network = build()
-    network = network.to_empty(device="cpu")
+    # Not `to_empty`: for that torch imports sympy, which takes half a second.
+    empty = {name: torch.empty(tensor.shape, dtype=tensor.dtype) for name, tensor in network.state_dict().items()}
+    network.load_state_dict(empty, assign=True)
     for name, buffer in network.named_buffers():
         if name.endswith("num_batches_tracked"):  # the one thing a checkpoint may lack
             buffer.zero_()

@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import nn
 
-from pai_cli.models.base import Architecture, Shapes, initialise, single_head
+from pai_cli.models.base import Architecture, Shapes, initialise, real_modules, single_head
 from pai_cli.models.residual import ResidualNetwork, ResidualSpec, guessed_spec
 
 DEPTHS = (20, 32, 44, 56, 110)
@@ -39,7 +39,7 @@ def guess(shapes: Shapes) -> Architecture | None:
 def _initialise(network: nn.Module) -> None:
     """Kaiming normal throughout, the head as well."""
     initialise(network, mode="fan_in")
-    for module in network.modules():
+    for module in real_modules(network):
         if isinstance(module, nn.Linear):
             nn.init.kaiming_normal_(module.weight)
             nn.init.zeros_(module.bias)
