@@ -20,12 +20,14 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python docs/generate.py --check
+	$(BIN)/python docs/session.py --check
 
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/spectral.py
 
 docs: $(VENV)/.demo
 	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/session.py
 
 samples: $(VENV)/.demo
 	PAI=$(CURDIR)/$(BIN)/pai sample_masks/remake.sh
