@@ -106,3 +106,11 @@ def save_mask(
     """Write a mask file of `pai`'s own; gives the path back."""
     write_mask(path, MaskToWrite(masks, layouts or {}, metadata), packed=packed, force=True)
     return path
+
+
+@pytest.fixture
+def iterate_from_257(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sides of 257 go through the power iteration, so that its tests need no larger matrices."""
+    from pai_cli.spectral import singular
+
+    monkeypatch.setattr(singular, "LAPACK_SIDE", 256)

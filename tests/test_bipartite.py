@@ -292,6 +292,7 @@ def test_left_regular_subgraphs_of_layers(rows: int, columns: int, density: floa
     assert check_subgraphs(mask, rng.normal(size=mask.shape)) >= 2
 
 
+@pytest.mark.usefixtures("iterate_from_257")
 def test_large_left_regular_subgraphs() -> None:
     """More than LAPACK_SIDE on both sides, so that a class of a graph goes through the iteration."""
     rng = np.random.default_rng(0)

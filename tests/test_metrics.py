@@ -256,6 +256,7 @@ def test_every_metric_by_brute_force(seed: int, expansion_weighted: bool) -> Non
     assert layer.measures["l2_dense"].value == pytest.approx(distance, rel=1e-12)
 
 
+@pytest.mark.usefixtures("iterate_from_257")
 def test_a_large_layer_by_brute_force() -> None:
     """Sides above LAPACK_SIDE: the iteration's values and bounds go into the metrics."""
     rng = np.random.default_rng(0)
@@ -383,6 +384,7 @@ def test_no_subgraph_but_a_layer() -> None:
     assert layer.measures["l2"].value == pytest.approx(math.hypot(value_of(dr), value_of(gap)))
 
 
+@pytest.mark.usefixtures("iterate_from_257")
 def test_not_converged_leaves_no_number() -> None:
     mask = uniform(np.random.default_rng(0), 300, 2700, 0.1)
     layer = measure_layer(mask, options=MetricOptions(SolverOptions(most_products=10)))
@@ -392,6 +394,7 @@ def test_not_converged_leaves_no_number() -> None:
     assert layer.note == NOT_CONVERGED
 
 
+@pytest.mark.usefixtures("iterate_from_257")
 def test_one_subgraph_not_converged_leaves_no_mean() -> None:
     """K_8 is large and needs the iteration; K_20 is answered, but alone it is not the mean over both."""
     scores = np.random.default_rng(0).random((300, 410))
@@ -404,6 +407,7 @@ def test_one_subgraph_not_converged_leaves_no_mean() -> None:
     assert layer.measures["expansion_mean"].present
 
 
+@pytest.mark.usefixtures("iterate_from_257")
 def test_l2_does_not_take_an_unfinished_run_for_0() -> None:
     """A term that is not defined counts as 0 [F23]; one that was not computed leaves the norm unknown."""
     rng = np.random.default_rng(0)

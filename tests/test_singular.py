@@ -286,6 +286,7 @@ def test_union_has_the_values_of_both(first: Mask, second: Mask) -> None:
         assert pair.sigma_2 is None
 
 
+@pytest.mark.usefixtures("iterate_from_257")
 @pytest.mark.parametrize("shape", [(300, 700), (700, 300), (290, 290)])
 def test_laws_hold_for_the_iteration(shape: tuple[int, int]) -> None:
     rng = np.random.default_rng(3)
@@ -388,6 +389,7 @@ def test_solver_by_size(rows: int, solver: str) -> None:
     assert_agrees(pair, svd(mask))
 
 
+@pytest.mark.usefixtures("iterate_from_257")
 def test_too_few_products_give_no_values() -> None:
     mask = uniform(np.random.default_rng(0), 300, 2700, 0.1).astype(float)
     pair = leading_pair(mask, None, binary=True, options=SolverOptions(most_products=20))
@@ -480,6 +482,7 @@ def test_torch_weights_not_finite(shape: tuple[int, int], bad: float) -> None:
         weighted_pair(BipartiteGraph(torch.ones(shape, dtype=torch.bool), weights))
 
 
+@pytest.mark.usefixtures("iterate_from_257")
 def test_torch_tiny_sigma_2_and_options() -> None:
     matrix = torch.diag(torch.tensor([1.0, 1e-10, 1e-11], dtype=torch.float64))
     pair = leading_pair(matrix, None, binary=False)

@@ -12,12 +12,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 
 from pai_cli.spectral.bipartite import Array
 from pai_cli.spectral.result import EPS
 
 BLOCK = 2
+
+SPENT = 1e-10  # of a direction's length: what is left below that is mostly rounding
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class RitzPair:
 
     `vectors`: (n, 2), orthonormal up to rounding. `residuals[i]` bounds ||G v_i - value_i v_i||, so an eigenvalue lies
     that close to each value; which one it is, a residual does not say. `rounding` bounds what floating point may have
-    added to a value. `converged` tells whether the residuals met the tolerance within the products allowed.
+    added to a value. `converged` tells whether the estimated errors met the tolerance within the products allowed.
     """
 
     values: tuple[float, float]
@@ -40,63 +42,106 @@ class RitzPair:
 def krylov_power(gram: Array, *, tolerance: float, most_products: int, seed: int = 0) -> RitzPair:
     """The two largest eigenpairs of a positive semidefinite `gram` (n x n, float64, n >= 4) by block power iteration.
 
-    Stops when both residuals are under `tolerance` * sqrt(value_1 * value_2) (the square root halves relative error,
-    so that is what an absolute error in sigma_2 asks for), or after `most_products` products with the matrix.
+    Stops when the estimated errors of both values are under `tolerance` * sqrt(value_1 * value_2) (the square root
+    halves relative error, so that is what an absolute error in sigma_2 asks for), or after `most_products` products
+    with the matrix. The estimate is an estimate: `certify_second` proves.
     """
-    xp = array_namespace(gram)
-    n = gram.shape[0]
-    basis = _start(xp, n, seed, gram)
-    image = gram @ basis
-    block, products = basis, BLOCK
+    space = _KrylovSpace(gram, most_products, seed)
     while True:
-        small = basis.T @ image
-        values, coefficients = xp.linalg.eigh((small + small.T) / 2)
-        ritz = coefficients[:, -2:]
-        residual = image @ ritz - (basis @ ritz) * values[-2:]
-        norms = xp.linalg.vector_norm(residual, axis=0)
-        goal = tolerance * float(xp.sqrt(xp.max(values) * xp.max(xp.abs(values[-2:-1]))))
-        full = basis.shape[1] == n
-        converged = bool(xp.max(norms) <= max(goal, n * EPS * float(values[-1])))
-        if converged or full or products >= most_products:
-            return _settled(gram, basis @ ritz, products, converged or full)
-        for _ in range(_steps_until_check(basis.shape[1])):
-            if basis.shape[1] == n:
-                break
-            block = _next_block(xp, basis, image[:, -BLOCK:])[:, : n - basis.shape[1]]
-            basis = xp.concat([basis, block], axis=1)
-            image = xp.concat([image, gram @ block], axis=1)
-            products += block.shape[1]
+        errors, goal = space.rayleigh_ritz(tolerance)
+        full = space.width == gram.shape[0]
+        converged = full or max(errors) <= goal
+        if converged or space.width >= most_products:
+            return _settled(gram, space.vectors, space.width, converged)
+        # Rayleigh-Ritz costs width^3, so it is done less often as the space grows.
+        for _ in range(max(2, space.width // 8)):
+            if space.width < gram.shape[0]:
+                space.extend()
 
 
-def _steps_until_check(width: int) -> int:
-    """Rayleigh-Ritz costs width^3, so it is done less often as the space grows."""
-    return max(2, width // 8)
+class _KrylovSpace:
+    """An orthonormal basis of span{V, G V, G^2 V, ...}, grown a block at a time, with its images and projection.
+
+    Vectors are stored as rows, so that what has been filled is contiguous.
+    """
+
+    def __init__(self, gram: Array, most_products: int, seed: int):
+        self.xp = xp = array_namespace(gram)
+        n = gram.shape[0]
+        capacity = min(n, most_products + 2 * BLOCK + most_products // 4)
+        self.gram, self.width = gram, 0
+        self.vectors = gram[:, :0]
+        self._basis = xp.empty((capacity, n), dtype=gram.dtype, device=device(gram))
+        self._image = xp.empty((capacity, n), dtype=gram.dtype, device=device(gram))
+        self._small = xp.zeros((capacity, capacity), dtype=gram.dtype, device=device(gram))
+        self._add(_orthonormal(xp, _noise(xp, n, seed, gram)))
+
+    def _add(self, block: Array) -> None:
+        """Append the rows of `block`, their images, and their row and column of the projection."""
+        old, new = self.width, self.width + block.shape[0]
+        self._basis[old:new, :] = block
+        for row in range(block.shape[0]):
+            # One vector at a time: BLAS takes four times as long for two columns together as for one (n = 512).
+            self._image[old + row, :] = self.gram @ block[row, :]
+        projected = self._basis[:new, :] @ self._image[old:new, :].T
+        self._small[:new, old:new] = projected
+        self._small[old:new, :new] = projected.T
+        self._last, self.width = old, new
+
+    def extend(self) -> None:
+        """Add the part of the last block's image that lies outside the basis."""
+        block = self._image[self._last : self.width, :]
+        # The projection just made is the first pass of Gram-Schmidt; the second removes what rounding let through.
+        block = block - self._small[self._last : self.width, : self.width] @ self._basis[: self.width, :]
+        size = self.xp.linalg.vector_norm(self._image[self._last : self.width, :], axis=1)
+        block = self._outside(block)
+        spent = self.xp.linalg.vector_norm(block, axis=1) <= SPENT * size
+        if bool(self.xp.any(spent)):
+            # The space is invariant, or nearly: what is left of a direction is rounding, and noise serves better.
+            noise = _noise(self.xp, self.gram.shape[0], self.width, self.gram)[: block.shape[0], :]
+            block = self._outside(self._outside(self.xp.where(spent[:, None], noise, block)))
+        block = self._outside(_orthonormal(self.xp, block))
+        self._add(_orthonormal(self.xp, block)[: self.gram.shape[0] - self.width, :])
+
+    def _outside(self, block: Array) -> Array:
+        basis = self._basis[: self.width, :]
+        return block - (block @ basis.T) @ basis
+
+    def rayleigh_ritz(self, tolerance: float) -> tuple[tuple[float, float], float]:
+        """Set `vectors` to the best two (as columns); return the estimated errors of their values, and the goal.
+
+        A Ritz value is off by about residual^2 / gap to the rest of the spectrum, and by no more than its residual.
+        """
+        xp, width = self.xp, self.width
+        values, turn = xp.linalg.eigh(self._small[:width, :width])
+        best = xp.flip(turn[:, -2:], axis=1)
+        vectors = self._basis[:width, :].T @ best
+        image = self._image[:width, :].T @ best
+        first, second = float(values[-1]), max(float(values[-2]), 0.0)
+        third = float(values[-3]) if width > BLOCK else 0.0
+        norms = xp.linalg.vector_norm(image - vectors * xp.flip(values[-2:], axis=0), axis=0)
+        self.vectors = vectors
+        residuals = (float(norms[0]), float(norms[1]))
+        goal = max(tolerance * (first * second) ** 0.5, self.gram.shape[0] * EPS * first)
+        return (_ritz_error(residuals[0], first - second), _ritz_error(residuals[1], second - third)), goal
 
 
-def _start(xp: Any, n: int, seed: int, like: Array) -> Array:
-    """A block that holds the vector of ones (near the first eigenvector of a non-negative matrix) and noise."""
+def _ritz_error(residual: float, gap: float) -> float:
+    return min(residual, residual**2 / gap) if gap > 0 else residual
+
+
+def _noise(xp: Any, n: int, seed: int, like: Array) -> Array:
+    """A block of rows: nearly the vector of ones (near the first eigenvector of a non-negative matrix), and noise."""
     import numpy as np
 
-    noise = np.random.default_rng(seed).standard_normal((n, BLOCK))
-    noise[:, 0] = 1.0 + 0.1 * noise[:, 0]
-    return xp.linalg.qr(xp.asarray(noise, dtype=like.dtype, device=like.device))[0]
+    noise = np.random.default_rng(seed).standard_normal((BLOCK, n))
+    noise[0] = 1.0 + 0.1 * noise[0]
+    return xp.asarray(noise, dtype=like.dtype, device=device(like))
 
 
-def _next_block(xp: Any, basis: Array, image: Array) -> Array:
-    """Orthonormal directions of `image` outside `basis`; noise takes the place of a direction that has run out."""
-    block = image
-    scale = xp.linalg.vector_norm(block, axis=0)
-    for _ in range(2):  # once more than exact arithmetic needs: the first pass leaves what rounding let through
-        block = block - basis @ (basis.T @ block)
-    spent = xp.linalg.vector_norm(block, axis=0) <= 1e-10 * scale
-    if bool(xp.any(spent)):
-        noise = _start(xp, basis.shape[0], basis.shape[1], basis)
-        block = xp.where(spent, noise, block)
-        for _ in range(2):
-            block = block - basis @ (basis.T @ block)
-    block = xp.linalg.qr(block)[0]
-    block = block - basis @ (basis.T @ block)
-    return xp.linalg.qr(block)[0]
+def _orthonormal(xp: Any, block: Array) -> Array:
+    """The rows of `block` made orthonormal."""
+    return xp.linalg.qr(block.T)[0].T
 
 
 def _settled(gram: Array, vectors: Array, products: int, converged: bool) -> RitzPair:
@@ -141,6 +186,20 @@ def certify_second(gram: Array, pair: RitzPair, slack: float) -> float | None:
     if not _positive_definite(xp, matrix):
         return None
     return float(shift + n * (n + 1) * EPS * largest + forming)
+
+
+def first_bound(pair: RitzPair, second: float) -> float:
+    """An upper bound on the first eigenvalue, given one on the second.
+
+    In a basis that begins with v = v_1, G is [[theta, b^T], [b, C]] with |b| the residual and lambda_1(C) <= `second`
+    (Cauchy). So lambda_1 <= max(theta, second) + |b|, and where theta > second also
+    lambda_1 - theta = b^T (lambda_1 I - C)^-1 b <= |b|^2 / (theta - second).
+    """
+    first, residual = pair.values[0], pair.residuals[0]
+    bound = max(first, second) + residual
+    if first > second:
+        bound = min(bound, first + residual**2 / (first - second))
+    return bound + pair.rounding
 
 
 def _positive_definite(xp: Any, matrix: Array) -> bool:
