@@ -10,7 +10,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 .PHONY: demo test check bench docs samples clean
 
 demo: $(VENV)/.demo
-	PAI=$(CURDIR)/$(BIN)/pai scripts/demo.sh
+	PAI="$(CURDIR)/$(BIN)/pai" scripts/demo.sh
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
@@ -30,7 +30,7 @@ docs: $(VENV)/.demo
 	$(BIN)/python docs/session.py
 
 samples: $(VENV)/.demo
-	PAI=$(CURDIR)/$(BIN)/pai sample_masks/remake.sh
+	PAI="$(CURDIR)/$(BIN)/pai" sample_masks/remake.sh
 
 clean:
 	rm -rf $(VENV) demo build *.egg-info

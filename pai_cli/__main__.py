@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 
 def main() -> None:
     """Run the command line; exits with its status."""
+    try:
+        _run()
+    except KeyboardInterrupt:  # while still starting; later the application sees to it
+        sys.exit(130)
+    except OSError as error:  # help or the version, and nowhere to write them
+        sys.stdout = None
+        sys.exit(f"pai: error: standard output: {error.strerror or error}")
+
+
+def _run() -> None:
+    if sys.stdout is None:  # closed, as `>&-` does
+        sys.exit("pai: error: standard output is closed; send it to a file or to /dev/null")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # a name or a line that the encoding lacks is no reason to stop
     from pai_cli.app import app
     from pai_cli.compute.threads import settle
 
     settle()
-    app(prog_name="pai")
+    try:
+        app(prog_name="pai")
+    finally:
+        sys.stdout.flush()  # now, where a full disk can still be reported
 
 
 if __name__ == "__main__":

@@ -64,12 +64,17 @@ class PaiGroup(TyperGroup):
 def _one_line(error: Exception) -> str:
     if isinstance(error, PaiError):
         return str(error)
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _out_of_memory(str(error))):
         return "out of memory; prune a smaller network, or analyze fewer layers with --layers"
     if isinstance(error, OSError):
         return f"{error.filename or 'standard output'}: {error.strerror or error}"
     text = " ".join(str(error).split())
     return f"unexpected {type(error).__name__}: {text}; --debug shows where, and is what a report of this needs"
+
+
+def _out_of_memory(text: str) -> bool:
+    """Whether torch says so; it has no exception of its own for it on a CPU."""
+    return "can't allocate memory" in text or "out of memory" in text.lower() or "Storage size" in text
 
 
 def _settle_stdout() -> None:
@@ -107,8 +112,8 @@ def pai(
 ) -> None:
     """Prune neural networks at initialisation: make masks, measure how well connected they are, rank them, find better.
 
-    Data goes to standard output, everything else to standard error. Exit status: 0 done, 1 could not be done, 2 wrong
-    usage, 130 interrupted.
+    Data goes to standard output, everything else to standard error. Exit status: 0 done, 1 could not be done,
+    2 wrong usage, 130 interrupted.
     """
 
 

@@ -8,10 +8,10 @@ pai=${PAI:-pai}
 cd "${1:-$(dirname "$0")}"
 export SOURCE_DATE_EPOCH=1767225600 # the clock in the files' metadata; any fixed moment does
 
-$pai init resnet20 --classes 10 --seed 0 -o resnet20.safetensors --force
+"$pai" init resnet20 --classes 10 --seed 0 -o resnet20.safetensors --force
 for method in random uniform erk magnitude synflow; do
     for density in 0.02 0.05 0.2; do
-        $pai prune resnet20.safetensors --method $method --density $density --seed 0 --device cpu \
+        "$pai" prune resnet20.safetensors --method $method --density $density --seed 0 --device cpu \
             --packed --force -o $method-$density.safetensors >/dev/null
     done
 done

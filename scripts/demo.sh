@@ -7,12 +7,12 @@ mkdir -p demo/best
 checkpoint=sample_masks/resnet20.safetensors
 
 say() { printf '\n$ %s\n' "$*"; }
-run() { say pai "$@"; $pai "$@"; }
+run() { say pai "$@"; "$pai" "$@"; }
 
 for density in 0.02 0.05 0.2; do
     for method in random uniform erk magnitude synflow; do
         say pai prune $checkpoint --method $method --density $density --force -o demo/$method-$density.safetensors
-        $pai prune $checkpoint --method $method --density $density --force -o demo/$method-$density.safetensors >/dev/null
+        "$pai" prune $checkpoint --method $method --density $density --force -o demo/$method-$density.safetensors >/dev/null
     done
 done
 

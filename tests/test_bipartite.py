@@ -340,3 +340,9 @@ def test_torch_subgraphs() -> None:
         assert other.weighted is not None
         assert other.structure.sigma_2 == pytest.approx(one.structure.sigma_2, rel=1e-12)
         assert other.weighted.sigma_2 == pytest.approx(one.weighted.sigma_2, rel=1e-12)
+
+
+@pytest.mark.parametrize("layout", [Layout(), Layout(groups=2), Layout(transposed=True), Layout(2, transposed=True)])
+def test_a_layout_tells_the_matrix_before_it_is_made(layout: Layout) -> None:
+    shape = (4, 6, 3, 2)
+    assert unroll(np.ones(shape), layout).shape == layout.matrix(shape)

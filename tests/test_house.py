@@ -80,7 +80,7 @@ def may_import(importer: str, target: str) -> bool:
 
 @MODULE
 def test_functions_are_short(module: str) -> None:
-    sizes = {function.name: lines_of_code(module, function) for function in functions(module)}
+    sizes = {f"{one.name}:{one.lineno}": lines_of_code(module, one) for one in functions(module)}
     assert {name: size for name, size in sizes.items() if size > MOST_LINES_OF_FUNCTION} == {}
 
 
@@ -97,7 +97,9 @@ def test_parameters_are_few(module: str) -> None:
     for function in functions(module):
         given = function.args
         every = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
-        counts[function.name] = sum(1 for one in every if one is not None and one.arg not in ("self", "cls"))
+        counts[f"{function.name}:{function.lineno}"] = sum(
+            1 for one in every if one is not None and one.arg not in ("self", "cls")
+        )
     assert {name: count for name, count in counts.items() if count > MOST_PARAMETERS} == {}
 
 

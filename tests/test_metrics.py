@@ -33,7 +33,7 @@ from pai_cli.spectral.singular import SolverOptions
 COLLAPSED = "collapsed"
 LOW_DEGREE = "mean degree below 3"
 ONE_VALUE = "fewer than two singular values"
-NOT_CONVERGED = "not converged: allow more products"
+NOT_CONVERGED = "not converged: raise most_products"
 NO_SUBGRAPH = "no left-regular subgraph with mean degrees of 3 or more"
 NO_WEIGHTS = "needs --weights"
 
@@ -154,7 +154,10 @@ def test_published_layer_carries_the_errors_of_its_singular_values() -> None:
         assert error is not None
         reach = max(abs(value_of(low) - value_of(measures[name])), abs(value_of(high) - value_of(measures[name])))
         assert reach * (1 - 1e-6) <= error <= 1.01 * reach + 1e-12, name
-    assert measures["dr_bound"].error == measures["expansion"].error == 0.0
+    for name, exact in (("dr_bound", math.sqrt(991 / 147 - 1) + math.sqrt(991 / 64 - 1)), ("expansion", 64 / 147)):
+        error = measures[name].error
+        assert error is not None
+        assert abs(value_of(measures[name]) - exact) <= error <= 20 * EPS * exact, name
 
 
 # Small layers by hand ----------------------------------------------------------------------------------------------
@@ -422,7 +425,7 @@ def test_a_bound_wider_than_asked_is_noted() -> None:
     mask = uniform(np.random.default_rng(0), 9, 12, 0.7)
     layer = measure_layer(mask, options=MetricOptions(SolverOptions(tolerance=1e-18)))
     assert layer.measures["dr"].present
-    assert layer.note == "error bound wider than the tolerance"
+    assert layer.note == "error bound wider than asked for: the value lies within the bound given"
 
 
 def test_a_bound_wider_than_asked_is_noted_for_weights_too() -> None:
@@ -431,7 +434,7 @@ def test_a_bound_wider_than_asked_is_noted_for_weights_too() -> None:
     layer = measure_layer(complete(9, 12), weights, MetricOptions(SolverOptions(tolerance=1e-15)))
     assert layer.structure.outcome is Outcome.PROVED
     assert (layer.measures["lambda"].error or 0) > 1e-15 * (layer.measures["lambda"].value or 0)
-    assert layer.note == "error bound wider than the tolerance"
+    assert layer.note == "error bound wider than asked for: the value lies within the bound given"
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -694,13 +697,23 @@ def test_l2_dense_not_asked_for() -> None:
 def test_dense_measures_are_kept_between_masks(monkeypatch: pytest.MonkeyPatch) -> None:
     cache = DenseCache()
     first = list(measure_layers(network(), MetricOptions(), cache))
-    assert set(cache.known) == {"conv", "depthwise", "gone", "head"}
-    assert cache.known["head"] == dense_reference(network()[3].weights, MetricOptions())
+    assert {name for name, _ in cache.known} == {"conv", "depthwise", "gone", "head"}
+    assert cache.known["head", Layout()] == dense_reference(network()[3].weights, MetricOptions())
     assert cache.of(LayerInput("x", np.ones((2, 2))), MetricOptions()) is None
     assert cache.of(network()[0], MetricOptions(dense=False)) is None
     monkeypatch.setattr("pai_cli.spectral.network.dense_reference", lambda *_: pytest.fail("computed again"))
     second = list(measure_layers(network(), MetricOptions(), cache))
     assert first == second
+
+
+def test_dense_measures_of_another_layout_are_others() -> None:
+    """Two masks of one checkpoint, one file telling that the layer is grouped and one not, in either order."""
+    weights = np.random.default_rng(0).normal(size=(8, 4, 3, 3))
+    grouped = LayerInput("conv", np.ones(weights.shape, dtype=bool), weights, Layout(groups=2))
+    plain = LayerInput("conv", grouped.mask, weights)
+    for order in ([grouped, plain], [plain, grouped]):
+        reports = list(measure_layers(order, MetricOptions(), DenseCache()))
+        assert [value_of(report.metrics.measures["l2_dense"]) for report in reports] == [0.0, 0.0]
 
 
 def test_layers_come_one_by_one() -> None:
@@ -729,3 +742,9 @@ def test_catalogue() -> None:
     ]
     assert [name for name, metric in METRICS.items() if not metric.larger_is_better] == ["sigma_2", "narc", "l2_dense"]
     assert all(name == metric.name and metric.meaning for name, metric in METRICS.items())
+
+
+def test_a_mean_past_float64_is_taken_and_a_value_past_it_is_missing() -> None:
+    assert value_of(metrics.mean_of([Measure(1.5e308, 0.0)] * 3)) == pytest.approx(1.5e308)
+    assert Measure.of(math.inf).reason == "past the range of float64"
+    assert metrics._norm([Measure(1.5e308, 0.0)] * 4).reason == "past the range of float64"

@@ -12,7 +12,7 @@ from graphs import EPS, Matrix, assert_agrees, biregular, even_cycle, rank_two, 
 
 from pai_cli.spectral import singular
 from pai_cli.spectral.bipartite import BipartiteGraph, smaller_gram
-from pai_cli.spectral.power import RitzPair, certify_second, krylov_power
+from pai_cli.spectral.power import RitzPair, certify_second, first_bound, krylov_power
 from pai_cli.spectral.result import Outcome
 from pai_cli.spectral.singular import leading_pair, structure_pair, weighted_pair
 
@@ -342,3 +342,13 @@ def test_a_random_graph_is_at_the_edge_of_its_bulk() -> None:
     pair = structure_pair(BipartiteGraph(mask))
     assert pair.sigma_1 == pytest.approx(math.sqrt(6 * 12), rel=1e-12)
     assert pair.sigma_2 == pytest.approx(math.sqrt(5) + math.sqrt(11), rel=0.05)
+
+
+def test_first_bound_needs_what_was_certified() -> None:
+    """With a vector far from the first, a bound on lambda_2(G) is not one on lambda_1(G - theta v v^T)."""
+    gram = np.diag([100.0, 1.0, 1.0, 1.0])
+    vectors = np.eye(4)[:, [1, 2]]
+    pair = RitzPair((1.0, 1.0), (0.0, 0.0), vectors, 0.0, 0, converged=True)
+    assert certify_second(gram, pair, 0.5) is None
+    assert certify_second(gram, pair, 99.5) is not None
+    assert first_bound(pair, 100.5) >= 100.0

@@ -204,3 +204,18 @@ def test_a_search_that_is_interrupted_goes_on(small: Path, tmp_path: Path) -> No
     masks = [load_file(folder / "best.safetensors") for folder in (stopped, whole)]
     assert {name: mask.tobytes() for name, mask in masks[0].items()} == {n: m.tobytes() for n, m in masks[1].items()}
     assert json.loads((stopped / "best.jsonl").read_text().splitlines()[-1])["candidate"] == done + 4
+
+
+@pytest.mark.parametrize("words", [("analyze", MASK), ("--version",)])
+def test_standard_output_is_closed(words: tuple[object, ...]) -> None:
+    line = " ".join([*PAI, *map(str, words), ">&-"])
+    done = subprocess.run(["sh", "-c", line], env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "pai: error: standard output is closed; send it to a file or to /dev/null\n"
+
+
+def test_standard_input_is_closed() -> None:
+    line = " ".join([*PAI, "analyze", "-", "<&-"])
+    done = subprocess.run(["sh", "-c", line], env=environment(), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "pai: error: -: standard input lists no mask; give one path a line\n"

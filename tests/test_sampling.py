@@ -245,7 +245,6 @@ def test_the_state_is_saved_when_a_candidate_fails(here: Path, monkeypatch: pyte
         ({"density": 0.4}, "density", "0.5", "0.4"),
         ({"seed": 3}, "seed", "0", "3"),
         ({"method": "random"}, "method", "erk", "random"),
-        ({"flags": ["--noise", 0.2]}, "noise", "0.1", "0.2"),
         ({"flags": ["--ignore", "fc2"]}, "ignore", "[]", "['fc2']"),
         ({"flags": ["--scope", "layer"]}, "scope", "None", "layer"),
     ],
@@ -257,9 +256,47 @@ def test_other_settings_are_not_continued(here: Path, flags: dict[str, Any], key
     done = sample(6, "--resume", *more, **flags)
     assert done.status == 1
     assert done.said[-1] == (
-        f"pai: error: best.jsonl: that search had {key} {had}, this one has {has}; give the same, or --force to start again"
+        f"pai: error: best.jsonl: that search had {key} {had}, this one has {has}; give the same, "
+        "or begin again with --force instead of --resume"
     )
     assert result() == before
+
+
+def test_other_noise_is_not_continued(here: Path) -> None:
+    sample(3, method="magnitude")
+    done = sample(6, "--resume", "--noise", 0.2, method="magnitude")
+    assert done.status == 1
+    assert "that search had noise 0.1, this one has 0.2" in done.said[-1]
+
+
+def test_noise_is_refused_where_it_would_do_nothing(here: Path) -> None:
+    done = sample(3, "--noise", 0.2)
+    assert done.status == 1
+    assert done.said[-1] == (
+        "pai: error: --noise 0.2: erk draws at random, so its candidates differ by their seeds; leave --noise out"
+    )
+
+
+def test_resuming_replaces_its_own_mask_and_no_other(pai: Pai, here: Path) -> None:
+    sample(3)
+    assert sample(4, "--resume").status == 0
+    assert pai(
+        "prune", "small.safetensors", "--method", "random", "--density", 0.5, "-o", "best.safetensors", "--force"
+    )
+    before = (here / "best.safetensors").read_bytes()
+    done = sample(5, "--resume")
+    assert done.status == 1
+    assert done.said[-1] == "pai: error: best.safetensors: exists already; --force replaces it"
+    assert (here / "best.safetensors").read_bytes() == before
+
+
+def test_a_search_cannot_be_written_to_a_device(here: Path) -> None:
+    done = sample(3, "--trajectory", "/dev/null")
+    assert done.status == 1
+    assert done.said[-1] == (
+        "pai: error: /dev/null: is a device or a pipe, and a search must be read again; name a file"
+    )
+    assert not Path("/dev/null.state.safetensors").exists()
 
 
 def test_another_checkpoint_is_not_continued(pai: Pai, here: Path) -> None:

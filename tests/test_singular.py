@@ -395,7 +395,7 @@ def test_too_few_products_give_no_values() -> None:
     pair = leading_pair(mask, None, binary=True, options=SolverOptions(most_products=20))
     assert pair.outcome is Outcome.NOT_CONVERGED
     assert (pair.sigma_1, pair.sigma_2, pair.sigma_1_error, pair.sigma_2_error) == (None, None, None, None)
-    assert pair.first.reason == pair.gap.reason == "not converged: allow more products"
+    assert pair.first.reason == pair.gap.reason == "not converged: raise most_products"
     assert 20 <= pair.products < 50
     weights = leading_pair(mask * 0.1, None, binary=False, options=SolverOptions(most_products=20))
     assert (weights.outcome, weights.sigma_1) == (Outcome.NOT_CONVERGED, None)

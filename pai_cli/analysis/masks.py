@@ -6,20 +6,20 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pai_cli.compute.threads import blas_threads_for
-from pai_cli.errors import LayerSelectionError, MaskMismatchError, NotFiniteError, PaiError
+from pai_cli.errors import LayerSelectionError, MaskError, MaskMismatchError, NotFiniteError, PaiError
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.masks import MaskFile
 from pai_cli.progress import Progress, silent
 from pai_cli.spectral.metrics import MetricOptions
 from pai_cli.spectral.network import DenseCache, LayerInput, LayerReport, NetworkReport, measure_layers, summarise
 
-if TYPE_CHECKING:
-    import numpy as np
-
 SHOWN = 3  # names listed in a message before "and N more"
+
+STEPS = 1000  # of progress a mask
+
+MOST_ENTRIES = 2**32  # of an unrolled layer: four times the largest matrix of today's language models
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,18 @@ class AnalysisRequest:
 
 @dataclass(frozen=True)
 class MaskReport:
-    """One mask's report, or the error that stands in its place. `skipped`: parameters that are no matrix (biases)."""
+    """One mask's report, or the error that stands in its place.
+
+    `skipped`: parameters that are no matrix (biases). `layouts_told`: whether the file says which convolutions are grouped
+    or transposed; where it does not, none is taken to be.
+    """
 
     path: Path
     metadata: dict[str, str]
     report: NetworkReport | None
     error: PaiError | None = None
     skipped: tuple[str, ...] = ()
+    layouts_told: bool = True
 
 
 def analyze_masks(paths: Iterable[Path], request: AnalysisRequest, progress: Progress = silent) -> Iterator[MaskReport]:
@@ -59,15 +64,39 @@ def analyze_masks(paths: Iterable[Path], request: AnalysisRequest, progress: Pro
             metadata = mask.metadata
             first = _compared(mask, first) if request.same_network else None
             names, skipped = _chosen(mask, request)
-            layers = _counted(measure_layers(_inputs(mask, names, request), request.options, cache), len(names))
+            if request.weights is not None:
+                check_match(mask, request.weights)
             reports = []
-            with blas_threads_for(max(min(mask.shapes[name][:2]) for name in names)):
-                for share, layer in layers:
-                    reports.append(layer)
-                    progress(done * 1000 + share, len(paths) * 1000, path.name)
-            yield MaskReport(path, metadata, summarise(reports), skipped=skipped)
+            for number, name in enumerate(names, start=1):
+                reports.append(_measured(mask, name, request, cache))
+                progress(done * STEPS + number * STEPS // len(names), len(paths) * STEPS, path.name)
+            yield MaskReport(path, metadata, summarise(reports), None, skipped, mask.tells_layouts)
         except PaiError as error:
             yield MaskReport(path, metadata, None, error)
+
+
+def _measured(mask: MaskFile, name: str, request: AnalysisRequest, cache: DenseCache) -> LayerReport:
+    """One layer's report; what goes wrong in the engine is told with the file and the layer."""
+    layout, array = mask.layout(name), mask.array(name)
+    if array.shape[0] % layout.groups:
+        raise MaskMismatchError(
+            f"{mask.path}: {name!r} has {array.shape[0]} channels, which {layout.groups} groups do not divide"
+        )
+    rows, columns = layout.matrix(array.shape)
+    if rows * columns > MOST_ENTRIES:
+        raise MaskError(
+            f"{mask.path}: {name!r} unrolls to {rows:,} x {columns:,}, more than {MOST_ENTRIES:,} entries; "
+            "leave it out with --layers"
+        )
+    weights = None if request.weights is None else request.weights.finite_array(name)
+    layer = LayerInput(name, array, weights, layout)
+    try:
+        with blas_threads_for(min(rows, columns)):
+            return next(measure_layers([layer], request.options, cache))
+    except NotFiniteError as error:
+        raise NotFiniteError(f"{mask.path}: layer {name!r}: {error}") from error
+    except MemoryError as error:
+        raise MaskError(f"{mask.path}: layer {name!r} does not fit in memory; leave it out with --layers") from error
 
 
 def _compared(mask: MaskFile, first: MaskFile | None) -> MaskFile:
@@ -81,12 +110,6 @@ def _compared(mask: MaskFile, first: MaskFile | None) -> MaskFile:
             "rank the masks of one network at a time"
         )
     return first
-
-
-def _counted(layers: Iterator[LayerReport], total: int) -> Iterator[tuple[int, LayerReport]]:
-    """Each layer with how much of the mask is done after it, in thousandths."""
-    for number, layer in enumerate(layers, start=1):
-        yield number * 1000 // total, layer
 
 
 def _chosen(mask: MaskFile, request: AnalysisRequest) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -109,35 +132,6 @@ def _chosen(mask: MaskFile, request: AnalysisRequest) -> tuple[tuple[str, ...], 
 def _wanted(name: str, globs: tuple[str, ...]) -> bool:
     stem = name.removesuffix(".weight")
     return not globs or any(fnmatchcase(name, glob) or fnmatchcase(stem, glob) for glob in globs)
-
-
-def _inputs(mask: MaskFile, names: tuple[str, ...], request: AnalysisRequest) -> Iterator[LayerInput]:
-    if request.weights is not None:
-        check_match(mask, request.weights)
-    for name in names:
-        layout, array = mask.layout(name), mask.array(name)
-        if array.shape[0] % layout.groups:
-            raise MaskMismatchError(
-                f"{mask.path}: {name!r} has {array.shape[0]} channels, which {layout.groups} groups do not divide"
-            )
-        yield LayerInput(name, array, _finite_weights(request.weights, name), layout)
-
-
-def _finite_weights(checkpoint: Checkpoint | None, name: str) -> np.ndarray | None:
-    """The layer's weights. Raises `NotFiniteError` that names the file, the tensor and where in it."""
-    import numpy as np
-
-    if checkpoint is None:
-        return None
-    weights = checkpoint.array(name)
-    wrong = ~np.isfinite(weights)
-    if wrong.any():
-        at = int(np.flatnonzero(wrong)[0])
-        raise NotFiniteError(
-            f"{checkpoint.path}: tensor {name!r} holds {weights.reshape(-1)[at]} at index {at}; "
-            "take a checkpoint from before the weights diverged"
-        )
-    return weights
 
 
 def check_match(mask: MaskFile, weights: Checkpoint) -> None:

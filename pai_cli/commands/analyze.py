@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Annotated
 
@@ -34,6 +35,7 @@ def analyze(
 
     Every value has an error bound (its _error field); a missing value has its reason.
     """
+    options.check_header(format, no_header=no_header)
     from pai_cli.analysis.masks import AnalysisRequest, analyze_masks
     from pai_cli.display.analysis import show_reports
     from pai_cli.display.console import note
@@ -46,8 +48,8 @@ def analyze(
         layers=tuple(layers or ()),
         options=MetricOptions(expansion_weighted=expansion_weighted),
     )
-    paths = mask_paths(masks, sys.stdin, note)
-    with progress_bar("analyzing") as progress:
+    paths = mask_paths(masks, sys.stdin or io.StringIO(), note)
+    with progress_bar("analyzing", streaming=format is not Format.TABLE or not summary) as progress:
         reports = analyze_masks(paths, request, progress)
         failed = show_reports(reports, format, header=not no_header, summary=summary, weights=weights is not None)
     if failed:

@@ -15,7 +15,12 @@ def init(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="An architecture: resnet20, vgg16-bn, mlp-784-300-10 ...")
     ],
-    classes: Annotated[int, typer.Option(min=1, help="How many classes the head tells apart.")] = 10,
+    classes: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="How many classes the head tells apart; 10 unless given, for an mlp the last size of its name."
+        ),
+    ] = None,
     seed: options.Seed = 0,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="CKPT", help="Where to write it; default NAME.safetensors.")

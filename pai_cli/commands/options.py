@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -36,7 +36,9 @@ CheckpointPath = Annotated[
 ]
 Weights = Annotated[
     Path | None,
-    typer.Option(metavar="CKPT", help="The checkpoint the masks were made for; the parameter metrics need it."),
+    typer.Option(
+        metavar="CKPT", readable=False, help="The checkpoint the masks were made for; the parameter metrics need it."
+    ),
 ]
 Trust = Annotated[
     bool,
@@ -70,7 +72,9 @@ Rounds = Annotated[
 MethodName = Annotated[
     str,
     typer.Option(
-        metavar="NAME", help="; ".join(f"{method.name}: {method.summary}" for method in METHODS.values()) + "."
+        metavar="NAME",
+        autocompletion=lambda: list(METHODS),
+        help="; ".join(f"{method.name}: {method.summary}" for method in METHODS.values()) + ".",
     ),
 ]
 ScopeName = Annotated[
@@ -83,6 +87,7 @@ Output = Annotated[
     typer.Option(
         "--output",
         "-o",
+        readable=False,
         metavar="MASK",
         help="Where to write the mask; by default CKPT-METHOD-DENSITY.safetensors here.",
     ),
@@ -100,7 +105,7 @@ def the_density(density: float | None, sparsity: str | None) -> float:
     try:
         # In decimal, because 1 - 0.95 in binary is not 0.05 and may round to another count.
         return float(1 - Decimal(sparsity))
-    except InvalidOperation as e:
+    except ArithmeticError as e:  # not a number, or one that decimal arithmetic cannot hold
         raise typer.BadParameter(f"--sparsity {sparsity}: is not a number") from e
 
 
@@ -123,6 +128,12 @@ def the_rounds(text: str | None) -> int | Literal["auto"] | None:
     if not text.removeprefix("-").isdecimal():
         raise typer.BadParameter(f"--rounds {text}: give a whole number, or auto")
     return int(text)
+
+
+def check_header(kind: Format, *, no_header: bool) -> None:
+    """Refuse --no-header where there is no header to leave out."""
+    if no_header and kind not in (Format.CSV, Format.TSV):
+        raise typer.BadParameter(f"--no-header: {kind.value} has no line of field names; give it with csv or tsv")
 
 
 def default_mask_path(checkpoint: Path, method: str, density: float) -> Path:

@@ -37,7 +37,7 @@ def prune(
     """Choose which weights of a checkpoint to keep, and write them as a mask file. The checkpoint is not changed."""
     wanted, shape = options.the_density(density, sparsity), options.the_shape(input_shape)
     in_rounds = options.the_rounds(rounds)
-    from pai_cli.commands.loading import open_network
+    from pai_cli.commands.loading import accept, open_network
     from pai_cli.compute.device import resolve
     from pai_cli.display.progress import progress_bar
     from pai_cli.display.pruning import show_pruning, tell_pruning
@@ -62,6 +62,7 @@ def prune(
         device=resolve(device),
         input_shape=shape,
     )
+    accept(source, network, request)
     with progress_bar(method) as progress:
         result = run(network, request, progress)
     tell_pruning(result, no_collapse=no_collapse)

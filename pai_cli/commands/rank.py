@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Annotated
 
@@ -19,7 +20,8 @@ def rank(
         str | None,
         typer.Option(
             metavar="METRIC",
-            help=f"The network metric that decides: {', '.join(METRICS)}.; by default l2 with --weights, else dr_imdb.",
+            autocompletion=lambda: list(METRICS),
+            help=f"The network metric that decides: {', '.join(METRICS)}; by default l2 with --weights, else dr_imdb.",
         ),
     ] = None,
     smallest_first: Annotated[
@@ -32,6 +34,8 @@ def rank(
 ) -> None:
     """Order masks without training them: by one metric's mean over the layers, within equal densities, best first."""
     from pai_cli.analysis.masks import AnalysisRequest, analyze_masks
+
+    options.check_header(format, no_header=no_header)
     from pai_cli.display.console import note
     from pai_cli.display.progress import progress_bar
     from pai_cli.display.ranking import show_ranking, tell_ranking
@@ -46,7 +50,7 @@ def rank(
         options=MetricOptions(dense=metric.name == "l2_dense"),
         same_network=True,
     )
-    paths = mask_paths(masks, sys.stdin, note)
+    paths = mask_paths(masks, sys.stdin or io.StringIO(), note)
     with progress_bar("ranking") as progress:
         reports = list(analyze_masks(paths, request, progress))
     ranked = rank_masks(reports, metric, larger_is_better=larger)

@@ -20,13 +20,24 @@ def sample(
     population: Annotated[int, typer.Option(min=1, help="How many candidates to measure.")],
     density: options.Density = None,
     sparsity: options.Sparsity = None,
-    output: options.Output = None,
-    noise: Annotated[
-        float,
+    output: Annotated[
+        Path | None,
         typer.Option(
-            min=0.0, help="Noise on the weights, relative to each layer's own, for methods that do not draw at random."
+            "--output",
+            "-o",
+            readable=False,
+            metavar="MASK",
+            help="Where to write the mask; by default CKPT-METHOD-best-DENSITY.safetensors here.",
         ),
-    ] = 0.1,
+    ] = None,
+    noise: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="Noise on the weights, relative to each layer's own, for methods that do not draw at random; "
+            "by default 0.1.",
+        ),
+    ] = None,
     trajectory: Annotated[
         Path | None,
         typer.Option(
@@ -55,7 +66,7 @@ def sample(
     """
     wanted, shape = options.the_density(density, sparsity), options.the_shape(input_shape)
     in_rounds = options.the_rounds(rounds)
-    from pai_cli.commands.loading import open_network
+    from pai_cli.commands.loading import accept, open_network
     from pai_cli.compute.device import resolve
     from pai_cli.display.progress import progress_bar
     from pai_cli.display.pruning import tell_pruning
@@ -65,10 +76,10 @@ def sample(
 
     path = output or options.default_mask_path(checkpoint, f"{method}-best", wanted)
     get(method)  # a wrong name is told before anything slow is imported
-    check_output(path, force=force or resume)
+    check_output(path, force=force or (resume and path.is_file()))
     source, network = open_network(checkpoint, model, shape, trust=trust)
     from pai_cli.pruning.output import mask_to_write
-    from pai_cli.pruning.run import PruneRequest, check_request
+    from pai_cli.pruning.run import PruneRequest
     from pai_cli.sampling.search import SearchRequest, search
     from pai_cli.sampling.trajectory import open_search
 
@@ -82,12 +93,14 @@ def sample(
         device=resolve(device),
         input_shape=shape,
     )
-    wish = SearchRequest(request, population, noise)
-    check_request(network, request)
+    wish = SearchRequest.of(request, population, noise)
+    accept(source, network, request)
     lines, state = open_search(path, trajectory, wish.settings(source.sha256), resume=resume, force=force)
+    replace = force or (resume and lines.wrote(path))
+    check_output(path, force=replace)
     with progress_bar("sampling") as progress, tell_interrupted(state, population):
         result = search(network, wish, lines, state, progress)
     tell_pruning(result.pruned, no_collapse=False)
     mask = mask_to_write(result.pruned, request, source, ctx.obj.arguments, result.story)
-    write_mask(path, mask, packed=packed, force=force or resume)
+    write_mask(path, mask, packed=packed, force=replace)
     show_search(result, lines, path, format)

@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 LARGE_SIDE = 1024  # of a matrix's smaller side: from here on a second BLAS thread earns more than it costs
 
@@ -25,7 +30,7 @@ def settle() -> None:
 
 @contextmanager
 def blas_threads_for(side: int) -> Iterator[None]:
-    """One BLAS thread while matrices of this smaller `side` and below are worked on, all of them for large ones.
+    """One BLAS thread while a matrix of this smaller `side` is worked on, all of them for a large one.
 
     A network's mask is hundreds of small eigenproblems. All of a ResNet-34 mask's take 0.8 s with one thread as with two
     on an idle machine of two cores, and 14 s with two beside one other busy process: threads that wait for each other spin.
@@ -33,7 +38,13 @@ def blas_threads_for(side: int) -> Iterator[None]:
     if side >= LARGE_SIDE:
         yield
         return
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(limits=1, user_api="blas"):
+    with _controller().limit(limits=1, user_api="blas"):
         yield
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    """Looks once for the libraries that are loaded, which takes longer than a small layer."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()

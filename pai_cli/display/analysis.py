@@ -39,6 +39,8 @@ def _say(report: MaskReport) -> int:
         return 1
     if report.skipped:
         note(f"{report.path}: left out {', '.join(report.skipped)}: no rows and columns")
+    if not report.layouts_told:
+        note(f"{report.path}: does not tell groups and transposition; every convolution is taken as a plain one")
     assert report.report is not None
     if report.report.collapsed:
         warn(f"{report.path}: collapsed layers (no weight kept): {', '.join(report.report.collapsed)}")

@@ -26,16 +26,27 @@ def errors() -> Console:
     return Console(file=sys.stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
+def printable(text: str) -> str:
+    """The text with control characters spelled out: names come from files, and may not move the cursor or end a line."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def note(text: str) -> None:
     """Say one line to the person, apart from the data."""
-    print(f"pai: {text}", file=sys.stderr)
+    _say(f"pai: {text}")
 
 
 def warn(text: str) -> None:
     """Say one line about something that may be wrong."""
-    print(f"pai: warning: {text}", file=sys.stderr)
+    _say(f"pai: warning: {text}")
 
 
 def fail_line(text: str) -> None:
     """Say one line about what could not be done."""
-    print(f"pai: error: {text}", file=sys.stderr)
+    _say(f"pai: error: {text}")
+
+
+def _say(line: str) -> None:
+    print(printable(line).encode("utf-8", "backslashreplace").decode(), file=sys.stderr)

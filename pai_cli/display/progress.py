@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +14,13 @@ PATIENCE = 1.0  # seconds before a bar appears: quick work shows none
 
 
 @contextmanager
-def progress_bar(title: str) -> Iterator[Progress]:
-    """A `Progress` that draws what is being done, how far it is and how long it will take. Silent without a terminal."""
+def progress_bar(title: str, *, streaming: bool = False) -> Iterator[Progress]:
+    """A `Progress` that draws what is being done, how far it is and how long it will take. Silent without a terminal.
+
+    `streaming`: results are written to standard output meanwhile; where that is a terminal, no bar is drawn into them.
+    """
     console = errors()
-    if not console.is_terminal:
+    if not console.is_terminal or (streaming and sys.stdout.isatty()):
         yield silent
         return
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -30,6 +34,9 @@ def progress_bar(title: str) -> Iterator[Progress]:
     def show(done: int, total: int, what: str = "") -> None:
         if not bar.live.is_started and time.monotonic() - begin > PATIENCE:
             bar.start()
+        if done >= total:
+            bar.stop()  # before anything else is written
+            return
         bar.update(task, completed=done, total=total, description=f"{title} {what}".strip())
 
     try:

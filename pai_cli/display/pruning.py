@@ -38,7 +38,7 @@ def show_pruning(result: PruneResult, path: Path, kind: Format) -> None:
         return  # the mask itself went to standard output or a pipe: a table would end up in it
     records = pruning_records(result)
     if kind is Format.TABLE:
-        show_records([*records[:-1], records[-1] | {"layer": "network", "shape": ""}], FIELDS)
+        show_records([*records[:-1], records[-1] | {"layer": "network", "shape": ""}], FIELDS, total=True)
         return
     writer = TableWriter(sys.stdout, kind, FIELDS)
     writer.write(records)

@@ -1,62 +1,51 @@
-"""Tables for people."""
+"""Tables for people: whole numbers and names at any width, fewer columns where there is no room for all."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pai_cli.display.console import output
+from pai_cli.display.console import note, output, printable
 from pai_cli.files.tables import Record, Value
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import JustifyMethod
 
 ANALYZE_COLUMNS = ("density", "d_L", "d_R", "sigma_1", "sigma_2", "dr", "dr_imdb", "ds", "narc")
 WEIGHT_COLUMNS = ("lambda", "lambda_imsg", "l2", "l2_dense")
 MISSING = "-"
 
+TEXT = ("mask", "layer", "shape", "note", "method", "decided")  # columns of words; the others hold numbers
+LEAST_FOLD = {"mask": 24, "layer": 24, "note": 16, "decided": 16}  # characters a line that a folding text keeps
+# Left out in this order, until a table fits: what is furthest from "how well connected is it" goes first.
+DISPENSABLE = (
+    *("narc", "d_R", "d_L", "ds", "shape", "l2_dense", "sigma_1", "layers", "explored", "lambda_imsg", "method"),
+    *("sigma_2", "candidates", "total", "lambda", "note", "decided", "dr", "density"),
+)
+
 
 def show_layers(records: Sequence[Record], *, weights: bool) -> None:
     """One mask's layers and, last, its network's means; what is missing is explained in the notes column."""
-    output().print(str(records[0]["mask"]))
-    columns = _columns(weights)
-    table = _table(["layer", "shape", *columns, "note"])
-    for record in records:
-        network = record["level"] == "network"
-        if network:
-            table.add_section()
-        name = "network mean" if network else str(record["layer"])
-        values = (number(record[column]) for column in columns)
-        table.add_row(
-            name, str(record["shape"] or ""), *values, _note(record, weights), style="bold" if network else None
-        )
-    output().print(table)
+    output().print(number(records[0]["mask"]))
+    rows = [{**record, "note": _note(record, weights)} for record in records]
+    rows[-1] |= {"layer": "network mean", "shape": ""}
+    _draw(("layer", "shape", *_columns(weights), "note"), rows, total=True)
 
 
 def show_networks(records: Sequence[Record], *, weights: bool) -> None:
     """A line a mask: its network's means."""
     columns = [column for column in _columns(weights) if column not in ("d_L", "d_R")]
-    table = _table(["mask", *columns, "note"])
-    for record in records:
-        table.add_row(str(record["mask"]), *(number(record[column]) for column in columns), _note(record, weights))
-    output().print(table)
+    _draw(("mask", *columns, "note"), [{**record, "note": _note(record, weights)} for record in records])
 
 
-def _columns(weights: bool) -> tuple[str, ...]:
-    return ANALYZE_COLUMNS + (WEIGHT_COLUMNS if weights else ())
-
-
-def show_records(records: Iterable[Record], columns: Sequence[str]) -> None:
-    """A plain table of some of the records' fields."""
-    table = _table(columns)
-    for record in records:
-        table.add_row(*(number(record[column]) for column in columns))
-    output().print(table)
+def show_records(records: Sequence[Record], columns: Sequence[str], *, total: bool = False) -> None:
+    """A plain table of some of the records' fields; with `total` the last record stands apart."""
+    _draw(columns, records, total=total)
 
 
 def number(value: Value) -> str:
     """A value as a person reads it: five significant digits, thousands apart, `-` for what is missing."""
-    if value is None or value == "":
+    if value is None:
         return MISSING
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -64,18 +53,55 @@ def number(value: Value) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:.5g}" if abs(value) < 1e5 else f"{value:.4e}"
-    return value
+    return printable(value)
 
 
-def _table(columns: Sequence[str]) -> Table:
+def _columns(weights: bool) -> tuple[str, ...]:
+    return ANALYZE_COLUMNS + (WEIGHT_COLUMNS if weights else ())
+
+
+def _draw(columns: Sequence[str], records: Sequence[Record], *, total: bool = False) -> None:
+    """Print the table as wide as the terminal is; no cell is ever cut."""
     from rich import box
     from rich.table import Table
 
+    console = output()
+    cells = {column: [number(record[column]) for record in records] for column in columns}
+    if not any(cells.get("note", ["there is none"])):
+        del cells["note"]
+    shown, needed = _fitting(cells, console.width)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for column in columns:
-        words = column in ("mask", "layer", "shape", "note", "method", "decided", "", "file", "reason")
-        table.add_column(column, justify="left" if words else "right", overflow="fold", no_wrap=not words)
-    return table
+    for column in shown:
+        justify: JustifyMethod = "left" if column in TEXT else "right"
+        least = _least_width(column, cells[column])
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=column not in LEAST_FOLD, min_width=least)
+    for index in range(len(records)):
+        last = total and index == len(records) - 1
+        if last:
+            table.add_section()
+        table.add_row(*(cells[column][index] for column in shown), style="bold" if last else None)
+    console.width = max(console.width, needed)
+    console.print(table)
+    if len(shown) < len(cells):
+        left_out = ", ".join(column for column in cells if column not in shown)
+        note(f"no room for {left_out}: a wider terminal shows them, and so does --format csv")
+
+
+def _fitting(cells: dict[str, list[str]], width: int) -> tuple[list[str], int]:
+    """The columns for which `width` has room, and the width that they need at least."""
+    shown = list(cells)
+    for column in (None, *DISPENSABLE):
+        if column in shown:
+            shown.remove(column)
+        needed = 2 + sum(_least_width(name, cells[name]) + 2 for name in shown)
+        if needed <= width:
+            break
+    return shown, needed
+
+
+def _least_width(column: str, cells: list[str]) -> int:
+    widest = max(len(column), *(len(cell) for cell in cells)) if cells else len(column)
+    return min(widest, LEAST_FOLD.get(column, widest))
 
 
 def _note(record: Record, weights: bool) -> str:

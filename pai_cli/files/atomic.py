@@ -43,13 +43,13 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], None], *, force: bo
             with path.open("wb") as stream:
                 write(stream)
             return
-        _write_and_rename(path, write)
+        _write_and_rename(path, write, force=force)
     except OSError as e:
         raise OutputError(f"{path}: cannot be written: {_reason(e)}") from e
 
 
-def _write_and_rename(path: Path, write: Callable[[BinaryIO], None]) -> None:
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+def _write_and_rename(path: Path, write: Callable[[BinaryIO], None], *, force: bool) -> None:
+    descriptor, name = tempfile.mkstemp(prefix=".pai-", suffix=".tmp", dir=path.parent)
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as stream:
@@ -58,10 +58,25 @@ def _write_and_rename(path: Path, write: Callable[[BinaryIO], None]) -> None:
             os.fsync(stream.fileno())
         # mkstemp makes files only their owner may read; a mask is shared like any other file.
         temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
+        if force:
+            temporary.replace(path)
+        else:
+            _link(temporary, path)
     except BaseException:  # Ctrl-C too must leave nothing behind
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _link(temporary: Path, path: Path) -> None:
+    """Give the file its name unless another process took that name meanwhile."""
+    try:
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        raise OutputError(f"{path}: exists already; --force replaces it") from None
+    except OSError:  # a file system without hard links
+        temporary.replace(path)
+        return
+    temporary.unlink()
 
 
 def is_special(path: Path) -> bool:

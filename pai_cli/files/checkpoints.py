@@ -1,5 +1,6 @@
 """Reading checkpoints: safetensors (one file or sharded) and what `torch.save` writes.
- A safetensors file is read without importing torch, one tensor at a time. Nothing that a file holds is
+
+A safetensors file is read without importing torch, one tensor at a time. Nothing that a file holds is
 executed unless the user says `--trust`.
 """
 
@@ -13,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from pai_cli.errors import CheckpointError
+from pai_cli.errors import CheckpointError, NotFiniteError
 from pai_cli.files.tensors import TensorFile, check_readable
 
 if TYPE_CHECKING:
@@ -76,6 +77,26 @@ class Checkpoint:
         Raises `CheckpointError` for a dtype or layout that NumPy cannot hold.
         """
         return self._source.array(self._stored[name])
+
+    def finite_array(self, name: str) -> np.ndarray:
+        """The tensor `name`, as `array` gives it, when it can be weights.
+
+        Raises `CheckpointError` for a tensor of booleans or integers, `NotFiniteError` for a NaN or infinity, which it
+        locates by its index in the flattened tensor.
+        """
+        import numpy as np
+
+        array = self.array(name)
+        if not self.floating(name):
+            raise CheckpointError(f"{self.path}: tensor {name!r} holds {array.dtype}, not weights; is this a mask?")
+        finite = np.isfinite(array).reshape(-1)
+        if not finite.all():
+            at = int(np.argmin(finite))
+            raise NotFiniteError(
+                f"{self.path}: tensor {name!r} holds {array.reshape(-1)[at]} at index {at}; "
+                "take a checkpoint from before the weights diverged"
+            )
+        return array
 
     def floating(self, name: str) -> bool:
         """Whether the tensor `name` holds floating-point numbers."""
@@ -140,7 +161,7 @@ def _open_sharded(path: Path) -> Checkpoint:
     weight_map = _weight_map(path)
     files: dict[str, TensorFile] = {}
     for shard in sorted(set(weight_map.values())):
-        if shard in ("", "..") or Path(shard).name != shard or set(shard) & {"\\", "\0"}:
+        if not _plain_file_name(shard):
             raise CheckpointError(
                 f"{path}: shard {shard!r} is not a plain file name in the same folder; correct the index"
             )
@@ -153,6 +174,13 @@ def _open_sharded(path: Path) -> Checkpoint:
             )
     source = _SafetensorsSource(files.values(), {name: files[shard] for name, shard in weight_map.items()})
     return Checkpoint(path, source, [path.parent / shard for shard in files])
+
+
+def _plain_file_name(name: str) -> bool:
+    """Whether the name leads to no other folder and can be a file's at all."""
+    if name in ("", "..") or Path(name).name != name or set(name) & {"\\", "\0"}:
+        return False
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)  # halves of a character, which JSON can spell
 
 
 def _weight_map(path: Path) -> dict[str, str]:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 FORMAT = "pai-mask"
 FORMAT_VERSION = 1
 
+MOST_DIMENSIONS = 32  # NumPy's limit was that for long; no weight comes near it
+MOST_ELEMENTS = 2**48
+
 
 class MaskFile:
     """One mask file, its header checked; masks are read, and their values checked, tensor by tensor.
@@ -64,6 +67,11 @@ class MaskFile:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of every masked parameter, in `names` order."""
         return {name: self._shape(name) for name in self.names}
+
+    @property
+    def tells_layouts(self) -> bool:
+        """Whether the file says which convolutions are grouped or transposed, or has none of which that could be asked."""
+        return bool(self._layers) or all(len(shape) < 3 for shape in self.shapes.values())
 
     def layout(self, name: str) -> Layout:
         """Groups and transposition of a layer, where the file tells them."""
@@ -132,7 +140,9 @@ class MaskFile:
 
 def _valid_entry(key: str, entry: Any) -> bool:
     if key == "shapes":
-        return isinstance(entry, list) and all(type(n) is int and n >= 0 for n in entry)
+        if not isinstance(entry, list) or len(entry) > MOST_DIMENSIONS:
+            return False
+        return all(type(n) is int and 0 <= n <= MOST_ELEMENTS for n in entry) and math.prod(entry) <= MOST_ELEMENTS
     groups = entry.get("groups", 1) if isinstance(entry, dict) else None
     return type(groups) is int and groups >= 1
 

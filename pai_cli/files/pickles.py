@@ -1,5 +1,6 @@
 """Reading what `torch.save` wrote without running anyone's code.
- Only PyTorch's restricted unpickler is used, unless the user says `--trust`. Importing this module does not
+
+Only PyTorch's restricted unpickler is used, unless the user says `--trust`. Importing this module does not
 import torch; reading a file does.
 """
 
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pai_cli.errors import CheckpointError, UntrustedPickleError
+from pai_cli.files.words import one_line, some_names
 
 if TYPE_CHECKING:
     import torch
@@ -75,9 +77,10 @@ def is_torch_zip(path: Path) -> bool:
         return False
     try:
         with zipfile.ZipFile(path) as archive:
-            names = [name.partition("/")[2] for name in archive.namelist()]
-    except (zipfile.BadZipFile, OSError, ValueError) as e:
+            members = archive.infolist()
+    except Exception as e:  # zipfile raises several kinds of what a damaged list of members makes it stumble over
         raise CheckpointError(f"{path}: truncated or damaged (a zip file without its end); copy it again") from e
+    names = [member.filename.partition("/")[2] for member in members]
     if "constants.pkl" in names:
         raise CheckpointError(
             f"{path}: a TorchScript archive, which --trust does not open either; {INSTEAD}, "
@@ -85,6 +88,9 @@ def is_torch_zip(path: Path) -> bool:
         )
     if "data.pkl" not in names:
         raise CheckpointError(f"{path}: a zip file, but not one that torch.save wrote; {INSTEAD}")
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        # A few megabytes could unpack to more than any memory.
+        raise CheckpointError(f"{path}: a zip file with compressed members, which torch.save never writes; {INSTEAD}")
     return True
 
 
@@ -101,8 +107,7 @@ def _needed_code(path: Path, message: str) -> str:
         needs = re.findall(r"(?:GLOBAL|call|type) ([\w.]+\.\w+)", message)[:1]
     if not needs and "Unsupported operand" in message:
         needs = ["its pickle protocol is not torch.save's default"]
-    more = f" and {len(needs) - 3} more" if len(needs) > 3 else ""
-    return ", ".join(needs[:3]) + more
+    return some_names(needs)
 
 
 def unwrap(path: Path, loaded: object) -> tuple[dict[str, torch.Tensor], str, nn.Module | None]:
@@ -177,17 +182,9 @@ def _nested_message(path: Path, mapping: Mapping[Any, object], key: object) -> s
 
 
 def _key_list(mapping: Mapping[Any, object]) -> str:
-    keys = [repr(key) for key in mapping]
-    more = f" and {len(keys) - 8} more" if len(keys) > 8 else ""
-    return (", ".join(keys[:8]) or "none") + more
+    return some_names((repr(key) for key in mapping), 8) or "none"
 
 
 def _article(value: object) -> str:
     name = type(value).__name__
     return f"an {name}" if name[0] in "aeiouAEIOU" else f"a {name}"
-
-
-def one_line(e: BaseException) -> str:
-    """An exception's class and the first line of its text."""
-    lines = str(e).strip().splitlines()
-    return f"{type(e).__name__}: {lines[0][:200]}" if lines else type(e).__name__

@@ -15,11 +15,19 @@ def provenance(arguments: Sequence[str]) -> dict[str, str]:
 
     SOURCE_DATE_EPOCH, as reproducible builds set it, replaces the clock, so that a file can be remade to the byte.
     """
-    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
-    moment = datetime.fromtimestamp(int(epoch), UTC) if epoch.isdigit() else datetime.now(UTC)
     return {
         "pai_version": __version__,
         # A file name that is not UTF-8 arrives as surrogates, which no JSON header can hold.
         "command": shlex.join(("pai", *arguments)).encode("utf-8", "backslashreplace").decode(),
-        "created": moment.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "created": _moment().strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
+
+
+def _moment() -> datetime:
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if not (epoch.isascii() and epoch.isdigit()):
+        return datetime.now(UTC)
+    try:
+        return datetime.fromtimestamp(int(epoch), UTC)
+    except (ValueError, OverflowError, OSError):  # past what a clock can show
+        return datetime.now(UTC)

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from pai_cli.errors import ModelFactoryError
-from pai_cli.files.pickles import one_line
+from pai_cli.files.words import one_line
 
 
 def load_factory(spec: str) -> nn.Module:

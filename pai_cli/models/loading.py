@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from pai_cli.errors import CheckpointError, NotFiniteError, StateDictMismatchError
+from pai_cli.errors import StateDictMismatchError
 from pai_cli.files.checkpoints import Checkpoint
+from pai_cli.files.words import some_names
 from pai_cli.models.recognise import OPTIONAL
 
 SHOWN = 5
@@ -29,7 +30,7 @@ def check_names_and_shapes(checkpoint: Checkpoint, network: nn.Module, descripti
         if name in found and found[name] != wanted[name]
     ]
     parts = [
-        f"{kind}: {_first(names)}"
+        f"{kind}: {some_names(names, SHOWN)}"
         for kind, names in (
             ("missing from the checkpoint", [repr(name) for name in missing]),
             ("unexpected in it", [repr(name) for name in unexpected]),
@@ -55,27 +56,19 @@ def _spare_names(network: nn.Module, found: dict[str, tuple[int, ...]]) -> set[s
     return {name for name, tensor in tensors.items() if name.endswith(OPTIONAL) or id(tensor) in present}
 
 
-def _first(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
-
-
 def load_values(checkpoint: Checkpoint, network: nn.Module) -> nn.Module:
     """The network with the checkpoint's values, in float64 when any of them is, else in float32.
 
     Raises, before anything is loaded, `NotFiniteError` for a NaN or infinity and `CheckpointError` for integers where
     the network has weights.
     """
-    arrays = {name: checkpoint.array(name) for name in checkpoint.shapes}
     wanted = _tensors(network)
-    for name, array in arrays.items():
-        if checkpoint.floating(name):
-            _check_finite(checkpoint, name, array)
-        elif wanted[name].is_floating_point():
-            raise CheckpointError(
-                f"{checkpoint.path}: tensor {name!r} holds {array.dtype}, not floating-point weights; "
-                "give a checkpoint, not a mask or a quantised network"
-            )
+    arrays = {
+        name: checkpoint.finite_array(name)
+        if checkpoint.floating(name) or wanted[name].is_floating_point()
+        else checkpoint.array(name)
+        for name in checkpoint.shapes
+    }
     double = any(array.dtype == np.float64 for array in arrays.values())
     network = network.to(torch.float64 if double else torch.float32)
     # NumPy's read-only arrays would make PyTorch warn; copying is for those alone.
@@ -84,15 +77,3 @@ def load_values(checkpoint: Checkpoint, network: nn.Module) -> nn.Module:
     }
     network.load_state_dict(tensors, strict=False)  # the names have been checked, with more care
     return network
-
-
-def _check_finite(checkpoint: Checkpoint, name: str, array: np.ndarray) -> None:
-    finite = np.isfinite(array).reshape(-1)
-    if finite.all():
-        return
-    index = int(np.argmin(finite))
-    what = "NaN" if np.isnan(array.reshape(-1)[index]) else "an infinity"
-    raise NotFiniteError(
-        f"{checkpoint.path}: tensor {name!r} has {what} at flat index {index}; "
-        "give a checkpoint from before its training diverged"
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
@@ -17,8 +18,8 @@ NAMES = ("lenet-300-100", "mlp-A-B-...-Z")
 IMAGES = {784: (1, 28, 28), 1024: (1, 32, 32), 3072: (3, 32, 32)}
 """Input sizes that are flattened images of the usual data sets."""
 
-LONGEST_SEARCH = 12
-"""Layers up to which an order is searched for; the search is exponential in the worst case."""
+SEARCH_STEPS = 2_000
+"""How many beginnings of a chain are tried; some sets of shapes have more than can ever be."""
 
 
 class MLP(nn.Module):
@@ -62,7 +63,7 @@ def named(name: str, classes: int) -> Architecture | None:
 
 
 def _named_sizes(name: str) -> tuple[int, ...]:
-    match = re.fullmatch(r"mlp((?:-[1-9]\d*){2,})", name)
+    match = re.fullmatch(r"mlp((?:-[1-9]\d{0,17}){2,})", name)
     return tuple(int(size) for size in match[1].split("-")[1:]) if match else ()
 
 
@@ -103,23 +104,36 @@ def _order(weights: Shapes) -> list[str] | None:
         return by_number
     if in_file != sorted(in_file) and _chains(in_file, weights):
         return in_file
-    found: list[list[str]] = []
-    if len(in_file) <= LONGEST_SEARCH:
-        _search([], by_number, weights, found)
-    return found[0] if len(found) == 1 else None
+    return _only_chain(by_number, weights)
 
 
 def _chains(order: Sequence[str], weights: Shapes) -> bool:
     return all(weights[a][0] == weights[b][1] for a, b in itertools.pairwise(order))
 
 
-def _search(path: list[str], left: list[str], weights: Shapes, found: list[list[str]]) -> None:
-    """Append to `found` the chains that go on from `path`, until there are two."""
-    if not left:
-        found.append(path)
-    for layer in left:
-        if len(found) < 2 and (not path or weights[path[-1]][0] == weights[layer][1]):
-            _search([*path, layer], [other for other in left if other != layer], weights, found)
+def _only_chain(layers: Sequence[str], weights: Shapes) -> list[str] | None:
+    """The one order in which the shapes chain; None when there is none, or several, or too much to try."""
+    if len(set(weights.values())) < len(weights):
+        return None  # two of one shape could change places
+    surplus: Counter[int] = Counter()
+    for outputs, inputs in weights.values():
+        surplus[inputs] += 1
+        surplus[outputs] -= 1
+    # As for Euler's bridges: every size is entered as often as left, but for the first and the last. Where all are,
+    # the chain is a ring, which can begin anywhere.
+    if sorted(count for count in surplus.values() if count) != [-1, 1]:
+        return None
+    found: list[list[str]] = []
+    begun = [[layer] for layer in layers if surplus[weights[layer][1]] == 1]
+    for _ in range(SEARCH_STEPS):
+        if not begun or len(found) > 1:
+            return found[0] if len(found) == 1 else None
+        path = begun.pop()
+        if len(path) == len(layers):
+            found.append(path)
+        used, size = set(path), weights[path[-1]][0]
+        begun += [[*path, layer] for layer in layers if weights[layer][1] == size and layer not in used]
+    return None
 
 
 def _architecture(layers: Sequence[str], sizes: Sequence[int], biases: Sequence[bool]) -> Architecture:

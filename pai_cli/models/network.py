@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import torch
 from torch import nn
 
-from pai_cli.errors import LayerSelectionError, UnknownModelError
+from pai_cli.errors import LayerSelectionError, MethodOptionError, UnknownModelError
 from pai_cli.files.atomic import check_output, write_atomically
 from pai_cli.files.canonical import canonical_bytes
 from pai_cli.files.checkpoints import Checkpoint
@@ -21,7 +22,10 @@ from pai_cli.models.factory import load_factory
 from pai_cli.models.loading import check_names_and_shapes, load_values
 from pai_cli.models.recognise import recognise
 from pai_cli.models.registry import architecture
+from pai_cli.models.seeds import check_seed
 from pai_cli.spectral.layout import Layout
+
+T = TypeVar("T")
 
 CONVOLUTIONS = (
     nn.Conv1d,
@@ -132,10 +136,10 @@ def _network_for(checkpoint: Checkpoint, model: str | None) -> tuple[nn.Module, 
                 f"{checkpoint.path}: names and shapes of its {len(checkpoint.shapes)} tensors match no known "
                 "architecture; give --model NAME, module:factory or file.py:factory"
             )
-        return build_empty(found.build), found.description, found.input_shape, "give --model"
+        return _fitting(found, build_empty), found.description, found.input_shape, "give --model"
     hint = f"it matches {found.name}: leave --model out" if found else "choose another --model"
     chosen = _named_architecture(checkpoint, model, found)
-    return build_empty(chosen.build), chosen.description, chosen.input_shape, hint
+    return _fitting(chosen, build_empty), chosen.description, chosen.input_shape, hint
 
 
 def _named_architecture(checkpoint: Checkpoint, model: str, found: Architecture | None) -> Architecture:
@@ -145,26 +149,44 @@ def _named_architecture(checkpoint: Checkpoint, model: str, found: Architecture 
     alone.
     """
     heads = [name for name in sorted(checkpoint.shapes, key=natural_order) if len(checkpoint.shapes[name]) == 2]
-    classes = checkpoint.shapes[heads[-1]][0] if heads else 10
+    classes = (checkpoint.shapes[heads[-1]][0] if heads else 0) or 10
     asked = architecture(model, found.classes if found else classes)
-    if found and _weight_shapes(found) == _weight_shapes(asked):
+    if found and _fitting(found, _weight_shapes) == _fitting(asked, _weight_shapes):
         return found
     return asked
 
 
-def _weight_shapes(found: Architecture) -> list[tuple[int, ...]]:
-    return sorted(shape for shape in shapes_of(found.build).values() if len(shape) > 1)
+def _weight_shapes(build: Callable[[], nn.Module]) -> list[tuple[int, ...]]:
+    return sorted(shape for shape in shapes_of(build).values() if len(shape) > 1)
 
 
-def init_network(name: str, classes: int, seed: int) -> Network:
+def _fitting(chosen: Architecture, make: Callable[[Callable[[], nn.Module]], T]) -> T:
+    """What `make` makes of the architecture. Raises `UnknownModelError` when that is too large for this machine."""
+    try:
+        return make(chosen.build)
+    except (RuntimeError, TypeError, OverflowError, MemoryError) as e:
+        raise UnknownModelError(
+            f"{chosen.name} with {chosen.classes:,} classes does not fit in memory; choose a smaller network"
+        ) from e
+
+
+def init_network(name: str, classes: int | None, seed: int) -> Network:
     """The architecture called `name`, freshly initialised; the same seed gives the same weights, bit for bit.
 
-    The global random numbers are left as they were. Raises `UnknownModelError`.
+    `classes`: None for the last size of an `mlp-...`, else 10. The global random numbers are left as they were.
+    Raises `UnknownModelError` (also for one too large for this machine), `MethodOptionError` for a seed out of
+    range or a class count that the name contradicts.
     """
-    chosen = architecture(name, classes)
+    check_seed(seed)
+    chosen = architecture(name, 10 if classes is None else classes)
+    if classes not in (None, chosen.classes):
+        raise MethodOptionError(
+            f"--classes {classes}: {chosen.name} has {chosen.classes}, its last size; "
+            "leave --classes out, or change the name"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        network = chosen.build()
+        network = _fitting(chosen, lambda build: build())
     return Network(network.eval(), chosen.description, chosen.input_shape, prunable_layers(network))
 
 

@@ -9,8 +9,6 @@ from pai_cli.errors import UnknownModelError
 from pai_cli.models import cifar_resnet, lenet, mlp, resnet, vgg
 from pai_cli.models.base import Architecture, Shapes
 
-__all__ = ["FAMILIES", "Architecture", "architecture", "known_names"]
-
 
 class Family(Protocol):
     """A module of this folder that describes a family of architectures."""

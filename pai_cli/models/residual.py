@@ -1,5 +1,6 @@
 """One residual network for every kind here, told apart by stem, block, widths, shortcuts and names.
- He et al. 2016, Deep residual learning for image recognition, arXiv:1512.03385. Activations are modules, each
+
+He et al. 2016, Deep residual learning for image recognition, arXiv:1512.03385. Activations are modules, each
 its own, so that they can be exchanged or hooked; they hold no parameters and leave the state dict's names
 alone.
 """
@@ -131,20 +132,17 @@ class ResidualNetwork(nn.Module):
 
 def guessed_spec(shapes: dict[str, tuple[int, ...]], head: tuple[str, int]) -> ResidualSpec | None:
     """The spec that `shapes` suggest, to be compared with them exactly; None for another kind of network."""
-    stem = shapes.get("conv1.weight", ())
-    if len(stem) != 4 or stem[2] not in (3, 7) or stem[2] != stem[3]:
+    stem, first = shapes.get("conv1.weight", ()), shapes.get("layer1.0.conv1.weight", ())
+    if len(stem) != 4 or len(first) != 4 or stem[2] not in (3, 7) or stem[2] != stem[3]:
         return None
     blocks: list[int] = []
     while any(name.startswith(f"layer{len(blocks) + 1}.0.") for name in shapes):
         stage = f"layer{len(blocks) + 1}."
         blocks.append(len({name.split(".")[1] for name in shapes if name.startswith(stage)}))
-    if not blocks:
-        return None
-    first = shapes.get("layer1.0.conv1.weight", (0,))[0]
     parts = {name.split(".")[2] for name in shapes if name.count(".") > 2}
     return ResidualSpec(
         blocks=tuple(blocks),
-        widths=tuple(first * 2**i for i in range(len(blocks))),
+        widths=tuple(first[0] * 2**i for i in range(len(blocks))),
         bottleneck="layer1.0.conv3.weight" in shapes,
         stem_kernel=stem[2],
         shortcut=next((name for name in ("downsample", "shortcut") if name in parts), None),

@@ -21,7 +21,7 @@ NAMES = tuple(f"resnet{depth}{stem}" for depth in BLOCKS for stem in ("", "-3x3"
 
 def named(name: str, classes: int) -> Architecture | None:
     """The ResNet called `name` (`resnet18`, `resnet50-3x3`), or None when it is none of this family's."""
-    match = re.fullmatch(r"resnet(\d+)(-3x3)?", name)
+    match = re.fullmatch(r"resnet(\d{2,3})(-3x3)?", name)
     if match is None or int(match[1]) not in BLOCKS:
         return None
     blocks, bottleneck = BLOCKS[int(match[1])]

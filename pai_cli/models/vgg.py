@@ -84,7 +84,7 @@ def _head(spec: VGGSpec) -> nn.Module:
 
 def named(name: str, classes: int) -> Architecture | None:
     """The VGG called `name` (`vgg16-bn`, `vgg19-imagenet`), or None when it is none of this family's."""
-    match = re.fullmatch(r"vgg(\d+)(-bn)?(-imagenet)?", name)
+    match = re.fullmatch(r"vgg(\d{2})(-bn)?(-imagenet)?", name)
     if match is None or int(match[1]) not in STAGES:
         return None
     depth, batch_norm = int(match[1]), bool(match[2])
@@ -98,7 +98,8 @@ def guess(shapes: Shapes) -> Architecture | None:
     convolutions = sum(name.startswith("features.") and len(shape) == 4 for name, shape in shapes.items())
     heads = (LATE_DROPOUT, EARLY_DROPOUT, *((name,) for name in SINGLE_HEADS))
     head = next((h for h in heads if all(len(shapes.get(f"{n}.weight", ())) == 2 for n in h)), None)
-    if convolutions + 3 not in STAGES or head is None:
+    stem = shapes.get("features.0.weight", ())
+    if convolutions + 3 not in STAGES or head is None or len(stem) != 4:
         return None
     inputs, classes = shapes[f"{head[0]}.weight"][1], shapes[f"{head[-1]}.weight"][0]
     return _architecture(
@@ -110,7 +111,7 @@ def guess(shapes: Shapes) -> Architecture | None:
             side=7 if inputs == WIDTHS[-1] * 49 else 1,
             bias="features.0.bias" in shapes,
             classes=classes,
-            channels=shapes.get("features.0.weight", (0, 0))[1],
+            channels=stem[1],
         )
     )
 

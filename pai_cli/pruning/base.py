@@ -15,11 +15,10 @@ if TYPE_CHECKING:
 
     from pai_cli.models.network import Network, PrunableLayer
 
-    Mask = NDArray[np.bool_]
-    Masks = dict[str, Mask]
-
 Allocation = Literal["none", "uniform", "erk"]
 Scope = Literal["global", "layer"]
+Masks = dict[str, "NDArray[np.bool_]"]
+"""By layer, in network order: true where a weight is kept."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Scores:
     flow: float | None = None
 
 
-Scorer = Callable[["Masks | None"], Scores]
+Scorer = Callable[[Masks | None], Scores]
 """Scores the weights under the masks of the round before (None at first).
 
 Masks only shrink from call to call, and scores may be written over by the next call.
@@ -93,7 +92,6 @@ class Method:
     """Whether `--rounds N` applies."""
     adaptive: bool = False
     """Whether `--rounds auto` applies; the scores must then come with their flow."""
-    needs_data: bool = False
     random: bool = False
     """Whether the seed changes the mask."""
 

@@ -6,13 +6,13 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import isnan
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from pai_cli.errors import DeviceError, MethodOptionError, PaiError, ScoreError
+from pai_cli.errors import DeviceError, MethodOptionError, ScoreError
+from pai_cli.files.words import one_line
 
 if TYPE_CHECKING:
     from pai_cli.models.network import Network
@@ -51,7 +51,7 @@ class Linearised:
             raise MethodOptionError(
                 "synflow: the shape of one input is not known; give it with --input-shape, such as 3,32,32"
             )
-        _refuse_self_normalising(network.model)
+        refuse_self_normalising(network.model)
         self._input_shape = tuple(input_shape)
         self._device = device
         self._model = _positive_copy(network.model, device)
@@ -70,28 +70,40 @@ class Linearised:
             pruned = torch.from_numpy(~mask).to(self._device)
             self.weights[name].detach().masked_fill_(pruned, 0.0)
 
-    def flow(self, *, gradients: bool) -> Flow:
-        """Send an input of ones (batch of one) through, and, if asked, the gradients back to the weights.
+    def flow(self) -> Flow:
+        """Send an input of ones (batch of one) through, and the gradients back to the weights.
 
-        Raises `MethodOptionError` when the network fails on such an input, `ScoreError` when what it returns
-        is not one floating tensor that can be differentiated.
+        Raises `MethodOptionError` when such an input is too large or the network fails on it, `ScoreError` when
+        what it returns is not one floating tensor that can be differentiated.
         """
-        ones = torch.ones((1, *self._input_shape), dtype=torch.float64, device=self._device, requires_grad=True)
+        ones = self._ones()
         with torch.enable_grad(), _repeatable(self._device):
             output = self._forward(ones)
-            wanted = list(self.weights.values()) if gradients else []
             try:
-                found = torch.autograd.grad(output, [ones, *wanted], allow_unused=True)
+                found = torch.autograd.grad(output, [ones, *self.weights.values()], allow_unused=True)
             except RuntimeError as error:
                 raise ScoreError(
-                    f"synflow: the network's outputs cannot be differentiated ({_first_line(error)})"
+                    f"synflow: the network's outputs cannot be differentiated ({one_line(error)})"
                 ) from error
         through = 0.0 if found[0] is None else float(found[0].sum())
         by_name = {
             name: torch.zeros_like(weight) if gradient is None else gradient
-            for (name, weight), gradient in zip(self.weights.items(), found[1:], strict=False)
+            for (name, weight), gradient in zip(self.weights.items(), found[1:], strict=True)
         }
         return Flow(float(output.detach()), through, by_name)
+
+    def _ones(self) -> torch.Tensor:
+        try:
+            return torch.ones((1, *self._input_shape), dtype=torch.float64, device=self._device, requires_grad=True)
+        except (RuntimeError, TypeError, OverflowError, MemoryError) as error:
+            raise MethodOptionError(
+                f"synflow: one float64 input of shape {self._shape_text} does not fit in memory; "
+                "give a smaller --input-shape"
+            ) from error
+
+    @property
+    def _shape_text(self) -> str:
+        return ",".join(map(str, self._input_shape))
 
     def _forward(self, ones: torch.Tensor) -> torch.Tensor:
         # A clone, because a network whose first operation is in place may not change a leaf.
@@ -103,9 +115,8 @@ class Linearised:
                 self._channels_last = False
                 self._reorder(torch.contiguous_format)
                 return self._forward(ones)
-            shape = ",".join(map(str, self._input_shape))
             raise MethodOptionError(
-                f"synflow: the network failed on one float64 input of shape {shape} ({_first_line(error)}); "
+                f"synflow: the network failed on one float64 input of shape {self._shape_text} ({one_line(error)}); "
                 "give the shape it takes with --input-shape"
             ) from error
         if not (isinstance(outputs, torch.Tensor) and outputs.is_floating_point()):
@@ -120,35 +131,15 @@ class Linearised:
         self._model.to(memory_format=memory_format)  # type: ignore[call-overload]
 
 
-def is_connected(network: Network, masks: Masks, input_shape: tuple[int, ...] | None, device: str) -> bool | None:
-    """Whether kept weights carry a flow from the input to the output; None when that cannot be computed.
-
-    The flow is R of the masked, linearised network less what biases add behind a cut. It can be positive with
-    an empty layer (a block beside a shortcut) and zero with none (layers whose kept weights do not meet).
-    None without an input shape, when the network fails on it, or when the flow is past float64.
-    """
-    if input_shape is None:
-        return None
-    try:
-        linearised = Linearised(network, tuple(masks), input_shape, device)
-        linearised.mask(masks)
-        through = linearised.flow(gradients=False).through
-    except PaiError:  # the masks stand all the same
-        return None
-    return None if isnan(through) else through > 0
-
-
 def _positive_copy(model: nn.Module, device: str) -> nn.Module:
     try:
         twin = copy.deepcopy(model)
     except Exception as error:
-        raise ScoreError(
-            f"synflow: the network cannot be copied ({_first_line(error)}); give another --method"
-        ) from error
+        raise ScoreError(f"synflow: the network cannot be copied ({one_line(error)}); give another --method") from error
     try:
         twin.to(device=device, dtype=torch.float64)
     except (RuntimeError, AssertionError, TypeError) as error:
-        raise DeviceError(f"device {device}: cannot be used ({_first_line(error)}); give --device cpu") from error
+        raise DeviceError(f"device {device}: cannot be used ({one_line(error)}); give --device cpu") from error
     twin.eval().requires_grad_(False)
     with torch.no_grad():
         for tensor in (*twin.parameters(), *twin.buffers()):
@@ -157,7 +148,8 @@ def _positive_copy(model: nn.Module, device: str) -> nn.Module:
     return twin
 
 
-def _refuse_self_normalising(model: nn.Module) -> None:
+def refuse_self_normalising(model: nn.Module) -> None:
+    """Raise `ScoreError` when a layer normalises by its own input."""
     for name, module in model.named_modules():
         batch_statistics = getattr(module, "running_mean", module) is None
         if isinstance(module, _SELF_NORMALISING) or batch_statistics:
@@ -176,11 +168,6 @@ def _repeatable(device: str) -> Iterator[None]:
         return
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         yield
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:160].rstrip(". ")
 
 
 def _kind(value: object) -> str:

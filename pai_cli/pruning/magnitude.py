@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from pai_cli.pruning.base import ScoreContext, Scorer, Scores
-
-if TYPE_CHECKING:
-    from pai_cli.pruning.base import Masks
+from pai_cli.pruning.base import Masks, ScoreContext, Scorer, Scores
 
 
 def make_scorer(context: ScoreContext) -> Scorer:

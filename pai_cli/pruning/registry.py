@@ -41,7 +41,7 @@ METHODS: dict[str, Method] = {
     ),
     "synflow": Method(
         name="synflow",
-        summary="the weights that carry the most synaptic flow, in 100 rounds; no data, no layer collapse",
+        summary="the weights that carry the most synaptic flow, scored anew in each of 100 rounds; no data",
         source="Tanaka et al. 2020, arXiv:2006.05467",
         make_scorer="pai_cli.pruning.synflow:make_scorer",
         rounds=100,

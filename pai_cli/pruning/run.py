@@ -11,18 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pai_cli.errors import LayerSelectionError, MethodOptionError
+from pai_cli.files.words import some_names
+from pai_cli.models.seeds import check_seed
 from pai_cli.progress import Progress, silent
 from pai_cli.pruning import registry
 from pai_cli.pruning.allocation import layer_counts, network_count
-from pai_cli.pruning.base import Allocation, Method, Scope, ScoreContext, Scorer
+from pai_cli.pruning.base import Allocation, Masks, Method, Scope, ScoreContext, Scorer
 from pai_cli.pruning.schedule import exponential, safe_count
-from pai_cli.pruning.select import keep_largest, keep_largest_by_layer
+from pai_cli.pruning.select import ScoreArrays, keep_largest, keep_largest_by_layer
 
 if TYPE_CHECKING:
     from pai_cli.models.network import Network, PrunableLayer
 
-Masks = dict[str, NDArray[np.bool_]]
-Arrays = dict[str, NDArray[np.floating[Any]]]
 Rounds = int | Literal["auto"]
 
 
@@ -48,8 +48,8 @@ class PruneRequest:
 class PruneResult:
     """Masks in network order, and what is worth knowing of them.
 
-    `collapsed`: layers left with no weight. `connected`: whether kept weights carry a flow from input to
-    output; None when that cannot be computed. `rounds`: how many the schedule had.
+    `collapsed`: layers left with no weight. `connected`: whether a path of kept weights leads from input to
+    output; None when that cannot be told. `rounds`: how many the schedule had.
     """
 
     masks: Masks
@@ -77,6 +77,12 @@ def prune(network: Network, request: PruneRequest, progress: Progress = silent) 
     Raises `UnknownMethodError`, `MethodOptionError`, `DensityError`, `LayerSelectionError`, `ScoreError`,
     `DeviceError`.
     """
+    masks, rounds = choose_masks(network, request, progress)
+    return result_of(network, request, masks, rounds)
+
+
+def choose_masks(network: Network, request: PruneRequest, progress: Progress = silent) -> tuple[Masks, int]:
+    """The masks of `prune` and the number of rounds, without what `result_of` finds out about them."""
     check_request(network, request)
     method = registry.get(request.method)
     layers = select_layers(network.layers, request.ignore)
@@ -86,12 +92,9 @@ def prune(network: Network, request: PruneRequest, progress: Progress = silent) 
     context = ScoreContext(network, layers, request.input_shape, request.device, request.seed)
     scorer = method.load()(context)
     if request.rounds == "auto":
-        masks, rounds = _adaptive_rounds(scorer, quota, request.density, progress)
-    else:
-        rounds = request.rounds or method.rounds
-        masks = _fixed_rounds(scorer, quota, exponential(request.density, rounds), progress)
-    del scorer  # it may hold a copy of the network, and the next line makes one
-    return result_of(network, request, masks, rounds)
+        return _adaptive_rounds(scorer, quota, request.density, progress)
+    rounds = request.rounds or method.rounds
+    return _fixed_rounds(scorer, quota, exponential(request.density, rounds), progress), rounds
 
 
 def check_request(network: Network, request: PruneRequest) -> None:
@@ -110,7 +113,8 @@ def select_layers(layers: tuple[PrunableLayer, ...], ignore: tuple[str, ...]) ->
     for glob in ignore:
         if not any(_matches(layer.name, glob) for layer in layers):
             raise LayerSelectionError(
-                f"--ignore {glob}: matches none of the {len(layers)} prunable layers ({_some_names(layers)})"
+                f"--ignore {glob}: matches none of the {len(layers)} prunable layers "
+                f"({some_names(layer.name for layer in layers)})"
             )
     left = tuple(layer for layer in layers if not any(_matches(layer.name, glob) for glob in ignore))
     if not left:
@@ -179,7 +183,7 @@ def _adaptive_rounds(scorer: Scorer, quota: _Quota, density: float, progress: Pr
     return masks, rounds
 
 
-def _arrays(scorer: Scorer, masks: Masks | None, quota: _Quota) -> Arrays:
+def _arrays(scorer: Scorer, masks: Masks | None, quota: _Quota) -> ScoreArrays:
     values = scorer(masks).values
     return {name: _as_numpy(values[name]) for name in quota.shapes}
 
@@ -195,7 +199,7 @@ def _as_numpy(scores: Any) -> NDArray[np.floating[Any]]:
     return array
 
 
-def _keep(arrays: Arrays, counts: int | dict[str, int], active: Masks | None) -> Masks:
+def _keep(arrays: ScoreArrays, counts: int | dict[str, int], active: Masks | None) -> Masks:
     if isinstance(counts, int):
         return keep_largest(arrays, counts, active)
     return keep_largest_by_layer(arrays, counts, active)
@@ -206,7 +210,7 @@ def result_of(network: Network, request: PruneRequest, masks: Masks, rounds: int
 
     `masks`: one boolean array a layer that the request prunes. `rounds`: how many the run had that made them.
     """
-    from pai_cli.pruning.linearised import is_connected
+    from pai_cli.pruning.connectivity import is_connected
 
     layers = select_layers(network.layers, request.ignore)
     input_shape = request.input_shape or network.input_shape
@@ -226,8 +230,7 @@ def result_of(network: Network, request: PruneRequest, masks: Masks, rounds: int
 def _check_options(method: Method, request: PruneRequest) -> None:
     """Refuse an option that the method would not use: none does nothing in silence."""
     name = method.name
-    if request.seed < 0:
-        raise MethodOptionError(f"--seed {request.seed}: must be 0 or more")
+    check_seed(request.seed)
     if request.scope not in (None, "global", "layer"):
         raise MethodOptionError(f"--scope {request.scope}: must be global or layer")
     if request.scope == "global" and method.allocation != "none":
@@ -257,8 +260,3 @@ def _check_rounds(method: Method, rounds: Rounds, scope: Scope | None) -> None:
 
 def _matches(name: str, glob: str) -> bool:
     return fnmatchcase(name, glob) or fnmatchcase(name.removesuffix(".weight"), glob)
-
-
-def _some_names(layers: tuple[PrunableLayer, ...]) -> str:
-    names = [layer.name for layer in layers[:3]]
-    return ", ".join(names) + (", ..." if len(layers) > 3 else "")

@@ -5,10 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from pai_cli.errors import ScoreError
-from pai_cli.pruning.select import MaskArrays, ScoreArrays, active_scores
+from pai_cli.pruning.base import Masks
+from pai_cli.pruning.select import ScoreArrays, active_scores
 
-ROUNDING = 1e-9
-"""Relative room below the flow. A sum of 10^8 float64 scores is off by less, so no full cut passes for less."""
+ROUNDING = 1e-7
+"""Relative room below the flow, so that no full cut passes for less.
+
+A running sum of 10^8 float64 scores may be off by 10^8 * 2^-53 = 1.1e-8 of itself; the rest is for the flow.
+"""
 
 
 def exponential(density: float, rounds: int) -> list[float]:
@@ -19,7 +23,7 @@ def exponential(density: float, rounds: int) -> list[float]:
     return [density ** (k / rounds) for k in range(1, rounds + 1)]
 
 
-def safe_count(scores: ScoreArrays, active: MaskArrays | None, target: int, flow: float) -> int:
+def safe_count(scores: ScoreArrays, active: Masks | None, target: int, flow: float) -> int:
     """How few weights (`target` at the least) a round may keep while what it removes scores less than `flow`.
 
     Every set of weights whose removal cuts the network has scores that sum to at least the flow, so such a

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pai_cli.errors import ScoreError
+from pai_cli.pruning.base import Masks
 
 ScoreArrays = Mapping[str, NDArray[np.floating[Any]]]
-MaskArrays = Mapping[str, NDArray[np.bool_]]
 
 
-def keep_largest(scores: ScoreArrays, count: int, active: MaskArrays | None = None) -> dict[str, NDArray[np.bool_]]:
+def keep_largest(scores: ScoreArrays, count: int, active: Masks | None = None) -> Masks:
     """Masks of exactly `count` weights, the largest scores over all layers together.
 
     Ties go to the lower index, counted through the layers in the order of `scores` and within a layer row by
@@ -37,18 +37,16 @@ def keep_largest(scores: ScoreArrays, count: int, active: MaskArrays | None = No
     return _masks_above(scores, threshold, count - above, active)
 
 
-def keep_largest_by_layer(
-    scores: ScoreArrays, counts: Mapping[str, int], active: MaskArrays | None = None
-) -> dict[str, NDArray[np.bool_]]:
+def keep_largest_by_layer(scores: ScoreArrays, counts: Mapping[str, int], active: Masks | None = None) -> Masks:
     """Masks of exactly `counts[name]` weights in each layer, by the rules of `keep_largest`."""
-    masks: dict[str, NDArray[np.bool_]] = {}
+    masks: Masks = {}
     for name, values in scores.items():
         of_layer = None if active is None else {name: active[name]}
         masks |= keep_largest({name: values}, counts[name], of_layer)
     return masks
 
 
-def active_scores(scores: ScoreArrays, active: MaskArrays | None = None) -> NDArray[np.floating[Any]]:
+def active_scores(scores: ScoreArrays, active: Masks | None = None) -> NDArray[np.floating[Any]]:
     """The scores of the active weights, flat, in network order, as a new array.
 
     Raises `ScoreError` on NaN.
@@ -67,17 +65,15 @@ def active_scores(scores: ScoreArrays, active: MaskArrays | None = None) -> NDAr
     return flat
 
 
-def _active_count(scores: ScoreArrays, active: MaskArrays | None) -> int:
+def _active_count(scores: ScoreArrays, active: Masks | None) -> int:
     if active is None:
         return sum(values.size for values in scores.values())
     return sum(int(np.count_nonzero(active[name])) for name in scores)
 
 
-def _masks_above(
-    scores: ScoreArrays, threshold: np.floating[Any], ties: int, active: MaskArrays | None
-) -> dict[str, NDArray[np.bool_]]:
+def _masks_above(scores: ScoreArrays, threshold: np.floating[Any], ties: int, active: Masks | None) -> Masks:
     """Every active weight above the threshold, and the first `ties` that equal it."""
-    masks: dict[str, NDArray[np.bool_]] = {}
+    masks: Masks = {}
     for name, values in scores.items():
         mask = np.greater(values, threshold, order="C")
         if active is not None:

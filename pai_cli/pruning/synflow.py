@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from math import isfinite
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from pai_cli.errors import ScoreError
-from pai_cli.pruning.base import ScoreContext, Scorer, Scores
+from pai_cli.pruning.base import Masks, ScoreContext, Scorer, Scores
 from pai_cli.pruning.linearised import Flow, Linearised
-
-if TYPE_CHECKING:
-    from pai_cli.pruning.base import Masks
 
 
 def make_scorer(context: ScoreContext) -> Scorer:
@@ -37,7 +33,7 @@ def make_scorer(context: ScoreContext) -> Scorer:
 
     def score(masks: Masks | None) -> Scores:
         linearised.mask(masks)
-        flow = linearised.flow(gradients=True)
+        flow = linearised.flow()
         _check(flow, masks)
         with torch.no_grad():
             for name, gradient in flow.gradients.items():

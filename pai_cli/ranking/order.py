@@ -102,7 +102,9 @@ def _placed(
     if _tied(row, following):
         return replace(row, rank=rank, margin=margin, decided="tied with the next: within the error bounds")
     word = "larger" if larger_is_better else "smaller"
-    return replace(row, rank=rank, margin=margin, decided=f"{metric.name} {word} by {margin:.4g}")
+    # Means over other layers compare less well: say so where it decides.
+    over = "" if row.counted == following.counted else f", over {row.counted} layers against {following.counted}"
+    return replace(row, rank=rank, margin=margin, decided=f"{metric.name} {word} by {margin:.4g}{over}")
 
 
 def _tied(a: RankedMask, b: RankedMask) -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from pai_cli.compute.threads import blas_threads_for
-from pai_cli.errors import ResumeError
+from pai_cli.errors import MethodOptionError, ResumeError
 from pai_cli.models.network import Network
 from pai_cli.progress import Progress, silent
 from pai_cli.pruning import registry
@@ -29,6 +29,7 @@ from pai_cli.spectral.network import LayerInput, NetworkReport, measure_layers, 
 
 SHOWN = ("l2", "dr_imdb", "lambda_imsg")
 SECONDS_BETWEEN_SAVES = 2.0
+USUAL_NOISE = 0.1
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,21 @@ class SearchRequest:
     prune: PruneRequest
     population: int
     noise: float
+
+    @staticmethod
+    def of(request: PruneRequest, population: int, noise: float | None) -> SearchRequest:
+        """The request with the noise asked for, or the usual 0.1; none for a method that draws at random.
+
+        Raises `MethodOptionError` when noise is asked for that would do nothing.
+        """
+        if not registry.get(request.method).random:
+            return SearchRequest(request, population, USUAL_NOISE if noise is None else noise)
+        if noise is not None:
+            raise MethodOptionError(
+                f"--noise {noise:g}: {request.method} draws at random, so its candidates differ by their seeds; "
+                "leave --noise out"
+            )
+        return SearchRequest(request, population, 0.0)
 
     def settings(self, source_sha256: str) -> dict[str, Any]:
         """What must be the same for a search to be continued: everything but how many candidates, and the device."""
@@ -174,7 +190,7 @@ def _measured(network: Network, result: PruneResult) -> NetworkReport:
         )
         for layer in result.layers
     )
-    with blas_threads_for(max(min(layer.shape[:2]) for layer in result.layers)):
+    with blas_threads_for(max(min(layer.layout.matrix(layer.shape)) for layer in result.layers)):
         return summarise(measure_layers(layers, MetricOptions(dense=False)))
 
 

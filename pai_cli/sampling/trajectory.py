@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pai_cli.errors import MaskError, OutputError, ResumeError
-from pai_cli.files.atomic import check_output, write_atomically
+from pai_cli.files.atomic import check_output, is_special, write_atomically
 from pai_cli.files.canonical import canonical_bytes
+from pai_cli.files.masks import MaskFile
 from pai_cli.files.tensors import TensorFile
 
 if TYPE_CHECKING:
@@ -77,6 +78,19 @@ class Trajectory:
         self._rewrite([self._first_line(), *lines[1 : 1 + state.done]])
         return state
 
+    def wrote(self, mask: Path) -> bool:
+        """Whether `mask` is a mask that this very search wrote: its own command, run again, may replace it."""
+        try:
+            told = MaskFile(mask).metadata
+        except MaskError:
+            return False
+        same = ("source_sha256", "method", "seed")
+        return (
+            "candidate" in told
+            and all(told.get(key) == str(self.settings[key]) for key in same)
+            and (told.get("density") == repr(self.settings["density"]))
+        )
+
     def append(self, record: Record) -> None:
         """Add one candidate's line, at once. Raises `OutputError`."""
         try:
@@ -129,7 +143,7 @@ class Trajectory:
             if first.get(key) != value:
                 raise ResumeError(
                     f"{self.path}: that search had {key} {first.get(key)}, this one has {value}; give the same, or "
-                    "--force to start again"
+                    "begin again with --force instead of --resume"
                 )
 
     def _read_state(self) -> SearchState:
@@ -171,10 +185,13 @@ def open_search(
     `path`: of the trajectory; by default `mask` with the suffix .jsonl. Its state stands beside it. Raises `OutputError`,
     `ResumeError`.
     """
-    if path is None and mask.exists() and not mask.is_file():
+    if path is None and is_special(mask):
         raise OutputError(f"{mask}: is a device or a pipe; say with --trajectory where the search is to be written")
     lines = path or mask.with_name(mask.name.removesuffix(".safetensors") + ".jsonl")
     trajectory = Trajectory(lines, lines.with_name(lines.name.removesuffix(".jsonl") + ".state.safetensors"), settings)
+    for file in (trajectory.path, trajectory.state_path):
+        if is_special(file):
+            raise OutputError(f"{file}: is a device or a pipe, and a search must be read again; name a file")
     if mask.resolve() in (trajectory.path.resolve(), trajectory.state_path.resolve()):
         raise OutputError(
             f"{mask}: the mask and the search's own files need different names; change -o or --trajectory"

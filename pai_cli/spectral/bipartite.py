@@ -111,6 +111,7 @@ class BipartiteGraph:
         self.n_L, self.n_R = int(self._columns.shape[0]), int(self._rows.shape[0])
         self.edges = int(xp.sum(left))
         self._mask, self._weights = mask, weights
+        self.answers: dict[Any, Any] = {}  # what was asked before, kept by `singular`
 
     @cached_property
     def counts(self) -> Counts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -15,6 +16,11 @@ class Layout:
 
     groups: int = 1
     transposed: bool = False
+
+    def matrix(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """Rows and columns of the matrix that a weight of `shape`, two dimensions or more, unrolls to."""
+        rows = shape[1] * self.groups if self.transposed else shape[0]
+        return rows, math.prod(shape) * self.groups // rows
 
 
 PLAIN = Layout()

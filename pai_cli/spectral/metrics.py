@@ -66,7 +66,8 @@ def measure_layer(
     """All of sections 2 to 4 for one layer.
 
     `mask`: (rows, columns), boolean. `weights`: the same shape, or None, which leaves section 4 missing. `dense`: the
-    four full-spectrum measures of the unmasked layer when they are known already (`dense_reference`).
+    four full-spectrum measures of the unmasked layer when they are known already (`dense_reference`); to be given for a
+    grouped layer, whose matrix does not tell where weights stand.
     """
     options = options or MetricOptions()
     graph = BipartiteGraph(mask, weights)
@@ -163,7 +164,7 @@ def _gap_measures(d_L: float, d_R: float, pair: SingularPair) -> dict[str, Measu
     dr, ds = _minus(dr_bound, pair), _minus(ds_bound.value, pair, ds_bound.error)
     return {
         "dr": dr,
-        "dr_bound": Measure.of(dr_bound),
+        "dr_bound": Measure.of(dr_bound, 4 * EPS * dr_bound),
         "dr_norm": _times(dr, 1 / dr_bound),
         "ds": ds,
         "ds_bound": ds_bound,
@@ -242,8 +243,8 @@ def mean_of(measures: Iterable[Measure]) -> Measure:
     """Mean of measures that are all present, at least one of them; its error is the mean of theirs plus rounding."""
     values = [m.value for m in measures if m.value is not None]
     errors = [m.error or 0.0 for m in measures]
-    mean = math.fsum(values) / len(values)
-    return Measure(mean, math.fsum(errors) / len(errors) + 2 * EPS * abs(mean))
+    mean = math.fsum(value / len(values) for value in values)  # divided first: the sum may be past float64
+    return Measure.of(mean, math.fsum(error / len(errors) for error in errors))
 
 
 def _norm(measures: list[Measure]) -> Measure:

@@ -68,17 +68,18 @@ class NetworkReport:
 class DenseCache:
     """Measures of unmasked layers, kept across the masks of one checkpoint: they depend on its weights only."""
 
-    known: dict[str, dict[str, Measure]] = field(default_factory=dict)
+    known: dict[tuple[str, Layout], dict[str, Measure]] = field(default_factory=dict)
 
     def of(self, layer: LayerInput, options: MetricOptions) -> dict[str, Measure] | None:
         """The unmasked layer's four measures, or None when they are not asked for."""
         if layer.weights is None or not options.dense:
             return None
-        if layer.name not in self.known:
+        key = (layer.name, layer.layout)
+        if key not in self.known:
             xp = array_namespace(layer.weights)
             ones = unroll(xp.ones_like(layer.weights, dtype=xp.bool), layer.layout)
-            self.known[layer.name] = dense_reference(unroll(layer.weights, layer.layout), options, ones)
-        return self.known[layer.name]
+            self.known[key] = dense_reference(unroll(layer.weights, layer.layout), options, ones)
+        return self.known[key]
 
 
 def measure_layers(

@@ -167,7 +167,7 @@ def _settled(gram: Array, vectors: Array, products: int, converged: bool) -> Rit
 
 
 def certify_second(gram: Array, pair: RitzPair, slack: float) -> float | None:
-    """An upper bound on the second eigenvalue of `gram`, proved; None when `values[1] + slack` is not one.
+    """An upper bound on lambda_1(G - theta v v^T), and so on lambda_2(G); None when `values[1] + slack` is not proved.
 
     For any vector v, lambda_2(G) <= lambda_1(G - c v v^T) by Weyl's inequality, and t > lambda_1(B) exactly when
     t I - B has a Cholesky factorisation. The bound adds what rounding can hide: a factorisation that succeeds is that of a
@@ -189,11 +189,12 @@ def certify_second(gram: Array, pair: RitzPair, slack: float) -> float | None:
 
 
 def first_bound(pair: RitzPair, second: float) -> float:
-    """An upper bound on the first eigenvalue, given one on the second.
+    """An upper bound on the first eigenvalue, from what `certify_second` proved.
 
-    In a basis that begins with v = v_1, G is [[theta, b^T], [b, C]] with |b| the residual and lambda_1(C) <= `second`
-    (Cauchy). So lambda_1 <= max(theta, second) + |b|, and where theta > second also
-    lambda_1 - theta = b^T (lambda_1 I - C)^-1 b <= |b|^2 / (theta - second).
+    `second` must bound lambda_1(G - theta v v^T), v the first vector; a bound on lambda_2(G) alone is not enough. In a
+    basis that begins with v, G is [[theta, b^T], [b, C]] with |b| the residual, and C is a compression of
+    G - theta v v^T, so lambda_1(C) <= `second` (Cauchy). So lambda_1 <= max(theta, second) + |b|, and where
+    theta > second also lambda_1 - theta = b^T (lambda_1 I - C)^-1 b <= |b|^2 / (theta - second).
     """
     first, residual = pair.values[0], pair.residuals[0]
     bound = max(first, second) + residual

@@ -16,6 +16,7 @@ from pai_cli.spectral.singular import (
     complete_or_vector,
     leading_pair,
     structure_pair,
+    weighted_pair,
 )
 
 LEAST_LEFT = 3  # vertices that must share a degree [H23]
@@ -82,6 +83,8 @@ def _structure(
 
 
 def _weighted(graph: BipartiteGraph, group: LeftClass, touched: Array, options: SolverOptions) -> SingularPair:
+    if len(graph.left_classes) == 1:
+        return weighted_pair(graph, options)
     block = graph.weighted[group.begin : group.end, :]
     if block.shape[0] > touched.shape[0]:
         block = graph.xp.take(block, touched, axis=1)

@@ -6,13 +6,15 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
+OVERFLOW = "past the range of float64"
+
 
 class Outcome(Enum):
     """Whether an answer may be used; the text says why not, and what would help."""
 
     PROVED = "proved"
-    TOO_WIDE = "error bound wider than the tolerance"
-    NOT_CONVERGED = "not converged: allow more products"
+    TOO_WIDE = "error bound wider than asked for: the value lies within the bound given"
+    NOT_CONVERGED = "not converged: raise most_products"
     COLLAPSED = "collapsed"
     ONE_VALUE = "fewer than two singular values"
 
@@ -21,8 +23,7 @@ class Outcome(Enum):
 class Measure:
     """One number with the absolute bound on its error, or the reason why there is none.
 
-    Exactly one of `value` and `reason` is None. `error` is 0.0 for what is exact (counts, and ratios of counts up to
-    their last digit).
+    Exactly one of `value` and `reason` is None.
     """
 
     value: float | None
@@ -45,8 +46,13 @@ class Measure:
 
     @staticmethod
     def of(value: float, error: float = 0.0) -> Measure:
-        """A value with its bound, widened by the rounding of the few operations that led to it."""
-        return Measure(value, error + (8 * EPS * abs(value) if error else 0.0))
+        """A value with the bound on its error, widened by the rounding of the few operations that led to it.
+
+        A value past float64 is missing.
+        """
+        if not math.isfinite(value) or not math.isfinite(error):
+            return Measure.missing(OVERFLOW)
+        return Measure(value, error + 8 * EPS * abs(value))
 
 
 EPS = 2.0**-52

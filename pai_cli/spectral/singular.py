@@ -11,6 +11,7 @@ The Gram matrix of a 0/1 mask is made of integers, so it is exact in float32.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from array_api_compat import array_namespace
@@ -31,6 +32,10 @@ TOLERANCE = 1e-9  # of sigma_1: the error bound that is asked for unless the cal
 
 LAPACK_SIDE = 640  # measured: up to here all eigenvalues cost less than a certified iteration
 
+DIRECT_SIDE = (
+    6000  # of the smaller side: past it LAPACK on the matrix takes many minutes, and the bound is flagged instead
+)
+
 MOST_PRODUCTS = 1200  # five times what the hardest graph tried (uniform 14336 x 4096) took
 
 
@@ -46,18 +51,37 @@ DEFAULT = SolverOptions()
 
 
 def structure_pair(graph: BipartiteGraph, options: SolverOptions = DEFAULT) -> SingularPair:
-    """sigma_1 and sigma_2 of the layer's 0/1 mask."""
+    """sigma_1 and sigma_2 of the layer's 0/1 mask; asked again, the answer is remembered."""
+    return _remembered(graph, "structure", options, _structure_pair)
+
+
+def weighted_pair(graph: BipartiteGraph, options: SolverOptions = DEFAULT) -> SingularPair:
+    """sigma_1 and sigma_2 of `A = abs(W) * M`, remembered. Raises `NotFiniteError` for weights with NaN or infinity."""
+    return _remembered(graph, "weighted", options, _weighted_pair)
+
+
+def _remembered(
+    graph: BipartiteGraph,
+    what: str,
+    options: SolverOptions,
+    solve: Callable[[BipartiteGraph, SolverOptions], SingularPair],
+) -> SingularPair:
     if graph.edges == 0:
         return unanswered(Outcome.COLLAPSED, "closed form")
+    key = (what, options)
+    if key not in graph.answers:
+        graph.answers[key] = solve(graph, options)
+    answer: SingularPair = graph.answers[key]
+    return answer
+
+
+def _structure_pair(graph: BipartiteGraph, options: SolverOptions) -> SingularPair:
     if graph.edges == graph.n_L * graph.n_R:
         return complete_or_vector(graph.incidence, graph.edges)
     return leading_pair(graph.incidence, graph.gram, binary=True, options=options)
 
 
-def weighted_pair(graph: BipartiteGraph, options: SolverOptions = DEFAULT) -> SingularPair:
-    """sigma_1 and sigma_2 of `A = abs(W) * M`. Raises `NotFiniteError` for weights with NaN or infinity."""
-    if graph.edges == 0:
-        return unanswered(Outcome.COLLAPSED, "closed form")
+def _weighted_pair(graph: BipartiteGraph, options: SolverOptions) -> SingularPair:
     return leading_pair(graph.weighted, None, binary=False, options=options)
 
 
@@ -92,10 +116,10 @@ def _solve(matrix: Array, gram: Array, forming: float, options: SolverOptions) -
     gram = xp.astype(gram, xp.float64)
     small = gram.shape[0] <= LAPACK_SIDE
     pair = pair_of_gram(gram, forming) if small else _iterate(gram, forming, options)
-    if _narrow(pair, options.tolerance):
+    if _narrow(pair, options.tolerance) or pair.outcome is Outcome.NOT_CONVERGED:
         return pair
-    if pair.outcome is Outcome.NOT_CONVERGED:
-        return pair
+    if gram.shape[0] > DIRECT_SIDE:
+        return _flagged(pair)
     pair = pair_of_matrix(xp.astype(matrix, xp.float64))
     return pair if _narrow(pair, options.tolerance) else _flagged(pair)
 
