@@ -1,5 +1,6 @@
 """Checkpoints: what is read, what is refused and in which words, and that nothing in a file is run unasked."""
 
+import ast
 import hashlib
 import json
 import os
@@ -7,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,10 +19,10 @@ from safetensors.numpy import load, save
 from safetensors.torch import save_file
 from torch import nn
 
-from pai_cli.errors import CheckpointError, UntrustedPickleError
+from pai_cli.errors import CheckpointError, NotFiniteError, UntrustedPickleError
 from pai_cli.files.canonical import canonical_bytes
 from pai_cli.files.checkpoints import open_checkpoint
-from pai_cli.files.pickles import one_line
+from pai_cli.files.words import one_line, some_names
 
 STATE = {"fc.weight": torch.arange(6.0).reshape(2, 3), "fc.bias": torch.tensor([1.0, -1.0])}
 INSTEAD = "save model.state_dict(), best as .safetensors"
@@ -179,7 +181,9 @@ def test_sharded(tmp_path):
     assert checkpoint.sha256 == hashlib.sha256(both).hexdigest()
 
 
-@pytest.mark.parametrize("shard", ["../b.safetensors", "/etc/passwd", "x/b.safetensors", "..", "x\\b", "x\0", ""])
+@pytest.mark.parametrize(
+    "shard", ["../b.safetensors", "/etc/passwd", "x/b.safetensors", "..", "x\\b", "x\0", "", "\ud800"]
+)
 def test_sharded_stays_in_its_folder(tmp_path, shard):
     path = write_sharded(tmp_path, **{"fc.weight": shard})
     assert refusal(path) == (
@@ -273,6 +277,29 @@ CONTENTS = [
 def test_other_files(tmp_path, content, message, trust):
     (tmp_path / "x.pt").write_bytes(content)
     assert refusal(tmp_path / "x.pt", trust=trust) == f"x.pt: {message.removeprefix('x.pt: ')}"
+
+
+@pytest.mark.parametrize("trust", [False, True])
+@pytest.mark.parametrize("squeezed", ["data.pkl", "data/0"])
+def test_a_torch_zip_with_a_compressed_member_is_not_unpacked(tmp_path, squeezed, trust):
+    """A few megabytes of zeros, deflated, are gigabytes; torch.save stores its members as they are."""
+    torch.save({"a": torch.zeros(1000)}, tmp_path / "stored.pt")
+    with zipfile.ZipFile(tmp_path / "stored.pt") as stored, zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
+        for name in stored.namelist():
+            kind = zipfile.ZIP_DEFLATED if name.endswith(squeezed) else zipfile.ZIP_STORED
+            archive.writestr(name, stored.read(name), compress_type=kind)
+    assert refusal(tmp_path / "x.pt", trust=trust) == (
+        f"x.pt: a zip file with compressed members, which torch.save never writes; {INSTEAD}"
+    )
+
+
+def test_a_zip_bomb_is_refused_at_once(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("x/data.pkl", "w") as member:
+            for _ in range(64):
+                member.write(bytes(1 << 20))
+        archive.writestr("x/version", b"3\n")
+    assert "compressed members" in refusal(tmp_path / "x.pt")
 
 
 def test_missing_and_folder(tmp_path):
@@ -399,9 +426,44 @@ def test_torchscript_is_refused(tmp_path, trust):
     )
 
 
+@pytest.mark.parametrize("kind", ["pt", "safetensors"])
+@pytest.mark.parametrize(("value", "word"), [(np.nan, "nan"), (np.inf, "inf"), (-np.inf, "-inf")])
+def test_finite_array(tmp_path, kind, value, word):
+    path = tmp_path / f"x.{kind}"
+    tensors = {"a": torch.ones(2, 3), "b": torch.ones(2, 3), "c": torch.ones(2, dtype=torch.bool)}
+    tensors["b"][1, 0] = value
+    (save_file if kind == "safetensors" else torch.save)(tensors, path)
+    checkpoint = open_checkpoint(path)
+    assert checkpoint.finite_array("a").tolist() == checkpoint.array("a").tolist()
+    with pytest.raises(NotFiniteError) as caught:
+        checkpoint.finite_array("b")
+    assert str(caught.value) == (
+        f"{path}: tensor 'b' holds {word} at index 3; take a checkpoint from before the weights diverged"
+    )
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.finite_array("c")
+    assert str(caught.value) == f"{path}: tensor 'c' holds bool, not weights; is this a mask?"
+
+
 def test_one_line():
     assert one_line(ValueError("a\nb")) == "ValueError: a"
+    assert one_line(ValueError("a. \nb")) == "ValueError: a"
+    assert one_line(ValueError("x" * 300)) == f"ValueError: {'x' * 200}"
     assert one_line(ValueError()) == "ValueError"
+
+
+def test_some_names():
+    assert some_names([]) == ""
+    assert some_names("abc") == "a, b, c"
+    assert some_names(iter("abcd")) == "a, b, c and 1 more"
+    assert some_names("abcd", 1) == "a and 3 more"
+
+
+@pytest.mark.parametrize("folder", ["files", "models", "pruning"])
+def test_the_first_line_of_a_module_docstring_stands_alone(folder):
+    for path in (Path(__file__).parents[1] / "pai_cli" / folder).glob("*.py"):
+        lines = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").splitlines()
+        assert not any(lines[1:2]), path
 
 
 # Canonical bytes

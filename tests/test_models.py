@@ -1,10 +1,12 @@
 """Architectures, their recognition by names and shapes, factories, and networks with their prunable weights."""
 
 import hashlib
+import itertools
 import os
 import re
 import sys
 import textwrap
+import time
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from torch import nn
 from pai_cli.errors import (
     CheckpointError,
     LayerSelectionError,
+    MethodOptionError,
     ModelFactoryError,
     NotFiniteError,
     OutputError,
@@ -29,7 +32,7 @@ from pai_cli.models.base import shapes_of
 from pai_cli.models.factory import load_factory
 from pai_cli.models.network import init_network, load_network, prunable_layers, save_checkpoint
 from pai_cli.models.recognise import recognise
-from pai_cli.models.registry import architecture, known_names
+from pai_cli.models.registry import FAMILIES, architecture, known_names
 from pai_cli.spectral.layout import Layout
 
 NAMES = [name for name in known_names() if name != "mlp-A-B-...-Z"] + ["mlp-20-15-5"]
@@ -281,6 +284,58 @@ def doubled(key, shape):
     return tuple(2 * size if i == 0 or (i == 1 and key != "conv1.weight") else size for i, size in enumerate(shape))
 
 
+# Names and shapes of every family, to be put together at random.
+VOCABULARY = sorted(
+    {"conv1.weight", "layer1.0.conv1.weight", "features.0.weight", "classifier.weight", "fc.weight", "x", "", "a.b.c.d"}
+    | {
+        name
+        for known in ("resnet18", "resnet20-1x1", "resnet50", "vgg11-bn", "vgg16-imagenet", "lenet-5", "lenet-300-100")
+        for name in shapes_of(architecture(known).build)
+    }
+)
+SIZES = st.one_of(st.integers(0, 9), st.sampled_from([16, 64, 300, 512, 784, 4096, 25088, 10**9, 2**62, 2**63 - 1]))
+
+
+@settings(deadline=None, max_examples=400)
+@given(st.dictionaries(st.sampled_from(VOCABULARY), st.lists(SIZES, max_size=5).map(tuple), max_size=30))
+def test_no_names_and_shapes_are_too_odd_to_be_told_from_a_network(shapes):
+    for family in FAMILIES:
+        family.guess(shapes)
+    recognise(shapes)
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.sampled_from(["resnet18", "resnet20", "resnet20-1x1", "vgg11-bn", "vgg13-imagenet", "lenet-5", "lenet-300-100"]),
+    st.data(),
+)
+def test_no_changed_shape_raises(name, data):
+    shapes = renamed(name, 10)
+    for victim in data.draw(st.lists(st.sampled_from(sorted(shapes)), min_size=1, max_size=3)):
+        shapes[victim] = data.draw(st.lists(SIZES, max_size=5).map(tuple))
+    for family in FAMILIES:
+        family.guess(shapes)
+    recognise(shapes)
+
+
+@pytest.mark.parametrize(
+    ("name", "victim", "shape"),
+    [
+        ("vgg11", "features.0.weight", (64,)),
+        ("vgg11", "features.0.weight", ()),
+        ("resnet20", "layer1.0.conv1.weight", ()),
+        ("resnet18", "layer1.0.conv1.weight", ()),
+        ("resnet18", "layer1.0.conv1.weight", (2**62, 1, 1, 1)),
+        ("lenet-5", "fc3.weight", (0, 84)),
+    ],
+)
+def test_odd_shapes_are_not_recognised(name, victim, shape):
+    changed = renamed(name, 10) | {victim: shape}
+    if name == "vgg11":
+        changed["features.99.weight"] = (64, 3, 3, 3)  # as many convolutions as before
+    assert recognise(changed) is None
+
+
 # MLPs
 
 
@@ -339,6 +394,31 @@ def test_mlp_in_any_order_is_found_by_its_chain(sizes, data):
 def test_mlp_cases(shapes, name):
     found = recognise(shapes)
     assert (found and found.name) == name
+
+
+def timed(shapes):
+    start = time.perf_counter()
+    found = recognise(shapes)
+    assert time.perf_counter() - start < 5.0
+    return found
+
+
+def test_the_order_of_an_mlp_is_not_searched_for_in_vain():
+    square = {f"{letter}.weight": (16, 16) for letter in "abcdefghijk"}
+    assert timed(square | {"z.weight": (7, 5)}) is None
+    assert timed(square) is None
+    several = {f"{letter}.weight": (16, 16 + i) for i, letter in enumerate("abcdefghijk")}
+    assert timed(several) is None
+    # Every size as often entered as left, by every way between 12 of them, and one layer that no way leads to.
+    ways = {f"x{i}y{j}.weight": (10 + j, 10 + i) for i, j in itertools.permutations(range(12), 2)}
+    assert timed(ways | {"z.weight": (7, 5)}) is None
+    assert timed(ways | {"z.weight": (10, 5)}) is None  # many orders
+
+
+def test_a_long_mlp_in_any_order_is_found():
+    names = sorted((f"{'abcdefghij'[i % 10]}{'klmnopqrst'[i // 10]}" for i in range(100)), key=lambda name: name[::-1])
+    shapes = chain(range(100, 201), names)
+    assert timed(dict(sorted(shapes.items()))).name == "mlp-" + "-".join(map(str, range(100, 201)))
 
 
 def test_mlp_input_and_description():
@@ -545,7 +625,7 @@ def test_unrecognised(tmp_path):
         load_network(saved(tmp_path, nn.Conv2d(3, 4, 5)), "resnet21")
 
 
-@pytest.mark.parametrize(("value", "word"), [(np.nan, "NaN"), (np.inf, "an infinity"), (-np.inf, "an infinity")])
+@pytest.mark.parametrize(("value", "word"), [(np.nan, "nan"), (np.inf, "inf"), (-np.inf, "-inf")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_not_finite(tmp_path, value, word, dtype):
     state = {n: t.to(dtype) for n, t in init_network("mlp-6-5-4", 4, 1).model.state_dict().items()}
@@ -554,8 +634,8 @@ def test_not_finite(tmp_path, value, word, dtype):
     with pytest.raises(NotFiniteError) as caught:
         load_network(saved(tmp_path, state))
     assert one_line(caught, tmp_path) == (
-        f"net.safetensors: tensor 'fc2.weight' has {word} at flat index 7; "
-        "give a checkpoint from before its training diverged"
+        f"net.safetensors: tensor 'fc2.weight' holds {word} at index 7; "
+        "take a checkpoint from before the weights diverged"
     )
 
 
@@ -566,8 +646,7 @@ def test_integers_are_no_weights(tmp_path, dtype, kind):
     with pytest.raises(CheckpointError) as caught:
         load_network(saved(tmp_path, state))
     assert one_line(caught, tmp_path) == (
-        f"net.safetensors: tensor 'fc2.weight' holds {kind}, not floating-point weights; "
-        "give a checkpoint, not a mask or a quantised network"
+        f"net.safetensors: tensor 'fc2.weight' holds {kind}, not weights; is this a mask?"
     )
 
 
@@ -690,6 +769,77 @@ def test_init_is_decided_by_the_seed():
     one, same, other = (init_network("resnet20", 10, seed).model.state_dict() for seed in (5, 5, 6))
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert not torch.equal(one["conv1.weight"], other["conv1.weight"])
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 10**26])
+def test_init_with_a_seed_out_of_range(seed):
+    with pytest.raises(MethodOptionError) as caught:
+        init_network("lenet-5", 10, seed)
+    assert str(caught.value) == f"--seed {seed}: must be 0 to 9223372036854775807"
+
+
+def test_init_with_the_largest_seed():
+    assert init_network("lenet-5", 10, 2**63 - 1).total == 61_470
+
+
+@pytest.mark.parametrize("classes", [10**12, 10**18, 10**26])
+def test_init_with_too_many_classes(classes):
+    with pytest.raises(UnknownModelError) as caught:
+        init_network("resnet20", classes, 0)
+    assert str(caught.value) == (f"resnet20 with {classes:,} classes does not fit in memory; choose a smaller network")
+
+
+@pytest.mark.parametrize("name", ["mlp-100000000-100000000", "mlp-999999999999999999-999999999999999999"])
+def test_names_of_networks_too_large(tmp_path, name):
+    with pytest.raises(UnknownModelError, match=r" does not fit in memory; choose a smaller network$"):
+        init_network(name, None, 0)
+    with pytest.raises(UnknownModelError, match=r" does not fit in memory; choose a smaller network$"):
+        load_network(saved(tmp_path, nn.Conv2d(3, 4, 5)), name)
+
+
+@pytest.mark.parametrize("name", ["mlp-", "resnet", "vgg"])
+def test_names_with_endless_numbers(name):
+    with pytest.raises(UnknownModelError, match=r"^unknown model "):
+        architecture(f"{name}{'1' * 5000}-10")
+
+
+def test_a_checkpoint_that_claims_more_than_memory(tmp_path):
+    torch.save({"a.weight": torch.ones(1).expand(10**7, 10**7)}, tmp_path / "x.pt")  # a few hundred bytes
+    with pytest.raises(UnknownModelError, match=r"^mlp-10000000-10000000 .* does not fit in memory"):
+        load_network(open_checkpoint(tmp_path / "x.pt"))
+
+
+def test_the_classes_of_an_mlp_are_in_its_name():
+    assert init_network("mlp-20-10", None, 0).description == "MLP 20-10 (10 classes)"
+    assert init_network("mlp-20-7", 7, 0).description == "MLP 20-7 (7 classes)"
+    assert init_network("lenet-5", None, 0).description == "LeNet-5 (28x28 inputs, 10 classes)"
+    with pytest.raises(MethodOptionError) as caught:
+        init_network("mlp-20-10", 7, 0)
+    assert str(caught.value) == (
+        "--classes 7: mlp-20-10 has 10, its last size; leave --classes out, or change the name"
+    )
+
+
+INIT_FAULTS = [
+    (["resnet20", "--seed", 10**26], f"--seed {10**26}: must be 0 to 9223372036854775807"),
+    (["lenet-5", "--seed", -1], "--seed -1: must be 0 to 9223372036854775807"),
+    (
+        ["resnet20", "--classes", 10**12],
+        "resnet20 with 1,000,000,000,000 classes does not fit in memory; choose a smaller network",
+    ),
+    (
+        ["mlp-20-10", "--classes", 7],
+        "--classes 7: mlp-20-10 has 10, its last size; leave --classes out, or change the name",
+    ),
+]
+
+
+@pytest.mark.parametrize(("words", "line"), INIT_FAULTS)
+def test_init_says_what_is_wrong_in_one_line(pai, tmp_path, monkeypatch, words, line):
+    monkeypatch.chdir(tmp_path)
+    done = pai("init", *words)
+    assert (done.status, done.out, done.said) == (1, "", [f"pai: error: {line}"])
+    assert not list(tmp_path.iterdir())
 
 
 def test_saved_file_is_the_same_bytes_and_comes_back(tmp_path):

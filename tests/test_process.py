@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -219,3 +220,45 @@ def test_standard_input_is_closed() -> None:
     done = subprocess.run(["sh", "-c", line], env=environment(), capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "pai: error: -: standard input lists no mask; give one path a line\n"
+
+
+def on_a_terminal(columns: int, *words: object) -> str:
+    """What a command shows on a terminal of that width."""
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    inside, outside = pty.openpty()
+    fcntl.ioctl(outside, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    with subprocess.Popen(
+        [*PAI, *map(str, words)], stdout=outside, stderr=outside, env=environment(TERM="xterm", NO_COLOR="1")
+    ) as process:
+        os.close(outside)
+        shown = b""
+        while True:
+            try:
+                piece = os.read(inside, 65536)
+            except OSError:  # the other end is closed
+                break
+            shown += piece
+        assert process.wait() == 0
+    os.close(inside)
+    return re.sub(r"\x1b\[[0-9;]*m", "", shown.decode())
+
+
+@pytest.mark.parametrize("columns", [40, 80, 100, 130])
+def test_a_narrow_terminal_cuts_no_number_and_no_name(columns: int) -> None:
+    words = ("analyze", MASK, "--weights", SAMPLES / "resnet20.safetensors", "--layers", "layer1.0.*")
+    shown = on_a_terminal(columns, *words)
+    whole = run(*words).stdout
+    header = next(line for line in shown.splitlines() if line.startswith(" layer "))
+    assert str(MASK) in shown.replace("\r\n", "")
+    values = {name: line.split() for line in whole.splitlines() for name in line.split()[:1]}
+    names = header.split()
+    for layer in ("layer1.0.conv1.weight", "layer1.0.conv2.weight"):
+        assert layer in shown
+        line = next(line for line in shown.splitlines() if layer in line)
+        for name, value in zip(values["layer"], values[layer], strict=True):
+            assert (value in line.split()) == (name in names), name
+    assert ("no room for" in shown) == (len(names) < len(values["layer"]))

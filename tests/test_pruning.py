@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+from decimal import ROUND_HALF_UP, Decimal
 from fractions import Fraction
-from math import prod
+from itertools import pairwise
+from math import floor, prod
 
 import numpy as np
 import pytest
@@ -25,9 +27,10 @@ from pai_cli.errors import (
 )
 from pai_cli.models.network import Network, init_network, prunable_layers
 from pai_cli.pruning import registry
-from pai_cli.pruning.allocation import layer_counts
-from pai_cli.pruning.base import Method, ScoreContext, Scorer, Scores
-from pai_cli.pruning.run import PruneRequest, PruneResult, prune
+from pai_cli.pruning.allocation import kept_count, layer_counts
+from pai_cli.pruning.base import Masks, Method, ScoreContext, Scorer, Scores
+from pai_cli.pruning.connectivity import is_connected
+from pai_cli.pruning.run import PruneRequest, PruneResult, choose_masks, prune, result_of
 from pai_cli.pruning.select import keep_largest, keep_largest_by_layer
 
 # name, whether the seed changes the mask, scope, rounds to ask for
@@ -127,7 +130,7 @@ def same(a: PruneResult, b: PruneResult) -> bool:
 
 
 def half_up(density: float, total: int) -> int:
-    return int(np.floor(density * total + 0.5))
+    return int((Decimal(repr(density)) * total).quantize(Decimal(1), ROUND_HALF_UP))
 
 
 def test_the_table_has_every_method() -> None:
@@ -302,6 +305,129 @@ def test_connected_is_about_paths_not_biases_or_empty_layers() -> None:
     assert result.connected is True
 
 
+@METHOD
+def test_prune_is_choosing_and_then_looking(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = build("residual")
+    request = PruneRequest(method, 0.3, rounds=TABLE[method][2])
+    whole = prune(net, request)
+    with monkeypatch.context() as patch:  # choosing finds out nothing of the result
+        patch.setattr("pai_cli.pruning.connectivity.is_connected", None)
+        masks, rounds = choose_masks(net, request)
+    assert rounds == whole.rounds
+    result = result_of(net, request, masks, rounds)
+    assert same(result, whole)
+    assert (result.kept, result.connected, result.scope) == (whole.kept, whole.connected, whole.scope)
+    with pytest.raises(MethodOptionError, match=r"^--seed -2:"):
+        choose_masks(net, PruneRequest(method, 0.3, seed=-2))
+
+
+def trained(model: nn.Module) -> nn.Module:
+    """The model with the norms of one that was trained: its means and variances, scales and shifts of both signs."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.normal_().abs_()
+                module.running_var.uniform_(0.1, 3.0)
+                module.weight.normal_()
+                module.bias.normal_().sub_(1.0)
+    return model
+
+
+@pytest.mark.parametrize("name", ["resnet20", "resnet20-1x1", "vgg11-bn", "resnet110"])
+def test_connected_does_not_depend_on_what_norms_have_learned(name: str) -> None:
+    net = init_network(name, 10, 0)
+    trained(net.model)
+    result = run(net, "random", 0.05)
+    assert result.collapsed == ()
+    assert result.connected is True
+    net.model.double()
+    assert result_of(net, PruneRequest("random", 0.05), result.masks, 1).connected is True
+    last = net.layers[-1].name
+    assert is_connected(net, result.masks | {last: np.zeros_like(result.masks[last])}, net.input_shape, "cpu") is False
+
+
+def test_connected_is_about_masks_not_values() -> None:
+    net = build("residual")
+    masks = run(net, "random", 0.5).masks
+    with torch.no_grad():
+        for value in (0.0, -1.0, 1e30, float("inf"), float("nan")):
+            for parameter in net.model.parameters():
+                parameter.fill_(value)
+            assert is_connected(net, masks, net.input_shape, "cpu") is True
+
+
+@given(st.lists(st.integers(1, 5), min_size=2, max_size=9), st.integers(0, 2**32 - 1), st.floats(0.1, 0.9))
+@settings(max_examples=200, deadline=None)
+def test_connected_is_the_product_of_the_masks(widths: list[int], seed: int, density: float) -> None:
+    rng = np.random.default_rng(seed)
+    net = wrap(nn.Sequential(*(nn.Linear(a, b) for a, b in pairwise(widths))), (widths[0],))
+    masks: Masks = {layer.name: rng.random(layer.shape) < density for layer in net.layers}
+    reached = np.ones(widths[0], bool)
+    for mask in masks.values():
+        reached = (mask & reached).any(1)
+    assert is_connected(net, masks, (widths[0],), "cpu") is bool(reached.any())
+    activations = [
+        module for linear in net.model for module in (linear, nn.Sigmoid(), nn.BatchNorm1d(linear.weight.shape[0]))
+    ]
+    other = wrap(nn.Sequential(*activations), (widths[0],))
+    renamed = dict(zip((layer.name for layer in other.layers), masks.values(), strict=True))
+    assert is_connected(other, renamed, (widths[0],), "cpu") is bool(reached.any())
+
+
+@pytest.mark.parametrize("paths", [1, 30])
+def test_connected_neither_fades_nor_grows_with_depth(paths: int) -> None:
+    """1,500 layers of 30 units: of all that each unit reads, one input in thirty carries anything, or each does."""
+    net = wrap(nn.Sequential(*(nn.Linear(30, 30) for _ in range(1500))), (30,))
+    mask = np.ones((30, 30), bool)
+    mask[paths:] = False
+    masks = {layer.name: mask for layer in net.layers}
+    assert is_connected(net, masks, (30,), "cpu") is True
+    masks[net.layers[700].name] = np.zeros_like(mask)
+    assert is_connected(net, masks, (30,), "cpu") is False
+
+
+class Difference(nn.Module):
+    """Two equal branches, one subtracted, and parameters of the network's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plus, self.minus = nn.Linear(3, 1), nn.Linear(3, 1)
+        self.shift, self.mixing = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (self.plus(x) - self.minus(x)) @ self.mixing + self.shift + 1
+
+
+class Standardised(nn.Linear):
+    """Weights of mean 0: what a mask of ones would become cannot be told."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(x, self.weight - self.weight.mean(1, keepdim=True), self.bias)
+
+
+def test_connected_where_a_network_computes_between_its_layers() -> None:
+    net = wrap(Difference(), (3,))
+    whole = {layer.name: np.ones(layer.shape, bool) for layer in net.layers}
+    assert is_connected(net, whole, (3,), "cpu") is True
+    assert is_connected(net, {name: ~mask for name, mask in whole.items()}, (3,), "cpu") is False
+    net = wrap(Standardised(3, 2), (3,))
+    assert is_connected(net, {"weight": np.ones((2, 3), bool)}, (3,), "cpu") is None
+
+
+@pytest.mark.parametrize("shape", [(3, 10**6, 10**6), (3, 10**12, 10**12), (3, 10**30, 1)])
+def test_an_input_shape_past_memory(shape: tuple[int, ...]) -> None:
+    net = build("residual")
+    for method in ("random", "magnitude"):
+        assert run(net, method, 0.3, input_shape=shape).connected is None
+    with pytest.raises(MethodOptionError) as caught:
+        run(net, "synflow", 0.3, input_shape=shape)
+    assert str(caught.value) == (
+        f"synflow: one float64 input of shape {','.join(map(str, shape))} does not fit in memory; "
+        "give a smaller --input-shape"
+    )
+
+
 # ---- options and errors, as a person reads them
 
 ERRORS = [
@@ -317,7 +443,7 @@ ERRORS = [
      "density 0.0004 keeps no weight of any layer, of which the largest has 1,152; the smallest for the same density "
      "in every layer is 0.000868"),
     ("ignore_nothing", "magnitude", {"ignore": ("foo*",)}, LayerSelectionError,
-     "--ignore foo*: matches none of the 4 prunable layers (stem.weight, body.weight, shortcut.weight, ...)"),
+     "--ignore foo*: matches none of the 4 prunable layers (stem.weight, body.weight, shortcut.weight and 1 more)"),
     ("ignore_all", "magnitude", {"ignore": ("s*", "body", "fc")}, LayerSelectionError,
      "--ignore s* body fc: leaves no layer to prune; drop a glob"),
     ("scope_global", "erk", {"scope": "global"}, MethodOptionError,
@@ -330,7 +456,9 @@ ERRORS = [
     ("rounds_zero", "synflow", {"rounds": 0}, MethodOptionError, "--rounds 0: must be at least 1, or auto"),
     ("rounds_auto_layer", "synflow", {"rounds": "auto", "scope": "layer"}, MethodOptionError,
      "--rounds auto: weighs all layers against each other; give a number of --rounds, or leave --scope layer out"),
-    ("seed", "random", {"seed": -1}, MethodOptionError, "--seed -1: must be 0 or more"),
+    ("seed", "random", {"seed": -1}, MethodOptionError, "--seed -1: must be 0 to 9223372036854775807"),
+    ("seed_large", "synflow", {"seed": 2**63}, MethodOptionError,
+     "--seed 9223372036854775808: must be 0 to 9223372036854775807"),
     ("method", "synflw", {}, UnknownMethodError,
      "unknown method 'synflw': did you mean synflow? --method takes random, uniform, erk, magnitude, synflow"),
     ("method_far", "xyz", {}, UnknownMethodError,
@@ -446,6 +574,44 @@ def test_keep_largest_refuses_what_it_cannot_do() -> None:
 
 
 # ---- allocation
+
+
+@pytest.mark.parametrize(
+    ("density", "total", "kept"),
+    [
+        (0.29, 50, 15),
+        (0.7, 45, 32),
+        (0.5, 1, 1),
+        (0.1, 5, 1),
+        (0.1, 4, 0),
+        (1.0, 7, 7),
+        (0.05, 268144, 13407),
+        (5e-324, 9, 0),
+    ],
+)
+def test_halves_of_the_decimal_that_was_typed_go_up(density: float, total: int, kept: int) -> None:
+    assert kept_count(density, total) == kept
+    assert kept_count(np.float64(density), total) == kept
+
+
+@given(st.integers(1, 10**9), st.integers(1, 9), st.integers(1, 10**10))
+@settings(max_examples=300, deadline=None)
+def test_kept_count_is_exact(digits: int, places: int, total: int) -> None:
+    text = f"{digits % 10**places or 1}e-{places}"
+    exact = Fraction(text) * total
+    kept = kept_count(float(text), total)
+    assert kept == floor(exact + Fraction(1, 2))
+    assert kept - Fraction(1, 2) <= exact < kept + Fraction(1, 2)
+
+
+def test_uniform_and_erk_round_the_same_way() -> None:
+    assert layer_counts("uniform", {"a": (5, 10), "b": (5, 9)}, 0.29) == {"a": 15, "b": 13}
+    assert layer_counts("uniform", {"a": (5, 9)}, 0.7) == {"a": 32}
+    assert layer_counts("erk", {"a": (5, 10)}, 0.29) == {"a": 15}
+    assert sum(layer_counts("erk", {"a": (5, 4), "b": (5, 5)}, 0.7).values()) == 32
+    net = wrap(nn.Sequential(nn.Linear(5, 5, bias=False), nn.Linear(5, 5, bias=False)), (5,))
+    assert [run(net, method, 0.29).kept for method in ("random", "magnitude", "erk", "synflow")] == [15] * 4
+
 
 shape_lists = st.lists(
     st.one_of(st.tuples(*[st.integers(1, 40)] * 2), st.tuples(*[st.integers(1, 20)] * 2, *[st.integers(1, 5)] * 2)),

@@ -168,8 +168,12 @@ def test_rank_orders_what_analyze_measures(pai: Pai, resnet: Path, flags: list[s
         assert row["reason"] is None
         margin = None if following is None else abs(row["value"] - following["value"])
         assert row["margin"] == margin
-        word = "larger" if larger else "smaller"
-        assert row["decided"] == ("" if margin is None else f"{metric} {word} by {margin:.4g}")
+        if following is None:
+            assert row["decided"] == ""
+            continue
+        over = f", over {row['layers']} layers against {following['layers']}"
+        word = f"{metric} {'larger' if larger else 'smaller'} by {margin:.4g}"
+        assert row["decided"] == word + ("" if row["layers"] == following["layers"] else over)
 
 
 def test_different_densities_are_told_and_kept_apart(pai: Pai) -> None:

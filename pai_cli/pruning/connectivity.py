@@ -63,10 +63,10 @@ class _Passage:
         """Whether the output of one such input differs from the output at rest."""
         dtype = next(_weighted(self._model)).weight.dtype
         with torch.no_grad():
-            at_rest = _floating(self._model(torch.zeros((1, *input_shape), dtype=dtype, device=self._device)))
+            zeros = torch.zeros((1, *input_shape), dtype=dtype, device=self._device)
+            at_rest = _floating(self._model(zeros)).clone()
             self._recorded = iter(self._at_rest)
-            one = torch.zeros((1, *input_shape), dtype=dtype, device=self._device)
-            output = _floating(self._model(self._near_one(one)))
+            output = _floating(self._model(self._near_one(zeros)))
         return bool((output != at_rest).any())
 
     def _near_one(self, like: torch.Tensor) -> torch.Tensor:
