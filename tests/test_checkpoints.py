@@ -193,7 +193,7 @@ def test_sharded_stays_in_its_folder(tmp_path, shard):
 
 def test_sharded_faults(tmp_path):
     path = write_sharded(tmp_path, **{"fc.weight": "c.safetensors"})
-    assert refusal(path) == "c.safetensors: no such file"
+    assert refusal(path) == "c.safetensors: no such file (a shard of model.safetensors.index.json)"
     path = write_sharded(tmp_path, **{"fc.weight": "a.safetensors"})
     assert refusal(path) == (
         "a.safetensors: tensor 'fc.weight' is not in this shard, though model.safetensors.index.json says so; "
@@ -381,7 +381,7 @@ def test_own_class_is_named_first(tmp_path):
 def test_other_pickle_protocol(tmp_path):
     path = tmp_path / "x.pt"
     torch.save(STATE, path, pickle_protocol=4)
-    untrusted(path, "its pickle protocol is not torch.save's default")
+    untrusted(path, "its pickle protocol is 4, torch.save's own is 2")
     assert_state(open_checkpoint(path, trust=True))
 
 
@@ -511,3 +511,39 @@ def test_canonical_bytes_golden():
 def test_canonical_bytes_of_something_else(data):
     with pytest.raises(ValueError, match="not a safetensors file"):
         canonical_bytes(data)
+
+
+def test_a_mask_is_no_checkpoint() -> None:
+    mask = Path(__file__).parent.parent / "sample_masks" / "erk-0.05.safetensors"
+    with pytest.raises(CheckpointError) as caught:
+        open_checkpoint(mask)
+    assert str(caught.value) == f"{mask}: is a mask, not a checkpoint; give the checkpoint that it was made for"
+
+
+def test_a_trusted_module_may_come_from_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import torch\n\nclass Mine(torch.nn.Linear):\n    pass\n"
+    (tmp_path / "minemodule.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import minemodule  # type: ignore[import-not-found]
+
+    torch.save(minemodule.Mine(3, 2), tmp_path / "mine.pt")
+    monkeypatch.undo()
+    monkeypatch.delitem(sys.modules, "minemodule")
+    before = list(sys.path)
+    assert open_checkpoint(tmp_path / "mine.pt", trust=True).shapes == {"weight": (2, 3), "bias": (2,)}
+    assert sys.path == before
+    monkeypatch.delitem(sys.modules, "minemodule", raising=False)
+
+
+def test_a_damaged_stream_is_not_blamed_on_code(tmp_path: Path) -> None:
+    """A byte of the pickle that no torch.save writes: the file is damaged, and --trust would not help."""
+    path = tmp_path / "x.pt"
+    torch.save({"w": torch.zeros(3)}, path)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"\x80\x02}") + 2
+    data[at] = 0x95  # FRAME, of a later protocol
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError) as caught:
+        open_checkpoint(path)
+    assert "--trust" not in str(caught.value)
+    assert str(caught.value).startswith(f"{path}: damaged: ")

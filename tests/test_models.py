@@ -7,6 +7,7 @@ import re
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -117,7 +118,7 @@ def test_unknown_name(name, hint):
         architecture(name)
     text = one_line(caught)
     assert text.startswith(f"unknown model {name!r}{hint or ''}")
-    assert text.endswith(f"; --model takes module:factory, file.py:factory or one of: {', '.join(known_names())}")
+    assert text.endswith(f"; known are {', '.join(known_names())}")
     assert hint is None or ("did you mean" in text) is bool(hint)
 
 
@@ -862,3 +863,20 @@ def test_saved_file_is_the_same_bytes_and_comes_back(tmp_path):
 
 def again_shapes(network):
     return {name: tuple(tensor.shape) for name, tensor in network.model.state_dict().items()}
+
+
+def test_a_file_without_a_function(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "m.safetensors"
+    save_checkpoint(checkpoint, init_network("mlp-4-3-2", None, 0))
+    with pytest.raises(ModelFactoryError) as caught:
+        load_network(open_checkpoint(checkpoint), "net.py")
+    assert str(caught.value) == "--model net.py: say which function in it makes the network, as net.py:NAME"
+
+
+def test_a_wrapper_s_prefix_is_named(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "m.safetensors"
+    save_file({"net.odd.weight": torch.zeros(2, 3), "net.w": torch.zeros(5, 7, 3)}, checkpoint)
+    with pytest.raises(
+        UnknownModelError, match=r"\(every name begins with 'net\.': was it saved from inside a wrapper\?\)"
+    ):
+        load_network(open_checkpoint(checkpoint))

@@ -16,9 +16,9 @@ from safetensors.numpy import load_file, save_file
 from pai_cli.errors import ResumeError
 from pai_cli.files.masks import MaskFile
 from pai_cli.models.network import init_network
-from pai_cli.pruning.run import PruneRequest, PruneResult
+from pai_cli.pruning.run import PruneRequest
 from pai_cli.sampling import search as searching
-from pai_cli.sampling.search import SearchRequest, search
+from pai_cli.sampling.search import Candidate, SearchRequest, search
 from pai_cli.sampling.trajectory import SearchState, Trajectory, open_search
 
 Line = dict[str, Any]
@@ -178,7 +178,7 @@ def test_stopped_while_the_best_is_exchanged_no_older_mask_takes_its_place(
     class Interrupting:
         """A candidate that can be measured, but is interrupted when its number of rounds is asked for."""
 
-        def __init__(self, whole: PruneResult):
+        def __init__(self, whole: Candidate):
             self.whole = whole
 
         def __getattr__(self, name: str) -> Any:

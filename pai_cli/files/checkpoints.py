@@ -126,7 +126,10 @@ def open_checkpoint(path: Path, *, trust: bool = False) -> Checkpoint:
     with path.open("rb") as f:
         start = f.read(64)
     if _is_safetensors(start) or (path.suffix == ".safetensors" and not _is_pickle(start)):
-        return Checkpoint(path, _SafetensorsSource([TensorFile(path, CheckpointError)]), [path])
+        file = TensorFile(path, CheckpointError)
+        if file.metadata.get("format") == "pai-mask":
+            raise CheckpointError(f"{path}: is a mask, not a checkpoint; give the checkpoint that it was made for")
+        return Checkpoint(path, _SafetensorsSource([file]), [path])
     if _is_pickle(start):
         return _open_pickle(path, trust=trust)
     if start.lstrip().startswith(b"{"):
@@ -165,7 +168,10 @@ def _open_sharded(path: Path) -> Checkpoint:
             raise CheckpointError(
                 f"{path}: shard {shard!r} is not a plain file name in the same folder; correct the index"
             )
-        files[shard] = TensorFile(path.parent / shard, CheckpointError)
+        try:
+            files[shard] = TensorFile(path.parent / shard, CheckpointError)
+        except CheckpointError as e:
+            raise CheckpointError(f"{e} (a shard of {path})") from e
     for name, shard in weight_map.items():
         if name not in files[shard].names:
             raise CheckpointError(

@@ -7,9 +7,11 @@ import torch; reading a file does.
 from __future__ import annotations
 
 import re
+import sys
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,8 @@ WRAPPERS = ("state_dict", "model_state_dict", "model")
 
 LEGACY_MAGIC = b"l\xfc\x9cF\xf9 j\xa8P\x19"
 """The number that begins a file of `torch.save` before its zip format."""
+
+TORCH_PROTOCOL = 2
 
 INSTEAD = "save model.state_dict(), best as .safetensors"
 
@@ -46,13 +50,26 @@ def load_pickle(path: Path, *, trust: bool) -> object:
                 f"{path}: cannot be read without running code ({needs}); {INSTEAD}, "
                 "or give --trust to run the file's code if you trust its maker"
             ) from e
-        raise CheckpointError(f"{path}: damaged: {one_line(e)}; copy it again, or {INSTEAD}") from e
+        # What torch says of a stream that it cannot follow is advice to run it.
+        what = "its pickle stream makes no sense" if type(e).__name__ == "UnpicklingError" else one_line(e)
+        raise CheckpointError(f"{path}: damaged: {what}; copy it again, or {INSTEAD}") from e
+
+
+@contextmanager
+def importable(*folders: Path) -> Iterator[None]:
+    """Let modules in these folders be imported inside the block, as Python does for the folder of a script."""
+    before = list(sys.path)
+    sys.path[:0] = [str(folder) for folder in folders]
+    try:
+        yield
+    finally:
+        sys.path[:] = before
 
 
 def _load(path: Path, *, in_zip: bool, trust: bool) -> object:
     import torch
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), importable(*((Path.cwd(), path.resolve().parent) if trust else ())):
         # About old pickle protocols and changed sources: it loads, or an error says what is wrong.
         warnings.simplefilter("ignore")
         if path.suffix == ".safetensors":  # misnamed: PyTorch goes by the suffix of a path, and a stream has none
@@ -105,9 +122,23 @@ def _needed_code(path: Path, message: str) -> str:
         needs = []
     if not needs:
         needs = re.findall(r"(?:GLOBAL|call|type) ([\w.]+\.\w+)", message)[:1]
-    if not needs and "Unsupported operand" in message:
-        needs = ["its pickle protocol is not torch.save's default"]
+    if not needs and "Unsupported operand" in message and _protocol(path) not in (None, TORCH_PROTOCOL):
+        needs = [f"its pickle protocol is {_protocol(path)}, torch.save's own is {TORCH_PROTOCOL}"]
     return some_names(needs)
+
+
+def _protocol(path: Path) -> int | None:
+    """The pickle protocol that a file of `torch.save` says it has; None when that cannot be read."""
+    try:
+        if not zipfile.is_zipfile(path):
+            start = path.read_bytes()[:2]
+        else:
+            with zipfile.ZipFile(path) as archive:
+                name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+                start = archive.read(name)[:2]
+    except Exception:  # damaged: nothing can be said
+        return None
+    return start[1] if len(start) == 2 and start[:1] == b"\x80" else None
 
 
 def unwrap(path: Path, loaded: object) -> tuple[dict[str, torch.Tensor], str, nn.Module | None]:

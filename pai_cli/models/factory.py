@@ -6,8 +6,6 @@ import functools
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +14,7 @@ import torch
 from torch import nn
 
 from pai_cli.errors import ModelFactoryError
+from pai_cli.files.pickles import importable
 from pai_cli.files.words import one_line
 
 
@@ -32,7 +31,7 @@ def load_factory(spec: str) -> nn.Module:
         raise ModelFactoryError(f"--model {spec}: give package.module:factory or file.py:factory")
     is_file = where.endswith(".py")
     folder = Path(where).resolve().parent if is_file else Path.cwd()
-    with _importable(folder):
+    with importable(folder):
         module = _import_file(spec, Path(where)) if is_file else _import_module(spec, where)
         factory = _attribute(spec, module, attribute)
         with torch.random.fork_rng(devices=[]):
@@ -42,16 +41,6 @@ def load_factory(spec: str) -> nn.Module:
             f"--model {spec}: the network has lazy parameters; run a batch through it inside the factory"
         )
     return network
-
-
-@contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    before = list(sys.path)
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        sys.path[:] = before
 
 
 def _import_module(spec: str, name: str) -> ModuleType:

@@ -12,7 +12,7 @@ from typing import BinaryIO, TypeVar
 import torch
 from torch import nn
 
-from pai_cli.errors import LayerSelectionError, MethodOptionError, UnknownModelError
+from pai_cli.errors import LayerSelectionError, MethodOptionError, ModelFactoryError, UnknownModelError
 from pai_cli.files.atomic import check_output, write_atomically
 from pai_cli.files.canonical import canonical_bytes
 from pai_cli.files.checkpoints import Checkpoint
@@ -134,12 +134,21 @@ def _network_for(checkpoint: Checkpoint, model: str | None) -> tuple[nn.Module, 
         if found is None:
             raise UnknownModelError(
                 f"{checkpoint.path}: names and shapes of its {len(checkpoint.shapes)} tensors match no known "
-                "architecture; give --model NAME, module:factory or file.py:factory"
+                f"architecture{_shared_prefix(checkpoint)}; give --model NAME, module:factory or file.py:factory"
             )
         return _fitting(found, build_empty), found.description, found.input_shape, "give --model"
     hint = f"it matches {found.name}: leave --model out" if found else "choose another --model"
     chosen = _named_architecture(checkpoint, model, found)
     return _fitting(chosen, build_empty), chosen.description, chosen.input_shape, hint
+
+
+def _shared_prefix(checkpoint: Checkpoint) -> str:
+    """What to say of names that all begin with one word, as a training framework's wrapper leaves them."""
+    firsts = {name.partition(".")[0] for name in checkpoint.shapes if "." in name}
+    if len(firsts) != 1 or not all("." in name for name in checkpoint.shapes):
+        return ""
+    prefix = firsts.pop()
+    return f" (every name begins with {prefix + '.'!r}: was it saved from inside a wrapper?)"
 
 
 def _named_architecture(checkpoint: Checkpoint, model: str, found: Architecture | None) -> Architecture:
@@ -148,6 +157,8 @@ def _named_architecture(checkpoint: Checkpoint, model: str, found: Architecture 
     What is recognised is taken when its weights have the shapes of those asked for: it then differs in names
     alone.
     """
+    if model.endswith(".py"):
+        raise ModelFactoryError(f"--model {model}: say which function in it makes the network, as {model}:NAME")
     heads = [name for name in sorted(checkpoint.shapes, key=natural_order) if len(checkpoint.shapes[name]) == 2]
     classes = (checkpoint.shapes[heads[-1]][0] if heads else 0) or 10
     asked = architecture(model, found.classes if found else classes)

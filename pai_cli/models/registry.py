@@ -44,7 +44,4 @@ def architecture(name: str, classes: int = 10) -> Architecture:
             return found
     close = difflib.get_close_matches(spelled, known_names(), n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
-    raise UnknownModelError(
-        f"unknown model {name!r}{hint}; --model takes module:factory, file.py:factory or one of: "
-        f"{', '.join(known_names())}"
-    )
+    raise UnknownModelError(f"unknown model {name!r}{hint}; known are {', '.join(known_names())}")

@@ -22,10 +22,11 @@ from pai_cli.errors import MethodOptionError, ResumeError
 from pai_cli.models.network import Network
 from pai_cli.progress import Progress, silent
 from pai_cli.pruning import registry
-from pai_cli.pruning.run import PruneRequest, PruneResult, prune, result_of
+from pai_cli.pruning.base import Masks
+from pai_cli.pruning.run import PruneRequest, PruneResult, choose_masks, result_of
 from pai_cli.sampling.trajectory import Measures, SearchState, Trajectory
 from pai_cli.spectral.metrics import MetricOptions
-from pai_cli.spectral.network import LayerInput, NetworkReport, measure_layers, summarise
+from pai_cli.spectral.network import LayerInput, LayerReport, NetworkReport, measure_layers, summarise
 
 SHOWN = ("l2", "dr_imdb", "lambda_imsg")
 SECONDS_BETWEEN_SAVES = 2.0
@@ -125,15 +126,24 @@ def _saved_at_the_end(trajectory: Trajectory, state: SearchState) -> Iterator[No
             trajectory.save(state)
 
 
-def _candidate(network: Network, request: SearchRequest, number: int) -> PruneResult:
+@dataclass(frozen=True)
+class Candidate:
+    """One candidate's masks, and how many rounds made them."""
+
+    masks: Masks
+    rounds: int
+
+
+def _candidate(network: Network, request: SearchRequest, number: int) -> Candidate:
     """Candidate `number`, a function of the request and the number only, so that a search may stop and go on anywhere."""
     if number == 0:
-        return prune(network, request.prune)
+        return Candidate(*choose_masks(network, request.prune))
     source = np.random.SeedSequence(request.prune.seed, spawn_key=(number,))
     if registry.get(request.prune.method).random:
         seed = int(source.generate_state(1, np.uint64)[0] >> np.uint64(1))
-        return prune(network, replace(request.prune, seed=seed))
-    return prune(_noisy(network, request.noise, np.random.default_rng(source)), request.prune)
+        return Candidate(*choose_masks(network, replace(request.prune, seed=seed)))
+    noisy = _noisy(network, request.noise, np.random.default_rng(source))
+    return Candidate(*choose_masks(noisy, request.prune))
 
 
 def _noisy(network: Network, noise: float, generator: np.random.Generator) -> Network:
@@ -148,9 +158,9 @@ def _noisy(network: Network, noise: float, generator: np.random.Generator) -> Ne
     return changed
 
 
-def _take(result: PruneResult, number: int, network: Network, trajectory: Trajectory, state: SearchState) -> None:
+def _take(candidate: Candidate, number: int, network: Network, trajectory: Trajectory, state: SearchState) -> None:
     """Measure a candidate, keep it when it is the best so far, and write its line."""
-    report = _measured(network, result)
+    report = _measured(network, candidate.masks)
     measures: Measures = {name: report.measures[name].value for name in SHOWN}
     measures["reason"] = "; ".join(
         f"{name}: {report.measures[name].reason}" for name in SHOWN if measures[name] is None
@@ -160,11 +170,11 @@ def _take(result: PruneResult, number: int, network: Network, trajectory: Trajec
         done=number + 1,
         best=number if taken else state.best,
         best_measures=measures if taken else state.best_measures,
-        best_rounds=result.rounds if taken else state.best_rounds,
-        masks=result.masks if taken else state.masks,
+        best_rounds=candidate.rounds if taken else state.best_rounds,
+        masks=candidate.masks if taken else state.masks,
         explored={
             name: mask | state.explored[name] if name in state.explored else mask.copy()
-            for name, mask in result.masks.items()
+            for name, mask in candidate.masks.items()
         },
     )
     trajectory.append(
@@ -172,7 +182,7 @@ def _take(result: PruneResult, number: int, network: Network, trajectory: Trajec
             "candidate": number,
             **measures,
             "l2_error": report.measures["l2"].error,
-            "kept": result.kept,
+            "kept": report.kept,
             "taken": taken,
             "best": after.best,
             **{f"best_{name}": value for name, value in after.best_measures.items()},
@@ -182,16 +192,17 @@ def _take(result: PruneResult, number: int, network: Network, trajectory: Trajec
     state.become(after)
 
 
-def _measured(network: Network, result: PruneResult) -> NetworkReport:
+def _measured(network: Network, masks: Masks) -> NetworkReport:
     """The candidate's measures, always against the checkpoint's own weights."""
-    layers = (
-        LayerInput(
-            layer.name, result.masks[layer.name], network.parameter(layer.name).detach().cpu().numpy(), layer.layout
-        )
-        for layer in result.layers
-    )
-    with blas_threads_for(max(min(layer.layout.matrix(layer.shape)) for layer in result.layers)):
-        return summarise(measure_layers(layers, MetricOptions(dense=False)))
+    reports: list[LayerReport] = []
+    for layer in network.layers:
+        if layer.name not in masks:
+            continue  # left whole by --ignore
+        weights = network.parameter(layer.name).detach().cpu().numpy()
+        with blas_threads_for(min(layer.layout.matrix(layer.shape))):
+            one = LayerInput(layer.name, masks[layer.name], weights, layer.layout)
+            reports += measure_layers([one], MetricOptions(dense=False))
+    return summarise(reports)
 
 
 def _share(explored: dict[str, np.ndarray]) -> float:
