@@ -89,7 +89,7 @@ Output = Annotated[
         "-o",
         readable=False,
         metavar="MASK",
-        help="Where to write the mask; by default CKPT-METHOD-DENSITY.safetensors here.",
+        help="Where to write the mask; by default CKPT-METHOD-DENSITY.safetensors here, METHOD-best from sample.",
     ),
 ]
 

@@ -20,16 +20,7 @@ def sample(
     population: Annotated[int, typer.Option(min=1, help="How many candidates to measure.")],
     density: options.Density = None,
     sparsity: options.Sparsity = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            readable=False,
-            metavar="MASK",
-            help="Where to write the mask; by default CKPT-METHOD-best-DENSITY.safetensors here.",
-        ),
-    ] = None,
+    output: options.Output = None,
     noise: Annotated[
         float | None,
         typer.Option(
