@@ -114,7 +114,15 @@ def test_a_folder_in_the_place_of_a_file(pai: Pai, here: Path) -> None:
     assert_one_line(done, "folder: is a directory, not a file")
 
 
-@pytest.mark.parametrize("words", [["analyze", "secret"], ["prune", "secret", "--method", "erk", "--density", 1]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["analyze", "secret"],
+        ["analyze", SAMPLES / "erk-0.05.safetensors", "--weights", "secret"],
+        ["prune", "secret", "--method", "erk", "--density", 1],
+        ["sample", "secret", "--method", "erk", "--density", 1, "--population", 2],
+    ],
+)
 def test_a_file_that_may_not_be_read(pai: Pai, here: Path, words: list[object]) -> None:
     original: Callable[..., Any] = Path.open
     (here / "secret").write_bytes(GOOD)
@@ -126,6 +134,7 @@ def test_a_file_that_may_not_be_read(pai: Pai, here: Path, words: list[object]) 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Path, "open", forbidden)
+        patch.setattr("os.access", lambda path, *_, **__: "secret" not in str(path))  # which Typer may ask
         done = pai(*words)
     assert_one_line(done, "secret: no permission to read it")
 

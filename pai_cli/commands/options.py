@@ -1,4 +1,4 @@
-"""Options that several commands share, so that each means the same everywhere."""
+"""The options of the commands that make masks, and those that several share: each means the same everywhere."""
 
 from __future__ import annotations
 
@@ -30,8 +30,11 @@ Masks = Annotated[
 ]
 CheckpointPath = Annotated[
     Path,
+    # `readable`: a file that may not be read is told as any other fault is, not as wrong usage.
     typer.Argument(
-        metavar="CKPT", help="A checkpoint: .safetensors, its .index.json when sharded, .pt .pth .bin .ckpt."
+        metavar="CKPT",
+        readable=False,
+        help="A checkpoint: .safetensors, its .index.json when sharded, .pt .pth .bin .ckpt.",
     ),
 ]
 Weights = Annotated[
@@ -92,6 +95,26 @@ Output = Annotated[
         help="Where to write the mask; by default CKPT-METHOD-DENSITY.safetensors here, METHOD-best from sample.",
     ),
 ]
+NoCollapse = Annotated[
+    bool, typer.Option("--no-collapse", help="Refuse a mask that leaves a layer without any weight.")
+]
+Population = Annotated[int, typer.Option(min=1, help="How many candidates to measure.")]
+Noise = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0,
+        help="Noise on the weights, relative to each layer's own, for methods that do not draw at random; by default 0.1.",
+    ),
+]
+TrajectoryPath = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="JSONL",
+        readable=False,
+        help="Where to write a line a candidate; by default the mask's name with .jsonl.",
+    ),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where a search of the same settings was interrupted.")]
 
 
 def the_density(density: float | None, sparsity: str | None) -> float:

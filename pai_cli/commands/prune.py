@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
 from pai_cli.commands import options
 from pai_cli.compute.device import Device
 from pai_cli.files.tables import Format
-from pai_cli.pruning.registry import get
 
 
 def prune(
@@ -27,9 +24,7 @@ def prune(
     input_shape: options.InputShape = None,
     device: options.DeviceName = Device.AUTO,
     packed: options.Packed = False,
-    no_collapse: Annotated[
-        bool, typer.Option("--no-collapse", help="Refuse a mask that leaves a layer without any weight.")
-    ] = False,
+    no_collapse: options.NoCollapse = False,
     format: options.OutputFormat = Format.TABLE,  # noqa: A002  the flag's name
     force: options.Force = False,
     trust: options.Trust = False,
@@ -37,31 +32,18 @@ def prune(
     """Choose which weights of a checkpoint to keep, and write them as a mask file. The checkpoint is not changed."""
     wanted, shape = options.the_density(density, sparsity), options.the_shape(input_shape)
     in_rounds = options.the_rounds(rounds)
-    from pai_cli.commands.loading import accept, open_network
-    from pai_cli.compute.device import resolve
+    from pai_cli.commands.loading import accept, open_network, prune_request, refuse_early
     from pai_cli.display.progress import progress_bar
     from pai_cli.display.pruning import show_pruning, tell_pruning
-    from pai_cli.files.atomic import check_output
     from pai_cli.files.masks import write_mask
 
     path = output or options.default_mask_path(checkpoint, method, wanted)
-    get(method)  # a wrong name is told before anything slow is imported
-    check_output(path, force=force)
+    refuse_early(method, path, force=force)
     source, network = open_network(checkpoint, model, shape, trust=trust)
     from pai_cli.pruning.output import mask_to_write
-    from pai_cli.pruning.run import PruneRequest
     from pai_cli.pruning.run import prune as run
 
-    request = PruneRequest(
-        method=method,
-        density=wanted,
-        scope=scope.value if scope else None,
-        seed=seed,
-        rounds=in_rounds,
-        ignore=tuple(ignore or ()),
-        device=resolve(device),
-        input_shape=shape,
-    )
+    request = prune_request(method, wanted, scope, seed, in_rounds, ignore, device, shape)
     accept(source, network, request)
     with progress_bar(method) as progress:
         result = run(network, request, progress)

@@ -2,42 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
 from pai_cli.commands import options
 from pai_cli.compute.device import Device
 from pai_cli.files.tables import Format
-from pai_cli.pruning.registry import get
 
 
 def sample(
     ctx: typer.Context,
     checkpoint: options.CheckpointPath,
     method: options.MethodName,
-    population: Annotated[int, typer.Option(min=1, help="How many candidates to measure.")],
+    population: options.Population,
     density: options.Density = None,
     sparsity: options.Sparsity = None,
     output: options.Output = None,
-    noise: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0,
-            help="Noise on the weights, relative to each layer's own, for methods that do not draw at random; "
-            "by default 0.1.",
-        ),
-    ] = None,
-    trajectory: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="JSONL", help="Where to write a line a candidate; by default the mask's name with .jsonl."
-        ),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where a search of the same settings was interrupted.")
-    ] = False,
+    noise: options.Noise = None,
+    trajectory: options.TrajectoryPath = None,
+    resume: options.Resume = False,
     scope: options.ScopeName = None,
     seed: options.Seed = 0,
     rounds: options.Rounds = None,
@@ -57,41 +39,26 @@ def sample(
     """
     wanted, shape = options.the_density(density, sparsity), options.the_shape(input_shape)
     in_rounds = options.the_rounds(rounds)
-    from pai_cli.commands.loading import accept, open_network
-    from pai_cli.compute.device import resolve
+    from pai_cli.commands.loading import accept, open_network, prune_request, refuse_early
     from pai_cli.display.progress import progress_bar
     from pai_cli.display.pruning import tell_pruning
     from pai_cli.display.sampling import show_search, tell_interrupted
-    from pai_cli.files.atomic import check_output
     from pai_cli.files.masks import write_mask
 
     path = output or options.default_mask_path(checkpoint, f"{method}-best", wanted)
-    get(method)  # a wrong name is told before anything slow is imported
-    check_output(path, force=force or (resume and path.is_file()))
+    refuse_early(method, path, force=force or resume)
     source, network = open_network(checkpoint, model, shape, trust=trust)
     from pai_cli.pruning.output import mask_to_write
-    from pai_cli.pruning.run import PruneRequest
     from pai_cli.sampling.search import SearchRequest, search
     from pai_cli.sampling.trajectory import open_search
 
-    request = PruneRequest(
-        method=method,
-        density=wanted,
-        scope=scope.value if scope else None,
-        seed=seed,
-        rounds=in_rounds,
-        ignore=tuple(ignore or ()),
-        device=resolve(device),
-        input_shape=shape,
-    )
+    request = prune_request(method, wanted, scope, seed, in_rounds, ignore, device, shape)
     wish = SearchRequest.of(request, population, noise)
     accept(source, network, request)
     lines, state = open_search(path, trajectory, wish.settings(source.sha256), resume=resume, force=force)
-    replace = force or (resume and lines.wrote(path))
-    check_output(path, force=replace)
     with progress_bar("sampling") as progress, tell_interrupted(state, population):
         result = search(network, wish, lines, state, progress)
     tell_pruning(result.pruned, no_collapse=False)
     mask = mask_to_write(result.pruned, request, source, ctx.obj.arguments, result.story)
-    write_mask(path, mask, packed=packed, force=replace)
+    write_mask(path, mask, packed=packed, force=force or resume)
     show_search(result, lines, path, format)

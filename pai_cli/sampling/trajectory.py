@@ -182,8 +182,8 @@ def open_search(
 ) -> tuple[Trajectory, SearchState]:
     """The trajectory of the search that writes `mask`, begun or resumed, and the state to go on from.
 
-    `path`: of the trajectory; by default `mask` with the suffix .jsonl. Its state stands beside it. Raises `OutputError`,
-    `ResumeError`.
+    `path`: of the trajectory; by default `mask` with the suffix .jsonl. Its state stands beside it. An existing `mask` is
+    replaced with `force`, and when this very search wrote it. Raises `OutputError`, `ResumeError`.
     """
     if path is None and is_special(mask):
         raise OutputError(f"{mask}: is a device or a pipe; say with --trajectory where the search is to be written")
@@ -196,7 +196,8 @@ def open_search(
         raise OutputError(
             f"{mask}: the mask and the search's own files need different names; change -o or --trajectory"
         )
-    if resume:
-        return trajectory, trajectory.resume()
-    trajectory.begin(force=force)
-    return trajectory, SearchState()
+    state = trajectory.resume() if resume else SearchState()
+    check_output(mask, force=force or (resume and trajectory.wrote(mask)))
+    if not resume:
+        trajectory.begin(force=force)
+    return trajectory, state
