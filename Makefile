@@ -1,5 +1,6 @@
 # make demo    the main job on what ships        make test    the tests
 # make check   ruff, types, generated docs       make bench   timings against rivals
+# make bench-gpu  the engine on a CUDA GPU    make bench BENCH=--quick  a minute of it
 # Each makes .venv and installs what it needs first, once.
 
 PYTHON ?= python3
@@ -7,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check bench docs samples clean
+.PHONY: demo test check bench bench-gpu docs samples clean
 
 demo: $(VENV)/.demo
 	PAI="$(CURDIR)/$(BIN)/pai" scripts/demo.sh
@@ -23,7 +24,13 @@ check: $(VENV)/.dev
 	$(BIN)/python docs/session.py --check
 
 bench: $(VENV)/.test
-	$(BIN)/python benchmarks/spectral.py
+	$(BIN)/python benchmarks/spectral.py $(BENCH)
+	$(BIN)/python benchmarks/large.py $(BENCH)
+	$(BIN)/python benchmarks/errors.py $(BENCH)
+	$(BIN)/python benchmarks/profile_engine.py
+
+bench-gpu: $(VENV)/.test
+	$(BIN)/python benchmarks/gpu.py $(BENCH)
 
 docs: $(VENV)/.demo
 	$(BIN)/python docs/generate.py

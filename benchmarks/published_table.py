@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pai_cli.compute.threads import blas_threads_for
+from pai_cli.compute.threads import one_blas_thread
 from pai_cli.models.network import Network, init_network
 from pai_cli.pruning.run import PruneRequest, prune
 from pai_cli.spectral.metrics import MetricOptions
@@ -36,7 +36,7 @@ def means(network: Network, method: str, density: float, seed: int) -> dict[str,
     """The network means of one fresh mask."""
     result = prune(network, PruneRequest(method, density, seed=seed))
     layers = (LayerInput(layer.name, result.masks[layer.name], None, layer.layout) for layer in result.layers)
-    with blas_threads_for(1):
+    with one_blas_thread():
         reports = list(measure_layers(layers, MetricOptions()))
     defined = [report for report in reports if report.metrics.measures["dr"].present]
     whole, part = summarise(reports).measures, summarise(defined).measures

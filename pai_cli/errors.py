@@ -69,6 +69,10 @@ class UnknownMetricError(PaiError):
     """A metric's name is unknown, or it needs weights that were not given."""
 
 
+class SolverError(PaiError):
+    """A solver was asked for that cannot run here."""
+
+
 class DeviceError(PaiError):
     """The device asked for is not there."""
 

@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 
 from pai_cli.app import app
 from pai_cli.files.masks import MaskToWrite, write_mask
+from pai_cli.spectral import choice
+from pai_cli.spectral.compiled import calls
 from pai_cli.spectral.layout import Layout
 
 ROOT = Path(__file__).parents[1]
@@ -108,9 +110,19 @@ def save_mask(
     return path
 
 
-@pytest.fixture
-def iterate_from_257(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sides of 257 go through the power iteration, so that its tests need no larger matrices."""
-    from pai_cli.spectral import singular
+@pytest.fixture(params=["compiled", "arrays"])
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both engines in turn: the compiled part, and what runs where the package was installed without a compiler."""
+    name: str = request.param
+    if name == "arrays":
+        monkeypatch.setattr(calls, "kernel", None)
+    elif not calls.available():
+        pytest.skip("the compiled part of the engine is not built: the package was installed without a C compiler")
+    return name
 
-    monkeypatch.setattr(singular, "LAPACK_SIDE", 256)
+
+@pytest.fixture
+def iterate_from_33(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NumPy arrays of side 33 are iterated too, as the compiled engine does, so that tests need no large matrices."""
+    monkeypatch.setattr(choice, "ARRAY_DIRECT_SIDE", choice.COMPILED_DIRECT_SIDE)
+    monkeypatch.setattr(choice, "DEVICE_DIRECT_SIDE", choice.COMPILED_DIRECT_SIDE)

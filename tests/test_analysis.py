@@ -108,7 +108,7 @@ def assert_close(record: Record, wanted: Values) -> None:
             continue
         assert found is not None, name
         assert abs(found - value) <= error + 1e-11 * (1 + abs(value)), name
-        assert 0 <= error < 1e-9, name
+        assert 0 <= error < 1e-8 * (1 + abs(record["sigma_1"])), name
 
 
 def analyzed(*arguments: object) -> list[Record]:

@@ -5,17 +5,24 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from graphs import KINDS, Mask, svd, uniform, union, with_isolated
-from hypothesis import given, settings
+from graphs import KINDS, Mask, assert_agrees, svd, uniform, union, with_isolated
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.sparse import bmat, csr_array
 from scipy.sparse.csgraph import connected_components
 
-from pai_cli.spectral.bipartite import EXACT_FLOAT32, BipartiteGraph, LeftClass, smaller_gram, unroll
+from pai_cli.spectral.bipartite import EXACT_FLOAT32, BipartiteGraph, unroll
+from pai_cli.spectral.choice import SolverOptions
+from pai_cli.spectral.gram import smaller_gram
 from pai_cli.spectral.layout import PLAIN, Layout
-from pai_cli.spectral.regular import regular_subgraphs
-from pai_cli.spectral.result import Outcome
+from pai_cli.spectral.regular import RegularSubgraphs, regular_subgraphs
+from pai_cli.spectral.result import Outcome, Pairs
+from pai_cli.spectral.singular import singular_pairs
+
+# Whatever asks a graph is run with graphs kept as bits and with graphs kept as arrays.
+BOTH_ENGINES = pytest.mark.usefixtures("engine")
+LAW = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 MASKS = arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 14)))
 
@@ -112,8 +119,9 @@ def test_unroll_needs_groups_that_divide() -> None:
 # BipartiteGraph ----------------------------------------------------------------------------------------------------
 
 
+@BOTH_ENGINES
 @given(MASKS)
-@settings(max_examples=150, deadline=None)
+@LAW
 def test_counts_by_hand(mask: Mask) -> None:
     graph = BipartiteGraph(mask)
     columns, rows = mask.sum(axis=0), mask.sum(axis=1)
@@ -124,11 +132,11 @@ def test_counts_by_hand(mask: Mask) -> None:
     assert graph.counts.d_R == (edges / n_R if n_R else 0)
     assert graph.counts.size == mask.size
     assert graph.left_degrees.tolist() == sorted(columns[columns > 0].tolist())
-    assert graph.right_degrees.tolist() == rows[rows > 0].tolist()
 
 
+@BOTH_ENGINES
 @given(MASKS)
-@settings(max_examples=150, deadline=None)
+@LAW
 def test_incidence_is_the_mask_without_isolated_vertices_by_degree(mask: Mask) -> None:
     graph = BipartiteGraph(mask)
     live = mask[mask.any(axis=1)].T
@@ -137,8 +145,9 @@ def test_incidence_is_the_mask_without_isolated_vertices_by_degree(mask: Mask) -
     assert graph.incidence.dtype == np.float32
 
 
+@BOTH_ENGINES
 @given(MASKS)
-@settings(max_examples=100, deadline=None)
+@LAW
 def test_weighted_goes_with_incidence(mask: Mask) -> None:
     weights = -np.arange(1.0, mask.size + 1).reshape(mask.shape)
     graph = BipartiteGraph(mask, weights)
@@ -150,34 +159,38 @@ def test_weighted_goes_with_incidence(mask: Mask) -> None:
     assert graph.weighted.dtype == np.float64
 
 
+@BOTH_ENGINES
 @given(MASKS)
-@settings(max_examples=100, deadline=None)
+@LAW
 def test_left_classes_partition_by_degree(mask: Mask) -> None:
     graph = BipartiteGraph(mask)
     degrees = mask.sum(axis=0)
     degrees = degrees[degrees > 0]
-    assert [c.degree for c in graph.left_classes] == sorted(set(degrees.tolist()))
-    assert [c.end - c.begin for c in graph.left_classes] == [
-        int((degrees == d).sum()) for d in sorted(set(degrees.tolist()))
-    ]
-    for group in graph.left_classes:
-        assert (graph.incidence[group.begin : group.end].sum(axis=1) == group.degree).all()
+    classes = graph.left_classes
+    assert classes.degree.tolist() == sorted(set(degrees.tolist()))
+    assert (classes.end - classes.begin).tolist() == [int((degrees == d).sum()) for d in classes.degree]
+    assert [0, *classes.end.tolist()] == [*classes.begin.tolist(), graph.n_L]
+    for degree, begin, end, n_R in zip(classes.degree, classes.begin, classes.end, classes.n_R, strict=True):
+        assert (graph.incidence[begin:end].sum(axis=1) == degree).all()
+        assert n_R == mask[:, mask.sum(axis=0) == degree].any(axis=1).sum()
 
 
 @pytest.mark.parametrize("shape", [(3, 8), (8, 3), (5, 5)])
 def test_gram_is_of_the_smaller_side(shape: tuple[int, int]) -> None:
-    graph = BipartiteGraph(complete(*shape))
-    assert (graph.gram == max(shape)).all()
-    assert graph.gram.shape == (min(shape), min(shape))
-    assert graph.gram.dtype == np.float32
+    gram = smaller_gram(BipartiteGraph(complete(*shape)).incidence)
+    assert (gram == max(shape)).all()
+    assert gram.shape == (min(shape), min(shape))
+    assert gram.dtype == np.float32
 
 
+@BOTH_ENGINES
 def test_grams_of_classes_add_up_to_the_gram() -> None:
     mask = uniform(np.random.default_rng(0), 20, 200, 0.3)
     graph = BipartiteGraph(mask)
-    parts = [graph.incidence[c.begin : c.end] for c in graph.left_classes]
+    classes = graph.left_classes
+    parts = [graph.incidence[begin:end] for begin, end in zip(classes.begin, classes.end, strict=True)]
     assert len(parts) > 5
-    assert (sum(part.T @ part for part in parts) == graph.gram).all()
+    assert (sum(part.T @ part for part in parts) == smaller_gram(graph.incidence)).all()
 
 
 def test_smaller_gram_either_way() -> None:
@@ -186,6 +199,7 @@ def test_smaller_gram_either_way() -> None:
     assert smaller_gram(matrix.T) == pytest.approx(matrix @ matrix.T)
 
 
+@BOTH_ENGINES
 @pytest.mark.parametrize("kind", KINDS)
 def test_components_as_scipy_counts_them(kind: str) -> None:
     for seed in range(20):
@@ -199,6 +213,7 @@ def test_components_as_scipy_counts_them(kind: str) -> None:
         assert BipartiteGraph(torch.from_numpy(mask)).components == expected, seed
 
 
+@BOTH_ENGINES
 def test_components_of_known_graphs() -> None:
     path = np.eye(6, dtype=bool) | np.eye(6, k=1, dtype=bool)  # connected, but no vertex is next to all
     assert BipartiteGraph(path).components == 1
@@ -207,6 +222,7 @@ def test_components_of_known_graphs() -> None:
     assert BipartiteGraph(np.zeros((3, 3), dtype=bool)).components == 0
 
 
+@BOTH_ENGINES
 @pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.int64, np.float32, np.float64])
 def test_masks_of_any_type_are_the_same_graph(dtype: type) -> None:
     mask = uniform(np.random.default_rng(0), 9, 11, 0.4)
@@ -223,9 +239,50 @@ def test_what_is_no_matrix_is_refused() -> None:
         BipartiteGraph(np.zeros((0, EXACT_FLOAT32), dtype=bool))
 
 
-def test_left_class_is_a_value() -> None:
-    graph = BipartiteGraph(np.array([[1, 1, 0, 1], [1, 0, 0, 0]], dtype=bool))
-    assert graph.left_classes == (LeftClass(1, 0, 2), LeftClass(2, 2, 3))
+@BOTH_ENGINES
+def test_left_classes_of_known_graphs() -> None:
+    classes = BipartiteGraph(np.array([[1, 1, 0, 1], [1, 0, 0, 0]], dtype=bool)).left_classes
+    columns = (classes.degree, classes.begin, classes.end, classes.n_R)
+    assert [column.tolist() for column in columns] == [[1, 2], [0, 2], [2, 3], [1, 2]]
+    assert all(column.dtype == np.int64 for column in columns)
+    none = BipartiteGraph(np.zeros((3, 4), dtype=bool)).left_classes
+    assert [len(column) for column in (none.degree, none.begin, none.end, none.n_R)] == [0, 0, 0, 0]
+
+
+@BOTH_ENGINES
+@given(MASKS)
+@LAW
+def test_the_largest_weight_of_a_range(mask: Mask) -> None:
+    weights = np.random.default_rng(int(mask.sum())).normal(size=mask.shape)
+    graph = BipartiteGraph(mask, weights)
+    order = [j for j in np.argsort(mask.sum(axis=0), kind="stable").tolist() if mask[:, j].any()]
+    largest = [float(np.abs(weights[mask[:, j], j]).max()) for j in order]
+    for begin in range(graph.n_L):
+        for end in range(begin + 1, graph.n_L + 1):
+            assert graph.largest_weight(begin, end) == max(largest[begin:end])
+
+
+@BOTH_ENGINES
+def test_order_in_memory_does_not_matter() -> None:
+    """A transposed or strided mask is the same graph, and so is one of another memory order."""
+    rng = np.random.default_rng(0)
+    mask, weights = uniform(rng, 90, 70, 0.1), rng.normal(size=(90, 70))
+    graph = BipartiteGraph(mask, weights)
+    wide = np.repeat(np.repeat(mask, 2, axis=0), 3, axis=1)
+    for same in (np.asfortranarray(mask), mask.T.copy().T, wide[::2, ::3], mask[::-1][::-1]):
+        other = BipartiteGraph(same, np.asfortranarray(weights))
+        assert other.counts == graph.counts
+        assert (other.incidence == graph.incidence).all()
+        assert (other.weighted == graph.weighted).all()
+        assert (other.left_classes.n_R == graph.left_classes.n_R).all()
+
+
+def test_bits_are_the_incidence_matrix(engine: str) -> None:
+    graph = BipartiteGraph(uniform(np.random.default_rng(0), 130, 40, 0.02))
+    assert graph.packed == (engine == "compiled")
+    if graph.packed:
+        bits = np.unpackbits(graph.bits.view(np.uint8), axis=1, bitorder="little")
+        assert (bits[:, bits.any(axis=0)] == graph.incidence).all()
 
 
 # Left-regular subgraphs --------------------------------------------------------------------------------------------
@@ -256,35 +313,41 @@ def _dense_mask(seed: int) -> Mask:
     return with_isolated(rng, mask, int(rng.integers(0, 3)), int(rng.integers(0, 3)))
 
 
+def solved(mask: Mask, weights: np.ndarray | None = None) -> tuple[RegularSubgraphs, Pairs, Pairs | None]:
+    """Every kept K_d, with the singular values of its mask and of its weights."""
+    graph = BipartiteGraph(mask, weights)
+    found = regular_subgraphs(graph)
+    kinds = (False,) if weights is None else (False, True)
+    pairs = singular_pairs([found.problems(graph, weighted=kind) for kind in kinds], SolverOptions())
+    answers = [answer.take(found.places(graph)) for answer in pairs]
+    return found, answers[0], answers[1] if weights is not None else None
+
+
 def check_subgraphs(mask: Mask, weights: np.ndarray) -> int:
-    found = list(regular_subgraphs(BipartiteGraph(mask, weights), weights=True))
+    found, structure, weighted = solved(mask, weights)
     expected = by_definition(mask)
-    assert [k.degree for k in found] == list(expected)
-    for k, block in zip(found, expected.values(), strict=True):
-        assert (k.n_R, k.n_L) == block.shape
-        assert (k.d_L, k.d_R) == (block.sum() / k.n_L, block.sum() / k.n_R)
-        values = svd(block)
-        assert (k.structure.sigma_1, k.structure.sigma_2) == (
-            pytest.approx(values[0], rel=1e-12),
-            pytest.approx(values[1], abs=1e-9 * values[0]),
-        )
-        columns = np.flatnonzero(mask.sum(axis=0) == k.degree)
-        values = svd((np.abs(weights) * mask)[:, columns])
-        assert k.weighted is not None
-        assert (k.weighted.sigma_1, k.weighted.sigma_2) == (
-            pytest.approx(values[0], rel=1e-12),
-            pytest.approx(values[1], abs=1e-9 * values[0]),
-        )
-        assert k.structure.outcome is k.weighted.outcome is Outcome.PROVED
+    assert found.degree.tolist() == list(expected)
+    assert weighted is not None
+    assert len(found) == len(structure) == len(weighted)
+    for k, (degree, block) in enumerate(expected.items()):
+        assert (found.n_R[k], found.n_L[k]) == block.shape
+        assert (found.d_L[k], found.d_R[k]) == (block.sum() / block.shape[1], block.sum() / block.shape[0])
+        assert found.ranges[k, 1] - found.ranges[k, 0] == block.shape[1]
+        whole = (np.abs(weights) * mask)[:, mask.sum(axis=0) == degree]
+        for pair, matrix in ((structure[k], block), (weighted[k], whole)):
+            assert_agrees(pair, svd(matrix), f"degree {degree}")
+            assert pair.outcome is Outcome.PROVED
     return len(found)
 
 
+@BOTH_ENGINES
 @given(dense_masks())
-@settings(max_examples=200, deadline=None)
+@LAW
 def test_left_regular_subgraphs_by_definition(mask: Mask) -> None:
     check_subgraphs(mask, np.random.default_rng(0).normal(size=mask.shape))
 
 
+@BOTH_ENGINES
 @pytest.mark.parametrize(("rows", "columns", "density"), [(16, 144, 0.5), (64, 576, 0.1), (128, 288, 0.3)])
 def test_left_regular_subgraphs_of_layers(rows: int, columns: int, density: float) -> None:
     rng = np.random.default_rng(0)
@@ -292,17 +355,19 @@ def test_left_regular_subgraphs_of_layers(rows: int, columns: int, density: floa
     assert check_subgraphs(mask, rng.normal(size=mask.shape)) >= 2
 
 
-@pytest.mark.usefixtures("iterate_from_257")
+@BOTH_ENGINES
+@pytest.mark.usefixtures("iterate_from_33")
 def test_large_left_regular_subgraphs() -> None:
-    """More than LAPACK_SIDE on both sides, so that a class of a graph goes through the iteration."""
+    """More than the direct side on both sides, so that a class of a graph goes through the iteration."""
     rng = np.random.default_rng(0)
     scores = rng.random((300, 700))
     degrees = np.repeat([8, 20], 350)
     mask = np.argsort(np.argsort(scores, axis=0), axis=0) < degrees
     assert check_subgraphs(mask, rng.normal(size=mask.shape)) == 2
-    assert [k.structure.solver for k in regular_subgraphs(BipartiteGraph(mask), weights=False)] == ["power", "power"]
+    assert solved(mask)[1].solver == ["power", "power"]
 
 
+@BOTH_ENGINES
 @pytest.mark.parametrize(
     ("mask", "degrees"),
     [
@@ -317,29 +382,59 @@ def test_large_left_regular_subgraphs() -> None:
     ids=["K33", "K23", "K92", "two K33", "d_R below 3", "nested", "empty"],
 )
 def test_which_subgraphs_are_kept(mask: Mask, degrees: list[int]) -> None:
-    assert [k.degree for k in regular_subgraphs(BipartiteGraph(mask), weights=False)] == degrees
+    assert regular_subgraphs(BipartiteGraph(mask)).degree.tolist() == degrees
     assert list(by_definition(mask)) == degrees
 
 
-def test_no_weights_no_weighted_values() -> None:
-    (only,) = regular_subgraphs(BipartiteGraph(complete(4, 5)), weights=False)
-    assert only.weighted is None
+@BOTH_ENGINES
+def test_a_graph_that_is_its_own_subgraph_is_solved_once() -> None:
+    graph = BipartiteGraph(complete(4, 5))
+    found = regular_subgraphs(graph)
+    assert len(found) == 1
+    assert found.places(graph).tolist() == [0]
+    problems = found.problems(graph)
+    assert problems.ranges.tolist() == [[0, 5]]
+    assert (problems.left.tolist(), problems.right.tolist(), problems.edges.tolist()) == ([5], [4], [20])
 
 
+@BOTH_ENGINES
+def test_problems_are_the_graph_and_then_its_subgraphs() -> None:
+    mask = np.hstack([complete(5, 4), np.arange(5)[:, None] < np.full(3, 3), np.eye(5, dtype=bool)[:, :2]])
+    graph = BipartiteGraph(mask, np.ones(mask.shape))
+    found = regular_subgraphs(graph)
+    assert found.degree.tolist() == [3, 5]
+    for weighted in (False, True):
+        problems = found.problems(graph, weighted=weighted)
+        assert problems.weighted == weighted
+        assert problems.ranges.tolist() == [[0, 9], [2, 5], [5, 9]]
+        assert problems.right.tolist() == [5, 3, 5]
+        assert problems.edges.tolist() == [31, 9, 20]
+    assert found.places(graph).tolist() == [1, 2]
+
+
+@BOTH_ENGINES
+def test_no_subgraph_is_no_problem() -> None:
+    for mask in (complete(2, 9), np.zeros((4, 4), dtype=bool)):
+        graph = BipartiteGraph(mask)
+        found = regular_subgraphs(graph)
+        assert len(found) == len(found.places(graph)) == 0
+        assert len(found.problems(graph)) == 1
+
+
+@BOTH_ENGINES
 def test_torch_subgraphs() -> None:
     rng = np.random.default_rng(0)
     mask = uniform(rng, 10, 90, 0.5)
     weights = rng.normal(size=mask.shape)
-    ours = list(regular_subgraphs(BipartiteGraph(mask, weights), weights=True))
-    graph = BipartiteGraph(torch.from_numpy(mask), torch.from_numpy(weights))
-    theirs = list(regular_subgraphs(graph, weights=True))
-    assert len(ours) >= 3
-    assert [(k.degree, k.n_L, k.n_R) for k in ours] == [(k.degree, k.n_L, k.n_R) for k in theirs]
-    for one, other in zip(ours, theirs, strict=True):
-        assert one.weighted is not None
-        assert other.weighted is not None
-        assert other.structure.sigma_2 == pytest.approx(one.structure.sigma_2, rel=1e-12)
-        assert other.weighted.sigma_2 == pytest.approx(one.weighted.sigma_2, rel=1e-12)
+    found, structure, weighted = solved(mask, weights)
+    same, *theirs = solved(torch.from_numpy(mask), torch.from_numpy(weights))
+    assert len(found) >= 3
+    for name in ("degree", "n_L", "n_R", "ranges"):
+        assert (getattr(found, name) == getattr(same, name)).all()
+    for ours, other in zip((structure, weighted), theirs, strict=True):
+        assert ours is not None
+        assert other.sigma_1 == pytest.approx(ours.sigma_1, rel=1e-12)
+        assert other.sigma_2 == pytest.approx(ours.sigma_2, rel=1e-12)
 
 
 @pytest.mark.parametrize("layout", [Layout(), Layout(groups=2), Layout(transposed=True), Layout(2, transposed=True)])

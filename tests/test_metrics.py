@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from graphs import EPS, Mask, Matrix, projective_plane, shuffled, svd, uniform, union, with_isolated
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pai_cli.errors import NotFiniteError
@@ -29,6 +29,10 @@ from pai_cli.spectral.metrics import (
 from pai_cli.spectral.network import DenseCache, LayerInput, LayerReport, measure_layers, summarise
 from pai_cli.spectral.result import Measure, Outcome, SingularPair
 from pai_cli.spectral.singular import SolverOptions
+
+pytestmark = pytest.mark.usefixtures("engine")
+
+LAW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 COLLAPSED = "collapsed"
 LOW_DEGREE = "mean degree below 3"
@@ -242,7 +246,7 @@ def random_layer(seed: int) -> tuple[Mask, Matrix]:
 
 
 @given(st.integers(0, 2**32), st.booleans())
-@settings(max_examples=100, deadline=None)
+@LAW
 def test_every_metric_by_brute_force(seed: int, expansion_weighted: bool) -> None:
     mask, weights = random_layer(seed)
     layer = measure_layer(mask, weights, MetricOptions(expansion_weighted=expansion_weighted))
@@ -259,9 +263,9 @@ def test_every_metric_by_brute_force(seed: int, expansion_weighted: bool) -> Non
     assert layer.measures["l2_dense"].value == pytest.approx(distance, rel=1e-12)
 
 
-@pytest.mark.usefixtures("iterate_from_257")
+@pytest.mark.usefixtures("iterate_from_33")
 def test_a_large_layer_by_brute_force() -> None:
-    """Sides above LAPACK_SIDE: the iteration's values and bounds go into the metrics."""
+    """Sides past the direct one: the iteration's values and bounds go into the metrics."""
     rng = np.random.default_rng(0)
     mask = uniform(rng, 270, 900, 0.1)
     weights = rng.normal(size=mask.shape)
@@ -276,7 +280,7 @@ def test_a_large_layer_by_brute_force() -> None:
 
 
 @given(st.integers(0, 2**32))
-@settings(max_examples=50, deadline=None)
+@settings(LAW, max_examples=40)
 def test_what_symmetries_leave_alone(seed: int) -> None:
     mask, _ = random_layer(seed)
     rng = np.random.default_rng(seed)
@@ -387,7 +391,7 @@ def test_no_subgraph_but_a_layer() -> None:
     assert layer.measures["l2"].value == pytest.approx(math.hypot(value_of(dr), value_of(gap)))
 
 
-@pytest.mark.usefixtures("iterate_from_257")
+@pytest.mark.usefixtures("iterate_from_33")
 def test_not_converged_leaves_no_number() -> None:
     mask = uniform(np.random.default_rng(0), 300, 2700, 0.1)
     layer = measure_layer(mask, options=MetricOptions(SolverOptions(most_products=10)))
@@ -397,7 +401,7 @@ def test_not_converged_leaves_no_number() -> None:
     assert layer.note == NOT_CONVERGED
 
 
-@pytest.mark.usefixtures("iterate_from_257")
+@pytest.mark.usefixtures("iterate_from_33")
 def test_one_subgraph_not_converged_leaves_no_mean() -> None:
     """K_8 is large and needs the iteration; K_20 is answered, but alone it is not the mean over both."""
     scores = np.random.default_rng(0).random((300, 410))
@@ -410,7 +414,7 @@ def test_one_subgraph_not_converged_leaves_no_mean() -> None:
     assert layer.measures["expansion_mean"].present
 
 
-@pytest.mark.usefixtures("iterate_from_257")
+@pytest.mark.usefixtures("iterate_from_33")
 def test_l2_does_not_take_an_unfinished_run_for_0() -> None:
     """A term that is not defined counts as 0 [F23]; one that was not computed leaves the norm unknown."""
     rng = np.random.default_rng(0)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from pai_cli.compute.threads import blas_threads_for
-from pai_cli.errors import LayerSelectionError, MaskError, MaskMismatchError, NotFiniteError, PaiError
+from pai_cli.analysis.layers import Measuring, measure_everywhere
+from pai_cli.errors import LayerSelectionError, MaskError, MaskMismatchError, PaiError
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.masks import MaskFile
 from pai_cli.progress import Progress, silent
 from pai_cli.spectral.metrics import MetricOptions
-from pai_cli.spectral.network import DenseCache, LayerInput, LayerReport, NetworkReport, measure_layers, summarise
+from pai_cli.spectral.network import DenseCache, LayerInput, LayerReport, NetworkReport, summarise
 
 SHOWN = 3  # names listed in a message before "and N more"
 
@@ -27,13 +28,15 @@ class AnalysisRequest:
     """What to measure.
 
     `weights` for the parameter metrics; `layers`: globs (none means all); `options` of the engine. `same_network`: a mask
-    of other layers than the first's is an error, because means over different layers do not compare.
+    of other layers than the first's is an error, because means over different layers do not compare. `device`: "cpu", or
+    the torch device where the engine runs.
     """
 
     weights: Checkpoint | None = None
     layers: tuple[str, ...] = ()
     options: MetricOptions = field(default_factory=MetricOptions)
     same_network: bool = False
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -67,16 +70,25 @@ def analyze_masks(paths: Iterable[Path], request: AnalysisRequest, progress: Pro
             if request.weights is not None:
                 check_match(mask, request.weights)
             reports = []
-            for number, name in enumerate(names, start=1):
-                reports.append(_measured(mask, name, request, cache))
+            for number, one in enumerate(_measured(mask, names, request, cache), start=1):
+                reports.append(one)
                 progress(done * STEPS + number * STEPS // len(names), len(paths) * STEPS, path.name)
             yield MaskReport(path, metadata, summarise(reports), None, skipped, mask.tells_layouts)
         except PaiError as error:
             yield MaskReport(path, metadata, None, error)
 
 
-def _measured(mask: MaskFile, name: str, request: AnalysisRequest, cache: DenseCache) -> LayerReport:
-    """One layer's report; what goes wrong in the engine is told with the file and the layer."""
+def _measured(
+    mask: MaskFile, names: Sequence[str], request: AnalysisRequest, cache: DenseCache
+) -> Iterator[LayerReport]:
+    """Reports of the layers as they come."""
+    layers = (_layer(mask, name, request) for name in names)
+    total = sum(math.prod(mask.shapes[name]) for name in names)
+    return measure_everywhere(layers, total, Measuring(request.options, cache, str(mask.path), request.device))
+
+
+def _layer(mask: MaskFile, name: str, request: AnalysisRequest) -> LayerInput:
+    """A layer read from the file, and its weights."""
     layout, array = mask.layout(name), mask.array(name)
     if array.shape[0] % layout.groups:
         raise MaskMismatchError(
@@ -88,15 +100,7 @@ def _measured(mask: MaskFile, name: str, request: AnalysisRequest, cache: DenseC
             f"{mask.path}: {name!r} unrolls to {rows:,} x {columns:,}, more than {MOST_ENTRIES:,} entries; "
             "leave it out with --layers"
         )
-    weights = None if request.weights is None else request.weights.finite_array(name)
-    layer = LayerInput(name, array, weights, layout)
-    try:
-        with blas_threads_for(min(rows, columns)):
-            return next(measure_layers([layer], request.options, cache))
-    except NotFiniteError as error:
-        raise NotFiniteError(f"{mask.path}: layer {name!r}: {error}") from error
-    except MemoryError as error:
-        raise MaskError(f"{mask.path}: layer {name!r} does not fit in memory; leave it out with --layers") from error
+    return LayerInput(name, array, None if request.weights is None else request.weights.finite_array(name), layout)
 
 
 def _compared(mask: MaskFile, first: MaskFile | None) -> MaskFile:

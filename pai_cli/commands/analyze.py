@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from pai_cli.commands import options
+from pai_cli.compute.device import Device, resolve
 from pai_cli.files.tables import Format
+from pai_cli.spectral.choice import Solver
 
 
 def analyze(
@@ -29,6 +31,9 @@ def analyze(
             help="Multiply each left-regular subgraph's term by max(n_L, n_R) / (n_L + n_R - 1).",
         ),
     ] = False,
+    solver: options.SolverName = Solver.AUTO,
+    certify: options.Certify = False,
+    device: options.EngineDevice = Device.CPU,
     trust: options.Trust = False,
 ) -> None:
     """Measure masks: Ramanujan gaps, left-regular subgraphs, weighted spectral gaps, a layer and over the network.
@@ -46,7 +51,10 @@ def analyze(
     request = AnalysisRequest(
         weights=options.the_weights(weights, trust=trust),
         layers=tuple(layers or ()),
-        options=MetricOptions(expansion_weighted=expansion_weighted),
+        options=MetricOptions(
+            solver=options.the_solver(solver, certify=certify, device=device), expansion_weighted=expansion_weighted
+        ),
+        device=resolve(device),
     )
     paths = mask_paths(masks, sys.stdin or io.StringIO(), note)
     with progress_bar("analyzing", streaming=format is not Format.TABLE or not summary) as progress:

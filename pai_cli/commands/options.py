@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from pai_cli.compute.device import Device
+from pai_cli.errors import SolverError
 from pai_cli.files.tables import Format
 from pai_cli.pruning.registry import METHODS
+from pai_cli.spectral.choice import Solver, SolverOptions
 
 if TYPE_CHECKING:
     from pai_cli.files.checkpoints import Checkpoint
@@ -85,6 +87,24 @@ ScopeName = Annotated[
     typer.Option(help="Keep the density over the whole network, or in each layer; by default as the method has it."),
 ]
 DeviceName = Annotated[Device, typer.Option(help="Where scores are computed; auto takes a GPU when there is one.")]
+EngineDevice = Annotated[
+    Device,
+    typer.Option(help="Where singular values are computed; auto takes a GPU when there is one."),
+]
+SolverName = Annotated[
+    Solver,
+    typer.Option(
+        help="How singular values are found. auto: the quickest for each size; gram: all eigenvalues of the Gram matrix; "
+        "power: block power iteration on it; matrix-free: on the matrix itself; direct: LAPACK on the matrix."
+    ),
+]
+Certify = Annotated[
+    bool,
+    typer.Option(
+        "--certify",
+        help="Prove sigma_2 to be the second in layers of any size; past sides of 2048 that costs more than the value.",
+    ),
+]
 Output = Annotated[
     Path | None,
     typer.Option(
@@ -115,6 +135,24 @@ TrajectoryPath = Annotated[
     ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where a search of the same settings was interrupted.")]
+
+
+def the_solver(solver: Solver, *, certify: bool, device: Device) -> SolverOptions:
+    """What the options say of the engine. Wrong usage when they exclude each other."""
+    if solver is Solver.MATRIX_FREE:
+        from pai_cli.spectral.compiled import calls
+
+        if certify:
+            raise typer.BadParameter(
+                "--certify needs a Gram matrix, which --solver matrix-free does without: take power"
+            )
+        if device is not Device.CPU:
+            raise typer.BadParameter("--solver matrix-free runs on the CPU only: leave --device out")
+        if not calls.available():
+            raise SolverError(
+                "--solver matrix-free needs the compiled part of the engine: install pai where there is a C compiler"
+            )
+    return SolverOptions(solver=solver, certify=certify)
 
 
 def the_density(density: float | None, sparsity: str | None) -> float:

@@ -1,18 +1,21 @@
-"""How the libraries below share this machine's cores with each other and with other processes."""
+"""How work and the libraries below share this machine's cores with each other and with other processes."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
 
-LARGE_SIDE = 1024  # of a matrix's smaller side: from here on a second BLAS thread earns more than it costs
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
+MOST_THREADS = 16  # of one command; a study uses processes
 
 SHORT_SPIN = "1000"  # turns of GNU OpenMP's waiting loop, a few microseconds, before a thread sleeps
 
@@ -28,16 +31,47 @@ def settle() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", SHORT_SPIN)
 
 
-@contextmanager
-def blas_threads_for(side: int) -> Iterator[None]:
-    """One BLAS thread while a matrix of this smaller `side` is worked on, all of them for a large one.
+def cores() -> int:
+    """How many cores this process may use: of a container or a job's share, not of the machine."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    told = os.environ.get("OMP_NUM_THREADS", "")  # what batch systems and users set for "this many cores"
+    return max(1, min(allowed, MOST_THREADS, int(told) if told.isdecimal() and int(told) > 0 else allowed))
 
-    A network's mask is hundreds of small eigenproblems. All of a ResNet-34 mask's take 0.8 s with one thread as with two
-    on an idle machine of two cores, and 14 s with two beside one other busy process: threads that wait for each other spin.
+
+def mapped(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """`function` of every item, in order, a thread a core; for functions that let the interpreter go while they work.
+
+    Items are drawn in this thread, and never more than a few ahead of the result that is waited for, so that a stream of
+    large ones stays a stream. BLAS keeps to one thread meanwhile: threads of two libraries that wait for each other spin,
+    and beside other work that has been seen to cost twenty times.
     """
-    if side >= LARGE_SIDE:
-        yield
-        return
+    with one_blas_thread():
+        count = cores()
+        if count == 1:
+            yield from map(function, items)
+            return
+        yield from _in_threads(function, items, count)
+
+
+def _in_threads(function: Callable[[Item], Result], items: Iterable[Item], count: int) -> Iterator[Result]:
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    waiting: deque[Future[Result]] = deque()
+    pool = ThreadPoolExecutor(count)
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > count:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)  # those that run cannot be stopped, only waited for
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Hold BLAS to one thread. The limit is the whole process's, so it is set around all the work, not around each piece."""
     with _controller().limit(limits=1, user_api="blas"):
         yield
 

@@ -10,6 +10,8 @@ from pai_cli.display.console import fail_line, note, warn
 from pai_cli.display.records import ANALYZE_FIELDS, mask_records
 from pai_cli.display.tables import show_layers, show_networks
 from pai_cli.files.tables import Format, Record, TableWriter
+from pai_cli.files.words import some_names
+from pai_cli.spectral.result import Outcome
 
 
 def show_reports(reports: Iterable[MaskReport], kind: Format, *, header: bool, summary: bool, weights: bool) -> int:
@@ -44,4 +46,10 @@ def _say(report: MaskReport) -> int:
     assert report.report is not None
     if report.report.collapsed:
         warn(f"{report.path}: collapsed layers (no weight kept): {', '.join(report.report.collapsed)}")
+    unproved = [layer.name for layer in report.report.layers if Outcome.NOT_PROVED in layer.metrics.outcomes]
+    if unproved:
+        note(
+            f"{report.path}: sigma_2 of large layers ({some_names(unproved)}) is not proved to be the second; "
+            "--certify proves it"
+        )
     return 0

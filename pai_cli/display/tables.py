@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 ANALYZE_COLUMNS = ("density", "d_L", "d_R", "sigma_1", "sigma_2", "dr", "dr_imdb", "ds", "narc")
 WEIGHT_COLUMNS = ("lambda", "lambda_imsg", "l2", "l2_dense")
 MISSING = "-"
+PROVED = "proved"
 
 TEXT = ("mask", "layer", "shape", "note", "method", "decided")  # columns of words; the others hold numbers
 LEAST_FOLD = {"mask": 24, "layer": 24, "note": 16, "decided": 16}  # characters a line that a folding text keeps
@@ -105,8 +106,9 @@ def _least_width(column: str, cells: list[str]) -> int:
 
 
 def _note(record: Record, weights: bool) -> str:
-    """Reasons, without the one that the person chose: no weights given."""
-    if record["reason"] is None:
-        return ""
-    parts = [part for part in str(record["reason"]).split("; ") if weights or "needs --weights" not in part]
-    return "; ".join(part.split(" (")[0] for part in parts)
+    """What to know before using a layer's numbers, and reasons, without the one that the person chose: no weights given."""
+    parts = [part for part in str(record["reason"] or "").split("; ") if weights or "needs --weights" not in part]
+    reasons = [part.split(" (")[0] for part in parts if part]
+    told = str(record["outcome"]).split("; ") if record["level"] == "layer" else []
+    outcomes = [text.split(":")[0] for text in told if text not in (PROVED, *reasons)]
+    return "; ".join(dict.fromkeys([*outcomes, *reasons]))

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pai_cli.compute.threads import blas_threads_for
+from pai_cli.analysis.layers import Measuring, measure_everywhere
 from pai_cli.errors import MethodOptionError, ResumeError
 from pai_cli.models.network import Network
 from pai_cli.progress import Progress, silent
@@ -26,7 +26,7 @@ from pai_cli.pruning.base import Masks
 from pai_cli.pruning.run import PruneRequest, PruneResult, choose_masks, result_of
 from pai_cli.sampling.trajectory import Measures, SearchState, Trajectory
 from pai_cli.spectral.metrics import MetricOptions
-from pai_cli.spectral.network import LayerInput, LayerReport, NetworkReport, measure_layers, summarise
+from pai_cli.spectral.network import DenseCache, LayerInput, NetworkReport, summarise
 
 SHOWN = ("l2", "dr_imdb", "lambda_imsg")
 SECONDS_BETWEEN_SAVES = 2.0
@@ -194,15 +194,15 @@ def _take(candidate: Candidate, number: int, network: Network, trajectory: Traje
 
 def _measured(network: Network, masks: Masks) -> NetworkReport:
     """The candidate's measures, always against the checkpoint's own weights."""
-    reports: list[LayerReport] = []
-    for layer in network.layers:
-        if layer.name not in masks:
-            continue  # left whole by --ignore
-        weights = network.parameter(layer.name).detach().cpu().numpy()
-        with blas_threads_for(min(layer.layout.matrix(layer.shape))):
-            one = LayerInput(layer.name, masks[layer.name], weights, layer.layout)
-            reports += measure_layers([one], MetricOptions(dense=False))
-    return summarise(reports)
+    kept = [layer for layer in network.layers if layer.name in masks]  # the others are left whole by --ignore
+    layers = (
+        LayerInput(one.name, masks[one.name], network.parameter(one.name).detach().cpu().numpy(), one.layout)
+        for one in kept
+    )
+    total = sum(masks[one.name].size for one in kept)
+    return summarise(
+        measure_everywhere(layers, total, Measuring(MetricOptions(dense=False), DenseCache(), "a candidate"))
+    )
 
 
 def _share(explored: dict[str, np.ndarray]) -> float:

@@ -6,11 +6,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 from array_api_compat import array_namespace, device, is_numpy_array
 
+from pai_cli.spectral.compiled import calls
 from pai_cli.spectral.layout import PLAIN, Layout
+from pai_cli.spectral.result import Ints
 
 Array = Any  # a NumPy array or a torch tensor; the engine is written once against the array API
+
+LISTED_DENSITY, LISTED_SIZE = 0.25, 2**23  # weighted edges are kept as lists up to this density, or to so many entries
+
+STEPS = 4  # to and fro that connect a layer, where it is connected: two are the rule
 
 EXACT_FLOAT32 = 2**24  # integers up to here are exact in float32, so counts of edges may be kept in it
 
@@ -40,15 +47,6 @@ def unroll(tensor: Array, layout: Layout = PLAIN) -> Array:
     for g in range(groups):
         matrix[g * per_group : (g + 1) * per_group, g * width : (g + 1) * width] = blocks[g, :, :]
     return matrix
-
-
-@dataclass(frozen=True)
-class LeftClass:
-    """The left vertices of one degree: columns `begin` to `end` of the graph's sorted order."""
-
-    degree: int
-    begin: int
-    end: int
 
 
 @dataclass(frozen=True)
@@ -82,11 +80,25 @@ class Counts:
         return self.n_L0 * self.n_R0
 
 
+@dataclass(frozen=True)
+class LeftClasses:
+    """The left vertices grouped by degree, in increasing order of degree, an entry a class.
+
+    `degree`; `begin` to `end`, its columns in the graph's sorted order; `n_R`, how many right vertices they touch.
+    """
+
+    degree: Ints
+    begin: Ints
+    end: Ints
+    n_R: Ints
+
+
 class BipartiteGraph:
     """A layer's graph without its isolated vertices, its left vertices sorted by degree.
 
     `mask`: (rows, columns), boolean or 0/1. `weights`: the same shape, real; only absolute values matter
-    (`A = abs(W) * M`). Prepared once; questions about it are asked of `singular` and `regular`.
+    (`A = abs(W) * M`). Prepared once; questions about it are asked of `singular` and `regular`. In this machine's memory
+    and with the compiled part the graph is kept as bits; else as an array of float32.
 
     n_L0, n_R0: all columns and rows; n_L, n_R: those with an edge; edges: the number of kept weights.
     """
@@ -97,21 +109,25 @@ class BipartiteGraph:
         if weights is not None and tuple(weights.shape) != tuple(mask.shape):
             raise ValueError(f"weights of shape {tuple(weights.shape)} for a mask of {tuple(mask.shape)}")
         self.xp = xp = array_namespace(mask)
+        self._mask, self._weights = mask, weights
         self.n_R0, self.n_L0 = int(mask.shape[0]), int(mask.shape[1])
         if max(self.n_R0, self.n_L0) >= EXACT_FLOAT32:
             raise ValueError(f"a side of {max(self.n_R0, self.n_L0):,} vertices is past exact float32 counts")
-        left = _degrees(xp, mask, axis=0)
-        right = _degrees(xp, mask, axis=1)
+        self.packed = is_numpy_array(mask) and calls.available()
+        if self.packed:
+            bits = calls.pack_columns(mask)
+            left = np.bitwise_count(bits).sum(axis=1, dtype=np.int64)
+        else:
+            left = _degrees(xp, mask, axis=0)
         order = xp.argsort(left, stable=True)
         isolated = int(xp.sum(xp.astype(left == 0, xp.int64)))
         self._columns = order[isolated:]
-        self._rows = xp.nonzero(right)[0]
         self.left_degrees = xp.take(left, self._columns)
-        self.right_degrees = xp.take(right, self._rows)
-        self.n_L, self.n_R = int(self._columns.shape[0]), int(self._rows.shape[0])
+        if self.packed:
+            self.bits = bits[self._columns]
+        self.n_L = int(self._columns.shape[0])
+        self.n_R = int(self._rows.shape[0])
         self.edges = int(xp.sum(left))
-        self._mask, self._weights = mask, weights
-        self.answers: dict[Any, Any] = {}  # what was asked before, kept by `singular`
 
     @cached_property
     def counts(self) -> Counts:
@@ -124,6 +140,14 @@ class BipartiteGraph:
         return self._weights is not None
 
     @cached_property
+    def _rows(self) -> Array:
+        """The right vertices with an edge."""
+        if self.packed:
+            touched = np.bitwise_or.reduce(self.bits, axis=0)
+            return np.flatnonzero(np.unpackbits(touched.view(np.uint8), bitorder="little"))
+        return self.xp.nonzero(_degrees(self.xp, self._mask, axis=1))[0]
+
+    @cached_property
     def incidence(self) -> Array:
         """The 0/1 matrix, transposed: (n_L, n_R) float32, rows sorted by degree so that a class is a slice."""
         return self.xp.astype(self._live(self._mask) != 0, self.xp.float32)
@@ -131,52 +155,90 @@ class BipartiteGraph:
     @cached_property
     def weighted(self) -> Array:
         """`abs(W) * M`, transposed and sorted as `incidence`: (n_L, n_R) float64."""
+        weights = self.xp.abs(self.xp.astype(self._live(self._given_weights()), self.xp.float64))
+        if self.edges == self.n_L * self.n_R:
+            return weights
+        return weights * self.xp.astype(self._live(self._mask) != 0, self.xp.float64)
+
+    @cached_property
+    def edge_lists(self) -> calls.EdgeLists:
+        """`abs(W)` of the edges as lists, left vertices sorted by degree. Needs the compiled part."""
+        weights = self._given_weights()
+        begin, neighbour = calls.edges_of_bits(self.bits)
+        values = weights[neighbour, np.repeat(self._columns, self.left_degrees)]
+        return calls.EdgeLists(begin, neighbour, np.abs(values.astype(np.float64)), self.n_R0)
+
+    def largest_weight(self, begin: int, end: int) -> float:
+        """The largest `abs(W)` of an edge of left vertices `begin` to `end`; NaN if one is."""
+        if self.packed and self.is_sparse:
+            lists = self.edge_lists
+            return float(np.max(lists.value[lists.begin[begin] : lists.begin[end]]))
+        return float(self.xp.max(self.weighted[begin:end, :]))
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether weighted edges are better kept as lists than as a matrix, on the host: lists take three times as much."""
+        size = self.n_L * self.n_R
+        return self.edges <= LISTED_DENSITY * size or self.edges < size <= LISTED_SIZE
+
+    def _given_weights(self) -> Array:
         if self._weights is None:
             raise ValueError("this graph was prepared without weights")
-        weights = self.xp.astype(self._live(self._weights), self.xp.float64)
-        return self.xp.abs(weights) * self.xp.astype(self.incidence, self.xp.float64)
+        return self._weights
 
     def _live(self, matrix: Array) -> Array:
         xp = self.xp
         if self.n_R != self.n_R0:
             matrix = xp.take(matrix, self._rows, axis=0)
+        if self.n_L == self.n_L0 and bool(xp.all(self._columns[1:] > self._columns[:-1])):
+            return matrix.T  # every column, in its own order
         return xp.take(matrix.T, self._columns, axis=0)
 
     @cached_property
-    def left_classes(self) -> tuple[LeftClass, ...]:
-        """The left vertices grouped by degree, in increasing order of degree."""
-        degrees, counts = self.xp.unique_counts(self.left_degrees)
-        classes, begin = [], 0
-        for degree, count in zip(degrees.tolist(), counts.tolist(), strict=True):
-            classes.append(LeftClass(degree, begin, begin + count))
-            begin += count
-        return tuple(classes)
-
-    @cached_property
-    def gram(self) -> Array:
-        """Gram matrix of the smaller side, float32 and exact: entry (i, j) counts the neighbours i and j share."""
-        return smaller_gram(self.incidence)
+    def left_classes(self) -> LeftClasses:
+        """The left vertices grouped by degree."""
+        degrees = host(self.left_degrees)
+        begin = np.flatnonzero(np.diff(degrees, prepend=-1))
+        degree, end = degrees[begin], np.append(begin[1:], self.n_L)[: len(begin)]
+        if not len(degree):
+            return LeftClasses(degree, begin, end, begin)
+        if self.packed:
+            touched = np.bitwise_or.reduceat(self.bits, begin, axis=0)
+            n_R = np.bitwise_count(touched).sum(axis=1, dtype=np.int64)
+        else:
+            blocks = zip(begin.tolist(), end.tolist(), strict=True)
+            xp = self.xp
+            sums = [xp.sum(xp.max(self.incidence[first:last, :], axis=0)) for first, last in blocks]
+            n_R = np.asarray(xp.stack(sums).tolist(), dtype=np.int64)  # one transfer from the device
+        return LeftClasses(degree, begin, end, n_R)
 
     @cached_property
     def components(self) -> int:
         """Connected components among the vertices that have an edge (0 for an empty graph)."""
         if self.edges == 0:
             return 0
-        shared = self.gram > 0
-        if bool(self.xp.any(self.xp.all(shared, axis=1))):
-            return 1  # one vertex shares a neighbour with every other of its side
+        if self.packed:
+            return calls.component_count(self.bits)
+        if self._is_connected():
+            return 1
         from scipy.sparse import csr_array
         from scipy.sparse.csgraph import connected_components
 
-        return int(connected_components(csr_array(_host(shared)), directed=False, return_labels=False))
+        # Right vertices are the first nodes, left vertices the rest.
+        left, right = np.nonzero(host(self.incidence))
+        nodes = self.n_L + self.n_R
+        edges = csr_array((np.ones(len(left), dtype=np.bool_), (left + self.n_R, right)), shape=(nodes, nodes))
+        return int(connected_components(edges, directed=False, return_labels=False))
 
-
-def smaller_gram(matrix: Array) -> Array:
-    """`X X^T` or `X^T X`, whichever is the smaller, in the matrix's own precision.
-
-    Both factors are one array, so that the product is symmetric and BLAS does half the work.
-    """
-    return matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
+    def _is_connected(self) -> bool:
+        """Whether every left vertex is seen to be reached from the last in a few steps, as it is in most layers."""
+        xp = self.xp
+        reached = xp.astype(self.left_degrees * 0, xp.float32)
+        reached[-1] = 1.0
+        for _ in range(STEPS):
+            right = xp.astype((reached @ self.incidence) > 0, xp.float32)
+            reached = xp.astype((self.incidence @ right) > 0, xp.float32)
+        return int(xp.sum(reached)) == self.n_L
 
 
 def _degrees(xp: Any, mask: Array, axis: int) -> Array:
@@ -186,6 +248,6 @@ def _degrees(xp: Any, mask: Array, axis: int) -> Array:
     return xp.sum(xp.astype(mask != 0, xp.int64), axis=axis)
 
 
-def _host(array: Array) -> Array:
+def host(array: Array) -> Array:
     """The array in this machine's own memory, for libraries that know NumPy only."""
     return array if is_numpy_array(array) else array.cpu().numpy()

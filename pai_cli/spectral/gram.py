@@ -1,63 +1,36 @@
-"""Direct solvers: LAPACK on the smaller side's Gram matrix, or on the matrix itself where squaring loses sigma_2."""
+"""Gram matrices on any device, of the smaller side."""
 
 from __future__ import annotations
 
-import math
-
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, is_torch_array
 
 from pai_cli.spectral.bipartite import Array
-from pai_cli.spectral.result import EPS, Outcome, SingularPair, root_interval
 
 
-def forming_error(shared: int) -> float:
-    """Bound on ||fl(A A^T) - A A^T|| / sigma_1^2 for a non-negative float64 `A` with `shared` products summed an entry.
+def smaller_gram(matrix: Array) -> Array:
+    """`X X^T` or `X^T X`, whichever is the smaller; of a float32 matrix of 0 and 1 it is exact, and float32.
 
-    Each entry is off by at most gamma_k of itself (Higham 2002, 3.5), and the norm of a non-negative matrix grows with
-    its entries, so the relative bound of an entry is the relative bound of the norm.
-    """
-    return shared * EPS / (1 - shared * EPS)
-
-
-def pair_of_gram(gram: Array, forming: float) -> SingularPair:
-    """Singular values from all eigenvalues of a Gram matrix (n x n float64, n >= 2), by LAPACK.
-
-    `forming`: how far the Gram matrix itself is off, relative to sigma_1^2 (0 for a 0/1 mask: integers). A backward
-    stable eigensolver moves each eigenvalue by at most p(n) eps lambda_1 (LAPACK Users' Guide, 4.7); p(n) is taken as
-    2n + 10, far above what is seen.
-    """
-    xp = array_namespace(gram)
-    values = xp.linalg.eigvalsh(gram)
-    first, second = float(values[-1]), max(float(values[-2]), 0.0)
-    slack = ((2 * gram.shape[0] + 10) * EPS + forming) * first
-    sigma_1, error_1 = root_interval(first - slack, first, first + slack)
-    sigma_2, error_2 = root_interval(second - slack, second, second + slack)
-    return SingularPair(sigma_1, sigma_2, error_1, error_2, "gram", Outcome.PROVED)
-
-
-def pair_of_matrix(matrix: Array) -> SingularPair:
-    """Singular values of the matrix itself (m x n float64, both >= 2): no squaring, so sigma_2 keeps its digits.
-
-    The bound is p(m, n) eps sigma_1 with p = 2 max(m, n) + 10 (LAPACK Users' Guide, 4.9).
+    Both factors are one array, so that the product is symmetric and BLAS does half the work.
     """
     xp = array_namespace(matrix)
-    values = xp.linalg.svdvals(matrix)
-    sigma_1, sigma_2 = float(values[0]), float(values[1])
-    error = (2 * max(matrix.shape) + 10) * EPS * sigma_1
-    return SingularPair(sigma_1, sigma_2, error, error, "direct", Outcome.PROVED)
+    rows = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    if is_torch_array(matrix) and matrix.is_cuda and matrix.dtype == xp.float32:
+        return _on_matrix_units(rows)
+    return rows @ rows.T
 
 
-def pair_of_complete(edges: int) -> SingularPair:
-    """Every left vertex joined to every right one: sigma_1 = sqrt(edges), and sigma_2 = 0 exactly."""
-    sigma_1 = math.sqrt(edges)
-    return SingularPair(sigma_1, 0.0, EPS * sigma_1, 0.0, "closed form", Outcome.PROVED)
+def _on_matrix_units(rows: Array) -> Array:
+    """0 and 1 are exact in half precision, and sums of products are taken in float32: integers below 2^24 are exact.
 
-
-def pair_of_vector(matrix: Array) -> SingularPair:
-    """A matrix of one row or one column has one singular value, its norm."""
-    xp = array_namespace(matrix)
-    flat = xp.reshape(xp.astype(matrix, xp.float64), (-1,))
-    largest = float(xp.max(flat))
-    norm = largest * math.sqrt(float(xp.sum((flat / largest) ** 2))) if largest > 0 else 0.0
-    error = (flat.shape[0] + 4) * EPS * norm
-    return SingularPair(norm, None, error, None, "closed form", Outcome.ONE_VALUE)
+    Some products of half matrices may be split and their parts added in half precision, which would not be. So it is
+    checked: the row sums of a Gram matrix are known another way, and where they differ float32 takes over.
+    """
+    half = rows.half()
+    try:
+        gram = half.mm(half.T, out_dtype=rows.dtype)
+    except (TypeError, RuntimeError):  # before torch 2.8, or a device without it
+        return rows @ rows.T
+    exact = rows.double() @ rows.double().sum(dim=0)
+    if bool((gram.double().sum(dim=1) == exact).all()):
+        return gram
+    return rows @ rows.T

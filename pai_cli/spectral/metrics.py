@@ -8,16 +8,19 @@ sigma_2; where a quantity is not defined it is missing, with the reason.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from array_api_compat import array_namespace
 
 from pai_cli.spectral.bipartite import Array, BipartiteGraph, Counts
 from pai_cli.spectral.catalogue import FULL_SPECTRUM
-from pai_cli.spectral.regular import LEAST_DEGREE, RegularSubgraph, regular_subgraphs
-from pai_cli.spectral.result import EPS, Measure, Outcome, SingularPair
-from pai_cli.spectral.singular import DEFAULT, SolverOptions, structure_pair, weighted_pair
+from pai_cli.spectral.choice import DEFAULT, SolverOptions
+from pai_cli.spectral.problems import Problems
+from pai_cli.spectral.regular import LEAST_DEGREE, RegularSubgraphs, regular_subgraphs
+from pai_cli.spectral.result import EPS, Floats, Measure, Outcome, Pairs, SingularPair
+from pai_cli.spectral.singular import singular_pairs, structure_pair, weighted_pair
 
 LOW_DEGREE = "mean degree below 3"
 NO_SUBGRAPH = "no left-regular subgraph with mean degrees of 3 or more"
@@ -70,24 +73,54 @@ def measure_layer(
     grouped layer, whose matrix does not tell where weights stand.
     """
     options = options or MetricOptions()
+    layer = prepare_layer(mask, weights)
+    return measures_of(layer, singular_pairs(layer.problems, options.solver), options, dense)
+
+
+@dataclass(frozen=True)
+class PreparedLayer:
+    """A layer's graph and subgraphs, before anything is solved, so that many layers may be solved together.
+
+    `weights`: (rows, columns), or None. `problems`: of the mask, and with weights of `abs(W) * M` too.
+    """
+
+    graph: BipartiteGraph
+    subgraphs: RegularSubgraphs
+    weights: Array | None
+
+    @property
+    def problems(self) -> list[Problems]:
+        """What the layer asks the solvers for."""
+        kinds = (False,) if self.weights is None else (False, True)
+        return [self.subgraphs.problems(self.graph, weighted=weighted) for weighted in kinds]
+
+
+def prepare_layer(mask: Array, weights: Array | None = None) -> PreparedLayer:
+    """The graph of a layer: `mask` (rows, columns), boolean; `weights` of the same shape."""
     graph = BipartiteGraph(mask, weights)
-    pair = structure_pair(graph, options.solver)
-    subgraphs = tuple(regular_subgraphs(graph, weights=weights is not None, options=options.solver))
+    return PreparedLayer(graph, regular_subgraphs(graph), weights)
+
+
+def measures_of(
+    layer: PreparedLayer, solved: Sequence[Pairs], options: MetricOptions, dense: dict[str, Measure] | None = None
+) -> LayerMetrics:
+    """The measures of a layer whose problems are solved; arguments as of `measure_layer`."""
+    structure, weighted = solved[0], solved[1] if len(solved) > 1 else None
+    counts, subgraphs = layer.graph.counts, layer.subgraphs
+    places = subgraphs.places(layer.graph)
+    pair = structure[0]
     measures = {"sigma_1": pair.first, "sigma_2": pair.second}
-    counts = graph.counts
     measures |= _layer_measures(counts, pair)
-    measures |= _regular_measures(counts, subgraphs, options)
-    weighted = weighted_pair(graph, options.solver) if graph.has_weights else None
-    measures |= _weighted_measures(counts, weighted, subgraphs, options)
-    if graph.has_weights:
+    measures |= _regular_measures(counts, subgraphs, structure.take(places), options)
+    if weighted is None:
+        measures |= dict.fromkeys(("lambda", "lambda_imsg", "l2", "l2_dense"), Measure.missing(NO_WEIGHTS))
+    else:
+        measures["lambda"] = weighted[0].gap
+        measures["lambda_imsg"] = _mean_gap(counts, subgraphs, weighted.take(places), options)
         measures["l2"] = _norm([measures[name] for name in FULL_SPECTRUM])
         if options.dense:
-            dense = dense or dense_reference(weights, options)
-            measures["l2_dense"] = _distance(measures, dense)
-    else:
-        measures["l2"] = measures["l2_dense"] = Measure.missing(NO_WEIGHTS)
-    pairs = [pair, weighted, *(p for k in subgraphs for p in (k.structure, k.weighted))]
-    outcomes = tuple(p.outcome for p in pairs if p is not None)
+            measures["l2_dense"] = _distance(measures, dense or dense_reference(layer.weights, options))
+    outcomes = (*structure.outcome, *(weighted.outcome if weighted is not None else ()))
     return LayerMetrics(counts, measures, len(subgraphs), pair, outcomes)
 
 
@@ -185,58 +218,79 @@ def _narc(counts: Counts, pair: SingularPair) -> Measure:
 
 
 def _regular_measures(
-    counts: Counts, subgraphs: tuple[RegularSubgraph, ...], options: MetricOptions
+    counts: Counts, subgraphs: RegularSubgraphs, pairs: Pairs, options: MetricOptions
 ) -> dict[str, Measure]:
-    """Section 3: means over the kept K_d."""
-    names = ("dr", "dr_norm", "ds", "ds_norm")
-    rows = [_gap_measures(k.d_L, k.d_R, k.structure) for k in subgraphs]
-    factors = _factors(subgraphs, options)
-    measures = {
-        name.replace("_norm", "") + "_imdb" + ("_norm" if name.endswith("_norm") else ""): _mean(
-            [_times(row[name], factor) for row, factor in zip(rows, factors, strict=True)], counts
-        )
-        for name in names
-    }
-    ratios = [k.n_R / k.n_L for k in subgraphs]
-    missing = _mean([], counts)
-    measures["expansion_max"] = Measure.of(max(ratios)) if ratios else missing
-    measures["expansion_mean"] = Measure.of(math.fsum(ratios) / len(ratios)) if ratios else missing
+    """Section 3: means over the kept K_d, whose `pairs` are given."""
+    names = ("dr_imdb", "dr_imdb_norm", "ds_imdb", "ds_imdb_norm")
+    missing = _no_mean(counts, subgraphs, pairs)
+    if missing is not None:
+        measures = dict.fromkeys(names, missing)
+    else:
+        factors = _factors(subgraphs, options)
+        terms = _gaps(subgraphs, pairs)
+        measures = {name: _mean(values * factors, errors * factors) for name, (values, errors) in terms.items()}
+    if not len(subgraphs):
+        none = Measure.missing(Outcome.COLLAPSED.value if counts.edges == 0 else NO_SUBGRAPH)
+        return measures | {"expansion_max": none, "expansion_mean": none}
+    ratios = subgraphs.n_R / subgraphs.n_L
+    measures["expansion_max"] = Measure.of(float(np.max(ratios)))
+    measures["expansion_mean"] = Measure.of(math.fsum(ratios) / len(ratios))
     return measures
 
 
-def _weighted_measures(
-    counts: Counts, pair: SingularPair | None, subgraphs: tuple[RegularSubgraph, ...], options: MetricOptions
-) -> dict[str, Measure]:
-    """Section 4's gaps: of the layer, whose weighted `pair` is given, and the mean over the kept K_d."""
-    if pair is None:
-        return dict.fromkeys(("lambda", "lambda_imsg"), Measure.missing(NO_WEIGHTS))
+def _gaps(subgraphs: RegularSubgraphs, pairs: Pairs) -> dict[str, tuple[Floats, Floats]]:
+    """dr, ds and both over their bounds, of each K_d, with errors: `_gap_measures` of many. There sigma_1 >= 3."""
+    bound = np.sqrt(subgraphs.d_L - 1) + np.sqrt(subgraphs.d_R - 1)
+    dr, dr_error = bound - pairs.sigma_2, pairs.error_2 + 8 * EPS * (bound + pairs.sigma_2)
+    root = np.sqrt(pairs.sigma_1 - 1)
+    spread = 2 * (root - np.sqrt(np.maximum(pairs.sigma_1 - pairs.error_1 - 1, 0.0))) + 8 * EPS * root
+    ds, ds_error = 2 * root - pairs.sigma_2, pairs.error_2 + spread + 8 * EPS * (root + pairs.sigma_2)
+    ratio, least = ds / (2 * root), 2 * root - spread
+    return {
+        "dr_imdb": (dr, dr_error),
+        "dr_imdb_norm": (dr / bound, dr_error / bound + 8 * EPS * np.abs(dr / bound)),
+        "ds_imdb": (ds, ds_error),
+        "ds_imdb_norm": (ratio, (ds_error + np.abs(ratio) * spread) / least + 8 * EPS * np.abs(ratio)),
+    }
+
+
+def _mean_gap(counts: Counts, subgraphs: RegularSubgraphs, pairs: Pairs, options: MetricOptions) -> Measure:
+    """lambda_imsg: the mean of sigma_1 - sigma_2 of the weighted K_d."""
+    missing = _no_mean(counts, subgraphs, pairs)
+    if missing is not None:
+        return missing
     factors = _factors(subgraphs, options)
-    gaps = [
-        _times(k.weighted.gap, factor) for k, factor in zip(subgraphs, factors, strict=True) if k.weighted is not None
-    ]
-    return {"lambda": pair.gap, "lambda_imsg": _mean(gaps, counts)}
+    gaps, errors = pairs.sigma_1 - pairs.sigma_2, pairs.error_1 + pairs.error_2
+    return _mean(gaps * factors, (errors + 8 * EPS * np.abs(gaps)) * factors)
 
 
-def _factors(subgraphs: tuple[RegularSubgraph, ...], options: MetricOptions) -> list[float]:
+def _no_mean(counts: Counts, subgraphs: RegularSubgraphs, pairs: Pairs) -> Measure | None:
+    """Why there is no mean, if so. One subgraph without an answer leaves none: the rest would be another quantity."""
+    if counts.edges == 0:
+        return Measure.missing(Outcome.COLLAPSED.value)
+    if not len(subgraphs):
+        return Measure.missing(NO_SUBGRAPH)
+    outcome = pairs.first_without()
+    return None if outcome is None else Measure.missing(outcome.value)
+
+
+def _mean(values: Floats, errors: Floats) -> Measure:
+    """Mean of values, divided first: the sum may be past float64."""
+    count = len(values)
+    return Measure.of(
+        math.fsum(values / count), math.fsum(errors / count) + 2 * EPS * math.fsum(np.abs(values) / count)
+    )
+
+
+def _factors(subgraphs: RegularSubgraphs, options: MetricOptions) -> Floats:
     if not options.expansion_weighted:
-        return [1.0] * len(subgraphs)
-    return [_factor(k.n_L, k.n_R) for k in subgraphs]
+        return np.ones(len(subgraphs))
+    factors: Floats = np.maximum(subgraphs.n_L, subgraphs.n_R) / (subgraphs.n_L + subgraphs.n_R - 1)
+    return factors
 
 
 def _factor(n_L: int, n_R: int) -> float:
     return max(n_L, n_R) / (n_L + n_R - 1)
-
-
-def _mean(measures: list[Measure], counts: Counts) -> Measure:
-    """Mean over subgraphs. One subgraph without an answer leaves no mean: the rest would be another quantity."""
-    if counts.edges == 0:
-        return Measure.missing(Outcome.COLLAPSED.value)
-    if not measures:
-        return Measure.missing(NO_SUBGRAPH)
-    for measure in measures:
-        if measure.reason is not None:
-            return Measure.missing(measure.reason)
-    return mean_of(measures)
 
 
 def mean_of(measures: Iterable[Measure]) -> Measure:

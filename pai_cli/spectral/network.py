@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from array_api_compat import array_namespace
@@ -11,8 +11,16 @@ from array_api_compat import array_namespace
 from pai_cli.spectral.bipartite import Array, unroll
 from pai_cli.spectral.catalogue import METRICS
 from pai_cli.spectral.layout import PLAIN, Layout
-from pai_cli.spectral.metrics import LayerMetrics, MetricOptions, dense_reference, mean_of, measure_layer
+from pai_cli.spectral.metrics import (
+    LayerMetrics,
+    MetricOptions,
+    dense_reference,
+    mean_of,
+    measures_of,
+    prepare_layer,
+)
 from pai_cli.spectral.result import Measure
+from pai_cli.spectral.singular import singular_pairs
 
 
 @dataclass(frozen=True)
@@ -88,10 +96,28 @@ def measure_layers(
     """Reports one by one, as layers come; nothing of a layer but its numbers is held."""
     cache = cache or DenseCache()
     for layer in layers:
-        mask = unroll(layer.mask, layer.layout)
-        weights = None if layer.weights is None else unroll(layer.weights, layer.layout)
-        metrics = measure_layer(mask, weights, options, cache.of(layer, options))
-        yield LayerReport(layer.name, tuple(layer.mask.shape), metrics)
+        yield from measure_together([layer], options, cache)
+
+
+def measure_together(
+    layers: Sequence[LayerInput], options: MetricOptions, cache: DenseCache | None = None
+) -> list[LayerReport]:
+    """Reports of layers that are held at once: on a GPU the problems of all of them are solved in a few batches."""
+    cache = cache or DenseCache()
+    prepared = [
+        prepare_layer(
+            unroll(layer.mask, layer.layout), None if layer.weights is None else unroll(layer.weights, layer.layout)
+        )
+        for layer in layers
+    ]
+    problems = [one.problems for one in prepared]
+    solved = iter(singular_pairs([request for requests in problems for request in requests], options.solver))
+    reports = []
+    for layer, one, requests in zip(layers, prepared, problems, strict=True):
+        pairs = [next(solved) for _ in requests]
+        metrics = measures_of(one, pairs, options, cache.of(layer, options))
+        reports.append(LayerReport(layer.name, tuple(layer.mask.shape), metrics))
+    return reports
 
 
 def summarise(layers: Iterable[LayerReport]) -> NetworkReport:

@@ -1,211 +1,383 @@
-"""Block power iteration for the two largest eigenvalues of a Gram matrix, with a proof that they are the largest.
+"""Block power iteration for the two largest eigenvalues of many Gram matrices at once, and the proof that they are.
 
 Plain power iteration converges like (lambda_3/lambda_2)^k, and a random mask has its second eigenvalue at the edge of
-a dense bulk (ratio about 0.99): a hundred iterations are wrong in the second digit while successive iterates
+a dense bulk (ratio about 0.99): a hundred iterations are wrong in the second or third digit while successive iterates
 agree. So every power is kept, and Rayleigh-Ritz takes the best vectors of the whole Krylov space (block Lanczos with
 full reorthogonalisation: Golub and Underwood 1977). The start block has two columns, so that a double first eigenvalue
-is seen; and no residual is taken for a proof of rank: `certify_second` factors a shifted, deflated matrix.
+is seen; and no residual is taken for a proof of rank: a shifted, deflated matrix is factored.
+
+All problems of a batch advance in lock step, so that the number of launches on a GPU is that of one problem. Problem k
+is the leading `sides[k]` rows and columns of its matrix and the rest is padding; no vector ever leaves that block.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
-from array_api_compat import array_namespace, device
+import numpy as np
+from array_api_compat import array_namespace, device, is_numpy_array, is_torch_array, to_device
 
-from pai_cli.spectral.bipartite import Array
+from pai_cli.spectral.found import FOUND, Found, Status, Wish, shift_for
 from pai_cli.spectral.result import EPS
+
+Array = Any  # a NumPy array or a torch tensor
+
+Host = np.ndarray[Any, np.dtype[Any]]  # numbers of each problem, which decisions are taken by
 
 BLOCK = 2
 
 SPENT = 1e-10  # of a direction's length: what is left below that is mostly rounding
 
+FIRST_LOOK = 8  # columns of the basis before the first Rayleigh-Ritz step
 
-@dataclass(frozen=True)
-class RitzPair:
-    """The two best Ritz values `values[0] >= values[1]` of a symmetric matrix, with residuals.
+# A batch's memory at worst, in units of its matrices: they, deflated ones, basis, projection and its eigenproblem.
+COPIES = 8
 
-    `vectors`: (n, 2), orthonormal up to rounding. `residuals[i]` bounds ||G v_i - value_i v_i||, so an eigenvalue lies
-    that close to each value; which one it is, a residual does not say. `rounding` bounds what floating point may have
-    added to a value. `converged` tells whether the estimated errors met the tolerance within the products allowed.
+
+def leading_eigenpairs(grams: Array, sides: Sequence[int], wish: Wish) -> Found:
+    """The two largest eigenvalues of each of `grams`, as a table on the host.
+
+    `grams`: (B, n, n), symmetric positive semidefinite, finite; float64, or float32 that holds integers. Matrix k fills
+    the leading `sides[k]` rows and columns (2 <= `sides[k]` <= n) and is zero elsewhere. Up to `wish.direct_side` all
+    eigenvalues are computed. Past it a problem is iterated until the estimated errors of both values are under an
+    eighth of `wish.tolerance` * sqrt(value_1 * value_2) (the square root halves relative error, so that is what an
+    absolute error in sigma_2 asks for) or at the level of rounding, and then the proof is tried. Past `wish.proof_side`
+    there is none: bounds can rest on nothing but residuals, and these must come under `wish.tolerance` times that root.
+
+    A problem that needs more than `wish.most_products` products with its matrix ends as NOT_CONVERGED, and its values
+    are not to be used. The answer to a problem depends on neither its padding nor the rest of the batch, rounding aside.
     """
+    xp = array_namespace(grams)
+    every = np.asarray(sides, dtype=np.int64)
+    grams = xp.astype(grams, xp.float64, copy=False)
+    found = np.zeros(len(every), dtype=FOUND)
+    direct = every <= wish.direct_side
+    of = np.flatnonzero(direct)
+    if of.size:
+        found[of] = _all_values(_part(grams, of, every), every[of])
+    of = np.flatnonzero(~direct)
+    if of.size:
+        found[of] = _iterated(_part(grams, of, every), every[of], wish)
+    return found
 
-    values: tuple[float, float]
-    residuals: tuple[float, float]
-    vectors: Array
-    rounding: float
-    products: int
-    converged: bool
+
+def padded_side(side: int) -> int:
+    """The side that a matrix is padded to: the next of 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, and so on."""
+    power = 1 << max(side - 1, 7).bit_length()
+    between = (power * 3 // 4 + 7) // 8 * 8
+    return between if side <= between else power
 
 
-def krylov_power(gram: Array, *, tolerance: float, most_products: int, seed: int = 0) -> RitzPair:
-    """The two largest eigenpairs of a positive semidefinite `gram` (n x n, float64, n >= 4) by block power iteration.
+def batches(sides: Sequence[int], budget_bytes: int) -> Iterator[list[int]]:
+    """Indices into `sides` in groups to be solved together, each index once: the smaller sides first.
 
-    Stops when the estimated errors of both values are under `tolerance` * sqrt(value_1 * value_2) (the square root
-    halves relative error, so that is what an absolute error in sigma_2 asks for), or after `most_products` products
-    with the matrix. The estimate is an estimate: `certify_second` proves.
+    A group of B matrices has one padded side n, and solving it needs at most `budget_bytes`; a matrix too large for that
+    comes alone.
     """
-    space = _KrylovSpace(gram, most_products, seed)
+    groups: dict[int, list[int]] = {}
+    for index, side in enumerate(sides):
+        groups.setdefault(padded_side(side), []).append(index)
+    for n, group in sorted(groups.items()):
+        size = max(1, budget_bytes // (8 * COPIES * n * n))
+        yield from (group[begin : begin + size] for begin in range(0, len(group), size))
+
+
+def _part(grams: Array, of: Host, sides: Host) -> Array:
+    """The problems numbered `of`, without padding that none of them needs; no copy where that is all of them."""
+    n = int(sides[of].max())
+    grams = grams if len(of) == grams.shape[0] else _taken(grams, of)
+    return grams[:, :n, :n]
+
+
+def _taken(array: Array, of: Host) -> Array:
+    return array_namespace(array).take(array, _on(array, of), axis=0)
+
+
+def _on(like: Array, values: Host) -> Array:
+    """`values` on the device of `like`."""
+    return array_namespace(like).asarray(values, device=device(like))
+
+
+def _host(array: Array) -> Host:
+    return np.asarray(to_device(array, "cpu"))
+
+
+def _column(sides: Host, like: Array) -> Array:
+    return _on(like, sides)[:, None]
+
+
+def _all_values(grams: Array, sides: Host) -> Found:
+    """All eigenvalues by LAPACK. Those of the padding are 0, which the second of a semidefinite matrix is not below."""
+    xp = array_namespace(grams)
+    found = np.zeros(len(sides), dtype=FOUND)
+    values = _host(xp.linalg.eigvalsh(grams))[:, -2:]
+    found["status"], found["side"] = Status.ALL_VALUES, sides
+    found["value"] = np.maximum(values[:, ::-1], 0.0)
+    found["frobenius"] = _host(xp.linalg.vector_norm(grams, axis=(1, 2)))
+    return found
+
+
+def _iterated(grams: Array, sides: Host, wish: Wish) -> Found:
+    """Block power iteration and proof. A proof that fails means a missed eigenvalue, so there is a second search."""
+    vectors, products, converged = _search(grams, sides, wish, seed=0)
+    found, vectors = _settled(grams, sides, vectors)
+    found["products"] += products
+    found["status"] = np.where(converged, Status.NOT_ASKED, Status.NOT_CONVERGED)
+    asked = np.flatnonzero(converged & (sides <= wish.proof_side))
+    if asked.size:
+        found[asked] = _proved(_part(grams, asked, sides), found[asked], _taken(vectors[:, 0, :], asked), wish)
+    missed = np.flatnonzero(found["status"] == Status.MISSED)
+    if missed.size:
+        found[missed] = _second_search(_part(grams, missed, sides), found[missed], _taken(vectors, missed), wish)
+    return found
+
+
+def _second_search(grams: Array, found: Found, vectors: Array, wish: Wish) -> Found:
+    """Look from elsewhere, further, and in the complement of the first vector, where a missed value is the largest."""
+    xp = array_namespace(grams)
+    n, sides = grams.shape[1], found["side"].astype(np.int64)
+    first = vectors[:, :1, :n]
+    deflated = grams - _outer(first[:, 0, :], found["value"][:, 0])
+    closer = replace(wish, tolerance=wish.tolerance / 8)
+    vectors, products, converged = _search(deflated, sides, closer, seed=1)
+    del deflated  # before the proof needs as much memory again
+    settled, vectors = _settled(grams, sides, xp.concat([first, vectors[:, :1, :]], axis=1))
+    settled["products"] += found["products"] + products
+    proved = _proved(grams, settled, vectors[:, 0, :], wish)
+    proved["status"][~converged] = Status.MISSED
+    return proved
+
+
+def _search(grams: Array, sides: Host, wish: Wish, seed: int) -> tuple[Array, Host, Host]:
+    """The two best Ritz vectors of each problem (B, 2, n); the products that took; whether it converged."""
+    xp = array_namespace(grams)
+    count = len(sides)
+    vectors = xp.zeros((count, BLOCK, grams.shape[1]), dtype=grams.dtype, device=device(grams))
+    products, converged, open_ = np.zeros(count, int), np.zeros(count, bool), np.ones(count, bool)
+    spaces, here = _KrylovSpaces(grams, sides, seed), np.arange(count)  # the problems that the spaces are of
+    look = FIRST_LOOK
     while True:
-        errors, goal = space.rayleigh_ritz(tolerance)
-        full = space.width == gram.shape[0]
-        converged = full or max(errors) <= goal
-        if converged or space.width >= most_products:
-            return _settled(gram, space.vectors, space.width, converged)
+        look = min(look, int(sides[open_].max()))
+        while spaces.width < look and spaces.width + BLOCK <= wish.most_products:
+            spaces.extend()
+        good = (spaces.width >= sides[here]) | _exact_enough(*spaces.rayleigh_ritz(), sides[here], wish)
+        last = spaces.width + BLOCK > wish.most_products
+        ended = np.flatnonzero(open_[here] & (good | last))
+        if ended.size:
+            which = here[ended]
+            vectors[_on(grams, which)] = _taken(spaces.ritz_vectors(), ended)
+            products[which] = np.minimum(spaces.width, sides[which])  # rows past the side are zero
+            converged[which], open_[which] = good[ended], False
+        if not open_.any():
+            return vectors, products, converged
+        rest = np.flatnonzero(open_[here])
+        if 2 * rest.size <= here.size:  # what has ended rides along until it is half, so that copying stays cheap
+            spaces.keep(rest)
+            here = here[rest]
         # Rayleigh-Ritz costs width^3, so it is done less often as the space grows.
-        for _ in range(max(2, space.width // 8)):
-            if space.width < gram.shape[0]:
-                space.extend()
+        look = spaces.width + max(2 * BLOCK, spaces.width // 4)
 
 
-class _KrylovSpace:
-    """An orthonormal basis of span{V, G V, G^2 V, ...}, grown a block at a time, with its images and projection.
+def _exact_enough(values: Host, residuals: Host, sides: Host, wish: Wish) -> Host:
+    """Whether both values are as exact as asked. `values`: the three best (B, 3); `residuals`: of the first two.
 
-    Vectors are stored as rows, so that what has been filled is contiguous.
+    A Ritz value is off by about residual^2 / gap to the rest of the spectrum, and by no more than its residual. Where no
+    proof follows the estimate is not relied on.
+    """
+    values = np.maximum(values, 0.0)
+    gaps = values[:, :2] - values[:, 1:]
+    with_proof = (sides <= wish.proof_side)[:, None]
+    estimates = np.where(gaps > residuals, residuals**2 / np.where(gaps > 0, gaps, 1.0), residuals)
+    errors = np.where(with_proof, estimates, residuals)
+    scale = np.sqrt(values[:, 0] * values[:, 1])[:, None]
+    goals = np.where(with_proof, wish.tolerance / 8, wish.tolerance) * scale
+    reachable = (sides * EPS * values[:, 0])[:, None]
+    return np.asarray((errors <= np.maximum(goals, reachable)).all(axis=1))
+
+
+class _KrylovSpaces:
+    """Orthonormal bases of span{V, G V, G^2 V, ...}, one a problem, grown a block at a time, with the projections of G.
+
+    Vectors are rows, (B, width, n). A space as wide as its problem's side goes on with zero rows, so that the others can
+    grow. Their Ritz values are 0, and the two largest that are looked for are not below that.
     """
 
-    def __init__(self, gram: Array, most_products: int, seed: int):
-        self.xp = xp = array_namespace(gram)
-        n = gram.shape[0]
-        capacity = min(n, most_products + 2 * BLOCK + most_products // 4)
-        self.gram, self.width = gram, 0
-        self.vectors = gram[:, :0]
-        self._basis = xp.empty((capacity, n), dtype=gram.dtype, device=device(gram))
-        self._image = xp.empty((capacity, n), dtype=gram.dtype, device=device(gram))
-        self._small = xp.zeros((capacity, capacity), dtype=gram.dtype, device=device(gram))
-        self._add(_orthonormal(xp, _noise(xp, n, seed, gram)))
+    def __init__(self, grams: Array, sides: Host, seed: int):
+        self.xp = xp = array_namespace(grams)
+        self.width = 0
+        self._grams, self._sides, self._seed = grams, sides, seed
+        self._inside = (_on(grams, np.arange(grams.shape[1])) < _column(sides, grams))[:, None, :]
+        self._basis, self._small = grams[:, :0, :], grams[:, :0, :0]
+        self._best = grams[:, :0, :0]
+        start = self._noise()
+        if seed == 0:  # nearly the vector of ones, which is near the first eigenvector of a non-negative matrix
+            ones = self._inside[:, 0, :] * (1.0 + 0.1 * start[:, 0, :])
+            start = xp.stack([ones, start[:, 1, :]], axis=1)
+        self._add(_orthonormal(_orthonormal(start)[0])[0])
+
+    def _noise(self) -> Array:
+        """A block of noise within each side; longer vectors begin as shorter ones do, so padding changes nothing."""
+        draws = np.random.default_rng([self._seed, self.width]).standard_normal((self._grams.shape[1], BLOCK))
+        return self._inside * _on(self._grams, np.ascontiguousarray(draws.T))
+
+    def _reserve(self, width: int) -> None:
+        """Room for `width` rows: twice as many as before, so that little is copied and little is empty."""
+        xp, (count, room, n) = self.xp, self._basis.shape
+        if width <= room:
+            return
+        wanted = max(width, min(max(2 * room, 4 * FIRST_LOOK), int(self._sides.max()) + BLOCK))
+        basis = xp.empty((count, wanted, n), dtype=self._basis.dtype, device=device(self._basis))
+        small = xp.empty((count, wanted, wanted), dtype=self._basis.dtype, device=device(self._basis))
+        basis[:, : self.width, :] = self._basis[:, : self.width, :]
+        small[:, : self.width, : self.width] = self._small[:, : self.width, : self.width]
+        self._basis, self._small = basis, small
 
     def _add(self, block: Array) -> None:
-        """Append the rows of `block`, their images, and their row and column of the projection."""
-        old, new = self.width, self.width + block.shape[0]
-        self._basis[old:new, :] = block
-        for row in range(block.shape[0]):
-            # One vector at a time: BLAS takes four times as long for two columns together as for one (n = 512).
-            self._image[old + row, :] = self.gram @ block[row, :]
-        projected = self._basis[:new, :] @ self._image[old:new, :].T
-        self._small[:new, old:new] = projected
-        self._small[old:new, :new] = projected.T
-        self._last, self.width = old, new
+        """Append a block (B, 2, n); keep what of its image lies outside the basis."""
+        xp, old, new = self.xp, self.width, self.width + BLOCK
+        self._reserve(new)
+        real = np.arange(old, new) < self._sides[:, None]
+        if not real.all():
+            block = block * _on(block, real)[:, :, None]
+        self._basis[:, old:new, :] = block
+        self.width = new
+        image = _times(self._grams, block)
+        basis = self._basis[:, :new, :]
+        projected = image @ xp.matrix_transpose(basis)
+        # The projection is also the first pass of Gram-Schmidt.
+        self._rest = image - projected @ basis
+        self._size = xp.linalg.vector_norm(image, axis=2)
+        self._small[:, old:new, :new] = projected
+        self._small[:, :new, old:new] = xp.matrix_transpose(projected)
 
     def extend(self) -> None:
         """Add the part of the last block's image that lies outside the basis."""
-        block = self._image[self._last : self.width, :]
-        # The projection just made is the first pass of Gram-Schmidt; the second removes what rounding let through.
-        block = block - self._small[self._last : self.width, : self.width] @ self._basis[: self.width, :]
-        size = self.xp.linalg.vector_norm(self._image[self._last : self.width, :], axis=1)
-        block = self._outside(block)
-        spent = self.xp.linalg.vector_norm(block, axis=1) <= SPENT * size
+        block, spent = _orthonormal(self._rest, SPENT * self._size)
         if bool(self.xp.any(spent)):
             # The space is invariant, or nearly: what is left of a direction is rounding, and noise serves better.
-            noise = _noise(self.xp, self.gram.shape[0], self.width, self.gram)[: block.shape[0], :]
-            block = self._outside(self._outside(self.xp.where(spent[:, None], noise, block)))
-        block = self._outside(_orthonormal(self.xp, block))
-        self._add(_orthonormal(self.xp, block)[: self.gram.shape[0] - self.width, :])
+            block = self.xp.where(spent[:, :, None], self._outside(self._noise()), block)
+            block = _orthonormal(block)[0]
+        # The second pass removes what rounding let through the first, which dividing by the length has enlarged.
+        self._add(_orthonormal(self._outside(block))[0])
 
     def _outside(self, block: Array) -> Array:
-        basis = self._basis[: self.width, :]
-        return block - (block @ basis.T) @ basis
+        basis = self._basis[:, : self.width, :]
+        return block - (block @ self.xp.matrix_transpose(basis)) @ basis
 
-    def rayleigh_ritz(self, tolerance: float) -> tuple[tuple[float, float], float]:
-        """Set `vectors` to the best two (as columns); return the estimated errors of their values, and the goal.
+    def rayleigh_ritz(self) -> tuple[Host, Host]:
+        """The three best Ritz values (B, 3), the largest first, and the residuals of the first two (B, 2).
 
-        A Ritz value is off by about residual^2 / gap to the rest of the spectrum, and by no more than its residual.
+        G v - value v has a part outside the basis only where v has one in the last block.
         """
         xp, width = self.xp, self.width
-        values, turn = xp.linalg.eigh(self._small[:width, :width])
-        best = xp.flip(turn[:, -2:], axis=1)
-        vectors = self._basis[:width, :].T @ best
-        image = self._image[:width, :].T @ best
-        first, second = float(values[-1]), max(float(values[-2]), 0.0)
-        third = float(values[-3]) if width > BLOCK else 0.0
-        norms = xp.linalg.vector_norm(image - vectors * xp.flip(values[-2:], axis=0), axis=0)
-        self.vectors = vectors
-        residuals = (float(norms[0]), float(norms[1]))
-        goal = max(tolerance * (first * second) ** 0.5, self.gram.shape[0] * EPS * first)
-        return (_ritz_error(residuals[0], first - second), _ritz_error(residuals[1], second - third)), goal
+        values, turn = xp.linalg.eigh(self._small[:, :width, :width])
+        self._best = xp.matrix_transpose(xp.flip(turn[:, :, -2:], axis=2))
+        residuals = xp.linalg.vector_norm(self._best[:, :, -BLOCK:] @ self._rest, axis=2)
+        top = np.zeros((len(self._sides), 3))
+        top[:, : min(width, 3)] = _host(values)[:, : -min(width, 3) - 1 : -1]
+        return top, _host(residuals)
+
+    def ritz_vectors(self) -> Array:
+        """The vectors (B, 2, n) of the two best values of the last `rayleigh_ritz`."""
+        return self._best @ self._basis[:, : self.width, :]
+
+    def keep(self, of: Host) -> None:
+        """Go on with the problems numbered `of` only."""
+        self._sides = self._sides[of]
+        self._grams, self._inside = _taken(self._grams, of), _taken(self._inside, of)
+        self._basis, self._small = _taken(self._basis, of), _taken(self._small, of)
+        self._rest, self._size = _taken(self._rest, of), _taken(self._size, of)
 
 
-def _ritz_error(residual: float, gap: float) -> float:
-    return min(residual, residual**2 / gap) if gap > 0 else residual
+def _times(grams: Array, block: Array) -> Array:
+    """The images of the rows of `block` (B, 2, n)."""
+    if is_numpy_array(block):
+        # One vector at a time: BLAS takes two to four times as long for two rows together as for one.
+        return np.concatenate([block[:, i : i + 1, :] @ grams for i in range(block.shape[1])], axis=1)
+    return block @ grams
 
 
-def _noise(xp: Any, n: int, seed: int, like: Array) -> Array:
-    """A block of rows: nearly the vector of ones (near the first eigenvector of a non-negative matrix), and noise."""
-    import numpy as np
+def _orthonormal(block: Array, least: Array | None = None) -> tuple[Array, Array]:
+    """The rows of each block (B, 2, n) made orthonormal, and whether they were too short for it (B, 2).
 
-    noise = np.random.default_rng(seed).standard_normal((BLOCK, n))
-    noise[0] = 1.0 + 0.1 * noise[0]
-    return xp.asarray(noise, dtype=like.dtype, device=device(like))
-
-
-def _orthonormal(xp: Any, block: Array) -> Array:
-    """The rows of `block` made orthonormal."""
-    return xp.linalg.qr(block.T)[0].T
-
-
-def _settled(gram: Array, vectors: Array, products: int, converged: bool) -> RitzPair:
-    """Ritz values and residuals of the final two vectors, from one more product and not from the recurrence."""
-    xp = array_namespace(gram)
-    n = gram.shape[0]
-    vectors = xp.linalg.qr(vectors)[0]
-    image = gram @ vectors
-    values, turn = xp.linalg.eigh(vectors.T @ image)
-    turn, values = xp.flip(turn, axis=1), xp.flip(values, axis=0)
-    vectors, image = vectors @ turn, image @ turn
-    norms = xp.linalg.vector_norm(image - vectors * values, axis=0)
-    frobenius = float(xp.linalg.vector_norm(gram))
-    rounding = 4 * n * EPS * frobenius
-    return RitzPair(
-        values=(float(values[0]), float(values[1])),
-        residuals=(float(norms[0]) + rounding, float(norms[1]) + rounding),
-        vectors=vectors,
-        rounding=rounding,
-        products=products + BLOCK,
-        converged=converged,
-    )
+    Rows of length up to `least` (B, 2; by default 0) become zero and are not taken out of those after them.
+    """
+    xp = array_namespace(block)
+    rows: list[Array] = []
+    short = []
+    for i in range(block.shape[1]):
+        row = block[:, i, :]
+        for other in rows:
+            row = row - xp.linalg.vecdot(other, row)[:, None] * other
+        length = xp.linalg.vector_norm(row, axis=1)
+        short.append(length <= (0.0 if least is None else least[:, i]))
+        row = row / xp.where(short[-1], xp.ones_like(length), length)[:, None]
+        rows.append(xp.where(short[-1][:, None], xp.zeros_like(row), row))
+    return xp.stack(rows, axis=1), xp.stack(short, axis=1)
 
 
-def certify_second(gram: Array, pair: RitzPair, slack: float) -> float | None:
-    """An upper bound on lambda_1(G - theta v v^T), and so on lambda_2(G); None when `values[1] + slack` is not proved.
+def _settled(grams: Array, sides: Host, vectors: Array) -> tuple[Found, Array]:
+    """Ritz values and residuals of the final two vectors, from products with the matrix and not from the recurrence.
+
+    The table lacks a status. The vectors (B, 2, n) come back turned, the first value's first.
+    """
+    xp = array_namespace(grams)
+    vectors = _orthonormal(_orthonormal(vectors)[0])[0]
+    image = _times(grams, vectors)
+    values, turn = xp.linalg.eigh(image @ xp.matrix_transpose(vectors))
+    turn, values = xp.matrix_transpose(xp.flip(turn, axis=2)), xp.flip(values, axis=1)
+    vectors, image = turn @ vectors, turn @ image
+    found = np.zeros(len(sides), dtype=FOUND)
+    found["side"], found["products"] = sides, BLOCK
+    found["value"] = np.maximum(_host(values), 0.0)
+    found["residual"] = _host(xp.linalg.vector_norm(image - values[:, :, None] * vectors, axis=2))
+    found["frobenius"] = _host(xp.linalg.vector_norm(grams, axis=(1, 2)))
+    return found, vectors
+
+
+def _proved(grams: Array, found: Found, first: Array, wish: Wish) -> Found:
+    """The table with status, shift and trace of the proof that no eigenvalue but the first is above the shift.
 
     For any vector v, lambda_2(G) <= lambda_1(G - c v v^T) by Weyl's inequality, and t > lambda_1(B) exactly when
-    t I - B has a Cholesky factorisation. The bound adds what rounding can hide: a factorisation that succeeds is that of a
-    matrix at most n (n + 1) eps max|a_ii| away (Higham, "Accuracy and Stability of Numerical Algorithms", 10.1).
+    t I - B has a Cholesky factorisation. `first` (B, n) are the v, the first values the c. Padding gets a unit diagonal.
     """
-    xp = array_namespace(gram)
-    n = gram.shape[0]
-    first = pair.vectors[:, :1]
-    shift = pair.values[1] + slack
-    matrix = (pair.values[0] * first) @ first.T - gram
-    diagonal = xp.linalg.diagonal(matrix) + shift
-    index = xp.arange(n)
-    matrix[index, index] = diagonal
-    largest = float(xp.max(xp.abs(diagonal)))
-    forming = 4 * EPS * (float(xp.linalg.vector_norm(gram)) + pair.values[0] + shift)
-    if not _positive_definite(xp, matrix):
-        return None
-    return float(shift + n * (n + 1) * EPS * largest + forming)
+    xp, n = array_namespace(grams), grams.shape[1]
+    found = found.copy()
+    values = found["value"]
+    found["shift"] = shift_for(values[:, 0], values[:, 1], found["side"], wish.tolerance)
+    matrices = _outer(first[:, :n], values[:, 0])
+    matrices -= grams
+    inside = _on(grams, np.arange(n)) < _column(found["side"], grams)
+    diagonals = xp.linalg.diagonal(matrices) + xp.where(inside, _column(found["shift"], grams), 1.0)
+    index = _on(grams, np.arange(n))
+    matrices[:, index, index] = diagonals
+    found["trace"] = _host(xp.sum(xp.where(inside, diagonals, 0.0), axis=1))
+    found["status"] = np.where(_have_factors(matrices), Status.PROVED, Status.MISSED)
+    return found
 
 
-def first_bound(pair: RitzPair, second: float) -> float:
-    """An upper bound on the first eigenvalue, from what `certify_second` proved.
+def _outer(vectors: Array, values: Host) -> Array:
+    """value v v^T of each row v."""
+    return (_column(values, vectors) * vectors)[:, :, None] * vectors[:, None, :]
 
-    `second` must bound lambda_1(G - theta v v^T), v the first vector; a bound on lambda_2(G) alone is not enough. In a
-    basis that begins with v, G is [[theta, b^T], [b, C]] with |b| the residual, and C is a compression of
-    G - theta v v^T, so lambda_1(C) <= `second` (Cauchy). So lambda_1 <= max(theta, second) + |b|, and where
-    theta > second also lambda_1 - theta = b^T (lambda_1 I - C)^-1 b <= |b|^2 / (theta - second).
+
+def _have_factors(matrices: Array) -> Host:
+    """Which of the matrices (B, n, n) have a Cholesky factor, all of it finite.
+
+    The square of each element is taken from its row's diagonal, so a diagonal that is finite vouches for the rest.
     """
-    first, residual = pair.values[0], pair.residuals[0]
-    bound = max(first, second) + residual
-    if first > second:
-        bound = min(bound, first + residual**2 / (first - second))
-    return bound + pair.rounding
+    xp = array_namespace(matrices)
+    if is_torch_array(matrices):
+        factors, info = xp.linalg.cholesky_ex(matrices)
+        return _host((info == 0) & xp.all(xp.isfinite(xp.linalg.diagonal(factors)), axis=1))
+    return np.array([_has_factor(matrix) for matrix in matrices], dtype=bool)
 
 
-def _positive_definite(xp: Any, matrix: Array) -> bool:
+def _has_factor(matrix: Host) -> bool:
     try:
-        factor = xp.linalg.cholesky(matrix)
-    except Exception:  # NumPy and torch each raise a LinAlgError of their own
+        factor = np.linalg.cholesky(matrix)
+    except np.linalg.LinAlgError:
         return False
-    return bool(xp.all(xp.isfinite(factor)))
+    return bool(np.isfinite(np.diagonal(factor)).all())

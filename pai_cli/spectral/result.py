@@ -5,6 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
+
+import numpy as np
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 OVERFLOW = "past the range of float64"
 
@@ -13,7 +19,9 @@ class Outcome(Enum):
     """Whether an answer may be used; the text says why not, and what would help."""
 
     PROVED = "proved"
+    NOT_PROVED = "not proved: that no other singular value is above sigma_2 takes --certify"
     TOO_WIDE = "error bound wider than asked for: the value lies within the bound given"
+    MISSED = "not proved: a larger singular value was missed"  # within the engine only: another solver follows
     NOT_CONVERGED = "not converged: raise most_products"
     COLLAPSED = "collapsed"
     ONE_VALUE = "fewer than two singular values"
@@ -62,9 +70,10 @@ EPS = 2.0**-52
 class SingularPair:
     """The two largest singular values of a matrix, `sigma_1 >= sigma_2 >= 0`, each with an absolute error bound.
 
-    `solver` names what ran ("closed form", "gram", "direct", "power"); `products` counts products with the matrix's
-    Gram matrix (0 for direct methods). A value is given only when `outcome` is PROVED or TOO_WIDE; sigma_1 also
-    when the graph has one singular value only (ONE_VALUE).
+    `solver` names what ran (see `choice.Solver`, and "closed form"); `products` counts products with the matrix's Gram
+    matrix (0 for direct methods). A value is given only when `outcome` is PROVED, TOO_WIDE or NOT_PROVED (then its bound
+    says that a singular value is that close, not which one it is); sigma_1 also when the graph has one singular value only
+    (ONE_VALUE).
     """
 
     sigma_1: float | None
@@ -74,6 +83,12 @@ class SingularPair:
     solver: str
     outcome: Outcome
     products: int = 0
+
+    def within(self, tolerance: float) -> bool:
+        """Whether both values are there, with bounds of at most `tolerance` * sigma_1."""
+        if self.sigma_1 is None or self.sigma_1_error is None or self.sigma_2_error is None:
+            return False
+        return max(self.sigma_1_error, self.sigma_2_error) <= tolerance * self.sigma_1
 
     @property
     def first(self) -> Measure:
@@ -104,9 +119,87 @@ def unanswered(outcome: Outcome, solver: str, products: int = 0) -> SingularPair
     return SingularPair(None, None, None, None, solver, outcome, products)
 
 
+@dataclass
+class Pairs:
+    """The same for many problems at once, an entry each; NaN stands where a pair has no value.
+
+    sigma_1, sigma_2, error_1, error_2: float64. outcome: `Outcome`s. solver: names. products: int64.
+    """
+
+    sigma_1: Floats
+    sigma_2: Floats
+    error_1: Floats
+    error_2: Floats
+    outcome: list[Outcome]
+    solver: list[str]
+    products: Ints
+
+    @staticmethod
+    def blank(count: int) -> Pairs:
+        """Room for `count` pairs, none answered."""
+        a, b, c, d = np.full((4, count), np.nan)
+        return Pairs(a, b, c, d, [Outcome.NOT_CONVERGED] * count, [""] * count, np.zeros(count, dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self.outcome)
+
+    def __getitem__(self, at: int) -> SingularPair:
+        values = (self.sigma_1[at], self.sigma_2[at], self.error_1[at], self.error_2[at])
+        one, two, error_1, error_2 = (None if math.isnan(value) else float(value) for value in values)
+        return SingularPair(one, two, error_1, error_2, self.solver[at], self.outcome[at], int(self.products[at]))
+
+    def __setitem__(self, at: int, pair: SingularPair) -> None:
+        for column, value in zip(
+            (self.sigma_1, self.sigma_2, self.error_1, self.error_2),
+            (pair.sigma_1, pair.sigma_2, pair.sigma_1_error, pair.sigma_2_error),
+            strict=True,
+        ):
+            column[at] = math.nan if value is None else value
+        self.outcome[at], self.solver[at], self.products[at] = pair.outcome, pair.solver, pair.products
+
+    @staticmethod
+    def of(pairs: list[SingularPair]) -> Pairs:
+        """A table of these pairs."""
+        table = Pairs.blank(len(pairs))
+        for at, pair in enumerate(pairs):
+            table[at] = pair
+        return table
+
+    def put(self, at: Ints, pairs: Pairs) -> None:
+        """Set the pairs at these places."""
+        self.sigma_1[at], self.sigma_2[at] = pairs.sigma_1, pairs.sigma_2
+        self.error_1[at], self.error_2[at] = pairs.error_1, pairs.error_2
+        self.products[at] = pairs.products
+        for place, outcome, solver in zip(at.tolist(), pairs.outcome, pairs.solver, strict=True):
+            self.outcome[place], self.solver[place] = outcome, solver
+
+    def take(self, at: Ints) -> Pairs:
+        """The pairs at these places."""
+        return Pairs(
+            self.sigma_1[at],
+            self.sigma_2[at],
+            self.error_1[at],
+            self.error_2[at],
+            [self.outcome[k] for k in at.tolist()],
+            [self.solver[k] for k in at.tolist()],
+            self.products[at],
+        )
+
+    def first_without(self) -> Outcome | None:
+        """The outcome of the first pair that has no sigma_2, if there is one."""
+        missing = np.flatnonzero(np.isnan(self.sigma_2))
+        return self.outcome[int(missing[0])] if len(missing) else None
+
+
 def root_interval(low: float, value: float, high: float) -> tuple[float, float]:
     """Square root of an eigenvalue known to lie in [low, high], and the absolute error bound of that root."""
-    root = math.sqrt(max(value, 0.0))
-    below = root - math.sqrt(max(low, 0.0))
-    above = math.sqrt(max(high, 0.0)) - root
-    return root, max(below, above) + EPS * root
+    root, error = root_intervals(np.array([low]), np.array([value]), np.array([high]))
+    return float(root[0]), float(error[0])
+
+
+def root_intervals(low: Floats, value: Floats, high: Floats) -> tuple[Floats, Floats]:
+    """`root_interval` of many."""
+    root = np.sqrt(np.maximum(value, 0.0))
+    below = root - np.sqrt(np.maximum(low, 0.0))
+    above = np.sqrt(np.maximum(high, 0.0)) - root
+    return root, np.maximum(below, above) + EPS * root

@@ -1,0 +1,47 @@
+"""Problems whose graph is kept as an array, on any device: Gram matrices of many parts, solved in a few batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from array_api_compat import device, is_numpy_array
+
+from pai_cli.spectral import choice
+from pai_cli.spectral.bounds import pairs_of
+from pai_cli.spectral.choice import SolverOptions
+from pai_cli.spectral.found import FOUND, Found, Status, wish_of
+from pai_cli.spectral.gram import smaller_gram
+from pai_cli.spectral.power import batches, leading_eigenpairs, padded_side
+from pai_cli.spectral.problems import Problems
+from pai_cli.spectral.result import Pairs
+
+BATCH_BYTES = 2**30  # of Gram matrices worked on at once
+
+NAMES = {Status.ALL_VALUES: "gram"}
+
+
+def solve(requests: Sequence[Problems], options: SolverOptions) -> list[Pairs]:
+    """The pairs of every request's parts; the requests must live on one device."""
+    parts = [(request, k) for request in requests for k in range(len(request))]
+    found = np.zeros(len(parts), dtype=FOUND)
+    sides = [min(int(request.left[k]), int(request.right[k])) for request, k in parts]
+    for batch in batches(sides, BATCH_BYTES):
+        found[batch] = _solve_batch([parts[k] for k in batch], [sides[k] for k in batch], options)
+    answers, begin = [], 0
+    for request in requests:
+        answers.append(pairs_of(found[begin : begin + len(request)], request.forming, NAMES))
+        begin += len(request)
+    return answers
+
+
+def _solve_batch(parts: Sequence[tuple[Problems, int]], sides: Sequence[int], options: SolverOptions) -> Found:
+    """Gram matrices in one array, padded with zeros to one side."""
+    xp, like = parts[0][0].graph.xp, parts[0][0].graph.left_degrees
+    side = padded_side(max(sides))
+    grams = xp.zeros((len(parts), side, side), dtype=xp.float64, device=device(like))
+    for place, (request, k) in enumerate(parts):
+        gram = smaller_gram(request.matrix(k))
+        grams[place, : gram.shape[0], : gram.shape[0]] = xp.astype(gram, xp.float64)
+    direct_side = choice.ARRAY_DIRECT_SIDE if is_numpy_array(grams) else choice.DEVICE_DIRECT_SIDE
+    return leading_eigenpairs(grams, sides, wish_of(options, direct_side))

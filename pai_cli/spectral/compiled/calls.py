@@ -1,0 +1,138 @@
+"""What the compiled part does, with its arguments checked: a wrong size must end here and not in its memory.
+
+Everything here works on NumPy arrays in this machine's memory and lets the interpreter go while it runs, so threads gain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from pai_cli.spectral.found import FOUND, Found, Wish
+
+kernel: Any
+try:
+    kernel = import_module("pai_cli.spectral.compiled._kernel")
+except ImportError:  # installed without a compiler
+    kernel = None
+
+Bits = np.ndarray[Any, np.dtype[np.uint64]]
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def available() -> bool:
+    """Whether the compiled part is there."""
+    return kernel is not None
+
+
+@dataclass(frozen=True)
+class EdgeLists:
+    """Left vertices and their edges: those of vertex v stand from begin[v] to begin[v + 1].
+
+    begin: (n + 1) int64. neighbour: right vertices, increasing within a list, int32. value: of each edge, float64. right:
+    how many right vertices there are.
+    """
+
+    begin: Ints
+    neighbour: np.ndarray[Any, np.dtype[np.int32]]
+    value: Floats
+    right: int
+
+
+def pack_columns(mask: np.ndarray[Any, Any]) -> Bits:
+    """Columns of a mask (rows, columns) as rows of bits: (columns, ceil(rows / 64)), bit r of a row the mask's row r."""
+    rows, columns = mask.shape
+    flags = np.ascontiguousarray(mask if mask.dtype == np.bool_ else mask != 0)
+    words = -(-rows // 64)
+    bits = np.empty((-(-columns // 64) * 64, words), dtype=np.uint64)
+    if flags.size:
+        kernel.pack(flags.view(np.uint8), rows, columns, bits)
+    return bits[:columns]
+
+
+def component_count(bits: Bits) -> int:
+    """Connected components of the graph whose left vertices are the rows of `bits`, each with at least one set."""
+    _check(bits, np.uint64, 2)
+    return int(kernel.components(bits, *bits.shape)) if len(bits) else 0
+
+
+def edges_of_bits(bits: Bits) -> tuple[Ints, np.ndarray[Any, np.dtype[np.int32]]]:
+    """`begin` and `neighbour` of the graph, as in `EdgeLists`."""
+    _check(bits, np.uint64, 2)
+    begin = np.zeros(len(bits) + 1, dtype=np.int64)
+    np.cumsum(np.bitwise_count(bits).sum(axis=1, dtype=np.int64), out=begin[1:])
+    neighbour = np.empty(begin[-1], dtype=np.int32)
+    kernel.neighbours(bits, *bits.shape, neighbour)
+    return begin, neighbour
+
+
+def solve_bits(bits: Bits, ranges: Ints, wish: Wish) -> Found:
+    """The two largest singular values, squared, of each range of rows of a 0/1 matrix given as bits."""
+    _check(bits, np.uint64, 2)
+    _check_ranges(ranges, len(bits))
+    found = np.zeros(len(ranges), dtype=FOUND)
+    kernel.solve_bits(bits, bits.shape[1], ranges, wish.packed, found)
+    return _with_memory(found)
+
+
+def solve_edges(edges: EdgeLists, ranges: Ints, touched: Ints, wish: Wish) -> Found:
+    """The same of a weighted graph given as lists; `touched`: how many right vertices each range has edges to.
+
+    Values are those of the weights over the largest weight of each range.
+    """
+    _check(edges.begin, np.int64, 1)
+    _check(edges.neighbour, np.int32, 1)
+    _check(edges.value, np.float64, 1)
+    _check_ranges(ranges, len(edges.begin) - 1)
+    if not len(edges.neighbour) == len(edges.value) == edges.begin[-1]:
+        raise ValueError("edge lists of different lengths")
+    if edges.begin[0] != 0 or np.any(edges.begin[1:] < edges.begin[:-1]):
+        raise ValueError("edge lists that do not begin at 0 and go on")
+    if len(edges.neighbour) and not 0 <= edges.neighbour.min() <= edges.neighbour.max() < edges.right:
+        raise ValueError("a right vertex that is not there")
+    if touched.shape != (len(ranges),):
+        raise ValueError("as many counts of right vertices as ranges are needed")
+    touched = np.ascontiguousarray(touched, dtype=np.int64)
+    found = np.zeros(len(ranges), dtype=FOUND)
+    kernel.solve_edges(edges.begin, edges.neighbour, edges.value, edges.right, ranges, touched, wish.packed, found)
+    return _with_memory(found)
+
+
+def solve_gram(gram: Floats, wish: Wish) -> Found:
+    """The two largest eigenvalues of one Gram matrix (n, n), n >= 1."""
+    side = gram.shape[0]
+    if gram.shape != (side, side) or side < 1:
+        raise ValueError(f"a Gram matrix of shape {gram.shape}")
+    stored = -(-side // 4) * 4
+    if stored != side or not gram.flags.c_contiguous or gram.dtype != np.float64:
+        padded = np.zeros((stored, stored))
+        padded[:side, :side] = gram
+        gram = padded
+    found = np.zeros(1, dtype=FOUND)
+    kernel.solve_gram(gram, side, stored, wish.packed, found)
+    return _with_memory(found)
+
+
+def _check(array: np.ndarray[Any, Any], dtype: type, dimensions: int) -> None:
+    if array.dtype != dtype or array.ndim != dimensions or not array.flags.c_contiguous:
+        raise ValueError(f"the compiled engine takes contiguous {np.dtype(dtype)} of {dimensions} dimensions")
+
+
+def _check_ranges(ranges: Ints, most: int) -> None:
+    _check(ranges, np.int64, 2)
+    if ranges.shape[1] != 2 or np.any(ranges[:, 0] < 0) or np.any(ranges[:, 1] > most):
+        raise ValueError("a range of vertices that are not there")
+    if np.any(ranges[:, 0] >= ranges[:, 1]):
+        raise ValueError("an empty range of vertices")
+
+
+def _with_memory(found: Found) -> Found:
+    from pai_cli.spectral.found import Status
+
+    if np.any(found["status"] == Status.NO_MEMORY):
+        raise MemoryError("no memory for a Gram matrix")
+    return found

@@ -1,0 +1,46 @@
+"""Problems whose graph is kept as bits, given to the compiled part."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from pai_cli.spectral import choice
+from pai_cli.spectral.bounds import pairs_of
+from pai_cli.spectral.choice import Solver, SolverOptions
+from pai_cli.spectral.compiled import calls
+from pai_cli.spectral.found import FOUND, Found, Status, Wish, wish_of
+from pai_cli.spectral.gram import smaller_gram
+from pai_cli.spectral.problems import Problems
+from pai_cli.spectral.result import Pairs
+
+NAMES = {Status.ALL_VALUES: "gram", Status.NOT_ASKED: "matrix-free"}
+
+
+def solve(request: Problems, options: SolverOptions) -> Pairs:
+    """The pairs of a request's parts. Raises `MemoryError`."""
+    if not len(request):
+        return Pairs.blank(0)
+    wish = wish_of(options, choice.COMPILED_DIRECT_SIDE)
+    large = np.minimum(request.left, request.right) > wish.proof_side
+    if np.any(large):
+        # A connected graph has one largest singular value, but its subgraphs may fall apart.
+        parts = bool(np.any(large & (request.left < request.graph.n_L)))
+        wish = replace(wish, twice=parts or request.graph.components > 1)
+    if not request.weighted:
+        return pairs_of(calls.solve_bits(request.graph.bits, request.ranges, wish), 0.0, NAMES)
+    graph = request.graph
+    if graph.is_sparse or options.solver is Solver.MATRIX_FREE:
+        return pairs_of(
+            calls.solve_edges(graph.edge_lists, request.ranges, request.right, wish), request.forming, NAMES
+        )
+    return pairs_of(_solve_dense(request, wish), request.forming, {Status.ALL_VALUES: "gram"})
+
+
+def _solve_dense(request: Problems, wish: Wish) -> Found:
+    """Many weighted edges: BLAS forms the Gram matrices, one by one."""
+    found = np.zeros(len(request), dtype=FOUND)
+    for k in range(len(request)):
+        found[k] = calls.solve_gram(smaller_gram(request.matrix(k)), wish)[0]
+    return found
