@@ -213,7 +213,7 @@ int krylov(const operator_t *operator, const goal_t *goal, uint64_t seed, ritz_t
         if (more && width < look)
             continue;
         /* A look takes some 60 width^2 operations and a product 2 n^2: the step that wastes least of both together. */
-        look = width + 2 + (ptrdiff_t)(8.0 * (double)width * sqrt((double)width) / (double)n);
+        look = width + 2 + (ptrdiff_t)(4.0 * (double)width * sqrt((double)width) / (double)n);
         ritz->converged = settled(&space, width, goal, n, values);
     }
     ritz->products = width;
