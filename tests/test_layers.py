@@ -1,0 +1,151 @@
+"""Layers measured on cores and, in batches, on a torch device: the same reports, in the same order."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from pai_cli.analysis import layers as room
+from pai_cli.analysis.layers import Measuring, measure_everywhere
+from pai_cli.compute import threads
+from pai_cli.errors import DeviceError, MaskError, NotFiniteError
+from pai_cli.spectral.layout import Layout
+from pai_cli.spectral.metrics import MetricOptions
+from pai_cli.spectral.network import DenseCache, LayerInput, LayerReport
+
+TORCH_ON_CPU = "cpu:0"  # a torch device like any other, which every machine has
+
+
+def network(seed: int = 0) -> list[LayerInput]:
+    rng = np.random.default_rng(seed)
+    shapes = [(16, 3, 3, 3), (32, 16, 3, 3), (48, 1, 3, 3), (10, 48), (64, 32, 3, 3)]
+    return [
+        LayerInput(
+            f"layer{k}",
+            rng.random(shape) < 0.4,
+            rng.standard_normal(shape).astype(np.float32),
+            Layout(groups=48) if shape[1] == 1 else Layout(),
+        )
+        for k, shape in enumerate(shapes)
+    ]
+
+
+def measured(layers: list[LayerInput], device: str = "cpu", total: int = 0) -> list[LayerReport]:
+    return list(
+        measure_everywhere(iter(layers), total, Measuring(MetricOptions(), DenseCache(), "m.safetensors", device))
+    )
+
+
+def assert_same(ours: list[LayerReport], theirs: list[LayerReport]) -> None:
+    assert [one.name for one in ours] == [one.name for one in theirs]
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.metrics.counts == other.metrics.counts
+        for name, measure in one.metrics.measures.items():
+            found = other.metrics.measures[name]
+            assert (measure.reason, measure.value is None) == (found.reason, found.value is None), (one.name, name)
+            if measure.value is not None and found.value is not None:
+                room_for_both = (measure.error or 0.0) + (found.error or 0.0)
+                assert abs(measure.value - found.value) <= room_for_both, (one.name, name)
+
+
+@pytest.mark.parametrize("at_once", [1, 2000, 2**28])
+def test_a_torch_device_says_what_the_cores_say(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "DEVICE_WEIGHTS", at_once)
+    assert_same(measured(network()), measured(network(), TORCH_ON_CPU))
+
+
+def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "cores", lambda: 3)
+    layers = [layer for seed in range(6) for layer in network(seed)]
+    assert measured(layers, total=room.WORTH_THREADS) == measured(layers)
+
+
+@pytest.mark.parametrize("device", ["cpu", TORCH_ON_CPU])
+def test_a_layer_that_is_not_finite_is_named(device: str) -> None:
+    layers = network()
+    assert layers[3].weights is not None
+    layers[3].weights[layers[3].mask] = np.nan
+    with pytest.raises(NotFiniteError) as caught:
+        measured(layers, device)
+    assert str(caught.value) == "m.safetensors: layer 'layer3': the weights have NaN or infinite values"
+
+
+def test_what_does_not_fit_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> list[LayerReport]:
+        raise MemoryError
+
+    monkeypatch.setattr(room, "measure_together", full)
+    with pytest.raises(MaskError) as caught:
+        measured(network())
+    assert str(caught.value) == "m.safetensors: layer 'layer0' does not fit in memory; leave it out with --layers"
+
+
+def test_what_does_not_fit_on_the_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> list[LayerReport]:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(room, "measure_together", full)
+    with pytest.raises(DeviceError) as caught:
+        measured(network(), TORCH_ON_CPU)
+    assert str(caught.value) == "m.safetensors: layer 'layer0' does not fit on the GPU; use --device cpu"
+
+
+def test_another_fault_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> list[LayerReport]:
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(room, "measure_together", broken)
+    with pytest.raises(RuntimeError, match="something else"):
+        measured(network())
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_mapped_keeps_the_order_and_runs_little_ahead(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "cores", lambda: count)
+    drawn: list[int] = []
+
+    def items() -> Iterator[int]:
+        for item in range(40):
+            drawn.append(item)
+            yield item
+
+    def slow_at_first(item: int) -> int:
+        time.sleep(0.002 if item < 5 else 0.0)
+        return item * item
+
+    for done, result in enumerate(threads.mapped(slow_at_first, items())):
+        assert result == done * done
+        assert len(drawn) <= done + 1 + count
+    assert len(drawn) == 40
+
+
+def test_mapped_works_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "cores", lambda: 2)
+    both = threading.Barrier(2, timeout=20)  # passed only when two are inside at once
+    assert list(threads.mapped(lambda item: both.wait() >= 0 and item, [1, 2])) == [1, 2]
+
+
+def test_mapped_stops_at_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "cores", lambda: 2)
+    done: list[int] = []
+
+    def work(item: int) -> int:
+        if item == 3:
+            raise ValueError("three")
+        done.append(item)
+        return item
+
+    with pytest.raises(ValueError, match="three"):
+        list(threads.mapped(work, range(100)))
+    assert len(done) < 10
+
+
+@pytest.mark.parametrize(("told", "most"), [("1", 1), ("2", 2), ("0", 16), ("many", 16), ("", 16)])
+def test_cores_are_those_the_process_may_use(told: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", told)
+    assert threads.cores() == most
