@@ -50,6 +50,7 @@ class PaiGroup(TyperGroup):
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
             note("interrupted")
+            _leave_threads()
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:
             if hasattr(error, "exit_code"):  # the command line library's own: wrong usage, exit
@@ -77,6 +78,18 @@ def _out_of_memory(text: str) -> bool:
     return "can't allocate memory" in text or "out of memory" in text.lower() or "Storage size" in text
 
 
+def _leave_threads() -> None:
+    """End now if threads are at work: Python would wait for them, and a large layer takes its time. All that was finished
+    is written, and half-written files are gone, by the time the interruption arrives here.
+    """
+    from pai_cli.compute.threads import still_working
+
+    if still_working():
+        _settle_stdout()
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)
+
+
 def _settle_stdout() -> None:
     """Write out what is buffered, or where that fails drop it: Python would try again at exit, and complain."""
     try:
@@ -97,7 +110,11 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"pai {__version__}")
+        from pai_cli.spectral.compiled.calls import available
+
+        typer.echo(
+            f"pai {__version__} (engine {'compiled' if available() else 'on NumPy: no C compiler at installation'})"
+        )
         raise typer.Exit
 
 

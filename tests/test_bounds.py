@@ -20,7 +20,6 @@ from pai_cli.spectral.result import Outcome, Pairs, root_interval, root_interval
 
 TOLERANCE = 1e-9
 
-NAMES = {Status.ALL_VALUES: "gram", Status.NOT_ASKED: "matrix-free"}
 
 # Eigenvalues, whole numbers so that the matrix below is exact; what is not given is 0.
 SPECTRA: dict[str, list[int]] = {
@@ -112,7 +111,7 @@ def test_proved_values_are_within_their_bounds(kind: str, side: int) -> None:
     first, second = (math.sqrt(value) for value in [*SPECTRA[kind], 0][:2])
     for size, seed in product(PERTURBATIONS, range(8)):
         row = row_of(matrix, perturbed(np.random.default_rng(seed), exact[:, :2], size), Status.PROVED)
-        pairs = pairs_of(row, 0.0, NAMES)
+        pairs = pairs_of(row, 0.0)
         assert_inside(pairs, first, second, f"off by {size}, seed {seed}")
         assert pairs.outcome == [Outcome.PROVED]
         assert (pairs.solver, pairs.products.tolist()) == (["power"], [7])
@@ -134,7 +133,7 @@ def test_a_proof_holds_for_any_vectors_whatever(kind: str, side: int) -> None:
     ]
     choices += [rng.normal(size=(side, 2)) for _ in range(20)]
     for k, vectors in enumerate(choices):
-        assert_inside(pairs_of(row_of(matrix, vectors, Status.PROVED), 0.0, NAMES), first, second, k)
+        assert_inside(pairs_of(row_of(matrix, vectors, Status.PROVED), 0.0), first, second, k)
 
 
 @given(
@@ -148,7 +147,7 @@ def test_proved_values_of_any_spectrum(values: list[int], side: int, exponent: f
     values = sorted(values, reverse=True)
     matrix, exact = exact_matrix(values, side)
     row = row_of(matrix, perturbed(np.random.default_rng(seed), exact[:, :2], 10**exponent), Status.PROVED)
-    assert_inside(pairs_of(row, 0.0, NAMES), math.sqrt(values[0]), math.sqrt(values[1]))
+    assert_inside(pairs_of(row, 0.0), math.sqrt(values[0]), math.sqrt(values[1]))
 
 
 def test_a_bound_on_the_second_eigenvalue_alone_would_not_bound_the_first() -> None:
@@ -157,7 +156,7 @@ def test_a_bound_on_the_second_eigenvalue_alone_would_not_bound_the_first() -> N
     row = row_of(matrix, np.stack([exact[:, 0] + exact[:, 1], exact[:, 2]], axis=1), Status.PROVED)
     assert row["value"][0, 0] == pytest.approx(500)
     assert row["shift"][0] < 900
-    assert_inside(pairs_of(row, 0.0, NAMES), 30.0, 10.0)
+    assert_inside(pairs_of(row, 0.0), 30.0, 10.0)
 
 
 @pytest.mark.parametrize("name", ["residual", "shift", "trace", "frobenius"])
@@ -166,7 +165,7 @@ def test_worse_evidence_widens_a_bound(name: str) -> None:
     row = row_of(matrix, perturbed(np.random.default_rng(0), exact[:, :2], 1e-6), Status.PROVED)
     worse = row.copy()
     worse[name] *= 1e6 if name == "frobenius" else 1e3 if name == "trace" else 2.0
-    before, after = pairs_of(row, 0.0, NAMES), pairs_of(worse, 0.0, NAMES)
+    before, after = pairs_of(row, 0.0), pairs_of(worse, 0.0)
     changed = {"residual": "error_1", "shift": "error_2", "trace": "error_2", "frobenius": "error_1"}[name]
     assert getattr(after, changed)[0] > getattr(before, changed)[0]
     assert (after.sigma_1[0], after.sigma_2[0]) == (before.sigma_1[0], before.sigma_2[0])
@@ -187,7 +186,7 @@ def test_the_factor_that_was_seen_is_of_a_matrix_nearby() -> None:
             low, high = (low, middle) if has_factor(proof) else (middle, high)
         row["shift"], row["trace"] = high, high * side + row["value"][0, 0] - np.trace(matrix)
         row["value"][0, 1] = high  # nothing to spare above it
-        pairs = pairs_of(row, 0.0, NAMES)
+        pairs = pairs_of(row, 0.0)
         assert math.sqrt(401) <= pairs.sigma_2[0] + pairs.error_2[0]
         least = min(least, high)
     assert least <= 401 + 1e-9
@@ -203,7 +202,7 @@ def test_a_residual_says_that_an_eigenvalue_is_near(kind: str, side: int) -> Non
     sigma = np.sqrt([*SPECTRA[kind][:side], *[0] * (side - len(SPECTRA[kind]))])
     for size, seed, columns in product(PERTURBATIONS, range(4), ([0, 1], [0, 2], [1, 2], [2, 3])):
         vectors = perturbed(np.random.default_rng(seed), exact[:, columns], size)
-        pairs = pairs_of(row_of(matrix, vectors, Status.NOT_ASKED), 0.0, NAMES)
+        pairs = pairs_of(row_of(matrix, vectors, Status.NOT_ASKED), 0.0, 1)
         for value, error in ((pairs.sigma_1[0], pairs.error_1[0]), (pairs.sigma_2[0], pairs.error_2[0])):
             assert np.abs(sigma - value).min() <= error, (size, seed, columns)
         assert pairs.outcome == [Outcome.NOT_PROVED]
@@ -215,7 +214,7 @@ def test_a_residual_says_that_an_eigenvalue_is_near(kind: str, side: int) -> Non
 def test_a_residual_bound_is_no_wider_than_the_residual() -> None:
     matrix, exact = exact_matrix(SPECTRA["apart"], 16)
     row = row_of(matrix, perturbed(np.random.default_rng(0), exact[:, :2], 1e-5), Status.NOT_ASKED)
-    pairs = pairs_of(row, 0.0, NAMES)
+    pairs = pairs_of(row, 0.0)
     for value, error, residual in zip(
         (pairs.sigma_1[0], pairs.sigma_2[0]), (pairs.error_1[0], pairs.error_2[0]), row["residual"][0], strict=True
     ):
@@ -230,7 +229,7 @@ def test_a_residual_bound_is_no_wider_than_the_residual() -> None:
 def test_all_values_by_lapack(kind: str, side: int) -> None:
     matrix, _ = exact_matrix(SPECTRA[kind], side)
     values = np.linalg.eigvalsh(matrix)[::-1]
-    pairs = pairs_of(all_values(values[:2], side), 0.0, NAMES)
+    pairs = pairs_of(all_values(values[:2], side), 0.0)
     assert_inside(pairs, *(math.sqrt(value) for value in [*SPECTRA[kind], 0][:2]))
     assert (pairs.outcome, pairs.solver) == ([Outcome.PROVED], ["gram"])
 
@@ -246,11 +245,9 @@ def all_values(values: Matrix | list[float], side: int) -> Found:
 def test_all_values_may_be_off_by_the_backward_error_and_no_more(side: int, second: float) -> None:
     backward = (2 * side + 10) * EPS * 900
     for sign in (-0.999, 0.999):
-        pairs = pairs_of(
-            all_values([900 + sign * backward, max(second + sign * backward, -backward)], side), 0.0, NAMES
-        )
+        pairs = pairs_of(all_values([900 + sign * backward, max(second + sign * backward, -backward)], side), 0.0)
         assert_inside(pairs, 30.0, math.sqrt(second))
-    pairs = pairs_of(all_values([900.0, second], side), 0.0, NAMES)
+    pairs = pairs_of(all_values([900.0, second], side), 0.0)
     expected = math.sqrt(second + backward) - math.sqrt(max(second, 0))
     assert pairs.error_2[0] <= 1.01 * max(expected, math.sqrt(second) - math.sqrt(max(second - backward, 0))) + 60 * EPS
 
@@ -276,7 +273,7 @@ def test_a_gram_matrix_that_is_off_is_allowed_for(forming: float) -> None:
                 if status is Status.ALL_VALUES
                 else row_of(matrix, vectors[:, [-1, -2]], status)
             )
-            pairs = pairs_of(row, forming, NAMES)
+            pairs = pairs_of(row, forming)
             assert_inside(pairs, sigma[0], sigma[1], f"{status.name}, seed {seed}")
             worst = max(worst, abs(pairs.sigma_1[0] - sigma[0]) / pairs.error_1[0])
     assert worst > 0.4  # a bound that is not far from what can happen, so less would not do
@@ -306,7 +303,7 @@ def test_what_is_not_known_has_no_value(status: Status) -> None:
     matrix, exact = exact_matrix(SPECTRA["apart"], 8)
     row = row_of(matrix, exact[:, :2], Status.PROVED)
     row["status"] = status
-    pairs = pairs_of(row, 0.0, NAMES)
+    pairs = pairs_of(row, 0.0)
     assert all(math.isnan(column[0]) for column in (pairs.sigma_1, pairs.sigma_2, pairs.error_1, pairs.error_2))
     assert pairs.outcome == [OUTCOMES[status]]
     assert pairs[0].sigma_1 is pairs[0].sigma_2_error is None
@@ -323,28 +320,29 @@ def test_rows_of_all_kinds_together_are_what_they_are_alone() -> None:
         rows[-1]["status"] = (Status.NOT_CONVERGED, Status.MISSED)[k % 2]
     table = np.concatenate(rng.permutation(np.array(rows)))
     for forming in (0.0, 1e-13):
-        together = pairs_of(table, forming, NAMES)
+        together = pairs_of(table, forming)
         assert len(together) == len(table) == 4 * len(SPECTRA)
         for k in range(len(table)):
-            assert together[k] == pairs_of(table[k : k + 1], forming, NAMES)[0]
+            assert together[k] == pairs_of(table[k : k + 1], forming)[0]
 
 
 def test_no_rows_no_pairs() -> None:
-    assert len(pairs_of(np.zeros(0, dtype=FOUND), 0.0, NAMES)) == 0
+    assert len(pairs_of(np.zeros(0, dtype=FOUND), 0.0)) == 0
 
 
-def test_a_name_for_each_status() -> None:
-    table = np.zeros(3, dtype=FOUND)
-    table["status"], table["side"] = [Status.ALL_VALUES, Status.PROVED, Status.NOT_ASKED], 4
-    assert pairs_of(table, 0.0, NAMES).solver == ["gram", "power", "matrix-free"]
-    assert pairs_of(table, 0.0, {Status.ALL_VALUES: "gram"}).solver == ["gram", "power", "power"]
+def test_a_name_for_each_way() -> None:
+    table = np.zeros(4, dtype=FOUND)
+    table["status"] = [Status.ALL_VALUES, Status.PROVED, Status.NOT_ASKED, Status.NOT_CONVERGED]
+    table["side"] = [4, 8, 9, 9]
+    assert pairs_of(table, 0.0, 8).solver == ["gram", "power", "matrix-free", "matrix-free"]
+    assert pairs_of(table, 0.0).solver == ["gram", "power", "power", "power"]
 
 
 def test_rounding_below_0_is_0() -> None:
-    pairs = pairs_of(all_values([4.0, -1e-17], 8), 0.0, NAMES)
+    pairs = pairs_of(all_values([4.0, -1e-17], 8), 0.0)
     assert pairs.sigma_2[0] == 0.0
     assert 0 < pairs.error_2[0] < 1e-6
-    nothing = pairs_of(all_values([0.0, 0.0], 8), 0.0, NAMES)
+    nothing = pairs_of(all_values([0.0, 0.0], 8), 0.0)
     assert [column[0] for column in (nothing.sigma_1, nothing.error_1, nothing.sigma_2, nothing.error_2)] == [
         0,
         0,

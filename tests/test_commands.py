@@ -18,6 +18,9 @@ from safetensors.numpy import load_file, save_file
 from pai_cli import __version__
 from pai_cli.pruning import run as running
 from pai_cli.spectral import network as measuring
+from pai_cli.spectral.compiled import calls
+
+ENGINE = "compiled" if calls.available() else "on NumPy: no C compiler at installation"
 
 COMMANDS = ("init", "prune", "analyze", "rank", "sample")
 GOOD = (SAMPLES / "synflow-0.05.safetensors").read_bytes()
@@ -382,7 +385,7 @@ def test_out_of_memory(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring, "unroll", full)
     assert_one_line(
         run_pai("analyze", save_mask(here / "m", {"w": random_mask((4, 4))})),
-        f"{here / 'm'}: layer 'w' does not fit in memory; leave it out with --layers",
+        f"{here / 'm'}: layer 'w' does not fit in memory; leave it out with pai analyze --layers",
     )
 
 
@@ -483,7 +486,7 @@ def test_nothing_typed_is_help_and_wrong_usage(pai: Pai) -> None:
 
 
 def test_version(pai: Pai) -> None:
-    assert pai("--version") == Done(0, f"pai {__version__}\n", "")
+    assert pai("--version") == Done(0, f"pai {__version__} (engine {ENGINE})\n", "")
 
 
 def test_every_command_is_in_the_reference() -> None:

@@ -788,3 +788,16 @@ def test_no_memory_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calls, "kernel", Kernel)
     with pytest.raises(MemoryError):
         calls.solve_bits(BITS, everything(3), WISH)
+
+
+@pytest.mark.parametrize("decades", [200, 300, 600])
+def test_strongly_graded_weights_are_answered(decades: int) -> None:
+    rng = np.random.default_rng(decades)
+    for _ in range(60):
+        side = int(rng.integers(2, 33))
+        power = np.add.outer(rng.uniform(-decades / 4, decades / 4, side), rng.uniform(-decades / 4, decades / 4, side))
+        gram = 10.0**power
+        gram = gram / gram.max()
+        found = calls.solve_gram(np.ascontiguousarray(gram @ gram.T), Wish(1e-9, 1200, 32, 2048))
+        assert found["status"][0] == Status.ALL_VALUES
+        assert found["value"][0][0] == pytest.approx(np.linalg.eigvalsh(gram @ gram.T)[-1], rel=1e-12)

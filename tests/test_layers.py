@@ -81,7 +81,8 @@ def test_what_does_not_fit_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "measure_together", full)
     with pytest.raises(MaskError) as caught:
         measured(network())
-    assert str(caught.value) == "m.safetensors: layer 'layer0' does not fit in memory; leave it out with --layers"
+    fix = "leave it out with pai analyze --layers"
+    assert str(caught.value) == f"m.safetensors: layer 'layer0' does not fit in memory; {fix}"
 
 
 def test_what_does_not_fit_on_the_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,3 +150,49 @@ def test_cores_are_those_the_process_may_use(told: str, most: int, monkeypatch: 
     monkeypatch.setattr(threads.os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", told)
     assert threads.cores() == most
+
+
+def test_large_items_come_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "cores", lambda: 4)
+    monkeypatch.setattr(threads, "MOST_BYTES", 10)
+    inside, most = [0], [0]
+    lock = threading.Lock()
+
+    def work(item: int) -> int:
+        with lock:
+            inside[0] += item
+            most[0] = max(most[0], inside[0])
+        time.sleep(0.002)
+        with lock:
+            inside[0] -= item
+        return item
+
+    items = [3, 4, 3, 30, 2, 9, 5, 5, 1]
+    assert list(threads.mapped(work, items, lambda item: item)) == items
+    assert most[0] == 30  # that one alone; the others never more than 10 together
+    items.remove(30)
+    most[0] = 0
+    assert list(threads.mapped(work, items, lambda item: item)) == items
+    assert most[0] <= 10
+
+
+def test_work_that_nobody_waits_for_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "cores", lambda: 2)
+    go, begun = threading.Event(), threading.Event()
+
+    def work(item: int) -> int:
+        if item == 0:
+            begun.wait(20)
+            raise KeyboardInterrupt
+        begun.set()
+        go.wait(20)
+        return item
+
+    with pytest.raises(KeyboardInterrupt):
+        list(threads.mapped(work, [0, 1]))
+    assert threads.still_working()
+    go.set()
+    deadline = time.monotonic() + 20
+    while threads.still_working() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert not threads.still_working()

@@ -37,7 +37,7 @@ LAW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthChec
 COLLAPSED = "collapsed"
 LOW_DEGREE = "mean degree below 3"
 ONE_VALUE = "fewer than two singular values"
-NOT_CONVERGED = "not converged: raise most_products"
+NOT_CONVERGED = "not converged: --solver gram or direct goes another way"
 NO_SUBGRAPH = "no left-regular subgraph with mean degrees of 3 or more"
 NO_WEIGHTS = "needs --weights"
 

@@ -17,6 +17,9 @@ from conftest import ROOT, SAMPLES
 from safetensors.numpy import load_file
 
 from pai_cli import __version__
+from pai_cli.spectral.compiled import calls
+
+ENGINE = "compiled" if calls.available() else "on NumPy: no C compiler at installation"
 
 MASK = SAMPLES / "synflow-0.05.safetensors"
 PAI = (sys.executable, "-W", "error", "-m", "pai_cli")
@@ -47,7 +50,7 @@ def python(code: str, *words: object) -> str:
 
 def test_it_runs_as_a_module() -> None:
     done = run("--version")
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"pai {__version__}\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"pai {__version__} (engine {ENGINE})\n", "")
 
 
 @pytest.mark.parametrize(

@@ -43,8 +43,13 @@ def measure_everywhere(layers: Iterable[LayerInput], total: int, how: Measuring)
             for layer in layers:
                 yield from measure([layer])
     else:
-        for reports in mapped(measure, ([layer] for layer in layers)):
+        for reports in mapped(measure, ([layer] for layer in layers), _bytes_of):
             yield from reports
+
+
+def _bytes_of(layers: list[LayerInput]) -> int:
+    """About what measuring takes at its peak: bits and lists of a mask; of weights, matrices and lists in float64."""
+    return sum(math.prod(layer.mask.shape) * (2 if layer.weights is None else 45) for layer in layers)
 
 
 def _measured(layers: list[LayerInput], how: Measuring) -> list[LayerReport]:
@@ -57,7 +62,7 @@ def _measured(layers: list[LayerInput], how: Measuring) -> list[LayerReport]:
             raise NotFiniteError(f"{first}: {error}") from error
         return [report for layer in layers for report in _measured([layer], how)]  # until the one it is
     except MemoryError as error:
-        raise MaskError(f"{first} does not fit in memory; leave it out with --layers") from error
+        raise MaskError(f"{first} does not fit in memory; leave it out with pai analyze --layers") from error
     except RuntimeError as error:  # of torch, whose class is not imported for its sake
         if "out of memory" not in str(error):
             raise

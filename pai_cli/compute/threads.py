@@ -7,15 +7,19 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from threadpoolctl import ThreadpoolController
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 MOST_THREADS = 16  # of one command; a study uses processes
+
+MOST_BYTES = 3 * 2**30  # of work under way at the same time
 
 SHORT_SPIN = "1000"  # turns of GNU OpenMP's waiting loop, a few microseconds, before a thread sleeps
 
@@ -31,6 +35,14 @@ def settle() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", SHORT_SPIN)
 
 
+_left: list[Future[Any]] = []  # work that ran on when a fault or an interruption ended the rest
+
+
+def still_working() -> bool:
+    """Whether work goes on that nobody waits for: it cannot be stopped, and Python would wait for it at its end."""
+    return any(future.running() for future in _left)
+
+
 def cores() -> int:
     """How many cores this process may use: of a container or a job's share, not of the machine."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -38,35 +50,46 @@ def cores() -> int:
     return max(1, min(allowed, MOST_THREADS, int(told) if told.isdecimal() and int(told) > 0 else allowed))
 
 
-def mapped(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def mapped(
+    function: Callable[[Item], Result], items: Iterable[Item], bytes_of: Callable[[Item], int] | None = None
+) -> Iterator[Result]:
     """`function` of every item, in order, a thread a core; for functions that let the interpreter go while they work.
 
-    Items are drawn in this thread, and never more than a few ahead of the result that is waited for, so that a stream of
-    large ones stays a stream. BLAS keeps to one thread meanwhile: threads of two libraries that wait for each other spin,
-    and beside other work that has been seen to cost twenty times.
+    Items are drawn in this thread, never more than a few ahead of the result that is waited for, and begun only while
+    those under way need less than `MOST_BYTES` by `bytes_of` (one always is), so that a stream of large ones stays a
+    stream. This thread only waits, so that it can be interrupted. BLAS keeps to one thread meanwhile: threads of two
+    libraries that wait for each other spin, and beside other work that has been seen to cost twenty times.
     """
     with one_blas_thread():
-        count = cores()
-        if count == 1:
-            yield from map(function, items)
-            return
-        yield from _in_threads(function, items, count)
+        yield from _in_threads(function, items, bytes_of or (lambda _: 0))
 
 
-def _in_threads(function: Callable[[Item], Result], items: Iterable[Item], count: int) -> Iterator[Result]:
-    from concurrent.futures import Future, ThreadPoolExecutor
+def _in_threads(
+    function: Callable[[Item], Result], items: Iterable[Item], bytes_of: Callable[[Item], int]
+) -> Iterator[Result]:
+    from concurrent.futures import ThreadPoolExecutor
 
-    waiting: deque[Future[Result]] = deque()
+    waiting: deque[tuple[Future[Result], int]] = deque()
+    count, held = cores(), 0
     pool = ThreadPoolExecutor(count)
+    finished = False
     try:
         for item in items:
-            waiting.append(pool.submit(function, item))
+            size = bytes_of(item)
+            while waiting and held + size > MOST_BYTES:
+                held -= waiting[0][1]
+                yield waiting.popleft()[0].result()
+            waiting.append((pool.submit(function, item), size))
+            held += size
             if len(waiting) > count:
-                yield waiting.popleft().result()
+                held -= waiting[0][1]
+                yield waiting.popleft()[0].result()
         while waiting:
-            yield waiting.popleft().result()
+            yield waiting.popleft()[0].result()
+        finished = True
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)  # those that run cannot be stopped, only waited for
+        pool.shutdown(wait=finished, cancel_futures=True)
+        _left[:] = [future for future in (*_left, *(future for future, _ in waiting)) if future.running()]
 
 
 @contextmanager

@@ -13,6 +13,8 @@ from pai_cli.files.tables import Format, Record, TableWriter
 from pai_cli.files.words import some_names
 from pai_cli.spectral.result import Outcome
 
+UNPROVED = {Outcome.NOT_PROVED, Outcome.WIDE_NOT_PROVED}
+
 
 def show_reports(reports: Iterable[MaskReport], kind: Format, *, header: bool, summary: bool, weights: bool) -> int:
     """Write every report to standard output as it comes; return how many masks failed (each said on standard error)."""
@@ -46,10 +48,16 @@ def _say(report: MaskReport) -> int:
     assert report.report is not None
     if report.report.collapsed:
         warn(f"{report.path}: collapsed layers (no weight kept): {', '.join(report.report.collapsed)}")
-    unproved = [layer.name for layer in report.report.layers if Outcome.NOT_PROVED in layer.metrics.outcomes]
+    note_unproved(report)
+    return 0
+
+
+def note_unproved(report: MaskReport) -> None:
+    """Say which layers' singular values are not proved to be the two largest, if any."""
+    layers = report.report.layers if report.report is not None else ()
+    unproved = [layer.name for layer in layers if UNPROVED & set(layer.metrics.outcomes)]
     if unproved:
         note(
-            f"{report.path}: sigma_2 of large layers ({some_names(unproved)}) is not proved to be the second; "
-            "--certify proves it"
+            f"{report.path}: the singular values of {some_names(unproved)} are not proved to be the two largest; "
+            "pai analyze --certify proves it"
         )
-    return 0

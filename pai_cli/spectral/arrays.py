@@ -10,15 +10,13 @@ from array_api_compat import device, is_numpy_array
 from pai_cli.spectral import choice
 from pai_cli.spectral.bounds import pairs_of
 from pai_cli.spectral.choice import SolverOptions
-from pai_cli.spectral.found import FOUND, Found, Status, wish_of
+from pai_cli.spectral.found import FOUND, Found, wish_of
 from pai_cli.spectral.gram import smaller_gram
 from pai_cli.spectral.power import batches, leading_eigenpairs, padded_side
 from pai_cli.spectral.problems import Problems
 from pai_cli.spectral.result import Pairs
 
 BATCH_BYTES = 2**30  # of Gram matrices worked on at once
-
-NAMES = {Status.ALL_VALUES: "gram"}
 
 
 def solve(requests: Sequence[Problems], options: SolverOptions) -> list[Pairs]:
@@ -30,7 +28,7 @@ def solve(requests: Sequence[Problems], options: SolverOptions) -> list[Pairs]:
         found[batch] = _solve_batch([parts[k] for k in batch], [sides[k] for k in batch], options)
     answers, begin = [], 0
     for request in requests:
-        answers.append(pairs_of(found[begin : begin + len(request)], request.forming, NAMES))
+        answers.append(pairs_of(found[begin : begin + len(request)], request.forming))
         begin += len(request)
     return answers
 

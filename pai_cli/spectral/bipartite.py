@@ -158,7 +158,7 @@ class BipartiteGraph:
         weights = self.xp.abs(self.xp.astype(self._live(self._given_weights()), self.xp.float64))
         if self.edges == self.n_L * self.n_R:
             return weights
-        return weights * self.xp.astype(self._live(self._mask) != 0, self.xp.float64)
+        return self.xp.where(self._live(self._mask) != 0, weights, self.xp.zeros_like(weights))
 
     @cached_property
     def edge_lists(self) -> calls.EdgeLists:

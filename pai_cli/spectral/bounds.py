@@ -5,6 +5,7 @@ Everything is worked out for many problems at once. lambda is an eigenvalue of t
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,11 @@ OUTCOMES = {
 }
 
 
-def pairs_of(found: Found, forming: float, solver: dict[Status, str]) -> Pairs:
+def pairs_of(found: Found, forming: float, free_from: float = math.inf) -> Pairs:
     """Singular values with bounds. Problems that did not converge, or whose proof failed, stay without values.
 
     `forming`: how far the Gram matrices themselves may be off, relative to sigma_1^2 (0 for 0/1 masks: integers).
-    `solver`: what to call the solver that ended with each status.
+    `free_from`: the side past which the solver went without a Gram matrix, as it is to be told.
     """
     pairs = Pairs.blank(len(found))
     first, second = np.maximum(found["value"], 0.0).T
@@ -45,7 +46,8 @@ def pairs_of(found: Found, forming: float, solver: dict[Status, str]) -> Pairs:
         roots, errors = root_intervals(edges[low_name], value, edges[high_name])
         sigma[answered], error[answered] = roots[answered], errors[answered]
     pairs.outcome = [OUTCOMES[Status(kind)] for kind in status.tolist()]
-    pairs.solver = [solver.get(Status(kind), "power") for kind in status.tolist()]
+    names = np.where(found["side"] > free_from, "matrix-free", "power")
+    pairs.solver = np.where(status == Status.ALL_VALUES, "gram", names).tolist()
     pairs.products = found["products"].astype(np.int64)
     return pairs
 

@@ -8,8 +8,8 @@
 
 Where the numbers come from: one core of a server of 2024 with AVX-512, uniform random masks, best of several.
 
-- All eigenvalues of a Gram matrix (Householder, QL) against iteration with proof, compiled, in microseconds: side 16 7 and 13,
-  32 25 and 26, 64 100 and 44, 128 430 and 180. Through NumPy the two are equal between sides 768 and 1024 (54 and 51 ms).
+- All eigenvalues of a Gram matrix (Householder, QL) against iteration with proof, compiled, in microseconds: side 16 7 and
+  13, 32 25 and 26, 64 100 and 44, 128 430 and 180. Through NumPy the two are equal at about 768 (54 and 51 milliseconds).
 - Gram matrix, iteration and proof against the same without Gram matrix and proof, in milliseconds: 512 x 4608 3 and 11,
   1024 x 9216 18 and 44, 2048 x 2048 130 and 25, 4096 x 4096 1200 and 98. Up to 2048 a proof is still worth its time.
 - A product by tables takes one addition for eight entries whatever the density, by lists one or two steps for each edge:

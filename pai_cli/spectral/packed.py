@@ -10,12 +10,10 @@ from pai_cli.spectral import choice
 from pai_cli.spectral.bounds import pairs_of
 from pai_cli.spectral.choice import Solver, SolverOptions
 from pai_cli.spectral.compiled import calls
-from pai_cli.spectral.found import FOUND, Found, Status, Wish, wish_of
+from pai_cli.spectral.found import FOUND, Found, Wish, wish_of
 from pai_cli.spectral.gram import smaller_gram
 from pai_cli.spectral.problems import Problems
 from pai_cli.spectral.result import Pairs
-
-NAMES = {Status.ALL_VALUES: "gram", Status.NOT_ASKED: "matrix-free"}
 
 
 def solve(request: Problems, options: SolverOptions) -> Pairs:
@@ -29,13 +27,12 @@ def solve(request: Problems, options: SolverOptions) -> Pairs:
         parts = bool(np.any(large & (request.left < request.graph.n_L)))
         wish = replace(wish, twice=parts or request.graph.components > 1)
     if not request.weighted:
-        return pairs_of(calls.solve_bits(request.graph.bits, request.ranges, wish), 0.0, NAMES)
+        return pairs_of(calls.solve_bits(request.graph.bits, request.ranges, wish), 0.0, wish.proof_side)
     graph = request.graph
     if graph.is_sparse or options.solver is Solver.MATRIX_FREE:
-        return pairs_of(
-            calls.solve_edges(graph.edge_lists, request.ranges, request.right, wish), request.forming, NAMES
-        )
-    return pairs_of(_solve_dense(request, wish), request.forming, {Status.ALL_VALUES: "gram"})
+        found = calls.solve_edges(graph.edge_lists, request.ranges, request.right, wish)
+        return pairs_of(found, request.forming, wish.proof_side)
+    return pairs_of(_solve_dense(request, wish), request.forming)
 
 
 def _solve_dense(request: Problems, wish: Wish) -> Found:

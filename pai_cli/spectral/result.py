@@ -19,10 +19,11 @@ class Outcome(Enum):
     """Whether an answer may be used; the text says why not, and what would help."""
 
     PROVED = "proved"
-    NOT_PROVED = "not proved: that no other singular value is above sigma_2 takes --certify"
+    NOT_PROVED = "not proved: that no other singular value is larger takes --certify"
+    WIDE_NOT_PROVED = "not proved, and the error bound is wider than asked for: both take --certify"
     TOO_WIDE = "error bound wider than asked for: the value lies within the bound given"
     MISSED = "not proved: a larger singular value was missed"  # within the engine only: another solver follows
-    NOT_CONVERGED = "not converged: raise most_products"
+    NOT_CONVERGED = "not converged: --solver gram or direct goes another way"
     COLLAPSED = "collapsed"
     ONE_VALUE = "fewer than two singular values"
 

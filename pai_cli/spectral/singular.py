@@ -111,8 +111,9 @@ def _settle(request: Problems, pairs: Pairs, options: SolverOptions) -> None:
         small = min(request.left[k], request.right[k]) <= SVD_SIDE
         if not pairs[k].within(options.tolerance) and small and options.solver is not Solver.DIRECT:
             pairs[k] = _svd_pair(request, k)
-        if not pairs[k].within(options.tolerance) and pairs.outcome[k] is not Outcome.NOT_PROVED:
-            pairs.outcome[k] = Outcome.TOO_WIDE
+        if not pairs[k].within(options.tolerance):
+            unproved = pairs.outcome[k] is Outcome.NOT_PROVED
+            pairs.outcome[k] = Outcome.WIDE_NOT_PROVED if unproved else Outcome.TOO_WIDE
 
 
 def _scaled(pairs: Pairs, request: Problems) -> Pairs:

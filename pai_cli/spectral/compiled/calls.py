@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pai_cli.spectral.found import FOUND, Found, Wish
+from pai_cli.spectral.found import FOUND, Found, Status, Wish
 
 kernel: Any
 try:
@@ -131,8 +131,6 @@ def _check_ranges(ranges: Ints, most: int) -> None:
 
 
 def _with_memory(found: Found) -> Found:
-    from pai_cli.spectral.found import Status
-
     if np.any(found["status"] == Status.NO_MEMORY):
         raise MemoryError("no memory for a Gram matrix")
     return found

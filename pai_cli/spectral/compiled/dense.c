@@ -55,9 +55,9 @@ WIDE void symmetric_times(const double *gram, ptrdiff_t rows, ptrdiff_t ld, cons
 /* The sums of four vectors, as one vector. */
 ALWAYS quad sums(quad a, quad b, quad c, quad d)
 {
-    quad ab = __builtin_shufflevector(a, b, 0, 4, 2, 6) + __builtin_shufflevector(a, b, 1, 5, 3, 7);
-    quad cd = __builtin_shufflevector(c, d, 0, 4, 2, 6) + __builtin_shufflevector(c, d, 1, 5, 3, 7);
-    return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+    quad ab = PICK(a, b, 0, 4, 2, 6) + PICK(a, b, 1, 5, 3, 7);
+    quad cd = PICK(c, d, 0, 4, 2, 6) + PICK(c, d, 1, 5, 3, 7);
+    return PICK(ab, cd, 0, 1, 4, 5) + PICK(ab, cd, 2, 3, 6, 7);
 }
 
 /* Inner products of four rows with four over `length`, a multiple of 4: out[r] = (p_r . q_0, ..., p_r . q_3). */

@@ -2,7 +2,7 @@
  *
  * Nothing here knows Python; binding.c does. Sizes: `n` is a problem's own side, `ld` the length of a stored row, n
  * rounded up to a multiple of 4. What lies between is zero, so that loops over rows need no tail. A symmetric matrix is
- * its lower triangle, row by row; entries above the diagonal are never read.
+ * its lower triangle, row by row; what stands above the diagonal never reaches a result.
  */
 #ifndef PAI_KERNEL_H
 #define PAI_KERNEL_H
@@ -10,8 +10,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "bits are packed for little-endian machines; without this part NumPy does the work"
+#endif
+
 /* Built for the plain instruction set and, where the loader can choose, for those with wide vectors as well. */
-#if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+#if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && !defined(__clang__) && __GNUC__ >= 12
 #define WIDE __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #define HAS_WIDEST /* what gains from vectors of 512 bits is written for them, and chosen when it runs */
 #define WIDEST __attribute__((target("arch=x86-64-v4,avx512vpopcntdq")))
@@ -24,6 +28,13 @@
 
 typedef double quad __attribute__((vector_size(32)));
 typedef double quad_u __attribute__((vector_size(32), aligned(8))); /* the same at any address */
+
+#if defined(__clang__) || __GNUC__ >= 12
+#define PICK(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+typedef long long order __attribute__((vector_size(32)));
+#define PICK(a, b, i, j, k, l) __builtin_shuffle(a, b, (order){i, j, k, l})
+#endif
 
 ALWAYS quad load(const double *at) { return *(const quad_u *)at; }
 ALWAYS void store(double *at, quad value) { *(quad_u *)at = value; }

@@ -37,7 +37,7 @@ static void all_values(const double *gram, ptrdiff_t n, ptrdiff_t ld, double *wo
     memcpy(work, gram, (size_t)(ld * ld) * sizeof(double));
     tridiagonalise(work, n, ld, diagonal, off, rest);
     if (!tridiagonal_values(diagonal, off, NULL, n)) {
-        out->status = NOT_CONVERGED;
+        out->status = MISSED; /* the caller has another solver */
         return;
     }
     out->status = ALL_VALUES;
@@ -63,6 +63,7 @@ static int proved(const double *gram, ptrdiff_t n, ptrdiff_t ld, const wish_t *w
                   found_t *out)
 {
     double first = fmax(ritz->value[0], 0.0), second = fmax(ritz->value[1], 0.0);
+    /* as found.shift_for has it */
     out->shift = second + wish->tolerance * sqrt(first * second) / 2 + 4 * (double)n * DBL_EPSILON * first;
     return certify(gram, n, ld, ritz, out->shift, work, &out->trace);
 }
@@ -81,8 +82,11 @@ static void iterate(const double *gram, ptrdiff_t n, ptrdiff_t ld, const wish_t 
         return;
     report(&ritz, out);
     if (strict && ritz.converged) {
-        if (wish->twice > 0.0 && search_beside(&plain, &goal, &ritz))
+        if (wish->twice > 0.0) {
+            if (!search_beside(&plain, &goal, &ritz))
+                return;
             report(&ritz, out);
+        }
         out->status = ritz.converged ? NOT_ASKED : NOT_CONVERGED;
         return;
     }

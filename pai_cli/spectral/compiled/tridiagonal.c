@@ -8,6 +8,16 @@
 
 #define VANISHED 1e-100 /* squared: so little may be left out of a Gram matrix, whose largest entry is at least 1 */
 
+/* What is nothing beside the largest eigenvalue, far within the error that is claimed: of strongly graded matrices small
+ * entries never become small beside their neighbours. */
+static double negligible(const double *diagonal, const double *off, ptrdiff_t n)
+{
+    double largest = 0.0;
+    for (ptrdiff_t i = 0; i < n; i++)
+        largest = fmax(largest, fabs(diagonal[i]) + fabs(off[i]));
+    return DBL_EPSILON * DBL_EPSILON * largest;
+}
+
 /* Implicit QL (Dubrulle, Martin and Wilkinson 1968). `diagonal` (n) becomes the eigenvalues, in no order; `off` (n, the
  * entry below each diagonal one, the last unused) is destroyed; `last`, when given, becomes the last components of the
  * eigenvectors. 0 when an eigenvalue takes more than 60 turns. */
@@ -17,10 +27,12 @@ int tridiagonal_values(double *diagonal, double *off, double *last, ptrdiff_t n)
         for (ptrdiff_t i = 0; i < n; i++)
             last[i] = i == n - 1 ? 1.0 : 0.0;
     off[n - 1] = 0.0;
+    double floor = negligible(diagonal, off, n);
     for (ptrdiff_t at = 0; at < n; at++) {
         for (int turn = 0;; turn++) {
             ptrdiff_t end = at;
-            while (end < n - 1 && fabs(off[end]) > DBL_EPSILON / 2 * (fabs(diagonal[end]) + fabs(diagonal[end + 1])))
+            while (end < n - 1 &&
+                   fabs(off[end]) > fmax(floor, DBL_EPSILON / 2 * (fabs(diagonal[end]) + fabs(diagonal[end + 1]))))
                 end++;
             if (end == at)
                 break;
