@@ -83,3 +83,7 @@ class ResumeError(PaiError):
 
 class NotFiniteError(PaiError):
     """An array has NaN or infinite values."""
+
+
+class DataError(PaiError):
+    """Data is missing, damaged, of no known kind, or does not fit the network."""

@@ -11,7 +11,10 @@ import pytest
 from conftest import ROOT
 
 PACKAGE = ROOT / "pai_cli"
-LAYERS = ("commands", "display", "ranking", "sampling", "analysis", "pruning", "models", "files", "compute", "spectral")
+LAYERS = (
+    *("commands", "display", "ranking", "sampling", "analysis", "pruning", "models"),
+    *("data", "files", "compute", "spectral"),
+)
 BOTTOM = ("errors", "progress")
 
 MOST_LINES_OF_FUNCTION, MOST_LINES_OF_MODULE, MOST_PARAMETERS = 50, 400, 7
@@ -177,6 +180,9 @@ def test_docstrings_are_text_not_broken_string_literals(module: str) -> None:
         ("pai_cli.files.masks", "pai_cli.analysis.masks", False),
         ("pai_cli.display.ranking", "pai_cli.ranking.order", True),
         ("pai_cli.ranking.order", "pai_cli.display.ranking", False),
+        ("pai_cli.pruning.run", "pai_cli.data.batches", True),
+        ("pai_cli.data.npz", "pai_cli.files.words", True),
+        ("pai_cli.data.npz", "pai_cli.models.seeds", False),
         ("pai_cli.progress", "pai_cli.errors", False),
         ("pai_cli.files.masks", "pai_cli.app", False),
         ("pai_cli.app", "pai_cli.commands.prune", True),

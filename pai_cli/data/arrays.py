@@ -1,0 +1,86 @@
+"""Data sets held in memory as they are stored, and the checks that all kinds share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pai_cli.data.normalise import Normalisation
+from pai_cli.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayDataset:
+    """A data set whose stored values are in memory, in their own type: (n, C, H, W).
+
+    What is asked for becomes float32, never the whole.
+    """
+
+    name: str
+    classes: int
+    labels: NDArray[np.int64]
+    stored: NDArray[Any]
+    normalisation: Normalisation
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one example."""
+        _, channels, height, width = self.stored.shape
+        return channels, height, width
+
+    def examples(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+        """These examples, normalised: (len(indices), C, H, W)."""
+        return self.normalisation.apply(self.stored[indices])
+
+    def __len__(self) -> int:
+        """How many examples there are."""
+        return len(self.labels)
+
+
+def check_labels(labels: object, count: int, where: str, classes: int | None = None) -> NDArray[np.int64]:
+    """`labels` as int64 (count,), each from 0 to classes - 1.
+
+    Without `classes` the largest label decides how many there are, which must be at most `count`: with more, some class
+    has no example. Raises `DataError`, which names the first label that is wrong by its index; `where` is said before
+    that, as in "data.npz: y".
+    """
+    try:
+        given = np.asarray(labels)
+    except ValueError:  # lists of several lengths
+        given = np.asarray(None)
+    if given.ndim != 1:
+        raise DataError(f"{where}: labels of shape {given.shape}; one whole number an example is needed")
+    if given.dtype.kind not in "iu" and given.size:
+        raise DataError(f"{where}: labels of type {given.dtype}; whole numbers are needed")
+    if len(given) != count:
+        raise DataError(f"{where}: {len(given)} labels for {count} examples")
+    if count == 0:
+        raise DataError(f"{where}: no examples")
+    most = count if classes is None else classes
+    wrong = np.flatnonzero((given < 0) | (given >= most))
+    if wrong.size:
+        why = "" if classes is not None else f", as there are {count} examples"
+        raise DataError(f"{where}: label {given[wrong[0]]} of example {wrong[0]} is not from 0 to {most - 1}{why}")
+    return given.astype(np.int64)
+
+
+def check_finite(values: NDArray[Any], first: int, where: str) -> None:
+    """Raise `DataError` for a value that is NaN or infinite as a float32.
+
+    `values` are the examples from index `first` on, (k, ...).
+    """
+    if values.dtype.kind != "f":
+        return
+    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is told as that
+        fine = np.isfinite(values.astype(np.float32)).reshape(len(values), -1).all(axis=1)
+    if not fine.all():
+        index = first + int(np.flatnonzero(~fine)[0])
+        raise DataError(f"{where}: example {index} has NaN or infinite values")
+
+
+def no_test_part(where: str, remedy: str) -> DataError:
+    """The error of data that has a training part only; `remedy` says how it could have the other."""
+    return DataError(f"{where}: has no test part; {remedy}")

@@ -1,0 +1,103 @@
+"""How data sets lie on disk: the names of their files and folders, and nothing read from them. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Cifar:
+    """A distribution of CIFAR (Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html).
+
+    `folder` is what its archive unpacks to; `key` is where a pickled batch has its labels; `label_bytes` stand before
+    the pixels of a binary record, the last of them the label.
+    """
+
+    name: str
+    folder: str
+    classes: int
+    train: tuple[str, ...]
+    test: str
+    key: str = ""
+    label_bytes: int = 0
+
+    def begun_in(self, folder: Path) -> bool:
+        """Whether any of its files is there: what is missing is then told by name."""
+        return any((folder / name).is_file() for name in (*self.train, self.test))
+
+
+_BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
+
+CIFAR_PYTHON = (
+    Cifar("cifar-10", "cifar-10-batches-py", 10, _BATCHES, "test_batch", key="labels"),
+    Cifar("cifar-100", "cifar-100-python", 100, ("train",), "test", key="fine_labels"),
+)
+CIFAR_BINARY = (
+    Cifar(
+        "cifar-10",
+        "cifar-10-batches-bin",
+        10,
+        tuple(f"{name}.bin" for name in _BATCHES),
+        "test_batch.bin",
+        label_bytes=1,
+    ),
+    Cifar("cifar-100", "cifar-100-binary", 100, ("train.bin",), "test.bin", label_bytes=2),
+)
+
+HF_DICT, HF_ONE = "dataset_dict.json", "state.json"
+"""Marks of what `datasets` saves: a folder of splits, and one split."""
+
+TEST_PARTS = ("test", "val", "validation", "valid")
+"""What the part that is not for training may be called; the first that has labels is taken."""
+
+ANNOTATIONS = "val_annotations.txt"
+"""Tiny-ImageNet's list of the validation images and their classes."""
+
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+"""Files in class folders that are images; case does not matter, other files are left alone."""
+
+
+def cifar_python(folder: Path) -> Cifar | None:
+    """The distribution whose pickled batches lie there."""
+    return next((layout for layout in CIFAR_PYTHON if layout.begun_in(folder)), None)
+
+
+def cifar_binary(folder: Path) -> Cifar | None:
+    """The distribution whose binary batches lie there."""
+    return next((layout for layout in CIFAR_BINARY if layout.begun_in(folder)), None)
+
+
+def is_cifar_python(path: Path) -> bool:
+    """Whether it is a folder with any of CIFAR's pickled batches."""
+    return cifar_python(path) is not None
+
+
+def is_cifar_binary(path: Path) -> bool:
+    """Whether it is a folder with any of CIFAR's binary batches."""
+    return cifar_binary(path) is not None
+
+
+def is_npz(path: Path) -> bool:
+    """Whether it is a file called .npz."""
+    return path.is_file() and path.suffix.lower() == ".npz"
+
+
+def is_saved_hf(path: Path) -> bool:
+    """Whether it is a folder that `save_to_disk` of `datasets` made."""
+    return any((path / name).is_file() for name in (HF_DICT, HF_ONE))
+
+
+def is_image_tree(path: Path) -> bool:
+    """Whether it is a folder with folders in it."""
+    return path.is_dir() and bool(subfolders(path))
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Names of the folders in a folder, sorted by code point; those that begin with a dot are left out."""
+    return sorted(one.name for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))
+
+
+def cifar_folders(path: Path) -> list[Path]:
+    """The unpacked CIFAR archives that lie in a folder, as other tools leave them there."""
+    return [path / layout.folder for layout in (*CIFAR_PYTHON, *CIFAR_BINARY) if (path / layout.folder).is_dir()]

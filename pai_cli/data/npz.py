@@ -1,0 +1,97 @@
+"""Arrays in a NumPy archive: x and y, and where there is a test part x_test and y_test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pai_cli.data.arrays import ArrayDataset, check_finite, check_labels, no_test_part
+from pai_cli.data.normalise import measure
+from pai_cli.errors import DataError
+from pai_cli.files.words import one_line, some_names
+
+CHUNK = 2**20
+"""Values that are turned into floats at once while mean and deviation are measured: 8 MiB."""
+
+WHITE = {"uint8": 255.0, "uint16": 65535.0}
+"""What becomes 1; values of other types are taken as they are."""
+
+
+def open_npz(path: Path, *, train: bool) -> ArrayDataset:
+    """The arrays of an archive, read without unpickling, held in their own type.
+
+    x is (n, C, H, W), (n, H, W, C) with C 1 or 3 where the second size is neither, (n, H, W) or (n, F); y is (n,), whole
+    numbers from 0, and the largest says how many classes there are. Raises `DataError` naming array and index.
+    """
+    arrays = _read(path, ("x", "y") if train else ("x", "y", "x_test", "y_test"))
+    stored = _images(arrays["x"], f"{path}: x")
+    labels = check_labels(arrays["y"], len(stored), f"{path}: y")
+    classes = int(labels.max()) + 1
+    white = WHITE.get(stored.dtype.name, 1.0)
+    normalisation = measure(_checked(stored, f"{path}: x"), white)
+    if not train:
+        shape, kind = stored.shape[1:], stored.dtype
+        stored = _images(arrays["x_test"], f"{path}: x_test")
+        if stored.shape[1:] != shape or stored.dtype != kind:
+            raise DataError(f"{path}: x_test is {stored.dtype} {stored.shape[1:]} an example, x is {kind} {shape}")
+        labels = check_labels(arrays["y_test"], len(stored), f"{path}: y_test", classes)
+        for _ in _checked(stored, f"{path}: x_test"):
+            pass
+    return ArrayDataset(path.name, classes, labels, stored, normalisation)
+
+
+def _read(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+    with path.open("rb") as stream:  # numpy leaves a damaged file open
+        try:
+            archive = np.load(stream, allow_pickle=False)
+        except Exception as e:  # not a zip file, or one whose list of members is damaged
+            raise DataError(f"{path}: not an .npz archive, or damaged; numpy.savez writes one") from e
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise DataError(f"{path}: one array, not an .npz archive; numpy.savez writes one")
+        missing = [name for name in names if name not in archive.files]
+        if missing and missing[0].endswith("_test"):
+            raise no_test_part(str(path), "store one as x_test and y_test")
+        if missing:
+            held = some_names(archive.files, 8) or "none"
+            raise DataError(f"{path}: no array called {missing[0]}; arrays x and y are needed, these are there: {held}")
+        return {name: _array(archive, name, path) for name in names}
+
+
+def _array(archive: Any, name: str, path: Path) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = archive[name]
+    except Exception as e:  # a damaged member makes zipfile, zlib or numpy stumble
+        if "allow_pickle" in str(e):
+            raise DataError(f"{path}: {name} holds Python objects, which are not read; store numbers") from e
+        raise DataError(f"{path}: {name} cannot be read, truncated or damaged ({one_line(e)})") from e
+    return array
+
+
+def _images(x: NDArray[Any], where: str) -> NDArray[Any]:
+    """A view of `x` as (n, C, H, W)."""
+    if x.dtype.kind not in "biuf":
+        raise DataError(f"{where}: values of type {x.dtype}; numbers are needed")
+    if x.ndim not in (2, 3, 4) or 0 in x.shape[1:]:
+        raise DataError(f"{where}: shape {x.shape}; (n, C, H, W), (n, H, W, C), (n, H, W) or (n, F) is needed")
+    if not len(x):
+        raise DataError(f"{where}: no examples")
+    if x.ndim == 2:
+        return x[:, None, None, :]
+    if x.ndim == 3:
+        return x[:, None]
+    if x.shape[1] not in (1, 3) and x.shape[3] in (1, 3):
+        return x.transpose(0, 3, 1, 2)
+    return x
+
+
+def _checked(stored: NDArray[Any], where: str) -> Iterator[NDArray[Any]]:
+    """The examples, some at a time, every one found finite."""
+    step = max(1, CHUNK // max(1, stored[0].size))
+    for first in range(0, len(stored), step):
+        chunk = stored[first : first + step]
+        check_finite(chunk, first, where)
+        yield chunk

@@ -1,0 +1,115 @@
+"""The kinds of data that `--data` takes. Imports nothing heavy: help reads this."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pai_cli.data import layouts
+from pai_cli.errors import DataError
+
+if TYPE_CHECKING:
+    from pai_cli.data.base import Dataset
+
+DIGITS = "digits"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of data.
+
+    `summary` and `recognised` (by what it is known) are for people; `opener` is "module:function", which takes the path
+    and `train`; `fits` says of a path whether it is of this kind; `extra` is what `pip install pai-cli[...]` must add.
+    """
+
+    summary: str
+    recognised: str
+    opener: str
+    fits: Callable[[Path], bool]
+    extra: str = ""
+
+
+def _never(path: Path) -> bool:  # noqa: ARG001
+    return False
+
+
+KINDS: dict[str, Kind] = {
+    DIGITS: Kind(
+        summary="1,797 grey 8x8 images of handwritten digits, which scikit-learn brings along",
+        recognised="the word digits (./digits is a path)",
+        opener="pai_cli.data.digits:open_digits",
+        fits=_never,
+        extra="digits",
+    ),
+    "cifar-python": Kind(
+        summary="CIFAR-10 or CIFAR-100 as distributed for Python; nothing in the pickles is run",
+        recognised="a folder with data_batch_1 or test_batch, or with the files train or test",
+        opener="pai_cli.data.cifar:open_python",
+        fits=layouts.is_cifar_python,
+    ),
+    "cifar-binary": Kind(
+        summary="CIFAR-10 or CIFAR-100 as distributed for C",
+        recognised="a folder with data_batch_1.bin or test_batch.bin, or with train.bin or test.bin",
+        opener="pai_cli.data.cifar:open_binary",
+        fits=layouts.is_cifar_binary,
+    ),
+    "npz": Kind(
+        summary="arrays x and y, with or without x_test and y_test",
+        recognised="a file called .npz",
+        opener="pai_cli.data.npz:open_npz",
+        fits=layouts.is_npz,
+    ),
+    "hf": Kind(
+        summary="a Hugging Face data set of images, saved with save_to_disk",
+        recognised=f"a folder with {layouts.HF_DICT} or {layouts.HF_ONE}",
+        opener="pai_cli.data.huggingface:open_saved",
+        fits=layouts.is_saved_hf,
+        extra="hf",
+    ),
+    "images": Kind(
+        summary="a folder a class with images in it, under train/ and val/ or not; Tiny-ImageNet too",
+        recognised="any other folder with folders in it",
+        opener="pai_cli.data.folder:open_tree",
+        fits=layouts.is_image_tree,
+        extra="images",
+    ),
+}
+"""Every kind by name, in the order in which a path is compared with them."""
+
+TAKES = "--data takes digits, a CIFAR folder, an .npz file, a saved Hugging Face data set or a folder of class folders"
+
+
+def open_dataset(spec: str, *, train: bool = True) -> Dataset:
+    """The training part, or the test part, of the data that `spec` names: `digits` or a path.
+
+    Raises `DataError` when there is none, it is of no known kind, it is damaged, it has no test part, or a package is
+    missing. Images in files are read when they are asked for.
+    """
+    path = Path(spec).expanduser()
+    try:
+        kind, path = (KINDS[DIGITS], path) if spec == DIGITS else _recognise(path)
+        module, _, function = kind.opener.partition(":")
+        dataset: Dataset = getattr(import_module(module), function)(path, train=train)
+    except OSError as e:
+        raise DataError(f"{e.filename or spec}: cannot be read: {e.strerror or e}") from e
+    return dataset
+
+
+def _recognise(path: Path) -> tuple[Kind, Path]:
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder; {TAKES}")
+    inside = layouts.cifar_folders(path)
+    if len(inside) > 1:
+        names = ", ".join(one.name for one in inside)
+        raise DataError(f"{path}: holds several data sets ({names}); give the path of one")
+    if inside:
+        path = inside[0]
+    for kind in KINDS.values():
+        if kind.fits(path):
+            return kind, path
+    if path.suffix.lower() in (".gz", ".tar", ".tgz", ".zip"):
+        raise DataError(f"{path}: an archive; unpack it and give the folder")
+    raise DataError(f"{path}: no data of a known kind; {TAKES}")
