@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from pai_cli.analysis.masks import MaskReport
-from pai_cli.display.console import fail_line, warn
+from pai_cli.display.console import fail_line, note, warn
 from pai_cli.display.tables import show_records
 from pai_cli.files.tables import Format, Record, TableWriter
 from pai_cli.ranking.order import RankedMask
@@ -34,6 +34,9 @@ def tell_ranking(reports: Sequence[MaskReport], ranked: Sequence[RankedMask]) ->
     failed = [report.error for report in reports if report.error is not None]
     for error in failed:
         fail_line(str(error))
+    for report in reports:
+        if report.told:
+            note(f"{report.path}: {report.told}")
     groups = {row.group for row in ranked}
     if len(groups) > 1:
         low, high = min(row.density for row in ranked), max(row.density for row in ranked)

@@ -6,7 +6,6 @@ executed unless the user says `--trust`.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from pai_cli.errors import CheckpointError, NotFiniteError
+from pai_cli.files.digest import sha256_of
 from pai_cli.files.tensors import BFLOAT16, TensorFile, check_readable
 
 if TYPE_CHECKING:
@@ -118,16 +118,6 @@ class Checkpoint:
     def sha256(self) -> str:
         """Hex digest of the file's bytes; of a sharded set, of its shards in the order of their names."""
         return sha256_of(self.files)
-
-
-def sha256_of(files: Iterable[Path]) -> str:
-    """Hex digest of the files' bytes, one after the other."""
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as f:
-            while block := f.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def open_checkpoint(path: Path, *, trust: bool = False) -> Checkpoint:

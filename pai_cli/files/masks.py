@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 from pai_cli.errors import MaskError
 from pai_cli.files.atomic import write_atomically
 from pai_cli.files.canonical import canonical_bytes
+from pai_cli.files.digest import sha256_of
 from pai_cli.files.naming import natural_order
 from pai_cli.files.tensors import TensorFile
 from pai_cli.spectral.layout import PLAIN, Layout
@@ -130,6 +131,11 @@ class MaskFile:
             self._file.dtype(name).startswith(("F", "BF")) and not is_binary(self._file.array(name))
             for name in self._file.names
         )
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hex digest of the file's bytes."""
+        return sha256_of([self.path])
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:

@@ -7,11 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pai_cli.errors import AmbiguousMaskError, MaskError, MaskMismatchError
-from pai_cli.files.checkpoints import sha256_of
+from pai_cli.errors import AmbiguousMaskError, CheckpointError, MaskError, MaskMismatchError, PaiError
+from pai_cli.files.digest import sha256_of
 from pai_cli.files.foreign import registry
 from pai_cli.files.foreign.base import MASK, Content, Kind, Masks, Names, Stored
-from pai_cli.files.foreign.containers import is_foreign, read_content
+from pai_cli.files.foreign.containers import LAYERS_KEY, is_foreign, read_content
 from pai_cli.files.foreign.dense import zero_share
 from pai_cli.files.masks import CHECKPOINT_INSTEAD, Mask, MaskFile, boolean, is_binary
 from pai_cli.spectral.layout import PLAIN, Layout
@@ -19,7 +19,7 @@ from pai_cli.spectral.layout import PLAIN, Layout
 if TYPE_CHECKING:
     import numpy as np
 
-DENSE = "dense"
+DENSE, LIST = "dense", "list"
 
 
 class ForeignMask:
@@ -43,7 +43,7 @@ class ForeignMask:
         self._masks = {name: masks[name] for name in (*(n for n in first if n in masks), *masks)}
         self.names = tuple(self._masks)
 
-    @property
+    @cached_property
     def told(self) -> str:
         """What a person should know: that zeros were taken for a mask."""
         if self.kind != DENSE:
@@ -89,7 +89,7 @@ def open_mask(path: Path, *, trust: bool = False) -> Mask:
     mask = _only(content, registry.candidates(content))
     if mask is None:
         _tell_what_it_is(content)
-        raise MaskError(f"{path}: {_unknown(content)}")
+        raise _unknown(content)
     return mask
 
 
@@ -114,16 +114,42 @@ def open_as(path: Path, kind: str | None, names: Names | None = None, *, trust: 
         return ForeignMask(content, registry.KINDS[kind], names)
     mask = _only(content, registry.candidates(content), names)
     if mask is None:
-        raise MaskError(f"{path}: {_unknown(content)}")
+        raise _unknown(content)
     return mask
+
+
+def why_unlisted(path: Path, *, trust: bool = False) -> str:
+    """Why a folder's listing passes over a file that can be read: it is no mask beyond doubt. "" for a mask.
+
+    A pruned network without masks is a guess, good enough for a file that is named but not for one that is found.
+    """
+    if is_foreign(path):
+        content = read_content(path, trust=trust)
+    else:
+        found = _perhaps_foreign(MaskFile(path))
+        if found is None:
+            return ""
+        content = found
+    kinds = [kind.name for kind in registry.candidates(content)]
+    if len(kinds) > 1:
+        return f"could be {' or '.join(kinds)}"
+    if kinds == [LIST]:
+        return "holds arrays without names"
+    if kinds and kinds != [DENSE]:
+        return ""
+    weights = any(stored.floating for stored in content.tensors.values())
+    return "holds weights, not a mask" if weights else "no mask of a known kind"
 
 
 def _perhaps_foreign(file: MaskFile) -> Content | None:
     """The content of a safetensors file that is no plain mask; None for masks of `pai`'s and of only 0 and 1."""
-    if file.is_ours or not (file.looks_like_checkpoint or any(name.endswith(MASK) for name in file.names)):
+    if file.is_ours:
+        return None
+    weights = LAYERS_KEY in file.metadata or file.looks_like_checkpoint
+    if not weights and not any(name.endswith(MASK) for name in file.names):
         return None
     content = read_content(file.path, trust=False)
-    return content if content.masked() or file.looks_like_checkpoint else None
+    return content if weights or content.masked() else None
 
 
 def _only(content: Content, kinds: list[Kind], names: Names | None = None) -> ForeignMask | None:
@@ -142,13 +168,17 @@ def _tell_what_it_is(content: Content) -> None:
             boolean(content.path, stored.label, stored.read(), CHECKPOINT_INSTEAD)
 
 
-def _unknown(content: Content) -> str:
+def _unknown(content: Content) -> PaiError:
+    if content.fault:
+        return CheckpointError(content.fault)
     if any(stored.floating and not is_binary(stored.read()) for stored in content.tensors.values()):
-        return (
-            f"has weights, not masks, and too few of them are 0 ({zero_share(content):.3g}) to say that it was pruned; "
-            "--from dense takes each 0 as pruned"
+        return MaskError(
+            f"{content.path}: has weights, not masks, and too few of them are 0 ({zero_share(content):.3g} of all) "
+            "to say that it was pruned; --from dense takes each 0 as pruned"
         )
-    return f"not a mask of a known kind ({', '.join(registry.KINDS)}); --from KIND says which it is"
+    return MaskError(
+        f"{content.path}: not a mask of a known kind ({', '.join(registry.KINDS)}); --from KIND says which it is"
+    )
 
 
 def _prunes_weights(mask: Stored) -> bool:

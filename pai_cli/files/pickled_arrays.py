@@ -32,9 +32,11 @@ class PickledArray:
 
         try:
             _, shape, item, by_columns, data = self._state
-            code = item.code()
-        except (TypeError, ValueError, AttributeError) as e:
+        except (TypeError, ValueError) as e:
             raise ValueError("it holds a NumPy array that makes no sense") from e
+        if not isinstance(item, PickledType):
+            raise ValueError("it holds a NumPy array that makes no sense")
+        code = item.code()
         if not isinstance(shape, tuple) or not all(type(side) is int and side >= 0 for side in shape):
             raise ValueError("it holds a NumPy array whose shape makes no sense")
         dtype = np.dtype(code)
@@ -59,7 +61,7 @@ class PickledType:
         """`<f4` and the like. Raises `ValueError` for a type of anything but booleans and numbers."""
         if not isinstance(self._kind, str) or not ITEM_TYPES.fullmatch(self._kind):
             raise ValueError(f"it holds a NumPy array of type {self._kind!r}")
-        return (self._order if self._order in ("<", ">") else "=") + self._kind  # type: ignore[operator]
+        return (self._order if self._order in ("<", ">") else "=") + self._kind
 
 
 def _rebuilt(*_: object) -> PickledArray:

@@ -36,6 +36,7 @@ class Content:
     `tensors`: of a state dict or archive, by name without wrappers' prefixes; `modules`: of a dict of dicts, by module
     and then by parameter; `listed`: of a list. A file has one of the three, seldom two. `ordered`: whether names are in
     the order in which they were put there. `layouts`: what the file itself says of the network's weights, in their order.
+    `fault`: why a file of torch holds no tensors by name.
     """
 
     path: Path
@@ -46,6 +47,7 @@ class Content:
     listed: tuple[Stored, ...] = ()
     ordered: bool = True
     layouts: Mapping[str, Layout] = field(default_factory=dict)
+    fault: str = ""
 
     def masked(self) -> dict[str, str]:
         """Names that have a mask beside them: each with the name under which its unpruned values are."""

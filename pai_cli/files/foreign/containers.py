@@ -94,10 +94,8 @@ def _read_torch(path: Path, *, trust: bool) -> Content:
     modules = _modules(path, loaded)
     try:
         content = _of_checkpoint(unpickled_checkpoint(path, loaded))
-    except CheckpointError:
-        if not modules:
-            raise
-        return Content(path, "torch", (path,), modules=modules)
+    except CheckpointError as e:
+        return Content(path, "torch", (path,), modules=modules, fault=str(e))
     return Content(path, "torch", (path,), content.tensors, modules)
 
 

@@ -22,7 +22,9 @@ LEAST_SHARE = 0.01
 
 
 def recognises(content: Content) -> bool:
-    """Whether the weights hold real numbers, and enough zeros in weights that are not all 0."""
+    """Whether the weights hold real numbers, and enough zeros in weights that are not all 0; or the file says so."""
+    if content.layouts and not content.masked():
+        return True
     if content.masked() or all(is_binary(stored.read()) for stored in content.tensors.values()):
         return False
     return zero_share(content) >= LEAST_SHARE
@@ -42,7 +44,7 @@ def zero_share(content: Content) -> float:
 
 
 def masks(content: Content, names: Names | None) -> Masks:
-    """What is not 0, of every weight that has a 0; with `names`, of every prunable weight."""
+    """What is not 0, of every weight that has a 0; with `names`, of every prunable weight; else of those the file lists."""
     weights = _weights(content)
     if names is not None:
         wanted = names.prunable
@@ -51,8 +53,10 @@ def masks(content: Content, names: Names | None) -> Masks:
                 f"{content.path}: lacks {some_names(missing)} of {names.path}; "
                 "--names-from takes the checkpoint that was pruned"
             )
+    elif content.layouts:
+        wanted = tuple(name for name in content.layouts if name in weights)
     else:
-        wanted = tuple(name for name, stored in weights.items() if name in content.layouts or _zeros(stored))
+        wanted = tuple(name for name, stored in weights.items() if _zeros(stored))
     if not wanted:
         raise MaskError(f"{content.path}: no weight of it is 0, so nothing was pruned")
     return {name: _kept(content, weights[name]) for name in wanted}

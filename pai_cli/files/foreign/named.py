@@ -30,7 +30,7 @@ def recognises(container: Literal["torch", "npz"]) -> Callable[[Content], bool]:
 def masks(container: Literal["torch", "npz"]) -> Callable[[Content, Names | None], Masks]:
     """Reads every tensor as a mask. Where all names end with `_mask`, that is left off."""
 
-    def read(content: Content, names: Names | None) -> Masks:
+    def read(content: Content, _names: Names | None) -> Masks:
         if content.container != container:
             what = "file of torch.save" if container == "torch" else ".npz archive"
             raise MaskError(f"{content.path}: is no {what}")

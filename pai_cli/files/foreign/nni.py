@@ -20,7 +20,7 @@ def recognises(content: Content) -> bool:
     return all(is_binary(stored.read()) for module in content.modules.values() for stored in module.values())
 
 
-def masks(content: Content, names: Names | None) -> Masks:
+def masks(content: Content, _names: Names | None) -> Masks:
     """The masks of parameters, by state-dict name."""
     found = {
         f"{module}.{target}" if module else target: as_mask(content.path, stored)

@@ -34,25 +34,23 @@ def is_npz(path: Path) -> bool:
 def read_npz(path: Path) -> Content:
     """Names, shapes and dtypes of the arrays; values are read when asked for."""
     tensors: dict[str, Stored] = {}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                name = member.filename.removesuffix(SUFFIX)
-                if name in tensors:
-                    raise MaskError(f"{path}: holds two arrays named {name!r}; {AGAIN}")
-                tensors[name] = _stored(path, archive, member)
-    except MaskError:
-        raise
-    except Exception as e:  # as above; a member's own header is damaged too
-        raise MaskError(f"{path}: damaged archive; {AGAIN}") from e
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            name = member.filename.removesuffix(SUFFIX)
+            if name in tensors:
+                raise MaskError(f"{path}: holds two arrays named {name!r}; {AGAIN}")
+            tensors[name] = _stored(path, archive, member)
     return Content(path, "npz", (path,), tensors)
 
 
 def _stored(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Stored:
     name = member.filename.removesuffix(SUFFIX)
-    with archive.open(member) as stream:
-        shape, dtype, _ = _header(stream)
-        begin = stream.tell()
+    try:
+        with archive.open(member) as stream:
+            shape, dtype, _ = _header(stream)
+            begin = stream.tell()
+    except Exception as e:  # of zipfile, zlib and NumPy
+        raise MaskError(f"{path}: array {name!r} is damaged; {AGAIN}") from e
     if dtype.kind not in "biuf":
         raise MaskError(f"{path}: array {name!r} holds {dtype}, not numbers; save the masks as boolean arrays")
     if begin + math.prod(shape) * dtype.itemsize != member.file_size:

@@ -14,9 +14,11 @@ def recognises(content: Content) -> bool:
     return any(values == name for name, values in content.masked().items())
 
 
-def masks(content: Content, names: Names | None) -> Masks:
+def masks(content: Content, _names: Names | None) -> Masks:
     """The `*_mask` of every parameter."""
     pairs = {name: values for name, values in content.masked().items() if values == name}
     if not pairs:
-        raise MaskError(f"{content.path}: has no *_mask beside a parameter of that name, as Synaptic-Flow's layers have")
+        raise MaskError(
+            f"{content.path}: has no *_mask beside a parameter of that name, as Synaptic-Flow's layers have"
+        )
     return beside(content, pairs)

@@ -11,7 +11,7 @@ def recognises(content: Content) -> bool:
     return any(values.endswith(ORIGINAL) for values in content.masked().values())
 
 
-def masks(content: Content, names: Names | None) -> Masks:
+def masks(content: Content, _names: Names | None) -> Masks:
     """The `*_mask` of every `*_orig`."""
     pairs = {name: values for name, values in content.masked().items() if values == name + ORIGINAL}
     if not pairs:
