@@ -555,7 +555,9 @@ def test_what_is_no_mask(tmp_path: Path, case: str) -> None:
 def test_integers_of_no_kind(tmp_path: Path) -> None:
     torch.save({"w": torch.full((2, 2), 7)}, tmp_path / "m.pt")
     kinds = "torch-prune, synflow, dense, nni, dict, npz, list"
-    assert refusal(tmp_path / "m.pt") == f"not a mask of a known kind ({kinds}); --from KIND says which it is"
+    assert (
+        refusal(tmp_path / "m.pt") == f"not a mask of a known kind ({kinds}); pai convert --from KIND says which it is"
+    )
 
 
 def test_dense_weights_with_nan(tmp_path: Path) -> None:
@@ -597,6 +599,40 @@ def test_a_list_needs_names(pai: Pai, tmp_path: Path) -> None:
     )
     for done in (pai("analyze", path), pai("convert", path, "-o", tmp_path / "m")):
         assert (done.status, done.said) == (1, [f"pai: error: {line}"])
+
+
+@pytest.mark.parametrize("held", [list, tuple])
+def test_a_list_with_names_from_a_checkpoint(pai: Pai, here: Path, held: Callable[[Any], Any]) -> None:
+    shapes = {"fc1.weight": (16, 24), "fc2.weight": (12, 16), "fc3.weight": (10, 12)}
+    masks = {name: random_mask(shape, 0.3, 7) for name, shape in shapes.items()}
+    torch.save(held(torch.from_numpy(mask) for mask in masks.values()), here / "l.pt")
+    conversion(pai, "l.pt", "--names-from", "small.safetensors", "-o", "m")
+    mask = MaskFile(here / "m")
+    assert mask.names == tuple(masks)
+    assert_same({name: mask.array(name) for name in masks}, masks)
+
+
+def test_our_own_mask_is_checked_against_names(pai: Pai, here: Path) -> None:
+    save_mask(here / "m", {"fc1.weight": random_mask((3, 4))})
+    done = pai("convert", "m", "--names-from", "small.safetensors", "-o", "n")
+    said = f"m: the mask of 'fc1.weight' has shape (3, 4), and small.safetensors has it in (16, 24); {NAMES_REMEDY}"
+    assert (done.status, done.said) == (1, [f"pai: error: {said}"])
+    save_mask(
+        here / "m", {name: random_mask(shape) for name, shape in (("fc3.weight", (10, 12)), ("fc1.weight", (16, 24)))}
+    )
+    conversion(pai, "m", "--names-from", "small.safetensors", "-o", "n")
+    assert MaskFile(here / "n").names == ("fc1.weight", "fc3.weight")
+
+
+def test_a_sharded_pruned_network(tmp_path: Path) -> None:
+    save_file(PRUNED, tmp_path / "one.safetensors")
+    index = {"weight_map": dict.fromkeys(PRUNED, "one.safetensors")}
+    path = tmp_path / "model.safetensors.index.json"
+    path.write_text(json.dumps(index))
+    mask = read_any(path, None, NAMES, trust=False)
+    assert mask.kind == "dense"
+    assert_same(mask.masks)
+    assert mask.metadata["source_sha256"] == open_checkpoint(tmp_path / "one.safetensors").sha256
 
 
 def test_names_of_a_checkpoint(tmp_path: Path, resnet: Path) -> None:

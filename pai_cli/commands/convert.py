@@ -68,13 +68,15 @@ def convert(
     force: options.Force = False,
     trust: options.Trust = False,
 ) -> None:
-    """Read a mask that another tool wrote and write it as a mask file, or for another tool. Every command reads the same
-    files directly, where there is no doubt of what they are.
+    """Write a mask that another tool made as a mask file, or a mask for another tool.
+
+    The other commands read the same files directly, where there is no doubt of what they are.
     """
     options.check_conversion(to, weights=weights is not None, packed=packed)
     from pai_cli.analysis.masks import check_match
     from pai_cli.display.console import note, warn
     from pai_cli.display.kept import show_kept
+    from pai_cli.display.progress import progress_bar
     from pai_cli.files.atomic import check_output
     from pai_cli.files.conversion import Output, read_any, write_any
     from pai_cli.files.foreign.write import check_suffix, kept_zeros
@@ -83,7 +85,9 @@ def convert(
     path = output or options.default_conversion_path(file, to)
     check_suffix(path, to)
     check_output(path, force=force)
-    mask = read_any(file, kind, options.the_names(names_from, trust=trust), trust=trust)
+    names = options.the_names(names_from, trust=trust)
+    with progress_bar("reading") as progress:
+        mask = read_any(file, kind, names, trust=trust, progress=progress)
     if mask.told:
         note(f"{file}: {mask.told}")
     checkpoint = options.the_weights(weights, trust=trust)

@@ -14,6 +14,7 @@ from pai_cli.files.foreign.write import Target, Weights, write_npz, write_weight
 from pai_cli.files.masks import MaskFile, MaskToWrite, write_mask
 from pai_cli.files.opening import ForeignMask, open_as
 from pai_cli.files.provenance import provenance
+from pai_cli.progress import Progress, silent
 from pai_cli.spectral.layout import Layout
 
 if TYPE_CHECKING:
@@ -42,7 +43,9 @@ class Converted:
         return {name: mask.shape for name, mask in self.masks.items()}
 
 
-def read_any(path: Path, kind: str | None, names: Names | None, *, trust: bool) -> Converted:
+def read_any(
+    path: Path, kind: str | None, names: Names | None, *, trust: bool, progress: Progress = silent
+) -> Converted:
     """Read a mask of any kind; raises as `open_as` does.
 
     A mask of `pai`'s own keeps its story. Of any other nothing is known but what it was read from: `converted_from` is
@@ -52,7 +55,10 @@ def read_any(path: Path, kind: str | None, names: Names | None, *, trust: bool) 
     order = mask.names
     if names is not None:
         order = (*(name for name in names.prunable if name in mask.shapes), *order)
-    masks = {name: mask.array(name) for name in dict.fromkeys(order)}
+    masks: dict[str, np.ndarray] = {}
+    for name in dict.fromkeys(order):
+        masks[name] = mask.array(name)
+        progress(len(masks), len(mask.names), name)
     known = names.layouts if names is not None else {}
     layouts = {name: known.get(name, mask.layout(name)) for name in masks}
     if isinstance(mask, MaskFile) and mask.is_ours:

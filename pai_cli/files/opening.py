@@ -177,7 +177,7 @@ def _unknown(content: Content) -> PaiError:
             "to say that it was pruned; --from dense takes each 0 as pruned"
         )
     return MaskError(
-        f"{content.path}: not a mask of a known kind ({', '.join(registry.KINDS)}); --from KIND says which it is"
+        f"{content.path}: not a mask of a known kind ({', '.join(registry.KINDS)}); pai convert --from KIND says which it is"
     )
 
 
