@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from pai_cli import __version__
-from pai_cli.commands import analyze, init, prune, rank, sample
+from pai_cli.commands import analyze, convert, init, prune, rank, sample
 from pai_cli.display.console import fail_line, note
 from pai_cli.errors import PaiError
 
@@ -150,4 +150,9 @@ _add(
     sample.sample,
     "sample",
     "pai sample sample_masks/resnet20.safetensors --method erk --density 0.05 --population 10",
+)
+_add(
+    convert.convert,
+    "convert",
+    "pai convert sample_masks/synflow-0.05.safetensors --to npz",
 )

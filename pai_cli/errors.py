@@ -37,6 +37,14 @@ class MaskMismatchError(MaskError):
     """A mask and a checkpoint differ in names or shapes."""
 
 
+class AmbiguousMaskError(MaskError):
+    """A mask file could be of several kinds."""
+
+
+class UnknownMaskKindError(PaiError):
+    """The name of a kind of foreign mask is unknown."""
+
+
 class OutputError(PaiError):
     """An output file cannot be written."""
 

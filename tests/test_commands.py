@@ -22,7 +22,7 @@ from pai_cli.spectral.compiled import calls
 
 ENGINE = "compiled" if calls.available() else "on NumPy: no C compiler at installation"
 
-COMMANDS = ("init", "prune", "analyze", "rank", "sample")
+COMMANDS = ("init", "prune", "analyze", "rank", "sample", "convert")
 GOOD = (SAMPLES / "synflow-0.05.safetensors").read_bytes()
 HEADER = int.from_bytes(GOOD[:8], "little")
 TEXT = "not a safetensors file"
@@ -111,7 +111,7 @@ def test_a_missing_file(pai: Pai, here: Path) -> None:
 
 def test_a_folder_in_the_place_of_a_file(pai: Pai, here: Path) -> None:
     (here / "folder").mkdir()
-    assert_one_line(pai("analyze", "folder"), "folder: no mask (*.safetensors) in this folder")
+    assert_one_line(pai("analyze", "folder"), "folder: no mask (*.safetensors, *.npz, *.pt, *.pth) in this folder")
     assert_one_line(pai("prune", "folder", "--method", "erk", "--density", 1), "folder: is a directory, not a file")
     done = pai("analyze", SAMPLES / "erk-0.05.safetensors", "--weights", "folder")
     assert_one_line(done, "folder: is a directory, not a file")

@@ -290,7 +290,7 @@ def test_a_folder_without_masks(folder: Path) -> None:
         path.unlink()
     with pytest.raises(MaskError) as told:
         found(folder)
-    assert str(told.value) == f"{folder}: no mask (*.safetensors) in this folder"
+    assert str(told.value) == f"{folder}: no mask (*.safetensors, *.npz, *.pt, *.pth) in this folder"
 
 
 def test_a_list_on_standard_input(folder: Path) -> None:

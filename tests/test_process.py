@@ -157,6 +157,14 @@ def test_masks_and_safetensors_weights_need_no_torch(command: str) -> None:
     assert "'torch'" not in loaded
 
 
+def test_masks_of_numpy_and_safetensors_need_no_torch(tmp_path: Path) -> None:
+    loaded = python(COMMAND, "convert", MASK, "--to", "npz", "-o", tmp_path / "m.npz")
+    assert "'numpy'" in loaded
+    assert "'torch'" not in loaded
+    assert "'torch'" not in python(COMMAND, "analyze", tmp_path / "m.npz")
+    assert "'torch'" not in python(COMMAND, "convert", tmp_path / "m.npz", "-o", tmp_path / "m.safetensors")
+
+
 def test_the_command_line_imports_nothing_heavy() -> None:
     code = "import sys, pai_cli.app; print(sorted(set(sys.modules) & {*sys.argv[1:]}))"
     heavy = ["torch", "numpy", "scipy", "rich.progress", "safetensors"]

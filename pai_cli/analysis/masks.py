@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -11,7 +11,8 @@ from pathlib import Path
 from pai_cli.analysis.layers import Measuring, measure_everywhere
 from pai_cli.errors import LayerSelectionError, MaskError, MaskMismatchError, PaiError
 from pai_cli.files.checkpoints import Checkpoint
-from pai_cli.files.masks import MaskFile
+from pai_cli.files.masks import Mask
+from pai_cli.files.opening import open_mask
 from pai_cli.progress import Progress, silent
 from pai_cli.spectral.metrics import MetricOptions
 from pai_cli.spectral.network import DenseCache, LayerInput, LayerReport, NetworkReport, summarise
@@ -29,7 +30,7 @@ class AnalysisRequest:
 
     `weights` for the parameter metrics; `layers`: globs (none means all); `options` of the engine. `same_network`: a mask
     of other layers than the first's is an error, because means over different layers do not compare. `device`: "cpu", or
-    the torch device where the engine runs.
+    the torch device where the engine runs. `trust`: a mask of another tool may run its pickle's code.
     """
 
     weights: Checkpoint | None = None
@@ -37,6 +38,7 @@ class AnalysisRequest:
     options: MetricOptions = field(default_factory=MetricOptions)
     same_network: bool = False
     device: str = "cpu"
+    trust: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class MaskReport:
     """One mask's report, or the error that stands in its place.
 
     `skipped`: parameters that are no matrix (biases). `layouts_told`: whether the file says which convolutions are grouped
-    or transposed; where it does not, none is taken to be.
+    or transposed; where it does not, none is taken to be. `told`: what else a person should know of how it was read.
     """
 
     path: Path
@@ -53,41 +55,40 @@ class MaskReport:
     error: PaiError | None = None
     skipped: tuple[str, ...] = ()
     layouts_told: bool = True
+    told: str = ""
 
 
 def analyze_masks(paths: Iterable[Path], request: AnalysisRequest, progress: Progress = silent) -> Iterator[MaskReport]:
     """A report a mask, as each is done; a mask that cannot be read gives a report with its error, and the rest go on."""
     paths = list(paths)
     cache = DenseCache()
-    first: MaskFile | None = None
+    first: Mask | None = None
     for done, path in enumerate(paths):
         metadata: dict[str, str] = {}
         try:
-            mask = MaskFile(path)
-            metadata = mask.metadata
+            mask = open_mask(path, trust=request.trust)
+            metadata = dict(mask.metadata)
             first = _compared(mask, first) if request.same_network else None
             names, skipped = _chosen(mask, request)
             if request.weights is not None:
-                check_match(mask, request.weights)
+                check_match(path, mask.shapes, request.weights)
             reports = []
             for number, one in enumerate(_measured(mask, names, request, cache), start=1):
                 reports.append(one)
                 progress(done * STEPS + number * STEPS // len(names), len(paths) * STEPS, path.name)
-            yield MaskReport(path, metadata, summarise(reports), None, skipped, mask.tells_layouts)
+            yield MaskReport(path, metadata, summarise(reports), None, skipped, mask.tells_layouts, mask.told)
         except PaiError as error:
             yield MaskReport(path, metadata, None, error)
 
 
-def _measured(
-    mask: MaskFile, names: Sequence[str], request: AnalysisRequest, cache: DenseCache
-) -> Iterator[LayerReport]:
+def _measured(mask: Mask, names: Sequence[str], request: AnalysisRequest, cache: DenseCache) -> Iterator[LayerReport]:
     """Reports of the layers as they come."""
     layers = (_layer(mask, name, request) for name in names)
     total = sum(math.prod(mask.shapes[name]) for name in names)
     return measure_everywhere(layers, total, Measuring(request.options, cache, str(mask.path), request.device))
 
 
-def _layer(mask: MaskFile, name: str, request: AnalysisRequest) -> LayerInput:
+def _layer(mask: Mask, name: str, request: AnalysisRequest) -> LayerInput:
     """A layer read from the file, and its weights."""
     layout, array = mask.layout(name), mask.array(name)
     if array.shape[0] % layout.groups:
@@ -103,7 +104,7 @@ def _layer(mask: MaskFile, name: str, request: AnalysisRequest) -> LayerInput:
     return LayerInput(name, array, None if request.weights is None else request.weights.finite_array(name), layout)
 
 
-def _compared(mask: MaskFile, first: MaskFile | None) -> MaskFile:
+def _compared(mask: Mask, first: Mask | None) -> Mask:
     """The first mask read; raise `MaskMismatchError` when `mask` is one of another network."""
     if first is None:
         return mask
@@ -116,7 +117,7 @@ def _compared(mask: MaskFile, first: MaskFile | None) -> MaskFile:
     return first
 
 
-def _chosen(mask: MaskFile, request: AnalysisRequest) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _chosen(mask: Mask, request: AnalysisRequest) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The names to measure, and those passed over because they are no matrix."""
     names = tuple(name for name in mask.names if _wanted(name, request.layers))
     if not names:
@@ -138,22 +139,22 @@ def _wanted(name: str, globs: tuple[str, ...]) -> bool:
     return not globs or any(fnmatchcase(name, glob) or fnmatchcase(stem, glob) for glob in globs)
 
 
-def check_match(mask: MaskFile, weights: Checkpoint) -> None:
-    """Raise `MaskMismatchError` unless every masked parameter is in the checkpoint, in the same shape."""
-    missing = [repr(name) for name in mask.names if name not in weights.shapes]
+def check_match(path: Path, shapes: Mapping[str, tuple[int, ...]], weights: Checkpoint) -> None:
+    """Raise `MaskMismatchError` unless every parameter that `path` masks is in the checkpoint, in the same shape."""
+    missing = [repr(name) for name in shapes if name not in weights.shapes]
     if missing:
         raise MaskMismatchError(
-            f"{mask.path}: masks {_some(missing)}, which {weights.path} does not have; "
+            f"{path}: masks {_some(missing)}, which {weights.path} does not have; "
             "--weights takes the checkpoint the mask was made for"
         )
     misshapen = [
-        f"{name!r} is {_times(mask.shapes[name])} here and {_times(weights.shapes[name])} there"
-        for name in mask.names
-        if tuple(weights.shapes[name]) != tuple(mask.shapes[name])
+        f"{name!r} is {_times(shape)} here and {_times(weights.shapes[name])} there"
+        for name, shape in shapes.items()
+        if tuple(weights.shapes[name]) != tuple(shape)
     ]
     if misshapen:
         raise MaskMismatchError(
-            f"{mask.path}: does not fit {weights.path}: {_some(misshapen)}; "
+            f"{path}: does not fit {weights.path}: {_some(misshapen)}; "
             "--weights takes the checkpoint the mask was made for"
         )
 

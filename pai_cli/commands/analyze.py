@@ -55,8 +55,9 @@ def analyze(
             solver=options.the_solver(solver, certify=certify, device=device), expansion_weighted=expansion_weighted
         ),
         device=resolve(device),
+        trust=trust,
     )
-    paths = mask_paths(masks, sys.stdin or io.StringIO(), note)
+    paths = mask_paths(masks, sys.stdin or io.StringIO(), note, trust=trust)
     with progress_bar("analyzing", streaming=format is not Format.TABLE or not summary) as progress:
         reports = analyze_masks(paths, request, progress)
         failed = show_reports(reports, format, header=not no_header, summary=summary, weights=weights is not None)

@@ -49,8 +49,9 @@ def rank(
         weights=options.the_weights(weights, trust=trust),
         options=MetricOptions(dense=metric.name == "l2_dense"),
         same_network=True,
+        trust=trust,
     )
-    paths = mask_paths(masks, sys.stdin or io.StringIO(), note)
+    paths = mask_paths(masks, sys.stdin or io.StringIO(), note, trust=trust)
     with progress_bar("ranking") as progress:
         reports = list(analyze_masks(paths, request, progress))
     ranked = rank_masks(reports, metric, larger_is_better=larger)

@@ -41,6 +41,8 @@ def _say(report: MaskReport) -> int:
     if report.error is not None:
         fail_line(str(report.error))
         return 1
+    if report.told:
+        note(f"{report.path}: {report.told}")
     if report.skipped:
         note(f"{report.path}: left out {', '.join(report.skipped)}: no rows and columns")
     if not report.layouts_told:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pai_cli.analysis.masks import MaskReport
 from pai_cli.display.analysis import note_unproved
-from pai_cli.display.console import fail_line, warn
+from pai_cli.display.console import fail_line, note, warn
 from pai_cli.display.tables import show_records
 from pai_cli.files.tables import Format, Record, TableWriter
 from pai_cli.ranking.order import RankedMask
@@ -36,6 +36,8 @@ def tell_ranking(reports: Sequence[MaskReport], ranked: Sequence[RankedMask]) ->
     for error in failed:
         fail_line(str(error))
     for report in reports:
+        if report.told:
+            note(f"{report.path}: {report.told}")
         note_unproved(report)
     groups = {row.group for row in ranked}
     if len(groups) > 1:

@@ -6,7 +6,6 @@ executed unless the user says `--trust`.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -15,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from pai_cli.errors import CheckpointError, NotFiniteError
-from pai_cli.files.tensors import TensorFile, check_readable
+from pai_cli.files.digest import sha256_of
+from pai_cli.files.tensors import BFLOAT16, TensorFile, check_readable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,13 +45,16 @@ class _Source(Protocol):
 
     def floating(self, name: str) -> bool: ...
 
+    def bfloat16(self, name: str) -> bool: ...
+
 
 class Checkpoint:
     """A state dict on disk.
 
     `shapes` maps state-dict names, after unwrapping and stripping of prefixes, to shapes, in file order.
     `description` says what had to be unwrapped ("" for a plain state dict). `module` is the whole network
-    when `--trust` unpickled one, else None.
+    when `--trust` unpickled one, else None. `ordered`: whether the order of `shapes` is that in which the network
+    registered its tensors, as `torch.save` keeps it; safetensors files sort theirs. `files`: all that it is read from.
     """
 
     def __init__(
@@ -65,9 +68,10 @@ class Checkpoint:
     ):
         self.path = path
         self.module = module
+        self.ordered = isinstance(source, _TorchSource)
         self._source = source
-        self._files = sorted(set(files), key=lambda file: file.name)
-        self._stored, stripped = _stripped_names(path, source.shapes)
+        self.files = tuple(sorted(set(files), key=lambda file: file.name))
+        self._stored, stripped = stripped_names(path, source.shapes)
         self.shapes: dict[str, tuple[int, ...]] = {name: source.shapes[stored] for name, stored in self._stored.items()}
         self.description = _description(under, stripped)
 
@@ -102,15 +106,18 @@ class Checkpoint:
         """Whether the tensor `name` holds floating-point numbers."""
         return self._source.floating(self._stored[name])
 
+    def bfloat16(self, name: str) -> bool:
+        """Whether the tensor `name` is stored as bfloat16, which NumPy lacks."""
+        return self._source.bfloat16(self._stored[name])
+
+    def stored_name(self, name: str) -> str:
+        """What the file calls the tensor `name`: with its wrappers' prefixes."""
+        return self._stored[name]
+
     @cached_property
     def sha256(self) -> str:
         """Hex digest of the file's bytes; of a sharded set, of its shards in the order of their names."""
-        digest = hashlib.sha256()
-        for file in self._files:
-            with file.open("rb") as f:
-                while block := f.read(1 << 20):
-                    digest.update(block)
-        return digest.hexdigest()
+        return sha256_of(self.files)
 
 
 def open_checkpoint(path: Path, *, trust: bool = False) -> Checkpoint:
@@ -125,24 +132,26 @@ def open_checkpoint(path: Path, *, trust: bool = False) -> Checkpoint:
     check_readable(path, CheckpointError)
     with path.open("rb") as f:
         start = f.read(64)
-    if _is_safetensors(start) or (path.suffix == ".safetensors" and not _is_pickle(start)):
+    if is_safetensors(start) or (path.suffix == ".safetensors" and not is_pickle(start)):
         file = TensorFile(path, CheckpointError)
         if file.metadata.get("format") == "pai-mask":
             raise CheckpointError(f"{path}: is a mask, not a checkpoint; give the checkpoint that it was made for")
         return Checkpoint(path, _SafetensorsSource([file]), [path])
-    if _is_pickle(start):
+    if is_pickle(start):
         return _open_pickle(path, trust=trust)
     if start.lstrip().startswith(b"{"):
         return _open_sharded(path)
     raise CheckpointError(f"{path}: {_what_it_is(start)}")
 
 
-def _is_safetensors(start: bytes) -> bool:
+def is_safetensors(start: bytes) -> bool:
+    """Whether a file that begins so is a safetensors file."""
     # A header's length in 8 bytes has zeros in it, which tells it from JSON with a brace in the same place.
     return start[8:9] == b"{" and b"\0" in start[:8]
 
 
-def _is_pickle(start: bytes) -> bool:
+def is_pickle(start: bytes) -> bool:
+    """Whether a file that begins so is a zip (as `torch.save` writes) or a pickle."""
     return re.match(rb"PK\x03\x04|\x80[\x02-\x05]", start) is not None
 
 
@@ -154,9 +163,16 @@ def _what_it_is(start: bytes) -> str:
 
 
 def _open_pickle(path: Path, *, trust: bool) -> Checkpoint:
-    from pai_cli.files.pickles import load_pickle, unwrap
+    from pai_cli.files.pickles import load_pickle
 
-    tensors, under, module = unwrap(path, load_pickle(path, trust=trust))
+    return unpickled_checkpoint(path, load_pickle(path, trust=trust))
+
+
+def unpickled_checkpoint(path: Path, loaded: object) -> Checkpoint:
+    """The state dict in what `load_pickle` gave. Raises `CheckpointError` when there is none."""
+    from pai_cli.files.pickles import unwrap
+
+    tensors, under, module = unwrap(path, loaded)
     return Checkpoint(path, _TorchSource(path, tensors), [path], under=under, module=module)
 
 
@@ -214,6 +230,9 @@ class _SafetensorsSource:
     def floating(self, name: str) -> bool:
         return self._where[name].dtype(name).startswith(("F", "BF"))
 
+    def bfloat16(self, name: str) -> bool:
+        return self._where[name].dtype(name) == BFLOAT16
+
 
 class _TorchSource:
     def __init__(self, path: Path, tensors: dict[str, torch.Tensor]):
@@ -237,8 +256,13 @@ class _TorchSource:
     def floating(self, name: str) -> bool:
         return self._tensors[name].is_floating_point()
 
+    def bfloat16(self, name: str) -> bool:
+        import torch
 
-def _stripped_names(path: Path, names: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+        return self._tensors[name].dtype == torch.bfloat16
+
+
+def stripped_names(path: Path, names: Iterable[str]) -> tuple[dict[str, str], list[str]]:
     """Names without wrappers' prefixes, each with its stored name; and the prefixes that were stripped."""
     stored: dict[str, str] = {}
     stripped: list[str] = []

@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from pai_cli.errors import MaskError
 from pai_cli.files.atomic import write_atomically
 from pai_cli.files.canonical import canonical_bytes
+from pai_cli.files.digest import sha256_of
 from pai_cli.files.naming import natural_order
 from pai_cli.files.tensors import TensorFile
 from pai_cli.spectral.layout import PLAIN, Layout
@@ -30,11 +31,82 @@ MOST_DIMENSIONS = 32  # NumPy's limit was that for long; no weight comes near it
 MOST_ELEMENTS = 2**48
 
 
+CHECKPOINT_INSTEAD = "a checkpoint goes to --weights, or to pai prune"
+
+
+class Mask(Protocol):
+    """What is asked of a mask, whoever wrote its file.
+
+    `names` are the masked parameters, `told` what a person should know of how the file was read ("" for nothing).
+    """
+
+    @property
+    def path(self) -> Path:
+        """Where it was read from."""
+        ...
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What the file says of itself."""
+        ...
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The masked parameters, in the network's order where the file tells it."""
+        ...
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Shape of every masked parameter."""
+        ...
+
+    @property
+    def tells_layouts(self) -> bool:
+        """Whether the file says which convolutions are grouped or transposed, or needs not."""
+        ...
+
+    @property
+    def told(self) -> str:
+        """What a person should know of how the file was read, or ""."""
+        ...
+
+    def layout(self, name: str) -> Layout:
+        """Groups and transposition of a layer."""
+        ...
+
+    def array(self, name: str) -> np.ndarray:
+        """One parameter's mask, boolean."""
+        ...
+
+
+def boolean(path: Path, name: str, raw: np.ndarray, remedy: str = CHECKPOINT_INSTEAD) -> np.ndarray:
+    """The stored array as a mask. Raises `MaskError`, which ends with `remedy`, for any other value than 0 and 1."""
+    import numpy as np
+
+    values = raw.view(np.uint8) if raw.dtype == np.bool_ else raw
+    small = values.dtype == np.uint8  # the usual case, where one pass over the bytes is enough
+    fine = values.max(initial=0) <= 1 if small else bool(((values == 0) | (values == 1)).all())
+    if not fine:
+        at = int(np.flatnonzero((values != 0) & (values != 1))[0])
+        raise MaskError(
+            f"{path}: tensor {name!r} holds {values.reshape(-1)[at]} at index {at}, and a mask holds only 0 and 1; {remedy}"
+        )
+    mask: np.ndarray = values.astype(np.bool_)
+    return mask
+
+
+def is_binary(array: np.ndarray) -> bool:
+    """Whether there is nothing but 0 and 1."""
+    return bool(((array == 0) | (array == 1)).all())
+
+
 class MaskFile:
     """One mask file, its header checked; masks are read, and their values checked, tensor by tensor.
 
     `names` are in the network's order where the file tells it, else in natural order of the names. Raises `MaskError`.
     """
+
+    told = ""
 
     def __init__(self, path: Path):
         self.path = path
@@ -56,12 +128,14 @@ class MaskFile:
     def looks_like_checkpoint(self) -> bool:
         """Whether a folder's listing should leave the file out: it does not say mask, and holds real numbers."""
         return not self.is_ours and any(
-            self._file.dtype(name).startswith(("F", "BF")) and not self._is_binary(name) for name in self._file.names
+            self._file.dtype(name).startswith(("F", "BF")) and not is_binary(self._file.array(name))
+            for name in self._file.names
         )
 
-    def _is_binary(self, name: str) -> bool:
-        array = self._file.array(name)
-        return bool(((array == 0) | (array == 1)).all())
+    @cached_property
+    def sha256(self) -> str:
+        """Hex digest of the file's bytes."""
+        return sha256_of([self.path])
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -75,27 +149,14 @@ class MaskFile:
 
     def layout(self, name: str) -> Layout:
         """Groups and transposition of a layer, where the file tells them."""
-        facts = self._layers.get(name, {})
-        return Layout(int(facts.get("groups", 1)), bool(facts.get("transposed", False))) if facts else PLAIN
+        return layout_of(self._layers.get(name, {}))
 
     def array(self, name: str) -> np.ndarray:
         """One parameter's mask, boolean, in the parameter's shape. Raises `MaskError` for any other value than 0 and 1."""
-        import numpy as np
-
         raw = self._file.array(name)
         if name in self._packed_shapes:
             return self._unpacked(name, raw)
-        values = raw.view(np.uint8) if raw.dtype == np.bool_ else raw
-        small = values.dtype == np.uint8  # the usual case, where one pass over the bytes is enough
-        fine = values.max(initial=0) <= 1 if small else bool(((values == 0) | (values == 1)).all())
-        if not fine:
-            at = int(np.flatnonzero((values != 0) & (values != 1))[0])
-            raise MaskError(
-                f"{self.path}: tensor {name!r} holds {values.reshape(-1)[at]} at index {at}, and a mask holds only 0 "
-                "and 1; a checkpoint goes to --weights, or to pai prune"
-            )
-        mask: np.ndarray = values.astype(np.bool_)
-        return mask
+        return boolean(self.path, name, raw)
 
     def _unpacked(self, name: str, raw: np.ndarray) -> np.ndarray:
         import numpy as np
@@ -138,6 +199,21 @@ class MaskFile:
         return tuple(self._layers) if self._layers else tuple(sorted(self._file.names, key=natural_order))
 
 
+def layout_of(facts: Mapping[str, Any]) -> Layout:
+    """A layer's entry in the metadata `layers`."""
+    return Layout(int(facts.get("groups", 1)), bool(facts.get("transposed", False))) if facts else PLAIN
+
+
+def valid_layers(value: Any) -> bool:
+    """Whether a value can be the metadata `layers`."""
+    return isinstance(value, dict) and all(_valid_entry("layers", entry) for entry in value.values())
+
+
+def layers_json(layouts: Mapping[str, Layout]) -> str:
+    """The metadata `layers`: parameters in order, with what of their layout is not plain."""
+    return _json({name: _facts(layout) for name, layout in layouts.items()})
+
+
 def _valid_entry(key: str, entry: Any) -> bool:
     if key == "shapes":
         if not isinstance(entry, list) or len(entry) > MOST_DIMENSIONS:
@@ -173,8 +249,8 @@ def _encode(path: Path, mask: MaskToWrite, *, packed: bool) -> bytes:
     for name, array in mask.masks.items():
         if array.dtype != np.bool_:
             raise MaskError(f"{path}: the mask of {name!r} is {array.dtype}, not boolean")
-    layers = {name: _facts(mask.layouts.get(name, PLAIN)) for name in mask.masks}
-    metadata = {**mask.metadata, "format": FORMAT, "format_version": str(FORMAT_VERSION), "layers": _json(layers)}
+    layers = layers_json({name: mask.layouts.get(name, PLAIN) for name in mask.masks})
+    metadata = {**mask.metadata, "format": FORMAT, "format_version": str(FORMAT_VERSION), "layers": layers}
     arrays = {name: np.ascontiguousarray(array) for name, array in mask.masks.items()}
     if packed:
         metadata["shapes"] = _json({name: list(array.shape) for name, array in arrays.items()})

@@ -6,17 +6,23 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TextIO
 
-from pai_cli.errors import MaskError, PaiError
-from pai_cli.files.masks import MaskFile
+from pai_cli.errors import MaskError, PaiError, UntrustedPickleError
 from pai_cli.files.naming import file_order
+from pai_cli.files.opening import why_unlisted
+
+SUFFIXES = (".safetensors", ".npz", ".pt", ".pth")
+"""What a folder's masks may end with; a mask of any other name is given by name."""
+
+Note = Callable[[str], None]
 
 
-def mask_paths(given: Iterable[str], stdin: TextIO, note: Callable[[str], None]) -> list[Path]:
+def mask_paths(given: Iterable[str], stdin: TextIO, note: Note, *, trust: bool = False) -> list[Path]:
     """The mask files that `given` names, each once, in order.
 
-    A folder stands for the `.safetensors` files in it that are masks; the others are passed over with a `note`. `-` reads
-    one path a line from `stdin`. A path that is named outright is taken as it is, so that its fault is told later, by name.
-    Raises `MaskError` when nothing is left.
+    A folder stands for the files in it that are masks beyond doubt, of `pai`'s own and of other tools; the others are
+    passed over with a `note`, and so are pruned networks without masks. `-` reads one path a line from `stdin`. A path
+    that is named outright is taken as it is, so that its fault is told later, by name. Raises `MaskError` when nothing
+    is left.
     """
     found: dict[Path, None] = {}
     for text in given:
@@ -26,25 +32,33 @@ def mask_paths(given: Iterable[str], stdin: TextIO, note: Callable[[str], None])
                 raise MaskError("-: standard input lists no mask; give one path a line")
             found.update(dict.fromkeys(Path(line) for line in listed))
         elif Path(text).is_dir():
-            found.update(dict.fromkeys(_masks_in(Path(text), note)))
+            found.update(dict.fromkeys(_masks_in(Path(text), note, trust=trust)))
         else:
             found[Path(text)] = None
     return list(found)
 
 
-def _masks_in(folder: Path, note: Callable[[str], None]) -> list[Path]:
-    files = sorted(folder.glob("*.safetensors"), key=lambda path: file_order(path.name))
-    masks = [path for path in files if _is_mask(path, note)]
+def _masks_in(folder: Path, note: Note, *, trust: bool) -> list[Path]:
+    files = sorted(
+        (path for path in folder.iterdir() if path.suffix in SUFFIXES and not path.name.startswith(".")),
+        key=lambda path: file_order(path.name),
+    )
+    masks = []
+    for path in files:
+        reason = _left_out(path, trust=trust)
+        if reason:
+            note(f"{path}: {reason}; left out")
+        else:
+            masks.append(path)
     if not masks:
-        raise MaskError(f"{folder}: no mask (*.safetensors) in this folder")
+        raise MaskError(f"{folder}: no mask (*{', *'.join(SUFFIXES)}) in this folder")
     return masks
 
 
-def _is_mask(path: Path, note: Callable[[str], None]) -> bool:
+def _left_out(path: Path, *, trust: bool) -> str:
     try:
-        other = MaskFile(path).looks_like_checkpoint
+        return why_unlisted(path, trust=trust)
+    except UntrustedPickleError:
+        return "a pickle that needs --trust"
     except PaiError:
-        return True  # read again, and reported, where masks are read
-    if other:
-        note(f"{path}: holds weights, not a mask; left out")
-    return not other
+        return ""  # read again, and reported, where masks are read

@@ -11,11 +11,12 @@ import sys
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pai_cli.errors import CheckpointError, UntrustedPickleError
+from pai_cli.files.pickled_arrays import stand_ins, with_tensors
 from pai_cli.files.words import one_line, some_names
 
 if TYPE_CHECKING:
@@ -33,13 +34,24 @@ TORCH_PROTOCOL = 2
 INSTEAD = "save model.state_dict(), best as .safetensors"
 
 
-def load_pickle(path: Path, *, trust: bool) -> object:
-    """The object in a file of `torch.save`, tensors on the CPU.
+def load_pickle(path: Path, *, trust: bool, arrays: bool = False) -> object:
+    """The object in a file of `torch.save`, tensors on the CPU; with `arrays`, NumPy arrays in it become tensors.
 
     Raises `UntrustedPickleError` when loading needs code and `trust` is false, `CheckpointError` when the file is
     damaged, a TorchScript archive (refused in any case) or was written by something else.
     """
     in_zip = is_torch_zip(path)
+    with stand_ins() if arrays and not trust else nullcontext():
+        loaded = _load_or_tell(path, in_zip=in_zip, trust=trust)
+    if not arrays:
+        return loaded
+    try:
+        return with_tensors(loaded)
+    except ValueError as e:
+        raise CheckpointError(f"{path}: damaged: {e}; copy it again") from e
+
+
+def _load_or_tell(path: Path, *, in_zip: bool, trust: bool) -> object:
     try:
         return _load(path, in_zip=in_zip, trust=trust)
     except Exception as e:  # the unpickler raises whatever a damaged stream, or the file's code, makes it stumble over

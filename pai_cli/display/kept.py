@@ -1,0 +1,48 @@
+"""Showing how much of each layer a mask keeps."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from pai_cli.display.console import note
+from pai_cli.display.tables import show_records
+from pai_cli.files.atomic import is_special
+from pai_cli.files.tables import Format, Record, TableWriter
+
+FIELDS = ("layer", "shape", "kept", "total", "density")
+
+
+def show_kept(masks: Mapping[str, np.ndarray], path: Path, kind: Format) -> None:
+    """The layers' densities on standard output, and on standard error that they were written to `path`."""
+    records = kept_records(masks)
+    kept, total, density = (records[-1][field] for field in ("kept", "total", "density"))
+    note(f"wrote {path}: {kept:,} of {total:,} weights kept, density {density:.6g}")
+    if is_special(path):
+        return  # the mask itself went to standard output or a pipe: a table would end up in it
+    if kind is Format.TABLE:
+        show_records([*records[:-1], records[-1] | {"layer": "network", "shape": ""}], FIELDS, total=True)
+        return
+    writer = TableWriter(sys.stdout, kind, FIELDS)
+    writer.write(records)
+    writer.close()
+
+
+def kept_records(masks: Mapping[str, np.ndarray]) -> list[Record]:
+    """A record a layer, and one for the network, whose layer is empty."""
+    records: list[Record] = []
+    for name, mask in masks.items():
+        kept = int(np.count_nonzero(mask))
+        shape = "x".join(str(side) for side in mask.shape)
+        records.append(
+            {"layer": name, "shape": shape, "kept": kept, "total": mask.size, "density": _share(kept, mask.size)}
+        )
+    kept, total = sum(int(np.count_nonzero(mask)) for mask in masks.values()), sum(mask.size for mask in masks.values())
+    return [*records, {"layer": None, "shape": None, "kept": kept, "total": total, "density": _share(kept, total)}]
+
+
+def _share(kept: int, total: int) -> float:
+    return kept / total if total else 0.0

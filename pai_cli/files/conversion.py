@@ -1,0 +1,94 @@
+"""What `pai convert` reads and writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pai_cli.files.checkpoints import Checkpoint
+from pai_cli.files.foreign.base import Names
+from pai_cli.files.foreign.registry import OURS
+from pai_cli.files.foreign.write import Target, Weights, write_npz, write_weights
+from pai_cli.files.masks import MaskFile, MaskToWrite, write_mask
+from pai_cli.files.opening import ForeignMask, open_as
+from pai_cli.files.provenance import provenance
+from pai_cli.progress import Progress, silent
+from pai_cli.spectral.layout import Layout
+
+if TYPE_CHECKING:
+    import numpy as np
+
+OF_THE_FORMAT = ("format", "format_version", "layers", "shapes")
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A mask read whole: arrays and layouts by name in order, its kind, and the metadata that goes on with it.
+
+    `told`: what a person should know of how it was read.
+    """
+
+    path: Path
+    kind: str
+    masks: Mapping[str, np.ndarray]
+    layouts: Mapping[str, Layout]
+    metadata: Mapping[str, str]
+    told: str
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every masked parameter."""
+        return {name: mask.shape for name, mask in self.masks.items()}
+
+
+def read_any(
+    path: Path, kind: str | None, names: Names | None, *, trust: bool, progress: Progress = silent
+) -> Converted:
+    """Read a mask of any kind; raises as `open_as` does.
+
+    A mask of `pai`'s own keeps its story. Of any other nothing is known but what it was read from: `converted_from` is
+    the kind, `source_sha256` the digest of the file.
+    """
+    mask = open_as(path, kind, names, trust=trust)
+    order = mask.names
+    if names is not None:
+        order = (*(name for name in names.prunable if name in mask.shapes), *order)
+    masks: dict[str, np.ndarray] = {}
+    for name in dict.fromkeys(order):
+        masks[name] = mask.array(name)
+        progress(len(masks), len(mask.names), name)
+    known = names.layouts if names is not None else {}
+    layouts = {name: known.get(name, mask.layout(name)) for name in masks}
+    if isinstance(mask, MaskFile) and mask.is_ours:
+        story = {key: value for key, value in mask.metadata.items() if key not in OF_THE_FORMAT}
+        return Converted(path, OURS, masks, layouts, story, "")
+    found = mask.kind if isinstance(mask, ForeignMask) else OURS
+    return Converted(path, found, masks, layouts, {"converted_from": found, "source_sha256": mask.sha256}, mask.told)
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a mask goes, and as what. `arguments`: what was typed after `pai`; `checkpoint`: for targets with weights."""
+
+    path: Path
+    target: Target
+    arguments: Sequence[str]
+    checkpoint: Checkpoint | None = None
+    packed: bool = False
+    force: bool = False
+
+
+def write_any(mask: Converted, output: Output) -> None:
+    """Write it, whole or not at all. Raises `OutputError`, and what reading the checkpoint raises."""
+    metadata = {**mask.metadata, **provenance(output.arguments)}
+    if output.target is Target.PAI:
+        made = MaskToWrite(mask.masks, mask.layouts, metadata)
+        write_mask(output.path, made, packed=output.packed, force=output.force)
+    elif output.target is Target.NPZ:
+        write_npz(output.path, mask.masks, force=output.force)
+    else:
+        assert output.checkpoint is not None
+        weights = Weights(output.checkpoint, mask.masks, mask.layouts)
+        write_weights(output.path, weights, output.target, metadata, force=output.force)

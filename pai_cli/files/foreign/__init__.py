@@ -1,0 +1,1 @@
+"""Masks that other tools wrote: one file a kind, and the file formats they come in."""

@@ -1,0 +1,104 @@
+"""What a kind of foreign mask is: a way to tell it from the others, and a way to read it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pai_cli.files.masks import boolean
+from pai_cli.spectral.layout import PLAIN, Layout
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MASK, ORIGINAL = "_mask", "_orig"
+"""What `torch.nn.utils.prune` puts after a parameter's name."""
+
+MAKE_BINARY = "make it boolean first"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor in a file: `label` is what the file calls it, `read` gets its values, in a dtype that NumPy has."""
+
+    label: str
+    shape: tuple[int, ...]
+    floating: bool
+    read: Callable[[], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a file holds, before anyone says what it means.
+
+    `tensors`: of a state dict or archive, by name without wrappers' prefixes; `modules`: of a dict of dicts, by module
+    and then by parameter; `listed`: of a list. A file has one of the three, seldom two. `ordered`: whether names are in
+    the order in which they were put there. `layouts`: what the file itself says of the network's weights, in their order.
+    `fault`: why a file of torch holds no tensors by name.
+    """
+
+    path: Path
+    container: Literal["safetensors", "torch", "npz"]
+    files: tuple[Path, ...]
+    tensors: Mapping[str, Stored] = field(default_factory=dict)
+    modules: Mapping[str, Mapping[str, Stored]] = field(default_factory=dict)
+    listed: tuple[Stored, ...] = ()
+    ordered: bool = True
+    layouts: Mapping[str, Layout] = field(default_factory=dict)
+    fault: str = ""
+
+    def masked(self) -> dict[str, str]:
+        """Names that have a mask beside them: each with the name under which its unpruned values are."""
+        found = {}
+        for name in self.tensors:
+            base = name.removesuffix(MASK)
+            if base in ("", name):
+                continue
+            if base + ORIGINAL in self.tensors:
+                found[base] = base + ORIGINAL
+            elif base in self.tensors:
+                found[base] = base
+        return found
+
+
+@dataclass(frozen=True)
+class Names:
+    """A checkpoint's tensors, for masks that need names or should be checked against them.
+
+    `prunable`: the weights that can be pruned; `ordered` says whether they are in the network's order. `layouts`: theirs.
+    """
+
+    path: Path
+    shapes: Mapping[str, tuple[int, ...]]
+    prunable: tuple[str, ...]
+    layouts: Mapping[str, Layout]
+    ordered: bool = True
+
+    def layout(self, name: str) -> Layout:
+        """Groups and transposition of a weight, plain where nothing is known of it."""
+        return self.layouts.get(name, PLAIN)
+
+
+Masks = dict[str, Stored]
+"""By parameter name; `read` gives a boolean array, or raises `MaskError`."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A row of the registry.
+
+    `recognises`: whether a file is of this kind, told without a doubt from its names and values. `masks`: the masks in it;
+    raises `MaskError` when the file is of another kind. `summary` is for `pai convert --help`.
+    """
+
+    name: str
+    summary: str
+    recognises: Callable[[Content], bool]
+    masks: Callable[[Content, Names | None], Masks]
+
+
+def as_mask(path: Path, stored: Stored) -> Stored:
+    """The same tensor, read as a mask: any other value than 0 and 1 is refused."""
+    return Stored(stored.label, stored.shape, False, lambda: boolean(path, stored.label, stored.read(), MAKE_BINARY))

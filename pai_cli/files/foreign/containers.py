@@ -1,0 +1,133 @@
+"""The file formats that foreign masks come in, and what is in such a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pai_cli.errors import CheckpointError, MaskError
+from pai_cli.files.checkpoints import Checkpoint, is_pickle, is_safetensors, open_checkpoint, unpickled_checkpoint
+from pai_cli.files.foreign.base import ORIGINAL, Content, Stored
+from pai_cli.files.foreign.npz import is_npz, read_npz
+from pai_cli.files.masks import layout_of, valid_layers
+from pai_cli.files.naming import natural_order
+from pai_cli.files.tensors import TensorFile, check_readable
+from pai_cli.spectral.layout import Layout
+
+if TYPE_CHECKING:
+    import torch
+
+LAYERS_KEY = "pai_layers"
+"""Where `pai convert` notes the masked weights, in order, in the safetensors files of weights that it writes."""
+
+NPY = b"\x93NUMPY"
+
+
+def is_foreign(path: Path) -> bool:
+    """Whether the file is read here; all others are safetensors files, or have their fault told as such."""
+    check_readable(path, MaskError)
+    with path.open("rb") as f:
+        start = f.read(64)
+    if start.startswith(NPY):
+        raise MaskError(f"{path}: one NumPy array without a name; save masks with numpy.savez, by name")
+    if is_safetensors(start):  # whose first bytes, a length, may also look like a pickle's
+        return False
+    return is_pickle(start) or (path.name.endswith(".json") and start.lstrip().startswith(b"{"))
+
+
+def read_content(path: Path, *, trust: bool) -> Content:
+    """What is in a file, of any of the formats.
+
+    Raises `MaskError` and, for damaged files of torch and pickles that need code, `CheckpointError`.
+    """
+    if not is_foreign(path) or path.name.endswith(".json"):
+        return _of_checkpoint(open_checkpoint(path, trust=trust), _told_layouts(path))
+    with path.open("rb") as f:
+        zipped = f.read(2) == b"PK"
+    return read_npz(path) if zipped and is_npz(path) else _read_torch(path, trust=trust)
+
+
+def _of_checkpoint(checkpoint: Checkpoint, layouts: Mapping[str, Layout] | None = None) -> Content:
+    names = list(checkpoint.shapes) if checkpoint.ordered else sorted(checkpoint.shapes, key=natural_order)
+    tensors = {
+        name: Stored(
+            checkpoint.stored_name(name),
+            checkpoint.shapes[name],
+            checkpoint.floating(name),
+            partial(checkpoint.array, name),
+        )
+        for name in names
+    }
+    told = {name: layout for name, layout in (layouts or {}).items() if {name, name + ORIGINAL} & set(tensors)}
+    container = "torch" if checkpoint.ordered else "safetensors"
+    return Content(
+        checkpoint.path,
+        container,  # type: ignore[arg-type]
+        checkpoint.files,
+        tensors,
+        ordered=checkpoint.ordered,
+        layouts=told,
+    )
+
+
+def _told_layouts(path: Path) -> dict[str, Layout]:
+    """What `pai convert` noted of the weights; a note that makes no sense is as good as none."""
+    if path.name.endswith(".json"):
+        return {}
+    try:
+        layers = json.loads(TensorFile(path, MaskError).metadata.get(LAYERS_KEY, "{}"))
+    except (ValueError, RecursionError):
+        return {}
+    return {name: layout_of(facts) for name, facts in layers.items()} if valid_layers(layers) else {}
+
+
+def _read_torch(path: Path, *, trust: bool) -> Content:
+    from pai_cli.files.pickles import load_pickle
+
+    loaded = load_pickle(path, trust=trust, arrays=True)
+    listed = _listed(path, loaded)
+    if listed:
+        return Content(path, "torch", (path,), listed=listed)
+    modules = _modules(path, loaded)
+    try:
+        content = _of_checkpoint(unpickled_checkpoint(path, loaded))
+    except CheckpointError as e:
+        return Content(path, "torch", (path,), modules=modules, fault=str(e))
+    return Content(path, "torch", (path,), content.tensors, modules)
+
+
+def _listed(path: Path, loaded: Any) -> tuple[Stored, ...]:
+    import torch
+
+    if not isinstance(loaded, list | tuple) or not all(isinstance(value, torch.Tensor) for value in loaded):
+        return ()
+    return tuple(_stored(path, f"[{position}]", value) for position, value in enumerate(loaded))
+
+
+def _modules(path: Path, loaded: Any) -> dict[str, dict[str, Stored]]:
+    """A dict of dicts of tensors (or None), and {} for anything else."""
+    import torch
+
+    if not isinstance(loaded, Mapping) or not all(isinstance(inner, Mapping) for inner in loaded.values()):
+        return {}
+    for inner in loaded.values():
+        if not all(value is None or isinstance(value, torch.Tensor) for value in inner.values()):
+            return {}
+    return {
+        str(module): {
+            str(target): _stored(path, f"{module}.{target}", value)
+            for target, value in inner.items()
+            if value is not None
+        }
+        for module, inner in loaded.items()
+    }
+
+
+def _stored(path: Path, label: str, tensor: torch.Tensor) -> Stored:
+    """A tensor that stands in no state dict."""
+    one = unpickled_checkpoint(path, {label: tensor})
+    name = next(iter(one.shapes))
+    return Stored(label, one.shapes[name], one.floating(name), partial(one.array, name))

@@ -1,0 +1,52 @@
+"""Masks without names, in the order of the network's weights: a list of tensors, or `numpy.savez` of arrays."""
+
+from __future__ import annotations
+
+from pai_cli.errors import MaskError, MaskMismatchError
+from pai_cli.files.foreign.base import Content, Masks, Names, Stored, as_mask
+from pai_cli.files.foreign.named import POSITION
+
+
+def recognises(content: Content) -> bool:
+    """Whether there are arrays that have no names."""
+    return bool(_arrays(content))
+
+
+def masks(content: Content, names: Names | None) -> Masks:
+    """The arrays under the names of the checkpoint's prunable weights, in that order; number and shapes must agree."""
+    arrays = _arrays(content)
+    if not arrays:
+        raise MaskError(f"{content.path}: is no list of arrays")
+    if names is None:
+        raise MaskError(
+            f"{content.path}: {len(arrays)} arrays without names; "
+            "pai convert --names-from CKPT gives them those of a checkpoint's weights, in order"
+        )
+    if not names.ordered:
+        raise MaskError(
+            f"{names.path}: not a known architecture, and its tensors are not in the network's order; "
+            "--names-from takes the state dict that torch.save wrote"
+        )
+    if len(arrays) != len(names.prunable):
+        raise MaskMismatchError(
+            f"{content.path}: {len(arrays)} arrays, and {names.path} has {len(names.prunable)} prunable weights; "
+            "--names-from takes the checkpoint that the masks were made for"
+        )
+    for position, (name, array) in enumerate(zip(names.prunable, arrays, strict=True)):
+        if array.shape != names.shapes[name]:
+            raise MaskMismatchError(
+                f"{content.path}: array {position} has shape {array.shape}, and {name!r} of {names.path} "
+                f"{names.shapes[name]}; --names-from takes the checkpoint that the masks were made for"
+            )
+    return {name: as_mask(content.path, array) for name, array in zip(names.prunable, arrays, strict=True)}
+
+
+def _arrays(content: Content) -> tuple[Stored, ...]:
+    """In their order: `arr_10` stands after `arr_9`, wherever the archive has it."""
+    if content.listed:
+        return content.listed
+    positions = {POSITION.fullmatch(name): stored for name, stored in content.tensors.items()}
+    matches = [match for match in positions if match is not None]
+    if not matches or len(matches) < len(content.tensors):
+        return ()
+    return tuple(positions[match] for match in sorted(matches, key=lambda match: int(match[1])))

@@ -1,0 +1,32 @@
+"""State dicts of `torch.nn.utils.prune`: `fc.weight_orig` has the values, `fc.weight_mask` what is kept of them."""
+
+from __future__ import annotations
+
+from pai_cli.errors import MaskError
+from pai_cli.files.foreign.base import MASK, ORIGINAL, Content, Masks, Names, as_mask
+
+
+def recognises(content: Content) -> bool:
+    """Whether there is a `*_mask` beside a `*_orig`."""
+    return any(values.endswith(ORIGINAL) for values in content.masked().values())
+
+
+def masks(content: Content, _names: Names | None) -> Masks:
+    """The `*_mask` of every `*_orig`."""
+    pairs = {name: values for name, values in content.masked().items() if values == name + ORIGINAL}
+    if not pairs:
+        raise MaskError(f"{content.path}: has no *_mask beside a *_orig, as torch.nn.utils.prune leaves them")
+    return beside(content, pairs)
+
+
+def beside(content: Content, pairs: dict[str, str]) -> Masks:
+    """The masks of these parameters, each of the shape of its values."""
+    found = {}
+    for name, values in pairs.items():
+        mask, wanted = content.tensors[name + MASK], content.tensors[values].shape
+        if mask.shape != wanted:
+            raise MaskError(
+                f"{content.path}: {mask.label!r} has shape {mask.shape}, and its weight {wanted}; save the network again"
+            )
+        found[name] = as_mask(content.path, mask)
+    return found

@@ -1,0 +1,153 @@
+"""Writing masks for other tools: `.npz`, and checkpoints as `torch.nn.utils.prune` or plain multiplication leave them."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from pai_cli.errors import OutputError
+from pai_cli.files.atomic import is_special, write_atomically
+from pai_cli.files.canonical import canonical_bytes
+from pai_cli.files.checkpoints import Checkpoint
+from pai_cli.files.foreign.base import MASK, ORIGINAL
+from pai_cli.files.foreign.containers import LAYERS_KEY
+from pai_cli.files.masks import layers_json
+from pai_cli.spectral.layout import Layout
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
+SAFETENSORS = ".safetensors"
+
+
+class Target(StrEnum):
+    """What `pai convert` writes."""
+
+    PAI = "pai"
+    TORCH_PRUNE = "torch-prune"
+    NPZ = "npz"
+    DENSE = "dense"
+
+    @property
+    def needs_weights(self) -> bool:
+        """Whether it is a checkpoint that is written."""
+        return self in (Target.TORCH_PRUNE, Target.DENSE)
+
+    @property
+    def ending(self) -> str:
+        """What is put after a file's name when no output is named."""
+        return {Target.PAI: "-mask", Target.NPZ: "", Target.TORCH_PRUNE: "-torch-prune", Target.DENSE: "-dense"}[self]
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """What its files' names may end with, the usual one first; any name will do for the first when it has none."""
+        if self is Target.NPZ:
+            return (".npz",)
+        if self is Target.PAI:
+            return (SAFETENSORS,)
+        both = (SAFETENSORS, *TORCH_SUFFIXES)
+        return both if self is Target.DENSE else (*both[1:], both[0])
+
+
+SUFFIXES = (SAFETENSORS, ".npz", *TORCH_SUFFIXES)
+
+
+def check_suffix(path: Path, target: Target) -> None:
+    """Raise `OutputError` when a file's name says that it is of another format than will be written."""
+    if path.suffix in SUFFIXES and path.suffix not in target.suffixes and not is_special(path):
+        endings = " or ".join(target.suffixes[:2])
+        raise OutputError(f"{path}: --to {target} writes {endings}; give -o such a name, or another --to")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a checkpoint of another tool is made of: the masks of a checkpoint's weights, in order, and their layouts."""
+
+    checkpoint: Checkpoint
+    masks: Mapping[str, np.ndarray]
+    layouts: Mapping[str, Layout]
+
+
+def kept_zeros(checkpoint: Checkpoint, masks: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """How many weights a mask keeps that are 0 all the same, by name: zeros alone cannot tell those from pruned ones."""
+    found = {}
+    for name, mask in masks.items():
+        count = int((mask & (checkpoint.finite_array(name) == 0)).sum())
+        if count:
+            found[name] = count
+    return found
+
+
+def write_npz(path: Path, masks: Mapping[str, np.ndarray], *, force: bool) -> None:
+    """Write boolean arrays by name, as `numpy.savez_compressed` does, but for the clock and reserved names."""
+    import numpy as np
+
+    def write(stream: BinaryIO) -> None:
+        with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, mask in masks.items():
+                with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, np.ascontiguousarray(mask), allow_pickle=False)
+
+    write_atomically(path, write, force=force)
+
+
+def write_weights(path: Path, weights: Weights, target: Target, metadata: Mapping[str, str], *, force: bool) -> None:
+    """Write a checkpoint of `target`'s kind, safetensors or as `torch.save` does by the suffix of `path`."""
+    tensors = _torch_prune(weights) if target is Target.TORCH_PRUNE else _dense(weights)
+    suffix = path.suffix if path.suffix in target.suffixes else target.suffixes[0]
+    if suffix == SAFETENSORS:
+        from safetensors.torch import save
+
+        layers = layers_json({name: weights.layouts[name] for name in weights.masks})
+        data = canonical_bytes(save(tensors, {**metadata, "format": "pt", LAYERS_KEY: layers}))
+        write_atomically(path, lambda stream: _write(stream, data), force=force)
+        return
+    import torch
+
+    write_atomically(path, lambda stream: torch.save(tensors, stream), force=force)
+
+
+def _write(stream: BinaryIO, data: bytes) -> None:
+    stream.write(data)
+
+
+def _torch_prune(weights: Weights) -> dict[str, torch.Tensor]:
+    """Masked weights under `*_orig`, their masks, in the weights' own dtype, under `*_mask`, all else as it was."""
+    import torch
+
+    tensors: dict[str, torch.Tensor] = {}
+    for name in weights.checkpoint.shapes:
+        values = _tensor(weights.checkpoint, name)
+        if name in weights.masks:
+            tensors[name + ORIGINAL] = values
+            tensors[name + MASK] = torch.from_numpy(weights.masks[name]).to(values.dtype)
+        else:
+            tensors[name] = values
+    return tensors
+
+
+def _dense(weights: Weights) -> dict[str, torch.Tensor]:
+    import torch
+
+    tensors: dict[str, torch.Tensor] = {}
+    for name in weights.checkpoint.shapes:
+        values = _tensor(weights.checkpoint, name)
+        mask = weights.masks.get(name)
+        tensors[name] = (
+            values if mask is None else torch.where(torch.from_numpy(mask), values, torch.zeros_like(values))
+        )
+    return tensors
+
+
+def _tensor(checkpoint: Checkpoint, name: str) -> torch.Tensor:
+    """A tensor of the checkpoint in the dtype it is stored in."""
+    import torch
+
+    values = torch.from_numpy(checkpoint.array(name).copy(order="C"))
+    return values.to(torch.bfloat16) if checkpoint.bfloat16(name) else values

@@ -1,0 +1,202 @@
+"""One way to open a mask, whoever wrote it: a file of `pai`'s own, or of another tool when its kind is beyond doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pai_cli.errors import AmbiguousMaskError, CheckpointError, MaskError, MaskMismatchError, PaiError
+from pai_cli.files.digest import sha256_of
+from pai_cli.files.foreign import registry
+from pai_cli.files.foreign.base import MASK, Content, Kind, Masks, Names, Stored
+from pai_cli.files.foreign.containers import LAYERS_KEY, is_foreign, read_content
+from pai_cli.files.foreign.dense import zero_share
+from pai_cli.files.masks import CHECKPOINT_INSTEAD, Mask, MaskFile, boolean, is_binary
+from pai_cli.spectral.layout import PLAIN, Layout
+
+if TYPE_CHECKING:
+    import numpy as np
+
+DENSE, LIST = "dense", "list"
+
+
+class ForeignMask:
+    """A mask that another tool wrote, tensor by tensor as `MaskFile` gives its own.
+
+    `kind` is the registry's; masks of biases and norms that prune nothing are left out. Raises `MaskError`.
+    """
+
+    def __init__(self, content: Content, kind: Kind, names: Names | None = None):
+        self.path = content.path
+        self.kind = kind.name
+        self.metadata: Mapping[str, str] = {}
+        self._content = content
+        self._layouts = names.layouts if names else content.layouts
+        masks = {name: mask for name, mask in kind.masks(content, names).items() if _prunes_weights(mask)}
+        if not masks:
+            raise MaskError(f"{content.path}: prunes no weight, as {kind.name}: it has masks of biases and norms alone")
+        if names is not None:
+            _check(content.path, masks, names)
+        first = names.prunable if names else tuple(content.layouts)
+        self._masks = {name: masks[name] for name in (*(n for n in first if n in masks), *masks)}
+        self.names = tuple(self._masks)
+
+    @cached_property
+    def told(self) -> str:
+        """What a person should know: that zeros were taken for a mask."""
+        if self.kind != DENSE:
+            return ""
+        share = zero_share(self._content)
+        return f"has weights, not masks: taken as pruned where they are 0 ({share:.3g} of all weights)"
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every masked parameter, in `names` order."""
+        return {name: mask.shape for name, mask in self._masks.items()}
+
+    @property
+    def tells_layouts(self) -> bool:
+        """Whether groups and transposition of its convolutions are known, or there is none of which to ask."""
+        return all(name in self._layouts or len(shape) < 3 for name, shape in self.shapes.items())
+
+    def layout(self, name: str) -> Layout:
+        """Groups and transposition of a layer, plain where nothing is known of it."""
+        return self._layouts.get(name, PLAIN)
+
+    def array(self, name: str) -> np.ndarray:
+        """One parameter's mask, boolean, in the parameter's shape. Raises `MaskError` for other values than 0 and 1."""
+        return self._masks[name].read()
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hex digest of the bytes it was read from."""
+        return sha256_of(self._content.files)
+
+
+def open_mask(path: Path, *, trust: bool = False) -> Mask:
+    """The mask in a file, whose kind is found out.
+
+    Raises `AmbiguousMaskError` when it could be of several kinds, `MaskError` when it is none (a checkpoint among them) or
+    is damaged, `CheckpointError` for the faults of torch's files; `trust` allows a pickle to run its own code.
+    """
+    if not is_foreign(path):
+        file = MaskFile(path)
+        content = _perhaps_foreign(file)
+        return file if content is None else _only(content, registry.candidates(content)) or file
+    content = read_content(path, trust=trust)
+    mask = _only(content, registry.candidates(content))
+    if mask is None:
+        _tell_what_it_is(content)
+        raise _unknown(content)
+    return mask
+
+
+def open_as(path: Path, kind: str | None, names: Names | None = None, *, trust: bool = False) -> MaskFile | ForeignMask:
+    """The mask in a file of this kind, for `pai convert`; with None, of the kind it is without a doubt.
+
+    `names`: a checkpoint that gives a list its names; any other kind is checked against it and takes its order and
+    layouts. Raises as `open_mask` does, and `MaskError` when the file is not of that kind.
+    """
+    if kind is not None:
+        registry.check_name(kind)
+    if not is_foreign(path):
+        file = MaskFile(path)
+        if kind == registry.OURS or (kind is None and (content := _perhaps_foreign(file)) is None):
+            if names is not None:
+                _check(path, {name: _shaped(file, name) for name in file.names}, names)
+            return file
+    elif kind == registry.OURS:
+        raise MaskError(f"{path}: is no safetensors file; --from takes its kind, or leave --from out")
+    content = read_content(path, trust=trust)
+    if kind is not None:
+        return ForeignMask(content, registry.KINDS[kind], names)
+    mask = _only(content, registry.candidates(content), names)
+    if mask is None:
+        raise _unknown(content)
+    return mask
+
+
+def why_unlisted(path: Path, *, trust: bool = False) -> str:
+    """Why a folder's listing passes over a file that can be read: it is no mask beyond doubt. "" for a mask.
+
+    A pruned network without masks is a guess, good enough for a file that is named but not for one that is found.
+    """
+    if is_foreign(path):
+        content = read_content(path, trust=trust)
+    else:
+        found = _perhaps_foreign(MaskFile(path))
+        if found is None:
+            return ""
+        content = found
+    kinds = [kind.name for kind in registry.candidates(content)]
+    if len(kinds) > 1:
+        return f"could be {' or '.join(kinds)}"
+    if kinds == [LIST]:
+        return "holds arrays without names"
+    if kinds and kinds != [DENSE]:
+        return ""
+    weights = any(stored.floating for stored in content.tensors.values())
+    return "holds weights, not a mask" if weights else "no mask of a known kind"
+
+
+def _perhaps_foreign(file: MaskFile) -> Content | None:
+    """The content of a safetensors file that is no plain mask; None for masks of `pai`'s and of only 0 and 1."""
+    if file.is_ours:
+        return None
+    weights = LAYERS_KEY in file.metadata or file.looks_like_checkpoint
+    if not weights and not any(name.endswith(MASK) for name in file.names):
+        return None
+    content = read_content(file.path, trust=False)
+    return content if weights or content.masked() else None
+
+
+def _only(content: Content, kinds: list[Kind], names: Names | None = None) -> ForeignMask | None:
+    if len(kinds) > 1:
+        could_be = " or ".join(kind.name for kind in kinds)
+        raise AmbiguousMaskError(
+            f"{content.path}: could be {could_be}; pai convert --from {kinds[0].name} (or another) says which"
+        )
+    return ForeignMask(content, kinds[0], names) if kinds else None
+
+
+def _tell_what_it_is(content: Content) -> None:
+    """Raise what a mask of other values than 0 and 1 raises, when the file is a state dict of real numbers."""
+    for stored in content.tensors.values():
+        if len(stored.shape) > 1:
+            boolean(content.path, stored.label, stored.read(), CHECKPOINT_INSTEAD)
+
+
+def _unknown(content: Content) -> PaiError:
+    if content.fault:
+        return CheckpointError(content.fault)
+    if any(stored.floating and not is_binary(stored.read()) for stored in content.tensors.values()):
+        return MaskError(
+            f"{content.path}: has weights, not masks, and too few of them are 0 ({zero_share(content):.3g} of all) "
+            "to say that it was pruned; --from dense takes each 0 as pruned"
+        )
+    return MaskError(
+        f"{content.path}: not a mask of a known kind ({', '.join(registry.KINDS)}); pai convert --from KIND says which it is"
+    )
+
+
+def _prunes_weights(mask: Stored) -> bool:
+    return len(mask.shape) > 1 or not mask.read().all()
+
+
+def _shaped(file: MaskFile, name: str) -> Stored:
+    return Stored(name, file.shapes[name], False, lambda: file.array(name))
+
+
+def _check(path: Path, masks: Masks, names: Names) -> None:
+    """Raise `MaskMismatchError` unless the checkpoint has every masked parameter, in the same shape."""
+    remedy = "--names-from takes the checkpoint that the masks were made for"
+    for name, mask in masks.items():
+        if name not in names.shapes:
+            raise MaskMismatchError(f"{path}: masks {name!r}, which {names.path} does not have; {remedy}")
+        if tuple(names.shapes[name]) != tuple(mask.shape):
+            raise MaskMismatchError(
+                f"{path}: the mask of {name!r} has shape {tuple(mask.shape)}, and {names.path} has it in "
+                f"{tuple(names.shapes[name])}; {remedy}"
+            )
