@@ -15,6 +15,7 @@ from pai_cli.errors import DeviceError, MethodOptionError, PaiError, ScoreError
 from pai_cli.models.network import Network, init_network, prunable_layers
 from pai_cli.pruning.base import Masks, ScoreContext, Scorer
 from pai_cli.pruning.linearised import Linearised
+from pai_cli.pruning.quota import NetworkQuota
 from pai_cli.pruning.run import PruneRequest, PruneResult, prune
 from pai_cli.pruning.schedule import ROUNDING, exponential, safe_count
 from pai_cli.pruning.synflow import make_scorer
@@ -175,8 +176,8 @@ def recorded(network: Network, density: float, rounds: int) -> list[Masks]:
             seen.append({k: v.copy() for k, v in masks.items()})
         return inner(masks)
 
-    quota = engine._Quota({layer.name: layer.shape for layer in network.layers}, "none")
-    last = engine._fixed_rounds(score, quota, exponential(density, rounds), lambda *a: None)  # type: ignore[arg-type]
+    quota = NetworkQuota({layer.name: layer.shape for layer in network.layers}, density)
+    last = engine._fixed_rounds(score, quota, rounds, lambda *a: None)  # type: ignore[arg-type]
     return [*seen, last]
 
 
