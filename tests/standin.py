@@ -54,7 +54,7 @@ def install() -> None:
     def check_classes(dataset, outputs, where):
         if outputs != dataset.classes:
             raise errors.DataError(
-                f"{where}: the network has {outputs} outputs, but {dataset.name} has {dataset.classes}"
+                f"{where}: the network has {outputs} outputs, but {dataset.name} has {dataset.classes} classes"
             )
 
     def open_dataset(spec, *, train=True):
