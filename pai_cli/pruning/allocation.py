@@ -98,7 +98,7 @@ def smart_ratio_counts(shapes: Shapes, target: int) -> dict[str, int]:
     the next layers in order. The classifier, a last layer of two dimensions, keeps 0.3 of its weights (rounded, halves
     up) whatever the density; it follows the rule like the others where that would be more than half of `target`, and
     takes what no other layer has room for. Whole numbers by largest remainder (ties: the earlier layer), so that the
-    total is exactly `target`. Su et al. 2020, https://arxiv.org/abs/2009.11094, section 4
+    total is exactly `target`. Su et al. 2020, https://arxiv.org/abs/2009.11094
     """
     sizes = {name: prod(shape) for name, shape in shapes.items()}
     names = list(shapes)
