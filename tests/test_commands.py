@@ -16,6 +16,7 @@ from conftest import ROOT, SAMPLES, Done, Pai, random_mask, run_pai, save_mask
 from safetensors.numpy import load_file, save_file
 
 from pai_cli import __version__
+from pai_cli.pruning import quota as selecting
 from pai_cli.pruning import run as running
 from pai_cli.spectral import network as measuring
 from pai_cli.spectral.compiled import calls
@@ -364,7 +365,7 @@ def test_debug_of_an_error_that_was_foreseen(pai: Pai, here: Path) -> None:
     assert done.said[-1] == "pai: error: no: no such file"
 
 
-@pytest.mark.parametrize(("module", "name"), [(running, "keep_largest"), (running, "result_of")])
+@pytest.mark.parametrize(("module", "name"), [(selecting, "keep_largest"), (running, "result_of")])
 def test_interrupted(here: Path, monkeypatch: pytest.MonkeyPatch, module: object, name: str) -> None:
     def stop(*args: object) -> None:
         raise KeyboardInterrupt

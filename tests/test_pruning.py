@@ -1,11 +1,10 @@
-"""Every pruning method through the same laws, and the parts they share: allocation, selection, options."""
+"""What the pruning methods share: allocation, selection, connectedness, options. Their laws are in test_methods."""
 
 from __future__ import annotations
 
 import copy
 import subprocess
 import sys
-from decimal import ROUND_HALF_UP, Decimal
 from fractions import Fraction
 from itertools import pairwise
 from math import floor, prod
@@ -15,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import build, half_up, run, same, wrap
 from torch import nn
 
 from pai_cli.errors import (
@@ -25,230 +25,13 @@ from pai_cli.errors import (
     ScoreError,
     UnknownMethodError,
 )
-from pai_cli.models.network import Network, init_network, prunable_layers
+from pai_cli.models.network import init_network
 from pai_cli.pruning import registry
 from pai_cli.pruning.allocation import kept_count, layer_counts
 from pai_cli.pruning.base import Masks, Method, ScoreContext, Scorer, Scores
 from pai_cli.pruning.connectivity import is_connected
-from pai_cli.pruning.run import PruneRequest, PruneResult, choose_masks, prune, result_of
+from pai_cli.pruning.run import PruneRequest, prune, result_of
 from pai_cli.pruning.select import keep_largest, keep_largest_by_layer
-
-# name, whether the seed changes the mask, scope, rounds to ask for
-TABLE = {
-    "random": (True, "global", None),
-    "uniform": (True, "layer", None),
-    "erk": (True, "layer", None),
-    "magnitude": (False, "global", None),
-    "synflow": (False, "global", 5),
-}
-METHOD = pytest.mark.parametrize("method", TABLE)
-
-
-class Residual(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, 8, 3, padding=1, bias=False)
-        self.body = nn.Conv2d(8, 16, 3, stride=2, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(16)
-        self.shortcut = nn.Conv2d(8, 16, 1, stride=2, bias=False)
-        self.fc = nn.Linear(16, 10)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = torch.relu(self.stem(x))
-        x = torch.relu(self.norm(self.body(x)) + self.shortcut(x))
-        return self.fc(x.mean((2, 3)))
-
-
-class Tied(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.encode = nn.Linear(12, 12)
-        self.decode = nn.Linear(12, 12)
-        self.decode.weight = self.encode.weight
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.decode(torch.relu(self.encode(x)))
-
-
-def one_weight() -> nn.Module:
-    return nn.Sequential(nn.Linear(6, 1), nn.ReLU(), nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 5))
-
-
-def convolutions() -> nn.Module:
-    """Grouped, depthwise, transposed, in-place, dropout, max-pool; `Flatten` needs no particular memory order."""
-    return nn.Sequential(
-        nn.ReLU(inplace=True),
-        nn.Conv2d(3, 8, 3, padding=1, bias=False),
-        nn.Conv2d(8, 8, 3, padding=1, groups=8),
-        nn.BatchNorm2d(8),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(8, 16, 3, padding=1, groups=4),
-        nn.MaxPool2d(2),
-        nn.ConvTranspose2d(16, 4, 2, stride=2),
-        nn.Dropout(0.5),
-        nn.Flatten(),
-        nn.Linear(4 * 8 * 8, 10),
-    )
-
-
-def mlp() -> nn.Module:
-    return nn.Sequential(nn.Flatten(), nn.Linear(48, 20, bias=False), nn.ReLU(), nn.Linear(20, 10, bias=False))
-
-
-NETWORKS = {
-    "residual": (Residual, (3, 8, 8)),
-    "tied": (Tied, (12,)),
-    "one_weight": (one_weight, (6,)),
-    "convolutions": (convolutions, (3, 8, 8)),
-    "mlp": (mlp, (3, 4, 4)),
-}
-
-
-def wrap(model: nn.Module, input_shape: tuple[int, ...] | None) -> Network:
-    return Network(model, "toy", input_shape, prunable_layers(model))
-
-
-def build(name: str, seed: int = 0) -> Network:
-    factory, shape = NETWORKS[name]
-    torch.manual_seed(seed)
-    return wrap(factory(), shape)
-
-
-def run(network: Network, method: str, density: float, **options: object) -> PruneResult:
-    if "rounds" not in options and method in TABLE:
-        options["rounds"] = TABLE[method][2]
-    return prune(network, PruneRequest(method, density, **options))  # type: ignore[arg-type]
-
-
-def one_round(method: str, network: str) -> dict[str, int]:
-    """A tenth of this network is one weight of three layers: after the round that cuts it there is no flow to score."""
-    return {"rounds": 1} if (method, network) == ("synflow", "one_weight") else {}
-
-
-def same(a: PruneResult, b: PruneResult) -> bool:
-    return a.masks.keys() == b.masks.keys() and all(np.array_equal(a.masks[k], b.masks[k]) for k in a.masks)
-
-
-def half_up(density: float, total: int) -> int:
-    return int((Decimal(repr(density)) * total).quantize(Decimal(1), ROUND_HALF_UP))
-
-
-def test_the_table_has_every_method() -> None:
-    assert list(TABLE) == list(registry.METHODS)
-    for name, (random, scope, rounds) in TABLE.items():
-        method = registry.get(name)
-        assert method.name == name
-        assert method.random == random
-        assert (method.allocation == "none") == (scope == "global")
-        assert method.iterative == (rounds is not None)
-        assert method.summary
-        assert "arXiv:" in method.source
-        assert callable(method.load())
-
-
-# ---- laws that every method obeys
-
-
-@METHOD
-@pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("density", [1.0, 0.7, 0.25, 0.1])
-def test_exact_count_in_network_order(method: str, network: str, density: float) -> None:
-    net = build(network)
-    result = run(net, method, density, **one_round(method, network))
-    assert list(result.masks) == [layer.name for layer in net.layers]
-    for layer in net.layers:
-        mask = result.masks[layer.name]
-        assert mask.shape == layer.shape
-        assert mask.dtype == np.bool_
-        assert mask.flags.c_contiguous
-    assert result.kept == sum(int(mask.sum()) for mask in result.masks.values())
-    assert result.total == net.total
-    assert result.density == result.kept / result.total
-    assert result.scope == TABLE[method][1]
-    assert result.collapsed == tuple(name for name, mask in result.masks.items() if not mask.any())
-    if method != "uniform":
-        assert result.kept == half_up(density, net.total)
-    if density == 1.0:
-        assert result.kept == net.total
-        assert result.connected is True
-
-
-@METHOD
-@pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("density", [1.0, 0.5, 0.1])
-def test_layer_scope_counts_each_layer(method: str, network: str, density: float) -> None:
-    net = build(network)
-    result = run(net, method, density, scope="layer", **one_round(method, network))
-    assert result.scope == "layer"
-    if method != "erk":
-        for layer in net.layers:
-            assert result.masks[layer.name].sum() == half_up(density, prod(layer.shape))
-
-
-@METHOD
-def test_the_seed_and_nothing_else(method: str) -> None:
-    first = run(build("residual"), method, 0.3, seed=1)
-    torch.manual_seed(99)
-    np.random.seed(99)
-    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
-    net = wrap(mlp(), (48,))
-    torch.set_rng_state(state)
-    run(net, method, 0.3)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert np.array_equal(np.random.get_state()[1], numpy_state)
-    again = run(build("residual"), method, 0.3, seed=1)
-    assert same(first, again)
-    other = run(build("residual"), method, 0.3, seed=2)
-    assert same(first, other) != TABLE[method][0]
-
-
-@METHOD
-@pytest.mark.parametrize("training", [False, True])
-def test_the_network_is_left_as_it_was(method: str, training: bool) -> None:
-    net = build("convolutions")
-    model = net.model.train(training)
-    model[1].eval()
-    parameters = list(model.parameters())
-    parameters[0].requires_grad_(False)
-    parameters[1].grad = torch.full_like(parameters[1], 3.0)
-    with torch.no_grad():
-        model[3].running_mean.fill_(-1.5)
-        parameters[0].view(-1)[0] = -0.0
-    before = {k: v.clone() for k, v in model.state_dict().items()}
-    flags = [m.training for m in model.modules()]
-    torch.manual_seed(5)
-    state = torch.get_rng_state()
-    run(net, method, 0.2)
-    assert torch.equal(torch.get_rng_state(), state)
-    after = model.state_dict()
-    assert before.keys() == after.keys()
-    for key, value in before.items():
-        assert value.dtype == after[key].dtype
-        assert value.numpy().tobytes() == after[key].numpy().tobytes(), key
-    assert [m.training for m in model.modules()] == flags
-    assert all(a is b for a, b in zip(parameters, model.parameters(), strict=True))
-    assert [p.requires_grad for p in parameters] == [False] + [True] * (len(parameters) - 1)
-    assert [p.grad is None for p in parameters] == [True, False] + [True] * (len(parameters) - 2)
-    assert torch.equal(parameters[1].grad, torch.full_like(parameters[1], 3.0))
-
-
-@METHOD
-def test_ignored_layers_are_not_counted(method: str) -> None:
-    net = build("residual")
-    result = run(net, method, 0.3, ignore=("fc", "short*.weight"))
-    assert list(result.masks) == ["stem.weight", "body.weight"]
-    assert [layer.name for layer in result.layers] == ["stem.weight", "body.weight"]
-    assert result.total == 216 + 1152
-    if method != "uniform":
-        assert result.kept == half_up(0.3, result.total)
-
-
-@METHOD
-def test_half_precision_and_double(method: str) -> None:
-    for dtype in (torch.float16, torch.bfloat16, torch.float64):
-        net = build("mlp")
-        net.model.to(dtype)
-        assert run(net, method, 0.25).kept == half_up(0.25, net.total)
 
 
 def test_random_draws_of_a_layer_do_not_depend_on_the_others() -> None:
@@ -275,19 +58,6 @@ def test_magnitude_keeps_the_largest() -> None:
     assert run(net, "magnitude", 0.5, input_shape=(5,)).connected is None
 
 
-@pytest.mark.parametrize("method", ["magnitude", "synflow"])
-def test_all_equal_scores_keep_the_lowest_indices(method: str) -> None:
-    model = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False))
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.fill_(-1.0)
-    result = run(wrap(model, (4,)), method, 0.5, rounds=1 if method == "synflow" else None)
-    flat = np.concatenate([mask.ravel() for mask in result.masks.values()])
-    assert flat.tolist() == [True] * 16 + [False] * 16
-    assert result.collapsed == ("1.weight",)
-    assert result.connected is False
-
-
 def test_connected_is_about_paths_not_biases_or_empty_layers() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
@@ -303,22 +73,6 @@ def test_connected_is_about_paths_not_biases_or_empty_layers() -> None:
     result = run(net, "magnitude", 0.2)
     assert result.collapsed == ("body.weight",)
     assert result.connected is True
-
-
-@METHOD
-def test_prune_is_choosing_and_then_looking(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    net = build("residual")
-    request = PruneRequest(method, 0.3, rounds=TABLE[method][2])
-    whole = prune(net, request)
-    with monkeypatch.context() as patch:  # choosing finds out nothing of the result
-        patch.setattr("pai_cli.pruning.connectivity.is_connected", None)
-        masks, rounds = choose_masks(net, request)
-    assert rounds == whole.rounds
-    result = result_of(net, request, masks, rounds)
-    assert same(result, whole)
-    assert (result.kept, result.connected, result.scope) == (whole.kept, whole.connected, whole.scope)
-    with pytest.raises(MethodOptionError, match=r"^--seed -2:"):
-        choose_masks(net, PruneRequest(method, 0.3, seed=-2))
 
 
 def trained(model: nn.Module) -> nn.Module:
@@ -450,9 +204,9 @@ ERRORS = [
      "--scope global: erk fixes the density of each layer; leave --scope out"),
     ("scope_odd", "magnitude", {"scope": "all"}, MethodOptionError, "--scope all: must be global or layer"),
     ("rounds_one_shot", "magnitude", {"rounds": 5}, MethodOptionError,
-     "--rounds 5: magnitude scores once; leave --rounds out (methods that take it: synflow)"),
+     "--rounds 5: magnitude scores once; leave --rounds out (methods that take it: synflow, iter-snip)"),
     ("rounds_auto_one_shot", "random", {"rounds": "auto"}, MethodOptionError,
-     "--rounds auto: random scores once; leave --rounds out (methods that take it: synflow)"),
+     "--rounds auto: random scores once; leave --rounds out (methods that take it: synflow, iter-snip)"),
     ("rounds_zero", "synflow", {"rounds": 0}, MethodOptionError, "--rounds 0: must be at least 1, or auto"),
     ("rounds_auto_layer", "synflow", {"rounds": "auto", "scope": "layer"}, MethodOptionError,
      "--rounds auto: weighs all layers against each other; give a number of --rounds, or leave --scope layer out"),
@@ -460,9 +214,54 @@ ERRORS = [
     ("seed_large", "synflow", {"seed": 2**63}, MethodOptionError,
      "--seed 9223372036854775808: must be 0 to 9223372036854775807"),
     ("method", "synflw", {}, UnknownMethodError,
-     "unknown method 'synflw': did you mean synflow? --method takes random, uniform, erk, magnitude, synflow"),
+     "unknown method 'synflw': did you mean synflow? --method takes random, uniform, erk, magnitude, synflow, "
+     "smart-ratio, snip, iter-snip, grasp"),
     ("method_far", "xyz", {}, UnknownMethodError,
-     "unknown method 'xyz': --method takes random, uniform, erk, magnitude, synflow"),
+     "unknown method 'xyz': --method takes random, uniform, erk, magnitude, synflow, "
+     "smart-ratio, snip, iter-snip, grasp"),
+    ("no_density", "magnitude", {"density": None}, DensityError,
+     "no density; give --density, --sparsity, --pattern or --densities"),
+    ("data_missing", "snip", {}, MethodOptionError, "--method snip: scores with labelled samples; give --data"),
+    ("data_unused", "erk", {"data": "digits"}, MethodOptionError,
+     "--data digits: erk needs no data; leave --data out (methods that take it: snip, iter-snip, grasp)"),
+    ("per_class_unused", "erk", {"per_class": 3}, MethodOptionError,
+     "--per-class 3: erk needs no data; leave --per-class out (methods that take it: snip, iter-snip, grasp)"),
+    ("per_class_zero", "snip", {"per_class": 0, "data": "digits"}, MethodOptionError,
+     "--per-class 0: must be at least 1"),
+    ("pattern_zero", "magnitude", {"density": None, "pattern": (0, 4)}, MethodOptionError,
+     "--pattern 0:4: N:M keeps N of every M inputs, 1 <= N < M, such as 2:4"),
+    ("pattern_whole", "magnitude", {"density": None, "pattern": (4, 4)}, MethodOptionError,
+     "--pattern 4:4: N:M keeps N of every M inputs, 1 <= N < M, such as 2:4"),
+    ("pattern_density", "magnitude", {"density": 0.4, "pattern": (2, 4)}, MethodOptionError,
+     "--pattern 2:4: has density 0.5; leave --density 0.4 out"),
+    ("pattern_densities", "magnitude", {"density": None, "pattern": (2, 4), "densities": (("*", 0.5),)},
+     MethodOptionError, "--pattern 2:4: excludes --densities; give one"),
+    ("pattern_scope", "magnitude", {"density": None, "pattern": (2, 4), "scope": "layer"}, MethodOptionError,
+     "--pattern 2:4: fixes the density of each layer; leave --scope out"),
+    ("pattern_shuffle", "magnitude", {"density": None, "pattern": (2, 4), "shuffle": True}, MethodOptionError,
+     "--pattern 2:4: --shuffle would undo it; leave one out"),
+    ("pattern_fits_none", "magnitude", {"density": None, "pattern": (1, 5)}, LayerSelectionError,
+     "--pattern 1:5: 5 divides the inputs of no layer (stem.weight has 3, body.weight has 8, shortcut.weight has 8 and "
+     "1 more); give another pattern"),
+    ("pattern_auto", "synflow", {"density": None, "pattern": (2, 4), "rounds": "auto"}, MethodOptionError,
+     "--rounds auto: weighs all layers against each other; give a number of --rounds, or leave --pattern out"),
+    ("invert_auto", "synflow", {"invert": True, "rounds": "auto"}, MethodOptionError,
+     "--rounds auto: removes the smallest scores, and --invert keeps them; give a number of --rounds"),
+    ("densities_density", "magnitude", {"densities": (("*", 0.5),)}, MethodOptionError,
+     "--densities: excludes --density 0.1; give one"),
+    ("densities_scope", "magnitude", {"density": None, "densities": (("*", 0.5),), "scope": "global"},
+     MethodOptionError, "--scope global: --densities fixes the density of each layer; leave --scope out"),
+    ("densities_unknown", "magnitude", {"density": None, "densities": (("*", 0.5), ("conv9", 0.5))},
+     LayerSelectionError,
+     "--densities conv9: matches none of the 4 prunable layers (stem.weight, body.weight, shortcut.weight and 1 more)"),
+    ("densities_high", "magnitude", {"density": None, "densities": (("*", 0.5), ("fc", 1.5))}, DensityError,
+     "--densities: 'fc' has 1.5; must be above 0 and at most 1"),
+    ("densities_zero", "magnitude", {"density": None, "densities": (("fc", 0.0),)}, DensityError,
+     "--densities: 'fc' has 0; must be above 0 and at most 1"),
+    ("densities_missing", "magnitude", {"density": None, "densities": (("s*", 0.5),)}, LayerSelectionError,
+     "--densities: has no density for body.weight, fc.weight; add them, or \"*\" as the last, or --ignore them"),
+    ("densities_empty", "magnitude", {"density": None, "densities": (("*", 1e-5),)}, DensityError,
+     "--densities keeps no weight of any layer; give larger ones"),
 ]  # fmt: skip
 
 
@@ -471,7 +270,7 @@ def test_what_is_wrong_is_said_in_one_line(
     method: str, options: dict[str, object], kind: type[PaiError], text: str
 ) -> None:
     with pytest.raises(kind) as caught:
-        run(build("residual"), method, **{"density": 0.1, "rounds": None, **options})  # type: ignore[arg-type]
+        prune(build("residual"), PruneRequest(method, **{"density": 0.1, **options}))  # type: ignore[arg-type]
     assert str(caught.value) == text
 
 

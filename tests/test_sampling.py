@@ -186,8 +186,8 @@ def test_stopped_while_the_best_is_exchanged_no_older_mask_takes_its_place(
                 raise Stopped
             return getattr(self.whole, name)
 
-    def candidate(network: Any, request: Any, number: int) -> Any:
-        made = original(network, request, number)
+    def candidate(network: Any, request: Any, number: int, dataset: Any) -> Any:
+        made = original(network, request, number, dataset)
         return Interrupting(made) if number == better else made
 
     with monkeypatch.context() as patch:

@@ -15,6 +15,7 @@ from pai_cli.errors import DeviceError, MethodOptionError, PaiError, ScoreError
 from pai_cli.models.network import Network, init_network, prunable_layers
 from pai_cli.pruning.base import Masks, ScoreContext, Scorer
 from pai_cli.pruning.linearised import Linearised
+from pai_cli.pruning.quota import NetworkQuota
 from pai_cli.pruning.run import PruneRequest, PruneResult, prune
 from pai_cli.pruning.schedule import ROUNDING, exponential, safe_count
 from pai_cli.pruning.synflow import make_scorer
@@ -86,6 +87,37 @@ def test_what_flows_into_a_hidden_unit_flows_out() -> None:
     network = wrap(nn.Sequential(nn.Linear(9, 7, bias=False), nn.ReLU(), nn.Linear(7, 5, bias=False)), 9)
     values = scorer_of(network)(None).values
     assert torch.allclose(values["0.weight"].sum(1), values["2.weight"].sum(0), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("name", ["vgg11-bn", "vgg16-bn", "vgg19-bn"])
+def test_both_laws_hold_throughout_a_vgg(name: str) -> None:
+    """Every layer sums to the output, and what flows into each channel flows out of it, all to 1e-12."""
+    network = init_network(name, 10, 0)
+    scores = scorer_of(network)(None)
+    output = Linearised(network, (), network.input_shape, "cpu").flow().output
+    assert scores.flow == pytest.approx(output, rel=1e-12)
+    for values in scores.values.values():
+        assert values.sum().item() == pytest.approx(output, rel=1e-12)
+    for before, after in pairwise(scores.values.values()):
+        into, out = before.flatten(1).sum(1), after.transpose(0, 1).flatten(1).sum(1)
+        # one value a channel arrives at the classifier, as the last pooling leaves
+        assert len(into) == len(out)
+        assert torch.allclose(into, out, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("factor", [1024.0, 3.0])
+def test_rescaling_neighbours_leaves_scores_and_masks_of_a_vgg(factor: float) -> None:
+    network = init_network("vgg11-bn", 10, 0)
+    first = scorer_of(network)(None).values
+    masks = synflow(network, 0.1, rounds=2)
+    names = [layer.name for layer in network.layers]
+    network.model.double()
+    with torch.no_grad():
+        network.parameter(names[2]).mul_(factor)
+        network.parameter(names[3]).div_(factor)
+    for name, values in scorer_of(network)(None).values.items():
+        assert torch.allclose(values, first[name], rtol=1e-12, atol=0)
+    assert same(masks, synflow(network, 0.1, rounds=2))
 
 
 def test_biases_add_to_the_output_but_not_to_the_flow() -> None:
@@ -175,8 +207,8 @@ def recorded(network: Network, density: float, rounds: int) -> list[Masks]:
             seen.append({k: v.copy() for k, v in masks.items()})
         return inner(masks)
 
-    quota = engine._Quota({layer.name: layer.shape for layer in network.layers}, "none")
-    last = engine._fixed_rounds(score, quota, exponential(density, rounds), lambda *a: None)  # type: ignore[arg-type]
+    quota = NetworkQuota({layer.name: layer.shape for layer in network.layers}, density)
+    last = engine._fixed_rounds(score, quota, rounds, lambda *a: None)  # type: ignore[arg-type]
     return [*seen, last]
 
 

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pai_cli.commands.options import ScopeChoice
+    from pai_cli.commands.options import Amount, ScopeChoice
     from pai_cli.compute.device import Device
+    from pai_cli.data.base import Dataset
     from pai_cli.files.checkpoints import Checkpoint
     from pai_cli.models.network import Network
-    from pai_cli.pruning.run import PruneRequest, Rounds
+    from pai_cli.pruning.run import PruneRequest
 
 
 def refuse_early(method: str, output: Path, *, force: bool) -> None:
     """Tell what can be told before anything slow is imported: a wrong method, an output that cannot be written."""
+    from pai_cli.display.console import warn
     from pai_cli.files.atomic import check_output
-    from pai_cli.pruning.registry import get
+    from pai_cli.pruning.registry import faults_beside, get
 
+    for fault in faults_beside(method):
+        warn(fault)
     get(method)
     check_output(output, force=force)
 
@@ -36,35 +40,55 @@ def open_network(
 
 def prune_request(
     method: str,
-    density: float,
-    scope: ScopeChoice | None,
-    seed: int,
-    rounds: Rounds | None,
-    ignore: list[str] | None,
+    amount: Amount,
+    *,
     device: Device,
-    input_shape: tuple[int, ...] | None,
+    scope: ScopeChoice | None,
+    ignore: list[str] | None,
+    **others: Any,
 ) -> PruneRequest:
-    """The options as the pruning engine takes them; a device that is not there is refused."""
+    """The options as the pruning engine takes them; a device that is not there is refused.
+
+    `others`: fields of `PruneRequest` that the command line has as they are.
+    """
     from pai_cli.compute.device import resolve
     from pai_cli.pruning.run import PruneRequest
 
     return PruneRequest(
         method=method,
-        density=density,
+        density=amount.density,
+        pattern=amount.pattern,
+        densities=amount.densities,
         scope=scope.value if scope else None,
-        seed=seed,
-        rounds=rounds,
         ignore=tuple(ignore or ()),
         device=resolve(device),
-        input_shape=input_shape,
+        **others,
     )
 
 
-def accept(source: Checkpoint, network: Network, request: PruneRequest) -> None:
-    """Refuse a request that cannot be, before any work; then say on standard error what was recognised."""
+def accept(source: Checkpoint, network: Network, request: PruneRequest) -> Dataset | None:
+    """Refuse a request that cannot be, before any work; then say on standard error what was recognised.
+
+    Gives the dataset that the request names, opened; None for a method without data.
+    """
     from pai_cli.display.console import note
     from pai_cli.pruning.run import check_request
 
     check_request(network, request)
+    dataset = None
+    if request.data is not None:
+        from pai_cli.pruning.samples import open_samples
+
+        dataset = open_samples(request)
     where = f" ({source.description})" if source.description else ""
     note(f"{source.path}{where}: {network.description}, {network.total:,} prunable weights")
+    return dataset
+
+
+def samples_story(dataset: Dataset | None, request: PruneRequest) -> dict[str, str]:
+    """What a mask should tell of its samples; {} for a method without data."""
+    if dataset is None:
+        return {}
+    from pai_cli.pruning.samples import story
+
+    return story(dataset, request)

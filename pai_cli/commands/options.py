@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
+from math import isclose
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,11 +14,13 @@ import typer
 from pai_cli.compute.device import Device
 from pai_cli.errors import SolverError
 from pai_cli.files.tables import Format
-from pai_cli.pruning.registry import METHODS
+from pai_cli.pruning.base import Pattern
+from pai_cli.pruning.registry import METHODS, names
 from pai_cli.spectral.choice import Solver, SolverOptions
 
 if TYPE_CHECKING:
     from pai_cli.files.checkpoints import Checkpoint
+    from pai_cli.files.densities import LayerDensities
     from pai_cli.files.foreign.base import Names
     from pai_cli.files.foreign.write import Target
 
@@ -80,9 +84,52 @@ MethodName = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        autocompletion=lambda: list(METHODS),
-        help="; ".join(f"{method.name}: {method.summary}" for method in METHODS.values()) + ".",
+        autocompletion=names,
+        help="; ".join(f"{method.name}: {method.summary}" for method in METHODS.values())
+        + "; and those that other installed packages add.",
     ),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DATA",
+        help="Labelled samples for the methods that need them: digits, or the path of a data set.",
+    ),
+]
+PerClass = Annotated[
+    int | None,
+    typer.Option("--per-class", min=1, help="How many samples of each class, chosen by the seed; by default 10."),
+]
+PatternText = Annotated[
+    str | None,
+    typer.Option(
+        "--pattern",
+        metavar="N:M",
+        help="Keep N of every M consecutive inputs, such as 2:4, instead of a density; layers whose inputs M does not "
+        "divide are left whole.",
+    ),
+]
+DensitiesPath = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="JSON",
+        readable=False,
+        help="A density for each layer, instead of one: a JSON object of layer names, or globs, and fractions kept.",
+    ),
+]
+Shuffle = Annotated[
+    bool, typer.Option("--shuffle", help="A sanity check: permute each layer's mask within the layer, by the seed.")
+]
+Invert = Annotated[bool, typer.Option("--invert", help="A sanity check: keep the smallest scores.")]
+Reinit = Annotated[
+    bool,
+    typer.Option(
+        "--reinit", help="A sanity check: keep the mask, redraw the weights by the seed; -w says where to write them."
+    ),
+]
+WeightsOut = Annotated[
+    Path | None,
+    typer.Option("--weights-out", "-w", readable=False, metavar="CKPT", help="Where --reinit writes its checkpoint."),
 ]
 ScopeName = Annotated[
     ScopeChoice | None,
@@ -157,19 +204,61 @@ def the_solver(solver: Solver, *, certify: bool, device: Device) -> SolverOption
     return SolverOptions(solver=solver, certify=certify)
 
 
-def the_density(density: float | None, sparsity: str | None) -> float:
-    """The density asked for, from whichever of the two options was given. Wrong usage when none or both were."""
-    if density is not None and sparsity is not None:
-        raise typer.BadParameter("--density and --sparsity exclude each other: give one")
-    if density is not None:
-        return density
-    if sparsity is None:
-        raise typer.BadParameter("give --density (fraction kept) or --sparsity (fraction removed)")
+@dataclass(frozen=True)
+class Amount:
+    """How much to keep: `density` of the network, `pattern` N:M or `densities` a layer, None where it is another.
+
+    With a pattern, `density` is the pattern's. `label`: what it is called in a file's name.
+    """
+
+    density: float | None
+    pattern: Pattern | None
+    densities: LayerDensities | None
+    label: str
+
+
+def the_amount(
+    density: float | None, sparsity: str | None, pattern: str | None = None, densities: Path | None = None
+) -> Amount:
+    """How much to keep, from whichever of the options was given. Wrong usage when none or several were.
+
+    A density may stand beside the pattern that has it. Raises `DensityError` for a file that holds no densities.
+    """
+    given = {"--density": density, "--sparsity": sparsity, "--pattern": pattern, "--densities": densities}
+    flags = [flag for flag, value in given.items() if value is not None]
+    if not flags:
+        raise typer.BadParameter(
+            "give --density (fraction kept) or --sparsity (fraction removed); or --pattern, or --densities"
+        )
+    if flags[:2] == ["--density", "--sparsity"] or (len(flags) > 1 and (densities or len(flags) > 2)):
+        raise typer.BadParameter(f"{' and '.join(flags)} exclude each other: give one")
+    if densities is not None:
+        from pai_cli.files.densities import read_densities
+
+        return Amount(None, None, read_densities(densities), densities.name.split(".")[0])
+    kept = density if sparsity is None else _one_minus(sparsity)
+    if pattern is None:
+        assert kept is not None
+        return Amount(kept, None, None, f"{kept:g}")
+    found = _the_pattern(pattern)
+    if kept is not None and not isclose(kept, found.density):
+        raise typer.BadParameter(f"--pattern {pattern} has density {found.density:g}: leave {flags[0]} out")
+    return Amount(found.density, found, None, f"{found.keep}of{found.of}")
+
+
+def _one_minus(sparsity: str) -> float:
     try:
         # In decimal, because 1 - 0.95 in binary is not 0.05 and may round to another count.
         return float(1 - Decimal(sparsity))
     except ArithmeticError as e:  # not a number, or one that decimal arithmetic cannot hold
         raise typer.BadParameter(f"--sparsity {sparsity}: is not a number") from e
+
+
+def _the_pattern(text: str) -> Pattern:
+    parts = text.split(":")
+    if len(parts) != 2 or not all(part.isascii() and part.isdecimal() and len(part) < 10 for part in parts):
+        raise typer.BadParameter(f"--pattern {text}: give N:M, such as 2:4")
+    return Pattern(int(parts[0]), int(parts[1]))
 
 
 def the_shape(text: str | None) -> tuple[int, ...] | None:
@@ -225,9 +314,9 @@ def the_names(path: Path | None, *, trust: bool) -> Names | None:
     return prunable_names(checkpoint)
 
 
-def default_mask_path(checkpoint: Path, method: str, density: float) -> Path:
-    """`NAME-METHOD-DENSITY.safetensors` in the current folder."""
-    return Path(f"{checkpoint.name.split('.')[0]}-{method}-{density:g}.safetensors")
+def default_mask_path(checkpoint: Path, *parts: str) -> Path:
+    """`NAME-METHOD-DENSITY.safetensors` in the current folder, of the parts that are not empty."""
+    return Path("-".join([checkpoint.name.split(".")[0], *filter(None, parts)]) + ".safetensors")
 
 
 def the_weights(path: Path | None, *, trust: bool) -> Checkpoint | None:

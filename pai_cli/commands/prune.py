@@ -19,6 +19,14 @@ def prune(
     scope: options.ScopeName = None,
     seed: options.Seed = 0,
     rounds: options.Rounds = None,
+    data: options.Data = None,
+    per_class: options.PerClass = None,
+    pattern: options.PatternText = None,
+    densities: options.DensitiesPath = None,
+    shuffle: options.Shuffle = False,
+    invert: options.Invert = False,
+    reinit: options.Reinit = False,
+    weights_out: options.WeightsOut = None,
     ignore: options.Ignore = None,
     model: options.Model = None,
     input_shape: options.InputShape = None,
@@ -30,23 +38,42 @@ def prune(
     trust: options.Trust = False,
 ) -> None:
     """Choose which weights of a checkpoint to keep, and write them as a mask file. The checkpoint is not changed."""
-    wanted, shape = options.the_density(density, sparsity), options.the_shape(input_shape)
+    amount, shape = options.the_amount(density, sparsity, pattern, densities), options.the_shape(input_shape)
     in_rounds = options.the_rounds(rounds)
-    from pai_cli.commands.loading import accept, open_network, prune_request, refuse_early
+    from pai_cli.commands.loading import accept, open_network, prune_request, refuse_early, samples_story
+    from pai_cli.commands.reinit import refuse_weights_early, write_redrawn
     from pai_cli.display.progress import progress_bar
     from pai_cli.display.pruning import show_pruning, tell_pruning
     from pai_cli.files.masks import write_mask
 
-    path = output or options.default_mask_path(checkpoint, method, wanted)
+    changes = ("inverted" if invert else "", "shuffled" if shuffle else "")
+    path = output or options.default_mask_path(checkpoint, method, amount.label, *changes)
     refuse_early(method, path, force=force)
+    refuse_weights_early(weights_out, path, reinit=reinit, force=force)
     source, network = open_network(checkpoint, model, shape, trust=trust)
     from pai_cli.pruning.output import mask_to_write
     from pai_cli.pruning.run import prune as run
 
-    request = prune_request(method, wanted, scope, seed, in_rounds, ignore, device, shape)
-    accept(source, network, request)
+    request = prune_request(
+        method,
+        amount,
+        device=device,
+        scope=scope,
+        ignore=ignore,
+        seed=seed,
+        rounds=in_rounds,
+        input_shape=shape,
+        data=data,
+        per_class=per_class,
+        shuffle=shuffle,
+        invert=invert,
+    )
+    dataset = accept(source, network, request)
     with progress_bar(method) as progress:
-        result = run(network, request, progress)
+        result = run(network, request, progress, dataset)
     tell_pruning(result, no_collapse=no_collapse)
-    write_mask(path, mask_to_write(result, request, source, ctx.obj.arguments), packed=packed, force=force)
+    mask = mask_to_write(result, request, source, ctx.obj.arguments, samples_story(dataset, request))
+    write_mask(path, mask, packed=packed, force=force)
+    if weights_out is not None:
+        write_redrawn(weights_out, network, source, seed, ctx.obj.arguments, force=force)
     show_pruning(result, path, format)

@@ -23,6 +23,10 @@ def sample(
     scope: options.ScopeName = None,
     seed: options.Seed = 0,
     rounds: options.Rounds = None,
+    data: options.Data = None,
+    per_class: options.PerClass = None,
+    pattern: options.PatternText = None,
+    densities: options.DensitiesPath = None,
     ignore: options.Ignore = None,
     model: options.Model = None,
     input_shape: options.InputShape = None,
@@ -37,28 +41,40 @@ def sample(
     The trajectory is written as the search goes; an interrupted search goes on with --resume and ends with the same mask,
     and a finished one is extended by --resume with a larger --population.
     """
-    wanted, shape = options.the_density(density, sparsity), options.the_shape(input_shape)
+    amount, shape = options.the_amount(density, sparsity, pattern, densities), options.the_shape(input_shape)
     in_rounds = options.the_rounds(rounds)
-    from pai_cli.commands.loading import accept, open_network, prune_request, refuse_early
+    from pai_cli.commands.loading import accept, open_network, prune_request, refuse_early, samples_story
     from pai_cli.display.progress import progress_bar
     from pai_cli.display.pruning import tell_pruning
     from pai_cli.display.sampling import show_search, tell_interrupted
     from pai_cli.files.masks import write_mask
 
-    path = output or options.default_mask_path(checkpoint, f"{method}-best", wanted)
+    path = output or options.default_mask_path(checkpoint, f"{method}-best", amount.label)
     refuse_early(method, path, force=force or resume)
     source, network = open_network(checkpoint, model, shape, trust=trust)
     from pai_cli.pruning.output import mask_to_write
     from pai_cli.sampling.search import SearchRequest, search
     from pai_cli.sampling.trajectory import open_search
 
-    request = prune_request(method, wanted, scope, seed, in_rounds, ignore, device, shape)
+    request = prune_request(
+        method,
+        amount,
+        device=device,
+        scope=scope,
+        ignore=ignore,
+        seed=seed,
+        rounds=in_rounds,
+        input_shape=shape,
+        data=data,
+        per_class=per_class,
+    )
     wish = SearchRequest.of(request, population, noise)
-    accept(source, network, request)
+    dataset = accept(source, network, request)
     lines, state = open_search(path, trajectory, wish.settings(source.sha256), resume=resume, force=force)
     with progress_bar("sampling") as progress, tell_interrupted(state, population):
-        result = search(network, wish, lines, state, progress)
+        result = search(network, wish, lines, state, progress, dataset=dataset)
     tell_pruning(result.pruned, no_collapse=False)
-    mask = mask_to_write(result.pruned, request, source, ctx.obj.arguments, result.story)
+    story = {**result.story, **samples_story(dataset, result.request)}
+    mask = mask_to_write(result.pruned, request, source, ctx.obj.arguments, story)
     write_mask(path, mask, packed=packed, force=force or resume)
     show_search(result, lines, path, format)

@@ -12,7 +12,12 @@ from pai_cli.pruning.run import PruneResult
 
 
 def tell_pruning(result: PruneResult, *, no_collapse: bool) -> None:
-    """Warn of collapsed layers and of a network cut through. Raises `CollapseError` when the user refuses collapse."""
+    """Warn of collapsed layers, of those that no pattern fits and of a network cut through.
+
+    Raises `CollapseError` when the user refuses collapse.
+    """
+    if result.whole:
+        warn(f"the pattern does not divide the inputs of {', '.join(result.whole)}: left whole")
     if result.collapsed:
         names = ", ".join(result.collapsed)
         if no_collapse:

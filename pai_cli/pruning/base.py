@@ -6,7 +6,9 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from pai_cli.errors import MethodOptionError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,10 +17,32 @@ if TYPE_CHECKING:
 
     from pai_cli.models.network import Network, PrunableLayer
 
-Allocation = Literal["none", "uniform", "erk"]
+Allocation = Literal["none", "uniform", "erk", "smart-ratio"]
 Scope = Literal["global", "layer"]
 Masks = dict[str, "NDArray[np.bool_]"]
 """By layer, in network order: true where a weight is kept."""
+Batches = tuple[tuple["torch.Tensor", "torch.Tensor"], ...]
+"""Inputs (n, *input shape), float32 and normalised, each with its labels (n,), int64."""
+
+
+class Pattern(NamedTuple):
+    """`keep` of every `of` consecutive inputs, written `keep:of`."""
+
+    keep: int
+    of: int
+
+    def __str__(self) -> str:
+        return f"{self.keep}:{self.of}"
+
+    @property
+    def density(self) -> float:
+        """The fraction kept of a layer that the pattern fits."""
+        return self.keep / self.of
+
+    def check(self) -> None:
+        """Raise `MethodOptionError` unless 1 <= keep < of."""
+        if not 1 <= self.keep < self.of:
+            raise MethodOptionError(f"--pattern {self}: N:M keeps N of every M inputs, 1 <= N < M, such as 2:4")
 
 
 @dataclass(frozen=True)
@@ -46,7 +70,11 @@ class ScoreContext:
     """All that a method may look at. What is slow to build from it is built once, when the scorer is made.
 
     `layers` are the ones being pruned; the network's other layers stay whole. `input_shape` has no batch
-    dimension.
+    dimension. `batches`: labelled samples, for a method with `data`; none for the others. `method`: the name that
+    was asked for, for messages.
+
+    A method may read the network and must leave it as it is: weights, buffers, gradients, `requires_grad`, mode.
+    What it has to change, it changes on a copy.
     """
 
     network: Network
@@ -54,17 +82,24 @@ class ScoreContext:
     input_shape: tuple[int, ...] | None
     device: str
     seed: int
+    batches: Batches = ()
+    method: str = ""
 
     def generator(self, layer: str) -> np.random.Generator:
         """The random generator of one layer, a function of the seed and the layer's name only.
 
         So leaving another layer out, or changing the order, does not change what is drawn here.
         """
-        import numpy as np
+        return generator_for(self.seed, layer)
 
-        digest = hashlib.sha256(layer.encode()).digest()
-        key = tuple(int.from_bytes(digest[i : i + 4], "little") for i in range(0, 16, 4))
-        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
+
+def generator_for(seed: int, purpose: str) -> np.random.Generator:
+    """A random generator that depends on the seed and on what it is for; different purposes are independent."""
+    import numpy as np
+
+    digest = hashlib.sha256(purpose.encode()).digest()
+    key = tuple(int.from_bytes(digest[i : i + 4], "little") for i in range(0, 16, 4))
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
 MakeScorer = Callable[[ScoreContext], Scorer]
@@ -85,7 +120,7 @@ class Method:
     """Whose method it is, with the arXiv number."""
     make_scorer: str | MakeScorer
     allocation: Allocation = "none"
-    """Densities fixed layer by layer: "uniform" or "erk"; "none" leaves them to the scores."""
+    """Densities fixed layer by layer: "uniform", "erk" or "smart-ratio"; "none" leaves them to the scores."""
     rounds: int = 1
     """How many rounds when `--rounds` is not given."""
     iterative: bool = False
@@ -93,7 +128,14 @@ class Method:
     adaptive: bool = False
     """Whether `--rounds auto` applies; the scores must then come with their flow."""
     random: bool = False
-    """Whether the seed changes the mask."""
+    """Whether the seed changes the mask, samples aside."""
+    data: bool = False
+    """Whether it scores with labelled samples: `--data` is then needed, and `ScoreContext.batches` holds them."""
+
+    @property
+    def draws(self) -> bool:
+        """Whether another seed gives another mask: by what is drawn, or by which samples are taken."""
+        return self.random or self.data
 
     def load(self) -> MakeScorer:
         """The function that makes this method's scorer, imported now if it was named as "module:function"."""

@@ -13,6 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 from pai_cli.errors import ScoreError
 from pai_cli.models.network import CONVOLUTIONS
 from pai_cli.pruning.linearised import refuse_self_normalising
+from pai_cli.pruning.working import seeded
 
 if TYPE_CHECKING:
     from pai_cli.models.network import Network
@@ -62,7 +63,7 @@ class _Passage:
     def reaches_the_output(self, input_shape: tuple[int, ...]) -> bool:
         """Whether the output of one such input differs from the output at rest."""
         dtype = next(_weighted(self._model)).weight.dtype
-        with torch.no_grad():
+        with torch.no_grad(), seeded(self._device, _SEED):  # a network may draw in its pass
             zeros = torch.zeros((1, *input_shape), dtype=dtype, device=self._device)
             at_rest = _floating(self._model(zeros)).clone()
             self._recorded = iter(self._at_rest)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from pai_cli.errors import DeviceError, MethodOptionError, ScoreError
+from pai_cli.errors import MethodOptionError, ScoreError
 from pai_cli.files.words import one_line
+from pai_cli.pruning.working import kind_of, repeatable, seeded, working_copy
 
 if TYPE_CHECKING:
     from pai_cli.models.network import Network
     from pai_cli.pruning.base import Masks
 
+_SEED = 0  # for a network that draws in its pass
 _SELF_NORMALISING = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
@@ -77,7 +76,7 @@ class Linearised:
         what it returns is not one floating tensor that can be differentiated.
         """
         ones = self._ones()
-        with torch.enable_grad(), _repeatable(self._device):
+        with torch.enable_grad(), seeded(self._device, _SEED), repeatable(self._device):
             output = self._forward(ones)
             try:
                 found = torch.autograd.grad(output, [ones, *self.weights.values()], allow_unused=True)
@@ -121,7 +120,7 @@ class Linearised:
             ) from error
         if not (isinstance(outputs, torch.Tensor) and outputs.is_floating_point()):
             raise ScoreError(
-                f"synflow: the network returns {_kind(outputs)}, and one floating tensor is needed; "
+                f"synflow: the network returns {kind_of(outputs)}, and one floating tensor is needed; "
                 "give a --model factory whose network returns the logits alone"
             )
         return outputs.sum()
@@ -132,15 +131,7 @@ class Linearised:
 
 
 def _positive_copy(model: nn.Module, device: str) -> nn.Module:
-    try:
-        twin = copy.deepcopy(model)
-    except Exception as error:
-        raise ScoreError(f"synflow: the network cannot be copied ({one_line(error)}); give another --method") from error
-    try:
-        twin.to(device=device, dtype=torch.float64)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise DeviceError(f"device {device}: cannot be used ({one_line(error)}); give --device cpu") from error
-    twin.eval().requires_grad_(False)
+    twin = working_copy(model, device, torch.float64, "synflow")
     with torch.no_grad():
         for tensor in (*twin.parameters(), *twin.buffers()):
             if tensor.is_floating_point():
@@ -158,17 +149,3 @@ def refuse_self_normalising(model: nn.Module) -> None:
                 "input, so no flow passes "
                 "it unchanged; give another --method"
             )
-
-
-@contextmanager
-def _repeatable(device: str) -> Iterator[None]:
-    """On a GPU, only cuDNN kernels that give the same bits every time; elsewhere nothing."""
-    if not device.startswith("cuda"):
-        yield
-        return
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
-        yield
-
-
-def _kind(value: object) -> str:
-    return f"a tensor of {value.dtype}" if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"

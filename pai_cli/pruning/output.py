@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 
 from pai_cli.files.checkpoints import Checkpoint
@@ -19,16 +20,37 @@ def mask_to_write(
 ) -> MaskToWrite:
     """The masks with the metadata of `mask-file`: method, density asked for, seed, scope, what they were made from.
 
-    `arguments`: what was typed after `pai`. `story`: metadata of what was done beyond one run, a search.
+    `arguments`: what was typed after `pai`. `story`: metadata of what the request does not tell: samples, a search.
     """
     metadata = {
         "method": request.method,
-        "density": repr(request.density),
+        "density": repr(_density(result, request)),
         "seed": str(request.seed),
         "scope": result.scope,
         "rounds": str(result.rounds),
         "source_sha256": source.sha256,
+        **_selection(request),
         **(story or {}),
         **provenance(arguments),
     }
     return MaskToWrite(result.masks, {layer.name: layer.layout for layer in result.layers}, metadata)
+
+
+def _density(result: PruneResult, request: PruneRequest) -> float:
+    """What was asked for; as it turned out, when a density was given for each layer."""
+    if request.pattern is not None:
+        return request.pattern.density
+    return result.density if request.density is None else request.density
+
+
+def _selection(request: PruneRequest) -> dict[str, str]:
+    """What was asked for besides a density and a method, where it was."""
+    told = {}
+    if request.pattern is not None:
+        told["pattern"] = str(request.pattern)
+    if request.densities is not None:
+        told["densities"] = json.dumps(dict(request.densities), separators=(",", ":"))
+    for flag in ("shuffle", "invert"):
+        if getattr(request, flag):
+            told[flag] = "true"
+    return told

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
+from functools import cache
 
 from pai_cli.errors import UnknownMethodError
 from pai_cli.pruning.base import Method
 
 _RANDOM = "pai_cli.pruning.random:make_scorer"
+_SNIP = "pai_cli.pruning.snip:make_scorer"
 
 METHODS: dict[str, Method] = {
     "random": Method(
@@ -48,8 +50,39 @@ METHODS: dict[str, Method] = {
         iterative=True,
         adaptive=True,
     ),
+    "smart-ratio": Method(
+        name="smart-ratio",
+        summary="weights at random, early layers denser, the classifier at 0.3",
+        source="Su et al. 2020, arXiv:2009.11094",
+        make_scorer=_RANDOM,
+        allocation="smart-ratio",
+        random=True,
+    ),
+    "snip": Method(
+        name="snip",
+        summary="the weights that the loss depends on most, to first order; needs --data",
+        source="Lee et al. 2019, arXiv:1810.02340",
+        make_scorer=_SNIP,
+        data=True,
+    ),
+    "iter-snip": Method(
+        name="iter-snip",
+        summary="the same, scored anew in each of 100 rounds; needs --data",
+        source="de Jorge et al. 2021, arXiv:2006.09081",
+        make_scorer=_SNIP,
+        rounds=100,
+        iterative=True,
+        data=True,
+    ),
+    "grasp": Method(
+        name="grasp",
+        summary="the weights whose removal would reduce the gradient flow most; needs --data",
+        source="Wang et al. 2020, arXiv:2002.07376",
+        make_scorer="pai_cli.pruning.grasp:make_scorer",
+        data=True,
+    ),
 }
-"""Every method, in the order that help shows."""
+"""Every method known so far: the built-in ones in the order that help shows, then those that were added."""
 
 
 def register(method: Method) -> None:
@@ -60,9 +93,51 @@ def register(method: Method) -> None:
 
 
 def get(name: str) -> Method:
-    """The method of that name. Raises `UnknownMethodError`, which lists the names and the closest one."""
+    """The method of that name; other distributions' methods are loaded when it is not built in.
+
+    Raises `UnknownMethodError`, which lists the names and the closest one, or says why a distribution's method of that
+    name cannot be used.
+    """
     if name in METHODS:
         return METHODS[name]
+    faults = _extend()
+    if name in METHODS:
+        return METHODS[name]
+    if name in faults:
+        raise UnknownMethodError(f"{faults[name]}; --method takes {', '.join(METHODS)}")
     close = get_close_matches(name.lower(), METHODS, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
     raise UnknownMethodError(f"unknown method {name!r}: {hint}--method takes {', '.join(METHODS)}")
+
+
+def names() -> list[str]:
+    """What `--method` takes, by the metadata of what is installed; nothing is imported for it."""
+    from pai_cli.pruning import plugins
+
+    return list(dict.fromkeys([*METHODS, *(one.name for one in plugins.found())]))
+
+
+def faults_beside(name: str) -> list[str]:
+    """A line on each method of another distribution that cannot be used, but for `name`, of which `get` tells.
+
+    A name that is taken is told whatever is asked for. What fails to load is told when `name` is not built in: for one
+    that is, nothing is imported.
+    """
+    from pai_cli.pruning import plugins
+
+    faults = plugins.taken(METHODS.keys() - _added) if name in METHODS.keys() - _added else _extend()
+    return [line for one, line in faults.items() if one != name or name in METHODS]
+
+
+_added: set[str] = set()  # names of other distributions' methods
+
+
+@cache
+def _extend() -> dict[str, str]:
+    """Load other distributions' methods, once; the fault of each that cannot be used, by name."""
+    from pai_cli.pruning import plugins
+
+    loaded = plugins.load(METHODS)
+    METHODS.update(loaded.methods)
+    _added.update(loaded.methods)
+    return loaded.faults

@@ -2,46 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pai_cli.errors import LayerSelectionError, MethodOptionError
-from pai_cli.files.words import some_names
-from pai_cli.models.seeds import check_seed
 from pai_cli.progress import Progress, silent
 from pai_cli.pruning import registry
-from pai_cli.pruning.allocation import layer_counts, network_count
-from pai_cli.pruning.base import Allocation, Masks, Method, Scope, ScoreContext, Scorer
-from pai_cli.pruning.schedule import exponential, safe_count
-from pai_cli.pruning.select import ScoreArrays, keep_largest, keep_largest_by_layer
+from pai_cli.pruning.allocation import network_count
+from pai_cli.pruning.base import Batches, Masks, Method, Scope, ScoreContext, Scorer
+from pai_cli.pruning.layers import select_layers
+from pai_cli.pruning.quota import Counts, NetworkQuota, PatternQuota, Quota
+from pai_cli.pruning.request import PruneRequest, Rounds, check_options, quota_of
+from pai_cli.pruning.sanity import inverted, shuffled
+from pai_cli.pruning.schedule import safe_count
+from pai_cli.pruning.select import ScoreArrays, keep_largest
 
 if TYPE_CHECKING:
+    from pai_cli.data.base import Dataset
     from pai_cli.models.network import Network, PrunableLayer
 
-Rounds = int | Literal["auto"]
-
-
-@dataclass(frozen=True)
-class PruneRequest:
-    """What is asked for; None leaves a choice to the method, or the input shape to the network.
-
-    `ignore`: globs of layer names, with or without their `.weight`; such layers stay whole and are not
-    counted.
-    """
-
-    method: str
-    density: float
-    scope: Scope | None = None
-    seed: int = 0
-    rounds: Rounds | None = None
-    ignore: tuple[str, ...] = ()
-    device: str = "cpu"
-    input_shape: tuple[int, ...] | None = None
+__all__ = ["PruneRequest", "PruneResult", "Rounds", "check_request", "choose_masks", "prune", "result_of"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +31,8 @@ class PruneResult:
     """Masks in network order, and what is worth knowing of them.
 
     `collapsed`: layers left with no weight. `connected`: whether a path of kept weights leads from input to
-    output; None when that cannot be told. `rounds`: how many the schedule had.
+    output; None when that cannot be told. `rounds`: how many the schedule had. `whole`: layers that `--pattern` does not
+    fit, all of their weights kept.
     """
 
     masks: Masks
@@ -60,6 +43,7 @@ class PruneResult:
     connected: bool | None
     rounds: int
     scope: Scope
+    whole: tuple[str, ...] = ()
 
     @property
     def density(self) -> float:
@@ -67,108 +51,97 @@ class PruneResult:
         return self.kept / self.total
 
 
-def prune(network: Network, request: PruneRequest, progress: Progress = silent) -> PruneResult:
+def prune(
+    network: Network, request: PruneRequest, progress: Progress = silent, dataset: Dataset | None = None
+) -> PruneResult:
     """Choose which weights to keep; the network is left as it was, to the bit.
 
     Keeps round(density * n) weights, halves up, of the n weights of the layers not ignored: over the network
-    (scope "global"), or that rule in each layer (scope "layer"; `erk` has its own densities). Rounds never
-    bring a pruned weight back. The same request gives the same masks.
+    (scope "global"), or that rule in each layer (scope "layer"; `erk` and `smart-ratio` have their own densities).
+    Rounds never bring a pruned weight back. The same request gives the same masks. `dataset`: where a method with data
+    takes its samples from, instead of opening `request.data`.
 
     Raises `UnknownMethodError`, `MethodOptionError`, `DensityError`, `LayerSelectionError`, `ScoreError`,
-    `DeviceError`.
+    `DeviceError`, `DataError`.
     """
-    masks, rounds = choose_masks(network, request, progress)
+    masks, rounds = choose_masks(network, request, progress, dataset)
     return result_of(network, request, masks, rounds)
 
 
-def choose_masks(network: Network, request: PruneRequest, progress: Progress = silent) -> tuple[Masks, int]:
+def choose_masks(
+    network: Network, request: PruneRequest, progress: Progress = silent, dataset: Dataset | None = None
+) -> tuple[Masks, int]:
     """The masks of `prune` and the number of rounds, without what `result_of` finds out about them."""
-    check_request(network, request)
+    check_request(network, request, has_samples=dataset is not None)
     method = registry.get(request.method)
     layers = select_layers(network.layers, request.ignore)
-    quota = _Quota.of(method, request.scope, layers)
-    if request.input_shape is None:
-        request = replace(request, input_shape=network.input_shape)
-    context = ScoreContext(network, layers, request.input_shape, request.device, request.seed)
-    scorer = method.load()(context)
+    quota = quota_of(request, network, layers)
+    scorer = _scorer(method, request, network, layers, dataset)
     if request.rounds == "auto":
-        return _adaptive_rounds(scorer, quota, request.density, progress)
-    rounds = request.rounds or method.rounds
-    return _fixed_rounds(scorer, quota, exponential(request.density, rounds), progress), rounds
+        assert isinstance(quota, NetworkQuota)  # what `check_options` sees to
+        masks, rounds = _adaptive_rounds(scorer, quota, progress)
+    else:
+        rounds = request.rounds or method.rounds
+        masks = _fixed_rounds(scorer, quota, rounds, progress)
+    return (shuffled(masks, request.seed) if request.shuffle else masks), rounds
 
 
-def check_request(network: Network, request: PruneRequest) -> None:
-    """Raise what `prune` would raise for a request that cannot be, before any work is done for it."""
-    method = registry.get(request.method)
-    _check_options(method, request)
-    layers = select_layers(network.layers, request.ignore)
-    _Quota.of(method, request.scope, layers).counts(request.density)
+def _scorer(
+    method: Method,
+    request: PruneRequest,
+    network: Network,
+    layers: tuple[PrunableLayer, ...],
+    dataset: Dataset | None,
+) -> Scorer:
+    """The method's scorer, with samples where it needs them; inverted where that is asked for."""
+    context = ScoreContext(
+        network=network,
+        layers=layers,
+        input_shape=request.input_shape or network.input_shape,
+        device=request.device,
+        seed=request.seed,
+        batches=_batches(request, network, dataset) if method.data else (),
+        method=method.name,
+    )
+    scorer = method.load()(context)
+    return inverted(scorer) if request.invert else scorer
 
 
-def select_layers(layers: tuple[PrunableLayer, ...], ignore: tuple[str, ...]) -> tuple[PrunableLayer, ...]:
-    """The layers that no glob matches, by their names with or without `.weight`.
+def _batches(request: PruneRequest, network: Network, dataset: Dataset | None) -> Batches:
+    from pai_cli.pruning import samples
 
-    Raises `LayerSelectionError` when a glob matches nothing or nothing is left.
+    dataset = dataset or samples.open_samples(request)
+    assert dataset is not None  # what `check_options` sees to
+    return samples.draw(dataset, request, network)
+
+
+def check_request(network: Network, request: PruneRequest, *, has_samples: bool = False) -> None:
+    """Raise what `prune` would raise for a request that cannot be, before any work is done for it.
+
+    `has_samples`: whether samples come from elsewhere than `request.data`.
     """
-    for glob in ignore:
-        if not any(_matches(layer.name, glob) for layer in layers):
-            raise LayerSelectionError(
-                f"--ignore {glob}: matches none of the {len(layers)} prunable layers "
-                f"({some_names(layer.name for layer in layers)})"
-            )
-    left = tuple(layer for layer in layers if not any(_matches(layer.name, glob) for glob in ignore))
-    if not left:
-        cause = f"--ignore {' '.join(ignore)}: leaves" if ignore else "the network has"
-        remedy = "drop a glob" if ignore else "check --model"
-        raise LayerSelectionError(f"{cause} no layer to prune; {remedy}")
-    return left
+    check_options(request, has_samples=has_samples)
+    layers = select_layers(network.layers, request.ignore)
+    quota_of(request, network, layers).steps(1)
 
 
-@dataclass(frozen=True)
-class _Quota:
-    """How many weights a density keeps: of the network, or of each layer."""
-
-    shapes: Mapping[str, tuple[int, ...]]
-    allocation: Allocation
-
-    @classmethod
-    def of(cls, method: Method, scope: Scope | None, layers: tuple[PrunableLayer, ...]) -> _Quota:
-        allocation = method.allocation
-        if allocation == "none" and scope == "layer":
-            allocation = "uniform"
-        return cls({layer.name: layer.shape for layer in layers}, allocation)
-
-    @property
-    def scope(self) -> Scope:
-        return "global" if self.allocation == "none" else "layer"
-
-    @property
-    def total(self) -> int:
-        return sum(int(np.prod(shape, dtype=np.int64)) for shape in self.shapes.values())
-
-    def counts(self, density: float) -> int | dict[str, int]:
-        if self.allocation == "none":
-            return network_count(density, self.total)
-        return layer_counts(self.allocation, self.shapes, density)
-
-
-def _fixed_rounds(scorer: Scorer, quota: _Quota, densities: list[float], progress: Progress) -> Masks:
+def _fixed_rounds(scorer: Scorer, quota: Quota, rounds: int, progress: Progress) -> Masks:
     masks: Masks | None = None
-    before: int | dict[str, int] | None = None
-    for done, density in enumerate(densities, start=1):
-        counts = quota.counts(density)
+    before: Counts | None = None
+    steps = quota.steps(rounds)
+    for done, counts in enumerate(steps, start=1):
         # The same number again would keep the same weights: near the end of a small layer rounds often ask
         # for that.
         if masks is None or counts != before:
-            masks = _keep(_arrays(scorer, masks, quota), counts, masks)
+            masks = quota.keep(_arrays(scorer, masks, quota), counts, masks)
         before = counts
-        progress(done, len(densities), "scoring weights")
+        progress(done, len(steps), "scoring weights")
     assert masks is not None  # there is at least one round
     return masks
 
 
-def _adaptive_rounds(scorer: Scorer, quota: _Quota, density: float, progress: Progress) -> tuple[Masks, int]:
-    target = network_count(density, quota.total)
+def _adaptive_rounds(scorer: Scorer, quota: NetworkQuota, progress: Progress) -> tuple[Masks, int]:
+    target = network_count(quota.density, quota.total)
     masks: Masks | None = None
     left = quota.total
     rounds = 0
@@ -183,7 +156,7 @@ def _adaptive_rounds(scorer: Scorer, quota: _Quota, density: float, progress: Pr
     return masks, rounds
 
 
-def _arrays(scorer: Scorer, masks: Masks | None, quota: _Quota) -> ScoreArrays:
+def _arrays(scorer: Scorer, masks: Masks | None, quota: Quota) -> ScoreArrays:
     values = scorer(masks).values
     return {name: _as_numpy(values[name]) for name in quota.shapes}
 
@@ -199,12 +172,6 @@ def _as_numpy(scores: Any) -> NDArray[np.floating[Any]]:
     return array
 
 
-def _keep(arrays: ScoreArrays, counts: int | dict[str, int], active: Masks | None) -> Masks:
-    if isinstance(counts, int):
-        return keep_largest(arrays, counts, active)
-    return keep_largest_by_layer(arrays, counts, active)
-
-
 def result_of(network: Network, request: PruneRequest, masks: Masks, rounds: int) -> PruneResult:
     """What `prune` would say of masks it made before: counts, collapsed layers, connectedness.
 
@@ -214,6 +181,7 @@ def result_of(network: Network, request: PruneRequest, masks: Masks, rounds: int
 
     layers = select_layers(network.layers, request.ignore)
     input_shape = request.input_shape or network.input_shape
+    quota = quota_of(request, network, layers)
     kept = {name: int(np.count_nonzero(mask)) for name, mask in masks.items()}
     return PruneResult(
         masks=masks,
@@ -223,40 +191,6 @@ def result_of(network: Network, request: PruneRequest, masks: Masks, rounds: int
         collapsed=tuple(name for name, count in kept.items() if count == 0),
         connected=is_connected(network, masks, input_shape, request.device),
         rounds=rounds,
-        scope=_Quota.of(registry.get(request.method), request.scope, layers).scope,
+        scope=quota.scope,
+        whole=quota.whole if isinstance(quota, PatternQuota) else (),
     )
-
-
-def _check_options(method: Method, request: PruneRequest) -> None:
-    """Refuse an option that the method would not use: none does nothing in silence."""
-    name = method.name
-    check_seed(request.seed)
-    if request.scope not in (None, "global", "layer"):
-        raise MethodOptionError(f"--scope {request.scope}: must be global or layer")
-    if request.scope == "global" and method.allocation != "none":
-        raise MethodOptionError(f"--scope global: {name} fixes the density of each layer; leave --scope out")
-    if request.rounds is not None:
-        _check_rounds(method, request.rounds, request.scope)
-
-
-def _check_rounds(method: Method, rounds: Rounds, scope: Scope | None) -> None:
-    if not method.iterative:
-        takers = ", ".join(m.name for m in registry.METHODS.values() if m.iterative)
-        raise MethodOptionError(
-            f"--rounds {rounds}: {method.name} scores once; leave --rounds out (methods that take it: {takers})"
-        )
-    if rounds == "auto":
-        if not method.adaptive:
-            takers = ", ".join(m.name for m in registry.METHODS.values() if m.adaptive)
-            raise MethodOptionError(f"--rounds auto: only for {takers}; give {method.name} a number of --rounds")
-        if scope == "layer":
-            raise MethodOptionError(
-                "--rounds auto: weighs all layers against each other; give a number of --rounds, or leave "
-                "--scope layer out"
-            )
-    elif rounds < 1:
-        raise MethodOptionError(f"--rounds {rounds}: must be at least 1, or auto")
-
-
-def _matches(name: str, glob: str) -> bool:
-    return fnmatchcase(name, glob) or fnmatchcase(name.removesuffix(".weight"), glob)

@@ -2,17 +2,19 @@
 
 Hoang, Kundu, Liu, Wang, "Don't just prune by magnitude! Your mask topology is a secret weapon", NeurIPS 2023 (PAGS),
 taking whole masks: the density stays exact. Candidate 0 is the method's own mask; a later one comes from a fresh seed
-where the method draws at random, else from weights with Gaussian noise, its standard deviation relative to the layer's own.
+where the method draws at random or scores with samples, which are then others, else from weights with Gaussian noise, its
+standard deviation relative to the layer's own.
 """
 
 from __future__ import annotations
 
 import copy
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -28,6 +30,9 @@ from pai_cli.sampling.trajectory import Measures, SearchState, Trajectory
 from pai_cli.spectral.metrics import MetricOptions
 from pai_cli.spectral.network import DenseCache, LayerInput, NetworkReport, summarise
 
+if TYPE_CHECKING:
+    from pai_cli.data.base import Dataset
+
 SHOWN = ("l2", "dr_imdb", "lambda_imsg")
 SECONDS_BETWEEN_SAVES = 2.0
 USUAL_NOISE = 0.1
@@ -38,7 +43,7 @@ class SearchRequest:
     """What to search for.
 
     `prune`: the method, density and seed of candidate 0. `population`: how many candidates. `noise`: standard deviation of
-    what is added to the weights of a method that does not draw at random, relative to each layer's own.
+    what is added to the weights of a method that draws neither numbers nor samples, relative to each layer's own.
     """
 
     prune: PruneRequest
@@ -47,16 +52,17 @@ class SearchRequest:
 
     @staticmethod
     def of(request: PruneRequest, population: int, noise: float | None) -> SearchRequest:
-        """The request with the noise asked for, or the usual 0.1; none for a method that draws at random.
+        """The request with the noise asked for, or the usual 0.1; none for a method that draws, numbers or samples.
 
         Raises `MethodOptionError` when noise is asked for that would do nothing.
         """
-        if not registry.get(request.method).random:
+        method = registry.get(request.method)
+        if not method.draws:
             return SearchRequest(request, population, USUAL_NOISE if noise is None else noise)
         if noise is not None:
+            does, by = ("scores with samples", "samples") if method.data else ("draws at random", "seeds")
             raise MethodOptionError(
-                f"--noise {noise:g}: {request.method} draws at random, so its candidates differ by their seeds; "
-                "leave --noise out"
+                f"--noise {noise:g}: {request.method} {does}, so its candidates differ by their {by}; leave --noise out"
             )
         return SearchRequest(request, population, 0.0)
 
@@ -64,14 +70,33 @@ class SearchRequest:
         """What must be the same for a search to be continued: everything but how many candidates, and the device."""
         facts = {key: value for key, value in asdict(self.prune).items() if key != "device"}
         settings = {**facts, "noise": self.noise, "source_sha256": source_sha256}
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
+        # As they come back from a file, tuples as lists.
+        as_stored: dict[str, Any] = json.loads(json.dumps(settings))
+        return as_stored
+
+    def of_candidate(self, number: int) -> PruneRequest:
+        """What is asked of candidate `number`: of one that draws, with a seed of its own."""
+        if number == 0 or not registry.get(self.prune.method).draws:
+            return self.prune
+        seed = int(self._source(number).generate_state(1, np.uint64)[0] >> np.uint64(1))
+        return replace(self.prune, seed=seed)
+
+    def noise_of(self, number: int) -> np.random.Generator | None:
+        """What draws the noise on the weights of candidate `number`; None where it has none."""
+        if number == 0 or registry.get(self.prune.method).draws:
+            return None
+        return np.random.default_rng(self._source(number))
+
+    def _source(self, number: int) -> np.random.SeedSequence:
+        return np.random.SeedSequence(self.prune.seed, spawn_key=(number,))
 
 
 @dataclass(frozen=True)
 class SearchResult:
     """The best candidate's number, its masks and measures (l2, dr_imdb, lambda_imsg), out of how many candidates.
 
-    `explored`: share of the weights that some candidate kept, 0 to 1.
+    `explored`: share of the weights that some candidate kept, 0 to 1. `request`: what the best was asked for, its own
+    seed among it.
     """
 
     best: int
@@ -79,20 +104,28 @@ class SearchResult:
     measures: Measures
     candidates: int
     explored: float
+    request: PruneRequest
 
     @property
     def story(self) -> dict[str, str]:
-        """What a mask file should tell of the search besides the method."""
+        """What a mask file should tell of the search besides the method; see `request` for the best one's samples."""
         return {"candidate": str(self.best), "population": str(self.candidates)}
 
 
 def search(
-    network: Network, request: SearchRequest, trajectory: Trajectory, state: SearchState, progress: Progress = silent
+    network: Network,
+    request: SearchRequest,
+    trajectory: Trajectory,
+    state: SearchState,
+    progress: Progress = silent,
+    *,
+    dataset: Dataset | None = None,
 ) -> SearchResult:
     """Go on from `state` until `request.population` candidates are measured; the trajectory is written as it goes.
 
-    What is finished survives an interruption: `trajectory.resume` gives the state to go on from. Raises what `prune`
-    raises, `OutputError`, and `ResumeError` when more candidates than that are done already.
+    What is finished survives an interruption: `trajectory.resume` gives the state to go on from. `dataset`: where a
+    method with data takes its samples from. Raises what `prune` raises, `OutputError`, and `ResumeError` when more
+    candidates than that are done already.
     """
     if state.done > request.population:
         raise ResumeError(
@@ -102,7 +135,7 @@ def search(
     with _saved_at_the_end(trajectory, state):
         for number in range(state.done, request.population):
             progress(number, request.population, f"best l2 {state.best_measures.get('l2') or 0.0:.4g}")
-            _take(_candidate(network, request, number), number, network, trajectory, state)
+            _take(_candidate(network, request, number, dataset), number, network, trajectory, state)
             if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
                 trajectory.save(state)
                 saved = time.monotonic()
@@ -113,6 +146,7 @@ def search(
         measures=state.best_measures,
         candidates=state.done,
         explored=_share(state.explored),
+        request=request.of_candidate(state.best),
     )
 
 
@@ -134,16 +168,12 @@ class Candidate:
     rounds: int
 
 
-def _candidate(network: Network, request: SearchRequest, number: int) -> Candidate:
+def _candidate(network: Network, request: SearchRequest, number: int, dataset: Dataset | None = None) -> Candidate:
     """Candidate `number`, a function of the request and the number only, so that a search may stop and go on anywhere."""
-    if number == 0:
-        return Candidate(*choose_masks(network, request.prune))
-    source = np.random.SeedSequence(request.prune.seed, spawn_key=(number,))
-    if registry.get(request.prune.method).random:
-        seed = int(source.generate_state(1, np.uint64)[0] >> np.uint64(1))
-        return Candidate(*choose_masks(network, replace(request.prune, seed=seed)))
-    noisy = _noisy(network, request.noise, np.random.default_rng(source))
-    return Candidate(*choose_masks(noisy, request.prune))
+    noise = request.noise_of(number)
+    if noise is not None:
+        network = _noisy(network, request.noise, noise)
+    return Candidate(*choose_masks(network, request.of_candidate(number), dataset=dataset))
 
 
 def _noisy(network: Network, noise: float, generator: np.random.Generator) -> Network:

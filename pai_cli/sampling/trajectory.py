@@ -85,10 +85,11 @@ class Trajectory:
         except MaskError:
             return False
         same = ("source_sha256", "method", "seed")
+        density = self.settings["density"]  # None where each layer has its own
         return (
             "candidate" in told
             and all(told.get(key) == str(self.settings[key]) for key in same)
-            and (told.get("density") == repr(self.settings["density"]))
+            and (density is None or told.get("density") == repr(density))
         )
 
     def append(self, record: Record) -> None:

@@ -1,0 +1,41 @@
+"""Layer densities from a file: a JSON object of layer names, or globs of them, and the fraction each keeps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pai_cli.errors import DensityError
+
+LayerDensities = tuple[tuple[str, float], ...]
+"""Pairs of a layer's name, or a glob, and its density, in the file's order."""
+
+
+def read_densities(path: Path) -> LayerDensities:
+    """The pairs of the file. Raises `DensityError` for a file that cannot be read or holds anything else."""
+    try:
+        pairs = json.loads(path.read_bytes(), object_pairs_hook=_Pairs)
+    except OSError as e:
+        raise DensityError(f"--densities {path}: cannot be read: {e.strerror or e}") from e
+    except (ValueError, RecursionError) as e:
+        raise DensityError(f"--densities {path}: is not valid JSON ({e})") from e
+    if not isinstance(pairs, _Pairs) or not pairs:
+        raise DensityError(f'--densities {path}: must be a JSON object such as {{"conv1": 0.5, "layer*": 0.05}}')
+    for name, density in pairs:
+        if isinstance(density, bool) or not isinstance(density, int | float):
+            raise DensityError(f"--densities {path}: {name!r} has {_short(density)}, and a number is needed")
+    names = [name for name, _ in pairs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise DensityError(f"--densities {path}: {twice!r} stands there twice; leave one")
+    return tuple((name, float(density)) for name, density in pairs)
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object as pairs, so that a name that stands there twice can be told."""
+
+
+def _short(value: object) -> str:
+    text = "an object" if isinstance(value, _Pairs) else json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

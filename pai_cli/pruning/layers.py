@@ -1,0 +1,71 @@
+"""Which layers a name or glob means: for leaving layers out, and for giving each its density."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from math import isfinite
+from typing import TYPE_CHECKING
+
+from pai_cli.errors import DensityError, LayerSelectionError
+from pai_cli.files.words import some_names
+
+if TYPE_CHECKING:
+    from pai_cli.files.densities import LayerDensities
+    from pai_cli.models.network import PrunableLayer
+
+
+def matches(name: str, glob: str) -> bool:
+    """Whether a glob means the layer, whose name may be given without `.weight`."""
+    return fnmatchcase(name, glob) or fnmatchcase(name.removesuffix(".weight"), glob)
+
+
+def select_layers(layers: tuple[PrunableLayer, ...], ignore: tuple[str, ...]) -> tuple[PrunableLayer, ...]:
+    """The layers that no glob matches, by their names with or without `.weight`.
+
+    Raises `LayerSelectionError` when a glob matches nothing, or when nothing is left.
+    """
+    for glob in ignore:
+        _check_matches("--ignore", glob, layers)
+    left = tuple(layer for layer in layers if not any(matches(layer.name, glob) for glob in ignore))
+    if not left:
+        cause = f"--ignore {' '.join(ignore)}: leaves" if ignore else "the network has"
+        remedy = "drop a glob" if ignore else "check --model"
+        raise LayerSelectionError(f"{cause} no layer to prune; {remedy}")
+    return left
+
+
+def given_densities(
+    given: LayerDensities, layers: tuple[PrunableLayer, ...], chosen: tuple[PrunableLayer, ...]
+) -> dict[str, float]:
+    """The density of each layer of `chosen`: of its own name, else of the first glob that matches it.
+
+    `layers` are all of the network's. Raises `DensityError` for a density not above 0 and at most 1,
+    `LayerSelectionError` for a name that no layer has and for layers that no name matches.
+    """
+    for glob, density in given:
+        if not (isfinite(density) and 0 < density <= 1):
+            raise DensityError(f"--densities: {glob!r} has {density:g}; must be above 0 and at most 1")
+        _check_matches("--densities", glob, layers)
+    found = {layer.name: _density_of(layer.name, given) for layer in chosen}
+    missing = [name for name, density in found.items() if density is None]
+    if missing:
+        raise LayerSelectionError(
+            f'--densities: has no density for {some_names(missing)}; add them, or "*" as the last, or --ignore them'
+        )
+    return {name: density for name, density in found.items() if density is not None}
+
+
+def _density_of(name: str, given: LayerDensities) -> float | None:
+    exact = dict(given)
+    for own in (name, name.removesuffix(".weight")):
+        if own in exact:
+            return exact[own]
+    return next((density for glob, density in given if matches(name, glob)), None)
+
+
+def _check_matches(flag: str, glob: str, layers: tuple[PrunableLayer, ...]) -> None:
+    if not any(matches(layer.name, glob) for layer in layers):
+        raise LayerSelectionError(
+            f"{flag} {glob}: matches none of the {len(layers)} prunable layers "
+            f"({some_names(layer.name for layer in layers)})"
+        )

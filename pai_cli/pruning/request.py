@@ -1,0 +1,152 @@
+"""What is asked of a pruning run, and whether it can be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isclose
+from typing import TYPE_CHECKING, Literal
+
+from pai_cli.errors import DensityError, MethodOptionError
+from pai_cli.models.seeds import check_seed
+from pai_cli.pruning import registry
+from pai_cli.pruning.base import Method, Pattern, Scope
+from pai_cli.pruning.layers import given_densities
+from pai_cli.pruning.quota import AllocatedQuota, GivenQuota, NetworkQuota, PatternQuota, Quota
+
+if TYPE_CHECKING:
+    from pai_cli.files.densities import LayerDensities
+    from pai_cli.models.network import Network, PrunableLayer
+
+Rounds = int | Literal["auto"]
+USUAL_PER_CLASS = 10
+
+
+@dataclass(frozen=True)
+class PruneRequest:
+    """What is asked for; None leaves a choice to the method, or the input shape to the network.
+
+    `density`: of the network; None with `pattern`, which has its own, and with `densities`, a density a layer.
+    `ignore`: globs of layer names, with or without their `.weight`; such layers stay whole and are not counted.
+    `data`: the dataset that a method with data takes `per_class` samples of each class from (10 unless given).
+    `pattern`: N:M selection. `densities`: pairs of a layer's name or glob and its density. `shuffle`: permute each
+    layer's mask within the layer. `invert`: keep the smallest scores.
+    """
+
+    method: str
+    density: float | None = None
+    scope: Scope | None = None
+    seed: int = 0
+    rounds: Rounds | None = None
+    ignore: tuple[str, ...] = ()
+    device: str = "cpu"
+    input_shape: tuple[int, ...] | None = None
+    data: str | None = None
+    per_class: int | None = None
+    pattern: Pattern | None = None
+    densities: LayerDensities | None = None
+    shuffle: bool = False
+    invert: bool = False
+
+
+def quota_of(request: PruneRequest, network: Network, layers: tuple[PrunableLayer, ...]) -> Quota:
+    """How many of the weights of `layers` the request keeps. Raises `DensityError`, `LayerSelectionError`."""
+    if request.pattern is not None:
+        return PatternQuota(layers, Pattern(*request.pattern))
+    shapes = {layer.name: layer.shape for layer in layers}
+    if request.densities is not None:
+        return GivenQuota(shapes, given_densities(request.densities, network.layers, layers))
+    if request.density is None:
+        raise DensityError("no density; give --density, --sparsity, --pattern or --densities")
+    rule = registry.get(request.method).allocation
+    if rule == "none" and request.scope == "layer":
+        rule = "uniform"
+    if rule == "none":
+        return NetworkQuota(shapes, request.density)
+    return AllocatedQuota(shapes, request.density, rule)
+
+
+def check_options(request: PruneRequest, *, has_samples: bool = False) -> None:
+    """Refuse an option that the method would not use, or that another excludes: none does nothing in silence.
+
+    `has_samples`: whether samples come from elsewhere than `request.data`. Raises `MethodOptionError`,
+    `UnknownMethodError`.
+    """
+    method = registry.get(request.method)
+    check_seed(request.seed)
+    if request.scope not in (None, "global", "layer"):
+        raise MethodOptionError(f"--scope {request.scope}: must be global or layer")
+    if request.scope == "global" and method.allocation != "none" and request.densities is None:
+        raise MethodOptionError(f"--scope global: {method.name} fixes the density of each layer; leave --scope out")
+    _check_selection(request)
+    _check_data(method, request, has_samples=has_samples)
+    if request.rounds is not None:
+        _check_rounds(method, request)
+
+
+def _check_selection(request: PruneRequest) -> None:
+    """Refuse selections that exclude each other."""
+    if request.pattern is not None:
+        pattern = Pattern(*request.pattern)
+        pattern.check()
+        if request.densities is not None:
+            raise MethodOptionError(f"--pattern {pattern}: excludes --densities; give one")
+        if request.scope is not None:
+            raise MethodOptionError(f"--pattern {pattern}: fixes the density of each layer; leave --scope out")
+        if request.shuffle:
+            raise MethodOptionError(f"--pattern {pattern}: --shuffle would undo it; leave one out")
+        if request.density is not None and not isclose(request.density, pattern.density):
+            raise MethodOptionError(
+                f"--pattern {pattern}: has density {pattern.density:g}; leave --density {request.density:g} out"
+            )
+    if request.densities is not None:
+        if request.density is not None:
+            raise MethodOptionError(f"--densities: excludes --density {request.density:g}; give one")
+        if request.scope == "global":
+            raise MethodOptionError("--scope global: --densities fixes the density of each layer; leave --scope out")
+
+
+def _check_data(method: Method, request: PruneRequest, *, has_samples: bool) -> None:
+    if request.per_class is not None and request.per_class < 1:
+        raise MethodOptionError(f"--per-class {request.per_class}: must be at least 1")
+    if method.data:
+        if request.data is None and not has_samples:
+            raise MethodOptionError(f"--method {method.name}: scores with labelled samples; give --data")
+        return
+    for flag, value in (("--data", request.data), ("--per-class", request.per_class)):
+        if value is not None:
+            takers = ", ".join(one.name for one in registry.METHODS.values() if one.data)
+            raise MethodOptionError(
+                f"{flag} {value}: {method.name} needs no data; leave {flag} out (methods that take it: {takers})"
+            )
+
+
+def _check_rounds(method: Method, request: PruneRequest) -> None:
+    rounds = request.rounds
+    if not method.iterative:
+        takers = ", ".join(m.name for m in registry.METHODS.values() if m.iterative)
+        raise MethodOptionError(
+            f"--rounds {rounds}: {method.name} scores once; leave --rounds out (methods that take it: {takers})"
+        )
+    if rounds == "auto":
+        _check_auto(method, request)
+    elif rounds is not None and rounds < 1:
+        raise MethodOptionError(f"--rounds {rounds}: must be at least 1, or auto")
+
+
+def _check_auto(method: Method, request: PruneRequest) -> None:
+    if not method.adaptive:
+        takers = ", ".join(m.name for m in registry.METHODS.values() if m.adaptive)
+        raise MethodOptionError(f"--rounds auto: only for {takers}; give {method.name} a number of --rounds")
+    others = {
+        "--scope layer": request.scope == "layer",
+        "--pattern": request.pattern is not None,
+        "--densities": request.densities is not None,
+    }
+    for flag in (flag for flag, given in others.items() if given):
+        raise MethodOptionError(
+            f"--rounds auto: weighs all layers against each other; give a number of --rounds, or leave {flag} out"
+        )
+    if request.invert:
+        raise MethodOptionError(
+            "--rounds auto: removes the smallest scores, and --invert keeps them; give a number of --rounds"
+        )

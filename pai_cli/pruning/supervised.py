@@ -1,0 +1,140 @@
+"""The loss of a network on labelled samples, and its derivatives by the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from pai_cli.errors import MethodOptionError, ScoreError
+from pai_cli.files.words import one_line
+from pai_cli.pruning.base import Masks, ScoreContext
+from pai_cli.pruning.working import kind_of, repeatable, seeded, working_copy
+
+Tensors = dict[str, torch.Tensor]
+
+
+class Supervised:
+    """A copy of a network with its mean cross-entropy over all samples, L = sum_b (n_b / n) L_b over the batches.
+
+    Batch norms normalise by their batch, as in training and as the papers do at initialisation, where there are no
+    running statistics yet. Everything else is in evaluation mode: dropout and other random passes would make the
+    scores those of one draw. Float64 when a weight of the network is, else float32. `names`: the weights that are
+    masked and differentiated. `temperature`: the logits are divided by it. The network itself is not touched.
+
+    Raises `ScoreError` when the network cannot be copied, or without samples; `DeviceError`.
+    """
+
+    def __init__(self, context: ScoreContext, names: tuple[str, ...], temperature: float = 1.0) -> None:
+        if not context.batches:
+            raise ScoreError(f"{context.method}: has no samples to score with; give --data")
+        model = context.network.model
+        double = any(parameter.dtype == torch.float64 for parameter in model.parameters())
+        self._dtype = torch.float64 if double else torch.float32
+        self._context = context
+        self._temperature = temperature
+        self._model = working_copy(model, context.device, self._dtype, context.method)
+        for module in self._model.modules():
+            if isinstance(module, _BatchNorm):
+                module.train()
+        parameters = dict(self._model.named_parameters(remove_duplicate=False))
+        self.weights: dict[str, nn.Parameter] = {name: parameters[name] for name in names}
+        for weight in self.weights.values():
+            weight.requires_grad_(True)
+
+    def mask(self, masks: Masks | None) -> None:
+        """Set the weights that are false in `masks` to zero, for good: masks only ever shrink."""
+        for name, mask in (masks or {}).items():
+            pruned = torch.from_numpy(~mask).to(self._context.device)
+            self.weights[name].detach().masked_fill_(pruned, 0.0)
+
+    def gradient(self) -> Tensors:
+        """dL/dw of each weight, shaped as it; zeros for a weight that the loss does not depend on.
+
+        Raises `MethodOptionError` when the network fails on a batch, `ScoreError` when what it returns is not one
+        tensor of logits that can be differentiated, or the loss is not finite.
+        """
+        total = self._zeros()
+        with self._pass():
+            for inputs, labels in self._context.batches:
+                self._add(total, self._differentiate(self._loss(inputs, labels)))
+        return total
+
+    def hessian_times(self, vectors: Mapping[str, torch.Tensor]) -> Tensors:
+        """H v, the Hessian of L by all the weights together times `vectors` (by name, shaped as the weights).
+
+        By differentiating the product of gradient and vector, so exact but for rounding. Raises as `gradient` does.
+        """
+        total = self._zeros()
+        with self._pass():
+            for inputs, labels in self._context.batches:
+                gradients = self._differentiate(self._loss(inputs, labels), again=True)
+                product = sum(((g * vectors[name]).sum() for name, g in gradients.items()), start=torch.zeros(()))
+                if product.requires_grad:  # a loss linear in the weights has no second derivative to ask for
+                    self._add(total, self._differentiate(product))
+        return total
+
+    def _zeros(self) -> Tensors:
+        return {name: torch.zeros_like(weight, requires_grad=False) for name, weight in self.weights.items()}
+
+    def _loss(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """One batch's share of L."""
+        share = len(labels) / sum(len(some) for _, some in self._context.batches)
+        logits = self._logits(inputs, labels) / self._temperature
+        loss = nn.functional.cross_entropy(logits, labels.to(logits.device)) * share
+        if not bool(loss.isfinite()):
+            raise ScoreError(
+                f"{self._context.method}: the loss on the samples is not finite (weights or inputs too large); "
+                "give another --method, such as erk"
+            )
+        return loss
+
+    @contextmanager
+    def _pass(self) -> Iterator[None]:
+        device, seed = self._context.device, self._context.seed
+        # Fused attention has no second derivative; the plain one has, and is as exact.
+        with torch.enable_grad(), seeded(device, seed), repeatable(device), sdpa_kernel(SDPBackend.MATH):
+            yield
+
+    def _logits(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        method = self._context.method
+        try:
+            # A copy, because a network whose first operation is in place would write over the samples.
+            outputs = self._model(inputs.to(device=self._context.device, dtype=self._dtype, copy=True))
+        except Exception as error:
+            shape = ",".join(map(str, inputs.shape))
+            raise MethodOptionError(
+                f"{method}: the network failed on a batch of shape {shape} ({one_line(error)}); "
+                "give the shape of one input with --input-shape, or more samples with --per-class"
+            ) from error
+        wanted = f"and logits of shape ({len(labels)}, classes) are needed"
+        remedy = "give a --model factory whose network returns the logits alone"
+        if not (isinstance(outputs, torch.Tensor) and outputs.is_floating_point()):
+            raise ScoreError(f"{method}: the network returns {kind_of(outputs)}, {wanted}; {remedy}")
+        if outputs.dim() != 2 or len(outputs) != len(labels):
+            raise ScoreError(f"{method}: the network returns shape {tuple(outputs.shape)}, {wanted}; {remedy}")
+        if int(labels.min()) < 0 or int(labels.max()) >= outputs.shape[1]:
+            raise ScoreError(
+                f"{method}: the samples have labels {int(labels.min())} to {int(labels.max())}, and the network "
+                f"{outputs.shape[1]} outputs; give --data of as many classes"
+            )
+        return outputs
+
+    def _differentiate(self, loss: torch.Tensor, *, again: bool = False) -> Tensors:
+        """The gradients of the weights that `loss` depends on; with `again`, they can be differentiated themselves."""
+        try:
+            found = torch.autograd.grad(loss, list(self.weights.values()), create_graph=again, allow_unused=True)
+        except RuntimeError as error:
+            raise ScoreError(
+                f"{self._context.method}: the network's loss cannot be differentiated ({one_line(error)})"
+            ) from error
+        return {name: g for name, g in zip(self.weights, found, strict=True) if g is not None}
+
+    @staticmethod
+    def _add(total: Tensors, part: Tensors) -> None:
+        for name, gradient in part.items():
+            total[name] += gradient

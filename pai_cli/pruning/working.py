@@ -1,0 +1,60 @@
+"""The copies that methods compute on, so that the network itself stays as it is."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from pai_cli.errors import DeviceError, ScoreError
+from pai_cli.files.words import one_line
+
+
+def working_copy(model: nn.Module, device: str, dtype: torch.dtype, method: str) -> nn.Module:
+    """A copy of the network on the device, in `dtype`, in evaluation mode, no parameter with a gradient.
+
+    Raises `ScoreError` when the network cannot be copied, `DeviceError` when the device is not there; both name
+    `method`.
+    """
+    try:
+        twin = copy.deepcopy(model)
+    except Exception as error:
+        raise ScoreError(
+            f"{method}: the network cannot be copied ({one_line(error)}); give another --method"
+        ) from error
+    try:
+        twin.to(device=device, dtype=dtype)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise DeviceError(f"device {device}: cannot be used ({one_line(error)}); give --device cpu") from error
+    for parameter in twin.parameters():
+        parameter.grad = None
+    return twin.eval().requires_grad_(False)
+
+
+@contextmanager
+def repeatable(device: str) -> Iterator[None]:
+    """On a GPU, only cuDNN kernels that give the same bits every time; elsewhere nothing."""
+    if not device.startswith("cuda"):
+        yield
+        return
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        yield
+
+
+@contextmanager
+def seeded(device: str, seed: int) -> Iterator[None]:
+    """Random numbers that torch draws inside depend on `seed` alone; outside, its generators stay as they were."""
+    gpus = [torch.cuda.current_device()] if device.startswith("cuda") else []
+    with torch.random.fork_rng(devices=gpus):
+        torch.default_generator.manual_seed(seed)
+        if gpus:
+            torch.cuda.manual_seed(seed)
+        yield
+
+
+def kind_of(value: object) -> str:
+    """What a network returned, in words."""
+    return f"a tensor of {value.dtype}" if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"

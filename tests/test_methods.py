@@ -1,0 +1,412 @@
+"""Every pruning method through one table of laws: exact counts, the seed, the network untouched, nothing revived."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from math import prod
+
+import numpy as np
+import pytest
+import torch
+from networks import NETWORKS, ROUNDS, build, half_up, run, same, toy_for
+
+from pai_cli.errors import MethodOptionError, ScoreError
+from pai_cli.models.network import Network, PrunableLayer
+from pai_cli.pruning import registry
+from pai_cli.pruning.base import Masks, Pattern, ScoreContext, Scorer, Scores
+from pai_cli.pruning.run import PruneRequest, choose_masks, prune, result_of
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the laws need to know of a method.
+
+    `draws`: another seed gives another mask. `scope`: where the density holds. `exact`: whether the network's count is
+    exact; else each layer's is.
+    """
+
+    draws: bool = False
+    scope: str = "global"
+    exact: bool = True
+    data: bool = False
+
+
+TABLE = {
+    "random": Row(draws=True),
+    "uniform": Row(draws=True, scope="layer", exact=False),
+    "erk": Row(draws=True, scope="layer"),
+    "magnitude": Row(),
+    "synflow": Row(),
+    "smart-ratio": Row(draws=True, scope="layer"),
+    "snip": Row(draws=True, data=True),
+    "iter-snip": Row(draws=True, data=True),
+    "grasp": Row(draws=True, data=True),
+}
+METHOD = pytest.mark.parametrize("method", TABLE)
+
+
+def one_round(method: str, network: str) -> dict[str, int]:
+    """A tenth of this network is one weight of three layers: after the round that cuts it there is no flow to score."""
+    return {"rounds": 1} if (method, network) == ("synflow", "one_weight") else {}
+
+
+def test_the_table_has_every_method() -> None:
+    assert list(TABLE) == list(registry.METHODS)
+    for name, row in TABLE.items():
+        method = registry.get(name)
+        assert method.name == name
+        assert method.draws == row.draws
+        assert (method.allocation == "none") == (row.scope == "global")
+        assert method.iterative == (name in ROUNDS)
+        assert method.data == row.data
+        assert method.summary
+        assert "arXiv:" in method.source
+        assert callable(method.load())
+
+
+# ---- laws that every method obeys
+
+
+@METHOD
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("density", [1.0, 0.7, 0.25, 0.1])
+def test_exact_count_in_network_order(method: str, network: str, density: float) -> None:
+    net = build(network)
+    result = run(net, method, density, **one_round(method, network))
+    assert list(result.masks) == [layer.name for layer in net.layers]
+    for layer in net.layers:
+        mask = result.masks[layer.name]
+        assert mask.shape == layer.shape
+        assert mask.dtype == np.bool_
+        assert mask.flags.c_contiguous
+    assert result.kept == sum(int(mask.sum()) for mask in result.masks.values())
+    assert result.total == net.total
+    assert result.density == result.kept / result.total
+    assert result.scope == TABLE[method].scope
+    assert result.collapsed == tuple(name for name, mask in result.masks.items() if not mask.any())
+    if TABLE[method].exact:
+        assert result.kept == half_up(density, net.total)
+    if density == 1.0:
+        assert result.kept == net.total
+        assert result.connected is True
+
+
+@METHOD
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("density", [1.0, 0.5, 0.1])
+def test_layer_scope_counts_each_layer(method: str, network: str, density: float) -> None:
+    net = build(network)
+    result = run(net, method, density, scope="layer", **one_round(method, network))
+    assert result.scope == "layer"
+    if registry.get(method).allocation in ("none", "uniform"):
+        for layer in net.layers:
+            assert result.masks[layer.name].sum() == half_up(density, prod(layer.shape))
+
+
+@METHOD
+def test_the_seed_and_nothing_else(method: str) -> None:
+    first = run(build("residual"), method, 0.3, seed=1)
+    torch.manual_seed(99)
+    np.random.seed(99)
+    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    net = build("mlp")
+    torch.set_rng_state(state)
+    run(net, method, 0.3)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert np.array_equal(np.random.get_state()[1], numpy_state)
+    again = run(build("residual"), method, 0.3, seed=1)
+    assert same(first, again)
+    other = run(build("residual"), method, 0.3, seed=2)
+    assert same(first, other) != TABLE[method].draws
+
+
+@METHOD
+@pytest.mark.parametrize("training", [False, True])
+def test_the_network_is_left_as_it_was(method: str, training: bool) -> None:
+    net = build("convolutions")
+    model = net.model.train(training)
+    model[1].eval()
+    parameters = list(model.parameters())
+    parameters[0].requires_grad_(False)
+    parameters[1].grad = torch.full_like(parameters[1], 3.0)
+    with torch.no_grad():
+        model[3].running_mean.fill_(-1.5)
+        parameters[0].view(-1)[0] = -0.0
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    flags = [m.training for m in model.modules()]
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    run(net, method, 0.2)
+    assert torch.equal(torch.get_rng_state(), state)
+    after = model.state_dict()
+    assert before.keys() == after.keys()
+    for key, value in before.items():
+        assert value.dtype == after[key].dtype
+        assert value.numpy().tobytes() == after[key].numpy().tobytes(), key
+    assert [m.training for m in model.modules()] == flags
+    assert all(a is b for a, b in zip(parameters, model.parameters(), strict=True))
+    assert [p.requires_grad for p in parameters] == [False] + [True] * (len(parameters) - 1)
+    assert [p.grad is None for p in parameters] == [True, False] + [True] * (len(parameters) - 2)
+    assert torch.equal(parameters[1].grad, torch.full_like(parameters[1], 3.0))
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+@METHOD
+def test_ignored_layers_are_not_counted(method: str) -> None:
+    net = build("residual")
+    result = run(net, method, 0.3, ignore=("fc", "short*.weight"))
+    assert list(result.masks) == ["stem.weight", "body.weight"]
+    assert [layer.name for layer in result.layers] == ["stem.weight", "body.weight"]
+    assert result.total == 216 + 1152
+    if TABLE[method].exact:
+        assert result.kept == half_up(0.3, result.total)
+
+
+@METHOD
+def test_half_precision_and_double(method: str) -> None:
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        net = build("mlp")
+        net.model.to(dtype)
+        assert run(net, method, 0.25).kept == half_up(0.25, net.total)
+
+
+@METHOD
+def test_prune_is_choosing_and_then_looking(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = build("residual")
+    request, dataset = PruneRequest(method, 0.3, rounds=ROUNDS.get(method)), toy_for(net)
+    dataset = dataset if TABLE[method].data else None
+    whole = prune(net, request, dataset=dataset)
+    with monkeypatch.context() as patch:  # choosing finds out nothing of the result
+        patch.setattr("pai_cli.pruning.connectivity.is_connected", None)
+        masks, rounds = choose_masks(net, request, dataset=dataset)
+    assert rounds == whole.rounds
+    result = result_of(net, request, masks, rounds)
+    assert same(result, whole)
+    assert (result.kept, result.connected, result.scope) == (whole.kept, whole.connected, whole.scope)
+    with pytest.raises(MethodOptionError, match=r"^--seed -2:"):
+        choose_masks(net, PruneRequest(method, 0.3, seed=-2))
+
+
+@METHOD
+@pytest.mark.parametrize("scope", [None, "layer"])
+def test_all_equal_scores_keep_the_lowest_indices(
+    method: str, scope: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a method's rounds and allocation, equal scores are no reason to keep more, fewer or others."""
+
+    def equal(context: ScoreContext) -> Scorer:
+        return lambda masks: Scores({layer.name: torch.zeros(layer.shape) for layer in context.layers})
+
+    net = build("residual")
+    usual = run(net, method, 0.3, scope=scope)
+    monkeypatch.setitem(registry.METHODS, method, replace(registry.get(method), make_scorer=equal))
+    result = run(net, method, 0.3, scope=scope)
+    assert result.kept == usual.kept
+    flat = [mask.ravel() for mask in result.masks.values()]
+    if result.scope == "global":
+        flat = [np.concatenate(flat)]
+    else:
+        assert [m.sum() for m in flat] == [m.sum() for m in usual.masks.values()]
+    for mask in flat:
+        assert mask.tolist() == [True] * int(mask.sum()) + [False] * int((~mask).sum())
+
+
+@METHOD
+def test_a_network_of_zeros(method: str) -> None:
+    """Nothing to tell the weights apart by: an exact count, or an error that says so."""
+    net = build("mlp")
+    with torch.no_grad():
+        for weight in net.model.parameters():
+            weight.zero_()
+    if method == "synflow":
+        with pytest.raises(ScoreError, match="no flow reaches the output even before pruning"):
+            run(net, method, 0.5)
+        return
+    assert run(net, method, 0.5).kept == half_up(0.5, net.total)
+
+
+def history(net: Network, method: str, monkeypatch: pytest.MonkeyPatch, **options: object) -> list[Masks]:
+    """The masks after each round, as the scorer is shown them, and the last."""
+    seen: list[Masks] = []
+    inner = registry.get(method).load()
+
+    def recording(context: ScoreContext) -> Scorer:
+        scorer = inner(context)
+
+        def score(masks: Masks | None) -> Scores:
+            if masks is not None:
+                seen.append({name: mask.copy() for name, mask in masks.items()})
+            return scorer(masks)
+
+        return score
+
+    monkeypatch.setitem(registry.METHODS, method, replace(registry.get(method), make_scorer=recording))
+    last = run(net, method, **options).masks  # type: ignore[arg-type]
+    return [*seen, last]
+
+
+ITERATIVE = pytest.mark.parametrize("method", [name for name in TABLE if registry.get(name).iterative])
+
+
+@ITERATIVE
+@pytest.mark.parametrize("network", ["residual", "convolutions", "tokens"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"density": 0.2},
+        {"density": 0.2, "scope": "layer"},
+        {"density": 0.9, "invert": True},
+        {"pattern": Pattern(1, 8)},
+        {"densities": (("*", 0.2),)},
+    ],
+    ids=["global", "layer", "invert", "pattern", "densities"],
+)
+def test_a_pruned_weight_never_comes_back(
+    method: str, network: str, options: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masks = history(build(network), method, monkeypatch, rounds=6, **options)
+    assert len(masks) > 3
+    for before, after in pairwise(masks):
+        assert any((before[name] & ~after[name]).any() for name in before)
+        assert not any((after[name] & ~before[name]).any() for name in before)
+
+
+@METHOD
+def test_tied_weights_count_once(method: str) -> None:
+    net = build("tied")
+    result = run(net, method, 0.25)
+    assert list(result.masks) == ["encode.weight"]
+    assert (result.kept, result.total) == (36, 144)
+
+
+@METHOD
+def test_a_layer_with_one_weight_keeps_one_or_none(method: str) -> None:
+    net = build("one_weight")
+    for density in (0.3, 0.6, 1.0):
+        result = run(net, method, density, **one_round(method, "one_weight"))
+        assert result.masks["2.weight"].shape == (1, 1)
+        assert result.kept == sum(int(mask.sum()) for mask in result.masks.values())
+
+
+@METHOD
+@pytest.mark.parametrize("network", NETWORKS)
+def test_the_samples_and_their_need(method: str, network: str) -> None:
+    """Methods without data do not ask for any; those with it say which flag is missing."""
+    net = build(network)
+    if not TABLE[method].data:
+        dataset = toy_for(net)
+        prune(net, PruneRequest(method, 0.5, rounds=1 if method in ROUNDS else None), dataset=dataset)
+        assert dataset.asked == []
+        return
+    with pytest.raises(MethodOptionError) as caught:
+        prune(net, PruneRequest(method, 0.5))
+    assert str(caught.value) == f"--method {method}: scores with labelled samples; give --data"
+
+
+@METHOD
+def test_dropout_and_mode_do_not_matter(method: str) -> None:
+    results = []
+    for p, training in ((0.5, True), (0.5, False), (0.0, False)):
+        net = build("convolutions")
+        net.model[8].p = p
+        net.model.train(training)
+        results.append(run(net, method, 0.3))
+    assert same(results[0], results[1])
+    assert same(results[0], results[2])
+
+
+# ---- flags that any method takes
+
+
+@METHOD
+@pytest.mark.parametrize("network", ["residual", "convolutions", "tied"])
+def test_shuffling_keeps_the_counts_and_moves_the_rest(method: str, network: str) -> None:
+    net = build(network)
+    plain, mixed = run(net, method, 0.3), run(net, method, 0.3, shuffle=True)
+    assert [m.sum() for m in mixed.masks.values()] == [m.sum() for m in plain.masks.values()]
+    assert not same(plain, mixed)
+    assert same(mixed, run(net, method, 0.3, shuffle=True))
+    assert not same(mixed, run(net, method, 0.3, shuffle=True, seed=1))
+    assert all(mask.flags.c_contiguous for mask in mixed.masks.values())
+
+
+@METHOD
+@pytest.mark.parametrize("network", ["residual", "tokens", "mlp"])
+def test_inverting_keeps_the_smallest_at_the_same_count(method: str, network: str) -> None:
+    net = build(network)
+    rounds = 1 if method in ROUNDS else None
+    plain = run(net, method, 0.3, rounds=rounds)
+    inverse = run(net, method, 0.3, rounds=rounds, invert=True)
+    assert inverse.kept == plain.kept
+    if plain.scope == "layer":
+        assert [m.sum() for m in inverse.masks.values()] == [m.sum() for m in plain.masks.values()]
+    if TABLE[method].data:  # a unit that no sample wakes leaves its weights at 0, where inverting changes nothing
+        assert not same(plain, inverse)
+        return
+    for name, mask in plain.masks.items():  # of distinct scores, no large one is small
+        assert not (mask & inverse.masks[name]).any() or mask.mean() > 0.5
+    if plain.scope == "global":
+        most = run(net, method, 0.7, rounds=rounds, invert=True)
+        assert all(np.array_equal(most.masks[name], ~plain.masks[name]) for name in plain.masks)
+
+
+def test_inverting_round_by_round_says_when_nothing_is_left_to_score() -> None:
+    with pytest.raises(ScoreError) as caught:
+        run(build("residual"), "synflow", 0.3, rounds=6, invert=True)
+    text = str(caught.value)
+    assert text.startswith("--invert: removes first what a later round scores by (synflow: no flow reaches the output")
+    assert text.endswith(" of 1,656 weights left); give --rounds 1")
+
+
+PATTERNS = [Pattern(2, 4), Pattern(1, 4), Pattern(1, 2), Pattern(3, 8)]
+
+
+@METHOD
+@pytest.mark.parametrize("network", ["residual", "convolutions", "tokens", "tied", "mlp"])
+@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+def test_a_pattern_holds_in_every_group(method: str, network: str, pattern: Pattern) -> None:
+    net = build(network)
+    if not any(groups_of(mask_of(layer), layer, pattern.of) is not None for layer in net.layers):
+        return
+    result = run(net, method, pattern=pattern)
+    for layer in net.layers:
+        groups = groups_of(result.masks[layer.name], layer, pattern.of)
+        assert (groups is None) == (layer.name in result.whole)
+        if groups is None:
+            assert result.masks[layer.name].all()
+        else:
+            assert (groups.sum(-1) == pattern.keep).all()
+            assert result.masks[layer.name].mean() == pattern.keep / pattern.of
+    assert result.scope == "layer"
+    assert result.kept == sum(int(m.sum()) for m in result.masks.values())
+    assert same(result, run(net, method, pattern.density, pattern=pattern))
+
+
+def mask_of(layer: PrunableLayer) -> np.ndarray:
+    return np.ones(layer.shape, bool)
+
+
+def groups_of(mask: np.ndarray, layer: PrunableLayer, of: int) -> np.ndarray | None:
+    """The mask as (outputs, kernel, groups, of), found by counting inputs one by one; None where they do not divide."""
+    by_output = mask.reshape(*mask.shape[:2], -1)
+    if layer.layout.transposed:  # (in, out / groups, k): each group of inputs has its own outputs
+        share = mask.shape[0] // layer.layout.groups
+        by_output = by_output.reshape(layer.layout.groups, share, *by_output.shape[1:]).transpose(0, 2, 1, 3)
+        by_output = by_output.reshape(-1, share, by_output.shape[-1])
+    inputs = by_output.shape[1]
+    if inputs % of:
+        return None
+    return np.stack([by_output[:, i : i + of] for i in range(0, inputs, of)], axis=1).swapaxes(2, 3)
+
+
+@METHOD
+def test_layers_have_the_densities_given(method: str) -> None:
+    net = build("residual")
+    given = (("body", 0.05), ("s*", 0.5), ("fc.weight", 1.0))
+    result = run(net, method, densities=given)
+    counts = {name: int(mask.sum()) for name, mask in result.masks.items()}
+    expected = {"stem.weight": (216, 0.5), "body.weight": (1152, 0.05), "shortcut.weight": (128, 0.5)}
+    assert counts == {name: half_up(d, n) for name, (n, d) in expected.items()} | {"fc.weight": 160}
+    assert result.scope == "layer"
+    assert run(net, method, densities=(("*", 0.25),), ignore=("fc",)).kept == half_up(0.25, 216) + 288 + 32
