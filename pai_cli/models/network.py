@@ -19,31 +19,15 @@ from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.naming import natural_order
 from pai_cli.models.base import Architecture, build_empty, shapes_of
 from pai_cli.models.factory import load_factory
+from pai_cli.models.layers import PrunableLayer, prunable_layers
 from pai_cli.models.loading import check_names_and_shapes, load_values
 from pai_cli.models.recognise import recognise
 from pai_cli.models.registry import architecture
 from pai_cli.models.seeds import check_seed
-from pai_cli.spectral.layout import Layout
+
+__all__ = ["Network", "PrunableLayer", "init_network", "load_network", "prunable_layers", "save_checkpoint"]
 
 T = TypeVar("T")
-
-CONVOLUTIONS = (
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-)
-
-
-@dataclass(frozen=True)
-class PrunableLayer:
-    """A weight that can be pruned: its state-dict name (`layer1.0.conv1.weight`), shape and layout."""
-
-    name: str
-    shape: tuple[int, ...]
-    layout: Layout
 
 
 @dataclass
@@ -67,33 +51,6 @@ class Network:
     def total(self) -> int:
         """Number of prunable weights."""
         return sum(math.prod(layer.shape) for layer in self.layers)
-
-
-def prunable_layers(model: nn.Module) -> tuple[PrunableLayer, ...]:
-    """Weights of convolutions, transposed convolutions and linear layers, in the order of the state dict.
-
-    A weight that several modules share is listed once, under its first name. A weight that a parametrisation
-    computes is no parameter and is not listed.
-    """
-    layers: list[PrunableLayer] = []
-    seen: set[int] = set()
-    for prefix, module in model.named_modules():
-        if not isinstance(module, (nn.Linear, *CONVOLUTIONS)):
-            continue
-        weight = module._parameters.get("weight")
-        if weight is None or id(weight) in seen:
-            continue
-        seen.add(id(weight))
-        name = f"{prefix}.weight" if prefix else "weight"
-        layers.append(PrunableLayer(name, tuple(weight.shape), _layout(module)))
-    return tuple(layers)
-
-
-def _layout(module: nn.Module) -> Layout:
-    if isinstance(module, nn.Linear):
-        return Layout()
-    assert isinstance(module, CONVOLUTIONS)
-    return Layout(groups=module.groups, transposed=module.transposed)
 
 
 def load_network(
