@@ -40,6 +40,7 @@ TABLE = {
     "erk": (True, "layer", None),
     "magnitude": (False, "global", None),
     "synflow": (False, "global", 5),
+    "phew": (True, "global", None),
 }
 METHOD = pytest.mark.parametrize("method", TABLE)
 
@@ -460,9 +461,9 @@ ERRORS = [
     ("seed_large", "synflow", {"seed": 2**63}, MethodOptionError,
      "--seed 9223372036854775808: must be 0 to 9223372036854775807"),
     ("method", "synflw", {}, UnknownMethodError,
-     "unknown method 'synflw': did you mean synflow? --method takes random, uniform, erk, magnitude, synflow"),
+     "unknown method 'synflw': did you mean synflow? --method takes random, uniform, erk, magnitude, synflow, phew"),
     ("method_far", "xyz", {}, UnknownMethodError,
-     "unknown method 'xyz': --method takes random, uniform, erk, magnitude, synflow"),
+     "unknown method 'xyz': --method takes random, uniform, erk, magnitude, synflow, phew"),
 ]  # fmt: skip
 
 

@@ -46,7 +46,7 @@ class ScoreContext:
     """All that a method may look at. What is slow to build from it is built once, when the scorer is made.
 
     `layers` are the ones being pruned; the network's other layers stay whole. `input_shape` has no batch
-    dimension.
+    dimension. `counts`: how many weights the run keeps in the end, of the network or by layer; None when not known.
     """
 
     network: Network
@@ -54,6 +54,7 @@ class ScoreContext:
     input_shape: tuple[int, ...] | None
     device: str
     seed: int
+    counts: int | Mapping[str, int] | None = None
 
     def generator(self, layer: str) -> np.random.Generator:
         """The random generator of one layer, a function of the seed and the layer's name only.

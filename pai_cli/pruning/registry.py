@@ -48,6 +48,13 @@ METHODS: dict[str, Method] = {
         iterative=True,
         adaptive=True,
     ),
+    "phew": Method(
+        name="phew",
+        summary="the weights that random walks between input and output come upon, heavy ones likely; no data",
+        source="Patil and Dovrolis 2021, arXiv:2010.11354",
+        make_scorer="pai_cli.pruning.phew:make_scorer",
+        random=True,
+    ),
 }
 """Every method, in the order that help shows."""
 

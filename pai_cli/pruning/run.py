@@ -89,7 +89,8 @@ def choose_masks(network: Network, request: PruneRequest, progress: Progress = s
     quota = _Quota.of(method, request.scope, layers)
     if request.input_shape is None:
         request = replace(request, input_shape=network.input_shape)
-    context = ScoreContext(network, layers, request.input_shape, request.device, request.seed)
+    counts = quota.counts(request.density)
+    context = ScoreContext(network, layers, request.input_shape, request.device, request.seed, counts)
     scorer = method.load()(context)
     if request.rounds == "auto":
         return _adaptive_rounds(scorer, quota, request.density, progress)
