@@ -29,6 +29,11 @@ __all__ = ["Network", "PrunableLayer", "init_network", "load_network", "prunable
 
 T = TypeVar("T")
 
+TIMM_NAMES = frozenset(
+    ["conv_stem.weight", "patch_embed.proj.weight", "stem.conv.weight", "stem.0.weight", "head.fc.weight"]
+)
+"""Names that begin or end most of timm's networks, and few others."""
+
 
 @dataclass
 class Network:
@@ -91,7 +96,7 @@ def _network_for(checkpoint: Checkpoint, model: str | None) -> tuple[nn.Module, 
         if found is None:
             raise UnknownModelError(
                 f"{checkpoint.path}: names and shapes of its {len(checkpoint.shapes)} tensors match no known "
-                f"architecture{_shared_prefix(checkpoint)}; give --model NAME, module:factory or file.py:factory"
+                f"architecture{_hint_of_names(checkpoint)}; give --model NAME, module:factory or file.py:factory"
             )
         return _fitting(found, build_empty), found.description, found.input_shape, "give --model"
     hint = f"it matches {found.name}: leave --model out" if found else "choose another --model"
@@ -99,8 +104,10 @@ def _network_for(checkpoint: Checkpoint, model: str | None) -> tuple[nn.Module, 
     return _fitting(chosen, build_empty), chosen.description, chosen.input_shape, hint
 
 
-def _shared_prefix(checkpoint: Checkpoint) -> str:
-    """What to say of names that all begin with one word, as a training framework's wrapper leaves them."""
+def _hint_of_names(checkpoint: Checkpoint) -> str:
+    """What to say of names that are timm's, or all begin with one word, as a training framework's wrapper leaves them."""
+    if TIMM_NAMES & set(checkpoint.shapes):
+        return " (names as timm has them: where timm is installed, --model timm.models:NAME makes a network of it)"
     firsts = {name.partition(".")[0] for name in checkpoint.shapes if "." in name}
     if len(firsts) != 1 or not all("." in name for name in checkpoint.shapes):
         return ""

@@ -141,11 +141,20 @@ def _positive_copy(model: nn.Module, device: str) -> nn.Module:
     except (RuntimeError, AssertionError, TypeError) as error:
         raise DeviceError(f"device {device}: cannot be used ({one_line(error)}); give --device cpu") from error
     twin.eval().requires_grad_(False)
+    _lift_ceilings(twin)
     with torch.no_grad():
         for tensor in (*twin.parameters(), *twin.buffers()):
             if tensor.is_floating_point():
                 tensor.abs_()
     return twin
+
+
+def _lift_ceilings(model: nn.Module) -> None:
+    """Make every ReLU6 a ReLU: the flow grows past any ceiling, and above it nothing would depend on the input."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.ReLU6):
+                setattr(module, name, nn.ReLU())
 
 
 def refuse_self_normalising(model: nn.Module) -> None:
