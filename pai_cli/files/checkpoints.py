@@ -51,7 +51,8 @@ class Checkpoint:
 
     `shapes` maps state-dict names, after unwrapping and stripping of prefixes, to shapes, in file order.
     `description` says what had to be unwrapped ("" for a plain state dict). `module` is the whole network
-    when `--trust` unpickled one, else None.
+    when `--trust` unpickled one or loaded a program of `torch.export`, else None; `input_shape` is that program's, of
+    one sample.
     """
 
     def __init__(
@@ -62,9 +63,11 @@ class Checkpoint:
         *,
         under: str = "",
         module: nn.Module | None = None,
+        input_shape: tuple[int, ...] | None = None,
     ):
         self.path = path
         self.module = module
+        self.input_shape = input_shape
         self._source = source
         self._files = sorted(set(files), key=lambda file: file.name)
         self._stored, stripped = _stripped_names(path, source.shapes)
@@ -116,8 +119,9 @@ class Checkpoint:
 def open_checkpoint(path: Path, *, trust: bool = False) -> Checkpoint:
     """Open a checkpoint by what it contains, whatever its suffix says.
 
-    Reads safetensors, a sharded set (given its `*.index.json`) and state dicts of `torch.save`, plain or
-    under `state_dict`, `model` or `model_state_dict`. `trust` allows a pickle to run its own code.
+    Reads safetensors, a sharded set (given its `*.index.json`), state dicts of `torch.save`, plain or under
+    `state_dict`, `model` or `model_state_dict`, and programs of `torch.export`. `trust` allows a pickle or a program
+    to run its own code.
 
     Raises `UntrustedPickleError` when a pickle needs code and `trust` is false, `CheckpointError` for
     everything else that is wrong with the file, each in one line.
@@ -154,6 +158,12 @@ def _what_it_is(start: bytes) -> str:
 
 
 def _open_pickle(path: Path, *, trust: bool) -> Checkpoint:
+    from pai_cli.files.programs import is_program, load_program
+
+    if is_program(path):
+        program, input_shape = load_program(path, trust=trust)
+        tensors = {name: tensor.detach() for name, tensor in program.state_dict().items()}
+        return Checkpoint(path, _TorchSource(path, tensors), [path], module=program, input_shape=input_shape)
     from pai_cli.files.pickles import load_pickle, unwrap
 
     tensors, under, module = unwrap(path, load_pickle(path, trust=trust))

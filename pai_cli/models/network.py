@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from pai_cli.errors import LayerSelectionError, MethodOptionError, ModelFactoryError, UnknownModelError
 from pai_cli.files.atomic import check_output, write_atomically
@@ -21,6 +21,7 @@ from pai_cli.models.base import Architecture, build_empty, shapes_of
 from pai_cli.models.factory import load_factory
 from pai_cli.models.layers import PrunableLayer, prunable_layers
 from pai_cli.models.loading import check_names_and_shapes, load_values
+from pai_cli.models.programs import program_layers
 from pai_cli.models.recognise import recognise
 from pai_cli.models.registry import architecture
 from pai_cli.models.seeds import check_seed
@@ -75,7 +76,7 @@ def load_network(
     network, description, shape, hint = _network_for(checkpoint, model)
     check_names_and_shapes(checkpoint, network, description, hint)
     network = load_values(checkpoint, network)
-    layers = prunable_layers(network)
+    layers = program_layers(network) if isinstance(network, fx.GraphModule) else prunable_layers(network)
     if not layers:
         raise LayerSelectionError(
             f"{checkpoint.path}: {description} has no convolution or linear weight to prune; choose another --model"
@@ -90,6 +91,8 @@ def _network_for(checkpoint: Checkpoint, model: str | None) -> tuple[nn.Module, 
     if model is None and checkpoint.module is not None:
         # A copy, so that pruning one network of a checkpoint does not change the next.
         module = copy.deepcopy(checkpoint.module)
+        if isinstance(module, fx.GraphModule):
+            return module, "a program of torch.export", checkpoint.input_shape, "export it again"
         return module, f"{type(module).__name__} (unpickled)", None, "give --model"
     found = recognise(checkpoint.shapes)
     if model is None:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from pai_cli.errors import DeviceError, MethodOptionError, ScoreError
 from pai_cli.files.words import one_line
+from pai_cli.models.programs import lift_ceilings, self_normalising
 
 if TYPE_CHECKING:
     from pai_cli.models.network import Network
@@ -155,18 +156,25 @@ def _lift_ceilings(model: nn.Module) -> None:
         for name, child in module.named_children():
             if isinstance(child, nn.ReLU6):
                 setattr(module, name, nn.ReLU())
+    if isinstance(model, fx.GraphModule):
+        lift_ceilings(model)
 
 
 def refuse_self_normalising(model: nn.Module) -> None:
     """Raise `ScoreError` when a layer normalises by its own input."""
+    if (operation := self_normalising(model)) is not None:
+        raise _refusal(operation, "an operation")
     for name, module in model.named_modules():
         batch_statistics = getattr(module, "running_mean", module) is None
         if isinstance(module, _SELF_NORMALISING) or batch_statistics:
-            raise ScoreError(
-                f"synflow: {name or 'the network'} ({type(module).__name__}) divides by the size of its own "
-                "input, so no flow passes "
-                "it unchanged; give another --method"
-            )
+            raise _refusal(name or "the network", type(module).__name__)
+
+
+def _refusal(name: str, kind: str) -> ScoreError:
+    return ScoreError(
+        f"synflow: {name} ({kind}) divides by the size of its own input, so no flow passes it unchanged; "
+        "give another --method"
+    )
 
 
 @contextmanager
