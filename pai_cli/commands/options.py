@@ -36,7 +36,8 @@ CheckpointPath = Annotated[
     typer.Argument(
         metavar="CKPT",
         readable=False,
-        help="A checkpoint: .safetensors, its .index.json when sharded, .pt .pth .bin .ckpt.",
+        help="A checkpoint: .safetensors, its .index.json when sharded, .pt .pth .bin .ckpt, a torch.export .pt2, or the "
+        "folder of a Hugging Face model.",
     ),
 ]
 Weights = Annotated[
@@ -47,7 +48,7 @@ Weights = Annotated[
 ]
 Trust = Annotated[
     bool,
-    typer.Option("--trust", help="Let a pickle run the code it names. Only for files whose maker you trust."),
+    typer.Option("--trust", help="Let a pickle or a .pt2 run the code in it. Only for files whose maker you trust."),
 ]
 OutputFormat = Annotated[Format, typer.Option("--format", help="How to write the results to standard output.")]
 NoHeader = Annotated[bool, typer.Option("--no-header", help="Leave out the line of field names of csv and tsv.")]
@@ -60,7 +61,8 @@ Model = Annotated[
     str | None,
     typer.Option(
         metavar="MODEL",
-        help="The network, where names and shapes do not tell: a known NAME, package.module:factory or file.py:factory.",
+        help="The network, where names and shapes do not tell: a known NAME, package.module:factory, file.py:factory, "
+        "or hf (a Hugging Face folder, made by transformers).",
     ),
 ]
 InputShape = Annotated[
@@ -199,7 +201,7 @@ def check_header(kind: Format, *, no_header: bool) -> None:
 
 def default_mask_path(checkpoint: Path, method: str, density: float) -> Path:
     """`NAME-METHOD-DENSITY.safetensors` in the current folder."""
-    return Path(f"{checkpoint.name.split('.')[0]}-{method}-{density:g}.safetensors")
+    return Path(f"{checkpoint.resolve().name.split('.')[0]}-{method}-{density:g}.safetensors")
 
 
 def the_weights(path: Path | None, *, trust: bool) -> Checkpoint | None:

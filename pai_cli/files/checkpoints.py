@@ -12,9 +12,10 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pai_cli.errors import CheckpointError, NotFiniteError
+from pai_cli.files.folders import read_config, weights_of
 from pai_cli.files.tensors import TensorFile, check_readable
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Checkpoint:
     `shapes` maps state-dict names, after unwrapping and stripping of prefixes, to shapes, in file order.
     `description` says what had to be unwrapped ("" for a plain state dict). `module` is the whole network
     when `--trust` unpickled one or loaded a program of `torch.export`, else None; `input_shape` is that program's, of
-    one sample.
+    one sample. `config`: of a Hugging Face model's folder its `config.json`, else None.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Checkpoint:
         self.path = path
         self.module = module
         self.input_shape = input_shape
+        self.config: Mapping[str, Any] | None = None
         self._source = source
         self._files = sorted(set(files), key=lambda file: file.name)
         self._stored, stripped = _stripped_names(path, source.shapes)
@@ -120,12 +122,17 @@ def open_checkpoint(path: Path, *, trust: bool = False) -> Checkpoint:
     """Open a checkpoint by what it contains, whatever its suffix says.
 
     Reads safetensors, a sharded set (given its `*.index.json`), state dicts of `torch.save`, plain or under
-    `state_dict`, `model` or `model_state_dict`, and programs of `torch.export`. `trust` allows a pickle or a program
+    `state_dict`, `model` or `model_state_dict`, programs of `torch.export`, and folders of Hugging Face models (their
+    safetensors). `trust` allows a pickle or a program
     to run its own code.
 
     Raises `UntrustedPickleError` when a pickle needs code and `trust` is false, `CheckpointError` for
     everything else that is wrong with the file, each in one line.
     """
+    if path.is_dir():
+        checkpoint = open_checkpoint(weights_of(path))
+        checkpoint.config = read_config(path)
+        return checkpoint
     check_readable(path, CheckpointError)
     with path.open("rb") as f:
         start = f.read(64)

@@ -17,6 +17,7 @@ from pai_cli.files.atomic import check_output, write_atomically
 from pai_cli.files.canonical import canonical_bytes
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.naming import natural_order
+from pai_cli.models import huggingface
 from pai_cli.models.base import Architecture, build_empty, shapes_of
 from pai_cli.models.factory import load_factory
 from pai_cli.models.layers import PrunableLayer, prunable_layers
@@ -73,6 +74,9 @@ def load_network(
     way), `NotFiniteError` (a NaN or infinity), `CheckpointError` (a tensor that cannot be read),
     `LayerSelectionError` (nothing to prune in it).
     """
+    found = _of_folder(checkpoint, model) if checkpoint.config is not None else None
+    if found is not None:
+        return found
     network, description, shape, hint = _network_for(checkpoint, model)
     check_names_and_shapes(checkpoint, network, description, hint)
     network = load_values(checkpoint, network)
@@ -84,8 +88,29 @@ def load_network(
     return Network(network.eval(), description, input_shape or shape, layers)
 
 
+def _of_folder(checkpoint: Checkpoint, model: str | None) -> Network | None:
+    """The network of a Hugging Face model's folder, when its weights are of no known architecture."""
+    assert checkpoint.config is not None
+    if model not in (None, huggingface.FACTORY) or (model is None and recognise(checkpoint.shapes) is not None):
+        return None
+    kind = checkpoint.config.get("model_type", "model")
+    if model is None:
+        layers = huggingface.weight_layers(checkpoint.shapes, checkpoint.config)
+        if not layers:
+            raise LayerSelectionError(f"{checkpoint.path}: no linear weight to prune by its name; give --model hf")
+        alone = load_values(checkpoint, huggingface.weights_alone(layers))
+        return Network(alone.eval(), f"Hugging Face {kind} (its linear layers)", None, layers)
+    network, input_shape = huggingface.build(str(checkpoint.path.parent))
+    description = f"Hugging Face {kind}"
+    check_names_and_shapes(checkpoint, network, description, "leave --model out for methods that look at weights alone")
+    network = load_values(checkpoint, network)
+    return Network(network.eval(), description, input_shape, huggingface.module_layers(network))
+
+
 def _network_for(checkpoint: Checkpoint, model: str | None) -> tuple[nn.Module, str, tuple[int, ...] | None, str]:
     """An unloaded network, its description and input shape, and what to try when it does not fit."""
+    if model == huggingface.FACTORY:
+        raise ModelFactoryError("--model hf: makes the network of a Hugging Face model's folder; give the folder")
     if model is not None and ":" in model:
         return load_factory(model), f"the network of {model}", None, "change the factory, or choose another --model"
     if model is None and checkpoint.module is not None:
@@ -111,6 +136,8 @@ def _hint_of_names(checkpoint: Checkpoint) -> str:
     """What to say of names that are timm's, or all begin with one word, as a training framework's wrapper leaves them."""
     if TIMM_NAMES & set(checkpoint.shapes):
         return " (names as timm has them: where timm is installed, --model timm.models:NAME makes a network of it)"
+    if (checkpoint.path.parent / "config.json").is_file():
+        return " (a Hugging Face model? give its folder)"
     firsts = {name.partition(".")[0] for name in checkpoint.shapes if "." in name}
     if len(firsts) != 1 or not all("." in name for name in checkpoint.shapes):
         return ""

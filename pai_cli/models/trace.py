@@ -25,6 +25,7 @@ from torch.utils._pytree import tree_leaves
 from pai_cli.errors import MethodOptionError, TraceError
 from pai_cli.files.words import one_line
 from pai_cli.models.follow import CoarseInputNeeded, Follower, Visit
+from pai_cli.models.huggingface import refuse_weights_alone
 
 if TYPE_CHECKING:
     from pai_cli.models.follow import Strand
@@ -102,6 +103,7 @@ def trace(model: nn.Module, input_shape: tuple[int, ...] | None) -> Graph:
     `TraceError` where an operation mixes units so that they cannot be told apart any more (attention), and when no
     layer reads the input.
     """
+    refuse_weights_alone(model)
     if input_shape is None:
         raise MethodOptionError(
             "the shape of one input is not known, and the order of layers is found by following one; "

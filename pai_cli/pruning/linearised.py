@@ -13,6 +13,7 @@ from torch import fx, nn
 
 from pai_cli.errors import DeviceError, MethodOptionError, ScoreError
 from pai_cli.files.words import one_line
+from pai_cli.models.huggingface import refuse_weights_alone
 from pai_cli.models.programs import lift_ceilings, self_normalising
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Linearised:
     def __init__(
         self, network: Network, names: tuple[str, ...], input_shape: tuple[int, ...] | None, device: str
     ) -> None:
+        refuse_weights_alone(network.model)
         if input_shape is None:
             raise MethodOptionError(
                 "synflow: the shape of one input is not known; give it with --input-shape, such as 3,32,32"
