@@ -29,6 +29,10 @@ class StateDictMismatchError(PaiError):
     """A checkpoint and a model differ in names or shapes."""
 
 
+class TraceError(PaiError):
+    """The order and wiring of a network's layers cannot be found out."""
+
+
 class MaskError(PaiError):
     """A mask file is missing, damaged, or not a mask."""
 

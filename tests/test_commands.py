@@ -273,15 +273,15 @@ def test_no_collapse(pai: Pai, here: Path) -> None:
     [
         (
             ["prune", "small.safetensors", "--method", "sinflow", "--density", 1],
-            "unknown method 'sinflow': did you mean synflow? --method takes random, uniform, erk, magnitude, synflow",
+            "unknown method 'sinflow': did you mean synflow? --method takes random, uniform, erk, magnitude, synflow, phew",
         ),
         (
             ["sample", "small.safetensors", "--method", "ERK", "--density", 1, "--population", 1],
-            "unknown method 'ERK': did you mean erk? --method takes random, uniform, erk, magnitude, synflow",
+            "unknown method 'ERK': did you mean erk? --method takes random, uniform, erk, magnitude, synflow, phew",
         ),
         (
             ["prune", "small.safetensors", "--method", "zzz", "--density", 1],
-            "unknown method 'zzz': --method takes random, uniform, erk, magnitude, synflow",
+            "unknown method 'zzz': --method takes random, uniform, erk, magnitude, synflow, phew",
         ),
         (["rank", "x", "--by", "lamda"], "unknown metric 'lamda': did you mean lambda? --by takes sigma_1, "),
     ],

@@ -42,6 +42,7 @@ TABLE = {
     "snip": Row(draws=True, data=True),
     "iter-snip": Row(draws=True, data=True),
     "grasp": Row(draws=True, data=True),
+    "phew": Row(draws=True),
 }
 METHOD = pytest.mark.parametrize("method", TABLE)
 

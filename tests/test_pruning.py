@@ -215,10 +215,10 @@ ERRORS = [
      "--seed 9223372036854775808: must be 0 to 9223372036854775807"),
     ("method", "synflw", {}, UnknownMethodError,
      "unknown method 'synflw': did you mean synflow? --method takes random, uniform, erk, magnitude, synflow, "
-     "smart-ratio, snip, iter-snip, grasp"),
+     "smart-ratio, snip, iter-snip, grasp, phew"),
     ("method_far", "xyz", {}, UnknownMethodError,
      "unknown method 'xyz': --method takes random, uniform, erk, magnitude, synflow, "
-     "smart-ratio, snip, iter-snip, grasp"),
+     "smart-ratio, snip, iter-snip, grasp, phew"),
     ("no_density", "magnitude", {"density": None}, DensityError,
      "no density; give --density, --sparsity, --pattern or --densities"),
     ("data_missing", "snip", {}, MethodOptionError, "--method snip: scores with labelled samples; give --data"),

@@ -42,7 +42,8 @@ CheckpointPath = Annotated[
     typer.Argument(
         metavar="CKPT",
         readable=False,
-        help="A checkpoint: .safetensors, its .index.json when sharded, .pt .pth .bin .ckpt.",
+        help="A checkpoint: .safetensors, its .index.json when sharded, .pt .pth .bin .ckpt, a torch.export .pt2, or the "
+        "folder of a Hugging Face model.",
     ),
 ]
 Weights = Annotated[
@@ -53,7 +54,7 @@ Weights = Annotated[
 ]
 Trust = Annotated[
     bool,
-    typer.Option("--trust", help="Let a pickle run the code it names. Only for files whose maker you trust."),
+    typer.Option("--trust", help="Let a pickle or a .pt2 run the code in it. Only for files whose maker you trust."),
 ]
 OutputFormat = Annotated[Format, typer.Option("--format", help="How to write the results to standard output.")]
 NoHeader = Annotated[bool, typer.Option("--no-header", help="Leave out the line of field names of csv and tsv.")]
@@ -66,7 +67,8 @@ Model = Annotated[
     str | None,
     typer.Option(
         metavar="MODEL",
-        help="The network, where names and shapes do not tell: a known NAME, package.module:factory or file.py:factory.",
+        help="The network, where names and shapes do not tell: a known NAME, package.module:factory, file.py:factory, "
+        "or hf (a Hugging Face folder, made by transformers).",
     ),
 ]
 InputShape = Annotated[
@@ -316,7 +318,7 @@ def the_names(path: Path | None, *, trust: bool) -> Names | None:
 
 def default_mask_path(checkpoint: Path, *parts: str) -> Path:
     """`NAME-METHOD-DENSITY.safetensors` in the current folder, of the parts that are not empty."""
-    return Path("-".join([checkpoint.name.split(".")[0], *filter(None, parts)]) + ".safetensors")
+    return Path("-".join([checkpoint.resolve().name.split(".")[0], *filter(None, parts)]) + ".safetensors")
 
 
 def the_weights(path: Path | None, *, trust: bool) -> Checkpoint | None:

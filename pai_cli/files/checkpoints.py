@@ -11,10 +11,11 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pai_cli.errors import CheckpointError, NotFiniteError
 from pai_cli.files.digest import sha256_of
+from pai_cli.files.folders import read_config, weights_of
 from pai_cli.files.tensors import BFLOAT16, TensorFile, check_readable
 
 if TYPE_CHECKING:
@@ -53,8 +54,10 @@ class Checkpoint:
 
     `shapes` maps state-dict names, after unwrapping and stripping of prefixes, to shapes, in file order.
     `description` says what had to be unwrapped ("" for a plain state dict). `module` is the whole network
-    when `--trust` unpickled one, else None. `ordered`: whether the order of `shapes` is that in which the network
-    registered its tensors, as `torch.save` keeps it; safetensors files sort theirs. `files`: all that it is read from.
+    when `--trust` unpickled one or loaded a program of `torch.export`, else None; `input_shape` is that program's, of
+    one sample. `config`: of a Hugging Face model's folder its `config.json`, else None. `ordered`: whether the order of
+    `shapes` is that in which the network registered its tensors, as `torch.save` keeps it; safetensors files sort
+    theirs. `files`: all that it is read from.
     """
 
     def __init__(
@@ -65,10 +68,13 @@ class Checkpoint:
         *,
         under: str = "",
         module: nn.Module | None = None,
+        input_shape: tuple[int, ...] | None = None,
     ):
         self.path = path
         self.module = module
         self.ordered = isinstance(source, _TorchSource)
+        self.input_shape = input_shape
+        self.config: Mapping[str, Any] | None = None
         self._source = source
         self.files = tuple(sorted(set(files), key=lambda file: file.name))
         self._stored, stripped = stripped_names(path, source.shapes)
@@ -123,12 +129,18 @@ class Checkpoint:
 def open_checkpoint(path: Path, *, trust: bool = False) -> Checkpoint:
     """Open a checkpoint by what it contains, whatever its suffix says.
 
-    Reads safetensors, a sharded set (given its `*.index.json`) and state dicts of `torch.save`, plain or
-    under `state_dict`, `model` or `model_state_dict`. `trust` allows a pickle to run its own code.
+    Reads safetensors, a sharded set (given its `*.index.json`), state dicts of `torch.save`, plain or under
+    `state_dict`, `model` or `model_state_dict`, programs of `torch.export`, and folders of Hugging Face models (their
+    safetensors). `trust` allows a pickle or a program
+    to run its own code.
 
     Raises `UntrustedPickleError` when a pickle needs code and `trust` is false, `CheckpointError` for
     everything else that is wrong with the file, each in one line.
     """
+    if path.is_dir():
+        checkpoint = open_checkpoint(weights_of(path))
+        checkpoint.config = read_config(path)
+        return checkpoint
     check_readable(path, CheckpointError)
     with path.open("rb") as f:
         start = f.read(64)
@@ -163,6 +175,12 @@ def _what_it_is(start: bytes) -> str:
 
 
 def _open_pickle(path: Path, *, trust: bool) -> Checkpoint:
+    from pai_cli.files.programs import is_program, load_program
+
+    if is_program(path):
+        program, input_shape = load_program(path, trust=trust)
+        tensors = {name: tensor.detach() for name, tensor in program.state_dict().items()}
+        return Checkpoint(path, _TorchSource(path, tensors), [path], module=program, input_shape=input_shape)
     from pai_cli.files.pickles import load_pickle
 
     return unpickled_checkpoint(path, load_pickle(path, trust=trust))

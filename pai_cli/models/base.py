@@ -59,6 +59,17 @@ def initialise(network: nn.Module, mode: str = "fan_out") -> None:
             nn.init.zeros_(module.bias)
 
 
+def add_at(root: nn.Module, path: str, module: nn.Module) -> None:
+    """Put `module` at a dotted path (`blocks.0.conv`), with empty modules on the way where there are none."""
+    *folders, last = path.split(".")
+    place = root
+    for folder in folders:
+        if folder not in place._modules:
+            place.add_module(folder, nn.Module())
+        place = place.get_submodule(folder)
+    place.add_module(last, module)
+
+
 def build_empty(build: Callable[[], nn.Module]) -> nn.Module:
     """The network on the CPU, its values yet to be loaded: quick, and no random number is drawn."""
     with torch.device("meta"):

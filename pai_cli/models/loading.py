@@ -68,6 +68,7 @@ def load_values(checkpoint: Checkpoint, network: nn.Module) -> nn.Module:
         if checkpoint.floating(name) or wanted[name].is_floating_point()
         else checkpoint.array(name)
         for name in checkpoint.shapes
+        if name in wanted
     }
     double = any(array.dtype == np.float64 for array in arrays.values())
     network = network.to(torch.float64 if double else torch.float32)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from pai_cli.files.naming import natural_order
-from pai_cli.models.base import Architecture, Shapes
+from pai_cli.models.base import Architecture, Shapes, add_at
 
 NAMES = ("lenet-300-100", "mlp-A-B-...-Z")
 IMAGES = {784: (1, 28, 28), 1024: (1, 32, 32), 3072: (3, 32, 32)}
@@ -33,13 +33,7 @@ class MLP(nn.Module):
         super().__init__()
         self._order = tuple(layers)
         for i, (name, bias) in enumerate(zip(layers, biases, strict=True)):
-            *folders, last = name.split(".")
-            place: nn.Module = self
-            for folder in folders:
-                if folder not in dict(place.named_children()):
-                    place.add_module(folder, nn.Module())
-                place = place.get_submodule(folder)
-            place.add_module(last, nn.Linear(sizes[i], sizes[i + 1], bias=bias))
+            add_at(self, name, nn.Linear(sizes[i], sizes[i + 1], bias=bias))
         self._relus = nn.ModuleList(nn.ReLU() for _ in layers[1:])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

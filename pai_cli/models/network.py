@@ -10,40 +10,31 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from pai_cli.errors import LayerSelectionError, MethodOptionError, ModelFactoryError, UnknownModelError
 from pai_cli.files.atomic import check_output, write_atomically
 from pai_cli.files.canonical import canonical_bytes
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.naming import natural_order
+from pai_cli.models import huggingface
 from pai_cli.models.base import Architecture, build_empty, shapes_of
 from pai_cli.models.factory import load_factory
+from pai_cli.models.layers import PrunableLayer, prunable_layers
 from pai_cli.models.loading import check_names_and_shapes, load_values
+from pai_cli.models.programs import program_layers
 from pai_cli.models.recognise import recognise
 from pai_cli.models.registry import architecture
 from pai_cli.models.seeds import check_seed
-from pai_cli.spectral.layout import Layout
+
+__all__ = ["Network", "PrunableLayer", "init_network", "load_network", "prunable_layers", "save_checkpoint"]
 
 T = TypeVar("T")
 
-CONVOLUTIONS = (
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
+TIMM_NAMES = frozenset(
+    ["conv_stem.weight", "patch_embed.proj.weight", "stem.conv.weight", "stem.0.weight", "head.fc.weight"]
 )
-
-
-@dataclass(frozen=True)
-class PrunableLayer:
-    """A weight that can be pruned: its state-dict name (`layer1.0.conv1.weight`), shape and layout."""
-
-    name: str
-    shape: tuple[int, ...]
-    layout: Layout
+"""Names that begin or end most of timm's networks, and few others."""
 
 
 @dataclass
@@ -69,33 +60,6 @@ class Network:
         return sum(math.prod(layer.shape) for layer in self.layers)
 
 
-def prunable_layers(model: nn.Module) -> tuple[PrunableLayer, ...]:
-    """Weights of convolutions, transposed convolutions and linear layers, in the order of the state dict.
-
-    A weight that several modules share is listed once, under its first name. A weight that a parametrisation
-    computes is no parameter and is not listed.
-    """
-    layers: list[PrunableLayer] = []
-    seen: set[int] = set()
-    for prefix, module in model.named_modules():
-        if not isinstance(module, (nn.Linear, *CONVOLUTIONS)):
-            continue
-        weight = module._parameters.get("weight")
-        if weight is None or id(weight) in seen:
-            continue
-        seen.add(id(weight))
-        name = f"{prefix}.weight" if prefix else "weight"
-        layers.append(PrunableLayer(name, tuple(weight.shape), _layout(module)))
-    return tuple(layers)
-
-
-def _layout(module: nn.Module) -> Layout:
-    if isinstance(module, nn.Linear):
-        return Layout()
-    assert isinstance(module, CONVOLUTIONS)
-    return Layout(groups=module.groups, transposed=module.transposed)
-
-
 def load_network(
     checkpoint: Checkpoint, model: str | None = None, input_shape: tuple[int, ...] | None = None
 ) -> Network:
@@ -110,10 +74,13 @@ def load_network(
     way), `NotFiniteError` (a NaN or infinity), `CheckpointError` (a tensor that cannot be read),
     `LayerSelectionError` (nothing to prune in it).
     """
+    found = _of_folder(checkpoint, model) if checkpoint.config is not None else None
+    if found is not None:
+        return found
     network, description, shape, hint = _network_for(checkpoint, model)
     check_names_and_shapes(checkpoint, network, description, hint)
     network = load_values(checkpoint, network)
-    layers = prunable_layers(network)
+    layers = program_layers(network) if isinstance(network, fx.GraphModule) else prunable_layers(network)
     if not layers:
         raise LayerSelectionError(
             f"{checkpoint.path}: {description} has no convolution or linear weight to prune; choose another --model"
@@ -121,20 +88,43 @@ def load_network(
     return Network(network.eval(), description, input_shape or shape, layers)
 
 
+def _of_folder(checkpoint: Checkpoint, model: str | None) -> Network | None:
+    """The network of a Hugging Face model's folder, when its weights are of no known architecture."""
+    assert checkpoint.config is not None
+    if model not in (None, huggingface.FACTORY) or (model is None and recognise(checkpoint.shapes) is not None):
+        return None
+    kind = checkpoint.config.get("model_type", "model")
+    if model is None:
+        layers = huggingface.weight_layers(checkpoint.shapes, checkpoint.config)
+        if not layers:
+            raise LayerSelectionError(f"{checkpoint.path}: no linear weight to prune by its name; give --model hf")
+        alone = load_values(checkpoint, huggingface.weights_alone(layers))
+        return Network(alone.eval(), f"Hugging Face {kind} (its linear layers)", None, layers)
+    network, input_shape = huggingface.build(str(checkpoint.path.parent))
+    description = f"Hugging Face {kind}"
+    check_names_and_shapes(checkpoint, network, description, "leave --model out for methods that look at weights alone")
+    network = load_values(checkpoint, network)
+    return Network(network.eval(), description, input_shape, huggingface.module_layers(network))
+
+
 def _network_for(checkpoint: Checkpoint, model: str | None) -> tuple[nn.Module, str, tuple[int, ...] | None, str]:
     """An unloaded network, its description and input shape, and what to try when it does not fit."""
+    if model == huggingface.FACTORY:
+        raise ModelFactoryError("--model hf: makes the network of a Hugging Face model's folder; give the folder")
     if model is not None and ":" in model:
         return load_factory(model), f"the network of {model}", None, "change the factory, or choose another --model"
     if model is None and checkpoint.module is not None:
         # A copy, so that pruning one network of a checkpoint does not change the next.
         module = copy.deepcopy(checkpoint.module)
+        if isinstance(module, fx.GraphModule):
+            return module, "a program of torch.export", checkpoint.input_shape, "export it again"
         return module, f"{type(module).__name__} (unpickled)", None, "give --model"
     found = recognise(checkpoint.shapes)
     if model is None:
         if found is None:
             raise UnknownModelError(
                 f"{checkpoint.path}: names and shapes of its {len(checkpoint.shapes)} tensors match no known "
-                f"architecture{_shared_prefix(checkpoint)}; give --model NAME, module:factory or file.py:factory"
+                f"architecture{_hint_of_names(checkpoint)}; give --model NAME, module:factory or file.py:factory"
             )
         return _fitting(found, build_empty), found.description, found.input_shape, "give --model"
     hint = f"it matches {found.name}: leave --model out" if found else "choose another --model"
@@ -142,8 +132,12 @@ def _network_for(checkpoint: Checkpoint, model: str | None) -> tuple[nn.Module, 
     return _fitting(chosen, build_empty), chosen.description, chosen.input_shape, hint
 
 
-def _shared_prefix(checkpoint: Checkpoint) -> str:
-    """What to say of names that all begin with one word, as a training framework's wrapper leaves them."""
+def _hint_of_names(checkpoint: Checkpoint) -> str:
+    """What to say of names that are timm's, or all begin with one word, as a training framework's wrapper leaves them."""
+    if TIMM_NAMES & set(checkpoint.shapes):
+        return " (names as timm has them: where timm is installed, --model timm.models:NAME makes a network of it)"
+    if (checkpoint.path.parent / "config.json").is_file():
+        return " (a Hugging Face model? give its folder)"
     firsts = {name.partition(".")[0] for name in checkpoint.shapes if "." in name}
     if len(firsts) != 1 or not all("." in name for name in checkpoint.shapes):
         return ""

@@ -6,7 +6,7 @@ import difflib
 from typing import Protocol
 
 from pai_cli.errors import UnknownModelError
-from pai_cli.models import cifar_resnet, lenet, mlp, resnet, vgg
+from pai_cli.models import cifar_resnet, densenet, lenet, mlp, mobilenet, resnet, vgg, vit, wide_resnet
 from pai_cli.models.base import Architecture, Shapes
 
 
@@ -24,7 +24,17 @@ class Family(Protocol):
         """The one that names and shapes suggest, not yet compared with them."""
 
 
-FAMILIES: tuple[Family, ...] = (resnet, cifar_resnet, vgg, lenet, mlp)
+FAMILIES: tuple[Family, ...] = (
+    resnet,
+    cifar_resnet,
+    wide_resnet,
+    vgg,
+    mobilenet,
+    densenet,
+    vit,
+    lenet,
+    mlp,
+)
 
 
 def known_names() -> list[str]:

@@ -71,7 +71,8 @@ class ScoreContext:
 
     `layers` are the ones being pruned; the network's other layers stay whole. `input_shape` has no batch
     dimension. `batches`: labelled samples, for a method with `data`; none for the others. `method`: the name that
-    was asked for, for messages.
+    was asked for, for messages. `counts`: how many weights the run keeps in the end, of the network or by layer; None
+    when not known.
 
     A method may read the network and must leave it as it is: weights, buffers, gradients, `requires_grad`, mode.
     What it has to change, it changes on a copy.
@@ -84,6 +85,7 @@ class ScoreContext:
     seed: int
     batches: Batches = ()
     method: str = ""
+    counts: int | Mapping[str, int] | None = None
 
     def generator(self, layer: str) -> np.random.Generator:
         """The random generator of one layer, a function of the seed and the layer's name only.

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from pai_cli.errors import ScoreError
-from pai_cli.models.network import CONVOLUTIONS
+from pai_cli.models.layers import CONVOLUTIONS
 from pai_cli.pruning.linearised import refuse_self_normalising
 from pai_cli.pruning.working import seeded
 

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from pai_cli.errors import MethodOptionError, ScoreError
 from pai_cli.files.words import one_line
+from pai_cli.models.huggingface import refuse_weights_alone
+from pai_cli.models.programs import lift_ceilings, self_normalising
 from pai_cli.pruning.working import kind_of, repeatable, seeded, working_copy
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ class Linearised:
     def __init__(
         self, network: Network, names: tuple[str, ...], input_shape: tuple[int, ...] | None, device: str
     ) -> None:
+        refuse_weights_alone(network.model)
         if input_shape is None:
             raise MethodOptionError(
                 "synflow: the shape of one input is not known; give it with --input-shape, such as 3,32,32"
@@ -132,6 +135,7 @@ class Linearised:
 
 def _positive_copy(model: nn.Module, device: str) -> nn.Module:
     twin = working_copy(model, device, torch.float64, "synflow")
+    _lift_ceilings(twin)
     with torch.no_grad():
         for tensor in (*twin.parameters(), *twin.buffers()):
             if tensor.is_floating_point():
@@ -139,13 +143,29 @@ def _positive_copy(model: nn.Module, device: str) -> nn.Module:
     return twin
 
 
+def _lift_ceilings(model: nn.Module) -> None:
+    """Make every ReLU6 a ReLU: the flow grows past any ceiling, and above it nothing would depend on the input."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.ReLU6):
+                setattr(module, name, nn.ReLU())
+    if isinstance(model, fx.GraphModule):
+        lift_ceilings(model)
+
+
 def refuse_self_normalising(model: nn.Module) -> None:
     """Raise `ScoreError` when a layer normalises by its own input."""
+    if (operation := self_normalising(model)) is not None:
+        raise _refusal(operation, "an operation")
     for name, module in model.named_modules():
         batch_statistics = getattr(module, "running_mean", module) is None
         if isinstance(module, _SELF_NORMALISING) or batch_statistics:
-            raise ScoreError(
-                f"synflow: {name or 'the network'} ({type(module).__name__}) divides by the size of its own "
-                "input, so no flow passes "
-                "it unchanged; give another --method"
-            )
+            raise _refusal(name or "the network", type(module).__name__)
+
+
+def _refusal(name: str, kind: str) -> ScoreError:
+    return ScoreError(
+        f"synflow: {name} ({kind}) divides by the size of its own input, so no flow passes it unchanged; "
+        "give another --method"
+    )
+

@@ -81,6 +81,13 @@ METHODS: dict[str, Method] = {
         make_scorer="pai_cli.pruning.grasp:make_scorer",
         data=True,
     ),
+    "phew": Method(
+        name="phew",
+        summary="the weights that random walks between input and output come upon, heavy ones likely; no data",
+        source="Patil and Dovrolis 2021, arXiv:2010.11354",
+        make_scorer="pai_cli.pruning.phew:make_scorer",
+        random=True,
+    ),
 }
 """Every method known so far: the built-in ones in the order that help shows, then those that were added."""
 

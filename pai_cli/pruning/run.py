@@ -102,6 +102,8 @@ def _scorer(
         seed=request.seed,
         batches=_batches(request, network, dataset) if method.data else (),
         method=method.name,
+        # A pattern's are of groups; inverted, the last that a method would take come first, so it must take them all.
+        counts=None if request.pattern or request.invert else quota_of(request, network, layers).steps(1)[-1],
     )
     scorer = method.load()(context)
     return inverted(scorer) if request.invert else scorer
