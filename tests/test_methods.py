@@ -43,6 +43,7 @@ TABLE = {
     "iter-snip": Row(draws=True, data=True),
     "grasp": Row(draws=True, data=True),
 }
+pytestmark = pytest.mark.usefixtures("one_thread")
 METHOD = pytest.mark.parametrize("method", TABLE)
 
 
