@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,17 @@ def here(tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copy(small, tmp_path / "small.safetensors")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Torch on one thread: on networks as small as a test's, several spend their time waiting for each other."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def random_mask(shape: tuple[int, ...], density: float = 0.5, seed: int = 0) -> np.ndarray:

@@ -44,6 +44,7 @@ TABLE = {
     "grasp": Row(draws=True, data=True),
     "phew": Row(draws=True),
 }
+pytestmark = pytest.mark.usefixtures("one_thread")
 METHOD = pytest.mark.parametrize("method", TABLE)
 
 
