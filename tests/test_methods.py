@@ -343,7 +343,9 @@ def test_inverting_keeps_the_smallest_at_the_same_count(method: str, network: st
     assert inverse.kept == plain.kept
     if plain.scope == "layer":
         assert [m.sum() for m in inverse.masks.values()] == [m.sum() for m in plain.masks.values()]
-    if TABLE[method].data:  # a unit that no sample wakes leaves its weights at 0, where inverting changes nothing
+    # A unit that no sample wakes leaves its weights at 0, where inverting changes nothing; and walks that must come upon
+    # every weight are drawn in other numbers than walks that may stop.
+    if TABLE[method].data or method == "phew":
         assert not same(plain, inverse)
         return
     for name, mask in plain.masks.items():  # of distinct scores, no large one is small

@@ -168,4 +168,3 @@ def _refusal(name: str, kind: str) -> ScoreError:
         f"synflow: {name} ({kind}) divides by the size of its own input, so no flow passes it unchanged; "
         "give another --method"
     )
-
