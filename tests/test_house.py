@@ -12,7 +12,7 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "pai_cli"
 LAYERS = (
-    *("commands", "display", "ranking", "sampling", "analysis", "pruning", "models"),
+    *("commands", "display", "ranking", "sampling", "training", "mining", "analysis", "pruning", "models"),
     *("data", "files", "compute", "spectral"),
 )
 BOTTOM = ("errors", "progress")

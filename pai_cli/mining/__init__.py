@@ -1,0 +1,1 @@
+"""What masks agree on: the maximal connected subgraphs that many of them hold in full."""

@@ -1,0 +1,1 @@
+"""Training of masked networks, and the searches that train scores."""
