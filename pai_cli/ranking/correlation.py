@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pai_cli.ranking.bootstrap import Resampling
 from pai_cli.spectral.result import Measure
 
 
@@ -90,25 +91,52 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Best:
+    """The metric whose tau is the strongest in a scope, and how sure that is.
+
+    `runner_up`: the next strongest, None when there is no other. `level`: the metrics whose 95% interval of `behind`
+    reaches 0, which these masks do not tell from the strongest. `reversed`: it orders against its own direction.
+    """
+
+    strongest: Correlation
+    runner_up: Correlation | None
+    level: tuple[str, ...]
+    reversed: bool
+
+
+@dataclass(frozen=True)
 class Study:
     """What is known of every metric: its correlations, scope by scope in the order of `scopes`, and its points.
 
-    `metrics`: in the catalogue's order, composites last. `points[metric]`: every mask with an accuracy, in one order for
-    all metrics; a missing value stays, with its reason. `resamples`, `seed`: of the bootstrap.
+    `larger_is_better`: each metric's direction. `points[metric]`: every mask with an accuracy, in one order for all metrics;
+    a missing value stays, with its reason. `resampling`: of the bootstrap.
     """
 
     metrics: tuple[str, ...]
+    larger_is_better: dict[str, bool]
     scopes: tuple[Scope, ...]
     correlations: tuple[Correlation, ...]
     points: dict[str, tuple[Point, ...]]
-    resamples: int
-    seed: int
+    resampling: Resampling
 
-    def of(self, metric: str, scope: Scope) -> Correlation:
-        """One metric's correlation in one scope."""
-        return next(one for one in self.correlations if one.metric == metric and one.scope == scope)
+    @property
+    def main_scope(self) -> Scope:
+        """The one to judge metrics by: every pair of masks that compares, or the only group there is."""
+        pooled = [scope for scope in self.scopes if scope.kind is ScopeKind.POOLED]
+        return pooled[-1] if pooled else self.scopes[0]
 
     def within(self, scope: Scope) -> list[Correlation]:
         """The correlations of a scope, strongest tau first; those without one last."""
         found = [one for one in self.correlations if one.scope == scope]
         return sorted(found, key=lambda one: (one.tau.value is None, -abs(one.tau.value or 0.0)))
+
+    def best(self, scope: Scope) -> Best | None:
+        """The metric that predicts best in a scope, or None where there are too few masks to say."""
+        rivals = [one for one in self.within(scope) if one.best_share is not None]
+        if not rivals:
+            return None
+        strongest, *others = rivals
+        level = tuple(one.metric for one in others if one.behind_low is not None and one.behind_low <= 0)
+        upwards = (strongest.tau.value or 0.0) > 0
+        against = upwards is not self.larger_is_better[strongest.metric]
+        return Best(strongest, others[0] if others else None, level, against)
