@@ -16,7 +16,7 @@ WEIGHT_COLUMNS = ("lambda", "lambda_imsg", "l2", "l2_dense")
 MISSING = "-"
 PROVED = "proved"
 
-TEXT = ("mask", "layer", "shape", "note", "method", "decided")  # columns of words; the others hold numbers
+TEXT = ("mask", "layer", "shape", "note", "method", "decided", "metric")  # columns of words; the others hold numbers
 LEAST_FOLD = {"mask": 24, "layer": 24, "note": 16, "decided": 16}  # characters a line that a folding text keeps
 # Left out in this order, until a table fits: what is furthest from "how well connected is it" goes first.
 DISPENSABLE = (

@@ -9,32 +9,15 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from pathlib import PurePath
 
 from pai_cli.errors import TableError
 from pai_cli.files.rows import Row, Rows, number
 from pai_cli.files.words import some_names
+from pai_cli.ranking.rules import AccuracyRules, AccuracyUnit
 from pai_cli.ranking.scored import ScoredMask
 
 Tell = Callable[[str], None]
-
-COLLAPSED = 0.1  # chance of ten classes
-
-
-class AccuracyUnit(StrEnum):
-    """What an accuracy of a table is a part of."""
-
-    FRACTION = "fraction"
-    PERCENT = "percent"
-
-
-@dataclass(frozen=True)
-class AccuracyRules:
-    """`collapsed_at`: a run with at most this accuracy, 0 to 1, is set aside; `unit`: None where the numbers tell."""
-
-    collapsed_at: float = COLLAPSED
-    unit: AccuracyUnit | None = None
 
 
 @dataclass(frozen=True)
@@ -156,24 +139,26 @@ def _once(table: Rows, runs: Iterable[Run], tell: Tell) -> list[Run]:
 
 # --- which mask a name means
 
+Matches = dict[str, dict[str, list[Run]]]
 
-def matched(masks: Sequence[ScoredMask], runs: Sequence[Run], source: str, tell: Tell) -> list[ScoredMask]:
-    """The masks with the accuracy that their runs have on average, one a mask and data set.
+
+def matched(names: Sequence[str], runs: Sequence[Run], source: str, tell: Tell) -> Matches:
+    """The runs of each mask of `names` that has any, by data set.
 
     A run's mask is named by its path as given, or by its file name or stem where only one mask has that. Raises
     `TableError` when a name could be two masks, or no mask has a run.
     """
-    by_name = _meanings(masks)
-    found: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    meanings = _meanings(names)
+    found: Matches = {}
     unknown = []
     for run in runs:
-        meant = by_name.get(run.mask, [])
+        meant = meanings.get(run.mask, [])
         if len(meant) > 1:
             raise TableError(
                 f"{source}: line {run.line}: {run.mask!r} could be {some_names(meant, 2)}; write the path as it is given"
             )
         if meant:
-            found[meant[0], run.dataset].append(run)
+            found.setdefault(meant[0], {}).setdefault(run.dataset, []).append(run)
         else:
             unknown.append(run)
     if not found:
@@ -182,13 +167,21 @@ def matched(masks: Sequence[ScoredMask], runs: Sequence[Run], source: str, tell:
             f"{source}: has an accuracy for none of the masks{example}; name them by path, file name or stem"
         )
     if unknown:
-        names = some_names(dict.fromkeys(run.mask for run in unknown))
-        tell(f"{source}: {_rows([run.line for run in unknown])} of masks that are not here ({names}): left out")
-    without = [mask.name for mask in masks if not any(mask.name == name for name, _ in found)]
+        others = some_names(dict.fromkeys(run.mask for run in unknown))
+        tell(f"{source}: {_rows([run.line for run in unknown])} of masks that are not here ({others}): left out")
+    without = [name for name in names if name not in found]
     if without:
-        tell(f"{source}: no accuracy of {some_names(without)}: left out")
-    by_path = {mask.name: mask for mask in masks}
-    return [trained(by_path[name], own, dataset) for (name, dataset), own in found.items()]
+        tell(f"{source}: no accuracy that counts of {some_names(without)}: left out")
+    return found
+
+
+def with_accuracies(masks: Iterable[ScoredMask], matches: Matches) -> list[ScoredMask]:
+    """The masks with the accuracy that their runs have on average: one a mask and data set, or without an accuracy."""
+    found = []
+    for mask in masks:
+        own = matches.get(mask.name, {})
+        found += [trained(mask, runs, dataset) for dataset, runs in own.items()] or [mask]
+    return found
 
 
 def trained(mask: ScoredMask, runs: Sequence[Run], dataset: str = "") -> ScoredMask:
@@ -204,11 +197,11 @@ def trained(mask: ScoredMask, runs: Sequence[Run], dataset: str = "") -> ScoredM
     )
 
 
-def _meanings(masks: Sequence[ScoredMask]) -> dict[str, list[str]]:
+def _meanings(names: Sequence[str]) -> dict[str, list[str]]:
     """The masks that each name may stand for; a path as written stands for itself alone."""
     found: dict[str, list[str]] = defaultdict(list)
-    for mask in masks:
-        path = PurePath(mask.name)
+    for name in dict.fromkeys(names):
+        path = PurePath(name)
         for short in {path.name, path.stem}:
-            found[short].append(mask.name)
-    return found | {mask.name: [mask.name] for mask in masks}
+            found[short].append(name)
+    return found | {name: [name] for name in names}

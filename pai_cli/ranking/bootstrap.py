@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from pai_cli.ranking.rules import RESAMPLES
 from pai_cli.ranking.statistics import Floats, Ints, Sample, centred
 
 LARGE_STRATUM = 500  # masks, from which on the pairs are counted to first order
@@ -25,7 +26,7 @@ Counts = np.ndarray[Any, np.dtype[np.float32]]
 class Resampling:
     """`count` bootstrap samples from `seed`; `stream` tells apart the draws of one seed."""
 
-    count: int = 2000
+    count: int = RESAMPLES
     seed: int = 0
     stream: int = 0
 

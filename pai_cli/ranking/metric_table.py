@@ -9,40 +9,28 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
+from dataclasses import replace
 
-from pai_cli.errors import TableError, UnknownMetricError
+from pai_cli.errors import TableError
 from pai_cli.files.rows import Row, Rows, finite, number
-from pai_cli.ranking.accuracy import AccuracyRules, Run, Tell, accuracies, trained
+from pai_cli.ranking.accuracy import Run, Tell, accuracies, trained
+from pai_cli.ranking.entrants import Entrants
+from pai_cli.ranking.rules import AccuracyRules
 from pai_cli.ranking.scored import ScoredMask
 from pai_cli.spectral.catalogue import METRICS, Metric
 from pai_cli.spectral.result import Measure
 
 SETTINGS = ("architecture", "dataset", "density")  # what separates comparisons, where a table has it
 NO_GROUPS = "none"
+ACCURACY = "accuracy"
 NAMES = ("architecture", "dataset", "method", "density", "seed")  # what a row without a mask is called by
 # Numbers of `pai analyze` and of results that are not metrics of a network.
-OTHER_NUMBERS = frozenset(
-    ("rows", "columns", "n_R", "n_L", "d_R", "d_L", "kept", "total", "density", "components", "n_regular")
-    + ("accuracy", "seed", "layer", "shape", "dataset")
-)
+COUNTS = ("rows", "columns", "n_R", "n_L", "d_R", "d_L", "kept", "total", "density", "components", "n_regular")
+OTHER_NUMBERS = frozenset((*COUNTS, ACCURACY, "seed", "layer", "shape", "dataset"))
 SUFFIXES = ("_error", "_layers", "_std")
 
 
-@dataclass(frozen=True)
-class MetricTable:
-    """`masks`: a mask each, with its accuracy where the table has it; `metrics`: what their values are called, in the order
-    of the columns; `by_density`: whether density separates comparisons; `trained`: whether there is a column `accuracy`.
-    """
-
-    masks: list[ScoredMask]
-    metrics: dict[str, Metric]
-    by_density: bool
-    trained: bool
-
-
-def metric_table(table: Rows, group_by: Sequence[str] | None, rules: AccuracyRules, tell: Tell) -> MetricTable:
+def metric_table(table: Rows, group_by: Sequence[str] | None, rules: AccuracyRules, tell: Tell) -> Entrants:
     """The masks of a table.
 
     `group_by`: the columns whose values separate comparisons, by default those of `SETTINGS` that there are. Raises
@@ -54,24 +42,10 @@ def metric_table(table: Rows, group_by: Sequence[str] | None, rules: AccuracyRul
     names = _names(table)
     settings = [name for name in groups if name != "density"]
     masks = {row.line: _mask(table, row, metrics, settings, name) for row, name in zip(table.rows, names, strict=True)}
-    has = "accuracy" in table.columns
-    known = {row.line: value for row, value in accuracies(table, rules, tell)} if has else {}
-    merged = _merged(table, masks, known)
-    return MetricTable(merged, metrics, "density" in groups, has)
-
-
-def chosen(metrics: dict[str, Metric], wanted: str | None) -> dict[str, Metric]:
-    """The metrics that a list of names and globs, with commas between them, leaves; all without one.
-
-    Raises `UnknownMetricError` for a name or glob that matches none.
-    """
-    if wanted is None:
-        return metrics
-    globs = [part.strip() for part in wanted.split(",") if part.strip()]
-    for glob in globs or [wanted]:
-        if not any(fnmatchcase(name, glob) for name in metrics):
-            raise UnknownMetricError(f"--metrics {glob}: matches no metric; there are {', '.join(metrics)}")
-    return {name: metric for name, metric in metrics.items() if any(fnmatchcase(name, glob) for glob in globs)}
+    known = dict[int, float]()
+    if ACCURACY in table.columns:
+        known = {row.line: value for row, value in accuracies(table, rules, tell)}
+    return Entrants(_merged(table, masks, known), metrics, "density" in groups)
 
 
 def _networks(table: Rows, tell: Tell) -> Rows:
