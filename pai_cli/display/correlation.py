@@ -16,6 +16,7 @@ from pai_cli.ranking.correlation import Best, Correlation, Scope, ScopeKind, Stu
 from pai_cli.ranking.statistics import LEVEL
 
 STATISTICS = ("tau", "rho", "r")
+COMPARED = ("n_common", "tau_common", "best_share", "behind", "behind_low", "behind_high")
 FIELDS = (
     *("metric", "scope", "setting", "density", "masks", "groups", "confounded", "n"),
     *(
@@ -23,7 +24,8 @@ FIELDS = (
         for statistic in STATISTICS
         for name in (statistic, *(f"{statistic}_{part}" for part in ("low", "high", "p", "p_holm", "test")))
     ),
-    *("best_share", "behind", "behind_low", "behind_high", "reason"),
+    *COMPARED,
+    "reason",
 )
 MOST_DENSITIES = 12  # columns of a table for people
 METHOD = {
@@ -62,7 +64,7 @@ def correlation_record(one: Correlation) -> Record:
     for name in STATISTICS:
         for part, value in asdict(getattr(one, name)).items():
             record[name if part == "value" else f"{name}_{part}"] = value
-    return record | {name: getattr(one, name) for name in FIELDS[-5:]}
+    return record | {name: getattr(one, name) for name in (*COMPARED, "reason")}
 
 
 def _document(study: Study) -> dict[str, Any]:
@@ -83,7 +85,8 @@ def _best_record(scope: Scope, best: Best) -> dict[str, Any]:
         "setting": scope.setting or None,
         "density": scope.density,
         "metric": best.strongest.metric,
-        "tau": best.strongest.tau.value,
+        "n_common": best.strongest.n_common,
+        "tau_common": best.strongest.tau_common,
         "best_share": best.strongest.best_share,
         "runner_up": None if best.runner_up is None else best.runner_up.metric,
         "not_told_from": list(best.level),
@@ -174,15 +177,17 @@ def _sentences(study: Study, scope: Scope, by: str | None) -> list[str]:
     best = study.best(scope)
     if best is None:
         reasons = list(dict.fromkeys(one.reason for one in study.within(scope) if one.reason))
-        return [f"No metric can be called best: {'; '.join(reasons)}."]
+        return [f"No metric can be told from the others: {'; '.join(reasons)}."]
     one = best.strongest
     lines = [
-        f"{one.metric} predicts accuracy best: tau {_rounded(one.tau.value)}{_interval(one.tau.low, one.tau.high)}, "
+        f"{one.metric} follows accuracy most closely: tau {_rounded(one.tau.value)}{_interval(one.tau.low, one.tau.high)}, "
         f"p {one.tau.p_holm:.2g} corrected for {len(study.metrics)} metrics; strongest in {one.best_share:.0%} of "
         f"{study.resampling.count:,} bootstrap samples of the masks."
     ]
     if one.tau.p_holm is not None and one.tau.p_holm > LEVEL:
         lines.append("That is not told from chance.")
+    if one.n_common != scope.masks:
+        lines.append(f"Compared over the {one.n_common} of {scope.masks} masks with a value of every metric compared.")
     if best.reversed:
         end = "smallest" if study.larger_is_better[one.metric] else "largest"
         lines.append(f"It does so against its direction: pai rank --by {one.metric} --{end}-first.")
@@ -191,7 +196,7 @@ def _sentences(study: Study, scope: Scope, by: str | None) -> list[str]:
         lines.append(_told_apart(best))
     asked = next((found for found in study.within(scope) if found.metric == by), None)
     if asked is not None and asked.metric not in (one.metric, best.runner_up and best.runner_up.metric):
-        against = _behind(asked) if asked.behind is not None else f"not compared: {asked.reason}"
+        against = _behind(asked) if asked.behind is not None else asked.reason
         lines.append(f"{asked.metric}: tau {_rounded(asked.tau.value)}, {against}.")
     return lines
 

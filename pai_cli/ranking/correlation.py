@@ -54,9 +54,10 @@ class Statistic:
 class Correlation:
     """One metric against accuracy in one scope, over the `n` masks that have both.
 
-    `tau`: Kendall's tau-b; `rho`: Spearman's; `r`: Pearson's. `best_share`: the share of bootstrap samples in which this
-    metric's tau is the strongest, 0 to 1. `behind`: how much weaker its tau is than the strongest, with the 95% interval
-    of that difference over the same samples; for the strongest itself, None. `reason`: why something is missing.
+    `tau`: Kendall's tau-b; `rho`: Spearman's; `r`: Pearson's. Metrics are compared by `tau_common`, over the `n_common`
+    masks with a value of each of them: `best_share` is the share of bootstrap samples in which this metric's is the
+    strongest, 0 to 1; `behind`, how much weaker it is than the strongest, with the 95% interval of that difference over the
+    same samples (None for the strongest itself). `reason`: why something is missing.
     """
 
     metric: str
@@ -65,6 +66,8 @@ class Correlation:
     tau: Statistic
     rho: Statistic
     r: Statistic
+    n_common: int | None = None
+    tau_common: float | None = None
     best_share: float | None = None
     behind: float | None = None
     behind_low: float | None = None
@@ -132,11 +135,11 @@ class Study:
 
     def best(self, scope: Scope) -> Best | None:
         """The metric that predicts best in a scope, or None where there are too few masks to say."""
-        rivals = [one for one in self.within(scope) if one.best_share is not None]
+        rivals = [one for one in self.correlations if one.scope == scope and one.best_share is not None]
         if not rivals:
             return None
-        strongest, *others = rivals
+        strongest, *others = sorted(rivals, key=lambda one: (one.behind is not None, one.behind or 0.0))
         level = tuple(one.metric for one in others if one.behind_low is not None and one.behind_low <= 0)
-        upwards = (strongest.tau.value or 0.0) > 0
+        upwards = (strongest.tau_common or 0.0) > 0
         against = upwards is not self.larger_is_better[strongest.metric]
         return Best(strongest, others[0] if others else None, level, against)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,6 +33,7 @@ from pai_cli.ranking.statistics import (
 INTERVAL = (2.5, 97.5)  # percentiles of the bootstrap samples
 DECIMALS = 12  # of an accuracy: what is beyond is rounding of its mean
 PERFECT = "a perfect order: every sample of it is one too, which is no interval"
+COMMON = 0.8  # share of the masks that metrics are compared over at least
 DRAWS, SHUFFLES = 0, 1  # purposes of random numbers
 
 
@@ -55,30 +56,29 @@ class Scoped:
 
 @dataclass(frozen=True)
 class _Part:
-    """The metrics that have values for the same masks, `kept`, and what they share there."""
+    """Some of the masks, `kept`, and what metrics that have values for them share; `too_few`: why they say nothing."""
 
-    rows: list[int]
     kept: Ints
     strata: tuple[Ints, ...]
     y: Floats
     y_rank: Ints
     too_few: str | None
-    orders: Ints | None
 
 
 def correlate_within(scoped: Scoped, how: Resampling) -> list[Correlation]:
     """A correlation a metric, in the order of `names`."""
     counts = draw(scoped.strata, scoped.clusters, how.count, how.generator(DRAWS))
-    parts = [_part(scoped, rows, how) for rows in _alike(scoped.values)]
-    found: list[Correlation | None] = [None] * len(scoped.names)
+    found: dict[int, Correlation] = {}
     taus: dict[int, Floats] = {}
-    for part in parts:
-        for row in part.rows:
-            found[row], samples = _one(scoped, part, row, counts)
+    for rows in _alike(scoped.values):
+        part = _part(scoped, np.isfinite(scoped.values[rows[0]]))
+        few = 2 < len(part.y) < PERMUTED_BELOW
+        orders = shuffles(part.strata, len(part.y), how.generator(SHUFFLES)) if few else None
+        for row in rows:
+            found[row], samples = _one(scoped, part, row, counts, orders)
             if samples is not None:
                 taus[row] = samples[:, 0]
-    rows = [one for one in found if one is not None]
-    return _compared(_corrected(rows), taus, parts)
+    return _compared(_corrected([found[row] for row in range(len(scoped.names))]), taus, scoped, counts)
 
 
 def _alike(values: Floats) -> list[list[int]]:
@@ -89,16 +89,17 @@ def _alike(values: Floats) -> list[list[int]]:
     return list(groups.values())
 
 
-def _part(scoped: Scoped, rows: list[int], how: Resampling) -> _Part:
-    present = np.isfinite(scoped.values[rows[0]])
+def _part(scoped: Scoped, present: np.ndarray) -> _Part:
     place = np.cumsum(present) - 1
     strata = tuple(place[at[present[at]]] for at in scoped.strata if present[at].any())
     y = np.round(scoped.accuracy[present], DECIMALS)
     y_rank = dense_ranks(y)
-    too_few = _too_few(y_rank, strata, len(scoped.names))
-    few = 2 < len(y) < PERMUTED_BELOW
-    orders = shuffles(strata, len(y), how.generator(SHUFFLES)) if few else None
-    return _Part(rows, np.flatnonzero(present), strata, y, y_rank, too_few, orders)
+    return _Part(np.flatnonzero(present), strata, y, y_rank, _too_few(y_rank, strata, len(scoped.names)))
+
+
+def _sample(scoped: Scoped, part: _Part, row: int) -> Sample:
+    x, errors = scoped.values[row, part.kept], scoped.errors[row, part.kept]
+    return Sample(x, part.y, dense_ranks(x, errors), part.y_rank, part.strata)
 
 
 def _too_few(y_rank: Ints, strata: Sequence[Ints], metrics: int) -> str | None:
@@ -116,16 +117,17 @@ def _too_few(y_rank: Ints, strata: Sequence[Ints], metrics: int) -> str | None:
     return f"{told}; it takes {needed}"
 
 
-def _one(scoped: Scoped, part: _Part, row: int, counts: Counts) -> tuple[Correlation, Floats | None]:
+def _one(
+    scoped: Scoped, part: _Part, row: int, counts: Counts, orders: Ints | None
+) -> tuple[Correlation, Floats | None]:
     """One metric's correlation, and its bootstrap samples where they mean something."""
-    x, errors = scoped.values[row, part.kept], scoped.errors[row, part.kept]
-    sample = Sample(x, part.y, dense_ranks(x, errors), part.y_rank, part.strata)
+    sample = _sample(scoped, part, row)
     values = (kendall(sample), spearman(sample), pearson(sample))
     tau, rho, r = (Statistic(value) for value in values)
     blank = Correlation(scoped.names[row], scoped.scope, sample.size, tau, rho, r)
     if values[0] is None:
         return replace(blank, reason=_undefined(sample)), None
-    tests = _tests(sample, values, part.orders)
+    tests = _tests(sample, values, orders)
     statistics = [replace(Statistic(value), p=p, test=test) for value, (p, test) in zip(values, tests, strict=True)]
     if part.too_few:
         return _with(replace(blank, reason=part.too_few), statistics), None
@@ -199,30 +201,61 @@ def _corrected(found: Sequence[Correlation]) -> list[Correlation]:
     return [_with(one, statistics) for one, statistics in zip(found, zip(*corrected, strict=True), strict=True)]
 
 
-def _compared(found: list[Correlation], taus: dict[int, Floats], parts: Iterable[_Part]) -> list[Correlation]:
+def _compared(found: list[Correlation], taus: dict[int, Floats], scoped: Scoped, counts: Counts) -> list[Correlation]:
     """With each metric's share of samples in which it is the strongest, and how far it is behind the strongest.
 
-    Strength is tau in the direction that all the masks have. Only metrics with values for the same masks are compared:
-    those of the most masks, and then of the most metrics.
+    Strength is tau in the direction that it has over the masks that are compared: those with a value of every metric that
+    takes part. `taus`: the samples over a metric's own masks.
     """
-    rivals = max(
-        ([row for row in part.rows if row in taus] for part in parts),
-        key=lambda rows: (found[rows[0]].n if rows else 0, len(rows)),
-    )
-    if not rivals:
-        return found
-    signs = np.array([math.copysign(1.0, found[row].tau.value or 0.0) for row in rivals])
-    strength = np.nan_to_num(np.array([taus[row] for row in rivals]).T * signs, nan=0.0)
-    strongest = np.isclose(strength, strength.max(axis=1, keepdims=True), rtol=0, atol=1e-12)
-    shares = (strongest / strongest.sum(axis=1, keepdims=True)).mean(axis=0)
-    first = max(range(len(rivals)), key=lambda k: (abs(found[rivals[k]].tau.value or 0.0), -k))
-    for k, row in enumerate(rivals):
-        found[row] = replace(found[row], best_share=float(shares[k]))
+    rows, common = _rivals(scoped.values, list(taus))
+    part = _part(scoped, common) if rows else None
+    if part is None or part.too_few:
+        return _left_out(found, [])
+    point, samples = {}, {}
+    for row in rows:
+        sample = _sample(scoped, part, row)
+        tau = kendall(sample)
+        if tau is not None:
+            point[row] = tau
+            own = found[row].n == len(part.kept)
+            samples[row] = taus[row] if own else _resampled(Forms(sample), counts[:, part.kept])[:, 0]
+    if not point:
+        return _left_out(found, [])
+    strength = np.array([np.nan_to_num(samples[row]) * math.copysign(1.0, point[row]) for row in point])
+    strongest = np.isclose(strength, strength.max(axis=0), rtol=0, atol=1e-12)
+    shares = (strongest / strongest.sum(axis=0)).mean(axis=1)
+    # Of equal taus, the one that more samples have as the strongest; the first, where that is equal too.
+    first = max(range(len(point)), key=lambda k: (round(abs(list(point.values())[k]), DECIMALS), shares[k], -k))
+    for k, row in enumerate(point):
+        one = replace(found[row], best_share=float(shares[k]), tau_common=point[row], n_common=len(part.kept))
         if k != first:
-            low, high = _interval(strength[:, first] - strength[:, k])
-            behind = abs(found[rivals[first]].tau.value or 0.0) - abs(found[row].tau.value or 0.0)
-            found[row] = replace(found[row], behind=behind, behind_low=low, behind_high=high)
-    told = "not compared with the strongest: has values for other masks"
+            low, high = _interval(strength[first] - strength[k])
+            behind = max(map(abs, point.values())) - abs(point[row])
+            one = replace(one, behind=behind, behind_low=low, behind_high=high)
+        found[row] = one
+    return _left_out(found, list(point))
+
+
+def _rivals(values: Floats, rows: list[int]) -> tuple[list[int], np.ndarray]:
+    """The rows to compare and the masks to compare them over: as many rows as leave `COMMON` of the masks of any."""
+    present = np.isfinite(values)
+    order = sorted(rows, key=lambda row: -int(present[row].sum()))
+    common = np.ones(values.shape[1], dtype=bool)
+    least = COMMON * (present[order[0]].sum() if order else 0)
+    taken = []
+    for row in order:
+        if (common & present[row]).sum() >= least:
+            common &= present[row]
+            taken.append(row)
+    return sorted(taken), common
+
+
+def _left_out(found: list[Correlation], compared: list[int]) -> list[Correlation]:
+    """With the reason why a metric is not compared, where there is no other."""
+    told = "not compared with the strongest: has no value for too many of the masks"
+    if not compared:
+        return found
     return [
-        replace(one, reason=told) if one.reason is None and row not in rivals else one for row, one in enumerate(found)
+        replace(one, reason=told) if one.reason is None and row not in compared else one
+        for row, one in enumerate(found)
     ]
