@@ -18,7 +18,7 @@ def rank(
     masks: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[MASK]...", help="Mask files, folders of them, or - for a list of paths on standard input."
+            metavar="MASK...", help="Mask files, folders of them, or - for a list of paths on standard input."
         ),
     ] = None,
     table: Annotated[

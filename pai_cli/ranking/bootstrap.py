@@ -3,7 +3,7 @@
 A sample is drawn mask by mask, with replacement, within each stratum; it is held as how often each mask was drawn. The sums
 over pairs that Kendall's tau needs are then quadratic forms in those counts, exact and with ties counted as they fall: a
 mask drawn twice is tied with itself in both. In a large stratum the form is taken to first order around the counts 1, 1,
-..., 1 (Hajek's projection), whose error is of the order of 1/n of the interval.
+..., 1 (Hajek's projection), which at a thousand masks moves the ends of an interval by 1 or 2% of its width.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from pai_cli.ranking.rules import RESAMPLES
 from pai_cli.ranking.statistics import Floats, Ints, Sample, centred
 
-LARGE_STRATUM = 500  # masks, from which on the pairs are counted to first order
+LARGE_STRATUM = 1000  # masks, from which on the pairs are counted to first order
 CHUNK = 2**21  # counts that are worked on at once
 ROUNDING = 1e-12  # sums of squares, in units of the largest deviation, that may be rounding
 
@@ -49,9 +49,20 @@ def draw(strata: tuple[Ints, ...], clusters: Ints, count: int, rng: np.random.Ge
         members = np.unique(clusters[at])
         members = members[~seen[members]]
         seen[members] = True
-        if size := len(members):
-            taken[members] = rng.multinomial(size, np.full(size, 1 / size), size=count).T
+        if len(members):
+            _drawn_into(taken, members, rng)
     return taken[clusters]
+
+
+def _drawn_into(taken: Counts, members: Ints, rng: np.random.Generator) -> None:
+    """Count, for each sample, as many draws of the members as there are members."""
+    size = len(members)
+    columns = max(1, CHUNK // size)
+    for start in range(0, taken.shape[1], columns):
+        width = min(columns, taken.shape[1] - start)
+        draws = rng.integers(size, size=(width, size)) + size * np.arange(width)[:, None]
+        counted = np.bincount(draws.ravel(), minlength=size * width).reshape(width, size)
+        taken[members, start : start + width] = counted.T
 
 
 def resampled(samples: Sequence[Sample], counts: Counts) -> Floats:
