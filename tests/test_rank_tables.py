@@ -132,6 +132,8 @@ def test_accuracies(text: str, accuracies: list[float], told: list[str]) -> None
 def test_rules_of_accuracies() -> None:
     text = "mask,accuracy\na,0.05\nb,0.1\n"
     assert [run.accuracy for run in runs_of(text, AccuracyRules(0.01))[0]] == [0.05, 0.1]
+    assert [run.accuracy for run in runs_of("mask,accuracy\na,0\nb,0.1\n", AccuracyRules(0.0))[0]] == [0.0, 0.1]
+    assert runs_of("mask,accuracy\na,0.10000000149\n")[0] == []  # 0.1 in single precision
     mixed = "mask,accuracy\na,0.5\nb,80\n"
     percent = AccuracyRules(0.001, AccuracyUnit.PERCENT)
     assert [run.accuracy for run in runs_of(mixed, percent)[0]] == [0.005, 0.8]
@@ -180,8 +182,10 @@ def match(*names: str) -> tuple[dict[str, list[int]], list[str]]:
 
 
 def test_a_mask_is_named_by_path_file_name_or_stem() -> None:
-    found, told = match("runs/a.safetensors", "a.safetensors", "a", "other/b.safetensors", "c", "zzz")
-    assert found == {"runs/a.safetensors": [2, 3, 4], "other/b.safetensors": [5], "c.npz": [6]}
+    found, told = match(
+        "runs/a.safetensors", "a.safetensors", "a", "other/b.safetensors", "c", "zzz", "./runs/a.safetensors"
+    )
+    assert found == {"runs/a.safetensors": [2, 3, 4, 8], "other/b.safetensors": [5], "c.npz": [6]}
     assert told == [
         "r.csv: 1 row (line 7) of masks that are not here (zzz): left out",
         "r.csv: no accuracy that counts of runs/b.safetensors: left out",
