@@ -515,16 +515,19 @@ def test_a_mask_that_fails_leaves_the_others(pai: Pai, tmp_path: Path) -> None:
         ),
         (
             ["--table", "t.csv", "--order", "--metrics", "dr"],
-            "--metrics is of correlations with accuracy, and this is an order: leave it out",
+            "--metrics: is of correlations with accuracy, and this is an order: leave it out",
         ),
         (
             ["--table", "t.csv", "--order", "--seed", "1"],
-            "--seed is of correlations with accuracy, and this is an order: leave it out",
+            "--seed: is of correlations with accuracy, and this is an order: leave it out",
         ),
         (
             ["--table", "t.csv", "--order", "--resamples", "200"],
-            "--resamples is of correlations with accuracy, and this is an order: leave it out",
+            "--resamples: is of correlations with accuracy, and this is an order: leave it out",
         ),
+        (["no-mask", "--order"], "--order: is about accuracies, and there are none: leave it out"),
+        (["--table", "u.csv", "--order"], "--order: is about accuracies, and there are none: leave it out"),
+        (["--table", "u.csv", "--collapsed-at", "0.2"], "--collapsed-at: is about accuracies, and there are none"),
         (
             ["--table", "t.csv", "--smallest-first"],
             "--smallest-first: there is no order beside correlations: give --order, or leave it out",
@@ -537,6 +540,7 @@ def test_wrong_usage(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "t.csv", PUBLISHED)
+    write(tmp_path / "u.csv", "mask,x\na,1\n")
     done = pai("rank", *arguments)
     assert (done.status, done.out) == (2, "")
     assert told in done.words

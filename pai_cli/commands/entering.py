@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -17,6 +18,20 @@ if TYPE_CHECKING:
     from pai_cli.ranking.accuracy import Run
     from pai_cli.ranking.composite import Score
     from pai_cli.ranking.entrants import Entrants
+
+
+Options = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Particular:
+    """Options that mean something only where there are `accuracies`, for `correlations` or for `orders`, by their names; those
+    not given are None.
+    """
+
+    accuracies: Options
+    correlations: Options
+    orders: Options
 
 
 @dataclass(frozen=True)
@@ -33,12 +48,15 @@ class Given:
     group_by: str | None
     rules: AccuracyRules
     trust: bool
+    particular: Particular
 
 
 @dataclass(frozen=True)
 class Entered:
-    """What is ranked, by which scores (the one of `--by` or by default first where masks are ordered), whether it is
-    correlated with accuracy instead, and the reports of masks.
+    """What is ranked, and by what.
+
+    `scores`: those to correlate with accuracy where `correlating`, else the one that orders. `reports`: of masks, with
+    those that failed.
     """
 
     entrants: Entrants
@@ -64,13 +82,21 @@ def enter(given: Given) -> Entered:
     return _from_masks(given) if given.table is None else _from_table(given, given.table)
 
 
-def refuse_idle(entered: Entered, of_correlations: dict[str, object], of_orders: dict[str, object]) -> None:
-    """Refuse options that would do nothing, by their names."""
-    for name, value in (of_orders if entered.correlating else of_correlations).items():
-        if value is not None and entered.correlating:
-            raise typer.BadParameter(f"{name}: there is no order beside correlations: give --order, or leave it out")
-        if value is not None:
-            raise typer.BadParameter(f"{name} is of correlations with accuracy, and this is an order: leave it out")
+def _refuse_idle(particular: Particular, *, accurate: bool, correlating: bool) -> None:
+    """Refuse options that would do nothing. `accurate`: whether any accuracies are given."""
+    kinds = (
+        (not accurate, particular.accuracies, "is about accuracies, and there are none: leave it out"),
+        (
+            not correlating,
+            particular.correlations,
+            "is of correlations with accuracy, and this is an order: leave it out",
+        ),
+        (correlating, particular.orders, "there is no order beside correlations: give --order, or leave it out"),
+    )
+    for idle, options, told in kinds:
+        for name, value in options.items():
+            if idle and value is not None:
+                raise typer.BadParameter(f"{name}: {told}")
 
 
 def _from_table(given: Given, table: Path) -> Entered:
@@ -96,6 +122,8 @@ def _from_table(given: Given, table: Path) -> Entered:
         raise TableError(f"{table}: has no accuracy that counts (--collapsed-at); --order ranks its rows without")
     by = None if given.by is None else score_of(given.by, entrants.metrics)
     correlating = entrants.trained and not given.order
+    accurate = given.accuracy is not None or ACCURACY in rows.columns
+    _refuse_idle(given.particular, accurate=accurate, correlating=correlating)
     if correlating:
         return Entered(entrants, scores_to_correlate(entrants.metrics, given.metrics, by), True, [])
     return Entered(entrants, [by or entrants.default_score()], False, [])
@@ -114,6 +142,7 @@ def _from_masks(given: Given) -> Entered:
 
     weighted = given.weights is not None
     correlating = given.accuracy is not None and not given.order
+    _refuse_idle(given.particular, accurate=given.accuracy is not None, correlating=correlating)
     by = metric_score(given.by, weights=weighted)
     scores = [by]
     if correlating:
@@ -132,7 +161,8 @@ def _from_masks(given: Given) -> Entered:
     with progress_bar("ranking") as progress:
         reports = list(analyze_masks(paths, request, progress))
     entrants = measured(reports, weights=weighted)
-    return Entered(replace(entrants, masks=with_accuracies(entrants.masks, matches)), scores, correlating, reports)
+    entrants = replace(entrants, masks=with_accuracies(entrants.masks, matches))
+    return Entered(entrants, scores, correlating, reports)
 
 
 def _runs(given: Given, accuracy: Path) -> list[Run]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pai_cli.commands import options
-from pai_cli.commands.entering import Given, check_given, enter, refuse_idle
+from pai_cli.commands.entering import Given, Particular, check_given, enter
 from pai_cli.files.tables import Format
 from pai_cli.ranking.rules import COLLAPSED, RESAMPLES, AccuracyRules, AccuracyUnit
 from pai_cli.spectral.catalogue import METRICS
@@ -73,13 +73,14 @@ def rank(
         ),
     ] = None,
     collapsed_at: Annotated[
-        float,
+        float | None,
         typer.Option(
             min=0.0,
             max=1.0,
-            help="A run of at most this accuracy, a fraction, counts as collapsed and is set aside; 0 keeps all.",
+            help="A run of at most this accuracy, a fraction, counts as collapsed and is set aside; by default "
+            f"{COLLAPSED:g}, 0 keeps all.",
         ),
-    ] = COLLAPSED,
+    ] = None,
     accuracy_unit: Annotated[
         AccuracyUnit | None, typer.Option(help="What accuracies are; by default percent when any is above 1.")
     ] = None,
@@ -96,19 +97,19 @@ def rank(
     accuracies are known, tell which metric predicts them: Kendall's tau, Spearman's rho and Pearson's r with intervals.
     """
     options.check_header(format, no_header=no_header)
-    rules = AccuracyRules(collapsed_at, accuracy_unit)
-    given = Given(masks, table, accuracy, order, weights, by, metrics, group_by, rules, trust)
+    rules = AccuracyRules(COLLAPSED if collapsed_at is None else collapsed_at, accuracy_unit)
+    particular = Particular(
+        accuracies={"--collapsed-at": collapsed_at, "--accuracy-unit": accuracy_unit, "--order": order or None},
+        correlations={"--metrics": metrics, "--resamples": resamples, "--seed": seed},
+        orders={"--smallest-first": smallest_first},
+    )
+    given = Given(masks, table, accuracy, order, weights, by, metrics, group_by, rules, trust, particular)
     check_given(given)
     from pai_cli.display.correlation import show_study
     from pai_cli.display.progress import progress_bar
     from pai_cli.display.ranking import show_ranking, tell_groups, tell_reports
 
     entered = enter(given)
-    refuse_idle(
-        entered,
-        {"--metrics": metrics, "--resamples": resamples, "--seed": seed},
-        {"--smallest-first": smallest_first},
-    )
     failed = tell_reports(entered.reports)
     entrants = entered.entrants
     if entered.correlating:
