@@ -25,8 +25,9 @@ Options = Mapping[str, object]
 
 @dataclass(frozen=True)
 class Particular:
-    """Options that mean something only where there are `accuracies`, for `correlations` or for `orders`, by their names; those
-    not given are None.
+    """Options that mean something only where there are `accuracies`, for `correlations`, or for `orders`, by their names.
+
+    Those not given are None.
     """
 
     accuracies: Options

@@ -139,8 +139,8 @@ def _row(one: Correlation) -> Record:
         "n": one.n,
         "tau": _rounded(one.tau.value),
         "95% interval": _interval(one.tau.low, one.tau.high).strip() or None,
-        "p": None if one.tau.p is None else f"{one.tau.p:.2g}",
-        "p corrected": None if one.tau.p_holm is None else f"{one.tau.p_holm:.2g}",
+        "p": _p(one.tau.p),
+        "p corrected": _p(one.tau.p_holm),
         "strongest in": None if one.best_share is None else f"{one.best_share:.0%}",
         "behind the strongest": behind,
         "rho": _rounded(one.rho.value),
@@ -181,7 +181,7 @@ def _sentences(study: Study, scope: Scope, by: str | None) -> list[str]:
     one = best.strongest
     lines = [
         f"{one.metric} follows accuracy most closely: tau {_rounded(one.tau.value)}{_interval(one.tau.low, one.tau.high)}, "
-        f"p {one.tau.p_holm:.2g} corrected for {len(study.metrics)} metrics; strongest in {one.best_share:.0%} of "
+        f"p {_p(one.tau.p_holm)} corrected for {len(study.metrics)} metrics; strongest in {one.best_share:.0%} of "
         f"{study.resampling.count:,} bootstrap samples of the masks."
     ]
     if one.tau.p_holm is not None and one.tau.p_holm > LEVEL:
@@ -228,6 +228,11 @@ def _asides(study: Study, overall: Scope | None, densities: Sequence[Scope]) -> 
 
 def _rounded(value: float | None) -> str | None:
     return None if value is None else f"{value:.2f}".replace("-0.00", "0.00")
+
+
+def _p(value: float | None) -> str | None:
+    """To two digits; what float64 cannot hold is not 0."""
+    return None if value is None else f"{value:.2g}" if value else "<1e-300"
 
 
 def _interval(low: float | None, high: float | None) -> str:

@@ -112,19 +112,22 @@ class _Side:
     """A metric or the accuracies in one stratum: their values, and their ranks sorted, so that ties stand together."""
 
     def __init__(self, ranks: Ints, values: Floats):
+        from scipy.sparse import csr_array
+
         self.ranks, self.values = ranks, values
         self._order = np.argsort(ranks, kind="stable")
         first = np.concatenate([[True], np.diff(ranks[self._order]) > 0])
-        self._starts = np.flatnonzero(first)
+        ends = np.append(np.flatnonzero(first), len(ranks))
+        # Adds the rows of each rank; a sparse product is several times quicker at it than np.add.reduceat.
+        self._adding = csr_array((np.ones(len(ranks)), self._order, ends), shape=(len(ends) - 1, len(ranks)))
         self.bins = np.empty(len(ranks), dtype=np.int64)
         self.bins[self._order] = np.cumsum(first) - 1
 
     def by_rank(self, rows: Floats) -> Floats:
         """Rows of masks, shape (n, samples), summed over masks of equal rank, in the order of ranks."""
-        ordered = rows[self._order]
-        if len(self._starts) == len(ordered):
-            return ordered
-        summed: Floats = np.add.reduceat(ordered, self._starts, axis=0)
+        if self._adding.shape[0] == len(rows):
+            return rows[self._order]
+        summed: Floats = self._adding @ rows
         return summed
 
     def agreement(self, other: _Side) -> Floats | None:
