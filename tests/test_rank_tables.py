@@ -374,10 +374,10 @@ def test_json_is_one_object(pai: Pai, published: Path) -> None:
     assert {row["metric"] for row in found["correlations"]} == {"dr", "dr_imdb", "dr_imdb - dr/2"}
     assert len(found["masks"]) == 12
     assert found["masks"][0] == {
-        "name": "net A 0.1",
+        "mask": "net A 0.1",
         "setting": "architecture net",
         "density": 0.1,
-        "group": 0,
+        "density_group": 0,
         "accuracy": 0.5,
         "spread": None,
         "runs": 1,

@@ -151,6 +151,25 @@ def test_a_metric_with_few_values_does_not_take_part_in_the_comparison() -> None
     assert row(study, "a", ScopeKind.POOLED).n_common == 42
 
 
+def test_a_metric_that_is_constant_over_the_masks_compared() -> None:
+    """d differs on one mask alone, which a lacks: over the others there is nothing to compare."""
+    masks = [
+        replace(
+            one, values={"a": one.values["a"] if k else Measure.missing("collapsed"), "d": Measure(float(not k), 0.0)}
+        )
+        for k, one in enumerate(grid())
+    ]
+    study = correlate(masks, scores("a", "d"), Resampling(400))
+    one = row(study, "d", ScopeKind.POOLED)
+    assert (one.n, one.best_share, one.reason) == (
+        24,
+        None,
+        "not compared with the strongest: has one value for all the masks that are compared",
+    )
+    assert one.tau.low is not None  # the mask is in two of three samples
+    assert row(study, "a", ScopeKind.POOLED).best_share == 1.0
+
+
 @pytest.mark.parametrize(
     ("count", "metrics", "told"),
     [
@@ -215,6 +234,13 @@ def test_a_perfect_order_has_no_interval() -> None:
     assert one.reason == "a perfect order: every sample of it is one too, which is no interval"
     assert one.tau.p == pytest.approx(2 / math.factorial(8))
     assert one.best_share == 0.5
+
+
+def test_samples_that_mostly_have_no_correlation_give_no_interval() -> None:
+    masks = [mask(f"{k:02}", 0.6 if k == 0 else 0.5, a=float(k == 1)) for k in range(45)]
+    one = row(correlate(masks, scores("a"), Resampling(400)), "a", ScopeKind.OVERALL)
+    assert one.tau.value == pytest.approx(-1 / 44)
+    assert (one.tau.low, one.reason) == (None, "most bootstrap samples have no two masks that differ: no interval")
 
 
 def test_the_best_and_how_sure() -> None:

@@ -98,8 +98,9 @@ def _mask_records(study: Study) -> list[dict[str, Any]]:
     columns = [study.points[metric] for metric in study.metrics]
     records = []
     for points in zip(*columns, strict=True):
-        record = asdict(points[0])
-        del record["value"]
+        first = points[0]
+        record: dict[str, Any] = {"mask": first.name, "setting": first.setting or None, "density": first.density}
+        record |= {"density_group": first.group, "accuracy": first.accuracy, "spread": first.spread, "runs": first.runs}
         record["metrics"] = {metric: point.value.value for metric, point in zip(study.metrics, points, strict=True)}
         record["errors"] = {metric: point.value.error for metric, point in zip(study.metrics, points, strict=True)}
         records.append(record)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,6 +33,9 @@ from pai_cli.ranking.statistics import (
 INTERVAL = (2.5, 97.5)  # percentiles of the bootstrap samples
 DECIMALS = 12  # of an accuracy: what is beyond is rounding of its mean
 PERFECT = "a perfect order: every sample of it is one too, which is no interval"
+SELDOM = "most bootstrap samples have no two masks that differ: no interval"
+ABSENT = "not compared with the strongest: has no value for too many of the masks"
+CONSTANT = "not compared with the strongest: has one value for all the masks that are compared"
 COMMON = 0.8  # share of the masks that metrics are compared over at least
 DRAWS, SHUFFLES = 0, 1  # purposes of random numbers
 
@@ -136,7 +139,9 @@ def _one(scoped: Scoped, part: _Part, row: int, sample: Sample, orders: Ints | N
 def _with_intervals(one: Correlation, samples: Floats) -> Correlation:
     """`samples`: shape (3, samples)."""
     statistics = [_with_interval(*each) for each in zip((one.tau, one.rho, one.r), samples, strict=True)]
-    return _with(replace(one, reason=PERFECT if statistics[0].low is None else None), statistics)
+    if statistics[0].low is not None:
+        return _with(one, statistics)
+    return _with(replace(one, reason=PERFECT if _perfect(one.tau.value) else SELDOM), statistics)
 
 
 def _with(correlation: Correlation, statistics: Sequence[Statistic]) -> Correlation:
@@ -172,10 +177,14 @@ def _tests(
 
 def _with_interval(statistic: Statistic, samples: Floats) -> Statistic:
     """With its interval; what is perfect is so in every sample, which would look like certainty."""
-    if statistic.value is None or abs(statistic.value) > 1 - 1e-12:
+    if statistic.value is None or _perfect(statistic.value):
         return statistic
     low, high = _interval(samples)
     return replace(statistic, low=low, high=high)
+
+
+def _perfect(value: float | None) -> bool:
+    return abs(value or 0.0) > 1 - 1e-12
 
 
 def _interval(samples: Floats) -> tuple[float | None, float | None]:
@@ -208,14 +217,14 @@ def _compared(found: list[Correlation], taus: dict[int, Floats], scoped: Scoped,
     rows, common = _rivals(scoped.values, list(taus))
     part = _part(scoped, common) if rows else None
     if part is None or part.too_few:
-        return _left_out(found, [])
+        return found
     own = {row: _sample(scoped, part, row) for row in rows}
     point = {row: tau for row, sample in own.items() if (tau := kendall(sample)) is not None}
     others = [row for row in point if found[row].n != len(part.kept)]
     samples = resampled([own[row] for row in others], counts[part.kept])
     taus = taus | {row: each[0] for row, each in zip(others, samples, strict=True)}
     if not point:
-        return _left_out(found, [])
+        return found
     strength = np.array([np.nan_to_num(taus[row]) * math.copysign(1.0, point[row]) for row in point])
     strongest = np.isclose(strength, strength.max(axis=0), rtol=0, atol=1e-12)
     shares = (strongest / strongest.sum(axis=0)).mean(axis=1)
@@ -228,7 +237,7 @@ def _compared(found: list[Correlation], taus: dict[int, Floats], scoped: Scoped,
             behind = max(map(abs, point.values())) - abs(point[row])
             one = replace(one, behind=behind, behind_low=low, behind_high=high)
         found[row] = one
-    return _left_out(found, list(point))
+    return _left_out(found, rows, point)
 
 
 def _rivals(values: Floats, rows: list[int]) -> tuple[list[int], np.ndarray]:
@@ -245,12 +254,11 @@ def _rivals(values: Floats, rows: list[int]) -> tuple[list[int], np.ndarray]:
     return sorted(taken), common
 
 
-def _left_out(found: list[Correlation], compared: list[int]) -> list[Correlation]:
+def _left_out(found: list[Correlation], rivals: list[int], compared: Collection[int]) -> list[Correlation]:
     """With the reason why a metric is not compared, where there is no other."""
-    told = "not compared with the strongest: has no value for too many of the masks"
-    if not compared:
-        return found
     return [
-        replace(one, reason=told) if one.reason is None and row not in compared else one
+        replace(one, reason=CONSTANT if row in rivals else ABSENT)
+        if compared and one.reason is None and row not in compared
+        else one
         for row, one in enumerate(found)
     ]
