@@ -99,3 +99,11 @@ class NotFiniteError(PaiError):
 
 class DataError(PaiError):
     """Data is missing, damaged, of no known kind, or does not fit the network."""
+
+
+class CompositeError(PaiError):
+    """An arithmetic expression of metrics cannot be read."""
+
+
+class TableError(PaiError):
+    """A table of metrics or of accuracies is missing, damaged, or says what cannot be."""
