@@ -99,3 +99,7 @@ class NotFiniteError(PaiError):
 
 class DataError(PaiError):
     """Data is missing, damaged, of no known kind, or does not fit the network."""
+
+
+class PictureError(PaiError):
+    """A picture or a report cannot be made."""
