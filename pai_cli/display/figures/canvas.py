@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -154,6 +155,18 @@ def named(text: str, longest: int = LONGEST_NAME) -> str:
         return text
     tail = longest // 2
     return f"{text[: longest - tail - 1]}…{text[-tail:]}"
+
+
+def short_labels(paths: Sequence[Path]) -> list[str]:
+    """What to call each of many files: without the folders and the ending that all of them share."""
+    texts = [str(path) for path in paths]
+    if len(set(texts)) < 2:
+        return texts
+    folder = os.path.commonprefix([str(path.parent) + os.sep for path in paths])
+    begin = folder.rfind(os.sep) + 1
+    endings = {path.suffix for path in paths}
+    end = len(endings.pop()) if len(endings) == 1 else 0
+    return [text[begin : len(text) - end] for text in texts]
 
 
 def footnote(figure: Figure, notes: Sequence[str]) -> None:
