@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -36,7 +35,7 @@ INK, FAINT, GRID = "#1f2328", "#6b7280", "#d5d8dd"
 NOTE_CHARACTERS = 16  # of a note, an inch
 LONGEST_NAME = 44  # characters of a name in a picture; the middle of a longer one is left out
 
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "font.family": ["DejaVu Sans", "sans-serif"],
     "font.size": 9,
     "axes.titlesize": 10,
@@ -49,6 +48,7 @@ _STYLE: dict[str, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
+    "axes.facecolor": "none",
     "axes.edgecolor": FAINT,
     "axes.labelcolor": INK,
     "axes.titlecolor": INK,
@@ -126,10 +126,11 @@ def write_picture(picture: Picture, path: Path, *, force: bool) -> None:
 def drawn(picture: Picture, suffix: str, *, transparent: bool = False) -> bytes:
     """The bytes of a picture in the format of `suffix`. Raises `PictureError` without matplotlib."""
     with _matplotlib() as figure_of:
-        figure = figure_of(figsize=(picture.width, picture.height), layout="constrained")
+        ground = "none" if transparent else "white"
+        figure = figure_of(figsize=(picture.width, picture.height), layout="constrained", facecolor=ground)
         picture.paint(figure)
         stream = io.BytesIO()
-        figure.savefig(stream, format=suffix[1:], metadata=_METADATA[suffix], transparent=transparent)
+        figure.savefig(stream, format=suffix[1:], metadata=_METADATA[suffix])
     return stream.getvalue()
 
 
@@ -159,14 +160,18 @@ def named(text: str, longest: int = LONGEST_NAME) -> str:
 
 def short_labels(paths: Sequence[Path]) -> list[str]:
     """What to call each of many files: without the folders and the ending that all of them share."""
-    texts = [str(path) for path in paths]
-    if len(set(texts)) < 2:
-        return texts
-    folder = os.path.commonprefix([str(path.parent) + os.sep for path in paths])
-    begin = folder.rfind(os.sep) + 1
+    if len(set(paths)) < 2:
+        return [str(path) for path in paths]
+    shared = 0
+    for folders in zip(*(path.parts[:-1] for path in paths), strict=False):
+        if len(set(folders)) > 1:
+            break
+        shared += 1
+    texts = [str(Path(*path.parts[shared:])) for path in paths]
     endings = {path.suffix for path in paths}
-    end = len(endings.pop()) if len(endings) == 1 else 0
-    return [text[begin : len(text) - end] for text in texts]
+    ending = endings.pop() if len(endings) == 1 else ""
+    # `.05` of `erk-0.05` is no ending.
+    return texts if ending[1:].isdecimal() else [text.removesuffix(ending) for text in texts]
 
 
 def footnote(figure: Figure, notes: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -53,6 +53,10 @@ class LayerProfile:
             {name: Counter(m.reason for m in column if m.reason is not None) for name, column in columns.items()},
         )
 
+    def called(self, label: str) -> LayerProfile:
+        """The same under another label."""
+        return replace(self, label=label)
+
     def over(self, name: str, layers: Sequence[str]) -> list[float]:
         """The values of `name` in the order of `layers`, NaN where there is none."""
         known = dict(zip(self.layers, self.values[name], strict=True))
@@ -60,8 +64,11 @@ class LayerProfile:
         return [math.nan if value is None else value for value in found]
 
 
-def profile_picture(profiles: Sequence[LayerProfile]) -> Picture:
-    """dr and dr_imdb from layer to layer: of one mask, of a few as lines, of many as the rows of a map."""
+def profile_picture(profiles: Sequence[LayerProfile], of: int | None = None) -> Picture:
+    """dr and dr_imdb from layer to layer: of one mask, of a few as lines, of many as the rows of a map.
+
+    `of`: how many masks there are, when `profiles` are the first of more. A map has at most `MOST_ROWS` of them.
+    """
     layers = list(dict.fromkeys(layer for profile in profiles for layer in profile.layers))
     width = min(max(NARROWEST, 1.8 + 0.2 * len(layers)), WIDEST)
     names = 0.055 * min(_longest(layers), 30)  # inches that the names under the axis take
@@ -74,7 +81,7 @@ def profile_picture(profiles: Sequence[LayerProfile]) -> Picture:
     shown = profiles[:MOST_ROWS]
     title = f"dr and dr_imdb of {len(shown)} masks as shares of their bounds, a row a mask, a column a layer"
     height = 2 * min(max(1.6, 0.16 * len(shown)), 7.0) + 1.0 + names
-    return Picture(title, width + 1.5, height, partial(_map, profiles=profiles, layers=layers))
+    return Picture(title, width + 1.5, height, partial(_map, profiles=shown, layers=layers, of=of or len(profiles)))
 
 
 def _one(figure: Figure, *, profile: LayerProfile, layers: Sequence[str]) -> None:
@@ -108,21 +115,19 @@ def _several(figure: Figure, *, profiles: Sequence[LayerProfile], layers: Sequen
     footnote(figure, [MEANING, *_gap_notes(profiles)])
 
 
-def _map(figure: Figure, *, profiles: Sequence[LayerProfile], layers: Sequence[str]) -> None:
-    shown = profiles[:MOST_ROWS]
+def _map(figure: Figure, *, profiles: Sequence[LayerProfile], layers: Sequence[str], of: int) -> None:
     grid = figure.subplots(2, 1, sharex=True, sharey=True)
     for axes, name in zip(grid, GAPS, strict=True):
         axes.set_title(f"{name}_norm: {name} as a share of its bound")
-        mesh = _cells(axes, [profile.over(f"{name}_norm", layers) for profile in shown])
-        _name_masks(axes, shown, figure.get_figheight() / 2.6)
+        mesh = _cells(axes, [profile.over(f"{name}_norm", layers) for profile in profiles])
+        _name_masks(axes, profiles, figure.get_figheight() / 2.6)
     _name_layers(grid[1], layers, figure.get_figwidth() - 3.5)
     bar = figure.colorbar(mesh, ax=list(grid), extend="min", aspect=40, pad=0.01)
     bar.set_ticks([-1, -0.5, 0, 0.5, 1])
     bar.set_label(MEANING)
-    bar.outline.set_visible(False)  # type: ignore[operator]
-    left_out = len(profiles) - len(shown)
-    more = [f"the first {len(shown)} of {len(profiles)} masks; {left_out} more are not drawn"] if left_out else []
-    footnote(figure, [*more, "grey or hatched: no value", *_gap_notes(shown)])
+    bar.outline.set_visible(False)
+    more = [f"the first {len(profiles)} of {of} masks; the others are not drawn"] if of > len(profiles) else []
+    footnote(figure, [*more, "grey or hatched: no value", *_gap_notes(profiles)])
 
 
 def _cells(axes: Axes, rows: Sequence[Sequence[float]]) -> QuadMesh:
@@ -134,7 +139,7 @@ def _cells(axes: Axes, rows: Sequence[Sequence[float]]) -> QuadMesh:
     axes.patch.set(facecolor=GRID, edgecolor=FAINT, hatch="////" if len(rows) <= MOST_HATCHED else None, linewidth=0)
     axes.grid(visible=False)
     colours = mpl.colormaps["PuOr"].resampled(20)
-    values = np.ma.masked_invalid(np.array(rows, dtype=np.float64))  # type: ignore[no-untyped-call]
+    values = np.ma.masked_invalid(np.array(rows, dtype=np.float64))
     norm = BoundaryNorm(np.linspace(*UNIT, 21), colours.N)
     dots = values.size > MOST_SHAPES
     return axes.pcolormesh(values.clip(*UNIT), cmap=colours, norm=norm, rasterized=dots)
