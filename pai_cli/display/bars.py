@@ -28,7 +28,7 @@ PLAIN = Blocks("|", "#", {0: "", 1: "#"}, {0: "", 1: "#"})
 
 
 def bar(share: Value, blocks: Blocks = DRAWN) -> str:
-    """A share of a bound, -1 to 1, as a bar of 13 characters from the middle; `<` at the end of one below -1; `-` for None."""
+    """A share of a bound, -1 to 1, as a bar of 13 characters from the middle; `<` ends one below -1, `-` is no value."""
     if not isinstance(share, int | float):
         return "-".center(2 * SIDE + 1)
     length = min(abs(share), 1.0) * SIDE
