@@ -103,3 +103,11 @@ class DataError(PaiError):
 
 class PictureError(PaiError):
     """A picture or a report cannot be made."""
+
+
+class CompositeError(PaiError):
+    """An arithmetic expression of metrics cannot be read."""
+
+
+class TableError(PaiError):
+    """A table of metrics or of accuracies is missing, damaged, or says what cannot be."""
