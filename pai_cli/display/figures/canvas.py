@@ -22,7 +22,7 @@ from pai_cli.files.atomic import check_output, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, FigureBase
 
 SUFFIXES = (".svg", ".png", ".pdf")
 NO_MATPLOTLIB = "needs matplotlib; pip install pai-cli[plot]"
@@ -81,13 +81,28 @@ _METADATA: dict[str, dict[str, Any]] = {
 class Picture:
     """A picture still to be drawn: `paint` draws it on an empty figure of `width` by `height` inches.
 
-    `title`: what it shows, in words, for those who cannot see it.
+    `title`: what it shows, in words, for those who cannot see it. The figure may be a part of a larger one.
     """
 
     title: str
     width: float
     height: float
-    paint: Callable[[Figure], None]
+    paint: Callable[[FigureBase], None]
+
+
+def stacked(pictures: Sequence[Picture]) -> Picture:
+    """Pictures below each other, as one."""
+    if len(pictures) == 1:
+        return pictures[0]
+
+    def paint(figure: FigureBase) -> None:
+        heights = [picture.height for picture in pictures]
+        parts: Any = figure.subfigures(len(pictures), 1, squeeze=False, height_ratios=heights)
+        for part, picture in zip(parts.flat, pictures, strict=True):
+            picture.paint(part)
+
+    width, height = max(picture.width for picture in pictures), sum(picture.height for picture in pictures)
+    return Picture("; ".join(picture.title for picture in pictures), width, height, paint)
 
 
 def check_picture(path: Path | None, *, force: bool) -> None:
@@ -174,12 +189,27 @@ def short_labels(paths: Sequence[Path]) -> list[str]:
     return texts if ending[1:].isdecimal() else [text.removesuffix(ending) for text in texts]
 
 
-def footnote(figure: Figure, notes: Sequence[str]) -> None:
+def footnote(figure: FigureBase, notes: Sequence[str]) -> None:
     """Lines under everything, for what a picture does not show: its gaps, what it left out."""
-    room = int(figure.get_figwidth() * NOTE_CHARACTERS)
+    room = int(width_of(figure) * NOTE_CHARACTERS)
     lines = [line for note in notes for line in textwrap.wrap(printable(note), room)]
     if lines:
         figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=8, color=FAINT)
+
+
+def width_of(figure: FigureBase) -> float:
+    """Inches of a figure, or of a part of one."""
+    return _inches(figure)[0]
+
+
+def height_of(figure: FigureBase) -> float:
+    """Inches of a figure, or of a part of one."""
+    return _inches(figure)[1]
+
+
+def _inches(figure: Any) -> tuple[float, float]:
+    dpi = figure.get_figure(root=True).dpi
+    return figure.bbox.width / dpi, figure.bbox.height / dpi
 
 
 def zero_line(axes: Axes, level: float = 0.0) -> None:

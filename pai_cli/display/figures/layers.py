@@ -9,13 +9,25 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pai_cli.display.figures.canvas import FAINT, GRID, INK, MARKERS, SERIES, Picture, footnote, named, zero_line
+from pai_cli.display.figures.canvas import (
+    FAINT,
+    GRID,
+    INK,
+    MARKERS,
+    SERIES,
+    Picture,
+    footnote,
+    height_of,
+    named,
+    width_of,
+    zero_line,
+)
 from pai_cli.spectral.network import NetworkReport
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import QuadMesh
-    from matplotlib.figure import Figure
+    from matplotlib.figure import FigureBase
 
 DRAWN = ("dr", "dr_bound", "dr_imdb", "dr_norm", "dr_imdb_norm")
 GAPS = ("dr", "dr_imdb")
@@ -84,7 +96,7 @@ def profile_picture(profiles: Sequence[LayerProfile], of: int | None = None) -> 
     return Picture(title, width + 1.5, height, partial(_map, profiles=shown, layers=layers, of=of or len(profiles)))
 
 
-def _one(figure: Figure, *, profile: LayerProfile, layers: Sequence[str]) -> None:
+def _one(figure: FigureBase, *, profile: LayerProfile, layers: Sequence[str]) -> None:
     gaps, shares = figure.subplots(2, 1, sharex=True)
     gaps.set_title(named(profile.label, 80))
     _gap_axis(gaps, "gap")
@@ -96,11 +108,11 @@ def _one(figure: Figure, *, profile: LayerProfile, layers: Sequence[str]) -> Non
     gaps.legend(loc="lower left", bbox_to_anchor=(0.0, 1.1), ncols=3, borderaxespad=0)
     _share_axis(shares, "share of the bound")
     shares.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0)
-    _name_layers(shares, layers, figure.get_figwidth())
+    _name_layers(shares, layers, width_of(figure))
     footnote(figure, [MEANING, *_gap_notes([profile])])
 
 
-def _several(figure: Figure, *, profiles: Sequence[LayerProfile], layers: Sequence[str]) -> None:
+def _several(figure: FigureBase, *, profiles: Sequence[LayerProfile], layers: Sequence[str]) -> None:
     rows = figure.subplots(3, 1, sharex=True)
     for at, profile in enumerate(profiles):
         _bound(rows[0], profile.over("dr_bound", layers), SERIES[at], None)
@@ -109,19 +121,19 @@ def _several(figure: Figure, *, profiles: Sequence[LayerProfile], layers: Sequen
     for axes, text in zip(rows, ("dr, its bound dashed", "dr_imdb"), strict=False):
         _gap_axis(axes, text)
     _share_axis(rows[2], "dr_imdb_norm")
-    _name_layers(rows[2], layers, figure.get_figwidth())
+    _name_layers(rows[2], layers, width_of(figure))
     handles, labels = rows[1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=2)
     footnote(figure, [MEANING, *_gap_notes(profiles)])
 
 
-def _map(figure: Figure, *, profiles: Sequence[LayerProfile], layers: Sequence[str], of: int) -> None:
+def _map(figure: FigureBase, *, profiles: Sequence[LayerProfile], layers: Sequence[str], of: int) -> None:
     grid = figure.subplots(2, 1, sharex=True, sharey=True)
     for axes, name in zip(grid, GAPS, strict=True):
         axes.set_title(f"{name}_norm: {name} as a share of its bound")
         mesh = _cells(axes, [profile.over(f"{name}_norm", layers) for profile in profiles])
-        _name_masks(axes, profiles, figure.get_figheight() / 2.6)
-    _name_layers(grid[1], layers, figure.get_figwidth() - 3.5)
+        _name_masks(axes, profiles, height_of(figure) / 2.6)
+    _name_layers(grid[1], layers, width_of(figure) - 3.5)
     bar = figure.colorbar(mesh, ax=list(grid), extend="min", aspect=40, pad=0.01)
     bar.set_ticks([-1, -0.5, 0, 0.5, 1])
     bar.set_label(MEANING)

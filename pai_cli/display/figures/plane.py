@@ -13,7 +13,8 @@ from pai_cli.display.figures.scatter import Dots, Shade, marker_legend, markers_
 from pai_cli.ranking.plane import PlanePoint
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
+    from matplotlib.figure import FigureBase
 
 
 def plane_picture(points: Sequence[PlanePoint], accuracies: Mapping[str, float] | None = None) -> Picture:
@@ -26,7 +27,7 @@ def plane_picture(points: Sequence[PlanePoint], accuracies: Mapping[str, float] 
     return Picture(title, 7.0, 5.4, partial(_draw, points=points, accuracies=accuracies or {}))
 
 
-def _draw(figure: Figure, *, points: Sequence[PlanePoint], accuracies: Mapping[str, float]) -> None:
+def _draw(figure: FigureBase, *, points: Sequence[PlanePoint], accuracies: Mapping[str, float]) -> None:
     axes = figure.subplots()
     axes.set_xlabel("parameters: sqrt(lambda² + lambda_imsg²)")
     axes.set_ylabel("topology: sqrt(dr² + dr_imdb²)")
@@ -39,7 +40,7 @@ def _draw(figure: Figure, *, points: Sequence[PlanePoint], accuracies: Mapping[s
     scatter(axes, Dots(x, y, known if accuracies else densities, kinds), shade, markers)
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
-    _circles(figure)
+    _circles(axes)
     shade_bar(figure, [axes], shade)
     marker_legend(figure, markers)
     missing = Counter(point.topology.reason for point in points if not point.topology.present)
@@ -50,11 +51,10 @@ def _draw(figure: Figure, *, points: Sequence[PlanePoint], accuracies: Mapping[s
     footnote(figure, [law, *more, *notes])
 
 
-def _circles(figure: Figure) -> None:
+def _circles(axes: Axes) -> None:
     """Lines of equal distance from the corner."""
     from matplotlib.patches import Circle
 
-    axes = figure.axes[0]
     right, top = axes.get_xlim()[1], axes.get_ylim()[1]
     for tick in axes.get_yticks():
         if 0 < tick <= math.hypot(right, top):

@@ -12,7 +12,7 @@ from pai_cli.display.figures.canvas import FAINT, GRID, INK, MARKERS, named
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap, Normalize
-    from matplotlib.figure import Figure
+    from matplotlib.figure import FigureBase
 
 MOST_SHAPES = 4000  # points drawn as shapes; more of them are dots, or an .svg would be of many megabytes
 STEPS = 12  # of colour, told apart with any colour vision and in grey
@@ -88,7 +88,7 @@ def _colours() -> Colormap:
     return ListedColormap([whole(1 / 8 + 7 / 8 * step / (STEPS - 1)) for step in range(STEPS)])
 
 
-def shade_bar(figure: Figure, axes: Sequence[Axes], shade: Shade) -> None:
+def shade_bar(figure: FigureBase, axes: Sequence[Axes], shade: Shade) -> None:
     """The scale of the colours beside the plots."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.ticker import FuncFormatter, NullLocator
@@ -103,7 +103,7 @@ def shade_bar(figure: Figure, axes: Sequence[Axes], shade: Shade) -> None:
         bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
 
 
-def marker_legend(figure: Figure, markers: dict[str, str]) -> None:
+def marker_legend(figure: FigureBase, markers: dict[str, str]) -> None:
     """Which marker is which kind, where there are several."""
     from matplotlib.lines import Line2D
 

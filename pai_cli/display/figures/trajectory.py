@@ -16,7 +16,7 @@ from pai_cli.errors import PictureError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import FigureBase
 
 MEASURED = ("l2", "dr_imdb", "lambda_imsg")
 MOST_SHAPES = 5000  # candidates drawn as shapes; more of them are dots
@@ -59,7 +59,7 @@ def trajectory_picture(lines: Sequence[Line], label: str) -> Picture:
     return Picture(title, 9.0, 6.0, partial(_draw, lines=lines, label=label))
 
 
-def _draw(figure: Figure, *, lines: Sequence[Line], label: str) -> None:
+def _draw(figure: FigureBase, *, lines: Sequence[Line], label: str) -> None:
     figure.suptitle(named(label, 90), x=0.01, ha="left", fontsize=10)
     panels = figure.subplots(2, 2, sharex=True)
     numbers = [line["candidate"] for line in lines]

@@ -6,6 +6,7 @@ import re
 from html import escape
 from xml.etree import ElementTree
 
+from pai_cli.display.console import printable
 from pai_cli.display.figures.canvas import FAINT, GRID, INK, SERIES, Picture, drawn
 
 SVG = "http://www.w3.org/2000/svg"
@@ -62,6 +63,6 @@ def figure_html(picture: Picture, prefix: str, caption: str) -> str:
     """The picture with its caption, in a frame that scrolls where the page is narrower."""
     svg = inline_svg(picture, prefix)
     return (
-        f'<figure><div class="wide" tabindex="0" role="region" aria-label="{escape(picture.title)}">{svg}</div>'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
+        f'<figure><div class="wide" tabindex="0" role="region" aria-label="{escape(printable(picture.title))}">{svg}</div>'
+        f"<figcaption>{escape(printable(caption))}</figcaption></figure>"
     )

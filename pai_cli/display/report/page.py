@@ -52,7 +52,7 @@ th[aria-sort=ascending] button::after { content: "\\2191"; color: var(--accent);
 th[aria-sort=descending] button::after { content: "\\2193"; color: var(--accent); }
 tbody tr:hover { background: var(--raised); }
 tfoot th, tfoot td { border-top: 1px solid var(--faint); font-weight: 600; }
-.note { white-space: normal; min-width: 14rem; }
+.long { white-space: normal; min-width: 14rem; }
 details { margin: 0.5rem 0; border-top: 1px solid var(--grid); padding-top: 0.5rem; }
 summary { cursor: pointer; padding: 0.25rem 0; }
 @media print { details::details-content { content-visibility: visible; } .wide { overflow: visible; } }

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from html import escape
 
 from pai_cli.display.console import printable
-from pai_cli.display.tables import MISSING, TEXT, number
+from pai_cli.display.tables import MISSING, number
 from pai_cli.files.tables import Record, Value
+
+LONG = ("note", "reason", "decided")  # columns whose words fold
 
 
 @dataclass(frozen=True)
@@ -46,29 +48,37 @@ def table_html(
     name: str, caption: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]], total: Sequence[Cell] | None = None
 ) -> str:
     """A table that the page's script makes sortable; `total` stays below, whatever the order. `name`: its id."""
-    heads = "".join(f'<th scope="col"{_side(column)}>{escape(column)}</th>' for column in columns)
-    body = "".join(_row(columns, row) for row in rows)
-    foot = f"<tfoot>{_row(columns, total)}</tfoot>" if total is not None else ""
+    sides = [_side(column, [row[at] for row in rows]) for at, column in enumerate(columns)]
+    heads = "".join(f'<th scope="col"{side}>{_text(column)}</th>' for column, side in zip(columns, sides, strict=True))
+    body = "".join(_row(sides, row) for row in rows)
+    foot = f"<tfoot>{_row(sides, total)}</tfoot>" if total is not None else ""
     return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{escape(caption)}">'
-        f'<table id="{escape(name)}" class="sortable"><caption>{escape(caption)}</caption>'
+        f'<div class="wide" tabindex="0" role="region" aria-label="{_text(caption)}">'
+        f'<table id="{escape(name)}" class="sortable"><caption>{_text(caption)}</caption>'
         f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody>{foot}</table></div>"
     )
 
 
-def _row(columns: Sequence[str], row: Sequence[Cell]) -> str:
-    cells = [_html(column, cell, first=at == 0) for at, (column, cell) in enumerate(zip(columns, row, strict=True))]
+def _row(sides: Sequence[str], row: Sequence[Cell]) -> str:
+    cells = [_html(side, cell, first=at == 0) for at, (side, cell) in enumerate(zip(sides, row, strict=True))]
     return f"<tr>{''.join(cells)}</tr>\n"
 
 
-def _html(column: str, cell: Cell, *, first: bool) -> str:
-    title = f' title="{escape(cell.title)}"' if cell.title else ""
+def _html(side: str, cell: Cell, *, first: bool) -> str:
+    title = f' title="{_text(cell.title)}"' if cell.title else ""
     # Numbers order by all their digits; words by what they say, so they need no second copy.
     order = f' data-order="{cell.sort!r}"' if isinstance(cell.sort, int | float) else ""
     if first:
-        return f'<th scope="row"{_side(column)}{order}{title}>{escape(cell.text)}</th>'
-    return f"<td{_side(column)}{order}{title}>{escape(cell.text)}</td>"
+        return f'<th scope="row"{side}{order}{title}>{_text(cell.text)}</th>'
+    return f"<td{side}{order}{title}>{_text(cell.text)}</td>"
 
 
-def _side(column: str) -> str:
-    return f' class="text {column}"' if column in TEXT else ""
+def _side(column: str, cells: Sequence[Cell]) -> str:
+    """Words stand to the left, long ones on several lines."""
+    if not any(isinstance(cell.sort, str) for cell in cells):
+        return ""
+    return ' class="text long"' if column in LONG else ' class="text"'
+
+
+def _text(words: str) -> str:
+    return escape(printable(words))
