@@ -66,30 +66,34 @@ def enter(given: Given) -> Entered:
 
 def refuse_idle(entered: Entered, of_correlations: dict[str, object], of_orders: dict[str, object]) -> None:
     """Refuse options that would do nothing, by their names."""
-    idle = of_orders if entered.correlating else of_correlations
-    told = "there is no order beside correlations: give --order" if entered.correlating else "only correlations need it"
-    for name, value in idle.items():
+    for name, value in (of_orders if entered.correlating else of_correlations).items():
+        if value is not None and entered.correlating:
+            raise typer.BadParameter(f"{name}: there is no order beside correlations: give --order, or leave it out")
         if value is not None:
-            raise typer.BadParameter(f"{name}: {told}, or leave it out")
+            raise typer.BadParameter(f"{name} is of correlations with accuracy, and this is an order: leave it out")
 
 
 def _from_table(given: Given, table: Path) -> Entered:
     from pai_cli.display.console import note
+    from pai_cli.errors import TableError
     from pai_cli.files.rows import read_rows
     from pai_cli.ranking.accuracy import matched, with_accuracies
     from pai_cli.ranking.composite import score_of
     from pai_cli.ranking.entrants import scores_to_correlate
-    from pai_cli.ranking.metric_table import metric_table
+    from pai_cli.ranking.metric_table import ACCURACY, metric_table
 
     groups = None if given.group_by is None else [name.strip() for name in given.group_by.split(",")]
-    entrants = metric_table(read_rows(table, _stdin()), groups, given.rules, note)
+    rows = read_rows(table, _stdin())
+    entrants = metric_table(rows, groups, given.rules, note)
     if given.accuracy is not None:
-        if entrants.trained:
+        if ACCURACY in rows.columns:
             raise typer.BadParameter(f"--accuracy: {table} has a column accuracy itself; leave one of them out")
         matches = matched(
             [mask.name for mask in entrants.masks], _runs(given, given.accuracy), str(given.accuracy), note
         )
         entrants = replace(entrants, masks=with_accuracies(entrants.masks, matches))
+    elif ACCURACY in rows.columns and not entrants.trained and not given.order:
+        raise TableError(f"{table}: has no accuracy that counts (--collapsed-at); --order ranks its rows without")
     by = None if given.by is None else score_of(given.by, entrants.metrics)
     correlating = entrants.trained and not given.order
     if correlating:

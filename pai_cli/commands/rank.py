@@ -18,7 +18,7 @@ def rank(
     masks: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[MASK]...", help="Mask files, folders of them, or - for a list of paths on standard input."
+            metavar="MASK...", help="Mask files, folders of them, or - for a list of paths on standard input."
         ),
     ] = None,
     table: Annotated[
@@ -77,7 +77,7 @@ def rank(
         typer.Option(
             min=0.0,
             max=1.0,
-            help="A run of at most this accuracy (a fraction) counts as collapsed and is set aside; 0 keeps those above 0.",
+            help="A run of at most this accuracy, a fraction, counts as collapsed and is set aside; 0 keeps all.",
         ),
     ] = COLLAPSED,
     accuracy_unit: Annotated[

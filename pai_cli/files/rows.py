@@ -16,7 +16,7 @@ STANDARD_INPUT = "-"
 
 @dataclass(frozen=True)
 class Row:
-    """One row: the number of its line (the header is on line 1) and its cells by column, without spaces around."""
+    """One row: the number of its (last) line in the file and its cells by column, without spaces around."""
 
     line: int
     cells: dict[str, str]
@@ -69,15 +69,21 @@ def finite(text: str) -> float | None:
 
 def _parsed(source: str, stream: TextIO) -> Rows:
     lines = iter(stream)
-    first = next((line for line in lines if line.strip()), None)
-    if first is None:
+    skipped = 0
+    for first in lines:
+        if first.strip():
+            break
+        skipped += 1
+    else:
         raise TableError(f"{source}: is empty; a table begins with a line of column names")
     reader = csv.reader(_again(first, lines), dialect="excel-tab" if "\t" in first else "excel", strict=True)
     try:
         columns = tuple(name.strip() for name in next(reader))
-        rows = tuple(_row(source, columns, reader.line_num, cells) for cells in reader if any(map(str.strip, cells)))
+        rows = tuple(
+            _row(source, columns, skipped + reader.line_num, cells) for cells in reader if any(map(str.strip, cells))
+        )
     except csv.Error as e:
-        raise TableError(f"{source}: line {reader.line_num}: {e}; a table is CSV or TSV") from e
+        raise TableError(f"{source}: line {skipped + reader.line_num}: {e}; a table is CSV or TSV") from e
     repeated = sorted({name for name in columns if columns.count(name) > 1})
     if repeated:
         raise TableError(f"{source}: has two columns named {repeated[0]!r}; each needs its own name")

@@ -67,13 +67,13 @@ def accuracies(table: Rows, rules: AccuracyRules, tell: Tell) -> list[tuple[Row,
     known = [(row, value) for row, value in numbers if value is not None]
     scale = _scale(table, known, rules, tell)
     fractions = [(row, round(value / scale, 15)) for row, value in known]
-    collapsed = [row.line for row, value in fractions if value <= rules.collapsed_at]
+    collapsed = [row.line for row, value in fractions if rules.collapsed(value)]
     if collapsed:
         tell(
             f"{table.source}: {_rows(collapsed)} collapsed (accuracy at most {rules.collapsed_at:g}): set aside; "
             "--collapsed-at takes the accuracy of chance, 0 keeps all"
         )
-    return [(row, value) for row, value in fractions if value > rules.collapsed_at]
+    return [(row, value) for row, value in fractions if not rules.collapsed(value)]
 
 
 def _accuracy(table: Rows, row: Row) -> float | None:
@@ -152,7 +152,7 @@ def matched(names: Sequence[str], runs: Sequence[Run], source: str, tell: Tell) 
     found: Matches = {}
     unknown = []
     for run in runs:
-        meant = meanings.get(run.mask, [])
+        meant = meanings.get(run.mask) or meanings.get(str(PurePath(run.mask)), [])
         if len(meant) > 1:
             raise TableError(
                 f"{source}: line {run.line}: {run.mask!r} could be {some_names(meant, 2)}; write the path as it is given"

@@ -19,7 +19,11 @@ class AccuracyUnit(StrEnum):
 
 @dataclass(frozen=True)
 class AccuracyRules:
-    """`collapsed_at`: a run with at most this accuracy, 0 to 1, is set aside; `unit`: None where the numbers tell."""
+    """`collapsed_at`: a run with at most this accuracy, 0 to 1, is set aside, none at 0; `unit`: None where numbers tell."""
 
     collapsed_at: float = COLLAPSED
     unit: AccuracyUnit | None = None
+
+    def collapsed(self, accuracy: float) -> bool:
+        """Whether a run of this accuracy counts as collapsed; 0.1 in single precision is a little more than 0.1."""
+        return 0 < self.collapsed_at and accuracy <= self.collapsed_at * (1 + 1e-6)

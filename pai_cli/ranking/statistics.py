@@ -64,8 +64,10 @@ def dense_ranks(values: Floats, errors: Floats | None = None) -> Ints:
 
 def kendall(sample: Sample) -> float | None:
     """tau-b over the pairs within strata, -1 to 1; None where x or y tells no pair apart."""
-    sums = np.array([_pair_counts(sample.x_rank[at], sample.y_rank[at]) for at in sample.strata]).sum(axis=0)
-    return _ratio(*sums)
+    sums = np.zeros(3)
+    for at in sample.strata:
+        sums += _pair_counts(sample.x_rank[at], sample.y_rank[at])
+    return _ratio(*sums.tolist())
 
 
 def spearman(sample: Sample) -> float | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pai_cli.ranking.bootstrap import CHUNK, Counts, Forms, Resampling, draw
+from pai_cli.ranking.bootstrap import Counts, Resampling, draw, resampled
 from pai_cli.ranking.correlation import Correlation, Scope, Statistic
 from pai_cli.ranking.statistics import (
     LEVEL,
@@ -74,10 +74,14 @@ def correlate_within(scoped: Scoped, how: Resampling) -> list[Correlation]:
         part = _part(scoped, np.isfinite(scoped.values[rows[0]]))
         few = 2 < len(part.y) < PERMUTED_BELOW
         orders = shuffles(part.strata, len(part.y), how.generator(SHUFFLES)) if few else None
-        for row in rows:
-            found[row], samples = _one(scoped, part, row, counts, orders)
-            if samples is not None:
-                taus[row] = samples[:, 0]
+        own = {row: _sample(scoped, part, row) for row in rows}
+        for row, sample in own.items():
+            found[row] = _one(scoped, part, row, sample, orders)
+        resampling = [row for row in rows if found[row].tau.value is not None and part.too_few is None]
+        samples = resampled([own[row] for row in resampling], counts[part.kept])
+        for row, each in zip(resampling, samples, strict=True):
+            found[row] = _with_intervals(found[row], each)
+            taus[row] = each[0]
     return _compared(_corrected([found[row] for row in range(len(scoped.names))]), taus, scoped, counts)
 
 
@@ -117,23 +121,22 @@ def _too_few(y_rank: Ints, strata: Sequence[Ints], metrics: int) -> str | None:
     return f"{told}; it takes {needed}"
 
 
-def _one(
-    scoped: Scoped, part: _Part, row: int, counts: Counts, orders: Ints | None
-) -> tuple[Correlation, Floats | None]:
-    """One metric's correlation, and its bootstrap samples where they mean something."""
-    sample = _sample(scoped, part, row)
+def _one(scoped: Scoped, part: _Part, row: int, sample: Sample, orders: Ints | None) -> Correlation:
+    """One metric's correlation, without intervals and corrections."""
     values = (kendall(sample), spearman(sample), pearson(sample))
     tau, rho, r = (Statistic(value) for value in values)
     blank = Correlation(scoped.names[row], scoped.scope, sample.size, tau, rho, r)
     if values[0] is None:
-        return replace(blank, reason=_undefined(sample)), None
+        return replace(blank, reason=_undefined(sample))
     tests = _tests(sample, values, orders)
     statistics = [replace(Statistic(value), p=p, test=test) for value, (p, test) in zip(values, tests, strict=True)]
-    if part.too_few:
-        return _with(replace(blank, reason=part.too_few), statistics), None
-    samples = _resampled(Forms(sample), counts[:, part.kept])
-    statistics = [_with_interval(one, samples[:, k]) for k, one in enumerate(statistics)]
-    return _with(replace(blank, reason=PERFECT if statistics[0].low is None else None), statistics), samples
+    return _with(replace(blank, reason=part.too_few), statistics)
+
+
+def _with_intervals(one: Correlation, samples: Floats) -> Correlation:
+    """`samples`: shape (3, samples)."""
+    statistics = [_with_interval(*each) for each in zip((one.tau, one.rho, one.r), samples, strict=True)]
+    return _with(replace(one, reason=PERFECT if statistics[0].low is None else None), statistics)
 
 
 def _with(correlation: Correlation, statistics: Sequence[Statistic]) -> Correlation:
@@ -165,11 +168,6 @@ def _tests(
         else:
             found.append((t_p(value, sample.size, len(sample.strata)), "t"))
     return found
-
-
-def _resampled(forms: Forms, counts: Counts) -> Floats:
-    rows = max(1, CHUNK // max(1, counts.shape[1]))
-    return np.concatenate([forms.of(counts[start : start + rows]) for start in range(0, len(counts), rows)])
 
 
 def _with_interval(statistic: Statistic, samples: Floats) -> Statistic:
@@ -211,17 +209,14 @@ def _compared(found: list[Correlation], taus: dict[int, Floats], scoped: Scoped,
     part = _part(scoped, common) if rows else None
     if part is None or part.too_few:
         return _left_out(found, [])
-    point, samples = {}, {}
-    for row in rows:
-        sample = _sample(scoped, part, row)
-        tau = kendall(sample)
-        if tau is not None:
-            point[row] = tau
-            own = found[row].n == len(part.kept)
-            samples[row] = taus[row] if own else _resampled(Forms(sample), counts[:, part.kept])[:, 0]
+    own = {row: _sample(scoped, part, row) for row in rows}
+    point = {row: tau for row, sample in own.items() if (tau := kendall(sample)) is not None}
+    others = [row for row in point if found[row].n != len(part.kept)]
+    samples = resampled([own[row] for row in others], counts[part.kept])
+    taus = taus | {row: each[0] for row, each in zip(others, samples, strict=True)}
     if not point:
         return _left_out(found, [])
-    strength = np.array([np.nan_to_num(samples[row]) * math.copysign(1.0, point[row]) for row in point])
+    strength = np.array([np.nan_to_num(taus[row]) * math.copysign(1.0, point[row]) for row in point])
     strongest = np.isclose(strength, strength.max(axis=0), rtol=0, atol=1e-12)
     shares = (strongest / strongest.sum(axis=0)).mean(axis=1)
     # Of equal taus, the one that more samples have as the strongest; the first, where that is equal too.
