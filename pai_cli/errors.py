@@ -101,6 +101,10 @@ class DataError(PaiError):
     """Data is missing, damaged, of no known kind, or does not fit the network."""
 
 
+class PictureError(PaiError):
+    """A picture or a report cannot be made."""
+
+
 class CompositeError(PaiError):
     """An arithmetic expression of metrics cannot be read."""
 

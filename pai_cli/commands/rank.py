@@ -92,6 +92,9 @@ def rank(
     format: options.OutputFormat = Format.TABLE,  # noqa: A002  the flag's name
     no_header: options.NoHeader = False,
     trust: options.Trust = False,
+    plot: options.Plot = None,
+    report: options.ReportPage = None,
+    force: options.Force = False,
 ) -> None:
     """Order masks without training them, by one metric's mean over the layers, within equal densities, best first; or, where
     accuracies are known, tell which metric predicts them: Kendall's tau, Spearman's rho and Pearson's r with intervals.
@@ -108,7 +111,9 @@ def rank(
     from pai_cli.display.correlation import show_study
     from pai_cli.display.progress import progress_bar
     from pai_cli.display.ranking import show_ranking, tell_groups, tell_reports
+    from pai_cli.display.report.ranking import RankPictures
 
+    pictures = RankPictures.wanted(plot, report, force=force, weights=weights is not None)
     entered = enter(given)
     failed = tell_reports(entered.reports)
     entrants = entered.entrants
@@ -120,6 +125,7 @@ def rank(
         with progress_bar("correlating") as progress:
             study = correlate(entrants.masks, entered.scores, how, by_density=entrants.by_density, progress=progress)
         show_study(study, by, format, header=not no_header)
+        pictures.study(study, entrants.masks, entered.reports)
     else:
         from pai_cli.ranking.order import rank_masks
 
@@ -128,5 +134,6 @@ def rank(
         ranked = rank_masks(entrants.masks, score, larger_is_better=larger, by_density=entrants.by_density)
         tell_groups(ranked)
         show_ranking(entered.reports, ranked, score.name, format, header=not no_header)
+        pictures.order(ranked, score.name, entered.reports)
     if failed:
         raise typer.Exit(1)

@@ -67,14 +67,14 @@ def show_ranking(
         _draw(ranked, by)
         return
     writer = TableWriter(sys.stdout, kind, FIELDS, header=header)
-    writer.write(_record(row, by) for row in ranked)
+    writer.write(ranked_record(row, by) for row in ranked)
     writer.write(_failed(report, by) for report in reports if report.error is not None)
     writer.close()
 
 
 def _draw(ranked: Sequence[RankedMask], by: str) -> None:
     """A table a group."""
-    every = [_record(row, by) for row in ranked]
+    every = [ranked_record(row, by) for row in ranked]
     absent = [name for name in NOT_ALWAYS if all(record[name] is None for record in every)]
     columns = [_header(column, by) for column in COLUMNS if column not in absent]
     for group in sorted({row.group for row in ranked}):
@@ -84,7 +84,8 @@ def _draw(ranked: Sequence[RankedMask], by: str) -> None:
         show_records([{_header(key, by): value for key, value in record.items()} for record in records], columns)
 
 
-def _record(row: RankedMask, by: str) -> Record:
+def ranked_record(row: RankedMask, by: str) -> Record:
+    """A mask's place, in the fields of the formats for programs."""
     return {
         "rank": row.rank,
         "mask": row.source.name,
