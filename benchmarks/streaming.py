@@ -11,6 +11,7 @@ read      reading every byte of it into one buffer, nothing else
 seconds   `pai prune`, from its start to its end, at density 0.5: the digest of the checkpoint, the selection, the mask
           written and flushed
 /read     that, as a multiple of reading
+cpu       seconds of all cores together: what other work on the machine does not change
 peak      the most memory resident, MiB
 bound     twice the largest tensor and 500 MiB
 """
@@ -31,7 +32,7 @@ import numpy as np
 from machine import describe, resource_bytes, seconds
 from tables import LEFT, Table
 
-LAYERS, QUICK_LAYERS, SHARDS = 36, 6, 4
+LAYERS, QUICK_LAYERS, SHARDS = 39, 6, 4
 
 HIDDEN, KEYS, INNER, VOCABULARY = 2048, 512, 6144, 32000
 
@@ -129,9 +130,10 @@ def read(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished process: wall seconds and peak resident bytes."""
+    """A finished process: wall seconds, seconds of all cores, peak resident bytes."""
 
     seconds: float
+    busy: float
     peak: int
 
 
@@ -148,7 +150,7 @@ def prune(folder: Path, arguments: tuple[str, ...]) -> Run:
     if os.waitstatus_to_exitcode(status):
         raise SystemExit(f"{' '.join(command)} failed: {os.waitstatus_to_exitcode(status)}")
     mask.unlink()
-    return Run(wall, resource_bytes(usage))
+    return Run(wall, usage.ru_utime + usage.ru_stime, resource_bytes(usage))
 
 
 def measure(folder: Path, options: argparse.Namespace, bound: float) -> None:
@@ -169,13 +171,20 @@ def measure(folder: Path, options: argparse.Namespace, bound: float) -> None:
         f"read: {best:.2f} s ({size / best / 1e9:.2f} GB/s, the best of three), {'cached' if options.warm else 'not cached'}"
     )
     table = Table(
-        (("run", 18, LEFT), ("seconds", 7, ".1f"), ("/read", 6, ".2fx"), ("peak", 6, ".0f"), ("bound", 6, ".0f"))
+        (
+            ("run", 18, LEFT),
+            ("seconds", 7, ".1f"),
+            ("/read", 6, ".2fx"),
+            ("cpu", 6, ".1f"),
+            ("peak", 6, ".0f"),
+            ("bound", 6, ".0f"),
+        )
     )
     table.head()
     for name in options.runs:
         begin()
         run = prune(folder, RUNS[name])
-        table.row(name, run.seconds, run.seconds / best, run.peak / 2**20, bound / 2**20)
+        table.row(name, run.seconds, run.seconds / best, run.busy, run.peak / 2**20, bound / 2**20)
 
 
 def main() -> None:

@@ -100,10 +100,8 @@ def _begin(
     counts = quota.steps(1)[-1]
     if isinstance(quota, PatternQuota):
         return {}, {}
-    if isinstance(counts, int):
-        together = [(layers, counts)]
-    else:
-        together = [((layer,), counts[layer.name]) for layer in layers]
+    alone = [((layer,), counts[layer.name]) for layer in layers] if isinstance(counts, dict) else []
+    together = [(layers, counts)] if isinstance(counts, int) else alone
     cuts: dict[str, LayerCut] = {}
     searches: dict[str, Search] = {}
     for some, count in together:

@@ -79,7 +79,7 @@ def read_all(checkpoint: Checkpoint, names: tuple[str, ...], look: Look, take: T
         for seen in parts:
             if seen.fault is not None:
                 raise _not_finite(checkpoint, seen, spans[seen.part.name])
-            digest.update(seen.raw)
+            digest.update(seen.raw.data)
             take(seen.part, seen.tally)
     return digest.hexdigest()
 

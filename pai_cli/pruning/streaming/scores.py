@@ -68,7 +68,7 @@ class Draws(PieceScores):
 
 
 class Magnitudes(PieceScores):
-    """Absolute values of the stored weights, compared exactly whatever their floating types. `invert`: the smallest first."""
+    """Absolute values of the stored weights, compared exactly whatever their types. `invert`: the smallest first."""
 
     def __init__(self, checkpoint: Checkpoint, layers: Sequence[PrunableLayer], files: OpenFiles, *, invert: bool):
         self._spans = {layer.name: checkpoint.span(layer.name) for layer in layers}
