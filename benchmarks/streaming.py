@@ -108,6 +108,7 @@ def _header(shapes: Shapes) -> bytes:
 
 
 def shards(folder: Path) -> Iterator[Path]:
+    """The files with its weights."""
     yield from sorted(folder.glob("model-*.safetensors"))
 
 

@@ -17,7 +17,7 @@ from pai_cli.errors import CheckpointError
 from pai_cli.files.tensors import Span
 from pai_cli.models.layers import PrunableLayer
 
-PIECE_BYTES = 2**21  # of one piece's keys; a few for every core are under way, so that memory is bounded by these
+PIECE_BYTES = 2**20  # of one piece's keys; a few for every core are under way, so that memory is bounded by these
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 LARGE = 2**28
 """Weights from which on a checkpoint is pruned piece by piece.
 
-Loaded, so many take 1 GiB in float32 while they are read a second one, and with random scores, which are float64, about 6
-GiB in all. Below, a run takes little time and memory either way, and the network at hand tells more: whether a path of kept
-weights leads from its input to its output.
+Loaded, so many take 1 GiB in float32 and while they are read a second one; random scores, which are float64, and their
+selection make that about 5 GiB. Below, a run takes little time and memory either way, and the network at hand tells more:
+whether a path of kept weights leads from its input to its output.
 """
 
 
