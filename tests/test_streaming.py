@@ -52,7 +52,7 @@ def still_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def cut_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces of a few rows, and searches that cannot hold or count much, so that they take several passes."""
-    monkeypatch.setattr(pieces, "PIECE_BYTES", 200)
+    monkeypatch.setattr(pieces, "PIECE_WEIGHTS", 50)
     monkeypatch.setattr(reading, "PIECE_BYTES", 504)
     monkeypatch.setattr(search, "HELD_BYTES", 64)
     monkeypatch.setattr(search, "FEW_KEYS", 4)
@@ -205,7 +205,7 @@ def test_a_recognised_network_with_grouped_convolutions(tmp_path: Path, name: st
 
 def test_groups_of_a_transposed_convolution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Groups of M run along the first dimension there; a piece must hold whole ones."""
-    monkeypatch.setattr(pieces, "PIECE_BYTES", 64)
+    monkeypatch.setattr(pieces, "PIECE_WEIGHTS", 16)
     layer = PrunableLayer("up.weight", (16, 3, 2, 2), Layout(groups=2, transposed=True))
     model = torch.nn.Module()
     model.up = torch.nn.ConvTranspose2d(16, 6, 2, groups=2, bias=False)

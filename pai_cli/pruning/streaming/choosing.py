@@ -146,7 +146,7 @@ def _finish(searches: Searches, layers: tuple[PrunableLayer, ...], scores: Piece
             name = piece.layer.name
             return name, tally(scores.keys(piece), searches[name].window)
 
-        pieces = (piece for layer in unknown for piece in pieces_of(layer, scores.item_size))
+        pieces = (piece for layer in unknown for piece in pieces_of(layer))
         with closing(mapped(look, pieces)) as found:
             for name, one in found:
                 _add(searches[name], name, one)

@@ -17,7 +17,7 @@ from pai_cli.errors import CheckpointError
 from pai_cli.files.tensors import Span
 from pai_cli.models.layers import PrunableLayer
 
-PIECE_BYTES = 2**20  # of one piece's keys; a few for every core are under way, so that memory is bounded by these
+PIECE_WEIGHTS = 2**19  # a piece for every core is under way, so that these bound the memory
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Piece:
     stop: int
 
 
-def pieces_of(layer: PrunableLayer, item_size: int, unit: int = 1) -> Iterator[Piece]:
-    """A layer in pieces of about `PIECE_BYTES`, in order; each but the last is a multiple of `unit` weights."""
+def pieces_of(layer: PrunableLayer, unit: int = 1) -> Iterator[Piece]:
+    """A layer in pieces of about `PIECE_WEIGHTS`, in order; each but the last is a multiple of `unit` weights."""
     size = prod(layer.shape)
-    step = max(1, PIECE_BYTES // (item_size * unit)) * unit
+    step = max(1, PIECE_WEIGHTS // unit) * unit
     for start in range(0, size, step):
         yield Piece(layer, start, min(start + step, size))
 

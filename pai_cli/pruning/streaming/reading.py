@@ -16,8 +16,10 @@ from pai_cli.errors import CheckpointError
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.tensors import Span
 from pai_cli.pruning.streaming.keys import KINDS, Keys, first_not_finite, magnitudes
-from pai_cli.pruning.streaming.pieces import PIECE_BYTES, OpenFiles, changed
+from pai_cli.pruning.streaming.pieces import OpenFiles, changed
 from pai_cli.pruning.streaming.search import Tally
+
+PIECE_BYTES = 2**20  # read at once
 
 Look = Callable[[str, Keys], Tally | None]
 """What is to be found in a piece of a tensor, given its name and the piece's magnitudes; may write over them."""

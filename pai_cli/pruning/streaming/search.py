@@ -48,9 +48,10 @@ class Tally:
 def tally(keys: Keys, window: Window) -> Tally:
     """Count keys above the window and gather those inside."""
     low, last = window
-    # Unsigned: what is below `low` wraps around to far above.
-    inside = keys[np.subtract(keys, keys.dtype.type(low)) <= keys.dtype.type(last - low)]
-    return Tally(keys.size, int(np.count_nonzero(keys > keys.dtype.type(last))), inside)
+    inside = keys >= keys.dtype.type(low)
+    above = keys > keys.dtype.type(last)
+    inside ^= above
+    return Tally(keys.size, int(np.count_nonzero(above)), keys[inside])
 
 
 class Search:

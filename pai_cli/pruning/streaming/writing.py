@@ -84,7 +84,7 @@ class _Maker:
         axis = input_axis(layer)
         # Rows along the first dimension stand together; where the groups run along it, so many of them.
         unit = prod(layer.shape[1:]) * (1 if axis else pattern.of) if pattern else 1
-        return pieces_of(layer, self.scores.item_size, unit)
+        return pieces_of(layer, unit)
 
     def make(self, piece: Piece) -> Part:
         """The mask of a piece, and its ties where it takes the pieces before to tell which are kept."""
