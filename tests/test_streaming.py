@@ -26,14 +26,14 @@ from pai_cli.files.masks import MaskFile, MaskToWrite, write_mask
 from pai_cli.models.layers import PrunableLayer
 from pai_cli.models.network import Network, init_network, load_network, outline_network, save_checkpoint
 from pai_cli.pruning import registry
-from pai_cli.pruning.base import Pattern, generator_for
+from pai_cli.pruning.base import Pattern, Scope, generator_for
 from pai_cli.pruning.output import mask_to_write
 from pai_cli.pruning.pattern import input_axis, keep_in_groups
 from pai_cli.pruning.run import PruneRequest, prune
-from pai_cli.pruning.streaming import pieces, reading, search, when
+from pai_cli.pruning.streaming import drafts, pieces, reading, search, when
 from pai_cli.pruning.streaming.choosing import Chosen, choose
 from pai_cli.pruning.streaming.groups import keep_largest_in_groups
-from pai_cli.pruning.streaming.keys import KINDS, common_dtype, magnitudes, widened
+from pai_cli.pruning.streaming.keys import KINDS, Keys, common_dtype, magnitudes, widened
 from pai_cli.pruning.streaming.pieces import Piece
 from pai_cli.pruning.streaming.sampling import Sample, window_around
 from pai_cli.pruning.streaming.scores import Draws
@@ -57,6 +57,7 @@ def cut_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "HELD_BYTES", 64)
     monkeypatch.setattr(search, "FEW_KEYS", 4)
     monkeypatch.setattr(search, "BIN_BITS", 3)
+    monkeypatch.setattr(drafts, "DRAFT_BYTES", 300)  # of some layers and not of others
 
 
 def state(kind: str) -> dict[str, torch.Tensor]:
@@ -277,6 +278,27 @@ def test_one_pass_is_the_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         for density in (0.01, 0.5, 0.9):
             streamed(open_checkpoint(path), PruneRequest(method, density))
     assert ended == [True] * 6
+
+
+@pytest.mark.parametrize("most_bytes", [0, 10**6])
+@pytest.mark.parametrize("scope", [None, "layer"])
+def test_what_was_drawn_is_kept_where_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most_bytes: int, scope: Scope | None
+) -> None:
+    monkeypatch.setattr(drafts, "DRAFT_BYTES", most_bytes)
+    path = folder(tmp_path / "net", state("random"))
+    drawn: list[int] = []
+    keys = Draws.keys
+
+    def counted(self: Draws, piece: Piece) -> Keys:
+        if piece.layer.shape == (16, 48):
+            drawn.append(piece.stop - piece.start)
+        return keys(self, piece)
+
+    monkeypatch.setattr(Draws, "keys", counted)
+    same_bytes(path, PruneRequest("random", 0.3, scope=scope))
+    times = 1 if most_bytes else 3  # to choose once, to write twice
+    assert sum(drawn) == times * 16 * 48
 
 
 def test_a_whole_sample_leaves_no_doubt() -> None:

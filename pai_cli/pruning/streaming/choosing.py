@@ -17,6 +17,7 @@ from pai_cli.pruning.layers import select_layers
 from pai_cli.pruning.quota import PatternQuota, Quota
 from pai_cli.pruning.request import PruneRequest, quota_of
 from pai_cli.pruning.run import PruneSummary
+from pai_cli.pruning.streaming.drafts import Draft, Drafts, drafted
 from pai_cli.pruning.streaming.keys import Keys
 from pai_cli.pruning.streaming.pieces import OpenFiles, Piece, pieces_of
 from pai_cli.pruning.streaming.reading import Part, check_dtypes, read_all
@@ -59,6 +60,7 @@ class Chosen:
     request: PruneRequest
     summary: PruneSummary
     cuts: Mapping[str, LayerCut]
+    drafts: Drafts
     sha256: str
 
 
@@ -77,11 +79,11 @@ def choose(source: Checkpoint, network: Network, request: PruneRequest, progress
         scores = scores_of(source, request, layers, files)
         cuts, searches = _begin(quota, layers, scores)
         sha256 = _read(source, names, searches, scores, (files, meter))
-        _finish(searches, layers, scores, meter)
+        drafts = _finish(searches, layers, scores, meter)
     for search in searches.values():
         cuts |= search.cuts or {}
     meter.end()
-    return Chosen(source, request, _summary(quota, layers, cuts), cuts, sha256)
+    return Chosen(source, request, _summary(quota, layers, cuts), cuts, drafts, sha256)
 
 
 def scores_of(
@@ -137,20 +139,27 @@ def _read(
     return read_all(source, names, look, take, files)
 
 
-def _finish(searches: Searches, layers: tuple[PrunableLayer, ...], scores: PieceScores, meter: Meter) -> None:
-    """As many more passes as it takes, over the layers whose cuts are not known."""
+def _finish(searches: Searches, layers: tuple[PrunableLayer, ...], scores: PieceScores, meter: Meter) -> Drafts:
+    """As many more passes as it takes, over the layers whose cuts are not known; what is drawn in the last is kept."""
+    drafts = Drafts()
     while unknown := [layer for layer in layers if layer.name in searches and searches[layer.name].cuts is None]:
         meter.total += scores.item_size * sum(prod(layer.shape) for layer in unknown)
 
-        def look(piece: Piece) -> tuple[str, Tally]:
-            name = piece.layer.name
-            return name, tally(scores.keys(piece), searches[name].window)
+        def look(piece: Piece) -> tuple[Piece, Tally, Draft | None]:
+            window = searches[piece.layer.name].window
+            if isinstance(scores, Draws) and not drafts.full:
+                return piece, *drafted(scores.keys(piece), window)
+            return piece, tally(scores.keys(piece), window), None
 
         pieces = (piece for layer in unknown for piece in pieces_of(layer))
         with closing(mapped(look, pieces)) as found:
-            for name, one in found:
-                _add(searches[name], name, one)
+            for piece, one, draft in found:
+                _add(searches[piece.layer.name], piece.layer.name, one)
+                if draft is not None:
+                    drafts.add(piece, draft)
                 meter.step(one.size * scores.item_size, "choosing")
+        drafts.drop(name for name, search in searches.items() if search.cuts is None)
+    return drafts
 
 
 def _add(search: Search, name: str, found: Tally) -> None:

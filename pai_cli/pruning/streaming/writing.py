@@ -100,6 +100,10 @@ class _Maker:
             return Part(piece, np.ones(size, np.bool_))
         if cut.kept == 0:
             return Part(piece, np.zeros(size, np.bool_))
+        draft = self.chosen.drafts.get(piece)
+        if draft is not None:
+            mask, equal = draft.mask(size, cut)
+            return Part(piece, mask | equal) if cut.ties == cut.equal else Part(piece, mask, equal)
         keys = self.scores.keys(piece)
         key = keys.dtype.type(cut.key)
         if cut.ties == cut.equal:
