@@ -38,6 +38,29 @@ def open_network(
     return source, load_network(source, model, input_shape)
 
 
+def open_to_prune(
+    checkpoint: Path,
+    model: str | None,
+    input_shape: tuple[int, ...] | None,
+    method: str,
+    *,
+    trust: bool,
+    whole: bool,
+) -> tuple[Checkpoint, Network, bool]:
+    """The checkpoint, its network, and whether that is an outline without values, to be pruned piece by piece.
+
+    `whole`: the network's values are needed for more than its mask.
+    """
+    from pai_cli.files.checkpoints import open_checkpoint
+    from pai_cli.pruning.streaming.when import in_pieces
+
+    source = open_checkpoint(checkpoint, trust=trust)  # its faults are told before torch is imported
+    pieces = not whole and in_pieces(source, method, model)
+    from pai_cli.models.network import load_network, outline_network
+
+    return source, (outline_network if pieces else load_network)(source, model, input_shape), pieces
+
+
 def prune_request(
     method: str,
     amount: Amount,

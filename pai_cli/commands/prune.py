@@ -40,7 +40,7 @@ def prune(
     """Choose which weights of a checkpoint to keep, and write them as a mask file. The checkpoint is not changed."""
     amount, shape = options.the_amount(density, sparsity, pattern, densities), options.the_shape(input_shape)
     in_rounds = options.the_rounds(rounds)
-    from pai_cli.commands.loading import accept, open_network, prune_request, refuse_early, samples_story
+    from pai_cli.commands.loading import accept, open_to_prune, prune_request, refuse_early, samples_story
     from pai_cli.commands.reinit import refuse_weights_early, write_redrawn
     from pai_cli.display.progress import progress_bar
     from pai_cli.display.pruning import show_pruning, tell_pruning
@@ -50,7 +50,7 @@ def prune(
     path = output or options.default_mask_path(checkpoint, method, amount.label, *changes)
     refuse_early(method, path, force=force)
     refuse_weights_early(weights_out, path, reinit=reinit, force=force)
-    source, network = open_network(checkpoint, model, shape, trust=trust)
+    source, network, pieces = open_to_prune(checkpoint, model, shape, method, trust=trust, whole=reinit)
     from pai_cli.pruning.output import mask_to_write
     from pai_cli.pruning.run import prune as run
 
@@ -69,6 +69,12 @@ def prune(
         invert=invert,
     )
     dataset = accept(source, network, request)
+    if pieces:
+        from pai_cli.commands.pieces import prune_in_pieces
+
+        summary = prune_in_pieces(path, source, network, request, ctx.obj.arguments, packed, no_collapse, force)
+        show_pruning(summary, path, format)
+        return
     with progress_bar(method) as progress:
         result = run(network, request, progress, dataset)
     tell_pruning(result, no_collapse=no_collapse)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -52,7 +52,7 @@ def cores() -> int:
 
 def mapped(
     function: Callable[[Item], Result], items: Iterable[Item], bytes_of: Callable[[Item], int] | None = None
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """`function` of every item, in order, a thread a core; for functions that let the interpreter go while they work.
 
     Items are drawn in this thread, never more than a few ahead of the result that is waited for, and begun only while

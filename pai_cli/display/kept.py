@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,20 @@ from pai_cli.display.tables import show_records
 from pai_cli.files.atomic import is_special
 from pai_cli.files.tables import Format, Record, TableWriter
 
+Counts = Mapping[str, tuple[tuple[int, ...], int]]
+"""By layer, in network order: the weight's shape, and how many of its elements are kept."""
+
 FIELDS = ("layer", "shape", "kept", "total", "density")
 
 
 def show_kept(masks: Mapping[str, np.ndarray], path: Path, kind: Format) -> None:
     """The layers' densities on standard output, and on standard error that they were written to `path`."""
-    records = kept_records(masks)
+    show_counts({name: (mask.shape, int(np.count_nonzero(mask))) for name, mask in masks.items()}, path, kind)
+
+
+def show_counts(counts: Counts, path: Path, kind: Format) -> None:
+    """The same of how many weights each layer keeps."""
+    records = kept_records(counts)
     kept, total, density = (records[-1][field] for field in ("kept", "total", "density"))
     note(f"wrote {path}: {kept:,} of {total:,} weights kept, density {density:.6g}")
     if is_special(path):
@@ -31,16 +40,14 @@ def show_kept(masks: Mapping[str, np.ndarray], path: Path, kind: Format) -> None
     writer.close()
 
 
-def kept_records(masks: Mapping[str, np.ndarray]) -> list[Record]:
+def kept_records(counts: Counts) -> list[Record]:
     """A record a layer, and one for the network, whose layer is empty."""
     records: list[Record] = []
-    for name, mask in masks.items():
-        kept = int(np.count_nonzero(mask))
-        shape = "x".join(str(side) for side in mask.shape)
-        records.append(
-            {"layer": name, "shape": shape, "kept": kept, "total": mask.size, "density": _share(kept, mask.size)}
-        )
-    kept, total = sum(int(np.count_nonzero(mask)) for mask in masks.values()), sum(mask.size for mask in masks.values())
+    for name, (sides, kept) in counts.items():
+        size = prod(sides)
+        shape = "x".join(str(side) for side in sides)
+        records.append({"layer": name, "shape": shape, "kept": kept, "total": size, "density": _share(kept, size)})
+    kept, total = sum(kept for _, kept in counts.values()), sum(prod(sides) for sides, _ in counts.values())
     return [*records, {"layer": None, "shape": None, "kept": kept, "total": total, "density": _share(kept, total)}]
 
 

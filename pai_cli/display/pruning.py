@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from pai_cli.display.console import warn
-from pai_cli.display.kept import kept_records, show_kept
+from pai_cli.display.kept import show_counts
 from pai_cli.errors import CollapseError
-from pai_cli.files.tables import Format, Record
-from pai_cli.pruning.run import PruneResult
+from pai_cli.files.tables import Format
+from pai_cli.pruning.run import PruneSummary
 
 
-def tell_pruning(result: PruneResult, *, no_collapse: bool) -> None:
+def tell_pruning(result: PruneSummary, *, no_collapse: bool) -> None:
     """Warn of collapsed layers, of those that no pattern fits and of a network cut through.
 
     Raises `CollapseError` when the user refuses collapse.
@@ -30,11 +30,6 @@ def tell_pruning(result: PruneResult, *, no_collapse: bool) -> None:
         warn("no path of kept weights leads from the input to the output: nothing can be trained")
 
 
-def show_pruning(result: PruneResult, path: Path, kind: Format) -> None:
+def show_pruning(result: PruneSummary, path: Path, kind: Format) -> None:
     """The layers' densities on standard output, and where the mask went on standard error."""
-    show_kept({layer.name: result.masks[layer.name] for layer in result.layers}, path, kind)
-
-
-def pruning_records(result: PruneResult) -> list[Record]:
-    """A record a layer, and one for the network, whose layer is empty."""
-    return kept_records({layer.name: result.masks[layer.name] for layer in result.layers})
+    show_counts({layer.name: (layer.shape, result.kept_by_layer[layer.name]) for layer in result.layers}, path, kind)

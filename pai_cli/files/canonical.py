@@ -25,9 +25,17 @@ def canonical_bytes(data: bytes) -> bytes:
     header = json.loads(data[LENGTH_BYTES:start])
     if not isinstance(header, dict):
         raise ValueError("not a safetensors file: its header is no JSON object")
+    return b"".join((canonical_header(header), memoryview(data)[start:]))
+
+
+def canonical_header(header: dict[str, dict[str, object]]) -> bytes:
+    """What stands before the tensors' bytes: the length, and the header in canonical form.
+
+    `header`: `__metadata__`, and by tensor `dtype`, `shape` and `data_offsets`.
+    """
     text = json.dumps(_ordered(header), ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-(LENGTH_BYTES + len(text)) % ALIGNMENT)
-    return b"".join((len(text).to_bytes(LENGTH_BYTES, "little"), text, memoryview(data)[start:]))
+    return len(text).to_bytes(LENGTH_BYTES, "little") + text
 
 
 def _ordered(header: dict[str, dict[str, object]]) -> dict[str, dict[str, object]]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pai_cli.errors import CheckpointError, NotFiniteError
 from pai_cli.files.digest import sha256_of
 from pai_cli.files.folders import read_config, weights_of
-from pai_cli.files.tensors import BFLOAT16, TensorFile, check_readable
+from pai_cli.files.tensors import BFLOAT16, Span, TensorFile, check_readable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,11 +102,15 @@ class Checkpoint:
         finite = np.isfinite(array).reshape(-1)
         if not finite.all():
             at = int(np.argmin(finite))
-            raise NotFiniteError(
-                f"{self.path}: tensor {name!r} holds {array.reshape(-1)[at]} at index {at}; "
-                "take a checkpoint from before the weights diverged"
-            )
+            raise self.not_finite(name, float(array.reshape(-1)[at]), at)
         return array
+
+    def not_finite(self, name: str, value: float, at: int) -> NotFiniteError:
+        """The fault of a tensor that holds a NaN or infinity at this flat index."""
+        return NotFiniteError(
+            f"{self.path}: tensor {name!r} holds {value} at index {at}; "
+            "take a checkpoint from before the weights diverged"
+        )
 
     def floating(self, name: str) -> bool:
         """Whether the tensor `name` holds floating-point numbers."""
@@ -115,6 +119,16 @@ class Checkpoint:
     def bfloat16(self, name: str) -> bool:
         """Whether the tensor `name` is stored as bfloat16, which NumPy lacks."""
         return self._source.bfloat16(self._stored[name])
+
+    @property
+    def in_spans(self) -> bool:
+        """Whether `span` can tell where tensors stand: in safetensors, whose bytes are the tensors'."""
+        return isinstance(self._source, _SafetensorsSource)
+
+    def span(self, name: str) -> Span:
+        """Where the bytes of the tensor `name` stand, when `in_spans`."""
+        assert isinstance(self._source, _SafetensorsSource)
+        return self._source.span(self._stored[name])
 
     def stored_name(self, name: str) -> str:
         """What the file calls the tensor `name`: with its wrappers' prefixes."""
@@ -250,6 +264,9 @@ class _SafetensorsSource:
 
     def bfloat16(self, name: str) -> bool:
         return self._where[name].dtype(name) == BFLOAT16
+
+    def span(self, name: str) -> Span:
+        return self._where[name].span(name)
 
 
 class _TorchSource:

@@ -249,13 +249,23 @@ def _encode(path: Path, mask: MaskToWrite, *, packed: bool) -> bytes:
     for name, array in mask.masks.items():
         if array.dtype != np.bool_:
             raise MaskError(f"{path}: the mask of {name!r} is {array.dtype}, not boolean")
-    layers = layers_json({name: mask.layouts.get(name, PLAIN) for name in mask.masks})
-    metadata = {**mask.metadata, "format": FORMAT, "format_version": str(FORMAT_VERSION), "layers": layers}
+    shapes = {name: array.shape for name, array in mask.masks.items()}
+    metadata = full_metadata(shapes, mask.layouts, mask.metadata, packed=packed)
     arrays = {name: np.ascontiguousarray(array) for name, array in mask.masks.items()}
     if packed:
-        metadata["shapes"] = _json({name: list(array.shape) for name, array in arrays.items()})
         arrays = {name: np.packbits(array) for name, array in arrays.items()}
     return canonical_bytes(save(arrays, metadata))
+
+
+def full_metadata(
+    shapes: Mapping[str, tuple[int, ...]], layouts: Mapping[str, Layout], story: Mapping[str, str], *, packed: bool
+) -> dict[str, str]:
+    """All of a mask file's metadata: its `story`, and what the format asks for. `shapes`: in network order."""
+    layers = layers_json({name: layouts.get(name, PLAIN) for name in shapes})
+    metadata = {**story, "format": FORMAT, "format_version": str(FORMAT_VERSION), "layers": layers}
+    if packed:
+        metadata["shapes"] = _json({name: list(shape) for name, shape in shapes.items()})
+    return metadata
 
 
 def _facts(layout: Layout) -> dict[str, Any]:

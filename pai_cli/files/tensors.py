@@ -7,6 +7,7 @@ longer nor shorter); this module adds what NumPy cannot hold (bfloat16) and word
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,19 @@ if TYPE_CHECKING:
     import numpy as np
 
 BFLOAT16 = "BF16"
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where a tensor's bytes stand: `size` bytes of the file from `begin` on, little-endian, row by row.
+
+    `dtype` is safetensors' own spelling.
+    """
+
+    path: Path
+    begin: int
+    size: int
+    dtype: str
 
 
 class TensorFile:
@@ -52,6 +66,19 @@ class TensorFile:
         """The tensor's dtype in safetensors' own spelling (`F32`, `BOOL`, `U8`, `BF16`)."""
         return str(self._handle.get_slice(name).get_dtype())
 
+    @cached_property
+    def _header(self) -> tuple[int, dict[str, Any]]:
+        """Where the tensors' bytes begin, and the header's entries."""
+        with self.path.open("rb") as f:
+            length = int.from_bytes(f.read(8), "little")
+            return 8 + length, json.loads(f.read(length))
+
+    def span(self, name: str) -> Span:
+        """Where the tensor's bytes stand in the file."""
+        start, header = self._header
+        begin, end = header[name]["data_offsets"]
+        return Span(self.path, start + begin, end - begin, self.dtype(name))
+
     def array(self, name: str) -> np.ndarray:
         """One tensor as a NumPy array of its own dtype; bfloat16 becomes float32 (exact)."""
         if self.dtype(name) == BFLOAT16:
@@ -68,11 +95,10 @@ class TensorFile:
     def _bfloat16(self, name: str) -> np.ndarray:
         import numpy as np
 
+        span = self.span(name)
         with self.path.open("rb") as f:
-            length = int.from_bytes(f.read(8), "little")
-            begin, end = json.loads(f.read(length))[name]["data_offsets"]
-            f.seek(8 + length + begin)
-            halves = np.frombuffer(f.read(end - begin), dtype="<u2")
+            f.seek(span.begin)
+            halves = np.frombuffer(f.read(span.size), dtype="<u2")
         wide: np.ndarray = (halves.astype(np.uint32) << 16).view(np.float32)
         return wide.reshape(self.shapes[name])
 

@@ -56,6 +56,16 @@ def _spare_names(network: nn.Module, found: dict[str, tuple[int, ...]]) -> set[s
     return {name for name, tensor in tensors.items() if name.endswith(OPTIONAL) or id(tensor) in present}
 
 
+def names_to_check(checkpoint: Checkpoint, network: nn.Module) -> tuple[str, ...]:
+    """The tensors that `load_values` takes numbers from that must be finite, in the checkpoint's order."""
+    wanted = _tensors(network)
+    return tuple(
+        name
+        for name in checkpoint.shapes
+        if name in wanted and (checkpoint.floating(name) or wanted[name].is_floating_point())
+    )
+
+
 def load_values(checkpoint: Checkpoint, network: nn.Module) -> nn.Module:
     """The network with the checkpoint's values, in float64 when any of them is, else in float32.
 
@@ -63,10 +73,9 @@ def load_values(checkpoint: Checkpoint, network: nn.Module) -> nn.Module:
     the network has weights.
     """
     wanted = _tensors(network)
+    checked = set(names_to_check(checkpoint, network))
     arrays = {
-        name: checkpoint.finite_array(name)
-        if checkpoint.floating(name) or wanted[name].is_floating_point()
-        else checkpoint.array(name)
+        name: checkpoint.finite_array(name) if name in checked else checkpoint.array(name)
         for name in checkpoint.shapes
         if name in wanted
     }

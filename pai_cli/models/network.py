@@ -30,6 +30,7 @@ from pai_cli.models.seeds import check_seed
 __all__ = ["Network", "PrunableLayer", "init_network", "load_network", "prunable_layers", "save_checkpoint"]
 
 T = TypeVar("T")
+Fill = Callable[[Checkpoint, nn.Module], nn.Module]
 
 TIMM_NAMES = frozenset(
     ["conv_stem.weight", "patch_embed.proj.weight", "stem.conv.weight", "stem.0.weight", "head.fc.weight"]
@@ -74,12 +75,26 @@ def load_network(
     way), `NotFiniteError` (a NaN or infinity), `CheckpointError` (a tensor that cannot be read),
     `LayerSelectionError` (nothing to prune in it).
     """
-    found = _of_folder(checkpoint, model) if checkpoint.config is not None else None
+    return _network_of(checkpoint, model, input_shape, load_values)
+
+
+def outline_network(checkpoint: Checkpoint, model: str | None, input_shape: tuple[int, ...] | None) -> Network:
+    """The network of `load_network`, its tensors on the meta device: names and shapes are checked, no value is read.
+
+    For a `model` that is known by name or recognised, not one that other code makes. Raises as `load_network` does, but
+    for what is in the tensors.
+    """
+    with torch.device("meta"):
+        return _network_of(checkpoint, model, input_shape, lambda _, network: network)
+
+
+def _network_of(checkpoint: Checkpoint, model: str | None, input_shape: tuple[int, ...] | None, fill: Fill) -> Network:
+    found = _of_folder(checkpoint, model, fill) if checkpoint.config is not None else None
     if found is not None:
         return found
     network, description, shape, hint = _network_for(checkpoint, model)
     check_names_and_shapes(checkpoint, network, description, hint)
-    network = load_values(checkpoint, network)
+    network = fill(checkpoint, network)
     layers = program_layers(network) if isinstance(network, fx.GraphModule) else prunable_layers(network)
     if not layers:
         raise LayerSelectionError(
@@ -88,7 +103,7 @@ def load_network(
     return Network(network.eval(), description, input_shape or shape, layers)
 
 
-def _of_folder(checkpoint: Checkpoint, model: str | None) -> Network | None:
+def _of_folder(checkpoint: Checkpoint, model: str | None, fill: Fill) -> Network | None:
     """The network of a Hugging Face model's folder, when its weights are of no known architecture."""
     assert checkpoint.config is not None
     if model not in (None, huggingface.FACTORY) or (model is None and recognise(checkpoint.shapes) is not None):
@@ -98,12 +113,12 @@ def _of_folder(checkpoint: Checkpoint, model: str | None) -> Network | None:
         layers = huggingface.weight_layers(checkpoint.shapes, checkpoint.config)
         if not layers:
             raise LayerSelectionError(f"{checkpoint.path}: no linear weight to prune by its name; give --model hf")
-        alone = load_values(checkpoint, huggingface.weights_alone(layers))
+        alone = fill(checkpoint, huggingface.weights_alone(layers))
         return Network(alone.eval(), f"Hugging Face {kind} (its linear layers)", None, layers)
     network, input_shape = huggingface.build(str(checkpoint.path.parent))
     description = f"Hugging Face {kind}"
     check_names_and_shapes(checkpoint, network, description, "leave --model out for methods that look at weights alone")
-    network = load_values(checkpoint, network)
+    network = fill(checkpoint, network)
     return Network(network.eval(), description, input_shape, huggingface.module_layers(network))
 
 

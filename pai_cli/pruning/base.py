@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Allocation = Literal["none", "uniform", "erk", "smart-ratio"]
 Scope = Literal["global", "layer"]
+PieceScore = Literal["draw", "magnitude"]
 Masks = dict[str, "NDArray[np.bool_]"]
 """By layer, in network order: true where a weight is kept."""
 Batches = tuple[tuple["torch.Tensor", "torch.Tensor"], ...]
@@ -133,6 +134,11 @@ class Method:
     """Whether the seed changes the mask, samples aside."""
     data: bool = False
     """Whether it scores with labelled samples: `--data` is then needed, and `ScoreContext.batches` holds them."""
+
+    in_pieces: PieceScore | None = None
+    """How a part of a weight is scored without the rest and without the network, so that a checkpoint larger than memory
+    can be pruned: "draw" as `pruning.random`, "magnitude" as `pruning.magnitude`; None where that cannot be.
+    """
 
     @property
     def draws(self) -> bool:

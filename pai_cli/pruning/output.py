@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.masks import MaskToWrite
 from pai_cli.files.provenance import provenance
-from pai_cli.pruning.run import PruneRequest, PruneResult
+from pai_cli.pruning.run import PruneRequest, PruneResult, PruneSummary
 
 
 def mask_to_write(
@@ -18,25 +18,29 @@ def mask_to_write(
     arguments: Sequence[str],
     story: Mapping[str, str] | None = None,
 ) -> MaskToWrite:
-    """The masks with the metadata of `mask-file`: method, density asked for, seed, scope, what they were made from.
+    """The masks with the metadata that `run_metadata` makes and the `story`: what the request does not tell, of samples or a
+    search.
 
-    `arguments`: what was typed after `pai`. `story`: metadata of what the request does not tell: samples, a search.
+    `arguments`: what was typed after `pai`.
     """
-    metadata = {
+    metadata = {**run_metadata(result, request, source.sha256), **(story or {}), **provenance(arguments)}
+    return MaskToWrite(result.masks, {layer.name: layer.layout for layer in result.layers}, metadata)
+
+
+def run_metadata(result: PruneSummary, request: PruneRequest, source_sha256: str) -> dict[str, str]:
+    """The metadata of `mask-file`: method, density asked for, seed, scope, what the mask was made from."""
+    return {
         "method": request.method,
         "density": repr(_density(result, request)),
         "seed": str(request.seed),
         "scope": result.scope,
         "rounds": str(result.rounds),
-        "source_sha256": source.sha256,
+        "source_sha256": source_sha256,
         **_selection(request),
-        **(story or {}),
-        **provenance(arguments),
     }
-    return MaskToWrite(result.masks, {layer.name: layer.layout for layer in result.layers}, metadata)
 
 
-def _density(result: PruneResult, request: PruneRequest) -> float:
+def _density(result: PruneSummary, request: PruneRequest) -> float:
     """What was asked for; as it turned out, when a density was given for each layer."""
     if request.pattern is not None:
         return request.pattern.density

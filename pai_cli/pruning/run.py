@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,32 +25,60 @@ if TYPE_CHECKING:
     from pai_cli.data.base import Dataset
     from pai_cli.models.network import Network, PrunableLayer
 
-__all__ = ["PruneRequest", "PruneResult", "Rounds", "check_request", "choose_masks", "prune", "result_of"]
+__all__ = [
+    "PruneRequest",
+    "PruneResult",
+    "PruneSummary",
+    "Rounds",
+    "check_request",
+    "choose_masks",
+    "prune",
+    "result_of",
+]
 
 
-@dataclass(frozen=True)
-class PruneResult:
-    """Masks in network order, and what is worth knowing of them.
+@dataclass(frozen=True, kw_only=True)
+class PruneSummary:
+    """What is worth knowing of a run, but for the masks themselves.
 
-    `collapsed`: layers left with no weight. `connected`: whether a path of kept weights leads from input to
+    `kept_by_layer`: how many weights, in network order. `connected`: whether a path of kept weights leads from input to
     output; None when that cannot be told. `rounds`: how many the schedule had. `whole`: layers that `--pattern` does not
     fit, all of their weights kept.
     """
 
-    masks: Masks
     layers: tuple[PrunableLayer, ...]
-    kept: int
-    total: int
-    collapsed: tuple[str, ...]
+    kept_by_layer: Mapping[str, int]
     connected: bool | None
     rounds: int
     scope: Scope
     whole: tuple[str, ...] = ()
 
     @property
+    def kept(self) -> int:
+        """Number of weights kept."""
+        return sum(self.kept_by_layer.values())
+
+    @property
+    def total(self) -> int:
+        """Number of weights chosen from."""
+        return sum(prod(layer.shape) for layer in self.layers)
+
+    @property
+    def collapsed(self) -> tuple[str, ...]:
+        """Layers left with no weight."""
+        return tuple(name for name, count in self.kept_by_layer.items() if count == 0)
+
+    @property
     def density(self) -> float:
         """The fraction of weights kept, as it turned out."""
         return self.kept / self.total
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneResult(PruneSummary):
+    """Masks in network order, and what is worth knowing of them."""
+
+    masks: Masks
 
 
 def prune(
@@ -184,13 +214,10 @@ def result_of(network: Network, request: PruneRequest, masks: Masks, rounds: int
     layers = select_layers(network.layers, request.ignore)
     input_shape = request.input_shape or network.input_shape
     quota = quota_of(request, network, layers)
-    kept = {name: int(np.count_nonzero(mask)) for name, mask in masks.items()}
     return PruneResult(
         masks=masks,
         layers=layers,
-        kept=sum(kept.values()),
-        total=sum(mask.size for mask in masks.values()),
-        collapsed=tuple(name for name, count in kept.items() if count == 0),
+        kept_by_layer={name: int(np.count_nonzero(mask)) for name, mask in masks.items()},
         connected=is_connected(network, masks, input_shape, request.device),
         rounds=rounds,
         scope=quota.scope,

@@ -1,0 +1,181 @@
+"""What each layer keeps of a checkpoint larger than memory: the counts and ties of `pruning.run.prune`, found in passes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+from pai_cli.compute.threads import mapped
+from pai_cli.files.checkpoints import Checkpoint
+from pai_cli.models.loading import names_to_check
+from pai_cli.progress import Progress, silent
+from pai_cli.pruning import registry
+from pai_cli.pruning.layers import select_layers
+from pai_cli.pruning.quota import PatternQuota, Quota
+from pai_cli.pruning.request import PruneRequest, quota_of
+from pai_cli.pruning.run import PruneSummary
+from pai_cli.pruning.streaming.drafts import Draft, Drafts, drafted
+from pai_cli.pruning.streaming.keys import Keys
+from pai_cli.pruning.streaming.pieces import OpenFiles, Piece, pieces_of
+from pai_cli.pruning.streaming.reading import Part, check_dtypes, read_all
+from pai_cli.pruning.streaming.scores import Draws, Magnitudes, PieceScores
+from pai_cli.pruning.streaming.search import LayerCut, Search, Tally, tally, without_search
+
+if TYPE_CHECKING:
+    from pai_cli.models.network import Network, PrunableLayer
+
+Searches = Mapping[str, Search]
+"""By layer; layers that are chosen from together share one. Those that keep all or nothing have none."""
+
+
+@dataclass
+class Meter:
+    """Bytes done, of those that all passes known so far go through."""
+
+    progress: Progress
+    total: int
+    done: int = 0
+
+    def step(self, size: int, what: str) -> None:
+        """So many bytes more."""
+        self.done += size
+        self.progress(min(self.done, self.total - 1), self.total, what)
+
+    def end(self) -> None:
+        """All is done."""
+        self.progress(self.total, self.total)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What is kept, yet to be written: the cut of each layer, by name; a layer that a pattern decides has none.
+
+    `sha256`: of the checkpoint, as `Checkpoint.sha256` gives it.
+    """
+
+    source: Checkpoint
+    request: PruneRequest
+    summary: PruneSummary
+    cuts: Mapping[str, LayerCut]
+    drafts: Drafts
+    sha256: str
+
+
+def choose(source: Checkpoint, network: Network, request: PruneRequest, progress: Progress = silent) -> Chosen:
+    """Read the checkpoint, and more of it as often as needed, until it is known what each layer keeps.
+
+    `network`: its layers; no value of it is used. `request`: one that `check_request` lets through, of a method that
+    scores in pieces. Raises `NotFiniteError` and `CheckpointError` for weights that cannot be, as loading them would.
+    """
+    layers = select_layers(network.layers, request.ignore)
+    quota = quota_of(request, network, layers)
+    names = names_to_check(source, network.model)
+    check_dtypes(source, names)
+    meter = Meter(progress, sum(path.stat().st_size for path in source.files))
+    with OpenFiles() as files:
+        scores = scores_of(source, request, layers, files)
+        cuts, searches = _begin(quota, layers, scores)
+        sha256 = _read(source, names, searches, scores, (files, meter))
+        drafts = _finish(searches, layers, scores, meter)
+    for search in searches.values():
+        cuts |= search.cuts or {}
+    meter.end()
+    return Chosen(source, request, _summary(quota, layers, cuts), cuts, drafts, sha256)
+
+
+def scores_of(
+    source: Checkpoint, request: PruneRequest, layers: tuple[PrunableLayer, ...], files: OpenFiles
+) -> PieceScores:
+    """The scores that the request's method gives in pieces."""
+    if registry.get(request.method).in_pieces == "draw":
+        return Draws(request.seed, invert=request.invert)
+    return Magnitudes(source, layers, files, invert=request.invert)
+
+
+def _begin(
+    quota: Quota, layers: tuple[PrunableLayer, ...], scores: PieceScores
+) -> tuple[dict[str, LayerCut], dict[str, Search]]:
+    """The cuts of layers that keep all or nothing, and a search for each set of others that shares a count."""
+    counts = quota.steps(1)[-1]
+    if isinstance(quota, PatternQuota):
+        return {}, {}
+    alone = [((layer,), counts[layer.name]) for layer in layers] if isinstance(counts, dict) else []
+    together = [(layers, counts)] if isinstance(counts, int) else alone
+    cuts: dict[str, LayerCut] = {}
+    searches: dict[str, Search] = {}
+    for some, count in together:
+        sizes = {layer.name: prod(layer.shape) for layer in some}
+        if 0 < count < sum(sizes.values()):
+            search = Search(sizes, count, scores.most, scores.guess(some, count))
+            searches |= dict.fromkeys(sizes, search)
+        else:
+            cuts |= {name: without_search(size, min(count, size), scores.most) for name, size in sizes.items()}
+    return cuts, searches
+
+
+def _read(
+    source: Checkpoint,
+    names: tuple[str, ...],
+    searches: Searches,
+    scores: PieceScores,
+    tools: tuple[OpenFiles, Meter],
+) -> str:
+    """The pass over all bytes, which gives their digest; where scores are read from them, the searches' first pass."""
+    files, meter = tools
+
+    def look(name: str, magnitude: Keys) -> Tally | None:
+        if not isinstance(scores, Magnitudes) or name not in searches:
+            return None
+        return tally(scores.keys_of(name, magnitude), searches[name].window)
+
+    def take(part: Part, found: Tally | None) -> None:
+        if found is not None:
+            _add(searches[part.name], part.name, found)
+        meter.step(part.size, "reading")
+
+    return read_all(source, names, look, take, files)
+
+
+def _finish(searches: Searches, layers: tuple[PrunableLayer, ...], scores: PieceScores, meter: Meter) -> Drafts:
+    """As many more passes as it takes, over the layers whose cuts are not known; what is drawn in the last is kept."""
+    drafts = Drafts()
+    while unknown := [layer for layer in layers if layer.name in searches and searches[layer.name].cuts is None]:
+        meter.total += scores.item_size * sum(prod(layer.shape) for layer in unknown)
+
+        def look(piece: Piece) -> tuple[Piece, Tally, Draft | None]:
+            window = searches[piece.layer.name].window
+            if isinstance(scores, Draws) and not drafts.full:
+                return piece, *drafted(scores.keys(piece), window)
+            return piece, tally(scores.keys(piece), window), None
+
+        pieces = (piece for layer in unknown for piece in pieces_of(layer))
+        with closing(mapped(look, pieces)) as found:
+            for piece, one, draft in found:
+                _add(searches[piece.layer.name], piece.layer.name, one)
+                if draft is not None:
+                    drafts.add(piece, draft)
+                meter.step(one.size * scores.item_size, "choosing")
+        drafts.drop(name for name, search in searches.items() if search.cuts is None)
+    return drafts
+
+
+def _add(search: Search, name: str, found: Tally) -> None:
+    search.add(name, found)
+    if search.seen_all:
+        search.finish()
+
+
+def _summary(quota: Quota, layers: tuple[PrunableLayer, ...], cuts: Mapping[str, LayerCut]) -> PruneSummary:
+    whole: tuple[str, ...] = ()
+    if isinstance(quota, PatternQuota):
+        whole = quota.whole
+        kept = {layer.name: prod(layer.shape) for layer in layers}
+        kept |= {
+            name: size * quota.pattern.keep // quota.pattern.of for name, size in kept.items() if name not in whole
+        }
+    else:
+        kept = {layer.name: cuts[layer.name].kept for layer in layers}
+    return PruneSummary(layers=layers, kept_by_layer=kept, connected=None, rounds=1, scope=quota.scope, whole=whole)

@@ -1,0 +1,74 @@
+"""Masks but for the window, kept from the pass that found the cut, so that what was drawn need not be drawn again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pai_cli.pruning.streaming.keys import Keys
+from pai_cli.pruning.streaming.pieces import Piece
+from pai_cli.pruning.streaming.search import LayerCut, Tally, Window
+
+DRAFT_BYTES = 160 * 2**20  # of all drafts, a bit a weight and a little; layers past that are drawn again
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A piece's mask for any cut in a window: the bits of weights above it, the places and keys of those in it."""
+
+    above: NDArray[np.uint8]
+    places: NDArray[np.uint32]
+    keys: Keys
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.above.nbytes + self.places.nbytes + self.keys.nbytes
+
+    def mask(self, size: int, cut: LayerCut) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """The weights above the cut, and those at it."""
+        mask = np.unpackbits(self.above, count=size).view(np.bool_)
+        equal = np.zeros(size, np.bool_)
+        mask[self.places] = self.keys > self.keys.dtype.type(cut.key)
+        equal[self.places] = self.keys == self.keys.dtype.type(cut.key)
+        return mask, equal
+
+
+def drafted(keys: Keys, window: Window) -> tuple[Tally, Draft]:
+    """The tally of a piece, and its draft."""
+    above = keys > keys.dtype.type(window[1])
+    places = np.flatnonzero((keys >= keys.dtype.type(window[0])) ^ above)
+    inside = keys[places]
+    tally = Tally(keys.size, int(np.count_nonzero(above)), inside)
+    return tally, Draft(np.packbits(above), places.astype(np.uint32), inside)
+
+
+class Drafts:
+    """As many as `DRAFT_BYTES` hold."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, dict[int, Draft]] = {}
+        self._bytes = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no more room."""
+        return self._bytes >= DRAFT_BYTES
+
+    def add(self, piece: Piece, draft: Draft) -> None:
+        """Keep a draft, if there is room."""
+        if not self.full:
+            self._held.setdefault(piece.layer.name, {})[piece.start] = draft
+            self._bytes += draft.size
+
+    def drop(self, layers: Iterable[str]) -> None:
+        """Forget the drafts of layers whose cuts were not in the window."""
+        for name in layers:
+            self._bytes -= sum(draft.size for draft in self._held.pop(name, {}).values())
+
+    def get(self, piece: Piece) -> Draft | None:
+        """The draft of a piece, where there is one."""
+        return self._held.get(piece.layer.name, {}).get(piece.start)

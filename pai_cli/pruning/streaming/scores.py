@@ -1,0 +1,110 @@
+"""Scores that need no network: the weights' magnitudes, and random draws. As keys, piece by piece."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pai_cli.files.checkpoints import Checkpoint
+from pai_cli.models.layers import PrunableLayer
+from pai_cli.pruning.base import generator_for
+from pai_cli.pruning.streaming.keys import KINDS, Keys, common_dtype, magnitudes, widened
+from pai_cli.pruning.streaming.pieces import OpenFiles, Piece
+from pai_cli.pruning.streaming.sampling import Sample, uniform_window, window_around
+from pai_cli.pruning.streaming.search import Window
+
+BLOCK_BYTES = 4096  # read together for a sample
+MOST_BLOCKS = 1024  # of a sample
+LEAST_BLOCKS = 48  # of a layer chosen from by itself, so that reading them takes little beside reading the layer
+
+
+class PieceScores(ABC):
+    """The scores of some layers. `item_size`: bytes of a key. `most`: the largest key that there can be."""
+
+    item_size: int
+    most: int
+
+    @abstractmethod
+    def keys(self, piece: Piece) -> Keys:
+        """The keys of some weights; the same at every call."""
+
+    @abstractmethod
+    def guess(self, layers: Sequence[PrunableLayer], count: int) -> Window:
+        """Where the `count`-th largest key of these layers may be."""
+
+
+class Draws(PieceScores):
+    """Independent uniform draws from [0, 1), float64: those of `pruning.random`, of the seed and a layer's name.
+
+    A generator can be moved to any place, so a piece is drawn by itself. `invert`: the smallest first.
+    """
+
+    item_size = 8
+    most = 0x3FF0000000000000  # the bits of 1.0
+
+    def __init__(self, seed: int, *, invert: bool):
+        self._seed = seed
+        self._invert = invert
+
+    def keys(self, piece: Piece) -> Keys:
+        """The bits of the draws, which are in their order."""
+        generator = generator_for(self._seed, piece.layer.name)
+        bits = generator.bit_generator
+        assert isinstance(bits, np.random.PCG64)  # one step a draw
+        bits.advance(piece.start)
+        keys = generator.random(piece.stop - piece.start).view(np.uint64)
+        return np.subtract(np.uint64(self.most), keys, out=keys) if self._invert else keys
+
+    def guess(self, layers: Sequence[PrunableLayer], count: int) -> Window:
+        """Around the quantile."""
+        size = sum(prod(layer.shape) for layer in layers)
+        low, last = uniform_window(size, size - count if self._invert else count)
+        first, second = (int(np.float64(bound).view(np.uint64)) for bound in (low, last))
+        return (self.most - second, self.most - first) if self._invert else (first, second)
+
+
+class Magnitudes(PieceScores):
+    """Absolute values of the stored weights, compared exactly whatever their types. `invert`: the smallest first."""
+
+    def __init__(self, checkpoint: Checkpoint, layers: Sequence[PrunableLayer], files: OpenFiles, *, invert: bool):
+        self._spans = {layer.name: checkpoint.span(layer.name) for layer in layers}
+        self._files = files
+        self._common = common_dtype(span.dtype for span in self._spans.values())
+        self._invert = invert
+        self.item_size = KINDS[self._common].bits.itemsize
+        self.most = KINDS[self._common].magnitude
+
+    def keys(self, piece: Piece) -> Keys:
+        """Read from the file."""
+        span = self._spans[piece.layer.name]
+        width = KINDS[span.dtype].bits.itemsize
+        raw = self._files.read_span(span, piece.start * width, (piece.stop - piece.start) * width)
+        return self.keys_of(piece.layer.name, magnitudes(raw, span.dtype))
+
+    def keys_of(self, layer: str, magnitude: Keys) -> Keys:
+        """The keys of magnitudes that were read already; may be written over them."""
+        keys = widened(magnitude, self._spans[layer].dtype, self._common)
+        return np.subtract(keys.dtype.type(self.most), keys, out=keys) if self._invert else keys
+
+    def guess(self, layers: Sequence[PrunableLayer], count: int) -> Window:
+        """From a sample of blocks, more of them where a layer is larger."""
+        total = sum(prod(layer.shape) for layer in layers)
+        blocks = LEAST_BLOCKS if len(layers) == 1 else MOST_BLOCKS
+        samples = [self._sample(layer, -(-blocks * prod(layer.shape) // total)) for layer in layers]
+        return window_around(samples, count, self.most)
+
+    def _sample(self, layer: PrunableLayer, blocks: int) -> Sample:
+        size = prod(layer.shape)
+        width = BLOCK_BYTES // self.item_size
+        there = -(-size // width)
+        chosen: NDArray[np.int64] = np.arange(there)
+        if blocks < there:
+            # One at random from each of as many equal parts: rows that repeat cannot fall in step with it.
+            inside = generator_for(0, f"sample {layer.name}").random(blocks)
+            chosen = ((np.arange(blocks) + inside) * there / blocks).astype(np.int64)
+        taken = [self.keys(Piece(layer, at * width, min((at + 1) * width, size))) for at in chosen.tolist()]
+        return Sample(size, taken, blocks >= there)
