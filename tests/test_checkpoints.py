@@ -124,7 +124,6 @@ def test_tensors_saved_on_a_gpu_that_is_not_here(tmp_path: Path) -> None:
     assert all(np.array_equal(found.array(name), tensor.numpy()) for name, tensor in state.items())
 
 
-
 @pytest.mark.parametrize("name", ["net.safetensors", "net.pt", "net"])
 def test_safetensors_by_content(tmp_path, name):
     save_file(prefixed("module."), tmp_path / name)
