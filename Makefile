@@ -28,6 +28,7 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/large.py $(BENCH)
 	$(BIN)/python benchmarks/streaming.py $(BENCH)
 	$(BIN)/python benchmarks/errors.py $(BENCH)
+	$(BIN)/python benchmarks/methods.py $(BENCH)
 	$(BIN)/python benchmarks/profile_engine.py
 
 bench-gpu: $(VENV)/.test

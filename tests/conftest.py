@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import standin
 from typer.testing import CliRunner
 
 from pai_cli.app import app
@@ -19,8 +18,6 @@ from pai_cli.files.masks import MaskToWrite, write_mask
 from pai_cli.spectral import choice
 from pai_cli.spectral.compiled import calls
 from pai_cli.spectral.layout import Layout
-
-standin.install()
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "sample_masks"

@@ -1,14 +1,8 @@
-"""Small labelled data for the methods that need some; and where the package has no data sets yet, the least of those."""
+"""Small labelled data for the methods that need some."""
 
 from __future__ import annotations
 
-import sys
-from importlib.util import find_spec
-from types import ModuleType
-
 import numpy as np
-
-from pai_cli import errors
 
 
 class Toy:
@@ -30,39 +24,3 @@ class Toy:
 
     def __len__(self) -> int:
         return len(self.labels)
-
-
-def install() -> None:
-    """Stand in for `pai_cli.data` where there is none."""
-    if find_spec("pai_cli.data") is not None:
-        return
-    from dataclasses import make_dataclass
-
-    if not hasattr(errors, "DataError"):
-        errors.DataError = type("DataError", (errors.PaiError,), {})
-
-    batch = make_dataclass("Batch", ["inputs", "labels"])
-
-    def choose(dataset, per_class, seed):
-        rng = np.random.default_rng(seed)
-        taken = [rng.permutation(np.flatnonzero(dataset.labels == k))[:per_class] for k in range(dataset.classes)]
-        return np.sort(np.concatenate(taken)).astype(np.int64)
-
-    def batch_for(dataset, indices, input_shape):
-        return batch(dataset.examples(indices).reshape(len(indices), *input_shape), dataset.labels[indices])
-
-    def check_classes(dataset, outputs, where):
-        if outputs != dataset.classes:
-            raise errors.DataError(
-                f"{where}: the network has {outputs} outputs, but {dataset.name} has {dataset.classes} classes"
-            )
-
-    def open_dataset(spec, *, train=True):
-        raise errors.DataError(f"{spec}: no such file or folder")
-
-    parts = {"": {}, ".base": {"Batch": batch, "Dataset": object}, ".registry": {"open_dataset": open_dataset}}
-    parts[".batches"] = {"choose": choose, "batch_for": batch_for, "check_classes": check_classes}
-    for name, contents in parts.items():
-        module = ModuleType(f"pai_cli.data{name}")
-        module.__dict__.update(contents)
-        sys.modules[module.__name__] = module

@@ -9,14 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pai_cli.spectral import between as module
 from pai_cli.spectral.between import (
     NOTHING_READ,
     NOTHING_SHARED,
     NOTHING_WRITTEN,
-    compatibility,
-    copeland,
-    overlap,
+    Degrees,
+    Junction,
 )
+from pai_cli.spectral.between import compatibility as compatibility_of
+from pai_cli.spectral.between import copeland as copeland_of
+from pai_cli.spectral.between import overlap as overlap_of
 from pai_cli.spectral.result import Measure
 
 
@@ -24,6 +27,18 @@ def masks(seed: int, sizes: tuple[int, int, int, int], density: float) -> tuple[
     columns, outputs, rows, k = sizes
     random = np.random.default_rng(seed)
     return random.random((outputs, columns)) < density, random.random((rows, outputs * k)) < density
+
+
+def compatibility(p: np.ndarray, q: np.ndarray, k: int) -> Measure:
+    return compatibility_of(Degrees.of(p), Degrees.of(q), Junction.regular(len(p), k))
+
+
+def copeland(p: np.ndarray, q: np.ndarray, k: int) -> Measure:
+    return copeland_of(Degrees.of(p), Degrees.of(q), Junction.regular(len(p), k))
+
+
+def overlap(q: np.ndarray, k: int) -> Measure:
+    return overlap_of(q, Junction.regular(q.shape[1] // k, k))
 
 
 def plain_compatibility(p: np.ndarray, q: np.ndarray, k: int) -> Fraction | None:
@@ -109,6 +124,36 @@ def test_permuting_outputs_with_their_columns_changes_nothing() -> None:
     assert copeland(p, q, 4).value == pytest.approx(copeland(p[order], turned, 4).value, rel=1e-15)
 
 
-def test_layers_that_do_not_meet_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"^q has 7 columns, which are not 3 for each of p's 2 outputs$"):
-        compatibility(np.ones((2, 3), bool), np.ones((4, 7), bool), 3)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.1, 0.4, 0.9]))
+@settings(max_examples=100, deadline=None)
+def test_where_outputs_stand_at_unequal_numbers_of_columns(seed: int, density: float) -> None:
+    """As after a concatenation, a slice, or a crop before a flatten: some columns are of others, some outputs go nowhere."""
+    random = np.random.default_rng(seed)
+    p, q = random.random((6, 5)) < density, random.random((7, 11)) < density
+    at = np.sort(random.choice(6 * 11, random.integers(1, 20), replace=False))
+    pairs = [(int(i) // 11, int(i) % 11) for i in at]
+    where = Junction(*np.array(pairs, np.int64).T)
+    reached = sorted({i for i, _ in pairs})
+    live = [i for i in reached if p[i].any()]
+    read = [i for i in live if any(q[:, j].any() for o, j in pairs if o == i)]
+    assert_is(compatibility_of(Degrees.of(p), Degrees.of(q), where), Fraction(len(read), len(live)) if live else None)
+    rows, columns = int(q.any(axis=1).sum()), int(p.any(axis=0).sum())
+    ratios = [
+        Fraction(int(q[:, j].sum()), rows) / Fraction(int(p[i].sum()), columns) for i, j in pairs if i in live and rows
+    ]
+    wanted = sum(ratios, Fraction(0)) / len(ratios) if ratios else None
+    assert_is(copeland_of(Degrees.of(p), Degrees.of(q), where), wanted)
+    terms = []
+    for i in reached:
+        targets = [set(np.flatnonzero(q[:, j]).tolist()) for o, j in pairs if o == i]
+        if smallest := min(map(len, targets)):
+            terms.append(Fraction(len(set.intersection(*targets)), smallest))
+    assert_is(overlap_of(q, where), sum(terms, Fraction(0)) / len(terms) if terms else None)
+
+
+def test_a_mask_of_many_rows_is_taken_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, q = masks(0, (3, 6, 40, 4), 0.7)
+    whole = overlap(q, 4)
+    monkeypatch.setattr(module, "BLOCK", 3 * 24)
+    assert overlap(q, 4) == whole
+    assert_is(whole, plain_overlap(q, 4))

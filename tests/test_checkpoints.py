@@ -108,6 +108,22 @@ def test_state_dict_is_found(tmp_path, held, description, legacy):
     assert_state(checkpoint)
 
 
+def test_tensors_saved_on_a_gpu_that_is_not_here(tmp_path: Path) -> None:
+    """Where a checkpoint's tensors stood when they were saved does not matter."""
+    state = {"a.weight": torch.randn(4, 3), "b.weight": torch.randn(2, 4).half()}
+    torch.save(state, tmp_path / "cpu.pt")
+    with zipfile.ZipFile(tmp_path / "cpu.pt") as before, zipfile.ZipFile(tmp_path / "gpu.pt", "w") as after:
+        for member in before.namelist():
+            data = before.read(member)
+            if member.endswith("data.pkl"):
+                assert b"X\x03\x00\x00\x00cpu" in data
+                data = data.replace(b"X\x03\x00\x00\x00cpu", b"X\x06\x00\x00\x00cuda:0")
+            after.writestr(member, data)
+    found = open_checkpoint(tmp_path / "gpu.pt")
+    assert found.shapes == {"a.weight": (4, 3), "b.weight": (2, 4)}
+    assert all(np.array_equal(found.array(name), tensor.numpy()) for name, tensor in state.items())
+
+
 @pytest.mark.parametrize("name", ["net.safetensors", "net.pt", "net"])
 def test_safetensors_by_content(tmp_path, name):
     save_file(prefixed("module."), tmp_path / name)

@@ -124,6 +124,16 @@ def test_the_seed_and_nothing_else(method: str) -> None:
 
 
 @METHOD
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_a_network_on_a_gpu_has_the_masks_of_one_on_the_cpu(method: str) -> None:
+    """Where the network stands does not matter; `device` says where scores are computed."""
+    there = build("residual")
+    there.model.cuda()
+    assert same(run(build("residual"), method, 0.3), run(there, method, 0.3, device="cpu"))
+    assert all(parameter.is_cuda for parameter in there.model.parameters())
+
+
+@METHOD
 @pytest.mark.parametrize("training", [False, True])
 def test_the_network_is_left_as_it_was(method: str, training: bool) -> None:
     net = build("convolutions")

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from standin import Toy
 from test_trace import conv, net
 from torch import nn
 
@@ -56,6 +57,37 @@ def test_masks_are_those_of_the_network_that_was_exported(tmp_path: Path, method
     assert program.input_shape == (3, 32, 32)
     request = PruneRequest(method, 0.1, rounds=3 if method == "synflow" else None)
     ours, theirs = prune(network, request), prune(program, request)
+    assert all(np.array_equal(mask, theirs.masks[name]) for name, mask in ours.masks.items())
+
+
+class Noisy(nn.Module):
+    """Batch norm and dropout, whose modes a program carries in its operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.drop, self.fc = conv(3, 8), nn.BatchNorm2d(8), nn.Dropout(0.5), nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.drop(torch.relu(self.norm(self.conv(x)))).mean((2, 3)))
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("low", [False, True], ids=["as exported", "decomposed"])
+@pytest.mark.parametrize("method", ["snip", "grasp"])
+def test_methods_with_data_look_at_the_batch_whatever_mode_was_exported(
+    tmp_path: Path, method: str, low: bool, training: bool
+) -> None:
+    torch.manual_seed(0)
+    model = Noisy()
+    with torch.no_grad():
+        model.norm.running_mean.fill_(3.0)
+    program = torch.export.export(model.train(training), (torch.zeros(2, 3, 6, 6),))
+    path = tmp_path / "net.pt2"
+    torch.export.save(program.run_decompositions() if low else program, path)
+    request = PruneRequest(method, 0.3)
+    data = Toy(5, (3, 6, 6))
+    ours = prune(Network(model, "toy", (3, 6, 6), prunable_layers(model)), request, dataset=data)
+    theirs = prune(loaded(path), request, dataset=data)
     assert all(np.array_equal(mask, theirs.masks[name]) for name, mask in ours.masks.items())
 
 

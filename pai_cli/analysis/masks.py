@@ -14,6 +14,7 @@ from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.masks import Mask
 from pai_cli.files.opening import open_mask
 from pai_cli.progress import Progress, silent
+from pai_cli.spectral.layout import Layout
 from pai_cli.spectral.metrics import MetricOptions
 from pai_cli.spectral.network import DenseCache, LayerInput, LayerReport, NetworkReport, summarise
 
@@ -91,17 +92,20 @@ def _measured(mask: Mask, names: Sequence[str], request: AnalysisRequest, cache:
 def _layer(mask: Mask, name: str, request: AnalysisRequest) -> LayerInput:
     """A layer read from the file, and its weights."""
     layout, array = mask.layout(name), mask.array(name)
-    if array.shape[0] % layout.groups:
-        raise MaskMismatchError(
-            f"{mask.path}: {name!r} has {array.shape[0]} channels, which {layout.groups} groups do not divide"
-        )
-    rows, columns = layout.matrix(array.shape)
+    unrolls(mask.path, name, array.shape, layout)
+    return LayerInput(name, array, None if request.weights is None else request.weights.finite_array(name), layout)
+
+
+def unrolls(path: Path, name: str, shape: tuple[int, ...], layout: Layout) -> None:
+    """Raise `MaskMismatchError` or `MaskError` when a layer cannot be unrolled: its groups, or its size."""
+    if shape[0] % layout.groups:
+        raise MaskMismatchError(f"{path}: {name!r} has {shape[0]} channels, which {layout.groups} groups do not divide")
+    rows, columns = layout.matrix(shape)
     if rows * columns > MOST_ENTRIES:
         raise MaskError(
-            f"{mask.path}: {name!r} unrolls to {rows:,} x {columns:,}, more than {MOST_ENTRIES:,} entries; "
+            f"{path}: {name!r} unrolls to {rows:,} x {columns:,}, more than {MOST_ENTRIES:,} entries; "
             "leave it out with --layers"
         )
-    return LayerInput(name, array, None if request.weights is None else request.weights.finite_array(name), layout)
 
 
 def _compared(mask: Mask, first: Mask | None) -> Mask:
@@ -119,7 +123,7 @@ def _compared(mask: Mask, first: Mask | None) -> Mask:
 
 def _chosen(mask: Mask, request: AnalysisRequest) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The names to measure, and those passed over because they are no matrix."""
-    names = tuple(name for name in mask.names if _wanted(name, request.layers))
+    names = tuple(name for name in mask.names if wanted(name, request.layers))
     if not names:
         globs = " ".join(request.layers)
         raise LayerSelectionError(
@@ -134,7 +138,8 @@ def _chosen(mask: Mask, request: AnalysisRequest) -> tuple[tuple[str, ...], tupl
     return matrices, tuple(name for name in names if name not in set(matrices))
 
 
-def _wanted(name: str, globs: tuple[str, ...]) -> bool:
+def wanted(name: str, globs: Sequence[str]) -> bool:
+    """Whether one of the globs matches the parameter's name, with or without `.weight`; all do when there is no glob."""
     stem = name.removesuffix(".weight")
     return not globs or any(fnmatchcase(name, glob) or fnmatchcase(stem, glob) for glob in globs)
 

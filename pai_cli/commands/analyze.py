@@ -9,6 +9,13 @@ from typing import Annotated
 import typer
 
 from pai_cli.commands import options
+from pai_cli.commands.between import (
+    NetworkOptions,
+    Shown,
+    analyze_between,
+    refuse_beside_between,
+    refuse_network_options,
+)
 from pai_cli.compute.device import Device, resolve
 from pai_cli.files.tables import Format
 from pai_cli.spectral.choice import Solver
@@ -33,6 +40,16 @@ def analyze(
     ] = False,
     solver: options.SolverName = Solver.AUTO,
     certify: options.Certify = False,
+    between: Annotated[
+        bool,
+        typer.Option(
+            "--between",
+            help="Measure every two consecutive layers instead: compatibility, copeland, overlap. The network of --weights "
+            "is followed to find them.",
+        ),
+    ] = False,
+    model: options.Model = None,
+    input_shape: options.InputShape = None,
     device: options.EngineDevice = Device.CPU,
     trust: options.Trust = False,
     plot: options.Plot = None,
@@ -44,6 +61,24 @@ def analyze(
     Every value has an error bound (its _error field); a missing value has its reason.
     """
     options.check_header(format, no_header=no_header)
+    network = NetworkOptions(weights, model, input_shape)
+    if between:
+        refuse_beside_between(
+            {
+                "--solver": solver is not Solver.AUTO,
+                "--device": device is not Device.CPU,
+                "--certify": certify,
+                "--expansion-weighted": expansion_weighted,
+                "--plot": plot is not None,
+                "--report": report is not None,
+                "--force": force,
+            }
+        )
+        shown = Shown(format, not no_header, summary)
+        if analyze_between(masks, layers or [], network, shown, trust=trust):
+            raise typer.Exit(1)
+        return
+    refuse_network_options(network)
     from pai_cli.analysis.masks import AnalysisRequest, analyze_masks
     from pai_cli.display.analysis import show_reports
     from pai_cli.display.console import note

@@ -18,13 +18,15 @@ BARS = "dr_imdb_norm"  # drawn as bars where standard output is a terminal
 MISSING = "-"
 PROVED = "proved"
 
-TEXT = ("mask", "layer", "shape", "note", "method", "decided", "metric")  # columns of words; the others hold numbers
-LEAST_FOLD = {"mask": 24, "layer": 24, "note": 16, "decided": 16}  # characters a line that a folding text keeps
+# Columns of words; the others hold numbers.
+TEXT = ("mask", "layer", "writer", "reader", "shape", "note", "method", "decided", "metric")
+# Characters a line that a folding text keeps.
+LEAST_FOLD = {"mask": 24, "layer": 24, "writer": 24, "reader": 24, "note": 16, "decided": 16}
 # Left out in this order, until a table fits: what is furthest from "how well connected is it" goes first.
 DISPENSABLE = (
     *("p", "r", "rho", "n"),
     *("narc", "d_R", "d_L", "ds", "shape", "l2_dense", "sigma_1", "layers", "explored", "lambda_imsg", "method"),
-    *("sigma_2", BARS, "candidates", "total", "lambda", "note", "decided", "dr", "density"),
+    *("sigma_2", BARS, "candidates", "total", "lambda", "columns", "outputs", "note", "decided", "dr", "density"),
 )
 
 

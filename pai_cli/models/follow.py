@@ -160,7 +160,7 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         what = "writes into part of a tensor" if why == "writes" else "mixes its inputs"
         return TraceError(
             f"the wiring of the network cannot be followed: {where} calls {op.name}, which {what} so that units cannot "
-            "be told apart; take a --method that needs no wiring, such as erk"
+            "be told apart"
         )
 
     def _set(self, tensor: torch.Tensor, strands: list[Strand]) -> None:

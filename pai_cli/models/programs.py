@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import getitem
 from typing import Any
 
 import torch
@@ -91,3 +92,39 @@ def lift_ceilings(program: fx.GraphModule) -> None:
         if operation(node).rstrip("_") in ("aten::hardtanh", "aten::relu6") and node.args[1:2] in ((), (0,), (0.0,)):
             node.target, node.args = torch.ops.aten.relu.default, node.args[:1]
     program.recompile()
+
+
+def normalise_by_batch(program: fx.GraphModule) -> None:
+    """Make every batch norm of the program normalise by its batch, and every dropout let all pass.
+
+    Whatever mode the network was in when it was exported.
+    """
+    for node in list(program.graph.nodes):
+        name = operation(node)
+        if name == "aten::batch_norm":
+            _set(node, "training", True)
+        elif name == "aten::copy_" and not node.users and _of_batch_norm(node.args[1]):
+            program.graph.erase_node(node)  # new running statistics, which the gradient would then find changed
+        elif name == "aten::_native_batch_norm_legit_no_training":
+            value, weight, bias, _mean, _variance, momentum, epsilon = node.args
+            node.target = torch.ops.aten._native_batch_norm_legit.no_stats
+            node.args = (value, weight, bias, True, momentum, epsilon)
+        elif name.rstrip("_") in ("aten::dropout", "aten::native_dropout"):
+            _set(node, "train", False)
+    program.recompile()
+
+
+def _of_batch_norm(value: Any) -> bool:
+    """Whether the value is one of the several that a batch norm in training mode gives."""
+    source = value.args[0] if isinstance(value, fx.Node) and value.target is getitem else None
+    return isinstance(source, fx.Node) and operation(source) == "aten::_native_batch_norm_legit_functional"
+
+
+def _set(node: fx.Node, name: str, value: bool) -> None:
+    """Give the node's operation this value for the argument with this name."""
+    names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
+    position = names.index(name)
+    if position < len(node.args):
+        node.args = (*node.args[:position], value, *node.args[position + 1 :])
+    else:
+        node.kwargs = {**node.kwargs, name: value}

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from pai_cli.models.follow import Strand
     from pai_cli.models.network import PrunableLayer
 
+OTHER_METHOD = "take a --method that needs no wiring, such as erk"
+
 INPUT = -1
 """As a wire's `source`: the network's own input."""
 
@@ -95,8 +97,10 @@ class Graph:
                     yield self.calls[wire.source], reader, wire
 
 
-def trace(model: nn.Module, input_shape: tuple[int, ...] | None) -> Graph:
+def trace(model: nn.Module, input_shape: tuple[int, ...] | None, remedy: str = OTHER_METHOD) -> Graph:
     """The wiring of `model`, which is left as it was; `input_shape` is of one sample.
+
+    `remedy`: what a person is told to do where the wiring cannot be followed.
 
     Found are the layers that multiply by a parameter: convolutions and linear layers, prunable or not, as modules or
     as functions. Raises `MethodOptionError` without an input shape or when the network fails on one such input,
@@ -118,17 +122,19 @@ def trace(model: nn.Module, input_shape: tuple[int, ...] | None) -> Graph:
     shape = (1, *input_shape)
     try:
         # Each value of the input by itself, so that a flattened image has its pixels as units.
-        follower, output = _followed(twin, shape, torch.arange(int(np.prod(shape))).reshape(shape))
+        follower, output = _followed(twin, shape, torch.arange(int(np.prod(shape))).reshape(shape), remedy)
     except CoarseInputNeeded:  # something pools or resizes the input: only its channels stay apart
         channels = [1] * len(shape)
         channels[1] = shape[1]
-        follower, output = _followed(twin, shape, torch.arange(shape[1]).reshape(channels))
+        follower, output = _followed(twin, shape, torch.arange(shape[1]).reshape(channels), remedy)
     if not follower.visits:
         raise TraceError("no convolution or linear layer of the network reads its input; check --model")
     return _graph(follower.visits, output)
 
 
-def _followed(model: nn.Module, shape: tuple[int, ...], labels: torch.Tensor) -> tuple[Follower, list[list[Strand]]]:
+def _followed(
+    model: nn.Module, shape: tuple[int, ...], labels: torch.Tensor, remedy: str
+) -> tuple[Follower, list[list[Strand]]]:
     """The follower after one input, whose values have these labels; and the strands of each tensor returned."""
     follower = Follower(model)
     try:
@@ -137,8 +143,10 @@ def _followed(model: nn.Module, shape: tuple[int, ...], labels: torch.Tensor) ->
             follower.begin(given, INPUT, labels)
             with follower.following():
                 returned = model(given)
-    except (TraceError, CoarseInputNeeded):
+    except CoarseInputNeeded:
         raise
+    except TraceError as error:
+        raise TraceError(f"{error}; {remedy}") from error
     except Exception as error:
         text = ",".join(map(str, shape[1:]))
         raise MethodOptionError(

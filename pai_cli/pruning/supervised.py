@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pai_cli.errors import MethodOptionError, ScoreError
 from pai_cli.files.words import one_line
+from pai_cli.models.programs import normalise_by_batch
 from pai_cli.pruning.base import Masks, ScoreContext
 from pai_cli.pruning.working import kind_of, repeatable, seeded, working_copy
 
@@ -41,6 +42,8 @@ class Supervised:
         for module in self._model.modules():
             if isinstance(module, _BatchNorm):
                 module.train()
+        if isinstance(self._model, fx.GraphModule):
+            normalise_by_batch(self._model)
         parameters = dict(self._model.named_parameters(remove_duplicate=False))
         self.weights: dict[str, nn.Parameter] = {name: parameters[name] for name in names}
         for weight in self.weights.values():

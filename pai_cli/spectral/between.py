@@ -1,11 +1,12 @@
 """How well the outputs of one layer meet the inputs of the next: compatibility, Copeland score, overlap.
 
-All are of unrolled masks: `p` has a row for each of its outputs; `q`, which reads them, has k columns for each output of
-p, one after the other (k is the size of its kernel; of a linear layer after a flatten, the number of pixels).
+All are of unrolled masks: `p` has a row for each of its outputs; `q`, which reads them, has columns for each output of
+p: as many as its kernel has positions, or, in a linear layer after a flatten, as there are pixels.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import fsum
 
 import numpy as np
@@ -14,59 +15,88 @@ from numpy.typing import NDArray
 from pai_cli.spectral.result import Measure
 
 Mask = NDArray[np.bool_]
+Integers = NDArray[np.int64]
 
 NOTHING_WRITTEN = "no live output in the layer before"
 NOTHING_READ = "no live output in the layer after"
 NOTHING_SHARED = "no channel is read at every kernel position"
 
+BLOCK = 2**24  # entries of q that `overlap` rearranges at once
 
-def compatibility(p: Mask, q: Mask, k: int) -> Measure:
-    """The share of p's live outputs that q reads at all; 0 to 1.
 
-    p: (outputs, columns); q: (rows, outputs * k). An output is live when a kept weight leads to it. Missing when none is.
+@dataclass(frozen=True, eq=False)
+class Junction:
+    """Where two layers meet: output `outputs[i]` of p stands at column `columns[i]` of q; each pair once, sorted.
+
+    Both are int64 and equally long. Outputs that q does not read are in none of the pairs.
     """
-    live, read = p.any(axis=1), _degrees(p, q, k).any(axis=1)
-    if not live.any():
+
+    outputs: Integers
+    columns: Integers
+
+    @staticmethod
+    def regular(outputs: int, k: int) -> Junction:
+        """Each of p's outputs at the next k columns of q."""
+        return Junction(np.repeat(np.arange(outputs), k), np.arange(outputs * k))
+
+
+@dataclass(frozen=True, eq=False)
+class Degrees:
+    """Kept weights of each row (output) and column of an unrolled mask, int64."""
+
+    rows: Integers
+    columns: Integers
+
+    @staticmethod
+    def of(mask: Mask) -> Degrees:
+        """Those of a mask, (rows, columns)."""
+        return Degrees(mask.sum(axis=1, dtype=np.int64), mask.sum(axis=0, dtype=np.int64))
+
+
+def compatibility(p: Degrees, q: Degrees, where: Junction) -> Measure:
+    """The share of p's live outputs, among those that stand at a column of q, that q reads at all; 0 to 1.
+
+    An output is live when a kept weight leads to it. Missing when none is.
+    """
+    live = where.outputs[p.rows[where.outputs] > 0]
+    if not len(live):
         return Measure.missing(NOTHING_WRITTEN)
-    return Measure.of(int(np.count_nonzero(live & read)) / int(np.count_nonzero(live)))
+    read = where.outputs[(p.rows[where.outputs] > 0) & (q.columns[where.columns] > 0)]
+    return Measure.of(len(np.unique(read)) / len(np.unique(live)))
 
 
-def copeland(p: Mask, q: Mask, k: int) -> Measure:
+def copeland(p: Degrees, q: Degrees, where: Junction) -> Measure:
     """How much of q each live output of p reaches for how much of p reaches it, on average; 0 or more.
 
-    The mean over live outputs of p and kernel positions of (degree into q / live rows of q) / (degree from p / live
-    columns of p). p: (outputs, columns); q: (rows, outputs * k). Missing when p has no live output or q no live row.
+    The mean over live outputs of p and their columns in q of (degree into q / live rows of q) / (degree from p / live
+    columns of p). Missing when p has no live output that q could read or q no live row.
     """
-    into, out = p.sum(axis=1, dtype=np.int64), _degrees(p, q, k).sum(axis=1)
+    into, out = p.rows[where.outputs], q.columns[where.columns]
     live = into > 0
-    rows = int(np.count_nonzero(q.any(axis=1)))
+    rows, columns = int(np.count_nonzero(q.rows)), int(np.count_nonzero(p.columns))
     if not live.any():
         return Measure.missing(NOTHING_WRITTEN)
     if rows == 0:
         return Measure.missing(NOTHING_READ)
-    columns = int(np.count_nonzero(p.any(axis=0)))
     ratios = fsum((out[live] / into[live]).tolist())
-    return Measure.of(ratios * columns / (rows * k * int(np.count_nonzero(live))))
+    return Measure.of(ratios * columns / (rows * int(np.count_nonzero(live))))
 
 
-def overlap(q: Mask, k: int) -> Measure:
+def overlap(q: Mask, where: Junction) -> Measure:
     """How much the kernel positions of an input channel agree on the rows that they lead to, on average; 0 to 1.
 
-    The mean over input channels of (rows that all k positions lead to) / (the smallest degree among the positions);
-    channels with a position that leads nowhere are left out. q: (rows, channels * k). Missing when no channel is left.
+    q: (rows, columns). The mean over input channels of (rows that all positions lead to) / (the smallest degree among
+    the positions); channels with a position that leads nowhere are left out. Missing when no channel is left.
     """
-    positions = q.reshape(len(q), -1, k)
-    smallest = positions.sum(axis=0, dtype=np.int64).min(axis=1)
-    common = positions.all(axis=2).sum(axis=0, dtype=np.int64)
+    if not len(where.outputs):
+        return Measure.missing(NOTHING_SHARED)
+    starts = np.flatnonzero(np.diff(where.outputs, prepend=-1))
+    smallest = np.minimum.reduceat(q.sum(axis=0, dtype=np.int64)[where.columns], starts)
+    common = np.zeros(len(starts), np.int64)
+    step = max(1, BLOCK // len(where.columns))
+    for row in range(0, len(q), step):
+        common += np.logical_and.reduceat(q[row : row + step, where.columns], starts, axis=1).sum(axis=0)
     counted = smallest > 0
     if not counted.any():
         return Measure.missing(NOTHING_SHARED)
     return Measure.of(fsum((common[counted] / smallest[counted]).tolist()) / int(np.count_nonzero(counted)))
-
-
-def _degrees(p: Mask, q: Mask, k: int) -> NDArray[np.int64]:
-    """The degree of each of q's columns, as (outputs of p, kernel positions)."""
-    if q.shape[1] != len(p) * k:
-        raise ValueError(f"q has {q.shape[1]} columns, which are not {k} for each of p's {len(p)} outputs")
-    degrees: NDArray[np.int64] = q.sum(axis=0, dtype=np.int64)
-    return degrees.reshape(len(p), k)

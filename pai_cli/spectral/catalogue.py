@@ -55,3 +55,6 @@ _ROWS = (
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ROWS}
 
 FULL_SPECTRUM = ("dr", "dr_imdb", "lambda", "lambda_imsg")
+
+BETWEEN = ("compatibility", "copeland", "overlap")
+"""What is measured between consecutive layers (`between.py`)."""

@@ -1,0 +1,78 @@
+"""Showing measures between layers, in the format asked for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+
+from pai_cli.analysis.between import BetweenReport, PairReport
+from pai_cli.display.console import fail_line, note, output
+from pai_cli.display.records import reasons
+from pai_cli.display.tables import number, show_records
+from pai_cli.files.tables import Format, Record, TableWriter
+from pai_cli.files.words import some_names
+from pai_cli.spectral.catalogue import BETWEEN
+from pai_cli.spectral.result import Measure
+
+FIELDS = (
+    *("mask", "level", "writer", "reader", "outputs", "live", "columns"),
+    *(field for name in BETWEEN for field in (name, f"{name}_error", f"{name}_pairs")),
+    *("outcome", "reason"),
+)
+COLUMNS = ("writer", "reader", "outputs", "live", "columns", *BETWEEN, "note")
+
+
+def show_between(reports: Iterable[BetweenReport], kind: Format, *, header: bool, summary: bool) -> int:
+    """Write every report to standard output as it comes; return how many masks failed (each said on standard error)."""
+    failed = 0
+    gathered: list[Record] = []
+    writer = None if kind is Format.TABLE else TableWriter(sys.stdout, kind, FIELDS, header=header)
+    for report in reports:
+        failed += _say(report)
+        records = between_records(report, summary=summary)
+        if writer is not None:
+            writer.write(records)
+        elif report.error is None and summary:
+            gathered += records
+        elif report.error is None:
+            output().print(number(str(report.path)))
+            show_records([*records[:-1], records[-1] | {"writer": "network mean", "reader": ""}], COLUMNS, total=True)
+    if writer is not None:
+        writer.close()
+    elif gathered:
+        show_records(gathered, ("mask", *BETWEEN, "note"))
+    return failed
+
+
+def between_records(report: BetweenReport, *, summary: bool) -> list[Record]:
+    """A record a pair (none with `summary`), then one for the network; for a mask that failed, one with the reason."""
+    blank: Record = dict.fromkeys((*FIELDS, "note"), None) | {"mask": str(report.path)}
+    if report.error is not None:
+        return [blank | {"level": "network", "outcome": "failed", "reason": str(report.error)}]
+    pairs = [] if summary else [blank | _pair_record(pair) for pair in report.pairs]
+    counted: Record = {f"{name}_pairs": count for name, count in report.counted.items()}
+    return [*pairs, blank | {"level": "network", "outcome": "done"} | _fields(report.measures) | counted]
+
+
+def _pair_record(pair: PairReport) -> Record:
+    names: Record = {"level": "pair", "writer": pair.writer, "reader": pair.reader, "outcome": "done"}
+    return names | {"outputs": pair.outputs, "live": pair.live, "columns": pair.columns} | _fields(pair.measures)
+
+
+def _fields(measures: dict[str, Measure]) -> Record:
+    fields: Record = {}
+    for name, measure in measures.items():
+        fields[name], fields[f"{name}_error"] = measure.value, measure.error
+    missing = reasons(measures)
+    return fields | {"reason": missing, "note": missing or ""}
+
+
+def _say(report: BetweenReport) -> int:
+    if report.error is not None:
+        fail_line(str(report.error))
+        return 1
+    if report.told:
+        note(f"{report.path}: {report.told}")
+    if report.whole:
+        note(f"{report.path}: does not have {some_names(report.whole)}: taken as whole, every weight kept")
+    return 0
