@@ -99,3 +99,11 @@ class NotFiniteError(PaiError):
 
 class DataError(PaiError):
     """Data is missing, damaged, of no known kind, or does not fit the network."""
+
+
+class RecipeError(PaiError):
+    """A number of a training recipe is out of range, or one does not apply to this network, data or machine."""
+
+
+class TrainingError(PaiError):
+    """A network cannot be trained, or its loss is no longer finite."""

@@ -10,7 +10,7 @@ from torch import nn
 from pai_cli.models.base import Architecture, Shapes, initialise, real_modules, single_head
 from pai_cli.models.residual import ResidualNetwork, ResidualSpec, guessed_spec
 
-DEPTHS = (20, 32, 44, 56, 110)
+DEPTHS = (8, 20, 32, 44, 56, 110)
 WIDTHS = (16, 32, 64)
 NAMES = tuple(f"resnet{depth}{shortcuts}" for depth in DEPTHS for shortcuts in ("", "-1x1"))
 
