@@ -17,7 +17,7 @@ NAMES = tuple(f"resnet{depth}{shortcuts}" for depth in DEPTHS for shortcuts in (
 
 def named(name: str, classes: int) -> Architecture | None:
     """The ResNet called `name` (`resnet20`, `resnet56-1x1`), or None when it is none of this family's."""
-    match = re.fullmatch(r"resnet(\d{2,3})(-1x1)?", name)
+    match = re.fullmatch(r"resnet(\d{1,3})(-1x1)?", name)
     if match is None or int(match[1]) not in DEPTHS:
         return None
     blocks = ((int(match[1]) - 2) // 6,) * 3
