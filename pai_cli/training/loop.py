@@ -7,80 +7,33 @@ interrupted: on a CPU with as many threads, bit for bit.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import nn
 
-from pai_cli.errors import TrainingError
-from pai_cli.progress import Progress, silent
+from pai_cli.errors import RecipeError, TrainingError
 from pai_cli.pruning.base import Masks, generator_for
-from pai_cli.training.examples import Pair, TrainingData
+from pai_cli.training.dynamic import Move, moved, share_of, spectrum
+from pai_cli.training.early import EarlyParts
+from pai_cli.training.examples import Examples, Pair, TrainingData
 from pai_cli.training.interruption import heard
-from pai_cli.training.masking import MaskedWeights
+from pai_cli.training.masking import MaskedWeights, array_of
 from pai_cli.training.model import Score, check_amp, cross_entropy, dtype_of, evaluate, logits_of, trained_copy
-from pai_cli.training.process import ALONE, Process
 from pai_cli.training.recipe import Optimizer, Recipe
-from pai_cli.training.state import Tensors, TrainingState, load_optimizer, optimizer_tensors, state_dict_of
+from pai_cli.training.rescale import ITERATIONS, Rescaling
+from pai_cli.training.run import Best, Run, TrainResult
+from pai_cli.training.state import TrainingState, load_optimizer, optimizer_tensors, state_dict_of
 
 if TYPE_CHECKING:
     from pai_cli.files.tables import Record
     from pai_cli.models.network import Network
 
+__all__ = ["Run", "TrainResult", "Trainer", "fit"]
+
 CHECK_EVERY = 50
 """Steps after which the loss is looked at: on a GPU to look is to wait."""
-
-
-def _nowhere(_: Record) -> None:
-    pass
-
-
-@dataclass(frozen=True)
-class Run:
-    """Where a training runs and whom it tells.
-
-    `keep` is given the state every `keep_every` seconds, and when the run is interrupted; `record` every epoch's and every
-    mask update's numbers. Both are called in the first process alone.
-    """
-
-    process: Process = ALONE
-    progress: Progress = silent
-    keep: Callable[[TrainingState], None] | None = None
-    keep_every: float = 600.0
-    record: Callable[[Record], None] = _nowhere
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What came out: tensors by state-dict name on the CPU.
-
-    `weights`: of the best epoch (from 1), the one with the most right on the validation part among those whose network is
-    the final one; `last`: after the last step. `masks`: of both. `test`: None where no test part was given.
-    """
-
-    weights: Tensors
-    last: Tensors
-    masks: Masks
-    best_epoch: int
-    validation: Score
-    test: Score | None
-    seconds: float
-
-
-@dataclass
-class Best:
-    """The best epoch so far: its number from 1, score and tensors; epoch 0 is none."""
-
-    epoch: int = 0
-    score: Score = field(default_factory=lambda: Score(-1, 1, float("inf")))
-    tensors: Tensors = field(default_factory=dict)
-
-    def beaten_by(self, score: Score) -> bool:
-        """More right; at a tie a smaller loss; at a further tie the earlier epoch stays."""
-        return (score.correct, -score.loss) > (self.score.correct, -self.score.loss)
 
 
 class Trainer:
@@ -101,26 +54,65 @@ class Trainer:
         self.model = trained_copy(network, self.process.device)
         self.dtype = dtype_of(self.model)
         self.masked = MaskedWeights(self.model, masks)
+        self.layers = network.layers
+        self.explored = {name: mask.copy() for name, mask in masks.items()}
+        self.rescaling = self._make_rescaling() if recipe.rescale else None
+        self.early = self._make_early()
         self.optimizer = self._make_optimizer()
         self.masked.guard(self.optimizer)
-        self.called: nn.Module = self.process.together(self.model)
+        self.called: nn.Module = self.process.together(self.early.whole)
         self.step, self.evaluated, self.seconds = 0, 0, 0.0
         self.totals = torch.zeros(2, dtype=torch.float64, device=self.process.device)  # loss and correct of this epoch
         self.best = Best()
         self._order = -1, np.zeros(0, dtype=np.int64)  # an epoch, and the order of its examples
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
-        recipe, parameters = self.recipe, list(self.model.parameters())
+        recipe = self.recipe
+        groups = [{"params": list(self.model.parameters())}]
+        if self.early.ghosts is not None:  # last, so that the others keep their numbers when these go
+            groups.append({"params": list(self.early.ghosts.parameters())})
         if recipe.optimizer is Optimizer.ADAM:
-            return torch.optim.Adam(parameters, lr=recipe.base_lr, weight_decay=recipe.weight_decay)
-        return torch.optim.SGD(
-            parameters, lr=recipe.base_lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+            return torch.optim.Adam(groups, lr=recipe.base_lr, weight_decay=recipe.weight_decay)
+        return torch.optim.SGD(groups, lr=recipe.base_lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+
+    def _make_early(self) -> EarlyParts:
+        recipe, steps = self.recipe, self.recipe.early_steps(self.steps)
+        if recipe.early_parts and steps == 0:
+            raise RecipeError(
+                f"{recipe.early_parts[0]}: no step is in the first {recipe.early:g} of {self.steps}; give more --epochs, or "
+                "a larger --early"
+            )
+        if recipe.dynamic is not None and not recipe.last_update(self.steps):
+            raise RecipeError(
+                f"--dynamic {recipe.dynamic}: the mask would never move: no multiple of --update-every "
+                f"{recipe.update_every} is in the first {recipe.update_until:g} of {self.steps} steps; give a smaller one"
+            )
+        if recipe.dynamic is not None and not self.explored:
+            raise RecipeError(f"--dynamic {recipe.dynamic}: there is no mask to move; give --mask")
+        return EarlyParts(
+            self.model, soft_neurons=recipe.soft_neurons, ghost_skips=recipe.ghost_skips, steps=max(1, steps)
         )
+
+    def _make_rescaling(self) -> Rescaling:
+        if self.recipe.optimizer is not Optimizer.SGD:
+            raise RecipeError("--rescale: looks ahead by a step of SGD; give --optimizer sgd, or leave --rescale out")
+        return Rescaling(self.model, self.masked.tensors, self.recipe.base_lr, self._rescaling_batches)
+
+    def _rescaling_batches(self, iteration: int) -> tuple[Pair, Pair]:
+        """Two batches, and two of which the second is new; the same in every process, as each learns all the scales."""
+        random = generator_for(self.recipe.seed, f"re-scaling, iteration {iteration}")
+        count, size = len(self.data.train), self.batch
+        places = random.choice(count, 3 * size, replace=count < 3 * size)
+        inputs, labels = self.data.train.batch(places)
+        inputs = self.data.augment(inputs, random)
+        later = torch.cat([torch.arange(size), torch.arange(2 * size, 3 * size)]).to(inputs.device)
+        return (inputs[: 2 * size], labels[: 2 * size]), (inputs[later], labels[later])
 
     @property
     def settled(self) -> bool:
-        """Whether the network is the final one from here on, so that this epoch may be the best."""
-        return True
+        """Whether network, loss and mask are the final ones from here on, so that this epoch may be the best."""
+        plain = not self.recipe.early_parts or self.step >= self.recipe.early_steps(self.steps)
+        return plain and (self.recipe.dynamic is None or self.step > self.recipe.last_update(self.steps))
 
     def train(self, until: int | None = None) -> None:
         """Go on to step `until`, by default to the end. Raises `KeyboardInterrupt` after the state was kept."""
@@ -139,12 +131,15 @@ class Trainer:
                     kept = now
 
     def _advance(self, goal: int) -> bool:
-        """One step, or the end of an epoch; False when there is nothing left."""
-        if self.evaluated < self.step // self.steps_in_epoch:
+        """One iteration of the re-scaling, one step, or the end of an epoch; False when there is nothing left."""
+        if self.step == 0 and self.rescaling is not None and not self.rescaling.finished:
+            self._rescale()
+        elif self.evaluated < self.step // self.steps_in_epoch:
             self._end_epoch()
         elif self.step < goal:
             self._one_step()
             self.step += 1
+            self._fade()
             self.run.progress(self.step, self.steps + 1, self._story())
         else:
             return False
@@ -154,17 +149,71 @@ class Trainer:
         best = f", best {self.best.score.accuracy:.2%}" if self.best.epoch else ""
         return f"epoch {min(self.evaluated + 1, self.recipe.epochs)}/{self.recipe.epochs}{best}"
 
+    def _rescale(self) -> None:
+        assert self.rescaling is not None
+        self.rescaling.iterate()
+        done = self.rescaling.state.done
+        self.run.progress(done, ITERATIONS + 1, "scales of the initialisation")
+        if self.rescaling.finished:
+            self.rescaling.apply(self.model)
+            scales = self.rescaling.scales()
+            self.tell(
+                {
+                    "rescaled": done,
+                    "steps_to_bound": self.rescaling.state.counts[1],
+                    "smallest_scale": min(scales.values()),
+                    "largest_scale": max(scales.values()),
+                    "seconds": self.seconds,
+                }
+            )
+
+    def _fade(self) -> None:
+        """Bring the early parts to where they are due at this step."""
+        if self.early.present and self.early.at(self.step):
+            for parameter in self.optimizer.param_groups.pop()["params"]:
+                self.optimizer.state.pop(parameter, None)
+            self.called = self.process.together(self.early.whole)
+
     def _one_step(self) -> None:
         self._set_lr()
+        if self.step == 0 and self.recipe.dynamic is not None:
+            self._tell_spectrum(0.0)
         inputs, labels = self._training_batch()
         self._seed_torch()
         self.called.train()
         logits = logits_of(self.called, inputs.to(self.dtype), amp=self.recipe.amp)
-        loss = cross_entropy(logits, labels)
+        early = self.step < self.recipe.early_steps(self.steps)
+        loss = cross_entropy(logits, labels, self.recipe.label_smoothing if early else 0.0)
         loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
+        if self.recipe.updates_at(self.step, self.steps):
+            self._move_masks()
+        else:
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self._count(loss.detach(), logits.detach(), labels)
+
+    def _move_masks(self) -> None:
+        """Move the mask by this step's gradients, which are still of all weights, kept or not."""
+        assert self.recipe.dynamic is not None
+        share = self.recipe.moved_share(self.step, self.steps)
+        move = Move(self.recipe.dynamic, share, self.recipe.seed, self.step)
+        named = self.masked.weights.items()
+        gradients = {name: array_of(one if one.grad is None else one.grad) for name, one in named}
+        masks = moved(self.masked.masks(), {name: array_of(one) for name, one in named}, gradients, move)
+        self.masked.set(masks)
+        self.masked.forget(self.optimizer)
+        self.explored = {name: before | masks[name] for name, before in self.explored.items()}
+        self._tell_spectrum(share)
+
+    def _tell_spectrum(self, share: float) -> None:
+        if not self.process.first:
+            return
+        masks = self.masked.masks()
+        weights = {name: array_of(one) for name, one in self.masked.weights.items()}
+        kept = sum(int(np.count_nonzero(mask)) for mask in masks.values())
+        measures = spectrum(self.layers, masks, weights)
+        told = {"step": self.step, "moved_share": share, "kept": kept, "explored": share_of(self.explored)}
+        self.tell({"mask_update": str(self.recipe.dynamic), **told, **measures})
 
     def _set_lr(self) -> None:
         rate = self.recipe.lr_at(self.step, self.steps)
@@ -204,7 +253,7 @@ class Trainer:
     def _end_epoch(self) -> None:
         self._check_finite()
         # Batch norm's statistics are each process's own: the first one's are the network's.
-        self.process.from_first(list(self.model.buffers()))
+        self.process.from_first(list(self.early.whole.buffers()))
         score = self._score_of(self.data.validation)
         epoch = self.evaluated + 1
         if self.settled and self.best.beaten_by(score):
@@ -228,10 +277,10 @@ class Trainer:
         self.totals.zero_()
         self.evaluated = epoch
 
-    def _score_of(self, examples: Any, model: nn.Module | None = None) -> Score:
+    def _score_of(self, examples: Examples) -> Score:
         every = slice(self.process.rank, None, self.process.world)
         batches = examples.in_order(max(self.recipe.batch_size, 256), every)
-        return evaluate(model or self.model, batches, amp=self.recipe.amp, process=self.process)
+        return evaluate(self.early.whole, batches, amp=self.recipe.amp, process=self.process)
 
     def tell(self, record: Record) -> None:
         """Record numbers, in the first process."""
@@ -250,6 +299,12 @@ class Trainer:
         state.add("optimizer", optimizer_tensors(self.optimizer))
         state.add("best", self.best.tensors)
         state.add("run", {"totals": self.totals})
+        state.add("masks", {name: torch.from_numpy(mask) for name, mask in self.masked.masks().items()})
+        state.add("explored", {name: torch.from_numpy(mask) for name, mask in self.explored.items()})
+        if self.early.ghosts is not None:
+            state.add("ghosts", state_dict_of(self.early.ghosts))
+        if self.rescaling is not None:
+            state.add("rescaling", self.rescaling.tensors())
         score = self.best.score
         state.facts = {
             "step": self.step,
@@ -260,10 +315,17 @@ class Trainer:
         return state
 
     def load(self, state: TrainingState) -> None:
-        """Go to where `state` was taken; raises `TrainingError` when it is not of such a network."""
+        """Go to where `state` was taken, by a run of the same settings."""
         facts = state.facts
         self.step, self.evaluated, self.seconds = int(facts["step"]), int(facts["evaluated"]), float(facts["seconds"])
+        self._fade()  # first, so that the parts and the optimizer's groups are those of that step
         self.model.load_state_dict(state.part("model"))
+        if self.early.ghosts is not None:
+            self.early.ghosts.load_state_dict(state.part("ghosts"))
+        if self.rescaling is not None:
+            self.rescaling.load(state.part("rescaling"))
+        self.masked.set({name: mask.numpy() for name, mask in state.part("masks").items()})
+        self.explored = {name: mask.numpy() for name, mask in state.part("explored").items()}
         load_optimizer(self.optimizer, state.part("optimizer"))
         self.totals.copy_(state.part("run")["totals"])
         epoch, correct, count, loss = facts["best"]

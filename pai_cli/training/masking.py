@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from pai_cli.errors import MaskMismatchError
@@ -57,6 +59,13 @@ class MaskedWeights:
         pairs = [(weight.grad, self.tensors[name]) for name, weight in self.weights.items() if weight.grad is not None]
         if pairs:
             torch._foreach_mul_([gradient for gradient, _ in pairs], [mask for _, mask in pairs])
+
+
+def array_of(tensor: torch.Tensor) -> NDArray[np.floating[Any]]:
+    """The tensor's values as an array on the CPU; half precision becomes float32."""
+    plain = tensor.detach().cpu()
+    array: NDArray[np.floating[Any]] = (plain.float() if plain.element_size() < 4 else plain).numpy()
+    return array
 
 
 def check_masks(path: Path, masks: Masks, shapes: Mapping[str, tuple[int, ...]], where: str) -> None:
