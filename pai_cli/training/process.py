@@ -85,6 +85,11 @@ def rank_here() -> int:
     return int(os.environ["RANK"]) if started_by_torchrun() else 0
 
 
+def world_here() -> int:
+    """How many processes `torchrun` started; 1 when it did not."""
+    return int(os.environ["WORLD_SIZE"]) if started_by_torchrun() else 1
+
+
 @contextmanager
 def processes(device: str) -> Iterator[Process]:
     """This process, joined with the others where `torchrun` started several: over NCCL on GPUs, over gloo on CPUs.
