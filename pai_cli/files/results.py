@@ -105,7 +105,7 @@ def _lock_file(lock: Path) -> TextIO:
         stream = lock.open("a", encoding="utf-8")
         fcntl.flock(stream, fcntl.LOCK_EX)
         try:
-            if os.stat(stream.fileno()).st_ino == lock.stat().st_ino:
+            if os.fstat(stream.fileno()).st_ino == lock.stat().st_ino:
                 return stream
         except FileNotFoundError:
             pass

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from pai_cli.compute.memory import keep_freed
 from pai_cli.errors import RecipeError, TrainingError
 from pai_cli.pruning.base import Masks, generator_for
 from pai_cli.training.dynamic import Move, moved, share_of, spectrum
@@ -116,6 +117,7 @@ class Trainer:
 
     def train(self, until: int | None = None) -> None:
         """Go on to step `until`, by default to the end. Raises `KeyboardInterrupt` after the state was kept."""
+        keep_freed()
         goal = self.steps if until is None else min(until, self.steps)
         kept = begun = time.monotonic()
         gpus = [torch.cuda.current_device()] if self.process.device.startswith("cuda") else []
@@ -181,6 +183,7 @@ class Trainer:
         inputs, labels = self._training_batch()
         self._seed_torch()
         self.called.train()
+        self.optimizer.zero_grad(set_to_none=True)
         logits = logits_of(self.called, inputs.to(self.dtype), amp=self.recipe.amp)
         early = self.step < self.recipe.early_steps(self.steps)
         loss = cross_entropy(logits, labels, self.recipe.label_smoothing if early else 0.0)
@@ -189,7 +192,6 @@ class Trainer:
             self._move_masks()
         else:
             self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
         self._count(loss.detach(), logits.detach(), labels)
 
     def _move_masks(self) -> None:
