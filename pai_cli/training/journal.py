@@ -107,11 +107,16 @@ class Journal:
         except OSError as e:
             raise OutputError(f"--log-dir {self.log_dir}: cannot be written: {e.strerror or e}") from e
 
+        latest = 0
+
         def write(record: Record) -> None:
-            step = record.get("step")
+            nonlocal latest
+            ended = DONE in record  # the last line has no step, and repeats the best epoch's numbers
+            latest = int(record.get("step") or latest)
             for key, value in record.items():
-                if isinstance(value, (int, float)) and not isinstance(value, bool) and key not in ("step", "seconds"):
-                    writer.add_scalar(key, value, step or 0)
+                number = isinstance(value, (int, float)) and not isinstance(value, bool)
+                if number and (key.startswith("test_") if ended else key not in ("step", "seconds")):
+                    writer.add_scalar(key, value, latest)
 
         for record in self.lines:
             write(record)
