@@ -205,7 +205,9 @@ def test_a_signal_is_heard_between_steps_and_the_state_kept():
     assert equal(resumed.last, fit(network, masks, wish, data).last)
 
 
-def test_a_second_signal_stops_at_once():
+@pytest.mark.parametrize(("echo", "steps"), [(0.0, []), (60.0, [1])])
+def test_a_second_signal_stops_at_once_unless_it_is_an_echo(echo, steps, monkeypatch):
+    monkeypatch.setattr("pai_cli.training.interruption.ECHO", echo)
     kept = []
 
     def progress(done, total, what=""):
@@ -215,7 +217,7 @@ def test_a_second_signal_stops_at_once():
     network, wish = with_dropout(), recipe()
     with pytest.raises(KeyboardInterrupt):
         fit(network, {}, wish, data_for(wish, network), Run(progress=progress, keep=kept.append))
-    assert kept == []
+    assert [state.facts["step"] for state in kept] == steps
 
 
 def test_the_state_is_kept_every_so_often():

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+
+ECHO = 1.0
+"""Seconds in which a second signal is the first one's echo: of a Ctrl-C that both the terminal and `torchrun` deliver."""
 
 
 class Interruption:
@@ -14,12 +19,14 @@ class Interruption:
 
     def __init__(self) -> None:
         self.asked = False
+        self._when = 0.0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  (what `signal` calls with)
         """Take note; asked a second time, stop at once."""
-        if self.asked:
+        if self.asked and time.monotonic() - self._when >= ECHO:
             raise KeyboardInterrupt
-        self.asked = True
+        if not self.asked:
+            self.asked, self._when = True, time.monotonic()
 
 
 @contextmanager
