@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-
 ECHO = 1.0
 """Seconds in which a second signal is the first one's echo: of a Ctrl-C that both the terminal and `torchrun` deliver."""
 
