@@ -101,6 +101,18 @@ class DataError(PaiError):
     """Data is missing, damaged, of no known kind, or does not fit the network."""
 
 
+class PictureError(PaiError):
+    """A picture or a report cannot be made."""
+
+
+class CompositeError(PaiError):
+    """An arithmetic expression of metrics cannot be read."""
+
+
+class TableError(PaiError):
+    """A table of metrics or of accuracies is missing, damaged, or says what cannot be."""
+
+
 class RecipeError(PaiError):
     """A number of a training recipe is out of range, or one does not apply to this network, data or machine."""
 
