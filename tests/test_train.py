@@ -127,6 +127,23 @@ def test_rows_are_added_and_replaced(pai, place):
     assert [(row["seed"], row["recipe"]) for row in rows] == [("1", "plain"), ("0", "tost")]
 
 
+def test_rank_reads_the_table(pai, place):
+    """The loop closed: prune, train, and ask which metric told."""
+    for density in (0.1, 0.2, 0.4):
+        for method in ("erk", "magnitude"):
+            mask = f"{method}-{density}.safetensors"
+            assert pai("prune", "net.safetensors", "--method", method, "--density", density, "-o", mask).status == 0
+            common = ("net.safetensors", "--mask", mask, "--data", "digits", "--epochs", 2, "--batch-size", 64)
+            assert pai("train", *common, "--results", "r.csv").status == 0
+    masks = sorted(str(path) for path in Path().glob("*-0.?.safetensors"))
+    done = pai("rank", *masks, "--accuracy", "r.csv", "--weights", "net.safetensors", "--format", "json")
+    assert done.status == 0, done.err
+    accuracies = {row["mask"]: float(row["accuracy"]) for row in table()}
+    assert len(accuracies) == 6
+    found = {one["mask"]: one["accuracy"] for one in done.json()["masks"]}
+    assert found == pytest.approx(accuracies)
+
+
 def test_without_a_mask(pai, place):
     done = pai("train", "net.safetensors", "--data", "digits", "--epochs", 1, "--format", "json", "--results", "r.csv")
     assert done.status == 0
@@ -139,9 +156,14 @@ def test_without_a_mask(pai, place):
 def test_a_moving_mask_is_written(pai, place):
     done = pai(
         *("train", *ARGUMENTS, "--epochs", 2, "--dynamic", "rigl", "--update-every", 10, "-o", "o.safetensors"),
-        *("--results", "r.csv", "--format", "json"),
+        *("--results", "r.csv", "--format", "json", "--plot", "p.svg"),
     )
     assert done.status == 0
+    assert done.said[1] == "pai: wrote p.svg: the spectrum at 3 masks"
+    picture = Path("p.svg").read_text()
+    assert all(
+        name in picture for name in ("dr, mean", "lambda_imsg, mean", "l2, mean", "explored share of the weights")
+    )
     mask, before = MaskFile(Path("o-mask.safetensors")), MaskFile(Path("m.safetensors"))
     trained = load_file("o.safetensors")
     assert mask.metadata["method"] == "rigl"
@@ -350,8 +372,8 @@ def test_two_processes_are_one_with_the_batch_doubled(pai, place):
                                 "name a file"),
         (("--results", "m.safetensors"), "m.safetensors: is not a table of pai train (its first "
                                          "line differs); give --results another file"),
-        (("-o", "o.safetensors", "--results", "o.safetensors"), "o.safetensors: weights, mask and table need different "
-                                                                "names; change one"),
+        (("-o", "o.safetensors", "--results", "o.safetensors"), "o.safetensors: weights, mask, table and picture need "
+                                                                "different names; change one"),
         (("--log-dir", "m.safetensors"), "--log-dir m.safetensors: is a file; name a folder"),
     ],
 )  # fmt: skip
@@ -371,6 +393,7 @@ def test_refused(pai, place, options, text):
             ("--mask-out", "x.safetensors"),
             "--mask-out: the mask does not move; give --dynamic set or rigl, or leave it out",
         ),
+        (("--plot", "x.svg"), "--plot: the mask does not move; give --dynamic set or rigl, or leave it out"),
         (("--dynamic", "gmp"), "'gmp' is not one of 'set', 'rigl'."),
     ],
 )

@@ -38,6 +38,7 @@ def train(
     update_fraction: given.UpdateFraction = None,
     update_until: given.UpdateUntil = None,
     mask_out: given.MaskOut = None,
+    plot: given.Plot = None,
     results: given.Results = None,
     log_dir: given.LogDir = None,
     keep_every: given.KeepEvery = 10.0,
@@ -84,7 +85,9 @@ def train(
     out = output or given.default_out(mask or checkpoint)
     from pai_cli.display.training import show_training
 
-    outputs = given.the_outputs(out, mask_out, wish, results=results, log_dir=log_dir, keep_every=60 * keep_every)
+    outputs = given.the_outputs(
+        out, mask_out, wish, plot=plot, results=results, log_dir=log_dir, keep_every=60 * keep_every
+    )
     job = given.open_job(
         (checkpoint, mask, data), wish, outputs, model=model, shape=shape, trust=trust, arguments=ctx.obj.arguments
     )

@@ -105,6 +105,15 @@ MaskOut = Annotated[
         help="Where --dynamic writes its last mask; by default OUT-mask.safetensors.",
     ),
 ]
+Plot = Annotated[
+    Path | None,
+    typer.Option(
+        "--plot",
+        readable=False,
+        metavar="FILE",
+        help="Draw the spectrum at every move of a --dynamic mask: .svg, .png or .pdf.",
+    ),
+]
 Results = Annotated[
     Path | None,
     typer.Option(readable=False, metavar="CSV", help="A table to add a row to, which pai rank --accuracy reads."),
@@ -152,9 +161,11 @@ def recipe_name(recipe: Recipe) -> str:
 
 
 def the_outputs(out: Path, mask: Path | None, recipe: Recipe, **others: Any) -> Outputs:
-    """Where to write. Wrong usage when a mask is asked for that does not move."""
+    """Where to write. Wrong usage when what only a moving mask gives is asked of one that does not move."""
     from pai_cli.training.outputs import Outputs
 
+    if recipe.dynamic is None and others["plot"] is not None:
+        raise typer.BadParameter("--plot: the mask does not move; give --dynamic set or rigl, or leave it out")
     if recipe.dynamic is None and mask is not None:
         raise typer.BadParameter("--mask-out: the mask does not move; give --dynamic set or rigl, or leave it out")
     if recipe.dynamic is not None and mask is None:
@@ -202,6 +213,8 @@ def open_job(paths: tuple[Path, Path | None, str], recipe: Recipe, outputs: Outp
 def run_job(job: Job, device: Device, *, resume: bool, force: bool) -> Trained | None:
     """Train; None in all processes but the first, which alone writes and speaks."""
     from pai_cli.compute.device import resolve
+    from pai_cli.display.figures.canvas import check_picture
+    from pai_cli.display.figures.updates import plot_updates
     from pai_cli.display.progress import progress_bar
     from pai_cli.display.training import tell_interrupted, tell_started
     from pai_cli.progress import silent
@@ -216,6 +229,7 @@ def run_job(job: Job, device: Device, *, resume: bool, force: bool) -> Trained |
     journal = Journal.beside(job.out.weights, job.settings(world_here()), job.out.log_dir)
     if rank_here() == 0:  # before the others are met, so that a refusal is told once and at once
         job.check_outputs(resume=resume, force=force)
+        check_picture(job.out.plot, force=force or resume)
         if not resume:
             journal.begin(force=force)
     with processes(where) as process:
@@ -224,4 +238,6 @@ def run_job(job: Job, device: Device, *, resume: bool, force: bool) -> Trained |
             return None
         tell_started(job, process)
         with tell_interrupted(journal), progress_bar("training") as progress:
-            return train_on_disk(job, journal, process, progress, resume=resume)
+            trained = train_on_disk(job, journal, process, progress, resume=resume)
+    plot_updates(journal.lines, job.out.plot, str(job.source.path), force=True)
+    return trained

@@ -26,4 +26,4 @@ class AccuracyRules:
 
     def collapsed(self, accuracy: float) -> bool:
         """Whether a run of this accuracy counts as collapsed; 0.1 in single precision is a little more than 0.1."""
-        return 0 < self.collapsed_at and accuracy <= self.collapsed_at * (1 + 1e-6)
+        return self.collapsed_at > 0 and accuracy <= self.collapsed_at * (1 + 1e-6)

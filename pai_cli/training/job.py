@@ -96,9 +96,9 @@ class Job:
         written = [path for path in (outputs.weights, outputs.mask) if path is not None]
         for path in written:
             check_output(path, force=force or resume)
-        files = [*written, *filter(None, [outputs.results])]
+        files = [*written, *filter(None, [outputs.results, outputs.plot])]
         if len({path.resolve() for path in files}) < len(files):
-            raise OutputError(f"{outputs.weights}: weights, mask and table need different names; change one")
+            raise OutputError(f"{outputs.weights}: weights, mask, table and picture need different names; change one")
         if outputs.results is not None:
             check_results(outputs.results, self.key, force=force or resume)
 
