@@ -39,7 +39,7 @@ from pai_cli.training.dynamic import Move, moved
 from pai_cli.training.examples import Augment, augmentation, prepare
 from pai_cli.training.loop import Run, fit
 from pai_cli.training.masking import MaskedWeights
-from pai_cli.training.model import Score, cross_entropy, evaluate
+from pai_cli.training.model import Score, cross_entropy, evaluate, logits_of
 from pai_cli.training.recipe import Augmentation, Dynamic, Optimizer, Recipe, Schedule
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -123,6 +123,16 @@ def test_a_gradient_that_is_nowhere_is_passed_over():
     optimizer.step()
     assert not model["used"].weight.detach()[~torch.eye(3, dtype=torch.bool)].any()
     assert (model["used"].weight.grad == 2 * torch.eye(3)).all()
+
+
+def test_mixed_precision_gives_float32_logits_near_those_of_float32():
+    """As on a GPU: autocast runs on a CPU too, where `--amp` is refused for gaining nothing."""
+    model, inputs = residual().model.eval(), torch.randn(4, 3, SIDE, SIDE)
+    with torch.no_grad():
+        full, mixed = logits_of(model, inputs), logits_of(model, inputs, amp=True)
+    assert mixed.dtype == torch.float32
+    assert not torch.equal(full, mixed)
+    torch.testing.assert_close(mixed, full, rtol=0.05, atol=0.05)
 
 
 def test_without_a_mask_every_weight_is_trained():
