@@ -34,7 +34,7 @@ from pai_cli.data.images import ImageDataset
 from pai_cli.data.normalise import Normalisation
 from pai_cli.errors import DataError, RecipeError, ScoreError, TrainingError
 from pai_cli.models.network import init_network
-from pai_cli.training import early, rescale
+from pai_cli.training import early, loop, rescale
 from pai_cli.training.dynamic import Move, moved
 from pai_cli.training.examples import Augment, augmentation, prepare
 from pai_cli.training.loop import Run, fit
@@ -552,6 +552,22 @@ def test_at_the_end_the_network_is_the_plain_one():
     plain = copy.deepcopy(network.model)
     plain.load_state_dict(result.weights)
     assert evaluate(plain, run.data.test.in_order(256)) == result.test
+
+
+def test_labels_are_smoothed_in_the_early_steps_alone(monkeypatch):
+    network, wish, masses = with_dropout(), recipe(label_smoothing=0.1, early=0.4), []
+    loss = loop.cross_entropy
+    monkeypatch.setattr(loop, "cross_entropy", lambda out, of, mass: masses.append(mass) or loss(out, of, mass))
+    fit(network, {}, wish, data_for(wish, network))
+    assert masses == [0.1] * 6 + [0.0] * 10
+
+
+def test_ghosts_are_in_evaluation_mode_when_the_network_is():
+    network = residual()
+    run = trainer(network, masks_of(network), recipe(ghost_skips=True))
+    run.train(run.steps_in_epoch)
+    assert run.evaluated == 1
+    assert [int(branch[1].num_batches_tracked) for branch in run.early.ghosts.branches] == [run.steps_in_epoch] * 6
 
 
 def test_parts_that_a_network_has_no_place_for_are_told():
