@@ -363,6 +363,22 @@ def test_two_processes_are_one_with_the_batch_doubled(pai, place):
 # Refused
 
 
+def test_the_options_begin_as_the_recipe_does():
+    from inspect import signature
+
+    from pai_cli.commands.train import train
+    from pai_cli.training.recipe import Recipe
+
+    given = {
+        name: one.default for name, one in signature(train).parameters.items() if name in Recipe.__dataclass_fields__
+    }
+    base = Recipe()
+    assert len(given) == 19
+    assert {name: value for name, value in given.items() if value is not None} == {
+        name: getattr(base, name) for name, value in given.items() if value is not None
+    }
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [

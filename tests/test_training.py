@@ -662,6 +662,15 @@ def test_rescaling_bounds_the_gradient_and_keeps_the_mask():
     assert "bn1.bias" not in scales  # all 0: it has no scale
 
 
+def test_nothing_to_scale():
+    model = nn.Linear(2, 2, bias=False)
+    nn.init.zeros_(model.weight)
+    with pytest.raises(
+        TrainingError, match=r"^--rescale: every parameter is 0, and has no scale; leave --rescale out$"
+    ):
+        rescale.Rescaling(model, {}, 0.1, lambda _: None)
+
+
 def test_scales_stop_at_the_floor():
     state = rescale.ScaleState(torch.tensor([0.011, 0.005]), torch.zeros(2, 2), torch.zeros(2), [0, 0])
     state.move(torch.tensor([1.0, 1.0]), 0, torch.tensor([0.01, 0.0]))

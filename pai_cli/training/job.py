@@ -155,7 +155,7 @@ def train_on_disk(job: Job, journal: Journal, process: Process, progress: Progre
             journal.close()
     finally:
         close()
-    return Trained(record, trainer.early.absent)
+    return Trained(journal.finished or record, trainer.early.absent)
 
 
 def _prepared(job: Job, recipe: Recipe, process: Process) -> TrainingData:
