@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from pai_cli import __version__
-from pai_cli.commands import analyze, convert, init, prune, rank, sample
+from pai_cli.commands import analyze, convert, init, prune, rank, sample, train
 from pai_cli.display.console import fail_line, note
 from pai_cli.errors import PaiError
 
@@ -155,4 +155,10 @@ _add(
     convert.convert,
     "convert",
     "pai convert sample_masks/synflow-0.05.safetensors --to npz",
+)
+_add(
+    train.train,
+    "train",
+    "pai train sample_masks/resnet20.safetensors --mask sample_masks/synflow-0.05.safetensors --data digits "
+    "--input-shape 3,8,8 --epochs 2",
 )

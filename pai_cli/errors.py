@@ -111,3 +111,11 @@ class CompositeError(PaiError):
 
 class TableError(PaiError):
     """A table of metrics or of accuracies is missing, damaged, or says what cannot be."""
+
+
+class RecipeError(PaiError):
+    """A number of a training recipe is out of range, or one does not apply to this network, data or machine."""
+
+
+class TrainingError(PaiError):
+    """A network cannot be trained, or its loss is no longer finite."""

@@ -10,14 +10,14 @@ from torch import nn
 from pai_cli.models.base import Architecture, Shapes, initialise, real_modules, single_head
 from pai_cli.models.residual import ResidualNetwork, ResidualSpec, guessed_spec
 
-DEPTHS = (20, 32, 44, 56, 110)
+DEPTHS = (8, 20, 32, 44, 56, 110)
 WIDTHS = (16, 32, 64)
 NAMES = tuple(f"resnet{depth}{shortcuts}" for depth in DEPTHS for shortcuts in ("", "-1x1"))
 
 
 def named(name: str, classes: int) -> Architecture | None:
     """The ResNet called `name` (`resnet20`, `resnet56-1x1`), or None when it is none of this family's."""
-    match = re.fullmatch(r"resnet(\d{2,3})(-1x1)?", name)
+    match = re.fullmatch(r"resnet(\d{1,3})(-1x1)?", name)
     if match is None or int(match[1]) not in DEPTHS:
         return None
     blocks = ((int(match[1]) - 2) // 6,) * 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -27,7 +27,15 @@ from pai_cli.models.recognise import recognise
 from pai_cli.models.registry import architecture
 from pai_cli.models.seeds import check_seed
 
-__all__ = ["Network", "PrunableLayer", "init_network", "load_network", "prunable_layers", "save_checkpoint"]
+__all__ = [
+    "Network",
+    "PrunableLayer",
+    "init_network",
+    "load_network",
+    "prunable_layers",
+    "save_checkpoint",
+    "save_tensors",
+]
 
 T = TypeVar("T")
 Fill = Callable[[Checkpoint, nn.Module], nn.Module]
@@ -217,15 +225,24 @@ def save_checkpoint(
 
     A tensor with several names is written under each. Raises `OutputError`.
     """
+    module = network.model if isinstance(network, Network) else network
+    state = module.state_dict().items()
+    tensors = {
+        name: tensor for name, tensor in state if isinstance(tensor, torch.Tensor)
+    }  # else: a module's extra state
+    save_tensors(path, tensors, metadata, force)
+
+
+def save_tensors(
+    path: Path, named: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None, force: bool = False
+) -> None:
+    """Write tensors by name as safetensors, as `save_checkpoint` does. Raises `OutputError`."""
     from safetensors.torch import save
 
     check_output(path, force=force)  # before the work
-    module = network.model if isinstance(network, Network) else network
     tensors: dict[str, torch.Tensor] = {}
     seen: set[int] = set()
-    for name, tensor in module.state_dict().items():
-        if not isinstance(tensor, torch.Tensor):  # a module's extra state
-            continue
+    for name, tensor in named.items():
         dense = tensor.detach().cpu().contiguous()
         # safetensors refuses tensors that share memory.
         storage = dense.untyped_storage().data_ptr()

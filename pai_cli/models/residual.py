@@ -60,7 +60,7 @@ def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.
     return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
 
 
-class _Block(nn.Module):
+class ResidualBlock(nn.Module):
     """A residual block: its branch, plus its shortcut (None is the identity), then ReLU."""
 
     def __init__(self, spec: ResidualSpec, inputs: int, width: int, stride: int):
@@ -114,7 +114,7 @@ class ResidualNetwork(nn.Module):
         for stage, (count, width) in enumerate(zip(spec.blocks, spec.widths, strict=True)):
             blocks = []
             for block in range(count):
-                blocks.append(_Block(spec, inputs, width, 2 if stage > 0 and block == 0 else 1))
+                blocks.append(ResidualBlock(spec, inputs, width, 2 if stage > 0 and block == 0 else 1))
                 inputs = width * spec.expansion
             self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
         self.avgpool = nn.AdaptiveAvgPool2d(1)

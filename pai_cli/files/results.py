@@ -1,0 +1,112 @@
+"""The table of accuracies that trainings add to and `pai rank --accuracy` reads: CSV, a row a training."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, TextIO
+
+from pai_cli.errors import OutputError
+from pai_cli.files.atomic import check_output, is_special, write_atomically
+
+FIELDS = (
+    *("mask", "accuracy", "seed", "dataset", "recipe", "density", "epochs", "best_epoch", "validation_accuracy"),
+    *("accuracy_low", "accuracy_high", "checkpoint", "trained"),
+)
+"""`mask`, `accuracy`, `seed` and `dataset` are what `pai rank` looks at."""
+
+KEY = ("mask", "seed", "dataset")
+"""What tells one training from another: of a table with two accuracies of the same, none could be believed."""
+
+Row = dict[str, str]
+
+
+def check_results(path: Path, row: Row, *, force: bool) -> None:
+    """Refuse, before any work, a table that `row` could not be added to; `row` has the values of `KEY` at least.
+
+    Raises `OutputError` for a file that is another table, or has that training already and `force` is false.
+    """
+    if is_special(path):
+        raise OutputError(f"{path}: is a device or a pipe, and --results adds to a table; name a file")
+    check_output(path, force=True)
+    if not force and any(_same(row, old) for old in _read(path)):
+        told = ", ".join(f"{key} {row[key]}" for key in KEY)
+        raise OutputError(f"{path}: has a row of {told} already; give --results another file, or --force to replace it")
+
+
+def add_result(path: Path, row: Row) -> None:
+    """Add a row of `FIELDS`, or put it in the place of the same training's; the table is replaced, whole or not at all.
+
+    Several processes may do so at once: a lock beside the table makes them take turns. Raises `OutputError`.
+    """
+    with _locked(path):
+        rows = [old for old in _read(path) if not _same(row, old)]
+        text = _table([*rows, row]).encode()
+
+        def write(stream: BinaryIO) -> None:
+            stream.write(text)
+
+        write_atomically(path, write, force=True)
+
+
+def _same(one: Row, other: Row) -> bool:
+    return all(one[key] == other[key] for key in KEY)
+
+
+def _read(path: Path) -> list[Row]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    except UnicodeDecodeError as e:
+        raise OutputError(f"{path}: is no table; give --results another file") from e
+    except OSError as e:
+        raise OutputError(f"{path}: cannot be read: {e.strerror or e}") from e
+    reader = csv.DictReader(io.StringIO(text))
+    if text and tuple(reader.fieldnames or ()) != FIELDS:
+        raise OutputError(f"{path}: is not a table of pai train (its first line differs); give --results another file")
+    rows = list(reader)
+    if any(None in row or None in row.values() for row in rows):
+        raise OutputError(f"{path}: has a row of another length than its first line; mend it, or give another file")
+    return rows
+
+
+def _table(rows: Sequence[Row]) -> str:
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a table: a file beside it, gone when nobody holds it."""
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        stream = _lock_file(lock)
+    except OSError as e:
+        raise OutputError(f"{lock}: cannot be locked: {e.strerror or e}") from e
+    with stream:
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _lock_file(lock: Path) -> TextIO:
+    """The file, opened and locked. One that its holder removed while this waited locks nothing: then another is tried."""
+    while True:
+        stream = lock.open("a", encoding="utf-8")
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        try:
+            if os.fstat(stream.fileno()).st_ino == lock.stat().st_ino:
+                return stream
+        except FileNotFoundError:
+            pass
+        stream.close()

@@ -1,0 +1,162 @@
+"""What a network is trained and judged on: three parts of a data set, batches in a seeded order, augmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pai_cli.data.batches import batch_for
+from pai_cli.data.images import ImageDataset
+from pai_cli.errors import DataError, RecipeError
+from pai_cli.pruning.base import generator_for
+from pai_cli.training.recipe import Augmentation, Recipe
+
+if TYPE_CHECKING:
+    from pai_cli.data.base import Dataset
+
+IN_MEMORY = 2**31
+"""Bytes of inputs up to which a part is held as the network takes it; a larger one is made batch by batch."""
+
+CHUNK = 1024
+"""Examples read at a time when a part is put into memory."""
+
+Pair = tuple[torch.Tensor, torch.Tensor]
+
+
+class Examples:
+    """Some examples of a data set, as inputs of the network on the device: `inputs` of shape `shape`, `labels` int64."""
+
+    def __init__(self, dataset: Dataset, indices: NDArray[np.int64], shape: tuple[int, ...] | None, device: str):
+        self._dataset, self._indices, self._shape, self._device = dataset, indices, shape, device
+        first = self._read(indices[:1])
+        self.shape: tuple[int, ...] = tuple(first.shape[1:])
+        self._labels = torch.from_numpy(dataset.labels[indices]).to(device)
+        self._held: torch.Tensor | None = None
+        if first.nelement() * first.element_size() * len(indices) <= IN_MEMORY:
+            starts = range(0, len(indices), CHUNK)
+            self._held = torch.cat([self._read(indices[at : at + CHUNK]) for at in starts]).to(device)
+
+    def _read(self, indices: NDArray[np.int64]) -> torch.Tensor:
+        return torch.from_numpy(batch_for(self._dataset, indices, self._shape).inputs)
+
+    def batch(self, places: NDArray[np.int64]) -> Pair:
+        """Inputs and labels at these places, each from 0 to the number of examples. Raises `DataError`."""
+        where = torch.from_numpy(places).to(self._device)
+        if self._held is not None:
+            return self._held[where], self._labels[where]
+        return self._read(self._indices[places]).to(self._device), self._labels[where]
+
+    def in_order(self, size: int, every: slice = slice(None)) -> Iterator[Pair]:
+        """Batches of at most `size` of the examples that `every` takes, in order."""
+        places = np.arange(len(self))[every]
+        for start in range(0, len(places), size):
+            yield self.batch(places[start : start + size])
+
+    def __len__(self) -> int:
+        """How many examples there are."""
+        return len(self._indices)
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random changes of training images, the same numbers for the same seed, epoch and step on any device.
+
+    `pad`: so many pixels of 0 (the mean colour) are put around, and a window of the old size is taken anywhere in it.
+    `flip`: left and right are exchanged with probability 1/2.
+    """
+
+    pad: int = 0
+    flip: bool = False
+
+    def __call__(self, images: torch.Tensor, random: np.random.Generator) -> torch.Tensor:
+        """(N, C, H, W) -> the same shape."""
+        if not (self.pad or self.flip) or images.dim() != 4:
+            return images
+        count, _, height, width = images.shape
+        tops, lefts = random.integers(0, 2 * self.pad + 1, (2, count, 1))
+        rows, columns = tops + np.arange(height), lefts + np.arange(width)
+        if self.flip:
+            turned = random.random(count) < 0.5
+            columns[turned] = columns[turned, ::-1]
+        padded = torch.nn.functional.pad(images, (self.pad,) * 4)
+        # One gather of whole examples: (N, H, W) places in an image of (H + 2 pad) x (W + 2 pad).
+        wide = width + 2 * self.pad
+        places = torch.from_numpy(rows[:, :, None] * wide + columns[:, None, :]).to(images.device)
+        spread = places.reshape(count, 1, -1).expand(-1, images.shape[1], -1)
+        return padded.flatten(2).gather(2, spread).reshape(images.shape)
+
+    def stated(self) -> str:
+        """What is done, in words."""
+        parts = [f"random crops of images padded by {self.pad}"] * bool(self.pad) + ["random flips"] * self.flip
+        return " and ".join(parts) or "none"
+
+
+def augmentation(wish: Augmentation, dataset: Dataset, shape: tuple[int, ...]) -> Augment:
+    """The augmentation asked for, of inputs of this shape; `pad` is an eighth of the height, 4 of 32.
+
+    `auto` is crops and flips for CIFAR and for colour images in files, and none for anything else: a digit's mirror image
+    is no digit. Raises `RecipeError` for flat inputs.
+    """
+    if wish is Augmentation.AUTO:
+        colour = isinstance(dataset, ImageDataset) and dataset.mode == "RGB"
+        usual = dataset.name in ("cifar-10", "cifar-100") or colour
+        wish = Augmentation.CROP_FLIP if usual and len(shape) == 3 else Augmentation.NONE
+    if wish is Augmentation.NONE:
+        return Augment()
+    if len(shape) != 3 or shape[1] < 2:
+        raise RecipeError(f"--augment {wish}: the network's inputs are no images; leave --augment out")
+    return Augment(max(1, shape[1] // 8), flip=wish is Augmentation.CROP_FLIP)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The parts of a data set: `train`, the `validation` part held out of it, and `test`, None where none is looked at."""
+
+    name: str
+    classes: int
+    train: Examples
+    validation: Examples
+    test: Examples | None
+    augment: Augment
+
+    def batches_in_epoch(self, size: int) -> int:
+        """How many batches of `size` an epoch has; what is left over is another each epoch. Raises `RecipeError` for 0."""
+        if size > len(self.train):
+            raise RecipeError(
+                f"a batch of {size} (--batch-size times the number of processes): {self.name} has {len(self.train)} "
+                "examples to train with; give a smaller --batch-size"
+            )
+        return len(self.train) // size
+
+
+def prepare(
+    train: Dataset, test: Dataset | None, recipe: Recipe, shape: tuple[int, ...] | None, device: str = "cpu"
+) -> TrainingData:
+    """The parts as a network takes them, on the device; `shape` is of one input, None as the data has it.
+
+    Of every class, round(validation * count) training examples chosen by the seed are held out, at least one of two or
+    more. Raises `DataError` when nothing is left on one side, or the data does not fit; `RecipeError`.
+    """
+    held_out = _held_out(train, recipe)
+    if not held_out.any() or held_out.all():
+        raise DataError(f"{train.name}: {len(train)} examples are too few to hold some out; give more data")
+    training = Examples(train, np.flatnonzero(~held_out), shape, device)
+    validation = Examples(train, np.flatnonzero(held_out), shape, device)
+    tested = None if test is None else Examples(test, np.arange(len(test)), shape, device)
+    augment = augmentation(recipe.augment, train, training.shape)
+    return TrainingData(train.name, train.classes, training, validation, tested, augment)
+
+
+def _held_out(dataset: Dataset, recipe: Recipe) -> NDArray[np.bool_]:
+    chosen = np.zeros(len(dataset), dtype=np.bool_)
+    random = generator_for(recipe.seed, "validation")
+    for label in range(dataset.classes):
+        members = random.permutation(np.flatnonzero(dataset.labels == label))
+        count = max(int(recipe.validation * len(members) + 0.5), 1) if len(members) > 1 else 0
+        chosen[members[:count]] = True
+    return chosen

@@ -1,0 +1,220 @@
+"""One training from files to files: a checkpoint, its mask and data in; weights, a journal and a row of a table out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from pai_cli.data.batches import check_classes
+from pai_cli.errors import OutputError, ResumeError
+from pai_cli.files.atomic import check_output
+from pai_cli.files.digest import sha256_of
+from pai_cli.files.masks import MaskToWrite, write_mask
+from pai_cli.files.provenance import provenance
+from pai_cli.files.results import FIELDS, add_result, check_results
+from pai_cli.models.network import save_tensors
+from pai_cli.models.recognise import OPTIONAL
+from pai_cli.progress import Progress
+from pai_cli.pruning.base import Masks
+from pai_cli.training.dynamic import share_of
+from pai_cli.training.examples import TrainingData, prepare
+from pai_cli.training.journal import DONE, Journal
+from pai_cli.training.loop import Run, Trainer, TrainResult
+from pai_cli.training.masking import check_masks
+from pai_cli.training.model import logits_of, trained_copy
+from pai_cli.training.outputs import Outputs
+from pai_cli.training.process import Process
+from pai_cli.training.recipe import Recipe
+from pai_cli.training.state import parse_state
+
+if TYPE_CHECKING:
+    from pai_cli.data.base import Dataset
+    from pai_cli.files.checkpoints import Checkpoint
+    from pai_cli.files.masks import Mask
+    from pai_cli.files.tables import Record
+    from pai_cli.models.network import Network
+
+DENSE = "dense"
+"""What the table calls the mask of a network that has none."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is trained: the network of `source`, `mask` (None for all of it), the two parts of the data `data`.
+
+    `name`: of the recipe, for the table. `arguments`: what was typed after `pai`.
+    """
+
+    source: Checkpoint
+    network: Network
+    mask: Mask | None
+    data: str
+    parts: tuple[Dataset, Dataset]
+    recipe: Recipe
+    name: str
+    input_shape: tuple[int, ...] | None
+    out: Outputs
+    arguments: Sequence[str] = field(default=())
+
+    def settings(self, world: int) -> dict[str, Any]:
+        """What must be the same for a training to be continued: all but the device, and where else it writes."""
+        facts = {
+            **asdict(self.recipe),
+            "source_sha256": self.source.sha256,
+            "mask_sha256": None if self.mask is None else sha256_of([self.mask.path]),
+            "data": self.data,
+            "examples": [len(part) for part in self.parts],
+            "input_shape": self.input_shape,
+            "processes": world,
+        }
+        as_stored: dict[str, Any] = json.loads(json.dumps(facts))
+        return as_stored
+
+    def masks(self) -> Masks:
+        """The masks by parameter; {} without. Raises `MaskMismatchError` for those of another network."""
+        if self.mask is None:
+            return {}
+        masks = {name: self.mask.array(name) for name in self.mask.names}
+        shapes = {name: tuple(one.shape) for name, one in self.network.model.named_parameters(remove_duplicate=False)}
+        check_masks(self.mask.path, masks, shapes, str(self.source.path))
+        return masks
+
+    @property
+    def key(self) -> dict[str, str]:
+        """What tells this training from others in the table."""
+        mask = self.out.mask or (self.mask.path if self.mask is not None else DENSE)
+        return {"mask": str(mask), "seed": str(self.recipe.seed), "dataset": self.parts[0].name}
+
+    def check_outputs(self, *, resume: bool, force: bool) -> None:
+        """Refuse what could not be written, before any work. Raises `OutputError`."""
+        outputs = self.out
+        written = [path for path in (outputs.weights, outputs.mask) if path is not None]
+        for path in written:
+            check_output(path, force=force or resume)
+        files = [*written, *filter(None, [outputs.results, outputs.plot])]
+        if len({path.resolve() for path in files}) < len(files):
+            raise OutputError(f"{outputs.weights}: weights, mask, table and picture need different names; change one")
+        if outputs.results is not None:
+            check_results(outputs.results, self.key, force=force or resume)
+
+    def open_journal(self, world: int, *, resume: bool, force: bool, first: bool) -> tuple[Journal, bytes | None]:
+        """The journal, begun or resumed by the `first` process, and the state that was kept.
+
+        Raises `OutputError`, `ResumeError` also when the training is finished and what it wrote is gone.
+        """
+        journal = Journal.beside(self.out.weights, self.settings(world), self.out.log_dir)
+        if not first:
+            return journal, None
+        if not resume:
+            journal.begin(force=force)
+            return journal, None
+        kept = journal.resume()
+        gone = [path for path in (self.out.weights, self.out.mask) if path is not None and not path.exists()]
+        if journal.finished is not None and gone:
+            raise ResumeError(f"{gone[0]}: the training was finished, and this file is gone; --force trains again")
+        return journal, kept
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A training's numbers, as the last line of its journal has them; `absent`: parts that did not apply, and why."""
+
+    record: Record
+    absent: dict[str, str] = field(default_factory=dict)
+    again: bool = False
+
+
+def train_on_disk(job: Job, journal: Journal, process: Process, progress: Progress, kept: bytes | None) -> Trained:
+    """Train as the job says, from the state `kept` where there is one, and write what it asks for.
+
+    The first process alone writes files and has read the journal. Raises what `fit` raises, `ResumeError`, `OutputError`; on
+    `KeyboardInterrupt` the state has been kept.
+    """
+    if process.any(journal.finished is not None):
+        return Trained(journal.finished or {}, again=True)
+    data = process.bytes_from_first(kept)
+    recipe, masks = job.recipe, job.masks()
+    prepared = _prepared(job, recipe, process)
+    close = journal.open_events() if process.first else lambda: None
+    try:
+        run = Run(process, progress, journal.keep, job.out.keep_every, journal.append)
+        trainer = Trainer(job.network, masks, recipe, prepared, run)
+        if data is not None:
+            trainer.load(parse_state(journal.state_path, data, journal.settings))
+        trainer.train()
+        result = trainer.finish()
+        record = _numbers(job, result, trainer)
+        if process.first:
+            _write(job, result, record)
+            journal.append(record)
+            journal.close()
+    finally:
+        close()
+    return Trained(journal.finished or record, trainer.early.absent)
+
+
+def _prepared(job: Job, recipe: Recipe, process: Process) -> TrainingData:
+    """The data on the device, after the network was seen to tell its classes apart."""
+    shape = job.input_shape or job.network.input_shape
+    prepared = prepare(*job.parts, recipe, shape, process.device)
+    model = trained_copy(job.network, process.device).eval()
+    inputs, _ = prepared.validation.batch(np.zeros(1, dtype=np.int64))
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        outputs = logits_of(model, inputs.to(next(model.parameters()).dtype))
+    check_classes(job.parts[0], outputs.shape[1], job.network.description)
+    return prepared
+
+
+def _numbers(job: Job, result: TrainResult, trainer: Trainer) -> Record:
+    assert result.test is not None
+    low, high = result.test.interval()
+    masks = result.masks
+    return {
+        **job.key,
+        "recipe": job.name,
+        "density": share_of(masks) if masks else 1.0,
+        "epochs": job.recipe.epochs,
+        "best_epoch": result.best_epoch,
+        "validation_accuracy": result.validation.accuracy,
+        DONE: result.test.accuracy,
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "test_loss": result.test.loss,
+        "correct": result.test.correct,
+        "tested": result.test.count,
+        "explored": share_of(trainer.explored) if job.recipe.dynamic is not None else None,
+        "seconds": result.seconds,
+    }
+
+
+def _write(job: Job, result: TrainResult, record: Record) -> None:
+    """The weights, the final mask of a dynamic training, and the row."""
+    story = {
+        "source_sha256": job.source.sha256,
+        "seed": str(job.recipe.seed),
+        "data": job.data,
+        "recipe": json.dumps(asdict(job.recipe), sort_keys=True),
+        **{key: str(record[key]) for key in ("mask", "best_epoch", DONE)},
+        **provenance(job.arguments),
+    }
+    has = job.source.shapes
+    # A counter that the file did not have is left out again.
+    tensors = {name: one for name, one in result.weights.items() if name in has or not name.endswith(OPTIONAL)}
+    save_tensors(job.out.weights, tensors, story, force=True)
+    if job.out.mask is not None:
+        layouts = {layer.name: layer.layout for layer in job.network.layers}
+        told = {
+            "method": str(job.recipe.dynamic),
+            "density": repr(record["density"]),
+            **{key: story[key] for key in ("source_sha256", "seed", "data", "recipe")},
+            **provenance(job.arguments),
+        }
+        write_mask(job.out.mask, MaskToWrite(result.masks, layouts, told), packed=False, force=True)
+    if job.out.results is not None:
+        facts = {**record, "accuracy": record[DONE], "checkpoint": job.source.path, "trained": job.out.weights}
+        add_result(job.out.results, {field: str(facts[field]) for field in FIELDS})

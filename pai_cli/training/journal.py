@@ -1,0 +1,197 @@
+"""A training's own files: JSON lines of its numbers, the state that it goes on from, TensorBoard's events."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from pai_cli.errors import OutputError, RecipeError, ResumeError
+from pai_cli.files.atomic import check_output, is_special, write_atomically
+
+if TYPE_CHECKING:
+    from pai_cli.files.tables import Record
+    from pai_cli.training.state import TrainingState
+
+VERSION = 1
+DONE = "test_accuracy"
+"""What the last line of a finished training has."""
+
+
+@dataclass
+class Journal:
+    """The files of one training: `path`, JSON lines, the first of which says what is trained; and `state_path`."""
+
+    path: Path
+    state_path: Path
+    settings: dict[str, Any]
+    log_dir: Path | None = None
+    lines: list[Record] = field(default_factory=list)
+    _scalars: Callable[[Record], None] | None = None
+
+    @staticmethod
+    def beside(out: Path, settings: dict[str, Any], log_dir: Path | None = None) -> Journal:
+        """The journal of the training that writes `out`: the same name with .jsonl and .state.safetensors."""
+        if is_special(out):
+            raise OutputError(
+                f"{out}: is a device or a pipe, and a training needs files beside what it writes; name a file"
+            )
+        stem = out.name.removesuffix(".safetensors")
+        return Journal(out.with_name(f"{stem}.jsonl"), out.with_name(f"{stem}.state.safetensors"), settings, log_dir)
+
+    def begin(self, *, force: bool) -> None:
+        """Start anew. Raises `OutputError` when there is one and `force` is false."""
+        if self.path.is_file() and not force:
+            raise OutputError(f"{self.path}: a training was begun here; --resume continues it, --force starts it again")
+        check_output(self.path, force=force)
+        check_log_dir(self.log_dir, force=force)
+        self.state_path.unlink(missing_ok=True)
+        self._rewrite()
+
+    def resume(self) -> bytes | None:
+        """The kept state, and the lines cut back to it; None when nothing was kept. See `finished`.
+
+        Raises `ResumeError` when there is no training here, or one of other settings.
+        """
+        if not self.path.exists():
+            raise ResumeError(f"{self.path}: no training to continue here; leave --resume out to begin one")
+        found = self._read_lines()
+        try:
+            data = self.state_path.read_bytes()
+        except FileNotFoundError:
+            data = None
+        except OSError as e:
+            raise ResumeError(f"{self.state_path}: cannot be read: {e.strerror or e}") from e
+        if data is not None or not (found and DONE in found[-1]):
+            found = found[: _lines_told(self.state_path, data)] if data is not None else []
+        self.lines = found
+        self._rewrite()
+        return data
+
+    @property
+    def finished(self) -> Record | None:
+        """The last line of a training that came to its end."""
+        return self.lines[-1] if self.lines and DONE in self.lines[-1] else None
+
+    def append(self, record: Record) -> None:
+        """Add one line, at once, and its numbers to TensorBoard's. Raises `OutputError`."""
+        plain: Record = {key: _plain(value) for key, value in record.items()}
+        try:
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(plain, allow_nan=False) + "\n")
+        except OSError as e:
+            raise OutputError(f"{self.path}: cannot be written: {e.strerror or e}") from e
+        self.lines.append(plain)
+        if self._scalars is not None:
+            self._scalars(plain)
+
+    def keep(self, state: TrainingState) -> None:
+        """Write the state, with how many lines it comes after. Raises `OutputError`."""
+        from pai_cli.training.state import write_state
+
+        state.facts["lines"] = len(self.lines)
+        write_state(self.state_path, state, self.settings)
+
+    def open_events(self) -> Callable[[], None]:
+        """Begin to write TensorBoard's events, those of the lines there are first; gives what closes them."""
+        if self.log_dir is None:
+            return lambda: None
+        from torch.utils.tensorboard import SummaryWriter
+
+        try:
+            writer = SummaryWriter(str(self.log_dir), purge_step=0)
+        except OSError as e:
+            raise OutputError(f"--log-dir {self.log_dir}: cannot be written: {e.strerror or e}") from e
+
+        latest = 0
+
+        def write(record: Record) -> None:
+            nonlocal latest
+            ended = DONE in record  # the last line has no step, and repeats the best epoch's numbers
+            latest = int(record.get("step") or latest)
+            for key, value in record.items():
+                number = isinstance(value, (int, float)) and not isinstance(value, bool)
+                if number and (key.startswith("test_") if ended else key not in ("step", "seconds")):
+                    writer.add_scalar(key, value, latest)
+
+        for record in self.lines:
+            write(record)
+        self._scalars = write
+        close: Callable[[], None] = writer.close
+        return close
+
+    def close(self) -> None:
+        """Remove the state: the training is finished."""
+        self.state_path.unlink(missing_ok=True)
+
+    def _first_line(self) -> str:
+        return json.dumps({"training": VERSION, **self.settings})
+
+    def _rewrite(self) -> None:
+        text = "".join(line + "\n" for line in (self._first_line(), *map(json.dumps, self.lines))).encode()
+
+        def write(stream: BinaryIO) -> None:
+            stream.write(text)
+
+        write_atomically(self.path, write, force=True)
+
+    def _read_lines(self) -> list[Record]:
+        """The lines after the first that are whole, the first compared with the settings."""
+        lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+        first = _parsed(lines[0]) if lines else None
+        if first is None or first.get("training") != VERSION:
+            raise ResumeError(f"{self.path}: is not the journal of a training; --force replaces it")
+        for key, value in self.settings.items():
+            if first.get(key) != value:
+                raise ResumeError(
+                    f"{self.path}: that training had {key} {first.get(key)}, this one has {value}; give the same, or "
+                    "begin again with --force instead of --resume"
+                )
+        found: list[Record] = []
+        for line in lines[1:]:
+            record = _parsed(line)
+            if record is None:  # the crash came in the middle of it
+                break
+            found.append(record)
+        return found
+
+
+def check_log_dir(path: Path | None, *, force: bool) -> None:
+    """Refuse, before any work, a folder for TensorBoard that could not be written, or has events of another run.
+
+    Raises `RecipeError` without the package, `OutputError`.
+    """
+    if path is None:
+        return
+    if find_spec("tensorboard") is None:
+        raise RecipeError("--log-dir: needs tensorboard; pip install pai-cli[tensorboard]")
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"--log-dir {path}: is a file; name a folder")
+    if not force and path.is_dir() and any(path.glob("events.out.tfevents.*")):
+        raise OutputError(f"--log-dir {path}: has events of a training already; name another folder, or give --force")
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _lines_told(path: Path, data: bytes) -> int:
+    """How many lines a state comes after."""
+    try:
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        return int(json.loads(header["__metadata__"]["facts"])["lines"])
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
+        raise ResumeError(f"{path}: damaged, or not the state of a training; --force starts the training again") from e
+
+
+def _plain(value: Any) -> Any:
+    """None for a number that JSON has no word for."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

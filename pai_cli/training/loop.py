@@ -1,0 +1,369 @@
+"""The training loop: steps, epochs, validation, and the state from which an interrupted run goes on bit for bit.
+
+Every random number is a function of the seed and of where the run is, so a run that went on ends as one that was never
+interrupted: on a CPU with as many threads, bit for bit.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from pai_cli.compute.memory import keep_freed
+from pai_cli.errors import RecipeError, TrainingError
+from pai_cli.pruning.base import Masks, generator_for
+from pai_cli.training.dynamic import Move, moved, share_of, spectrum
+from pai_cli.training.early import EarlyParts
+from pai_cli.training.examples import Examples, Pair, TrainingData
+from pai_cli.training.interruption import heard
+from pai_cli.training.masking import MaskedWeights, array_of
+from pai_cli.training.model import Score, check_amp, cross_entropy, dtype_of, evaluate, logits_of, trained_copy
+from pai_cli.training.recipe import Optimizer, Recipe
+from pai_cli.training.rescale import ITERATIONS, Rescaling
+from pai_cli.training.run import Best, Run, TrainResult
+from pai_cli.training.state import TrainingState, load_optimizer, optimizer_tensors, state_dict_of
+
+if TYPE_CHECKING:
+    from pai_cli.files.tables import Record
+    from pai_cli.models.network import Network
+
+__all__ = ["Run", "TrainResult", "Trainer", "fit"]
+
+CHECK_EVERY = 50
+"""Steps after which the loss is looked at: on a GPU to look is to wait."""
+
+
+class Trainer:
+    """One training run, between two steps of it.
+
+    The network itself stays as it is: a copy is trained. Raises `TrainingError`, `RecipeError`, `DeviceError`.
+    """
+
+    def __init__(self, network: Network, masks: Masks, recipe: Recipe, data: TrainingData, run: Run | None = None):
+        self.run = run or Run()
+        self.recipe, self.data = recipe, data
+        self.process = self.run.process
+        if recipe.amp:
+            check_amp(self.process.device)
+        self.batch = recipe.batch_size * self.process.world
+        self.steps_in_epoch = data.batches_in_epoch(self.batch)
+        self.steps = self.steps_in_epoch * recipe.epochs
+        self.model = trained_copy(network, self.process.device)
+        self.dtype = dtype_of(self.model)
+        self.masked = MaskedWeights(self.model, masks)
+        self.layers = network.layers
+        self.explored = {name: mask.copy() for name, mask in masks.items()}
+        self.rescaling = self._make_rescaling() if recipe.rescale else None
+        self.early = self._make_early()
+        self.optimizer = self._make_optimizer()
+        self.masked.guard(self.optimizer)
+        self.called: nn.Module = self.process.together(self.early.whole)
+        self.step, self.evaluated, self.seconds = 0, 0, 0.0
+        self.totals = torch.zeros(2, dtype=torch.float64, device=self.process.device)  # loss and correct of this epoch
+        self.best = Best()
+        self._order = -1, np.zeros(0, dtype=np.int64)  # an epoch, and the order of its examples
+
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        recipe = self.recipe
+        groups = [{"params": list(self.model.parameters())}]
+        if self.early.ghosts is not None:  # last, so that the others keep their numbers when these go
+            groups.append({"params": list(self.early.ghosts.parameters())})
+        if recipe.optimizer is Optimizer.ADAM:
+            return torch.optim.Adam(groups, lr=recipe.base_lr, weight_decay=recipe.weight_decay)
+        return torch.optim.SGD(groups, lr=recipe.base_lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+
+    def _make_early(self) -> EarlyParts:
+        recipe, steps = self.recipe, self.recipe.early_steps(self.steps)
+        if recipe.early_parts and steps == 0:
+            raise RecipeError(
+                f"{recipe.early_parts[0]}: no step is in the first {recipe.early:g} of {self.steps}; give more --epochs, or "
+                "a larger --early"
+            )
+        if recipe.dynamic is not None and not recipe.last_update(self.steps):
+            raise RecipeError(
+                f"--dynamic {recipe.dynamic}: the mask would never move: no multiple of --update-every "
+                f"{recipe.update_every} is in the first {recipe.update_until:g} of {self.steps} steps; give a smaller one"
+            )
+        if recipe.dynamic is not None and not self.explored:
+            raise RecipeError(f"--dynamic {recipe.dynamic}: there is no mask to move; give --mask")
+        return EarlyParts(
+            self.model, soft_neurons=recipe.soft_neurons, ghost_skips=recipe.ghost_skips, steps=max(1, steps)
+        )
+
+    def _make_rescaling(self) -> Rescaling:
+        if self.recipe.optimizer is not Optimizer.SGD:
+            raise RecipeError("--rescale: looks ahead by a step of SGD; give --optimizer sgd, or leave --rescale out")
+        return Rescaling(self.model, self.masked.tensors, self.recipe.base_lr, self._rescaling_batches)
+
+    def _rescaling_batches(self, iteration: int) -> tuple[Pair, Pair]:
+        """Two batches, and two of which the second is new; the same in every process, as each learns all the scales."""
+        random = generator_for(self.recipe.seed, f"re-scaling, iteration {iteration}")
+        count, size = len(self.data.train), self.batch
+        places = random.choice(count, 3 * size, replace=count < 3 * size)
+        inputs, labels = self.data.train.batch(places)
+        inputs = self.data.augment(inputs, random)
+        later = torch.cat([torch.arange(size), torch.arange(2 * size, 3 * size)]).to(inputs.device)
+        return (inputs[: 2 * size], labels[: 2 * size]), (inputs[later], labels[later])
+
+    @property
+    def settled(self) -> bool:
+        """Whether network, loss and mask are the final ones from here on, so that this epoch may be the best."""
+        plain = not self.recipe.early_parts or self.step >= self.recipe.early_steps(self.steps)
+        return plain and (self.recipe.dynamic is None or self.step > self.recipe.last_update(self.steps))
+
+    def train(self, until: int | None = None) -> None:
+        """Go on to step `until`, by default to the end. Raises `KeyboardInterrupt` after the state was kept."""
+        keep_freed()
+        goal = self.steps if until is None else min(until, self.steps)
+        kept = begun = time.monotonic()
+        gpus = [torch.cuda.current_device()] if self.process.device.startswith("cuda") else []
+        with heard() as interruption, torch.random.fork_rng(devices=gpus):
+            while self._advance(goal):
+                now = time.monotonic()
+                self.seconds, begun = self.seconds + now - begun, now
+                if self.process.any(interruption.asked):
+                    self.keep()
+                    raise KeyboardInterrupt
+                if now - kept > self.run.keep_every:
+                    self.keep()
+                    kept = now
+
+    def _advance(self, goal: int) -> bool:
+        """One iteration of the re-scaling, one step, or the end of an epoch; False when there is nothing left."""
+        if self.step == 0 and self.rescaling is not None and not self.rescaling.finished:
+            self._rescale()
+        elif self.evaluated < self.step // self.steps_in_epoch:
+            self._end_epoch()
+        elif self.step < goal:
+            self._one_step()
+            self.step += 1
+            self._fade()
+            self.run.progress(self.step, self.steps + 1, self._story())
+        else:
+            return False
+        return True
+
+    def _story(self) -> str:
+        best = f", best {self.best.score.accuracy:.2%}" if self.best.epoch else ""
+        return f"epoch {min(self.evaluated + 1, self.recipe.epochs)}/{self.recipe.epochs}{best}"
+
+    def _rescale(self) -> None:
+        assert self.rescaling is not None
+        self.rescaling.iterate()
+        done = self.rescaling.state.done
+        self.run.progress(done, ITERATIONS + 1, "scales of the initialisation")
+        if self.rescaling.finished:
+            self.rescaling.apply(self.model)
+            scales = self.rescaling.scales()
+            self.tell(
+                {
+                    "rescaled": done,
+                    "steps_to_bound": self.rescaling.state.counts[1],
+                    "smallest_scale": min(scales.values()),
+                    "largest_scale": max(scales.values()),
+                    "seconds": self.seconds,
+                }
+            )
+
+    def _fade(self) -> None:
+        """Bring the early parts to where they are due at this step."""
+        if self.early.present and self.early.at(self.step):
+            for parameter in self.optimizer.param_groups.pop()["params"]:
+                self.optimizer.state.pop(parameter, None)
+            self.called = self.process.together(self.early.whole)
+
+    def _one_step(self) -> None:
+        self._set_lr()
+        if self.step == 0 and self.recipe.dynamic is not None:
+            self._tell_spectrum(0.0)
+        inputs, labels = self._training_batch()
+        self._seed_torch()
+        self.called.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        logits = logits_of(self.called, inputs.to(self.dtype), amp=self.recipe.amp)
+        early = self.step < self.recipe.early_steps(self.steps)
+        loss = cross_entropy(logits, labels, self.recipe.label_smoothing if early else 0.0)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.recipe.updates_at(self.step, self.steps):
+            self._move_masks()
+        else:
+            self.optimizer.step()
+        self._count(loss.detach(), logits.detach(), labels)
+
+    def _move_masks(self) -> None:
+        """Move the mask by this step's gradients, which are still of all weights, kept or not."""
+        assert self.recipe.dynamic is not None
+        share = self.recipe.moved_share(self.step, self.steps)
+        move = Move(self.recipe.dynamic, share, self.recipe.seed, self.step)
+        named = self.masked.weights.items()
+        gradients = {name: array_of(one if one.grad is None else one.grad) for name, one in named}
+        masks = moved(self.masked.masks(), {name: array_of(one) for name, one in named}, gradients, move)
+        self.masked.set(masks)
+        self.masked.forget(self.optimizer)
+        self.explored = {name: before | masks[name] for name, before in self.explored.items()}
+        self._tell_spectrum(share)
+
+    def _tell_spectrum(self, share: float) -> None:
+        if not self.process.first:
+            return
+        masks = self.masked.masks()
+        weights = {name: array_of(one) for name, one in self.masked.weights.items()}
+        kept = sum(int(np.count_nonzero(mask)) for mask in masks.values())
+        measures = spectrum(self.layers, masks, weights)
+        told = {"step": self.step, "moved_share": share, "kept": kept, "explored": share_of(self.explored)}
+        self.tell({"mask_update": str(self.recipe.dynamic), **told, **measures})
+
+    def _set_lr(self) -> None:
+        rate = self.recipe.lr_at(self.step, self.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def _training_batch(self) -> Pair:
+        """This process's part of the step's batch, augmented as the batch would be if one process took it whole."""
+        epoch, within = divmod(self.step, self.steps_in_epoch)
+        if self._order[0] != epoch:
+            random = generator_for(self.recipe.seed, f"order of epoch {epoch}")
+            self._order = epoch, random.permutation(len(self.data.train))
+        places = self._order[1][within * self.batch : (within + 1) * self.batch]
+        random = generator_for(self.recipe.seed, f"augmentation of step {self.step}")
+        inputs, labels = self.data.train.batch(places)
+        part = self.process.part(len(places))
+        return self.data.augment(inputs, random)[part], labels[part]
+
+    def _seed_torch(self) -> None:
+        """What the network draws itself, in dropout, is a function of seed, step and process."""
+        random = generator_for(self.recipe.seed, f"step {self.step} of process {self.process.rank}")
+        torch.manual_seed(int(random.integers(2**62)))
+
+    def _count(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        right = (logits.argmax(1) == labels).sum()
+        self.totals += torch.stack([loss.double(), right.double()])
+        if self.step % CHECK_EVERY == 0:
+            self._check_finite()
+
+    def _check_finite(self) -> None:
+        if not bool(self.totals[0].isfinite()):
+            raise TrainingError(
+                f"the loss is no longer finite at step {self.step + 1} of {self.steps}; give a smaller --lr than "
+                f"{self.recipe.base_lr:g}"
+            )
+
+    def _end_epoch(self) -> None:
+        self._check_finite()
+        # Batch norm's statistics are each process's own: the first one's are the network's.
+        self.process.from_first(list(self.early.whole.buffers()))
+        score = self._score_of(self.data.validation)
+        epoch = self.evaluated + 1
+        if self.settled and self.best.beaten_by(score):
+            self.best = Best(epoch, score, state_dict_of(self.model))
+        loss, right = self.process.sum([float(one) for one in self.totals])
+        seen = self.steps_in_epoch * self.batch
+        self.tell(
+            {
+                "epoch": epoch,
+                "step": self.step,
+                "lr": self.recipe.lr_at(self.step - 1, self.steps),
+                "train_loss": loss / self.steps_in_epoch / self.process.world,
+                "train_accuracy": right / seen,
+                "validation_loss": score.loss,
+                "validation_accuracy": score.accuracy,
+                "settled": self.settled,
+                "best_epoch": self.best.epoch or None,
+                "seconds": self.seconds,
+            }
+        )
+        self.totals.zero_()
+        self.evaluated = epoch
+
+    def _score_of(self, examples: Examples) -> Score:
+        every = slice(self.process.rank, None, self.process.world)
+        batches = examples.in_order(max(self.recipe.batch_size, 256), every)
+        return evaluate(self.early.whole, batches, amp=self.recipe.amp, process=self.process)
+
+    def tell(self, record: Record) -> None:
+        """Record numbers, in the first process."""
+        if self.process.first:
+            self.run.record(record)
+
+    def keep(self) -> None:
+        """Hand the state to the run, in the first process."""
+        if self.run.keep is not None and self.process.first:
+            self.run.keep(self.state())
+
+    def state(self) -> TrainingState:
+        """All that a run of the same settings goes on from."""
+        state = TrainingState({})
+        state.add("model", state_dict_of(self.model))
+        state.add("optimizer", optimizer_tensors(self.optimizer))
+        state.add("best", self.best.tensors)
+        state.add("run", {"totals": self.totals})
+        state.add("masks", {name: torch.from_numpy(mask) for name, mask in self.masked.masks().items()})
+        state.add("explored", {name: torch.from_numpy(mask) for name, mask in self.explored.items()})
+        if self.early.ghosts is not None:
+            state.add("ghosts", state_dict_of(self.early.ghosts))
+        if self.rescaling is not None:
+            state.add("rescaling", self.rescaling.tensors())
+        score = self.best.score
+        state.facts = {
+            "step": self.step,
+            "evaluated": self.evaluated,
+            "seconds": self.seconds,
+            "best": [self.best.epoch, score.correct, score.count, score.loss if self.best.epoch else None],
+        }
+        return state
+
+    def load(self, state: TrainingState) -> None:
+        """Go to where `state` was taken, by a run of the same settings."""
+        facts = state.facts
+        self.step, self.evaluated, self.seconds = int(facts["step"]), int(facts["evaluated"]), float(facts["seconds"])
+        self._fade()  # first, so that the parts and the optimizer's groups are those of that step
+        self.model.load_state_dict(state.part("model"))
+        if self.early.ghosts is not None:
+            self.early.ghosts.load_state_dict(state.part("ghosts"))
+        if self.rescaling is not None:
+            self.rescaling.load(state.part("rescaling"))
+        self.masked.set({name: mask.numpy() for name, mask in state.part("masks").items()})
+        self.explored = {name: mask.numpy() for name, mask in state.part("explored").items()}
+        load_optimizer(self.optimizer, state.part("optimizer"))
+        self.totals.copy_(state.part("run")["totals"])
+        epoch, correct, count, loss = facts["best"]
+        if epoch:
+            self.best = Best(epoch, Score(correct, count, loss), state.part("best"))
+
+    def finish(self) -> TrainResult:
+        """The result; the test part, where there is one, is looked at here and only here, with the best epoch."""
+        last = state_dict_of(self.model)
+        test = None
+        if self.data.test is not None and self.best.epoch:
+            self.model.load_state_dict(self.best.tensors)
+            test = self._score_of(self.data.test)
+            self.model.load_state_dict(last)
+        best, masks = self.best, self.masked.masks()
+        return TrainResult(best.tensors or last, last, masks, best.epoch, best.score, test, self.seconds)
+
+
+def fit(
+    network: Network,
+    masks: Masks,
+    recipe: Recipe,
+    data: TrainingData,
+    run: Run | None = None,
+    *,
+    state: TrainingState | None = None,
+    until: int | None = None,
+) -> TrainResult:
+    """Train a copy of the network with its pruned weights at 0, all the time and in what comes out.
+
+    `masks`: boolean arrays by parameter name; {} trains the whole network. `state`: to go on from. `until`: stop after that
+    many steps, as a rewinding point does, with the learning rates of the whole run. The same request gives the same
+    result. Raises `TrainingError`, `RecipeError`, `DeviceError`, `DataError`.
+    """
+    trainer = Trainer(network, masks, recipe, data, run)
+    if state is not None:
+        trainer.load(state)
+    trainer.train(until)
+    return trainer.finish()

@@ -1,0 +1,130 @@
+"""The copy of a network that is trained, its loss, and how good it is."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import fx, nn
+
+from pai_cli.errors import DeviceError, RecipeError, TrainingError
+from pai_cli.files.words import one_line
+from pai_cli.models.network import Network
+from pai_cli.pruning.working import kind_of
+from pai_cli.training.examples import Pair
+from pai_cli.training.process import ALONE, Process
+
+
+def trained_copy(network: Network, device: str) -> nn.Module:
+    """A copy of the network on the device, in its own floating type, every parameter to be trained.
+
+    Raises `TrainingError` for what cannot be copied or trained, `DeviceError` for a device that is not there.
+    """
+    if isinstance(network.model, fx.GraphModule):
+        raise TrainingError(
+            f"{network.description}: is fixed as it was exported and cannot be trained; give --model and a state dict"
+        )
+    try:
+        twin = copy.deepcopy(network.model)
+    except Exception as error:
+        raise TrainingError(
+            f"{network.description}: cannot be copied ({one_line(error)}); give another --model"
+        ) from error
+    try:
+        twin.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise DeviceError(f"device {device}: cannot be used ({one_line(error)}); give --device cpu") from error
+    return twin.requires_grad_(True)
+
+
+def dtype_of(model: nn.Module) -> torch.dtype:
+    """The floating type of the parameters."""
+    return next(parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
+
+
+def logits_of(model: nn.Module, inputs: torch.Tensor, *, amp: bool = False) -> torch.Tensor:
+    """(N, ...) -> (N, classes), in float32 at least. Raises `TrainingError` when the model fails or gives anything else."""
+    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=amp):
+        try:
+            outputs = model(inputs)
+        except (ValueError, TypeError, NotImplementedError, IndexError, AttributeError) as error:
+            raise _failed(inputs, error) from error
+        except RuntimeError as error:
+            if "memory" in str(error):
+                raise
+            raise _failed(inputs, error) from error
+    if not (isinstance(outputs, torch.Tensor) and outputs.is_floating_point() and outputs.dim() == 2):
+        given = f"shape {tuple(outputs.shape)}" if isinstance(outputs, torch.Tensor) else kind_of(outputs)
+        raise TrainingError(
+            f"the network returns {given}, and logits of shape ({len(inputs)}, classes) are needed; give a --model factory "
+            "whose network returns the logits alone"
+        )
+    return outputs.float() if outputs.dtype in (torch.bfloat16, torch.float16) else outputs
+
+
+def _failed(inputs: torch.Tensor, error: Exception) -> TrainingError:
+    shape = ",".join(map(str, inputs.shape))
+    return TrainingError(
+        f"the network failed on a batch of shape {shape} ({one_line(error)}); give the shape of one input with --input-shape"
+    )
+
+
+def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, mass: float = 0.0) -> torch.Tensor:
+    """The mean cross-entropy against targets of 1 - `mass` at the true class, `mass` shared equally by the wrong ones.
+
+    PyTorch's `label_smoothing` shares its mass by all classes, the true one as well: hence the factor.
+    """
+    classes = logits.shape[1]
+    spread = mass * classes / (classes - 1) if classes > 1 else 0.0
+    return nn.functional.cross_entropy(logits, labels, label_smoothing=spread)
+
+
+@dataclass(frozen=True)
+class Score:
+    """How good a network is on a part of the data: `correct` of `count`, and its mean cross-entropy `loss`."""
+
+    correct: int
+    count: int
+    loss: float
+
+    @property
+    def accuracy(self) -> float:
+        """The share that is right, 0 to 1."""
+        return self.correct / self.count
+
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95% interval of the accuracy, for other examples of the same kind (Wilson 1927)."""
+        from scipy.stats import binomtest
+
+        found = binomtest(self.correct, self.count).proportion_ci(0.95, method="wilson")
+        return float(found.low), float(found.high)
+
+
+def evaluate(model: nn.Module, batches: Iterable[Pair], *, amp: bool = False, process: Process = ALONE) -> Score:
+    """The score of the model in evaluation mode on all processes' batches together; its mode is put back."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    dtype = dtype_of(model)
+    correct, count, loss = 0.0, 0.0, 0.0
+    try:
+        with torch.no_grad():
+            for inputs, labels in batches:
+                logits = logits_of(model, inputs.to(dtype), amp=amp)
+                correct += float((logits.argmax(1) == labels).sum())
+                loss += float(nn.functional.cross_entropy(logits, labels, reduction="sum"))
+                count += len(labels)
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    correct, count, loss = process.sum([correct, count, loss])
+    return Score(int(correct), int(count), loss / count)
+
+
+def check_amp(device: str) -> None:
+    """Raise `RecipeError` where mixed precision gains nothing."""
+    if not device.startswith("cuda"):
+        raise RecipeError("--amp: mixed precision is for GPUs, and this runs on the CPU; leave it out")
+    if not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise RecipeError("--amp: this GPU has no bfloat16 (compute capability 8.0 has); leave it out")

@@ -1,0 +1,145 @@
+"""How a network is trained: the numbers of a recipe, checked, and the learning rate at every step. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pai_cli.errors import RecipeError
+from pai_cli.models.seeds import check_seed
+
+
+class Optimizer(StrEnum):
+    """What turns gradients into steps: SGD with momentum, or Adam (Kingma and Ba 2015, arXiv:1412.6980)."""
+
+    SGD = "sgd"
+    ADAM = "adam"
+
+
+class Schedule(StrEnum):
+    """How the learning rate changes: x0.1 at 1/2 and at 3/4 of all steps, half a cosine down to 0, or not at all."""
+
+    STEPS = "steps"
+    COSINE = "cosine"
+    CONSTANT = "constant"
+
+
+class Augmentation(StrEnum):
+    """What is done to training images, at random: see `examples.Augment`. `auto` is what is usual for the data."""
+
+    AUTO = "auto"
+    NONE = "none"
+    CROP = "crop"
+    CROP_FLIP = "crop-flip"
+
+
+class Dynamic(StrEnum):
+    """Where weights that grow are taken from: drawn (SET, arXiv:1707.04780), or by gradient (RigL, arXiv:1911.11134)."""
+
+    SET = "set"
+    RIGL = "rigl"
+
+
+USUAL_LR = {Optimizer.SGD: 0.1, Optimizer.ADAM: 1e-3}
+SMOOTHING = 0.1
+"""The mass that ToST's label smoothing takes from the true class."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe; what is there unless told otherwise is the base recipe of the papers on masks at initialisation.
+
+    `lr`: None is the optimizer's usual, 0.1 or 0.001. `batch_size`: of each process. `validation`: the share of every
+    class's training examples held out. `amp`: bfloat16 where autocast has it, weights stay as they are.
+
+    The parts of ToST (Jaiswal et al. 2022, arXiv:2206.12755), which act in the first `early` share of all steps only:
+    `soft_neurons`, `ghost_skips`, `label_smoothing` (the mass shared by the wrong classes); `rescale` comes before the
+    first step. `dynamic`: None, or how the mask moves: every `update_every` steps, until the share `update_until` of all,
+    a share of the weights that falls from `update_fraction` by half a cosine.
+    """
+
+    epochs: int = 160
+    batch_size: int = 128
+    optimizer: Optimizer = Optimizer.SGD
+    lr: float | None = None
+    schedule: Schedule = Schedule.STEPS
+    momentum: float = 0.9
+    weight_decay: float = 2e-4
+    validation: float = 0.1
+    augment: Augmentation = Augmentation.AUTO
+    seed: int = 0
+    amp: bool = False
+    soft_neurons: bool = False
+    ghost_skips: bool = False
+    rescale: bool = False
+    label_smoothing: float = 0.0
+    early: float = 0.5
+    dynamic: Dynamic | None = None
+    update_every: int = 100
+    update_fraction: float = 0.3
+    update_until: float = 0.75
+
+    def __post_init__(self) -> None:
+        """Raise `RecipeError` for a number out of range, `MethodOptionError` for a seed."""
+        check_seed(self.seed)
+        for flag, value in (
+            ("--epochs", self.epochs),
+            ("--batch-size", self.batch_size),
+            ("--update-every", self.update_every),
+        ):
+            if value < 1:
+                raise RecipeError(f"{flag} {value}: must be 1 or more")
+        if not (math.isfinite(self.base_lr) and self.base_lr > 0):
+            raise RecipeError(f"--lr {self.base_lr:g}: must be above 0")
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise RecipeError(f"--weight-decay {self.weight_decay:g}: must be 0 or more")
+        for flag, share in (
+            ("--validation", self.validation),
+            ("--early", self.early),
+            ("--update-fraction", self.update_fraction),
+            ("--update-until", self.update_until),
+        ):
+            if not 0 < share < 1:
+                raise RecipeError(f"{flag} {share:g}: must be above 0 and below 1")
+        if not 0 <= self.label_smoothing < 1:
+            raise RecipeError(f"--label-smoothing {self.label_smoothing:g}: must be 0 or more and below 1")
+
+    @property
+    def base_lr(self) -> float:
+        """The learning rate at the first step."""
+        return USUAL_LR[self.optimizer] if self.lr is None else self.lr
+
+    @property
+    def early_parts(self) -> tuple[str, ...]:
+        """The flags of the parts that act early and are gone at the end."""
+        parts = {
+            "--soft-neurons": self.soft_neurons,
+            "--ghost-skips": self.ghost_skips,
+            "--label-smoothing": self.label_smoothing > 0,
+        }
+        return tuple(flag for flag, wanted in parts.items() if wanted)
+
+    def lr_at(self, step: int, steps: int) -> float:
+        """The learning rate of step `step`, from 0, of `steps`."""
+        if self.schedule is Schedule.STEPS:
+            return self.base_lr * 0.1 ** ((2 * step >= steps) + (4 * step >= 3 * steps))
+        if self.schedule is Schedule.COSINE:
+            return self.base_lr * 0.5 * (1 + math.cos(math.pi * step / steps))
+        return self.base_lr
+
+    def early_steps(self, steps: int) -> int:
+        """How many of `steps` the early parts act in: at least one less than all, so that the end is plain."""
+        return min(round(self.early * steps), steps - 1)
+
+    def updates_at(self, step: int, steps: int) -> bool:
+        """Whether the mask moves at this step, instead of the weights."""
+        return self.dynamic is not None and 0 < step < self.update_until * steps and step % self.update_every == 0
+
+    def last_update(self, steps: int) -> int:
+        """The last step of `steps` at which the mask moves; 0 when there is none."""
+        return next((step for step in range(steps - 1, 0, -1) if self.updates_at(step, steps)), 0)
+
+    def moved_share(self, step: int, steps: int) -> float:
+        """The share of a layer's kept weights that the update at `step` moves (Evci et al. 2020, section 3)."""
+        return self.update_fraction / 2 * (1 + math.cos(math.pi * step / (self.update_until * steps)))

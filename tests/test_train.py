@@ -1,0 +1,525 @@
+"""`pai train`: from files to files, refusals, interruptions, several processes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, run_pai, save_mask
+from safetensors.torch import load_file
+from trainings import equal
+
+from pai_cli.errors import OutputError, RecipeError, ResumeError
+from pai_cli.files import results
+from pai_cli.files.masks import MaskFile
+from pai_cli.training.journal import Journal, check_log_dir
+from pai_cli.training.state import TrainingState, parse_state, write_state
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+NETWORK = "mlp-64-16-10"
+ARGUMENTS = ("net.safetensors", "--mask", "m.safetensors", "--data", "digits", "--batch-size", "64")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("train")
+    assert run_pai("init", NETWORK, "-o", folder / "net.safetensors").status == 0
+    net = folder / "net.safetensors"
+    done = run_pai("prune", net, "--method", "erk", "--density", "0.3", "-o", folder / "m.safetensors")
+    assert done.status == 0
+    return folder
+
+
+@pytest.fixture
+def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a network and its mask."""
+    for name in ("net.safetensors", "m.safetensors"):
+        (tmp_path / name).write_bytes((made / name).read_bytes())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def lines(path: str = "o.jsonl") -> list[dict]:
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+def table(path: Path = Path("r.csv")) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def same_but_seconds(one: list[dict], other: list[dict]) -> bool:
+    return [{**line, "seconds": 0} for line in one] == [{**line, "seconds": 0} for line in other]
+
+
+# What it writes
+
+
+def test_what_comes_out(pai, place):
+    done = pai("train", *ARGUMENTS, "--epochs", 3, "-o", "o.safetensors", "--results", "r.csv", "--format", "json")
+    assert done.status == 0
+    [record] = done.json()
+    assert done.said == [
+        "pai: net.safetensors: MLP 64-16-10 (10 classes), 1,184 prunable weights, 355 of them kept by m.safetensors",
+        "pai: wrote o.safetensors: the trained network",
+        "pai: wrote r.csv: the row",
+    ]
+    assert sorted(path.name for path in place.iterdir()) == [
+        *("m.safetensors", "net.safetensors", "o.jsonl", "o.safetensors", "r.csv"),
+    ]
+    trained, start = load_file("o.safetensors"), load_file("net.safetensors")
+    assert {name: one.shape for name, one in trained.items()} == {name: one.shape for name, one in start.items()}
+    mask = MaskFile(Path("m.safetensors"))
+    for name in mask.names:
+        weights = trained[name].numpy()
+        assert not weights[~mask.array(name)].any()
+        assert np.count_nonzero(weights) > 0.9 * mask.array(name).sum()
+    first, *epochs, last = lines()
+    assert first["epochs"] == 3
+    assert [one["epoch"] for one in epochs] == [1, 2, 3]
+    assert last["test_accuracy"] == record["accuracy"] == record["correct"] / record["tested"]
+    assert record["tested"] == 355
+    assert record["accuracy_low"] < record["accuracy"] < record["accuracy_high"]
+    [row] = table()
+    assert (row["mask"], row["seed"], row["dataset"], row["recipe"]) == ("m.safetensors", "0", "digits", "plain")
+    assert float(row["accuracy"]) == record["accuracy"]
+    told = run_pai("analyze", "m.safetensors", "--weights", "o.safetensors", "--format", "json")
+    assert told.status == 0  # it is a checkpoint like any other
+
+
+def test_it_learns(pai, place):
+    done = pai("train", *ARGUMENTS, "--epochs", 10, "--format", "json")
+    assert done.json()[0]["accuracy"] > 0.85
+    assert Path("m-trained.safetensors").exists()
+
+
+def test_a_table_for_people(pai, place):
+    done = pai("train", *ARGUMENTS, "--epochs", 1)
+    assert "accuracy_low" in done.out
+    assert "m.safetensors" in done.out
+
+
+def test_rows_are_added_and_replaced(pai, place):
+    common = (*ARGUMENTS, "--epochs", 1, "--results", "r.csv")
+    for seed in (0, 1):
+        assert pai("train", *common, "--seed", seed, "-o", f"o{seed}.safetensors").status == 0
+    assert [row["seed"] for row in table()] == ["0", "1"]
+    again = pai("train", *common, "-o", "other.safetensors")
+    assert (again.status, again.said[-1]) == (
+        1,
+        "pai: error: r.csv: has a row of mask m.safetensors, seed 0, dataset digits already; give --results another "
+        "file, or --force to replace it",
+    )
+    assert not Path("other.jsonl").exists()
+    assert pai("train", *common, "--seed", 0, "--recipe", "tost", "--force", "-o", "o0.safetensors").status == 0
+    rows = table()
+    assert [(row["seed"], row["recipe"]) for row in rows] == [("1", "plain"), ("0", "tost")]
+
+
+def test_rank_reads_the_table(pai, place):
+    """The loop closed: prune, train, and ask which metric told."""
+    for density in (0.1, 0.2, 0.4):
+        for method in ("erk", "magnitude"):
+            mask = f"{method}-{density}.safetensors"
+            assert pai("prune", "net.safetensors", "--method", method, "--density", density, "-o", mask).status == 0
+            common = ("net.safetensors", "--mask", mask, "--data", "digits", "--epochs", 2, "--batch-size", 64)
+            assert pai("train", *common, "--results", "r.csv").status == 0
+    masks = sorted(str(path) for path in Path().glob("*-0.?.safetensors"))
+    done = pai("rank", *masks, "--accuracy", "r.csv", "--weights", "net.safetensors", "--format", "json")
+    assert done.status == 0, done.err
+    accuracies = {row["mask"]: float(row["accuracy"]) for row in table()}
+    assert len(accuracies) == 6
+    found = {one["name"]: one["accuracy"] for one in done.json()["masks"]}
+    assert found == pytest.approx(accuracies)
+
+
+def test_without_a_mask(pai, place):
+    done = pai("train", "net.safetensors", "--data", "digits", "--epochs", 1, "--format", "json", "--results", "r.csv")
+    assert done.status == 0
+    assert done.json()[0]["mask"] == "dense"
+    assert done.json()[0]["density"] == 1.0
+    assert done.said[0] == "pai: net.safetensors: MLP 64-16-10 (10 classes), 1,184 prunable weights"
+    assert Path("net-trained.safetensors").exists()
+
+
+def test_a_moving_mask_is_written(pai, place):
+    done = pai(
+        *("train", *ARGUMENTS, "--epochs", 2, "--dynamic", "rigl", "--update-every", 10, "-o", "o.safetensors"),
+        *("--results", "r.csv", "--format", "json", "--plot", "p.svg"),
+    )
+    assert done.status == 0
+    assert done.said[1] == "pai: wrote p.svg: the spectrum at 3 masks"
+    picture = Path("p.svg").read_text()
+    assert all(
+        name in picture for name in ("dr, mean", "lambda_imsg, mean", "l2, mean", "explored share of the weights")
+    )
+    mask, before = MaskFile(Path("o-mask.safetensors")), MaskFile(Path("m.safetensors"))
+    trained = load_file("o.safetensors")
+    assert mask.metadata["method"] == "rigl"
+    moved = 0
+    for name in before.names:
+        assert mask.array(name).sum() == before.array(name).sum()
+        assert not trained[name].numpy()[~mask.array(name)].any()
+        moved += int((mask.array(name) != before.array(name)).sum())
+    assert moved > 0
+    [row] = table()
+    assert (row["mask"], row["recipe"]) == ("o-mask.safetensors", "rigl")
+    assert [one["step"] for one in lines() if "mask_update" in one] == [0, 10, 20]
+    assert done.json()[0]["explored"] == pytest.approx(max(one.get("explored") or 0 for one in lines()))
+
+
+def test_tost_says_what_did_not_apply(pai, place, monkeypatch):
+    monkeypatch.setattr("pai_cli.training.rescale.ITERATIONS", 3)
+    done = pai("train", *ARGUMENTS, "--epochs", 2, "--recipe", "tost", "-o", "o.safetensors")
+    assert done.status == 0
+    assert "pai: warning: --ghost-skips: the network has no residual block of pai's ResNets: left out" in done.said
+    assert lines()[1]["rescaled"] == 3
+    assert load_file("o.safetensors").keys() == load_file("net.safetensors").keys()
+
+
+def test_tensorboard(pai, place):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert pai("train", *ARGUMENTS, "--epochs", 2, "-o", "o.safetensors", "--log-dir", "logs").status == 0
+    events = EventAccumulator("logs")
+    events.Reload()
+    found = [(one.step, one.value) for one in events.Scalars("validation_accuracy")]
+    told = [(one["step"], one["validation_accuracy"]) for one in lines() if "epoch" in one]
+    assert [one.step for one in events.Scalars("test_accuracy")] == [told[-1][0]]
+    assert found == [(step, pytest.approx(value, rel=1e-6)) for step, value in told]
+    again = pai("train", *ARGUMENTS, "--epochs", 2, "-o", "p.safetensors", "--log-dir", "logs")
+    assert again.said[-1] == (
+        "pai: error: --log-dir logs: has events of a training already; name another folder, or give --force"
+    )
+
+
+def test_without_tensorboard(monkeypatch, tmp_path):
+    monkeypatch.setattr("pai_cli.training.journal.find_spec", lambda name: None)
+    with pytest.raises(RecipeError, match=r"^--log-dir: needs tensorboard; pip install pai-cli\[tensorboard\]$"):
+        check_log_dir(tmp_path, force=False)
+
+
+# Interrupted
+
+
+def test_ctrl_c_and_resume(pai, place, monkeypatch):
+    straight = pai("train", *ARGUMENTS, "--epochs", 3, "-o", "straight.safetensors")
+    assert straight.status == 0
+    command = ("train", *ARGUMENTS, "--epochs", 3, "-o", "o.safetensors", "--results", "r.csv", "--log-dir", "logs")
+    from pai_cli.training.loop import Trainer
+
+    step = Trainer._one_step
+
+    def interrupted(self):
+        step(self)
+        if self.step == 30:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_one_step", interrupted)
+        done = pai(*command)
+    assert done.status == 130
+    assert done.said[-2:] == [
+        "pai: o.state.safetensors: what is done is kept; the same command with --resume goes on",
+        "pai: interrupted",
+    ]
+    assert not Path("o.safetensors").exists()
+    assert not Path("r.csv").exists()
+    with Path("o.jsonl").open("a") as stream:  # as a crash after the state was kept leaves it
+        stream.write('{"epoch": 2}\n{"epo')
+    refused = pai(*command)
+    assert refused.said[-1] == (
+        "pai: error: o.jsonl: a training was begun here; --resume continues it, --force starts it again"
+    )
+    other = pai(*command, "--resume", "--lr", 0.2)
+    assert other.said[-1] == (
+        "pai: error: o.jsonl: that training had lr None, this one has 0.2; give the same, or begin again with --force "
+        "instead of --resume"
+    )
+    assert pai(*command, "--resume").status == 0
+    assert equal(load_file("o.safetensors"), load_file("straight.safetensors"))
+    assert same_but_seconds(lines(), lines("straight.jsonl"))
+    assert not Path("o.state.safetensors").exists()
+    again = pai(*command, "--resume", "--format", "json")
+    assert again.status == 0
+    assert again.said[-1] == "pai: o.safetensors: this training was finished before; its numbers follow"
+    assert again.json()[0]["accuracy"] == lines()[-1]["test_accuracy"]
+    assert len(table()) == 1
+    Path("o.safetensors").unlink()
+    assert pai(*command, "--resume").said[-1] == (
+        "pai: error: o.safetensors: the training was finished, and this file is gone; --force trains again"
+    )
+
+
+def test_killed_before_anything_was_kept(pai, place):
+    done = pai("train", *ARGUMENTS, "--epochs", 1, "-o", "o.safetensors")
+    journal = Path("o.jsonl").read_text().splitlines()
+    Path("o.jsonl").write_text("\n".join(journal[:2]) + "\n")  # an epoch's line, and no state
+    first = load_file("o.safetensors")
+    assert pai("train", *ARGUMENTS, "--epochs", 1, "-o", "o.safetensors", "--resume").status == 0
+    assert done.status == 0
+    assert same_but_seconds([json.loads(line) for line in journal], lines())
+    assert equal(first, load_file("o.safetensors"))
+
+
+def test_nothing_to_resume(pai, place):
+    done = pai("train", *ARGUMENTS, "--epochs", 1, "-o", "o.safetensors", "--resume")
+    assert (done.status, done.said[-1]) == (
+        1,
+        "pai: error: o.jsonl: no training to continue here; leave --resume out to begin one",
+    )
+
+
+def test_a_real_process_interrupted_and_resumed(place):
+    command = [sys.executable, "-m", "pai_cli", "train", *ARGUMENTS, "--epochs", "400", "-o", "o.safetensors"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        deadline = time.monotonic() + 60
+        while not (Path("o.jsonl").exists() and len(lines_so_far()) > 2) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert said.splitlines()[-1] == "pai: interrupted"
+    state = Path("o.state.safetensors").read_bytes()
+    facts = parse_state(Path("o.state.safetensors"), state, {}).facts
+    assert 0 < facts["step"] < 400 * 20
+    assert facts["lines"] == facts["evaluated"]
+
+
+def lines_so_far() -> list[str]:
+    return Path("o.jsonl").read_text().splitlines()
+
+
+# Several processes
+
+
+def two_processes(*arguments: object) -> list[tuple[int, str]]:
+    """Two processes as torchrun starts them; exit status and standard error of each."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = []
+    for rank in (0, 1):
+        environment = {
+            **os.environ,
+            **{"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
+            **{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"},
+        }
+        command = [sys.executable, "-m", "pai_cli", "train", *map(str, arguments)]
+        started.append(
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        )
+    ends = []
+    for process in started:
+        out, err = process.communicate(timeout=120)
+        ends.append((process.returncode, out + err))
+    return ends
+
+
+def test_two_processes_are_one_with_the_batch_doubled(pai, place):
+    """A network without batch norm, augmented, with a moving mask, interrupted and resumed."""
+    common = (
+        *ARGUMENTS[:5],
+        "--epochs",
+        2,
+        "--dynamic",
+        "rigl",
+        "--update-every",
+        4,
+        "--validation",
+        0.2,
+        "--lr",
+        0.02,
+    )
+    (status, said), (other, nothing) = two_processes(*common, "--batch-size", 32, "-o", "two.safetensors")
+    assert (status, other) == (0, 0), said + nothing
+    assert "pai: 2 processes, a step is of 2 x 32 = 64 examples" in said
+    assert nothing == ""
+    assert pai("train", *common, "--batch-size", 64, "-o", "one.safetensors").status == 0
+    one, two = load_file("one.safetensors"), load_file("two.safetensors")
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=1e-5)
+    masks = [MaskFile(Path(f"{name}-mask.safetensors")) for name in ("one", "two")]
+    assert all((masks[0].array(name) == masks[1].array(name)).all() for name in masks[0].names)
+    for a, b in zip(lines("one.jsonl")[1:], lines("two.jsonl")[1:], strict=True):
+        for key in ("train_loss", "validation_loss", "test_loss", "explored", "dr"):
+            assert (key in a) == (key in b)
+            assert a.get(key, 0.0) == pytest.approx(b.get(key, 0.0), rel=1e-4)
+
+
+# Refused
+
+
+def test_the_options_begin_as_the_recipe_does():
+    from inspect import signature
+
+    from pai_cli.commands.train import train
+    from pai_cli.training.recipe import Recipe
+
+    given = {
+        name: one.default for name, one in signature(train).parameters.items() if name in Recipe.__dataclass_fields__
+    }
+    base = Recipe()
+    assert len(given) == 19
+    assert {name: value for name, value in given.items() if value is not None} == {
+        name: getattr(base, name) for name, value in given.items() if value is not None
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("--epochs", 0), "--epochs 0: must be 1 or more"),
+        (("--amp",), "--amp: mixed precision is for GPUs, and this runs on the CPU; leave it out"),
+        (("--seed", -1), "--seed -1: must be 0 to 9223372036854775807"),
+        (("-o", "missing/o.safetensors"), "missing/o.safetensors: the folder missing does not exist; make it first "
+                                           "(mkdir -p missing)"),
+        (("-o", "net.safetensors"), "net.safetensors: exists already; --force replaces it"),
+        (("-o", "/dev/stdout"), "/dev/stdout: is a device or a pipe, and a training needs files beside what it writes; "
+                                "name a file"),
+        (("--results", "m.safetensors"), "m.safetensors: is not a table of pai train (its first "
+                                         "line differs); give --results another file"),
+        (("-o", "o.safetensors", "--results", "o.safetensors"), "o.safetensors: weights, mask, table and picture need "
+                                                                "different names; change one"),
+        (("--log-dir", "m.safetensors"), "--log-dir m.safetensors: is a file; name a folder"),
+    ],
+)  # fmt: skip
+def test_refused(pai, place, options, text):
+    before = sorted(path.name for path in place.iterdir())
+    done = pai("train", *ARGUMENTS, "--device", "cpu", *options)
+    assert (done.status, done.said[-1]) == (1, f"pai: error: {text}")
+    assert sorted(path.name for path in place.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("--early", 0.3), "--early: no part acts early; give --recipe tost or one of its parts, or leave it out"),
+        (("--update-every", 5), "--update-every: the mask does not move; give --dynamic set or rigl"),
+        (
+            ("--mask-out", "x.safetensors"),
+            "--mask-out: the mask does not move; give --dynamic set or rigl, or leave it out",
+        ),
+        (("--plot", "x.svg"), "--plot: the mask does not move; give --dynamic set or rigl, or leave it out"),
+        (("--dynamic", "gmp"), "'gmp' is not one of 'set', 'rigl'."),
+    ],
+)
+def test_wrong_usage(pai, place, options, text):
+    done = pai("train", *ARGUMENTS, *options)
+    assert done.status == 2
+    assert text in done.words
+
+
+def test_masks_of_other_networks(pai, place):
+    save_mask(Path("m.safetensors"), {"nowhere.weight": np.ones((2, 2), dtype=bool)})
+    assert pai("train", *ARGUMENTS).said[-1] == (
+        "pai: error: m.safetensors: masks 'nowhere.weight', which net.safetensors does not have; --mask takes a mask "
+        "that was made for it"
+    )
+    name = next(name for name, one in load_file("net.safetensors").items() if one.dim() == 2)
+    save_mask(Path("m.safetensors"), {name: np.ones((2, 2), dtype=bool)})
+    shape = tuple(load_file("net.safetensors")[name].shape)
+    assert pai("train", *ARGUMENTS).said[-1] == (
+        f"pai: error: m.safetensors: the mask of {name!r} has shape (2, 2), and net.safetensors has it in {shape}; --mask "
+        "takes a mask that was made for it"
+    )
+
+
+def test_data_of_other_classes(pai, place):
+    assert pai("init", "mlp-64-5", "-o", "five.safetensors").status == 0
+    done = pai("train", "five.safetensors", "--data", "digits")
+    assert done.said[-1] == (
+        "pai: error: MLP 64-5 (5 classes): the network has 5 outputs, but digits has 10 classes; "
+        "give data and a network of as many"
+    )
+
+
+def test_data_without_a_test_part(pai, place):
+    np.savez("d.npz", x=np.zeros((20, 8, 8), np.float32), y=np.arange(20) % 10)
+    done = pai("train", "net.safetensors", "--data", "d.npz")
+    assert done.status == 1
+    assert done.said[-1].startswith("pai: error: d.npz: has no test part; ")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "rubbish", "empty"])
+def test_damaged_states(place, damage):
+    path = Path("o.state.safetensors")
+    write_state(path, TrainingState({"a/b": torch.ones(3)}, {"lines": 0}), {"lr": 1})
+    whole = path.read_bytes()
+    data = {"truncated": whole[:-5], "rubbish": b"\x00" * 50, "empty": b""}[damage]
+    with pytest.raises(ResumeError) as caught:
+        parse_state(path, data, {"lr": 1})
+    assert str(caught.value) == (
+        "o.state.safetensors: damaged, or not the state of a training; --force starts the training again"
+    )
+    with pytest.raises(
+        ResumeError, match=r"^o.state.safetensors: that training had lr 1, this one has 2; give the same, or"
+    ):
+        parse_state(path, whole, {"lr": 2})
+
+
+def test_damaged_journals(place):
+    journal = Journal.beside(Path("o.safetensors"), {"lr": 1})
+    Path("o.jsonl").write_text('{"trajectory": 1}\n')
+    with pytest.raises(ResumeError, match=r"^o.jsonl: is not the journal of a training; --force replaces it$"):
+        journal.resume()
+    journal.begin(force=True)
+    Path("o.state.safetensors").write_bytes(b"rubbish")
+    with pytest.raises(
+        ResumeError, match=r"^o.state.safetensors: damaged, or not the state of a training; --force starts"
+    ):
+        journal.resume()
+
+
+# The table
+
+
+def row(**changes: str) -> dict[str, str]:
+    return {**dict.fromkeys(results.FIELDS, "1"), **changes}
+
+
+def test_tables_that_are_others(tmp_path):
+    path = tmp_path / "r.csv"
+    path.write_text("mask,accuracy\na,0.5\n")
+    with pytest.raises(OutputError) as caught:
+        results.add_result(path, row())
+    assert str(caught.value) == (
+        f"{path}: is not a table of pai train (its first line differs); give --results another file"
+    )
+    path.write_text(",".join(results.FIELDS) + "\n1,2\n")
+    with pytest.raises(
+        OutputError, match=r"has a row of another length than its first line; mend it, or give another file$"
+    ):
+        results.add_result(path, row())
+
+
+ADD = """
+import sys
+from pathlib import Path
+from pai_cli.files import results
+for number in range(20):
+    results.add_result(Path(sys.argv[1]), {**dict.fromkeys(results.FIELDS, "1"), "seed": f"{sys.argv[2]}.{number}"})
+"""
+
+
+def test_several_may_add_at_once(tmp_path):
+    path = tmp_path / "r.csv"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    adders = [subprocess.Popen([sys.executable, "-c", ADD, path, str(one)], env=environment) for one in range(3)]
+    assert [adder.wait(60) for adder in adders] == [0, 0, 0]
+    rows = table(path)
+    assert len({one["seed"] for one in rows}) == len(rows) == 60
+    assert [one.name for one in tmp_path.iterdir()] == ["r.csv"]
