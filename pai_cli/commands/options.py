@@ -32,6 +32,13 @@ class ScopeChoice(StrEnum):
     LAYER = "layer"
 
 
+class SelectChoice(StrEnum):
+    """What is taken of a candidate."""
+
+    MASK = "mask"
+    LAYER = "layer"
+
+
 Masks = Annotated[
     list[str],
     typer.Argument(metavar="MASK...", help="Mask files, folders of them, or - for a list of paths on standard input."),
@@ -169,7 +176,14 @@ Output = Annotated[
 NoCollapse = Annotated[
     bool, typer.Option("--no-collapse", help="Refuse a mask that leaves a layer without any weight.")
 ]
-Population = Annotated[int, typer.Option(min=1, help="How many candidates to measure.")]
+Population = Annotated[int | None, typer.Option(min=1, help="How many candidates to measure; 1000 is usual.")]
+Select = Annotated[
+    SelectChoice,
+    typer.Option(
+        help="What to take of a candidate. mask: all of it, when its network l2 is the largest so far; layer: the layers "
+        "whose dr_imdb and l2 are both at least the best so far, brought back to the exact count."
+    ),
+]
 Noise = Annotated[
     float | None,
     typer.Option(

@@ -17,6 +17,7 @@ def sample(
     density: options.Density = None,
     sparsity: options.Sparsity = None,
     output: options.Output = None,
+    select: options.Select = options.SelectChoice.MASK,
     noise: options.Noise = None,
     trajectory: options.TrajectoryPath = None,
     resume: options.Resume = False,
@@ -36,7 +37,8 @@ def sample(
     force: options.Force = False,
     trust: options.Trust = False,
 ) -> None:
-    """Take the best connected of many masks of one method: the largest full-spectrum l2 over the network, density exact.
+    """Take the best connected of many masks of one method: the largest full-spectrum l2 over the network, density exact;
+    or layer by layer, the best connected of many masks' layers.
 
     The trajectory is written as the search goes; an interrupted search goes on with --resume and ends with the same mask,
     and a finished one is extended by --resume with a larger --population.
@@ -68,13 +70,13 @@ def sample(
         data=data,
         per_class=per_class,
     )
-    wish = SearchRequest.of(request, population, noise)
+    wish = SearchRequest.of(request, population, noise, select.value)
     dataset = accept(source, network, request)
     lines, state = open_search(path, trajectory, wish.settings(source.sha256), resume=resume, force=force)
     with progress_bar("sampling") as progress, tell_interrupted(state, population):
         result = search(network, wish, lines, state, progress, dataset=dataset)
     tell_pruning(result.pruned, no_collapse=False)
-    story = {**result.story, **samples_story(dataset, result.request)}
+    story = {**samples_story(dataset, result.request), **result.story}
     mask = mask_to_write(result.pruned, request, source, ctx.obj.arguments, story)
     write_mask(path, mask, packed=packed, force=force or resume)
     show_search(result, lines, path, format)
