@@ -99,3 +99,15 @@ class NotFiniteError(PaiError):
 
 class DataError(PaiError):
     """Data is missing, damaged, of no known kind, or does not fit the network."""
+
+
+class WorkerLostError(PaiError):
+    """The process that worked on a piece died, and so did those that tried it again."""
+
+
+class ClusterError(PaiError):
+    """A cluster cannot be reached, or its workers cannot do the work."""
+
+
+class StoreError(PaiError):
+    """The file of finished work cannot be used."""
