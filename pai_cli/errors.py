@@ -111,3 +111,7 @@ class ClusterError(PaiError):
 
 class StoreError(PaiError):
     """The file of finished work cannot be used."""
+
+
+class NotPortableError(PaiError):
+    """A network cannot be sent to another process."""

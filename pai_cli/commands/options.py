@@ -177,6 +177,14 @@ NoCollapse = Annotated[
     bool, typer.Option("--no-collapse", help="Refuse a mask that leaves a layer without any weight.")
 ]
 Population = Annotated[int | None, typer.Option(min=1, help="How many candidates to measure; 1000 is usual.")]
+Jobs = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Processes of this machine to work with; by default a core each."),
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="A running Dask scheduler whose workers do the work; slurm asks for --jobs jobs."),
+]
 Select = Annotated[
     SelectChoice,
     typer.Option(

@@ -32,6 +32,8 @@ def sample(
     model: options.Model = None,
     input_shape: options.InputShape = None,
     device: options.DeviceName = Device.AUTO,
+    jobs: options.Jobs = None,
+    cluster: options.Cluster = None,
     packed: options.Packed = False,
     format: options.OutputFormat = Format.TABLE,  # noqa: A002  the flag's name
     force: options.Force = False,
@@ -55,7 +57,7 @@ def sample(
     refuse_early(method, path, force=force or resume)
     source, network = open_network(checkpoint, model, shape, trust=trust)
     from pai_cli.pruning.output import mask_to_write
-    from pai_cli.sampling.search import SearchRequest, search
+    from pai_cli.sampling.search import SearchRequest, Workers, search
     from pai_cli.sampling.trajectory import open_search
 
     request = prune_request(
@@ -72,9 +74,10 @@ def sample(
     )
     wish = SearchRequest.of(request, population, noise, select.value)
     dataset = accept(source, network, request)
+    workers = Workers(jobs, cluster, model if model and ":" in model else None)
     lines, state = open_search(path, trajectory, wish.settings(source.sha256), resume=resume, force=force)
     with progress_bar("sampling") as progress, tell_interrupted(state, population):
-        result = search(network, wish, lines, state, progress, dataset=dataset)
+        result = search(network, wish, lines, state, progress, dataset=dataset, workers=workers)
     tell_pruning(result.pruned, no_collapse=False)
     story = {**samples_story(dataset, result.request), **result.story}
     mask = mask_to_write(result.pruned, request, source, ctx.obj.arguments, story)

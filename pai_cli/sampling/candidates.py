@@ -6,6 +6,7 @@ So a search may stop and go on anywhere, and its candidates be made by any proce
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from pai_cli.errors import ScoreError
+from pai_cli.errors import NotPortableError, ScoreError
+from pai_cli.files.words import one_line
+from pai_cli.models.factory import load_factory
 from pai_cli.pruning.base import Masks
 from pai_cli.pruning.run import choose_masks
 from pai_cli.sampling.measuring import LayerCache, measure, measures_of
@@ -31,20 +34,33 @@ if TYPE_CHECKING:
 class Workshop:
     """What every candidate of a search is made from; travels once to each process that makes some.
 
-    `twin`: the network with noise on its weights, made when first needed. `cache`: layers measured in this process.
+    `factory`: where the network's code is, when it is the user's own (`--model`). `twin`: the network with noise on its
+    weights, made when first needed. `cache`: layers measured in this process. Pickling raises `NotPortableError` where the
+    network's code cannot be had in another process.
     """
 
     network: Network
     request: SearchRequest
     dataset: Dataset | None = None
+    factory: str | None = None
     twin: Network | None = None
     cache: LayerCache = field(default_factory=LayerCache)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"network": self.network, "request": self.request, "dataset": self.dataset}
+        try:
+            network = pickle.dumps(self.network)
+        except Exception as error:  # whatever a module of the user's may raise
+            raise _not_portable(error) from error
+        return {"network": network, "request": self.request, "dataset": self.dataset, "factory": self.factory}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
+        if state["factory"] is not None:
+            load_factory(state["factory"])  # imports the user's own code, which the network's modules are of
+        try:
+            network = pickle.loads(state["network"])
+        except Exception as error:
+            raise _not_portable(error) from error
+        self.__init__(**{**state, "network": network})  # type: ignore[misc]
 
     def noisy(self, generator: np.random.Generator) -> Network:
         """The network with Gaussian noise added to its prunable weights; the next call writes over it."""
@@ -57,6 +73,12 @@ class Workshop:
                 draw = torch.from_numpy(generator.standard_normal(layer.shape)).to(weight.dtype)
                 weight.copy_(own).add_(draw, alpha=self.request.noise * spread)
         return self.twin
+
+
+def _not_portable(error: Exception) -> NotPortableError:
+    return NotPortableError(
+        f"the network cannot be sent to another process ({type(error).__name__}: {one_line(error)}); give --jobs 1"
+    )
 
 
 @dataclass(frozen=True)

@@ -11,22 +11,22 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pai_cli.compute.pool import open_pool
 from pai_cli.errors import ResumeError, ScoreError
 from pai_cli.progress import Progress, silent
 from pai_cli.pruning.base import Masks
 from pai_cli.pruning.run import PruneRequest, PruneResult, result_of
-from pai_cli.sampling.candidates import Candidate, Failure, Workshop, candidate
+from pai_cli.sampling.candidates import Candidate, Failure, Workshop
 from pai_cli.sampling.measuring import SHOWN, LayerCache
 from pai_cli.sampling.request import SearchRequest, Select
 from pai_cli.sampling.selection import LayerSelection, take_mask
 from pai_cli.sampling.trajectory import Measures, SearchState, Trajectory
+from pai_cli.sampling.workers import Workers, made
 
 if TYPE_CHECKING:
     from pai_cli.data.base import Dataset
@@ -36,14 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["SHOWN", "SearchRequest", "SearchResult", "Workers", "search"]
 
 SECONDS_BETWEEN_SAVES = 2.0
-
-
-@dataclass(frozen=True)
-class Workers:
-    """Where candidates are made: `jobs` processes on this machine, or those of a `cluster`; None leaves it to the pool."""
-
-    jobs: int | None = 1
-    cluster: str | None = None
+HERE = Workers(jobs=1)
 
 
 @dataclass(frozen=True)
@@ -81,7 +74,7 @@ def search(
     progress: Progress = silent,
     *,
     dataset: Dataset | None = None,
-    workers: Workers | None = None,
+    workers: Workers = HERE,
 ) -> SearchResult:
     """Go on from `state` until `request.population` candidates are measured; the trajectory is written as it goes.
 
@@ -97,7 +90,7 @@ def search(
     taker = _Taker(LayerSelection(network, request, dataset, LayerCache()), trajectory)
     if state.done < request.population:
         with _saved_at_the_end(trajectory, state):
-            _go_on(Workshop(network, request, dataset), taker, state, workers or Workers(), progress)
+            _go_on(Workshop(network, request, dataset, workers.factory), taker, state, workers, progress)
     assert state.best is not None
     return SearchResult(
         best=state.best,
@@ -115,11 +108,9 @@ def _go_on(workshop: Workshop, taker: _Taker, state: SearchState, workers: Worke
     """Take every candidate that is not done, in order."""
     population, saved = workshop.request.population, time.monotonic()
     progress(state.done, population, "sampling")
-    with open_pool(workers.jobs, workers.cluster) as pool:
-        for outcome in pool.map(candidate, workshop, range(state.done, population)):
-            if outcome.error is not None:
-                raise outcome.error
-            taker.take(outcome.value, state)
+    with closing(made(workshop, state.done, workers)) as candidates:
+        for one in candidates:
+            taker.take(one, state)
             progress(state.done, population, f"best l2 {state.best_measures.get('l2') or 0.0:.4g}")
             if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
                 taker.trajectory.save(state)
