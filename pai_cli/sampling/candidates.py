@@ -76,9 +76,7 @@ class Workshop:
 
 
 def _not_portable(error: Exception) -> NotPortableError:
-    return NotPortableError(
-        f"the network cannot be sent to another process ({type(error).__name__}: {one_line(error)}); give --jobs 1"
-    )
+    return NotPortableError(f"the network cannot be sent to another process ({one_line(error)}); give --jobs 1")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 from pai_cli.compute.pool import open_pool
@@ -32,7 +32,7 @@ class Workers:
         return self.jobs is None and self.cluster is None
 
 
-def made(workshop: Workshop, first: int, workers: Workers) -> Iterator[Candidate | Failure]:
+def made(workshop: Workshop, first: int, workers: Workers) -> Generator[Candidate | Failure, None, None]:
     """Every candidate from number `first` on, in order; the same ones whoever makes them.
 
     To be closed when it is not drawn to its end. Raises what `candidate` and the pool raise, and `NotPortableError` when

@@ -51,7 +51,9 @@ def field(order: int) -> Field:
     digits = (np.arange(order)[:, None] // prime ** np.arange(power)) % prime
     value = prime ** np.arange(power)
     plus = ((digits[:, None, :] + digits[None, :, :]) % prime) @ value
-    powers = np.array([sum(int(d) * int(v) for d, v in zip(one, value, strict=True)) for one in _generator(prime, power)])
+    powers = np.array(
+        [sum(int(d) * int(v) for d, v in zip(one, value, strict=True)) for one in _generator(prime, power)]
+    )
     logarithm = np.zeros(order, dtype=np.int64)
     logarithm[powers] = np.arange(order - 1)
     times = powers[(logarithm[:, None] + logarithm[None, :]) % (order - 1)]
