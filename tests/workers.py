@@ -6,12 +6,13 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from pai_cli.errors import MaskError
 
 
-class Unreadable(Exception):
+class UnreadableError(Exception):
     """Can be pickled, and not read again."""
 
     def __init__(self, one: int, two: int) -> None:
@@ -36,7 +37,7 @@ def faulty(_: None, number: int) -> int:
     if number == 1:
         raise MaskError("one: is no mask")
     if number == 2:
-        raise Unreadable(1, 2)
+        raise UnreadableError(1, 2)
     return number
 
 
@@ -65,3 +66,11 @@ def sleeps(folder: Path, number: int) -> int:
 
 def fail_to_read() -> None:
     raise ValueError("cannot be read")
+
+
+def wait_until(holds: Callable[[], bool], limit: float = 20) -> None:
+    """Wait for what another process does."""
+    end = time.monotonic() + limit
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.02)

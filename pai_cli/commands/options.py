@@ -208,6 +208,35 @@ TrajectoryPath = Annotated[
     ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where a search of the same settings was interrupted.")]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs",
+        "-j",
+        min=1,
+        metavar="N",
+        help="How many processes of this machine work at once, by default one a core; with --cluster slurm, how many jobs "
+        "to ask for.",
+    ),
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS|slurm",
+        help="Work on a Dask cluster: the address of its scheduler, such as tcp://head:8786, or slurm, which asks Slurm for "
+        "--jobs jobs.",
+    ),
+]
+StorePath = Annotated[
+    Path | None,
+    typer.Option(
+        "--store",
+        metavar="FILE",
+        readable=False,
+        help="Where finished work is kept and looked up; by default results.db in your cache folder.",
+    ),
+]
+NoStore = Annotated[bool, typer.Option("--no-store", help="Look nothing up and keep nothing: do all work anew.")]
 
 
 def the_solver(solver: Solver, *, certify: bool, device: Device) -> SolverOptions:
@@ -310,6 +339,22 @@ def check_header(kind: Format, *, no_header: bool) -> None:
     """Refuse --no-header where there is no header to leave out."""
     if no_header and kind not in (Format.CSV, Format.TSV):
         raise typer.BadParameter(f"--no-header: {kind.value} has no line of field names; give it with csv or tsv")
+
+
+def check_workers(jobs: int | None, cluster: str | None) -> None:
+    """Refuse what makes no sense together of --jobs and --cluster."""
+    if cluster is None:
+        return
+    if cluster == "slurm" and jobs is None:
+        raise typer.BadParameter("--cluster slurm: give --jobs N, how many jobs to ask Slurm for")
+    if cluster != "slurm" and jobs is not None:
+        raise typer.BadParameter(f"--jobs: the cluster at {cluster} has the workers it has; leave --jobs out")
+
+
+def check_store(store: Path | None, *, no_store: bool) -> None:
+    """Refuse --store together with --no-store."""
+    if no_store and store is not None:
+        raise typer.BadParameter("--store and --no-store exclude each other: give one")
 
 
 def check_conversion(target: Target, *, weights: bool, packed: bool) -> None:

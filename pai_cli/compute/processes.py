@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, TypeVar
 
-from pai_cli.compute.pool import Outcome
+from pai_cli.compute.pieces import Outcome
 from pai_cli.compute.threads import threads_each
 from pai_cli.compute.worker import COMMON, ITEM, serve
 from pai_cli.errors import WorkerLostError
@@ -55,16 +55,16 @@ class _Worker:
 
 
 class Processes:
-    """A pool of so many processes, started when there is work for them. See `pool.Pool`."""
+    """A pool of so many processes, started when there is work for them. See `pieces.Pool`."""
 
     def __init__(self, count: int):
         self.workers = count
         self._running: list[_Worker] = []
 
     def map(
-        self, function: Callable[[Common, Item], Result], common: Common, items: Iterable[Item]
+        self, function: Callable[[Common, Item], Result], common: Common, items: Iterable[Item | Outcome[Result]]
     ) -> Iterator[Outcome[Result]]:
-        """See `pool.Pool.map`; a piece whose worker died three times has a `WorkerLostError`."""
+        """See `pieces.Pool.map`; a piece whose worker died three times has a `WorkerLostError`."""
         shared = pickle.dumps((function, common), pickle.HIGHEST_PROTOCOL)
         finished = False
         try:
@@ -85,9 +85,11 @@ class Processes:
             while more and not waiting and drawn < following + AHEAD * self.workers and self._room():
                 number, item = next(items, (-1, None))
                 more = number >= 0
-                if more:
+                drawn += more
+                if isinstance(item, Outcome):
+                    done[number] = item
+                elif more:
                     waiting.append(_Piece(number, pickle.dumps(item, pickle.HIGHEST_PROTOCOL)))
-                    drawn += 1
                     self._give(waiting, shared)
             self._give(waiting, shared)
             if following < drawn and following not in done:

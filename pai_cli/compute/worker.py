@@ -11,7 +11,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
-from pai_cli.compute.pool import Outcome, attempt
+from pai_cli.compute.pieces import Outcome, attempt
 from pai_cli.compute.threads import settle
 
 Message = tuple[bool, bytes]  # whether it is the function with what is common, and that or an item, pickled
@@ -29,9 +29,9 @@ def serve(connection: Connection) -> None:
     while True:
         is_common, message = messages.get()
         if is_common:
-            function, common = _unpickled(message)
+            function, common = unpickled(message)
             continue
-        answer = _answer(function, common, message)
+        answer = answered(function, common, message)
         try:
             connection.send_bytes(answer)
         except OSError:  # the parent is gone
@@ -51,7 +51,7 @@ def _receive(connection: Connection, messages: SimpleQueue[Message]) -> None:
 COMMON, ITEM = b"common", b"item"
 
 
-def _unpickled(message: bytes) -> tuple[Callable[[Any, Any], Any], Any]:
+def unpickled(message: bytes) -> tuple[Callable[[Any, Any], Any], Any]:
     """The function and what is common; where they cannot be had, a function that raises why."""
     try:
         function, common = pickle.loads(message)
@@ -60,7 +60,8 @@ def _unpickled(message: bytes) -> tuple[Callable[[Any, Any], Any], Any]:
     return function, common
 
 
-def _answer(function: Callable[[Any, Any], Any], common: Any, message: bytes) -> bytes:
+def answered(function: Callable[[Any, Any], Any], common: Any, message: bytes) -> bytes:
+    """The outcome of one piece, pickled, as its item came; an error that cannot be pickled is told in words."""
     try:
         outcome = attempt(function, common, pickle.loads(message))
     except Exception as error:  # of an item that cannot be had
