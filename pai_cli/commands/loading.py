@@ -14,15 +14,16 @@ if TYPE_CHECKING:
     from pai_cli.pruning.run import PruneRequest
 
 
-def refuse_early(method: str, output: Path, *, force: bool) -> None:
+def refuse_early(method: str | None, output: Path, *, force: bool) -> None:
     """Tell what can be told before anything slow is imported: a wrong method, an output that cannot be written."""
     from pai_cli.display.console import warn
     from pai_cli.files.atomic import check_output
     from pai_cli.pruning.registry import faults_beside, get
 
-    for fault in faults_beside(method):
-        warn(fault)
-    get(method)
+    if method is not None:
+        for fault in faults_beside(method):
+            warn(fault)
+        get(method)
     check_output(output, force=force)
 
 

@@ -32,13 +32,6 @@ class ScopeChoice(StrEnum):
     LAYER = "layer"
 
 
-class SelectChoice(StrEnum):
-    """What is taken of a candidate."""
-
-    MASK = "mask"
-    LAYER = "layer"
-
-
 Masks = Annotated[
     list[str],
     typer.Argument(metavar="MASK...", help="Mask files, folders of them, or - for a list of paths on standard input."),
@@ -176,38 +169,6 @@ Output = Annotated[
 NoCollapse = Annotated[
     bool, typer.Option("--no-collapse", help="Refuse a mask that leaves a layer without any weight.")
 ]
-Population = Annotated[int | None, typer.Option(min=1, help="How many candidates to measure; 1000 is usual.")]
-Jobs = Annotated[
-    int | None,
-    typer.Option(min=1, metavar="N", help="Processes of this machine to work with; by default a core each."),
-]
-Cluster = Annotated[
-    str | None,
-    typer.Option(metavar="ADDRESS", help="A running Dask scheduler whose workers do the work; slurm asks for --jobs jobs."),
-]
-Select = Annotated[
-    SelectChoice,
-    typer.Option(
-        help="What to take of a candidate. mask: all of it, when its network l2 is the largest so far; layer: the layers "
-        "whose dr_imdb and l2 are both at least the best so far, brought back to the exact count."
-    ),
-]
-Noise = Annotated[
-    float | None,
-    typer.Option(
-        min=0.0,
-        help="Noise on the weights, relative to each layer's own, for methods that do not draw at random; by default 0.1.",
-    ),
-]
-TrajectoryPath = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="JSONL",
-        readable=False,
-        help="Where to write a line a candidate; by default the mask's name with .jsonl.",
-    ),
-]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on where a search of the same settings was interrupted.")]
 Jobs = Annotated[
     int | None,
     typer.Option(

@@ -16,12 +16,16 @@ WEIGHT_COLUMNS = ("lambda", "lambda_imsg", "l2", "l2_dense")
 MISSING = "-"
 PROVED = "proved"
 
-TEXT = ("mask", "layer", "shape", "note", "method", "decided")  # columns of words; the others hold numbers
-LEAST_FOLD = {"mask": 24, "layer": 24, "note": 16, "decided": 16}  # characters a line that a folding text keeps
+TEXT = ("mask", "layer", "shape", "note", "method", "decided", "made")  # columns of words; the others hold numbers
+LEAST_FOLD = {
+    "mask": 24,
+    "layer": 24,
+    **dict.fromkeys(("note", "decided", "made"), 16),
+}  # characters a folding line keeps
 # Left out in this order, until a table fits: what is furthest from "how well connected is it" goes first.
 DISPENSABLE = (
     *("narc", "d_R", "d_L", "ds", "shape", "l2_dense", "sigma_1", "layers", "explored", "lambda_imsg", "method"),
-    *("sigma_2", "candidates", "total", "lambda", "note", "decided", "dr", "density"),
+    *("switches", "sigma_2_before", "sigma_2", "candidates", "total", "lambda", "note", "decided", "dr", "density"),
 )
 
 

@@ -68,7 +68,8 @@ def _elements(q: int) -> Ints:
     """Every invertible matrix up to a factor: those whose first entry that is not 0 is 1, (n, 2, 2)."""
     a, b, c, d = (grid.reshape(-1) for grid in np.meshgrid(*[np.arange(q)] * 4, indexing="ij"))
     every = np.stack([a, b, c, d], axis=1).reshape(-1, 2, 2)
-    return every[(_determinants(every, q) != 0) & ((a == 1) | ((a == 0) & (b == 1)))]
+    invertible: Ints = every[(_determinants(every, q) != 0) & ((a == 1) | ((a == 0) & (b == 1)))]
+    return invertible
 
 
 def _determinants(matrices: Ints, q: int) -> Ints:
@@ -83,7 +84,8 @@ def _times(matrices: Ints, right: Ints, q: int) -> Ints:
 def _canonical(matrices: Ints, q: int) -> Ints:
     inverse = np.array([0, *(pow(k, -1, q) for k in range(1, q))])
     first = np.where(matrices[:, 0, 0] != 0, matrices[:, 0, 0], matrices[:, 0, 1])
-    return matrices * inverse[first][:, None, None] % q
+    canonical: Ints = matrices * inverse[first][:, None, None] % q
+    return canonical
 
 
 def _code(matrices: Ints, q: int) -> Ints:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +18,8 @@ from pai_cli.spectral.metrics import measure_layer
 from pai_cli.spectral.result import Measure
 
 Kind = Literal["biregular", "ramanujan"]
+USUAL_STEPS = 200
+RANDOM = "random biregular"
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Construction:
 
     kind: Kind
     seed: int = 0
-    steps: int = 200
+    steps: int = USUAL_STEPS
 
 
 @dataclass(frozen=True)
@@ -46,20 +48,38 @@ class LayerPlan:
 
 
 @dataclass(frozen=True)
+class Spectrum:
+    """A graph's dr and sigma_2, by the engine; dr is missing where a mean degree is below 3."""
+
+    dr: Measure
+    sigma_2: Measure
+
+    @staticmethod
+    def of(matrix: Matrix) -> Spectrum:
+        """Of a matrix, with error bounds."""
+        measures = measure_layer(matrix).measures
+        return Spectrum(measures["dr"], measures["sigma_2"])
+
+    @property
+    def height(self) -> float:
+        """sigma_2 as something to compare; what has none is lowest."""
+        return float("-inf") if self.sigma_2.value is None else self.sigma_2.value
+
+
+@dataclass(frozen=True)
 class BuiltLayer:
     """A layer's mask as packed bits, how it was made, and how it measures.
 
-    `made`: in words. `switches`: how many. `dr_before`: of a random layer of the same count (biregular), or of the random
-    biregular layer (ramanujan); `dr`, `sigma_2`: of what was built. Of a grouped layer those of the group whose dr is least.
+    `made`: in words. `switches`: how many. `before`: of a random layer of the same count (biregular), or of the random
+    biregular layer (ramanujan); `after`: of what was built. Of a grouped layer those of the group whose sigma_2 is largest.
     """
 
     plan: LayerPlan
     bits: np.ndarray[Any, np.dtype[np.uint8]]
     made: str
     switches: int
-    dr_before: Measure
-    dr: Measure
-    sigma_2: Measure
+    before: Spectrum
+    after: Spectrum
 
     @property
     def mask(self) -> Matrix:
@@ -70,84 +90,68 @@ class BuiltLayer:
 
 @dataclass(frozen=True)
 class _Block:
-    """A group's matrix; its fields as of `BuiltLayer`, `before` a matrix."""
+    """A group's matrix; its fields as of `BuiltLayer`."""
 
     matrix: Matrix
-    before: Matrix
     made: str
+    before: Spectrum
+    after: Spectrum
     switches: int = 0
 
 
 def build_layer(construction: Construction, plan: LayerPlan) -> BuiltLayer:
     """The layer, a function of the seed, its name, shape and count only; exactly `plan.edges` weights are kept."""
-    rng = generator_for(construction.seed, f"{construction.kind} {plan.name}")
-    groups, (rows, columns) = plan.layout.groups, plan.block
+    rng = generator_for(construction.seed, f"biregular {plan.name}")
+    more = generator_for(construction.seed, f"improve {plan.name}")
+    groups = plan.layout.groups
     edges = np.full(groups, plan.edges // groups)
     edges[rng.permutation(groups)[: plan.edges % groups]] += 1
     with one_blas_thread():  # in other numbers of threads sums round otherwise
-        blocks = [_block(construction, (rows, columns), int(count), rng) for count in edges]
-        before = _least(measured(one.before) for one in blocks)
-        after = _least(measured(one.matrix) for one in blocks)
+        blocks = [_block(construction, biregular(*plan.block, int(count), rng), more) for count in edges]
     return BuiltLayer(
         plan=plan,
         bits=np.packbits(rolled([one.matrix for one in blocks], plan.shape, plan.layout)),
         made="; ".join(dict.fromkeys(one.made for one in blocks)),
         switches=sum(one.switches for one in blocks),
-        dr_before=before[0],
-        dr=after[0],
-        sigma_2=after[1],
+        before=max((one.before for one in blocks), key=lambda one: one.height),
+        after=max((one.after for one in blocks), key=lambda one: one.height),
     )
 
 
-def _block(construction: Construction, shape: tuple[int, int], edges: int, rng: Rng) -> _Block:
-    rows, columns = shape
-    if edges in (0, rows * columns):
-        whole = np.full(shape, edges > 0)
-        return _Block(whole, whole, "complete" if edges else "empty")
-    regular = biregular(rows, columns, edges, rng)
+def _block(construction: Construction, regular: Matrix, rng: Rng) -> _Block:
+    """A group, from the random biregular graph of its size; `rng` draws all else."""
+    spectrum, edges = Spectrum.of(regular), int(np.count_nonzero(regular))
+    if edges in (0, regular.size):
+        return _Block(regular, "complete" if edges else "empty", spectrum, spectrum)
     if construction.kind == "biregular":
-        return _Block(regular, _random(shape, edges, rng), "random biregular")
-    if not measured(regular)[0].present:
-        return _Block(regular, regular, "random biregular")  # too few edges for a gap
-    return _improved(regular, construction.steps, rng)
+        return _Block(regular, RANDOM, Spectrum.of(_random(regular.shape, edges, rng)), spectrum)
+    return _improved(_Block(regular, RANDOM, spectrum, spectrum), construction.steps, rng)
 
 
-def _random(shape: tuple[int, int], edges: int, rng: Rng) -> Matrix:
+def _random(shape: tuple[int, ...], edges: int, rng: Rng) -> Matrix:
     """Edges anywhere."""
     flat = np.zeros(shape[0] * shape[1], dtype=np.bool_)
     flat[rng.permutation(flat.size)[:edges]] = True
     return flat.reshape(shape)
 
 
-def _improved(regular: Matrix, steps: int, rng: Rng) -> _Block:
-    """A plane where one fits; else what switches make of the best start there is; never worse than `regular`."""
-    start, made = regular, "random biregular"
-    for fit in fitting(*regular.shape, int(regular.sum())):
+def _improved(regular: _Block, steps: int, rng: Rng) -> _Block:
+    """A plane where one fits; else what switches make of the best start there is. Its sigma_2 is never larger."""
+    best, (rows, columns) = regular, regular.matrix.shape
+    for fit in fitting(rows, columns, int(np.count_nonzero(regular.matrix))):
         known = fit.make(steps, rng)
+        best = _better(best, replace(regular, matrix=known, made=fit.name, after=Spectrum.of(known)))
         if fit.is_best:
-            return _Block(known, regular, fit.name)
-        if _dr(known) > _dr(start):
-            start, made = known, fit.name
-    switched, descent = improved(start, steps, rng)
-    if descent is None or not descent.changes or _dr(switched) <= _dr(start):
-        return _Block(start, regular, made)
-    return _Block(switched, regular, f"{made}, switched", descent.changes)
+            return best
+    switched, descent = improved(best.matrix, steps, rng)
+    if descent is None or not descent.changes:
+        return best
+    changed = replace(best, matrix=switched, made=f"{best.made}, switched", after=Spectrum.of(switched))
+    return _better(best, replace(changed, switches=descent.changes))
 
 
-def _dr(matrix: Matrix) -> float:
-    value = measured(matrix)[0].value
-    return float("-inf") if value is None else value
-
-
-def measured(matrix: Matrix) -> tuple[Measure, Measure]:
-    """dr and sigma_2 of a matrix, by the engine, with their errors."""
-    measures = measure_layer(matrix).measures
-    return measures["dr"], measures["sigma_2"]
-
-
-def _least(pairs: Iterable[tuple[Measure, Measure]]) -> tuple[Measure, Measure]:
-    """The pair whose first is least; one that is missing comes before any."""
-    return min(pairs, key=lambda pair: float("-inf") if pair[0].value is None else pair[0].value)
+def _better(old: _Block, new: _Block) -> _Block:
+    return new if new.after.height < old.after.height else old
 
 
 def rolled(blocks: Sequence[Matrix], shape: tuple[int, ...], layout: Layout) -> Matrix:

@@ -22,7 +22,10 @@ ALLOCATION = "erk"  # whose densities the layers have
 
 @dataclass(frozen=True)
 class BuiltNetwork:
-    """The layers in network order; `pruned`: their masks and what is worth knowing of them; `request`: what was asked for."""
+    """The layers in network order; `pruned`: their masks and what is worth knowing of them.
+
+    `request`: what was asked for, the construction as its method.
+    """
 
     layers: tuple[BuiltLayer, ...]
     pruned: PruneResult

@@ -48,7 +48,7 @@ def _apart(used: np.ndarray) -> np.ndarray:
     _, place = np.unique(used.reshape(-1), return_index=True)
     is_first = np.zeros(used.size, dtype=np.bool_)
     is_first[place] = True
-    apart: np.ndarray = is_first.reshape(used.shape).all(axis=1)
+    apart: Matrix = np.asarray(is_first.reshape(used.shape).all(axis=1))
     return apart
 
 
