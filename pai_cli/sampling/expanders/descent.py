@@ -22,7 +22,7 @@ FIRST_SHARE = 32  # of the edges, one in so many is changed in the first step
 GROWTH = 1.5  # of the next step after one that went down; after one that did not, half as many are changed
 FAILURES = 12  # in a row, the last of them at single changes, after which nothing more is expected
 PATIENCE, LEAST_GAIN = 40, 1e-3  # steps within which sigma_2 must fall by this share of itself
-SMALL = 8  # sides up to here are solved densely
+SMALL = 48  # sides up to here are solved densely, which is quicker there
 
 
 class Wiring(ABC):

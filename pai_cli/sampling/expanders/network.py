@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 ALLOCATION = "erk"  # whose densities the layers have
 
+WORTH_PROCESSES = 2e10  # multiplications of a Gram matrix's making, about ten seconds of descent
+
 
 @dataclass(frozen=True)
 class BuiltNetwork:
@@ -59,11 +61,12 @@ def construct(
     `request`: density or densities, seed, layers left out. Raises what `plans` and the pool raise.
     """
     wanted = plans(network, request)
-    slowest_first = sorted(wanted, key=lambda plan: plan.block[0] * plan.block[1] * min(plan.block), reverse=True)
+    slowest_first = sorted(wanted, key=_work, reverse=True)
     total = sum(plan.edges for plan in wanted)
     built: dict[str, BuiltLayer] = {}
     done = 0
-    jobs = 1 if workers.by_themselves and construction.kind == "biregular" else workers.jobs
+    is_long = construction.kind == "ramanujan" and construction.steps * sum(map(_work, wanted)) > WORTH_PROCESSES
+    jobs = 1 if workers.by_themselves and not is_long else workers.jobs
     with open_pool(jobs, workers.cluster) as pool:
         progress(0, total, "building layers")
         for outcome in pool.map(build_layer, construction, slowest_first):
@@ -75,3 +78,9 @@ def construct(
     masks = {layer.plan.name: layer.mask for layer in layers}
     pruned = result_of(network, replace(request, method=ALLOCATION), masks, 1)
     return BuiltNetwork(layers, pruned, replace(request, method=construction.kind))
+
+
+def _work(plan: LayerPlan) -> int:
+    """Multiplications of the making of the smaller Gram matrices of a layer's groups: what a step of a descent takes."""
+    rows, columns = plan.block
+    return plan.layout.groups * rows * columns * min(rows, columns)
