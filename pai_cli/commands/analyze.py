@@ -35,13 +35,19 @@ def analyze(
     certify: options.Certify = False,
     device: options.EngineDevice = Device.CPU,
     trust: options.Trust = False,
+    jobs: options.Jobs = None,
+    cluster: options.Cluster = None,
+    store: options.StorePath = None,
+    no_store: options.NoStore = False,
 ) -> None:
     """Measure masks: Ramanujan gaps, left-regular subgraphs, weighted spectral gaps, a layer and over the network.
 
     Every value has an error bound (its _error field); a missing value has its reason.
     """
     options.check_header(format, no_header=no_header)
-    from pai_cli.analysis.masks import AnalysisRequest, analyze_masks
+    working = options.the_working(jobs, cluster, store, no_store=no_store)
+    from pai_cli.analysis.masks import AnalysisRequest
+    from pai_cli.commands.loading import reports_of
     from pai_cli.display.analysis import show_reports
     from pai_cli.display.console import note
     from pai_cli.display.progress import progress_bar
@@ -56,10 +62,13 @@ def analyze(
         ),
         device=resolve(device),
         trust=trust,
+        per_layer=not summary,
     )
     paths = mask_paths(masks, sys.stdin or io.StringIO(), note, trust=trust)
-    with progress_bar("analyzing", streaming=format is not Format.TABLE or not summary) as progress:
-        reports = analyze_masks(paths, request, progress)
+    with (
+        progress_bar("analyzing", streaming=format is not Format.TABLE or not summary) as progress,
+        reports_of(paths, request, working, progress) as reports,
+    ):
         failed = show_reports(reports, format, header=not no_header, summary=summary, weights=weights is not None)
     if failed:
         raise typer.Exit(1)

@@ -302,20 +302,25 @@ def check_header(kind: Format, *, no_header: bool) -> None:
         raise typer.BadParameter(f"--no-header: {kind.value} has no line of field names; give it with csv or tsv")
 
 
-def check_workers(jobs: int | None, cluster: str | None) -> None:
-    """Refuse what makes no sense together of --jobs and --cluster."""
-    if cluster is None:
-        return
+@dataclass(frozen=True)
+class Working:
+    """Who works, and where what they finish is kept: `--jobs`, `--cluster`, `--store` and `--no-store`."""
+
+    jobs: int | None
+    cluster: str | None
+    store: Path | None
+    no_store: bool
+
+
+def the_working(jobs: int | None, cluster: str | None, store: Path | None = None, *, no_store: bool = False) -> Working:
+    """What the options say of it. Wrong usage when they make no sense together."""
     if cluster == "slurm" and jobs is None:
         raise typer.BadParameter("--cluster slurm: give --jobs N, how many jobs to ask Slurm for")
-    if cluster != "slurm" and jobs is not None:
+    if cluster not in (None, "slurm") and jobs is not None:
         raise typer.BadParameter(f"--jobs: the cluster at {cluster} has the workers it has; leave --jobs out")
-
-
-def check_store(store: Path | None, *, no_store: bool) -> None:
-    """Refuse --store together with --no-store."""
     if no_store and store is not None:
         raise typer.BadParameter("--store and --no-store exclude each other: give one")
+    return Working(jobs, cluster, store, no_store)
 
 
 def check_conversion(target: Target, *, weights: bool, packed: bool) -> None:

@@ -31,11 +31,16 @@ def rank(
     format: options.OutputFormat = Format.TABLE,  # noqa: A002  the flag's name
     no_header: options.NoHeader = False,
     trust: options.Trust = False,
+    jobs: options.Jobs = None,
+    cluster: options.Cluster = None,
+    store: options.StorePath = None,
+    no_store: options.NoStore = False,
 ) -> None:
     """Order masks without training them: by one metric's mean over the layers, within equal densities, best first."""
-    from pai_cli.analysis.masks import AnalysisRequest, analyze_masks
-
     options.check_header(format, no_header=no_header)
+    working = options.the_working(jobs, cluster, store, no_store=no_store)
+    from pai_cli.analysis.masks import AnalysisRequest
+    from pai_cli.commands.loading import reports_of
     from pai_cli.display.console import note
     from pai_cli.display.progress import progress_bar
     from pai_cli.display.ranking import show_ranking, tell_ranking
@@ -50,10 +55,11 @@ def rank(
         options=MetricOptions(dense=metric.name == "l2_dense"),
         same_network=True,
         trust=trust,
+        per_layer=False,
     )
     paths = mask_paths(masks, sys.stdin or io.StringIO(), note, trust=trust)
-    with progress_bar("ranking") as progress:
-        reports = list(analyze_masks(paths, request, progress))
+    with progress_bar("ranking") as progress, reports_of(paths, request, working, progress) as found:
+        reports = list(found)
     ranked = rank_masks(reports, metric, larger_is_better=larger)
     failed = tell_ranking(reports, ranked)
     show_ranking(reports, ranked, metric, format, header=not no_header)

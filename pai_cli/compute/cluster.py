@@ -68,6 +68,8 @@ class _Task:
 class DaskPool:
     """A pool of a cluster's workers. See `pieces.Pool`."""
 
+    shares_files = False
+
     def __init__(self, client: Client, address: str):
         self._client = client
         self._address = address

@@ -37,6 +37,11 @@ class Pool(Protocol):
         """How many pieces can run at once."""
         ...
 
+    @property
+    def shares_files(self) -> bool:
+        """Whether a path means the same to the workers as it does here."""
+        ...
+
     def map(
         self, function: Callable[[Common, Item], Result], common: Common, items: Iterable[Item | Outcome[Result]]
     ) -> Iterator[Outcome[Result]]:
@@ -55,6 +60,7 @@ class Here:
     """The pool of one worker which is this process, its threads as they are."""
 
     workers = 1
+    shares_files = True
 
     def map(
         self, function: Callable[[Common, Item], Result], common: Common, items: Iterable[Item | Outcome[Result]]

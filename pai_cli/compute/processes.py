@@ -57,6 +57,8 @@ class _Worker:
 class Processes:
     """A pool of so many processes, started when there is work for them. See `pieces.Pool`."""
 
+    shares_files = True
+
     def __init__(self, count: int):
         self.workers = count
         self._running: list[_Worker] = []
