@@ -68,13 +68,13 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on where a search of 
 
 OF_A_SEARCH = (
     *("method", "population", "select", "noise", "trajectory", "resume", "scope", "rounds", "data", "per_class"),
-    "pattern",
+    *("pattern", "plot"),
 )
 
 
 def check_search(construct: ConstructChoice | None, given: Mapping[str, Any]) -> None:
     """Refuse a search without what it needs, and beside --construct what only a search has. `given`: all parameters."""
-    flags = [f"--{name.replace('_', '-')}" for name in OF_A_SEARCH if given[name] not in (None, False)]
+    flags = [f"--{name.replace('_', '-')}" for name in OF_A_SEARCH if given.get(name) not in (None, False)]
     if construct is None:
         missing = [flag for flag in ("--method", "--population") if flag not in flags]
         if missing:

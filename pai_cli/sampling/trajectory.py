@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -131,11 +132,20 @@ class Trajectory:
             "shapes": json.dumps(shapes),
         }
         data = canonical_bytes(save(packed, metadata))
+        self._flush()
 
         def write(stream: BinaryIO) -> None:
             stream.write(data)
 
         write_atomically(self.state_path, write, force=True)
+
+    def _flush(self) -> None:
+        """See to it that no state is on the disk without its lines, though the power fail."""
+        try:
+            with self.path.open("rb+") as stream:
+                os.fsync(stream.fileno())
+        except OSError as e:
+            raise OutputError(f"{self.path}: cannot be written: {e.strerror or e}") from e
 
     def _first_line(self) -> str:
         return json.dumps({"trajectory": VERSION, **self.settings})
