@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,19 @@ def test_what_comes_back_is_what_was_made_here() -> None:
     there: list[Any] = list(made(workshop, 0, Workers(jobs=2)))
     for one, other in zip(here, there, strict=True):
         assert (one.measures, one.kept, one.reports) == (other.measures, other.kept, other.reports)
+        assert all(np.array_equal(one.bits[name], other.bits[name]) for name in one.bits)
+
+
+def test_threads_of_one_worker_do_not_disturb_each_other() -> None:
+    """As a worker of a cluster may have them, with one workshop between them."""
+    network = init_network("mlp-24-16-12-10", 10, 0)
+    request = SearchRequest.of(PruneRequest("magnitude", 0.4), 40, None)
+    alone: list[Any] = [candidate(Workshop(network, request), number) for number in range(40)]
+    shared = Workshop(network, request)
+    with ThreadPoolExecutor(4) as pool:
+        together: list[Any] = list(pool.map(lambda number: candidate(shared, number), range(40)))
+    for one, other in zip(alone, together, strict=True):
+        assert one.measures == other.measures
         assert all(np.array_equal(one.bits[name], other.bits[name]) for name in one.bits)
 
 

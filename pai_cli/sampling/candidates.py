@@ -10,6 +10,7 @@ import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,8 +36,9 @@ class Workshop:
     """What every candidate of a search is made from; travels once to each process that makes some.
 
     `factory`: where the network's code is, when it is the user's own (`--model`). `twin`: the network with noise on its
-    weights, made when first needed. `cache`: layers measured in this process. Pickling raises `NotPortableError` where the
-    network's code cannot be had in another process.
+    weights, made when first needed. `cache`: layers measured in this process. `busy`: held by the thread that makes a
+    candidate, as a cluster's worker may have several. Pickling raises `NotPortableError` where the network's code cannot be
+    had in another process.
     """
 
     network: Network
@@ -45,6 +47,7 @@ class Workshop:
     factory: str | None = None
     twin: Network | None = None
     cache: LayerCache = field(default_factory=LayerCache)
+    busy: Lock = field(default_factory=Lock)
 
     def __getstate__(self) -> dict[str, Any]:
         try:
@@ -114,7 +117,7 @@ class Failure:
 
 def candidate(workshop: Workshop, number: int) -> Candidate | Failure:
     """Candidate `number`. Raises what `prune` raises, except that a `ScoreError` gives a `Failure`."""
-    with one_torch_thread():
+    with workshop.busy, one_torch_thread():
         try:
             masks, rounds = chosen(workshop, number)
         except ScoreError as error:
