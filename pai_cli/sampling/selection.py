@@ -41,7 +41,7 @@ def take_mask(state: SearchState, candidate: Candidate, masks: Masks) -> SearchS
 
 @dataclass
 class LayerSelection:
-    """Takes layers; makes of the layers taken so far one mask of the right count.
+    """Takes layers into a composite, which has the right count after each candidate.
 
     `cache`: layers measured so far. `unpruned`: the method's scores before anything is pruned, once they were needed.
     """
@@ -55,30 +55,33 @@ class LayerSelection:
     def take(self, state: SearchState, candidate: Candidate, masks: Masks) -> tuple[SearchState, int]:
         """The state after a candidate, and how many of its layers were taken.
 
-        A layer is taken when `is_better` than the one taken last. When any was, the layers taken are brought to the exact
-        count, and that mask is the best when its network l2 is larger than any before.
+        A layer is taken when `is_better` than the composite's. When any was, the composite is brought to the exact count
+        and measured again, and it is the best when its network l2 is larger than any before.
         """
-        better = [report for report in candidate.reports if is_better(_facts(report), state.layers.get(report.name))]
+        better = {
+            report.name for report in candidate.reports if is_better(_facts(report), state.layers.get(report.name))
+        }
         if not better:
             return state, 0
-        names = {report.name for report in better}
+        remember(self.cache, masks, candidate.reports)
+        composite = self.exact({name: masks[name] if name in better else state.composite[name] for name in masks})
+        report = measure(self.network, composite, self.cache)
         after = replace(
             state,
-            composite={**state.composite, **{name: masks[name] for name in masks if name in names}},
-            layers={**state.layers, **{report.name: _facts(report) for report in better}},
-            sources={**state.sources, **dict.fromkeys(sorted(names), candidate.number)},
+            composite=composite,
+            layers={one.name: _facts(one) for one in report.layers},
+            sources={**state.sources, **dict.fromkeys(sorted(better), candidate.number)},
         )
-        remember(self.cache, masks, better)
-        exact = self.exact(after.composite)
-        report = measure(self.network, exact, self.cache)
         measures = measures_of(report)
-        if state.best is not None and _value(measures["l2"]) <= _value(state.best_measures["l2"]):
+        if state.best is None:
+            after = replace(after, best_rounds=candidate.rounds)
+        elif _value(measures["l2"]) <= _value(state.best_measures["l2"]):
             return after, len(better)
-        best = replace(after, best=candidate.number, best_measures=measures, masks=exact, best_sources=after.sources)
-        return (best if state.best is not None else replace(best, best_rounds=candidate.rounds)), len(better)
+        best = replace(after, best=candidate.number, best_measures=measures, masks=composite, best_sources=after.sources)
+        return best, len(better)
 
     def exact(self, composite: Masks) -> Masks:
-        """The composite with as many weights as the density asks for.
+        """A composite with as many weights as the density asks for.
 
         Too many: those of the smallest scores go. Too few: those of the largest scores come, of the scores the method
         gives before anything is pruned, with candidate 0's seed and samples. Where each layer has its own count, every

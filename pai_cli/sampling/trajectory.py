@@ -36,8 +36,8 @@ FACTS = ("done", "best", "best_measures", "best_rounds", "layers", "sources", "b
 class SearchState:
     """How far a search has come: `done` candidates; the best one's number, measures, rounds and masks; what all kept.
 
-    Of a search that takes layers, besides: `composite`, the layers taken so far as they were; `layers`, their measures;
-    `sources`, the candidates they are of; `best_sources`, those of the best masks.
+    Of a search that takes layers, besides: `composite`, the layers taken so far, at the exact count; `layers`, their
+    measures; `sources`, the candidates they are of; `best_sources`, those of the best masks.
     """
 
     done: int = 0
