@@ -77,7 +77,9 @@ class LayerSelection:
             after = replace(after, best_rounds=candidate.rounds)
         elif _value(measures["l2"]) <= _value(state.best_measures["l2"]):
             return after, len(better)
-        best = replace(after, best=candidate.number, best_measures=measures, masks=composite, best_sources=after.sources)
+        best = replace(
+            after, best=candidate.number, best_measures=measures, masks=composite, best_sources=after.sources
+        )
         return best, len(better)
 
     def exact(self, composite: Masks) -> Masks:
