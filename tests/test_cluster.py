@@ -270,27 +270,50 @@ sh "$1" >>"$(dirname "$0")/jobs" 2>&1 &
 echo "Submitted batch job $$"
 """
 
+NO_SBATCH = """#!/bin/sh
+echo "sbatch: error: invalid partition specified: nowhere" >&2
+exit 1
+"""
+
+
+def on_slurm(folder: Path, sbatch: str, *words: object) -> subprocess.CompletedProcess[str]:
+    """`pai` with `--cluster slurm`, where sbatch is this script."""
+    (folder / "bin").mkdir()
+    for name, text in (("sbatch", sbatch), ("scancel", "#!/bin/sh\n")):
+        (folder / "bin" / name).write_text(text)
+        (folder / "bin" / name).chmod(0o755)
+    settings = {"CORES": "1", "MEMORY": "1GB", "INTERFACE": "lo", "LOCAL_DIRECTORY": str(folder)}
+    return subprocess.run(
+        [sys.executable, "-m", "pai_cli", *map(str, words), "--cluster", "slurm", "--jobs", "2"],
+        cwd=folder,
+        env={
+            **os.environ,
+            **SETTINGS,
+            **{f"DASK_JOBQUEUE__SLURM__{key}": value for key, value in settings.items()},
+            "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+
 
 def test_slurm(tmp_path: Path, study: list[Path], pai: Pai) -> None:
-    """With a `sbatch` that runs the job's script here."""
-    commands = tmp_path / "bin"
-    commands.mkdir()
-    for name, text in (("sbatch", SBATCH), ("scancel", "#!/bin/sh\n")):
-        (commands / name).write_text(text)
-        (commands / name).chmod(0o755)
-    settings = {"CORES": "1", "MEMORY": "1GB", "INTERFACE": "lo", "LOCAL_DIRECTORY": str(tmp_path)}
-    environment = {
-        **os.environ, **SETTINGS, "PATH": f"{commands}:{os.environ['PATH']}", "DASK_DISTRIBUTED__DASHBOARD__LINK": "",
-        **{f"DASK_JOBQUEUE__SLURM__{key}": value for key, value in settings.items()},
-    }  # fmt: skip
     line = ["analyze", *study[:3], "--summary", "--format", "csv", "--no-store"]
-    done = subprocess.run(
-        [sys.executable, "-m", "pai_cli", *map(str, line), "--cluster", "slurm", "--jobs", "2"],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+    done = on_slurm(tmp_path, SBATCH, *line)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == pai(*line).out
-    assert (commands / "jobs").read_text().count("Start worker at") >= 1
+    assert (tmp_path / "bin" / "jobs").read_text().count("Start worker at") >= 1
+
+
+def test_slurm_that_takes_no_job(tmp_path: Path, study: list[Path]) -> None:
+    done = on_slurm(tmp_path, NO_SBATCH, "analyze", *study)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "pai: error: --cluster slurm: no job was taken: sbatch: error: invalid partition specified: nowhere; "
+        "jobqueue.slurm is set in ~/.config/dask/jobqueue.yaml\n"
+    )
 
 
 def test_slurm_without_settings() -> None:

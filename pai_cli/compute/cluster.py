@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 from pai_cli import __version__
 from pai_cli.compute.pieces import Outcome
+from pai_cli.compute.slurm import slurm_workers
 from pai_cli.compute.worker import answered, unpickled
 from pai_cli.errors import ClusterError, WorkerLostError
 from pai_cli.spectral.compiled import calls
@@ -259,21 +260,30 @@ def open_cluster(address: str, jobs: int | None) -> Iterator[DaskPool]:
     Raises `ClusterError` when Dask is not installed, nobody answers, or the workers have no pai or another one.
     """
     try:
-        distributed = import_module("distributed")
+        import_module("distributed")
     except ImportError as error:
         raise ClusterError("--cluster: needs Dask; pip install pai-cli[dask]") from error
-    for name in ("distributed", "tornado"):  # what goes wrong is told here, in one line
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     # What a dead worker had is asked of it for so long, while everything waits, before it is computed again.
     import_module("dask").config.set({"distributed.comm.timeouts.connect": CONNECT})
-    if address == SLURM:
-        with _slurm(jobs or 1) as cluster, distributed.Client(cluster, set_as_default=False) as client:
-            client.wait_for_workers(1)  # as long as the queue takes
+    with _quiet():
+        if address == SLURM:
+            with slurm_workers(jobs or 1) as client:
+                yield DaskPool(client, address)
+            return
+        with _connected(address) as client:
+            _check_workers(client, address)
             yield DaskPool(client, address)
-        return
-    with _connected(address) as client:
-        _check_workers(client, address)
-        yield DaskPool(client, address)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the many lines that Dask logs where something goes wrong: it is told here, in one."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 @contextmanager
@@ -309,25 +319,3 @@ def _check_workers(client: Client, address: str) -> None:
             )
         if answer != about():
             raise ClusterError(f"--cluster {address}: {_differs(f'the worker {worker}', answer, about())}")
-
-
-@contextmanager
-def _slurm(jobs: int) -> Iterator[Any]:
-    """Workers that Slurm starts: how large a job is, its queue and its time stand in Dask's own configuration."""
-    try:
-        dask, jobqueue = import_module("dask"), import_module("dask_jobqueue")
-    except ImportError as error:
-        raise ClusterError("--cluster slurm: needs dask-jobqueue; pip install pai-cli[dask]") from error
-    cores, memory, processes = (dask.config.get(f"jobqueue.slurm.{name}") for name in ("cores", "memory", "processes"))
-    if cores is None or memory is None:
-        raise ClusterError(
-            "--cluster slurm: set jobqueue.slurm.cores and jobqueue.slurm.memory, of one job, in "
-            "~/.config/dask/jobqueue.yaml, and there its queue and walltime too"
-        )
-    try:
-        cluster = jobqueue.SLURMCluster(processes=processes or cores)  # one thread each: Python runs one at a time
-        cluster.scale(jobs=jobs)
-    except (ValueError, OSError, RuntimeError) as error:
-        raise ClusterError(f"--cluster slurm: cannot begin ({_first_line(error)})") from error
-    with cluster:
-        yield cluster
