@@ -74,3 +74,9 @@ def wait_until(holds: Callable[[], bool], limit: float = 20) -> None:
     while not holds():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def deadly_late(_: None, number: int) -> int:
+    if number == 50:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number

@@ -312,12 +312,17 @@ class Working:
     no_store: bool
 
 
-def the_working(jobs: int | None, cluster: str | None, store: Path | None = None, *, no_store: bool = False) -> Working:
-    """What the options say of it. Wrong usage when they make no sense together."""
+def check_workers(jobs: int | None, cluster: str | None) -> None:
+    """Refuse what makes no sense together of --jobs and --cluster."""
     if cluster == "slurm" and jobs is None:
         raise typer.BadParameter("--cluster slurm: give --jobs N, how many jobs to ask Slurm for")
     if cluster not in (None, "slurm") and jobs is not None:
         raise typer.BadParameter(f"--jobs: the cluster at {cluster} has the workers it has; leave --jobs out")
+
+
+def the_working(jobs: int | None, cluster: str | None, store: Path | None = None, *, no_store: bool = False) -> Working:
+    """What the options say of it. Wrong usage when they make no sense together."""
+    check_workers(jobs, cluster)
     if no_store and store is not None:
         raise typer.BadParameter("--store and --no-store exclude each other: give one")
     return Working(jobs, cluster, store, no_store)

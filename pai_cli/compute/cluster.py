@@ -14,7 +14,7 @@ import uuid
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from threading import Lock
@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 from pai_cli import __version__
 from pai_cli.compute.pieces import Outcome
+from pai_cli.compute.slurm import slurm_workers
 from pai_cli.compute.worker import answered, unpickled
 from pai_cli.errors import ClusterError, WorkerLostError
 from pai_cli.spectral.compiled import calls
@@ -36,6 +37,12 @@ Future = Any
 SLURM = "slurm"
 
 PATIENCE = 10.0  # seconds to wait for a scheduler's answer, and for its first worker
+
+LONELY = 300.0  # seconds to wait for a worker when all have gone
+
+LOOK = 10.0  # seconds between looks at whether any is left
+
+CONNECT = "5s"  # to wait for one worker
 
 AHEAD = 3  # times the workers: how many tasks are under way
 
@@ -54,9 +61,13 @@ class _Shared:
 
 @dataclass
 class _Task:
-    """Items in order: outcomes already, or what of them travels; and the task on the cluster, if anything does."""
+    """Items in order: outcomes already, or what of them travels; and the task on the cluster, if anything does.
+
+    `alone`: its one item is suspected of killing workers, and goes when no other suspect does.
+    """
 
     items: list[Outcome[Any] | bytes]
+    alone: bool = False
     future: Future | None = None
 
     @property
@@ -77,8 +88,14 @@ class DaskPool:
     @property
     def workers(self) -> int:
         """How many threads the workers that are there now have together."""
-        threads: dict[str, int] = self._client.nthreads()
-        return max(1, sum(threads.values()))
+        return max(1, self._threads())
+
+    def _threads(self) -> int:
+        try:
+            threads: dict[str, int] = self._client.nthreads()
+        except OSError as error:
+            raise ClusterError(self._why(error)) from error
+        return sum(threads.values())
 
     def map(
         self, function: Callable[[Common, Item], Result], common: Common, items: Iterable[Item | Outcome[Result]]
@@ -91,7 +108,8 @@ class DaskPool:
         try:
             yield from self._outcomes(at_workers, iter(items), under_way)
         finally:
-            self._client.cancel([task.future for task in under_way if task.future is not None])
+            if self._client.status == "running":
+                self._client.cancel([task.future for task in under_way if task.future is not None])
 
     def _outcomes(self, shared: Future, items: Iterator[Any], under_way: deque[_Task]) -> Iterator[Outcome[Any]]:
         size, more = 1, True
@@ -105,10 +123,11 @@ class DaskPool:
             if not under_way:
                 return
             task = under_way[0]
-            answer = self._awaited(task)
+            answer = self._awaited(self._begun(task, shared) if task.alone else task)
             under_way.popleft()
-            if answer is None and len(task.messages) > 1:  # which of them it was shows when each goes alone
-                under_way.extendleft(self._begun(_Task([item]), shared) for item in reversed(task.items))
+            if answer is None and not task.alone:
+                # Dask blames a worker's death on all that it had. Which of them it was shows when each goes alone.
+                under_way.extendleft(_Task([item], alone=True) for item in reversed(task.items))
                 continue
             seconds, answers = answer or (0.0, [pickle.dumps(Outcome(None, _lost()))])
             following = iter(answers)
@@ -127,17 +146,31 @@ class DaskPool:
         if task.future is None:
             return 0.0, []
         try:
-            answer: tuple[float, list[bytes]] = task.future.result()
+            answer = self._answer(task.future)
         except import_module("distributed").KilledWorker:
             return None
         except ClusterError as error:
-            raise ClusterError(f"{self._address}: {error}") from error
+            raise ClusterError(f"--cluster {self._address}: {error}") from error
         except Exception as error:
             raise ClusterError(self._why(error)) from error
         return answer
 
+    def _answer(self, future: Future) -> tuple[float, list[bytes]]:
+        """Waits for a task; but not for ever where no worker is left."""
+        seen = time.monotonic()
+        while not future.done():
+            with self._client.as_current(), suppress(TimeoutError):
+                import_module("distributed").wait([future], timeout=min(LOOK, LONELY))
+            if self._threads():
+                seen = time.monotonic()
+            elif time.monotonic() - seen > LONELY:
+                raise ClusterError(f"all its workers have been gone for {LONELY:.0f} seconds; start some")
+        answer: tuple[float, list[bytes]] = future.result()
+        return answer
+
     def _why(self, error: Exception) -> str:
-        if self._client.status != "running" or type(error).__name__.endswith("CancelledError"):
+        gone = isinstance(error, OSError) or type(error).__name__.endswith("CancelledError")
+        if gone or self._client.status != "running":
             return f"--cluster {self._address}: the scheduler is gone; start it again, and the command: what is stored stays"
         return f"--cluster {self._address}: a worker cannot do the work ({type(error).__name__}: {_first_line(error)})"
 
@@ -227,19 +260,30 @@ def open_cluster(address: str, jobs: int | None) -> Iterator[DaskPool]:
     Raises `ClusterError` when Dask is not installed, nobody answers, or the workers have no pai or another one.
     """
     try:
-        distributed = import_module("distributed")
+        import_module("distributed")
     except ImportError as error:
         raise ClusterError("--cluster: needs Dask; pip install pai-cli[dask]") from error
-    for name in ("distributed", "tornado"):  # what goes wrong is told here, in one line
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-    if address == SLURM:
-        with _slurm(jobs or 1) as cluster, distributed.Client(cluster, set_as_default=False) as client:
-            client.wait_for_workers(1)  # as long as the queue takes
+    # What a dead worker had is asked of it for so long, while everything waits, before it is computed again.
+    import_module("dask").config.set({"distributed.comm.timeouts.connect": CONNECT})
+    with _quiet():
+        if address == SLURM:
+            with slurm_workers(jobs or 1) as client:
+                yield DaskPool(client, address)
+            return
+        with _connected(address) as client:
+            _check_workers(client, address)
             yield DaskPool(client, address)
-        return
-    with _connected(address) as client:
-        _check_workers(client, address)
-        yield DaskPool(client, address)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the many lines that Dask logs where something goes wrong: it is told here, in one."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 @contextmanager
@@ -275,24 +319,3 @@ def _check_workers(client: Client, address: str) -> None:
             )
         if answer != about():
             raise ClusterError(f"--cluster {address}: {_differs(f'the worker {worker}', answer, about())}")
-
-
-@contextmanager
-def _slurm(jobs: int) -> Iterator[Any]:
-    """Workers that Slurm starts: how large a job is, its queue and its time stand in Dask's own configuration."""
-    try:
-        dask, jobqueue = import_module("dask"), import_module("dask_jobqueue")
-    except ImportError as error:
-        raise ClusterError("--cluster slurm: needs dask-jobqueue; pip install pai-cli[dask]") from error
-    cores = dask.config.get("jobqueue.slurm.cores")
-    processes = dask.config.get("jobqueue.slurm.processes") or cores  # one thread each: Python runs one at a time
-    try:
-        cluster = jobqueue.SLURMCluster(processes=processes)
-        cluster.scale(jobs=jobs)
-    except (ValueError, OSError, RuntimeError) as error:
-        raise ClusterError(
-            f"--cluster slurm: {_first_line(error).rstrip('.')}; jobqueue.slurm in ~/.config/dask/jobqueue.yaml says what "
-            "a job is: cores, memory, queue, walltime"
-        ) from error
-    with cluster:
-        yield cluster

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pai_cli.analysis.masks import MaskReport
 from pai_cli.display.console import fail_line, note, warn
 from pai_cli.display.records import ANALYZE_FIELDS, mask_records
-from pai_cli.display.tables import show_layers, show_networks
+from pai_cli.display.tables import network_row, show_layers, show_networks
 from pai_cli.files.tables import Format, Record, TableWriter
 from pai_cli.files.words import some_names
 
@@ -24,7 +24,7 @@ def show_reports(reports: Iterable[MaskReport], kind: Format, *, header: bool, s
         if writer is not None:
             writer.write(records)
         elif summary:
-            gathered += records
+            gathered += [network_row(record) for record in records]
         elif report.error is None:
             show_layers(records, weights=weights)
     if writer is not None:

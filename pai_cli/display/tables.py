@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pai_cli.display.console import note, output, printable
+from pai_cli.display.plain import drawn_plainly
 from pai_cli.files.tables import Record, Value
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 ANALYZE_COLUMNS = ("density", "d_L", "d_R", "sigma_1", "sigma_2", "dr", "dr_imdb", "ds", "narc")
 WEIGHT_COLUMNS = ("lambda", "lambda_imsg", "l2", "l2_dense")
+NETWORK_FIELDS = ("mask", "level", *ANALYZE_COLUMNS, *WEIGHT_COLUMNS, "outcome", "reason")
 MISSING = "-"
 PROVED = "proved"
 
@@ -35,6 +37,11 @@ def show_layers(records: Sequence[Record], *, weights: bool) -> None:
     rows = [{**record, "note": _note(record, weights)} for record in records]
     rows[-1] |= {"layer": "network mean", "shape": ""}
     _draw(("layer", "shape", *_columns(weights), "note"), rows, total=True)
+
+
+def network_row(record: Record) -> Record:
+    """What `show_networks` needs of a record: a sixth of it, so that thousands can wait for their table."""
+    return {field: record[field] for field in NETWORK_FIELDS}
 
 
 def show_networks(records: Sequence[Record], *, weights: bool) -> None:
@@ -75,6 +82,9 @@ def _draw(columns: Sequence[str], records: Sequence[Record], *, total: bool = Fa
     if not any(cells.get("note", ["there is none"])):
         del cells["note"]
     shown, needed = _fitting(cells, console.width)
+    if drawn_plainly({column: cells[column] for column in shown}, console, TEXT, total=total):
+        _tell_left_out(cells, shown)
+        return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column in shown:
         justify: JustifyMethod = "left" if column in TEXT else "right"
@@ -87,6 +97,10 @@ def _draw(columns: Sequence[str], records: Sequence[Record], *, total: bool = Fa
         table.add_row(*(cells[column][index] for column in shown), style="bold" if last else None)
     console.width = max(console.width, needed)
     console.print(table)
+    _tell_left_out(cells, shown)
+
+
+def _tell_left_out(cells: dict[str, list[str]], shown: list[str]) -> None:
     if len(shown) < len(cells):
         left_out = ", ".join(column for column in cells if column not in shown)
         note(f"no room for {left_out}: a wider terminal shows them, and so does --format csv")

@@ -201,13 +201,17 @@ def _prepare(path: Path, database: sqlite3.Connection) -> None:
         raise StoreError(f"{path}: is a database of another program's; --store takes a file of pai's, or a new name")
     if application == OURS and form > FORM:
         raise StoreError(f"{path}: was made by a newer pai; upgrade pai-cli, or give another file with --store")
-    database.execute("BEGIN IMMEDIATE")  # finds out whether the file can be written at all
-    if application == OURS:
-        database.execute("ROLLBACK")
-        return
-    for statement in (*TABLES.split(";")[:-1], f"PRAGMA application_id = {OURS}", f"PRAGMA user_version = {FORM}"):
-        database.execute(statement)
-    database.execute("COMMIT")
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        database.execute(f"PRAGMA user_version = {FORM}")  # finds out whether the file can be written at all
+        if application == OURS:
+            database.execute("ROLLBACK")
+            return
+        for statement in (*TABLES.split(";")[:-1], f"PRAGMA application_id = {OURS}", "COMMIT"):
+            database.execute(statement)
+    finally:
+        if database.in_transaction:
+            database.execute("ROLLBACK")
 
 
 def _damaged(error: sqlite3.Error) -> bool:
