@@ -31,6 +31,7 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/methods.py $(BENCH)
 	$(BIN)/python benchmarks/profile_engine.py
 	$(BIN)/python benchmarks/training.py $(BENCH)
+	$(BIN)/python benchmarks/sampling.py $(BENCH)
 
 bench-gpu: $(VENV)/.test
 	$(BIN)/python benchmarks/gpu.py $(BENCH)

@@ -119,3 +119,19 @@ class RecipeError(PaiError):
 
 class TrainingError(PaiError):
     """A network cannot be trained, or its loss is no longer finite."""
+
+
+class WorkerLostError(PaiError):
+    """The process that worked on a piece died, and so did those that tried it again."""
+
+
+class ClusterError(PaiError):
+    """A cluster cannot be reached, or its workers cannot do the work."""
+
+
+class StoreError(PaiError):
+    """The file of finished work cannot be used."""
+
+
+class NotPortableError(PaiError):
+    """A network cannot be sent to another process."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import json
+import os
 import shutil
+import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +24,9 @@ from pai_cli.spectral.compiled import calls
 from pai_cli.spectral.layout import Layout
 
 ROOT = Path(__file__).parents[1]
+CACHES = Path(tempfile.mkdtemp(prefix="pai-tests-"))
+os.environ["PAI_CACHE_DIR"] = str(CACHES)  # never the user's own; for fixtures of a whole session
+atexit.register(shutil.rmtree, CACHES, ignore_errors=True)
 SAMPLES = ROOT / "sample_masks"
 SMALL = "mlp-24-16-12-10"  # 696 prunable weights in three layers
 
@@ -56,6 +63,14 @@ def run_pai(*arguments: object, stdin: str | None = None) -> Done:
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Done(result.exit_code, result.stdout, result.stderr)
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Each test's own place for what `pai` keeps of finished work, made when something is kept."""
+    folder = CACHES / uuid.uuid4().hex
+    monkeypatch.setenv("PAI_CACHE_DIR", str(folder))
+    return folder
 
 
 @pytest.fixture(scope="session")

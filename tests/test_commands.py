@@ -317,7 +317,7 @@ USAGE: dict[str, tuple[list[object], str]] = {
     ),
     "squared rounds": ([*PRUNE, "--density", 0.5, "--rounds", "²"], "--rounds ²: give a whole number, or auto"),
     "population": (["sample", *PRUNE[1:], "--density", 0.5, "--population", 0], "--population"),
-    "no population": (["sample", *PRUNE[1:], "--density", 0.5], "Missing option '--population'"),
+    "no population": (["sample", *PRUNE[1:], "--density", 0.5], "give --population to search, or --construct"),
     "no method": (["prune", "small.safetensors", "--density", 0.5], "Missing option '--method'"),
     "no mask": (["analyze"], "Missing argument"),
     "no such command": (["prone"], "No such command 'prone'"),

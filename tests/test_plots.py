@@ -24,7 +24,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from pai_cli.analysis.masks import AnalysisRequest, MaskReport, analyze_masks
+from pai_cli.analysis.masks import AnalysisRequest, MaskReport
+from pai_cli.analysis.study import analyze_masks
 from pai_cli.display.bars import PLAIN, SIDE, bar
 from pai_cli.display.figures import canvas, layers
 from pai_cli.display.figures.canvas import Picture, drawn, named, short_labels, write_picture
@@ -184,11 +185,11 @@ def test_no_window_system_and_no_torch(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_leaves_no_picture(pai: Pai, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def one_and_out(*a: Any) -> Iterator[MaskReport]:
+    def one_and_out(*a: Any, **k: Any) -> Iterator[MaskReport]:
         yield next(iter(analyze_masks([MASK], AnalysisRequest())))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pai_cli.analysis.masks.analyze_masks", one_and_out)
+    monkeypatch.setattr("pai_cli.analysis.study.analyze_masks", one_and_out)
     done = pai("analyze", *SAME_DENSITY, "--plot", tmp_path / "out.svg", "--report", tmp_path / "out.html")
     assert done.status == 130
     assert "conv1.weight" in done.out  # what was finished

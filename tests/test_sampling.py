@@ -17,8 +17,10 @@ from pai_cli.errors import ResumeError
 from pai_cli.files.masks import MaskFile
 from pai_cli.models.network import init_network
 from pai_cli.pruning.run import PruneRequest
+from pai_cli.sampling import candidates as making
 from pai_cli.sampling import search as searching
-from pai_cli.sampling.search import Candidate, SearchRequest, search
+from pai_cli.sampling.candidates import Workshop
+from pai_cli.sampling.search import SearchRequest, search
 from pai_cli.sampling.trajectory import SearchState, Trajectory, open_search
 
 Line = dict[str, Any]
@@ -131,69 +133,55 @@ def test_more_noise_goes_further(here: Path) -> None:
 def test_the_checkpoint_is_left_alone_by_noise() -> None:
     network = init_network("mlp-24-16-12-10", 10, 0)
     before = {name: value.clone() for name, value in network.model.state_dict().items()}
-    noisy = searching._noisy(network, 0.5, np.random.default_rng(0))
+    workshop = Workshop(network, SearchRequest(PruneRequest("magnitude", 0.5), 3, 0.5))
+    noisy = workshop.noisy(np.random.default_rng(0)).model.state_dict()
     assert all((before[name] == value).all() for name, value in network.model.state_dict().items())
-    changed = {n for n, value in noisy.model.state_dict().items() if not (before[n] == value).all()}
-    assert changed == {layer.name for layer in network.layers}
+    assert {n for n, value in noisy.items() if not (before[n] == value).all()} == {one.name for one in network.layers}
+    drawn = {name: value.clone() for name, value in noisy.items()}
+    workshop.noisy(np.random.default_rng(1))
+    again = workshop.noisy(np.random.default_rng(0)).model.state_dict()
+    assert all((drawn[name] == value).all() for name, value in again.items())  # noise does not add up
 
 
 # --- stopped and continued
 
 PLACES = {
-    "between candidates": (searching, "_take", 4),
-    "at the first": (searching, "_candidate", 0),
-    "while a candidate is made": (searching, "_candidate", 4),
-    "while one is measured": (searching, "_measured", 4),
+    "between candidates": (searching._Taker, "take", 4),
+    "at the first": (making, "chosen", 0),
+    "while a candidate is made": (making, "chosen", 4),
+    "while one is measured": (making, "measure", 4),
     "before its line is written": (Trajectory, "append", 4),
     "while what all kept is updated": (searching, "_share", 4),
 }
 
 
-@pytest.mark.parametrize("method", ["erk", "magnitude"])
+@pytest.mark.parametrize(("method", "select"), [("erk", "mask"), ("magnitude", "mask"), ("magnitude", "layer")])
 @pytest.mark.parametrize("place", PLACES)
-def test_stopped_anywhere_it_ends_the_same(here: Path, method: str, place: str) -> None:
-    sample(10, method=method)
+def test_stopped_anywhere_it_ends_the_same(here: Path, method: str, select: str, place: str) -> None:
+    sample(10, "--select", select, method=method)
     wanted = result()
     with pytest.MonkeyPatch.context() as patch:
         stop_at(patch, *PLACES[place])
-        done = sample(10, "--force", method=method)
+        done = sample(10, "--select", select, "--force", method=method)
     assert done.status == 130
     count = 0 if place == "at the first" else 4
     assert done.said[-2:] == [
         f"pai: {count} of 10 candidates are done and kept; the same command with --resume goes on",
         "pai: interrupted",
     ]
-    done = sample(10, "--resume", method=method)
+    done = sample(10, "--select", select, "--resume", method=method)
     assert (done.status, result()) == (0, wanted), done.err
 
 
-def test_stopped_while_the_best_is_exchanged_no_older_mask_takes_its_place(
-    here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sample(15)
+@pytest.mark.parametrize("select", ["mask", "layer"])
+def test_stopped_while_the_best_is_exchanged_no_older_mask_takes_its_place(here: Path, select: str) -> None:
+    sample(15, "--select", select)
     wanted = result()
     better = next(line["candidate"] for line in lines()[1:] if line["taken"])
-    original = searching._candidate
-
-    class Interrupting:
-        """A candidate that can be measured, but is interrupted when its number of rounds is asked for."""
-
-        def __init__(self, whole: Candidate):
-            self.whole = whole
-
-        def __getattr__(self, name: str) -> Any:
-            if name == "rounds":
-                raise Stopped
-            return getattr(self.whole, name)
-
-    def candidate(network: Any, request: Any, number: int, dataset: Any) -> Any:
-        made = original(network, request, number, dataset)
-        return Interrupting(made) if number == better else made
-
-    with monkeypatch.context() as patch:
-        patch.setattr(searching, "_candidate", candidate)
-        assert sample(15, "--force").status == 130
-    assert sample(15, "--resume").status == 0
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(patch, SearchState, "become", better)
+        assert sample(15, "--select", select, "--force").status == 130
+    assert sample(15, "--select", select, "--resume").status == 0
     assert result() == wanted
 
 
@@ -213,12 +201,13 @@ def test_lines_that_the_state_has_not_seen_are_measured_again(here: Path, back: 
     assert result() == wanted
 
 
+@pytest.mark.parametrize("select", ["mask", "layer"])
 @pytest.mark.parametrize("method", ["erk", "magnitude"])
-def test_extended_it_equals_a_larger_search(here: Path, method: str) -> None:
-    sample(12, method=method)
+def test_extended_it_equals_a_larger_search(here: Path, method: str, select: str) -> None:
+    sample(12, "--select", select, method=method)
     wanted = result()
-    sample(5, "--force", method=method)
-    assert sample(12, "--resume", method=method).status == 0
+    sample(5, "--select", select, "--force", method=method)
+    assert sample(12, "--select", select, "--resume", method=method).status == 0
     assert result() == wanted
 
 
@@ -233,7 +222,7 @@ def test_the_state_is_saved_when_a_candidate_fails(here: Path, monkeypatch: pyte
     network = init_network("mlp-24-16-12-10", 10, 0)
     wish = SearchRequest(PruneRequest("erk", 0.5), 6, 0.1)
     trajectory, state = open_search(here / "m.safetensors", None, wish.settings("x"), resume=False, force=False)
-    stop_at(monkeypatch, searching, "_measured", 3)
+    stop_at(monkeypatch, making, "measure", 3)
     with pytest.raises(Stopped):
         search(network, wish, trajectory, state)
     assert trajectory.resume().done == 3
@@ -247,6 +236,7 @@ def test_the_state_is_saved_when_a_candidate_fails(here: Path, monkeypatch: pyte
         ({"method": "random"}, "method", "erk", "random"),
         ({"flags": ["--ignore", "fc2"]}, "ignore", "[]", "['fc2']"),
         ({"flags": ["--scope", "layer"]}, "scope", "None", "layer"),
+        ({"flags": ["--select", "layer"]}, "select", "mask", "layer"),
     ],
 )
 def test_other_settings_are_not_continued(here: Path, flags: dict[str, Any], key: str, had: str, has: str) -> None:
@@ -342,7 +332,10 @@ DAMAGE: dict[str, Callable[[dict[str, np.ndarray], dict[str, str]], object]] = {
     "facts are a list": lambda arrays, metadata: metadata.update(facts="[1]"),
     "facts without a name": lambda arrays, metadata: metadata.update(facts='{"done": 3, "other": 1}'),
     "facts of a wrong type": lambda arrays, metadata: metadata.update(
-        facts='{"done": "3", "best": 0, "best_measures": {}, "best_rounds": 1}'
+        facts=json.dumps({**json.loads(metadata["facts"]), "done": "3"})
+    ),
+    "layers of other names": lambda arrays, metadata: metadata.update(
+        facts=json.dumps({**json.loads(metadata["facts"]), "layers": {"fc9.weight": {}}})
     ),
     "shapes are a list": lambda arrays, metadata: metadata.update(shapes="[]"),
     "shapes too large": lambda arrays, metadata: metadata.update(

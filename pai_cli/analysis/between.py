@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pai_cli.analysis.masks import STEPS, check_match, unrolls, wanted
+from pai_cli.analysis.masks import check_match, unrolls, wanted
+from pai_cli.analysis.study import STEPS
 from pai_cli.errors import LayerSelectionError, MethodOptionError, PaiError
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.masks import Mask

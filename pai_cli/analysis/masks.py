@@ -1,28 +1,47 @@
-"""Reports of mask files: each file opened, matched with the checkpoint's weights, and measured layer by layer."""
+"""The report of a mask: matched with the checkpoint's weights, and measured layer by layer."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from pai_cli.analysis.layers import Measuring, measure_everywhere
 from pai_cli.errors import LayerSelectionError, MaskError, MaskMismatchError, PaiError
-from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.masks import Mask
-from pai_cli.files.opening import open_mask
-from pai_cli.progress import Progress, silent
 from pai_cli.spectral.layout import Layout
 from pai_cli.spectral.metrics import MetricOptions
 from pai_cli.spectral.network import DenseCache, LayerInput, LayerReport, NetworkReport, summarise
 
+if TYPE_CHECKING:
+    import numpy as np
+
 SHOWN = 3  # names listed in a message before "and N more"
 
-STEPS = 1000  # of progress a mask
+LayerDone = Callable[[int, int], object]  # how many layers are done, of how many
 
 MOST_ENTRIES = 2**32  # of an unrolled layer: four times the largest matrix of today's language models
+
+
+class Weights(Protocol):
+    """What is asked of a checkpoint, wherever its bytes are."""
+
+    @property
+    def path(self) -> Path:
+        """Where it was read from."""
+        ...
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Shape of every tensor."""
+        ...
+
+    def finite_array(self, name: str) -> np.ndarray:
+        """One tensor; raises what keeps it from being weights."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -31,15 +50,17 @@ class AnalysisRequest:
 
     `weights` for the parameter metrics; `layers`: globs (none means all); `options` of the engine. `same_network`: a mask
     of other layers than the first's is an error, because means over different layers do not compare. `device`: "cpu", or
-    the torch device where the engine runs. `trust`: a mask of another tool may run its pickle's code.
+    the torch device where the engine runs. `trust`: a mask of another tool may run its pickle's code. `per_layer`: whether
+    the reports have their layers, or the network's means alone, which take a tenth of the memory.
     """
 
-    weights: Checkpoint | None = None
+    weights: Weights | None = None
     layers: tuple[str, ...] = ()
     options: MetricOptions = field(default_factory=MetricOptions)
     same_network: bool = False
     device: str = "cpu"
     trust: bool = False
+    per_layer: bool = True
 
 
 @dataclass(frozen=True)
@@ -48,6 +69,7 @@ class MaskReport:
 
     `skipped`: parameters that are no matrix (biases). `layouts_told`: whether the file says which convolutions are grouped
     or transposed; where it does not, none is taken to be. `told`: what else a person should know of how it was read.
+    `shapes`: of every masked parameter, a matrix or not.
     """
 
     path: Path
@@ -57,29 +79,21 @@ class MaskReport:
     skipped: tuple[str, ...] = ()
     layouts_told: bool = True
     told: str = ""
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
-def analyze_masks(paths: Iterable[Path], request: AnalysisRequest, progress: Progress = silent) -> Iterator[MaskReport]:
-    """A report a mask, as each is done; a mask that cannot be read gives a report with its error, and the rest go on."""
-    paths = list(paths)
-    cache = DenseCache()
-    first: Mask | None = None
-    for done, path in enumerate(paths):
-        metadata: dict[str, str] = {}
-        try:
-            mask = open_mask(path, trust=request.trust)
-            metadata = dict(mask.metadata)
-            first = _compared(mask, first) if request.same_network else None
-            names, skipped = _chosen(mask, request)
-            if request.weights is not None:
-                check_match(path, mask.shapes, request.weights)
-            reports = []
-            for number, one in enumerate(_measured(mask, names, request, cache), start=1):
-                reports.append(one)
-                progress(done * STEPS + number * STEPS // len(names), len(paths) * STEPS, path.name)
-            yield MaskReport(path, metadata, summarise(reports), None, skipped, mask.tells_layouts, mask.told)
-        except PaiError as error:
-            yield MaskReport(path, metadata, None, error)
+def measure_mask(mask: Mask, request: AnalysisRequest, cache: DenseCache, layer_done: LayerDone) -> MaskReport:
+    """The report of one mask; `layer_done` is called after each layer. Raises what is wrong with it."""
+    names, skipped = chosen(mask, request.layers)
+    if request.weights is not None:
+        check_match(mask.path, mask.shapes, request.weights)
+    reports = []
+    for number, one in enumerate(_measured(mask, names, request, cache), start=1):
+        reports.append(one)
+        layer_done(number, len(names))
+    shapes = dict(mask.shapes)
+    told = mask.tells_layouts, mask.told
+    return MaskReport(mask.path, dict(mask.metadata), summarise(reports), None, skipped, *told, shapes)
 
 
 def _measured(mask: Mask, names: Sequence[str], request: AnalysisRequest, cache: DenseCache) -> Iterator[LayerReport]:
@@ -108,24 +122,11 @@ def unrolls(path: Path, name: str, shape: tuple[int, ...], layout: Layout) -> No
         )
 
 
-def _compared(mask: Mask, first: Mask | None) -> Mask:
-    """The first mask read; raise `MaskMismatchError` when `mask` is one of another network."""
-    if first is None:
-        return mask
-    if mask.shapes != first.shapes:
-        differing = sorted(set(mask.shapes.items()) ^ set(first.shapes.items()))
-        raise MaskMismatchError(
-            f"{mask.path}: masks other layers than {first.path} ({differing[0][0]!r} differs); "
-            "rank the masks of one network at a time"
-        )
-    return first
-
-
-def _chosen(mask: Mask, request: AnalysisRequest) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The names to measure, and those passed over because they are no matrix."""
-    names = tuple(name for name in mask.names if wanted(name, request.layers))
+def chosen(mask: Mask, layers: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names to measure, and those passed over because they are no matrix. Raises `LayerSelectionError` for none."""
+    names = tuple(name for name in mask.names if wanted(name, layers))
     if not names:
-        globs = " ".join(request.layers)
+        globs = " ".join(layers)
         raise LayerSelectionError(
             f"{mask.path}: --layers {globs} matches no layer; its first is {mask.names[0]!r} of {len(mask.names)}"
         )
@@ -144,7 +145,7 @@ def wanted(name: str, globs: Sequence[str]) -> bool:
     return not globs or any(fnmatchcase(name, glob) or fnmatchcase(stem, glob) for glob in globs)
 
 
-def check_match(path: Path, shapes: Mapping[str, tuple[int, ...]], weights: Checkpoint) -> None:
+def check_match(path: Path, shapes: Mapping[str, tuple[int, ...]], weights: Weights) -> None:
     """Raise `MaskMismatchError` unless every parameter that `path` masks is in the checkpoint, in the same shape."""
     missing = [repr(name) for name in shapes if name not in weights.shapes]
     if missing:

@@ -55,6 +55,10 @@ def analyze(
     plot: options.Plot = None,
     report: options.ReportPage = None,
     force: options.Force = False,
+    jobs: options.Jobs = None,
+    cluster: options.Cluster = None,
+    store: options.StorePath = None,
+    no_store: options.NoStore = False,
 ) -> None:
     """Measure masks: Ramanujan gaps, left-regular subgraphs, weighted spectral gaps, a layer and over the network.
 
@@ -64,22 +68,19 @@ def analyze(
     network = NetworkOptions(weights, model, input_shape)
     if between:
         refuse_beside_between(
-            {
-                "--solver": solver is not Solver.AUTO,
-                "--device": device is not Device.CPU,
-                "--certify": certify,
-                "--expansion-weighted": expansion_weighted,
-                "--plot": plot is not None,
-                "--report": report is not None,
-                "--force": force,
-            }
+            *(("--solver", solver is not Solver.AUTO), ("--device", device is not Device.CPU), ("--certify", certify)),
+            *(("--expansion-weighted", expansion_weighted), ("--plot", plot is not None), ("--report", bool(report))),
+            *(("--force", force), ("--jobs", jobs is not None), ("--cluster", cluster is not None)),
+            *(("--store", store is not None), ("--no-store", no_store)),
         )
         shown = Shown(format, not no_header, summary)
         if analyze_between(masks, layers or [], network, shown, trust=trust):
             raise typer.Exit(1)
         return
     refuse_network_options(network)
-    from pai_cli.analysis.masks import AnalysisRequest, analyze_masks
+    working = options.the_working(jobs, cluster, store, no_store=no_store)
+    from pai_cli.analysis.masks import AnalysisRequest
+    from pai_cli.commands.loading import reports_of
     from pai_cli.display.analysis import show_reports
     from pai_cli.display.console import note
     from pai_cli.display.progress import progress_bar
@@ -96,10 +97,14 @@ def analyze(
         ),
         device=resolve(device),
         trust=trust,
+        per_layer=not summary or pictures.asked,
     )
     paths = mask_paths(masks, sys.stdin or io.StringIO(), note, trust=trust)
-    with progress_bar("analyzing", streaming=format is not Format.TABLE or not summary) as progress:
-        reports = pictures.watch(analyze_masks(paths, request, progress))
+    with (
+        progress_bar("analyzing", streaming=format is not Format.TABLE or not summary) as progress,
+        reports_of(paths, request, working, progress) as found,
+    ):
+        reports = pictures.watch(found)
         failed = show_reports(reports, format, header=not no_header, summary=summary, weights=weights is not None)
     pictures.write()
     if failed:

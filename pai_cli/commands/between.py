@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,9 +37,9 @@ def refuse_network_options(network: NetworkOptions) -> None:
             raise typer.BadParameter(f"{flag}: only --between needs the network; give it, or leave {flag} out")
 
 
-def refuse_beside_between(given: Mapping[str, bool]) -> None:
+def refuse_beside_between(*given: tuple[str, bool]) -> None:
     """Wrong usage: a flag, where it was given, that has nothing to do beside --between."""
-    for flag, there in given.items():
+    for flag, there in given:
         if there:
             raise typer.BadParameter(f"{flag}: --between computes no singular values; leave one of them out")
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import typer
 
+from pai_cli.commands.options import Working
 from pai_cli.ranking.rules import AccuracyRules
 
 if TYPE_CHECKING:
@@ -37,7 +38,10 @@ class Particular:
 
 @dataclass(frozen=True)
 class Given:
-    """The options of `pai rank` that say what is ranked and by what."""
+    """The options of `pai rank` that say what is ranked, by what, and where masks are measured.
+
+    `layers`: whether the reports are to have their layers, for pictures.
+    """
 
     masks: list[str] | None
     table: Path | None
@@ -50,6 +54,8 @@ class Given:
     rules: AccuracyRules
     trust: bool
     particular: Particular
+    working: Working
+    layers: bool
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,10 @@ def check_given(given: Given) -> None:
         raise typer.BadParameter("give masks, or --table CSV of metrics measured before, one of the two")
     if given.table is not None and given.weights is not None:
         raise typer.BadParameter("--weights: the metrics of --table are measured already; leave it out")
+    if given.table is not None and given.working != Working():
+        raise typer.BadParameter(
+            "--jobs, --cluster, --store and --no-store: nothing is measured with --table; leave them out"
+        )
     if given.table is None and given.group_by is not None:
         raise typer.BadParameter("--group-by names columns of a --table; leave it out")
     if [given.table, given.accuracy].count(Path("-")) + (given.masks or []).count("-") > 1:
@@ -131,7 +141,8 @@ def _from_table(given: Given, table: Path) -> Entered:
 
 
 def _from_masks(given: Given) -> Entered:
-    from pai_cli.analysis.masks import AnalysisRequest, analyze_masks
+    from pai_cli.analysis.masks import AnalysisRequest
+    from pai_cli.commands.loading import reports_of
     from pai_cli.commands.options import the_weights
     from pai_cli.display.console import note
     from pai_cli.display.progress import progress_bar
@@ -156,11 +167,12 @@ def _from_masks(given: Given) -> Entered:
         options=MetricOptions(dense=any("l2_dense" in score.metrics for score in scores)),
         same_network=True,
         trust=given.trust,
+        per_layer=given.layers,
     )
     if correlating:
         paths = [path for path in paths if str(path) in matches]  # the others would be measured for nothing
-    with progress_bar("ranking") as progress:
-        reports = list(analyze_masks(paths, request, progress))
+    with progress_bar("ranking") as progress, reports_of(paths, request, given.working, progress) as found:
+        reports = list(found)
     entrants = measured(reports, weights=weighted)
     entrants = replace(entrants, masks=with_accuracies(entrants.masks, matches))
     return Entered(entrants, scores, correlating, reports)

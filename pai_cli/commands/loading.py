@@ -1,28 +1,33 @@
-"""What the commands that need a network do first."""
+"""What several commands do first: open a network, or put workers to masks."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pai_cli.commands.options import Amount, ScopeChoice
+    from pai_cli.analysis.masks import AnalysisRequest, MaskReport
+    from pai_cli.commands.options import Amount, ScopeChoice, Working
     from pai_cli.compute.device import Device
     from pai_cli.data.base import Dataset
     from pai_cli.files.checkpoints import Checkpoint
     from pai_cli.models.network import Network
+    from pai_cli.progress import Progress
     from pai_cli.pruning.run import PruneRequest
 
 
-def refuse_early(method: str, output: Path, *, force: bool) -> None:
+def refuse_early(method: str | None, output: Path, *, force: bool) -> None:
     """Tell what can be told before anything slow is imported: a wrong method, an output that cannot be written."""
     from pai_cli.display.console import warn
     from pai_cli.files.atomic import check_output
     from pai_cli.pruning.registry import faults_beside, get
 
-    for fault in faults_beside(method):
-        warn(fault)
-    get(method)
+    if method is not None:
+        for fault in faults_beside(method):
+            warn(fault)
+        get(method)
     check_output(output, force=force)
 
 
@@ -115,3 +120,23 @@ def samples_story(dataset: Dataset | None, request: PruneRequest) -> dict[str, s
     from pai_cli.pruning.samples import story
 
     return story(dataset, request)
+
+
+@contextmanager
+def reports_of(
+    paths: Sequence[Path], request: AnalysisRequest, working: Working, progress: Progress
+) -> Iterator[Iterator[MaskReport]]:
+    """Reports of the masks, measured as `working` says; workers and store are let go at the end of the block."""
+    from contextlib import closing
+
+    from pai_cli.analysis.study import analyze_masks, jobs_for
+    from pai_cli.compute.pool import open_pool
+    from pai_cli.display.console import note
+    from pai_cli.files.store import open_store, without_store
+
+    jobs = jobs_for(paths, request, working.jobs, working.cluster)
+    with (
+        closing(without_store() if working.no_store else open_store(working.store, note)) as store,
+        open_pool(jobs, working.cluster) as pool,
+    ):
+        yield analyze_masks(paths, request, progress, pool=pool, store=store)

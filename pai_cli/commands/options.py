@@ -182,23 +182,35 @@ Output = Annotated[
 NoCollapse = Annotated[
     bool, typer.Option("--no-collapse", help="Refuse a mask that leaves a layer without any weight.")
 ]
-Population = Annotated[int, typer.Option(min=1, help="How many candidates to measure.")]
-Noise = Annotated[
-    float | None,
+Jobs = Annotated[
+    int | None,
     typer.Option(
-        min=0.0,
-        help="Noise on the weights, relative to each layer's own, for methods that do not draw at random; by default 0.1.",
+        "--jobs",
+        "-j",
+        min=1,
+        metavar="N",
+        help="How many processes of this machine work at once, by default one a core; with --cluster slurm, how many jobs "
+        "to ask for.",
     ),
 ]
-TrajectoryPath = Annotated[
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS|slurm",
+        help="Work on a Dask cluster: the address of its scheduler, such as tcp://head:8786, or slurm, which asks Slurm for "
+        "--jobs jobs.",
+    ),
+]
+StorePath = Annotated[
     Path | None,
     typer.Option(
-        metavar="JSONL",
+        "--store",
+        metavar="FILE",
         readable=False,
-        help="Where to write a line a candidate; by default the mask's name with .jsonl.",
+        help="Where finished work is kept and looked up; by default results.db in your cache folder.",
     ),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on where a search of the same settings was interrupted.")]
+NoStore = Annotated[bool, typer.Option("--no-store", help="Look nothing up and keep nothing: do all work anew.")]
 
 
 def the_solver(solver: Solver, *, certify: bool, device: Device) -> SolverOptions:
@@ -301,6 +313,32 @@ def check_header(kind: Format, *, no_header: bool) -> None:
     """Refuse --no-header where there is no header to leave out."""
     if no_header and kind not in (Format.CSV, Format.TSV):
         raise typer.BadParameter(f"--no-header: {kind.value} has no line of field names; give it with csv or tsv")
+
+
+@dataclass(frozen=True)
+class Working:
+    """Who works, and where what they finish is kept: `--jobs`, `--cluster`, `--store` and `--no-store`."""
+
+    jobs: int | None = None
+    cluster: str | None = None
+    store: Path | None = None
+    no_store: bool = False
+
+
+def check_workers(jobs: int | None, cluster: str | None) -> None:
+    """Refuse what makes no sense together of --jobs and --cluster."""
+    if cluster == "slurm" and jobs is None:
+        raise typer.BadParameter("--cluster slurm: give --jobs N, how many jobs to ask Slurm for")
+    if cluster not in (None, "slurm") and jobs is not None:
+        raise typer.BadParameter(f"--jobs: the cluster at {cluster} has the workers it has; leave --jobs out")
+
+
+def the_working(jobs: int | None, cluster: str | None, store: Path | None = None, *, no_store: bool = False) -> Working:
+    """What the options say of it. Wrong usage when they make no sense together."""
+    check_workers(jobs, cluster)
+    if no_store and store is not None:
+        raise typer.BadParameter("--store and --no-store exclude each other: give one")
+    return Working(jobs, cluster, store, no_store)
 
 
 def check_conversion(target: Target, *, weights: bool, packed: bool) -> None:

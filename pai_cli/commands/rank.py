@@ -95,6 +95,10 @@ def rank(
     plot: options.Plot = None,
     report: options.ReportPage = None,
     force: options.Force = False,
+    jobs: options.Jobs = None,
+    cluster: options.Cluster = None,
+    store: options.StorePath = None,
+    no_store: options.NoStore = False,
 ) -> None:
     """Order masks without training them, by one metric's mean over the layers, within equal densities, best first; or, where
     accuracies are known, tell which metric predicts them: Kendall's tau, Spearman's rho and Pearson's r with intervals.
@@ -106,7 +110,11 @@ def rank(
         correlations={"--metrics": metrics, "--resamples": resamples, "--seed": seed},
         orders={"--smallest-first": smallest_first},
     )
-    given = Given(masks, table, accuracy, order, weights, by, metrics, group_by, rules, trust, particular)
+    working = options.the_working(jobs, cluster, store, no_store=no_store)
+    pictured = plot is not None or report is not None
+    given = Given(
+        *(masks, table, accuracy, order, weights, by, metrics, group_by, rules, trust, particular, working, pictured)
+    )
     check_given(given)
     from pai_cli.display.correlation import show_study
     from pai_cli.display.progress import progress_bar

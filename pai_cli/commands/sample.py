@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from pai_cli.commands import options
+from pai_cli.commands import sampling_options as sampling
 from pai_cli.compute.device import Device
 from pai_cli.files.tables import Format
 
@@ -12,14 +13,17 @@ from pai_cli.files.tables import Format
 def sample(
     ctx: typer.Context,
     checkpoint: options.CheckpointPath,
-    method: options.MethodName,
-    population: options.Population,
+    method: sampling.MethodOfSearch = None,
+    population: sampling.Population = None,
     density: options.Density = None,
     sparsity: options.Sparsity = None,
     output: options.Output = None,
-    noise: options.Noise = None,
-    trajectory: options.TrajectoryPath = None,
-    resume: options.Resume = False,
+    select: sampling.Select = None,
+    construct: sampling.Construct = None,
+    steps: sampling.Steps = None,
+    noise: sampling.Noise = None,
+    trajectory: sampling.TrajectoryPath = None,
+    resume: sampling.Resume = False,
     scope: options.ScopeName = None,
     seed: options.Seed = 0,
     rounds: options.Rounds = None,
@@ -31,19 +35,23 @@ def sample(
     model: options.Model = None,
     input_shape: options.InputShape = None,
     device: options.DeviceName = Device.AUTO,
+    jobs: options.Jobs = None,
+    cluster: options.Cluster = None,
     packed: options.Packed = False,
     format: options.OutputFormat = Format.TABLE,  # noqa: A002  the flag's name
     force: options.Force = False,
     trust: options.Trust = False,
     plot: options.Plot = None,
 ) -> None:
-    """Take the best connected of many masks of one method: the largest full-spectrum l2 over the network, density exact.
+    """Take the best connected of many masks of one method: the largest full-spectrum l2 over the network, density exact;
+    or layer by layer, the best connected of many masks' layers.
 
     The trajectory is written as the search goes; an interrupted search goes on with --resume and ends with the same mask,
-    and a finished one is extended by --resume with a larger --population.
+    and a finished one is extended by --resume with a larger --population. With --construct a mask is built instead.
     """
+    sampling.check_search(construct, ctx.params)
     amount, shape = options.the_amount(density, sparsity, pattern, densities), options.the_shape(input_shape)
-    in_rounds = options.the_rounds(rounds)
+    in_rounds, name = options.the_rounds(rounds), construct or method or ""  # one there is, as check_search sees to
     from pai_cli.commands.loading import accept, open_network, prune_request, refuse_early, samples_story
     from pai_cli.display.figures.canvas import check_picture
     from pai_cli.display.figures.trajectory import plot_trajectory
@@ -52,16 +60,16 @@ def sample(
     from pai_cli.display.sampling import show_search, tell_interrupted
     from pai_cli.files.masks import write_mask
 
-    path = output or options.default_mask_path(checkpoint, f"{method}-best", amount.label)
+    path = output or options.default_mask_path(checkpoint, name if construct else f"{name}-best", amount.label)
     refuse_early(method, path, force=force or resume)
     check_picture(plot, force=force)
     source, network = open_network(checkpoint, model, shape, trust=trust)
     from pai_cli.pruning.output import mask_to_write
-    from pai_cli.sampling.search import SearchRequest, search
+    from pai_cli.sampling.search import SearchRequest, Workers, search
     from pai_cli.sampling.trajectory import open_search
 
     request = prune_request(
-        method,
+        name,
         amount,
         device=device,
         scope=scope,
@@ -72,13 +80,22 @@ def sample(
         data=data,
         per_class=per_class,
     )
-    wish = SearchRequest.of(request, population, noise)
+    workers = Workers(jobs, cluster, model if model and ":" in model else None)
+    if construct or not population:
+        from pai_cli.commands.construct import construct_mask, show_construction
+
+        built = construct_mask(source, network, request, steps, workers)
+        mask = mask_to_write(built.pruned, built.request, source, ctx.obj.arguments)
+        write_mask(path, mask, packed=packed, force=force)
+        show_construction(built, path, format)
+        return
+    wish = SearchRequest.of(request, population, noise, (select or sampling.SelectChoice.MASK).value)
     dataset = accept(source, network, request)
     lines, state = open_search(path, trajectory, wish.settings(source.sha256), resume=resume, force=force)
     with progress_bar("sampling") as progress, tell_interrupted(state, population):
-        result = search(network, wish, lines, state, progress, dataset=dataset)
+        result = search(network, wish, lines, state, progress, dataset=dataset, workers=workers)
     tell_pruning(result.pruned, no_collapse=False)
-    story = {**result.story, **samples_story(dataset, result.request)}
+    story = {**samples_story(dataset, result.request), **result.story}
     mask = mask_to_write(result.pruned, request, source, ctx.obj.arguments, story)
     write_mask(path, mask, packed=packed, force=force or resume)
     show_search(result, lines, path, format)

@@ -43,11 +43,25 @@ def still_working() -> bool:
     return any(future.running() for future in _left)
 
 
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+"""What OpenMP, and with it torch, and the BLAS libraries read once, when they are loaded."""
+
+
 def cores() -> int:
-    """How many cores this process may use: of a container or a job's share, not of the machine."""
+    """How many cores the threads of this process may use."""
+    return min(all_cores(), MOST_THREADS)
+
+
+def all_cores() -> int:
+    """How many cores there are for this command's processes: of a container or a job's share, not of the machine."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     told = os.environ.get("OMP_NUM_THREADS", "")  # what batch systems and users set for "this many cores"
-    return max(1, min(allowed, MOST_THREADS, int(told) if told.isdecimal() and int(told) > 0 else allowed))
+    return max(1, min(allowed, int(told) if told.isdecimal() and int(told) > 0 else allowed))
+
+
+def threads_each(processes: int) -> dict[str, str]:
+    """Environment variables for each of so many processes, which give it its share of the cores."""
+    return dict.fromkeys(THREAD_VARIABLES, str(max(1, all_cores() // processes)))
 
 
 def mapped(

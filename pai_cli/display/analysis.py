@@ -8,12 +8,9 @@ from collections.abc import Iterable
 from pai_cli.analysis.masks import MaskReport
 from pai_cli.display.console import fail_line, note, warn
 from pai_cli.display.records import ANALYZE_FIELDS, mask_records
-from pai_cli.display.tables import show_layers, show_networks
+from pai_cli.display.tables import network_row, show_layers, show_networks
 from pai_cli.files.tables import Format, Record, TableWriter
 from pai_cli.files.words import some_names
-from pai_cli.spectral.result import Outcome
-
-UNPROVED = {Outcome.NOT_PROVED, Outcome.WIDE_NOT_PROVED}
 
 
 def show_reports(reports: Iterable[MaskReport], kind: Format, *, header: bool, summary: bool, weights: bool) -> int:
@@ -27,7 +24,7 @@ def show_reports(reports: Iterable[MaskReport], kind: Format, *, header: bool, s
         if writer is not None:
             writer.write(records)
         elif summary:
-            gathered += records
+            gathered += [network_row(record) for record in records]
         elif report.error is None:
             show_layers(records, weights=weights)
     if writer is not None:
@@ -56,8 +53,7 @@ def _say(report: MaskReport) -> int:
 
 def note_unproved(report: MaskReport) -> None:
     """Say which layers' singular values are not proved to be the two largest, if any."""
-    layers = report.report.layers if report.report is not None else ()
-    unproved = [layer.name for layer in layers if UNPROVED & set(layer.metrics.outcomes)]
+    unproved = report.report.unproved if report.report is not None else ()
     if unproved:
         note(
             f"{report.path}: the singular values of {some_names(unproved)} are not proved to be the two largest; "

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pai_cli.display.bars import bar, bars_here
 from pai_cli.display.console import note, output, printable
+from pai_cli.display.plain import drawn_plainly
 from pai_cli.files.tables import Record, Value
 
 if TYPE_CHECKING:
@@ -14,19 +15,24 @@ if TYPE_CHECKING:
 
 ANALYZE_COLUMNS = ("density", "d_L", "d_R", "sigma_1", "sigma_2", "dr", "dr_imdb", "ds", "narc")
 WEIGHT_COLUMNS = ("lambda", "lambda_imsg", "l2", "l2_dense")
+NETWORK_FIELDS = ("mask", "level", *ANALYZE_COLUMNS, *WEIGHT_COLUMNS, "outcome", "reason")
 BARS = "dr_imdb_norm"  # drawn as bars where standard output is a terminal
 MISSING = "-"
 PROVED = "proved"
 
 # Columns of words; the others hold numbers.
-TEXT = ("mask", "layer", "writer", "reader", "shape", "note", "method", "decided", "metric")
+TEXT = ("mask", "layer", "writer", "reader", "shape", "note", "method", "decided", "metric", "made")
 # Characters a line that a folding text keeps.
-LEAST_FOLD = {"mask": 24, "layer": 24, "writer": 24, "reader": 24, "note": 16, "decided": 16}
+LEAST_FOLD = {
+    **dict.fromkeys(("mask", "layer", "writer", "reader"), 24),
+    **dict.fromkeys(("note", "decided", "made"), 16),
+}
 # Left out in this order, until a table fits: what is furthest from "how well connected is it" goes first.
 DISPENSABLE = (
     *("p", "r", "rho", "n"),
     *("narc", "d_R", "d_L", "ds", "shape", "l2_dense", "sigma_1", "layers", "explored", "lambda_imsg", "method"),
-    *("sigma_2", BARS, "candidates", "total", "lambda", "columns", "outputs", "note", "decided", "dr", "density"),
+    *("switches", "sigma_2_before", "sigma_2", BARS, "candidates", "total", "lambda", "columns", "outputs", "note"),
+    *("decided", "dr", "density"),
 )
 
 
@@ -41,6 +47,11 @@ def show_layers(records: Sequence[Record], *, weights: bool) -> None:
         rows = [{**row, BARS: bar(row[BARS], blocks)} for row in rows]
         columns.insert(columns.index("dr_imdb") + 1, BARS)
     _draw(columns, rows, total=True)
+
+
+def network_row(record: Record) -> Record:
+    """What `show_networks` needs of a record: a sixth of it, so that thousands can wait for their table."""
+    return {field: record[field] for field in NETWORK_FIELDS}
 
 
 def show_networks(records: Sequence[Record], *, weights: bool) -> None:
@@ -81,6 +92,9 @@ def _draw(columns: Sequence[str], records: Sequence[Record], *, total: bool = Fa
     if not any(cells.get("note", ["there is none"])):
         del cells["note"]
     shown, needed = _fitting(cells, console.width)
+    if drawn_plainly({column: cells[column] for column in shown}, console, TEXT, total=total):
+        _tell_left_out(cells, shown)
+        return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column in shown:
         drawn = column == BARS and isinstance(records[0][column], str)
@@ -94,6 +108,10 @@ def _draw(columns: Sequence[str], records: Sequence[Record], *, total: bool = Fa
         table.add_row(*(cells[column][index] for column in shown), style="bold" if last else None)
     console.width = max(console.width, needed)
     console.print(table)
+    _tell_left_out(cells, shown)
+
+
+def _tell_left_out(cells: dict[str, list[str]], shown: list[str]) -> None:
     if len(shown) < len(cells):
         left_out = ", ".join(column for column in cells if column not in shown)
         note(f"no room for {left_out}: a wider terminal shows them, and so does --format csv")

@@ -35,21 +35,22 @@ class TableWriter:
         self._stream, self._kind, self._fields = stream, kind, list(fields)
         self._written = 0
         dialect = "excel-tab" if kind is Format.TSV else "excel"
-        self._csv = csv.DictWriter(stream, self._fields, dialect=dialect, lineterminator="\n")
+        self._csv = csv.writer(stream, dialect=dialect, lineterminator="\n")
         if kind in (Format.CSV, Format.TSV) and header:
-            self._csv.writeheader()
+            self._csv.writerow(self._fields)
 
     def write(self, records: Iterable[Record]) -> None:
         """Write records in order."""
         for record in records:
-            self._write_one({field: record[field] for field in self._fields})
+            self._write_one(record)
             self._written += 1
 
     def _write_one(self, record: Record) -> None:
         if self._kind in (Format.CSV, Format.TSV):
-            self._csv.writerow({key: _text(value) for key, value in record.items()})
+            values = (record[field] for field in self._fields)
+            self._csv.writerow(["true" if value is True else "false" if value is False else value for value in values])
             return
-        line = json.dumps(record, allow_nan=False)
+        line = json.dumps({field: record[field] for field in self._fields}, allow_nan=False)
         if self._kind is Format.JSON:
             self._stream.write(("[\n  " if self._written == 0 else ",\n  ") + line)
         else:
@@ -59,9 +60,3 @@ class TableWriter:
         """End the document; an empty JSON table is an empty list."""
         if self._kind is Format.JSON:
             self._stream.write("\n]\n" if self._written else "[]\n")
-
-
-def _text(value: Value) -> str | int | float | None:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return value

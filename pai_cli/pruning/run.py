@@ -34,6 +34,7 @@ __all__ = [
     "choose_masks",
     "prune",
     "result_of",
+    "score_arrays",
 ]
 
 
@@ -114,6 +115,15 @@ def choose_masks(
         rounds = request.rounds or method.rounds
         masks = _fixed_rounds(scorer, quota, rounds, progress)
     return (shuffled(masks, request.seed) if request.shuffle else masks), rounds
+
+
+def score_arrays(
+    network: Network, request: PruneRequest, masks: Masks | None = None, dataset: Dataset | None = None
+) -> ScoreArrays:
+    """What the method scores each weight under these masks, as a round of `prune` would; None: before any is pruned."""
+    layers = select_layers(network.layers, request.ignore)
+    scorer = _scorer(registry.get(request.method), request, network, layers, dataset)
+    return _arrays(scorer, masks, quota_of(request, network, layers))
 
 
 def _scorer(

@@ -1,14 +1,15 @@
 """A search on disk: one JSON line a candidate, and the state that an interrupted search goes on from.
 
-The first line of the trajectory says what is being searched; `state` holds the best masks and every weight any candidate
-kept, as packed bits. Lines are written before the state, so that after a crash there may be lines that the state has not
-seen: those candidates are measured again.
+The first line of the trajectory says what is being searched; `state` holds the best masks, every weight any candidate
+kept and, of a search that takes layers, the layers taken so far, as packed bits. Lines are written before the state, so
+that after a crash there may be lines that the state has not seen: those candidates are measured again.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -24,14 +25,20 @@ if TYPE_CHECKING:
 
     from pai_cli.files.tables import Record
 
-VERSION = 1
+VERSION = 2
 Settings = dict[str, Any]
 Measures = dict[str, Any]  # a number or None by name, and "reason": why one is missing
+LayerMeasures = dict[str, float | None]
+FACTS = ("done", "best", "best_measures", "best_rounds", "layers", "sources", "best_sources")
 
 
 @dataclass
 class SearchState:
-    """How far a search has come: `done` candidates; the best one's number, measures, rounds and masks; what all kept."""
+    """How far a search has come: `done` candidates; the best one's number, measures, rounds and masks; what all kept.
+
+    Of a search that takes layers, besides: `composite`, the layers taken so far, at the exact count; `layers`, their
+    measures; `sources`, the candidates they are of; `best_sources`, those of the best masks.
+    """
 
     done: int = 0
     best: int | None = None
@@ -39,6 +46,15 @@ class SearchState:
     best_rounds: int = 1
     masks: dict[str, np.ndarray] = field(default_factory=dict)
     explored: dict[str, np.ndarray] = field(default_factory=dict)
+    composite: dict[str, np.ndarray] = field(default_factory=dict)
+    layers: dict[str, LayerMeasures] = field(default_factory=dict)
+    sources: dict[str, int] = field(default_factory=dict)
+    best_sources: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def kinds(self) -> dict[str, dict[str, np.ndarray]]:
+        """The sets of masks, by the name they have on disk."""
+        return {"best": self.masks, "explored": self.explored, "composite": self.composite}
 
     def become(self, after: SearchState) -> None:
         """Take over another state in one step: an interruption finds the old one or the new, never a mixture."""
@@ -101,14 +117,14 @@ class Trajectory:
             raise OutputError(f"{self.path}: cannot be written: {e.strerror or e}") from e
 
     def save(self, state: SearchState) -> None:
-        """Replace the state file, whole or not at all."""
+        """Replace the state file, whole or not at all. Raises `OutputError`."""
         import numpy as np
         from safetensors.numpy import save
 
-        packed = {f"best/{name}": np.packbits(mask) for name, mask in state.masks.items()}
-        packed |= {f"explored/{name}": np.packbits(mask) for name, mask in state.explored.items()}
-        names = ("done", "best", "best_measures", "best_rounds")
-        facts = {name: getattr(state, name) for name in names}
+        packed = {
+            f"{kind}/{name}": np.packbits(mask) for kind, masks in state.kinds.items() for name, mask in masks.items()
+        }
+        facts = {name: getattr(state, name) for name in FACTS}
         shapes = {name: list(mask.shape) for name, mask in state.masks.items()}
         metadata = {
             "search": json.dumps(self.settings, sort_keys=True),
@@ -116,11 +132,20 @@ class Trajectory:
             "shapes": json.dumps(shapes),
         }
         data = canonical_bytes(save(packed, metadata))
+        self._flush()
 
         def write(stream: BinaryIO) -> None:
             stream.write(data)
 
         write_atomically(self.state_path, write, force=True)
+
+    def _flush(self) -> None:
+        """See to it that no state is on the disk without its lines, though the power fail."""
+        try:
+            with self.path.open("rb+") as stream:
+                os.fsync(stream.fileno())
+        except OSError as e:
+            raise OutputError(f"{self.path}: cannot be written: {e.strerror or e}") from e
 
     def _first_line(self) -> str:
         return json.dumps({"trajectory": VERSION, **self.settings})
@@ -157,13 +182,17 @@ class Trajectory:
             facts, shapes = json.loads(file.metadata["facts"]), json.loads(file.metadata["shapes"])
             if file.metadata["search"] != json.dumps(self.settings, sort_keys=True):
                 raise ResumeError(f"{self.state_path}: belongs to another search; --force starts it again")
+            state = SearchState(**{name: facts[name] for name in FACTS})
             arrays = {
                 kind: {name: _bits(file, f"{kind}/{name}", shape) for name, shape in shapes.items()}
-                for kind in ("best", "explored")
+                for kind in ("best", "explored", *(["composite"] if state.layers else []))
             }
-            state = SearchState(**facts, masks=arrays["best"], explored=arrays["explored"])
+            state.masks, state.explored = arrays["best"], arrays["explored"]
+            state.composite = arrays.get("composite", {})
             if type(state.done) is not int or type(state.best) is not int or not 0 <= state.best < state.done:
                 raise ValueError("its counts make no sense")
+            if state.layers and not state.layers.keys() == state.sources.keys() == shapes.keys():
+                raise ValueError("its layers are not those of its masks")
         except (MaskError, SafetensorError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as e:
             raise ResumeError(f"{self.state_path}: damaged ({e}); --force starts the search again") from e
         return state

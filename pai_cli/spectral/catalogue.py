@@ -52,6 +52,10 @@ _ROWS = (
     ),
 )
 
+METRIC_VERSION = 1
+"""To be raised whenever a change makes any measure of any mask another number, or its error, reason or outcome another:
+finished work that was stored under an older version is then done again. `tests/test_study.py` holds values that tell."""
+
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ROWS}
 
 FULL_SPECTRUM = ("dr", "dr_imdb", "lambda", "lambda_imsg")

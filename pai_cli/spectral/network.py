@@ -19,8 +19,10 @@ from pai_cli.spectral.metrics import (
     measures_of,
     prepare_layer,
 )
-from pai_cli.spectral.result import Measure
+from pai_cli.spectral.result import Measure, Outcome
 from pai_cli.spectral.singular import singular_pairs
+
+UNPROVED = {Outcome.NOT_PROVED, Outcome.WIDE_NOT_PROVED}
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class NetworkReport:
     """Every layer's report and the network's means.
 
     `measures[name]` is the mean over the layers where that measure is present; `counted[name]` is how many those were.
-    `kept` of `total` weights are kept; `collapsed` names the layers with none.
+    `kept` of `total` weights are kept; `collapsed` names the layers with none, `unproved` those with singular values that
+    are not proved to be the two largest. `layers` is empty where only the network was asked for.
     """
 
     layers: tuple[LayerReport, ...]
@@ -60,16 +63,13 @@ class NetworkReport:
     counted: dict[str, int]
     kept: int
     total: int
+    collapsed: tuple[str, ...] = ()
+    unproved: tuple[str, ...] = ()
 
     @property
     def density(self) -> float:
         """Share of weights kept, 0 to 1."""
         return self.kept / self.total
-
-    @property
-    def collapsed(self) -> tuple[str, ...]:
-        """Names of the layers that kept no weight."""
-        return tuple(layer.name for layer in self.layers if layer.metrics.counts.edges == 0)
 
 
 @dataclass
@@ -131,7 +131,9 @@ def summarise(layers: Iterable[LayerReport]) -> NetworkReport:
         measures[name] = mean_of(present) if present else Measure.missing(_shared_reason(column))
     kept = sum(r.metrics.counts.edges for r in reports)
     total = sum(r.parameters for r in reports)
-    return NetworkReport(reports, measures, counted, kept, total)
+    collapsed = tuple(r.name for r in reports if r.metrics.counts.edges == 0)
+    unproved = tuple(r.name for r in reports if UNPROVED & set(r.metrics.outcomes))
+    return NetworkReport(reports, measures, counted, kept, total, collapsed, unproved)
 
 
 def _shared_reason(column: list[Measure]) -> str:

@@ -58,10 +58,15 @@ class AnalysisPictures:
         check_report(report, force=force)
         return AnalysisPictures(plot, report, force, weights)
 
+    @property
+    def asked(self) -> bool:
+        """Whether any picture or page was asked for, so that layers are needed."""
+        return self.plot is not None or self.report is not None
+
     def watch(self, reports: Iterable[MaskReport]) -> Iterator[MaskReport]:
         """The same reports, each looked at as it passes."""
         for report in reports:
-            if self.plot is not None or self.report is not None:
+            if self.asked:
                 self._see(report)
             yield report
 

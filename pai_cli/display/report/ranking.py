@@ -49,9 +49,14 @@ class RankPictures:
         check_report(report, force=force)
         return RankPictures(plot, report, force, weights)
 
+    @property
+    def asked(self) -> bool:
+        """Whether any picture or page was asked for, so that layers are needed."""
+        return self.plot is not None or self.report is not None
+
     def study(self, study: Study, masks: Sequence[ScoredMask], reports: Sequence[MaskReport]) -> None:
         """Write what was asked for of metrics against accuracy. Raises `PictureError`, `OutputError`."""
-        if self.plot is None and self.report is None:
+        if not self.asked:
             return
         pictures = [study_picture(study), self._plane(masks, reports)]
         parts = [page.heading("Correlations"), *(_correlations(study, scope) for scope in study.scopes)]
@@ -59,7 +64,7 @@ class RankPictures:
 
     def order(self, ranked: Sequence[RankedMask], by: str, reports: Sequence[MaskReport]) -> None:
         """Write what was asked for of masks in order. Raises `PictureError`, `OutputError`."""
-        if self.plot is None and self.report is None:
+        if not self.asked:
             return
         pictures = [order_picture(ranked, by), self._plane([row.source for row in ranked], reports)]
         self._write(f"Masks ranked by {by}", pictures, _orders(ranked, by), reports)

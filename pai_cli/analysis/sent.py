@@ -1,0 +1,110 @@
+"""Masks and weights on their way to other processes: by name where files are shared, else their bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pai_cli.analysis.masks import Weights, chosen, wanted
+from pai_cli.errors import PaiError
+from pai_cli.files.checkpoints import Checkpoint, open_checkpoint
+from pai_cli.files.masks import Mask
+from pai_cli.spectral.layout import Layout
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class NamedWeights:
+    """A checkpoint that a process opens by its name, when it first needs it. See `masks.Weights`."""
+
+    def __init__(self, path: Path, *, trust: bool, opened: Checkpoint | None = None):
+        self.path = path
+        self._trust = trust
+        if opened is not None:
+            self._checkpoint = opened
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "_trust": self._trust}
+
+    @cached_property
+    def _checkpoint(self) -> Checkpoint:
+        return open_checkpoint(self.path, trust=self._trust)
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Shape of every tensor."""
+        return self._checkpoint.shapes
+
+    def finite_array(self, name: str) -> np.ndarray:
+        """One tensor; raises what keeps it from being weights."""
+        return self._checkpoint.finite_array(name)
+
+
+class SentWeights:
+    """A checkpoint's matrices themselves, and of those that cannot be weights why. See `masks.Weights`."""
+
+    def __init__(self, checkpoint: Weights, layers: tuple[str, ...]):
+        self.path = checkpoint.path
+        self.shapes: Mapping[str, tuple[int, ...]] = dict(checkpoint.shapes)
+        self._arrays: dict[str, np.ndarray | PaiError] = {}
+        for name, shape in checkpoint.shapes.items():
+            if len(shape) > 1 and wanted(name, layers):
+                try:
+                    self._arrays[name] = checkpoint.finite_array(name)
+                except PaiError as error:
+                    self._arrays[name] = error
+
+    def finite_array(self, name: str) -> np.ndarray:
+        """One tensor; raises what keeps it from being weights."""
+        found = self._arrays[name]
+        if isinstance(found, PaiError):
+            raise found
+        return found
+
+
+@dataclass(frozen=True)
+class SentMask:
+    """A mask's own bits, of the layers that are asked for, and what its file says. See `files.masks.Mask`."""
+
+    path: Path
+    metadata: Mapping[str, str]
+    names: tuple[str, ...]
+    shapes: Mapping[str, tuple[int, ...]]
+    tells_layouts: bool
+    told: str
+    layouts: Mapping[str, Layout]
+    bits: Mapping[str, bytes]
+
+    @staticmethod
+    def of(mask: Mask, layers: tuple[str, ...]) -> SentMask:
+        """Everything that measuring these layers needs. Raises what is wrong with the file."""
+        import numpy as np
+
+        names, _ = chosen(mask, layers)
+        bits = {name: np.packbits(mask.array(name)).tobytes() for name in names}
+        layouts = _by_name(mask, names)
+        shapes = {name: tuple(shape) for name, shape in mask.shapes.items()}
+        return SentMask(
+            mask.path, dict(mask.metadata), tuple(mask.names), shapes, mask.tells_layouts, mask.told, layouts, bits
+        )
+
+    def layout(self, name: str) -> Layout:
+        """Groups and transposition of a layer."""
+        return self.layouts[name]
+
+    def array(self, name: str) -> np.ndarray:
+        """One parameter's mask, boolean."""
+        import numpy as np
+
+        shape = self.shapes[name]
+        size = int(np.prod(shape))
+        flags = np.unpackbits(np.frombuffer(self.bits[name], dtype=np.uint8), count=size)
+        return flags.view(np.bool_).reshape(shape)
+
+
+def _by_name(mask: Mask, names: Iterable[str]) -> dict[str, Layout]:
+    return {name: mask.layout(name) for name in names}

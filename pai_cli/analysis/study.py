@@ -1,0 +1,205 @@
+"""Reports of many masks: looked up, or measured by the workers of a pool, in the order of the files."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from pai_cli.analysis.encoded import Encoded, decode, encode
+from pai_cli.analysis.finished import Finished, Looked
+from pai_cli.analysis.masks import AnalysisRequest, MaskReport, measure_mask
+from pai_cli.analysis.sent import NamedWeights, SentMask, SentWeights
+from pai_cli.compute.pieces import Here, Outcome, Pool, attempt
+from pai_cli.errors import DeviceError, MaskMismatchError, PaiError, WorkerLostError
+from pai_cli.files.checkpoints import Checkpoint
+from pai_cli.files.opening import open_mask
+from pai_cli.files.store import Store, without_store
+from pai_cli.progress import Progress, silent
+from pai_cli.spectral.network import DenseCache
+
+STEPS = 1000  # of progress a mask
+
+QUICK = 0.4  # seconds of work that this process does before others are started, which takes them about as long
+
+LARGE = 2**27  # bytes of a mask file from which masks are measured one at a time, the cores sharing its layers
+
+
+@dataclass
+class _Task:
+    """What all masks have in common."""
+
+    request: AnalysisRequest
+    cache: DenseCache = field(default_factory=DenseCache)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """One mask to measure: by its name, and where names mean nothing, itself."""
+
+    path: Path
+    mask: SentMask | None = None
+
+
+Found = MaskReport | Encoded
+
+
+def analyze_masks(
+    paths: Sequence[Path],
+    request: AnalysisRequest,
+    progress: Progress = silent,
+    *,
+    pool: Pool | None = None,
+    store: Store | None = None,
+) -> Iterator[MaskReport]:
+    """A report a mask, as each is done, in the order of `paths`; a mask that cannot be read gives a report with its error,
+    and the rest go on.
+
+    `pool`: who measures, by default this process. `store`: what is in it is not measured again, and what is measured is
+    put into it. Reports do not depend on either.
+    """
+    files = request.weights.files if isinstance(request.weights, Checkpoint) else ()
+    study = _Study(paths, _picklable(request), progress, Finished(store or without_store(), request, files))
+    first: MaskReport | None = None
+    for done, outcome in enumerate(study.outcomes(pool or Here()), start=1):
+        report = study.report(outcome)
+        if request.same_network:
+            report = _compared(report, first)
+            first = first or (report if report.error is None else None)
+        progress(done * STEPS, len(paths) * STEPS, report.path.name)
+        yield report
+
+
+def jobs_for(paths: Sequence[Path], request: AnalysisRequest, jobs: int | None, cluster: str | None) -> int | None:
+    """How many processes are to measure these masks: what was asked for, or one where a mask is so large that the cores
+    share its layers; None for one a core. Raises `DeviceError` for a GPU that several would have to share.
+    """
+    if request.device != "cpu" and (cluster is not None or (jobs or 1) > 1):
+        flag = "--jobs" if cluster is None else "--cluster"
+        raise DeviceError(f"--device {request.device} measures in one process; leave --device or {flag} out")
+    if jobs is not None or cluster is not None:
+        return jobs
+    alone = request.device != "cpu" or len(paths) < 2 or any(_size(path) > LARGE for path in paths)
+    return 1 if alone else None
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # told when it is read
+        return 0
+
+
+class _Study:
+    """The course of one study: what was looked up and is not shown yet."""
+
+    def __init__(self, paths: Sequence[Path], request: AnalysisRequest, progress: Progress, finished: Finished):
+        self._paths = paths
+        self._request = request
+        self._progress = progress
+        self._finished = finished
+        self._looked: deque[Looked] = deque()
+        self._shown = 0
+
+    def outcomes(self, pool: Pool) -> Iterator[Outcome[Found]]:
+        """What the workers, or the store, say of each mask."""
+        if isinstance(pool, Here):
+            return pool.map(self._measured, _Task(self._request), self._items(_Piece))
+        if pool.shares_files:
+            return self._begun_here(pool)
+        sent = replace(self._request, weights=_sent_weights(self._request))
+        return pool.map(_encoded, _Task(sent), self._items(partial(_sent, request=self._request)))
+
+    def _begun_here(self, pool: Pool) -> Iterator[Outcome[Found]]:
+        """The first masks in this process: where they are few and small, it is done before others would have begun."""
+        task, items = _Task(self._request), self._items(_Piece)
+        spent, measured = 0.0, 0
+        for item in items:
+            if isinstance(item, Outcome):
+                yield item
+                continue
+            begin = time.monotonic()
+            outcome = attempt(self._measured, task, item)
+            spent, measured = spent + time.monotonic() - begin, measured + 1
+            yield outcome
+            remaining = (len(self._paths) - self._shown) * spent / measured
+            if min(spent, remaining) > QUICK:
+                break
+        yield from pool.map(_encoded, task, items)
+
+    def _items(self, prepared: Callable[[Path], _Piece | Outcome[Found]]) -> Iterator[_Piece | Outcome[Found]]:
+        for path in self._paths:
+            looked = self._finished.look(path)
+            self._looked.append(looked)
+            yield prepared(path) if looked.report is None else Outcome(looked.report)
+
+    def _measured(self, task: _Task, piece: _Piece) -> Found:
+        """Measured in this process, telling how far it is within a mask."""
+
+        def tell(layers: int, of: int) -> None:
+            done = self._shown * STEPS + min(layers * STEPS // of, STEPS - 1)
+            self._progress(done, len(self._paths) * STEPS, piece.path.name)
+
+        return _measure(task, piece, tell)
+
+    def report(self, outcome: Outcome[Found]) -> MaskReport:
+        """The next mask's report, which is kept."""
+        looked = self._looked.popleft()
+        self._shown += 1
+        if isinstance(outcome.error, WorkerLostError):
+            return MaskReport(looked.path, {}, None, WorkerLostError(f"{looked.path}: {outcome.error}"))
+        if isinstance(outcome.error, PaiError):
+            return MaskReport(looked.path, {}, None, outcome.error)
+        found = outcome.get()
+        if looked.report is None:
+            self._finished.keep(looked, found)
+        if isinstance(found, Encoded):
+            return decode(looked.path, found, layers=self._request.per_layer)
+        if found.report is None or self._request.per_layer:
+            return found
+        return replace(found, report=replace(found.report, layers=()))
+
+
+def _encoded(task: _Task, piece: _Piece) -> Found:
+    """What a worker does."""
+    return encode(_measure(task, piece, lambda layers, of: None))  # noqa: ARG005
+
+
+def _measure(task: _Task, piece: _Piece, layer_done: Callable[[int, int], object]) -> MaskReport:
+    mask = piece.mask or open_mask(piece.path, trust=task.request.trust)
+    return measure_mask(mask, task.request, task.cache, layer_done)
+
+
+def _sent(path: Path, request: AnalysisRequest) -> _Piece | Outcome[Found]:
+    """The mask as it travels to a worker that does not; or its fault."""
+    try:
+        return _Piece(path, SentMask.of(open_mask(path, trust=request.trust), request.layers))
+    except PaiError as error:
+        return Outcome(None, error)
+
+
+def _sent_weights(request: AnalysisRequest) -> SentWeights | None:
+    return None if request.weights is None else SentWeights(request.weights, request.layers)
+
+
+def _picklable(request: AnalysisRequest) -> AnalysisRequest:
+    """The request with its checkpoint by name, as an open file does not travel."""
+    weights = request.weights
+    if not isinstance(weights, Checkpoint):
+        return request
+    return replace(request, weights=NamedWeights(weights.path, trust=request.trust, opened=weights))
+
+
+def _compared(report: MaskReport, first: MaskReport | None) -> MaskReport:
+    """The report, or in its place an error when it is of a mask of another network than the first."""
+    if first is None or report.error is not None or report.shapes == first.shapes:
+        return report
+    differing = sorted(set(report.shapes.items()) ^ set(first.shapes.items()))
+    error = MaskMismatchError(
+        f"{report.path}: masks other layers than {first.path} ({differing[0][0]!r} differs); "
+        "rank the masks of one network at a time"
+    )
+    return MaskReport(report.path, report.metadata, None, error)

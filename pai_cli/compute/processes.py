@@ -1,0 +1,205 @@
+"""Pieces of work in processes of this machine, each on its share of the cores.
+
+Every worker has a pipe of its own, so that it is known which piece a worker that dies was at: that one is tried again,
+and nothing else is lost. Workers are started afresh (`spawn`), because a copy of a process with torch's threads hangs.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing import get_context, resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Any, TypeVar
+
+from pai_cli.compute.pieces import Outcome
+from pai_cli.compute.threads import threads_each
+from pai_cli.compute.worker import COMMON, ITEM, serve
+from pai_cli.errors import WorkerLostError
+
+Common = TypeVar("Common")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+RETRIES = 2  # of a piece whose worker died
+
+QUEUED = 2  # pieces that a worker has: one to do, and the next, so that it need not wait for this process
+
+PATIENCE = 2.0  # seconds
+
+AHEAD = 4  # times the workers: how many pieces may be drawn before the oldest of them is done
+
+
+@dataclass
+class _Piece:
+    """An item on its way. `deaths`: how many workers died of it, or over it."""
+
+    number: int
+    message: bytes
+    deaths: int = 0
+
+
+@dataclass
+class _Worker:
+    """A process, this end of its pipe, and the pieces it has, the one it is at first."""
+
+    process: SpawnProcess
+    connection: Connection
+    pieces: deque[_Piece] = field(default_factory=deque)
+
+
+class Processes:
+    """A pool of so many processes, started when there is work for them. See `pieces.Pool`."""
+
+    shares_files = True
+
+    def __init__(self, count: int):
+        self.workers = count
+        self._running: list[_Worker] = []
+
+    def map(
+        self, function: Callable[[Common, Item], Result], common: Common, items: Iterable[Item | Outcome[Result]]
+    ) -> Iterator[Outcome[Result]]:
+        """See `pieces.Pool.map`; a piece whose worker died three times has a `WorkerLostError`."""
+        shared = pickle.dumps((function, common), pickle.HIGHEST_PROTOCOL)
+        finished = False
+        try:
+            for worker in self._running:
+                _send(worker, COMMON, shared)
+            yield from self._outcomes(shared, enumerate(items))
+            finished = True
+        finally:
+            if not finished:  # what is under way would answer a question that nobody asks any more
+                self.close()
+
+    def _outcomes(self, shared: bytes, items: Iterator[tuple[int, Any]]) -> Iterator[Outcome[Any]]:
+        waiting: deque[_Piece] = deque()  # drawn, or lost, and at no worker
+        done: dict[int, Outcome[Any]] = {}
+        following = drawn = 0
+        more = True
+        while more or following < drawn:
+            while more and not waiting and drawn < following + AHEAD * self.workers and self._room():
+                number, item = next(items, (-1, None))
+                more = number >= 0
+                drawn += more
+                if isinstance(item, Outcome):
+                    done[number] = item
+                elif more:
+                    waiting.append(_Piece(number, pickle.dumps(item, pickle.HIGHEST_PROTOCOL)))
+                    self._give(waiting, shared)
+            self._give(waiting, shared)
+            if following < drawn and following not in done:
+                self._gather(waiting, done)
+            while following in done:
+                yield done.pop(following)
+                following += 1
+
+    def _room(self) -> bool:
+        return len(self._running) < self.workers or any(len(worker.pieces) < QUEUED for worker in self._running)
+
+    def _give(self, waiting: deque[_Piece], shared: bytes) -> None:
+        """Hand out what waits: to a worker that is idle, to a new one, or to one that will soon be idle."""
+        while waiting and self._room():
+            worker = min(self._running, key=lambda worker: len(worker.pieces), default=None)
+            if worker is None or (worker.pieces and len(self._running) < self.workers):
+                worker = _start(self.workers, len(self._running))
+                self._running.append(worker)
+                _send(worker, COMMON, shared)
+            piece = waiting.popleft()
+            worker.pieces.append(piece)
+            _send(worker, ITEM, piece.message)
+
+    def _gather(self, waiting: deque[_Piece], done: dict[int, Outcome[Any]]) -> None:
+        """Wait for an answer, or a death; take all that there are."""
+        busy = {worker.connection: worker for worker in self._running if worker.pieces}
+        for connection in wait(list(busy)):
+            worker = busy[connection]  # type: ignore[index]
+            try:
+                answer = worker.connection.recv_bytes()
+            except (EOFError, OSError):
+                self._bury(worker, waiting, done)
+            else:
+                done[worker.pieces.popleft().number] = pickle.loads(answer)
+
+    def _bury(self, worker: _Worker, waiting: deque[_Piece], done: dict[int, Outcome[Any]]) -> None:
+        """Take back what a dead worker had; the piece that it was at is tried again, or given up."""
+        self._running.remove(worker)
+        worker.process.join(PATIENCE)  # its pipe closes a moment before it has its exit status
+        _end(worker)
+        at, *queued = worker.pieces
+        waiting.extendleft(reversed(queued))
+        at.deaths += 1
+        if at.deaths <= RETRIES:
+            waiting.appendleft(at)
+        else:
+            done[at.number] = Outcome(None, WorkerLostError(_why(worker.process.exitcode, at.deaths)))
+
+    def close(self) -> None:
+        """End all workers at once, whatever they are at."""
+        running, self._running = self._running, []
+        for worker in running:
+            worker.process.kill()
+        for worker in running:
+            _end(worker)
+
+
+def _start(count: int, number: int) -> _Worker:
+    ours, theirs = get_context("spawn").Pipe()
+    process = get_context("spawn").Process(target=serve, args=(theirs,), name=f"pai-worker-{number}", daemon=True)
+    with _inherited(threads_each(count)):
+        process.start()
+    theirs.close()
+    return _Worker(process, ours)
+
+
+@contextmanager
+def _inherited(variables: dict[str, str]) -> Iterator[None]:
+    """What a process that is started meanwhile begins with: these variables, and no ear for Ctrl-C, which in the middle of
+    its imports would make it print where it was.
+    """
+    resource_tracker.ensure_running()  # or it would be started in between, and lift what is set here
+    before = {name: os.environ.get(name) for name in variables}
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def _send(worker: _Worker, kind: bytes, message: bytes) -> None:
+    try:
+        worker.connection.send_bytes(kind)
+        worker.connection.send_bytes(message)
+    except OSError:
+        pass  # it has died, which the next look at its pipe shows
+
+
+def _end(worker: _Worker) -> None:
+    worker.process.kill()
+    worker.process.join()
+    worker.connection.close()
+
+
+def _why(exitcode: int | None, deaths: int) -> str:
+    """What became of a worker, and what may help."""
+    if exitcode is not None and exitcode < 0:
+        try:
+            name = signal.Signals(-exitcode).name
+        except ValueError:
+            name = f"signal {-exitcode}"
+        by = f"killed by {name}" + (", as a system short of memory does" if name == "SIGKILL" else "")
+    else:
+        by = f"with exit status {exitcode}"
+    return f"the process at work on it died {deaths} times, {by}; a smaller --jobs leaves each process more memory"

@@ -1,0 +1,232 @@
+"""Work that is finished, kept in one SQLite file so that it is not done twice.
+
+A store is a convenience: rows are found by a digest of all that they follow from, so that a row is right or is not found,
+and a store that is lost costs time alone. Several processes may use one at once. Rows go in a few at a time, each time in
+one transaction, through SQLite's rollback journal and not its write-ahead log, which would not do on the network file
+systems that home folders stand on.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pai_cli.errors import StoreError
+from pai_cli.files.digest import sha256_of
+
+OURS = 0x70616973  # "pais": SQLite's application_id of a file that is a store
+
+FORM = 1  # of the tables; to be raised with any change of them
+
+PATIENCE = 20.0  # seconds to wait for another process that is writing
+
+SECONDS_BETWEEN_WRITES = 1.0
+
+MOST_WAITING = 500  # rows that wait to be written
+
+LARGE = 2**24  # bytes from which a file's digest is itself kept: below, hashing it takes a few milliseconds
+
+SETTLED = 2 * 10**9  # nanoseconds after which a change of a file shows in its time of change on every file system
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS results (key BLOB PRIMARY KEY, network BLOB NOT NULL, layers BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS digests (path TEXT PRIMARY KEY, stamp TEXT NOT NULL, digest TEXT NOT NULL);
+"""
+
+Note = Callable[[str], None]
+
+
+def default_path() -> Path:
+    """`results.db` in PAI_CACHE_DIR, or else in the folder `pai` where the system keeps a user's caches."""
+    if told := os.environ.get("PAI_CACHE_DIR"):
+        return Path(told) / "results.db"
+    told = os.environ.get("XDG_CACHE_HOME", "")
+    usual = Path("~/Library/Caches" if sys.platform == "darwin" else "~/.cache").expanduser()
+    return (Path(told) if Path(told).is_absolute() else usual) / "pai" / "results.db"
+
+
+class Store:
+    """Finished work by key. A fault of the file after it is open is told once, and the work goes on without it."""
+
+    def __init__(self, path: Path, database: sqlite3.Connection | None, note: Note):
+        self.path = path
+        self._database = database
+        self._note = note
+        self._waiting: dict[bytes, tuple[bytes, bytes]] = {}
+        self._written = time.monotonic()
+
+    @property
+    def open(self) -> bool:
+        """Whether anything is kept."""
+        return self._database is not None
+
+    def get(self, key: bytes, *, layers: bool) -> tuple[bytes, bytes] | None:
+        """A row: what holds for the network, and with `layers` what holds for its layers, else b""; None for no row."""
+        if key in self._waiting:
+            return self._waiting[key]
+        columns = "network, layers" if layers else "network, x''"
+        found = self._asked(f"SELECT {columns} FROM results WHERE key = ?", key)
+        return None if found is None else (found[0], found[1])
+
+    def put(self, key: bytes, network: bytes, layers: bytes) -> None:
+        """Keep a row; it is written with others, within about a second."""
+        if self._database is None:
+            return
+        self._waiting[key] = (network, layers)
+        if len(self._waiting) >= MOST_WAITING or time.monotonic() - self._written > SECONDS_BETWEEN_WRITES:
+            self.write()
+
+    def digest(self, path: Path) -> str:
+        """Hex SHA-256 of a file's bytes; of a large file that has not changed, as it was found before."""
+        facts = path.stat()
+        if facts.st_size < LARGE or self._database is None:
+            return sha256_of([path])
+        name, stamp = str(path.resolve()), stamp_of(facts)
+        found = self._asked("SELECT digest FROM digests WHERE path = ? AND stamp = ?", name, stamp)
+        if found is not None:
+            return str(found[0])
+        digest = sha256_of([path])
+        if time.time_ns() - facts.st_mtime_ns > SETTLED and stamp_of(path.stat()) == stamp:
+            self._changed("INSERT OR REPLACE INTO digests VALUES (?, ?, ?)", [(name, stamp, digest)])
+        return digest
+
+    def write(self) -> None:
+        """Write what waits, in one transaction."""
+        rows = [(key, *row) for key, row in self._waiting.items()]
+        if rows:
+            self._changed("INSERT OR REPLACE INTO results VALUES (?, ?, ?)", rows)
+        self._waiting.clear()
+        self._written = time.monotonic()
+
+    def close(self) -> None:
+        """Write what waits, and let the file go."""
+        self.write()
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    def _asked(self, question: str, *values: object) -> tuple[bytes, ...] | None:
+        if self._database is None:
+            return None
+        try:
+            row: tuple[bytes, ...] | None = self._database.execute(question, values).fetchone()
+        except sqlite3.Error as error:
+            self._give_up(error)
+            return None
+        return row
+
+    def _changed(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+        if self._database is None:
+            return
+        try:
+            with self._database:  # a transaction: all of it, or nothing
+                self._database.execute("BEGIN IMMEDIATE")
+                self._database.executemany(statement, rows)
+        except sqlite3.Error as error:
+            self._give_up(error)
+
+    def _give_up(self, error: sqlite3.Error) -> None:
+        self._note(f"{self.path}: {_words(error)}; going on without the store")
+        if self._database is not None:
+            self._database.close()
+        self._database = None
+
+
+def stamp_of(facts: os.stat_result) -> str:
+    """What changes when a file does: its size, its time of change, its number."""
+    return f"{facts.st_size} {facts.st_mtime_ns} {facts.st_ino}"
+
+
+def without_store() -> Store:
+    """A store that keeps nothing."""
+    return Store(Path(os.devnull), None, print)
+
+
+def open_store(path: Path | None, note: Note) -> Store:
+    """The store at `path`, made where there is none; with None the user's own.
+
+    Raises `StoreError` for a path that cannot be a store. When the user's own cannot be used, a `note` says so, and
+    nothing is kept.
+    """
+    if path is not None:
+        return Store(path, _opened(path), note)
+    path = default_path()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return Store(path, _opened(path), note)
+    except OSError as error:
+        note(f"{path.parent}: cannot be made ({error.strerror or error}); going on without the store of finished work")
+    except StoreError as error:
+        note(f"{error}; going on without it")
+    return Store(path, None, note)
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    """A connection to a file that is a store, or is made one. Raises `StoreError`."""
+    try:
+        if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+            raise StoreError(f"{path}: is no regular file; --store takes a file")
+        if not path.parent.is_dir():
+            raise StoreError(f"{path}: the folder {path.parent} does not exist; make it first (mkdir -p {path.parent})")
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
+    try:
+        database = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
+    except sqlite3.Error as error:
+        raise StoreError(f"{path}: {_words(error)}; --store FILE names another, --no-store does without") from error
+    try:
+        _prepare(path, database)
+    except sqlite3.Error as error:
+        database.close()
+        remedy = "delete it, or give another file with --store" if _damaged(error) else "--store FILE names another"
+        raise StoreError(f"{path}: {_words(error)}; {remedy}") from error
+    except StoreError:
+        database.close()
+        raise
+    return database
+
+
+def _prepare(path: Path, database: sqlite3.Connection) -> None:
+    """Check whose file it is, and make the tables of one that is empty."""
+    application, form, tables = (
+        database.execute(question).fetchone()[0]
+        for question in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_schema")
+    )
+    if application != OURS and tables:
+        raise StoreError(f"{path}: is a database of another program's; --store takes a file of pai's, or a new name")
+    if application == OURS and form > FORM:
+        raise StoreError(f"{path}: was made by a newer pai; upgrade pai-cli, or give another file with --store")
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        database.execute(f"PRAGMA user_version = {FORM}")  # finds out whether the file can be written at all
+        if application == OURS:
+            database.execute("ROLLBACK")
+            return
+        for statement in (*TABLES.split(";")[:-1], f"PRAGMA application_id = {OURS}", "COMMIT"):
+            database.execute(statement)
+    finally:
+        if database.in_transaction:
+            database.execute("ROLLBACK")
+
+
+def _damaged(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
+
+
+def _words(error: sqlite3.Error) -> str:
+    """What is wrong, for a person."""
+    name = getattr(error, "sqlite_errorname", "")
+    if name.startswith("SQLITE_NOTADB"):
+        return "is no store of finished work"
+    if name.startswith("SQLITE_CORRUPT"):
+        return "is damaged"
+    if name.startswith("SQLITE_BUSY"):
+        return f"another process has kept it locked for {PATIENCE:.0f} seconds"
+    if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
+        return "cannot be written"
+    return f"cannot be used ({error})"

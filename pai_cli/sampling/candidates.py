@@ -1,0 +1,153 @@
+"""One candidate of a search: made and measured, a function of the request and its number only.
+
+So a search may stop and go on anywhere, and its candidates be made by any process in any order.
+"""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from pai_cli.errors import NotPortableError, ScoreError
+from pai_cli.files.words import one_line
+from pai_cli.models.factory import load_factory
+from pai_cli.pruning.base import Masks
+from pai_cli.pruning.run import choose_masks
+from pai_cli.sampling.measuring import LayerCache, measure, measures_of
+from pai_cli.sampling.request import SearchRequest
+from pai_cli.sampling.trajectory import Measures
+
+if TYPE_CHECKING:
+    from pai_cli.data.base import Dataset
+    from pai_cli.models.network import Network
+    from pai_cli.spectral.network import LayerReport
+
+
+@dataclass
+class Workshop:
+    """What every candidate of a search is made from; travels once to each process that makes some.
+
+    `factory`: where the network's code is, when it is the user's own (`--model`). `twin`: the network with noise on its
+    weights, made when first needed. `cache`: layers measured in this process. `busy`: held by the thread that makes a
+    candidate, as a cluster's worker may have several. Pickling raises `NotPortableError` where the network's code cannot be
+    had in another process.
+    """
+
+    network: Network
+    request: SearchRequest
+    dataset: Dataset | None = None
+    factory: str | None = None
+    twin: Network | None = None
+    cache: LayerCache = field(default_factory=LayerCache)
+    busy: Lock = field(default_factory=Lock)
+
+    def __getstate__(self) -> dict[str, Any]:
+        try:
+            network = pickle.dumps(self.network)
+        except Exception as error:  # whatever a module of the user's may raise
+            raise _not_portable(error) from error
+        return {"network": network, "request": self.request, "dataset": self.dataset, "factory": self.factory}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if state["factory"] is not None:
+            load_factory(state["factory"])  # imports the user's own code, which the network's modules are of
+        try:
+            network = pickle.loads(state["network"])
+        except Exception as error:
+            raise _not_portable(error) from error
+        self.__init__(**{**state, "network": network})  # type: ignore[misc]
+
+    def noisy(self, generator: np.random.Generator) -> Network:
+        """The network with Gaussian noise added to its prunable weights; the next call writes over it."""
+        if self.twin is None:
+            self.twin = copy.deepcopy(self.network)
+        with torch.no_grad():
+            for layer in self.network.layers:
+                own, weight = self.network.parameter(layer.name), self.twin.parameter(layer.name)
+                spread = float(own.double().std(correction=0))
+                draw = torch.from_numpy(generator.standard_normal(layer.shape)).to(weight.dtype)
+                weight.copy_(own).add_(draw, alpha=self.request.noise * spread)
+        return self.twin
+
+
+def _not_portable(error: Exception) -> NotPortableError:
+    return NotPortableError(f"the network cannot be sent to another process ({one_line(error)}); give --jobs 1")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A candidate's masks as packed bits by layer, how many rounds made them, and how they measure.
+
+    `reports`: a layer each. `l2_error`: the bound on the error of the network's l2; None when that is missing.
+    """
+
+    number: int
+    bits: dict[str, np.ndarray]
+    rounds: int
+    measures: Measures
+    l2_error: float | None
+    kept: int
+    reports: tuple[LayerReport, ...]
+
+    @property
+    def masks(self) -> Masks:
+        """The masks, unpacked."""
+        shapes = {report.name: report.shape for report in self.reports}
+        return {
+            name: np.unpackbits(bits, count=int(np.prod(shapes[name]))).astype(np.bool_).reshape(shapes[name])
+            for name, bits in self.bits.items()
+        }
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A candidate that the method could not make, and why: as certain as a mask, and not tried again."""
+
+    number: int
+    reason: str
+
+
+def candidate(workshop: Workshop, number: int) -> Candidate | Failure:
+    """Candidate `number`. Raises what `prune` raises, except that a `ScoreError` gives a `Failure`."""
+    with workshop.busy, one_torch_thread():
+        try:
+            masks, rounds = chosen(workshop, number)
+        except ScoreError as error:
+            return Failure(number, str(error))
+        report = measure(workshop.network, masks, workshop.cache)
+    return Candidate(
+        number=number,
+        bits={name: np.packbits(mask) for name, mask in masks.items()},
+        rounds=rounds,
+        measures=measures_of(report),
+        l2_error=report.measures["l2"].error,
+        kept=report.kept,
+        reports=report.layers,
+    )
+
+
+def chosen(workshop: Workshop, number: int) -> tuple[Masks, int]:
+    """The masks of candidate `number`, and in how many rounds."""
+    request = workshop.request
+    noise = request.noise_of(number)
+    network = workshop.network if noise is None else workshop.noisy(noise)
+    return choose_masks(network, request.of_candidate(number), dataset=workshop.dataset)
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Hold torch to one thread: sums in another order round otherwise, and as many threads are not had everywhere."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

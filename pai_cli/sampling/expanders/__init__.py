@@ -1,0 +1,1 @@
+"""Layers built to be well connected, instead of searched for."""

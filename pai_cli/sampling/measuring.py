@@ -1,0 +1,95 @@
+"""Measuring masks of one network again and again: a layer whose mask was seen before is not measured twice."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pai_cli.analysis.layers import Measuring, measure_everywhere
+from pai_cli.sampling.trajectory import Measures
+from pai_cli.spectral.metrics import MetricOptions
+from pai_cli.spectral.network import DenseCache, LayerInput, LayerReport, NetworkReport, summarise
+
+if TYPE_CHECKING:
+    from pai_cli.models.network import Network
+    from pai_cli.pruning.base import Masks
+
+SHOWN = ("l2", "dr_imdb", "lambda_imsg")
+Key = tuple[str, bytes]
+
+
+@dataclass
+class LayerCache:
+    """Reports of layers by name and mask, those used last; each holds the measures of `SHOWN` alone."""
+
+    most: int = 4096
+    _known: OrderedDict[Key, LayerReport] = field(default_factory=OrderedDict)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def get(self, key: Key) -> LayerReport | None:
+        """The report of this mask, when it is remembered."""
+        report = self._known.get(key)
+        if report is not None:
+            self._known.move_to_end(key)
+        return report
+
+    def put(self, key: Key, report: LayerReport) -> None:
+        """Remember a report; the one that was not used for longest makes room."""
+        self._known[key] = report
+        self._known.move_to_end(key)
+        while len(self._known) > self.most:
+            self._known.popitem(last=False)
+
+
+def key_of(name: str, mask: np.ndarray) -> Key:
+    """What a layer's mask is remembered by: the layer's name and a digest of the mask's bits (128 bits)."""
+    return name, hashlib.blake2b(np.packbits(mask).tobytes(), digest_size=16).digest()
+
+
+def measure(network: Network, masks: Masks, cache: LayerCache) -> NetworkReport:
+    """The layers' and the network's measures of `SHOWN`, always against the network's own weights.
+
+    Layers left whole by `--ignore` have no mask and are not counted. What the cache knows is not measured again; what is
+    measured is put there.
+    """
+    layers = [layer for layer in network.layers if layer.name in masks]
+    keys = {layer.name: key_of(layer.name, masks[layer.name]) for layer in layers}
+    found = {name: cache.get(key) for name, key in keys.items()}
+    unknown = [layer for layer in layers if found[layer.name] is None]
+    inputs = (
+        LayerInput(one.name, masks[one.name], network.parameter(one.name).detach().cpu().numpy(), one.layout)
+        for one in unknown
+    )
+    total = sum(masks[one.name].size for one in unknown)
+    how = Measuring(MetricOptions(dense=False), DenseCache(), "a candidate")
+    for report in measure_everywhere(inputs, total, how):
+        found[report.name] = _trimmed(report)
+        cache.put(keys[report.name], found[report.name])  # type: ignore[arg-type]
+    return summarise(report for report in found.values() if report is not None)
+
+
+def remember(cache: LayerCache, masks: Masks, reports: Iterable[LayerReport]) -> None:
+    """Put reports that were made elsewhere into the cache."""
+    for report in reports:
+        cache.put(key_of(report.name, masks[report.name]), report)
+
+
+def measures_of(report: NetworkReport) -> Measures:
+    """The network's numbers by name, None where one is missing, and the reasons of those."""
+    measures: Measures = {name: report.measures[name].value for name in SHOWN}
+    measures["reason"] = "; ".join(
+        f"{name}: {report.measures[name].reason}" for name in SHOWN if measures[name] is None
+    )
+    return measures
+
+
+def _trimmed(report: LayerReport) -> LayerReport:
+    measures = {name: report.metrics.measures[name] for name in SHOWN}
+    return replace(report, metrics=replace(report.metrics, measures=measures))

@@ -1,0 +1,71 @@
+"""What to search for, and what is asked of each candidate."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from pai_cli.errors import MethodOptionError
+from pai_cli.pruning import registry
+from pai_cli.pruning.request import PruneRequest
+
+Select = Literal["mask", "layer"]
+USUAL_NOISE = 0.1
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """What to search for.
+
+    `prune`: the method, density and seed of candidate 0. `population`: how many candidates. `noise`: standard deviation of
+    what is added to the weights of a method that draws neither numbers nor samples, relative to each layer's own.
+    `select`: whether whole masks are taken, or layers.
+    """
+
+    prune: PruneRequest
+    population: int
+    noise: float
+    select: Select = "mask"
+
+    @staticmethod
+    def of(request: PruneRequest, population: int, noise: float | None, select: Select = "mask") -> SearchRequest:
+        """The request with the noise asked for, or the usual 0.1; none for a method that draws, numbers or samples.
+
+        Raises `MethodOptionError` when noise is asked for that would do nothing.
+        """
+        method = registry.get(request.method)
+        if not method.draws:
+            return SearchRequest(request, population, USUAL_NOISE if noise is None else noise, select)
+        if noise is not None:
+            does, by = ("scores with samples", "samples") if method.data else ("draws at random", "seeds")
+            raise MethodOptionError(
+                f"--noise {noise:g}: {request.method} {does}, so its candidates differ by their {by}; leave --noise out"
+            )
+        return SearchRequest(request, population, 0.0, select)
+
+    def settings(self, source_sha256: str) -> dict[str, Any]:
+        """What must be the same for a search to be continued: everything but how many candidates, and the device."""
+        facts = {key: value for key, value in asdict(self.prune).items() if key != "device"}
+        settings = {**facts, "noise": self.noise, "select": self.select, "source_sha256": source_sha256}
+        # As they come back from a file, tuples as lists.
+        as_stored: dict[str, Any] = json.loads(json.dumps(settings))
+        return as_stored
+
+    def of_candidate(self, number: int) -> PruneRequest:
+        """What is asked of candidate `number`: of one that draws, with a seed of its own."""
+        if number == 0 or not registry.get(self.prune.method).draws:
+            return self.prune
+        seed = int(self._source(number).generate_state(1, np.uint64)[0] >> np.uint64(1))
+        return replace(self.prune, seed=seed)
+
+    def noise_of(self, number: int) -> np.random.Generator | None:
+        """What draws the noise on the weights of candidate `number`; None where it has none."""
+        if number == 0 or registry.get(self.prune.method).draws:
+            return None
+        return np.random.default_rng(self._source(number))
+
+    def _source(self, number: int) -> np.random.SeedSequence:
+        return np.random.SeedSequence(self.prune.seed, spawn_key=(number,))

@@ -1,0 +1,142 @@
+"""Which candidates are taken: whole masks, or the layers of masks.
+
+Hoang, Kundu, Liu, Wang, "Don't just prune by magnitude! Your mask topology is a secret weapon", NeurIPS 2023 (PAGS).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pai_cli.errors import ScoreError
+from pai_cli.pruning import registry
+from pai_cli.pruning.base import Masks
+from pai_cli.pruning.layers import select_layers
+from pai_cli.pruning.request import quota_of
+from pai_cli.pruning.run import score_arrays
+from pai_cli.pruning.select import ScoreArrays, keep_largest
+from pai_cli.sampling.candidates import Candidate, one_torch_thread
+from pai_cli.sampling.measuring import LayerCache, measure, measures_of, remember
+from pai_cli.sampling.trajectory import LayerMeasures, SearchState
+
+if TYPE_CHECKING:
+    from pai_cli.data.base import Dataset
+    from pai_cli.models.network import Network
+    from pai_cli.sampling.request import SearchRequest
+    from pai_cli.spectral.network import LayerReport
+
+LAYER_MEASURES = ("dr_imdb", "l2")
+
+
+def take_mask(state: SearchState, candidate: Candidate, masks: Masks) -> SearchState:
+    """The state after a candidate whose mask is taken when its network l2 is larger than any before."""
+    if state.best is not None and _value(candidate.measures["l2"]) <= _value(state.best_measures["l2"]):
+        return state
+    return replace(
+        state, best=candidate.number, best_measures=candidate.measures, best_rounds=candidate.rounds, masks=masks
+    )
+
+
+@dataclass
+class LayerSelection:
+    """Takes layers into a composite, which has the right count after each candidate.
+
+    `cache`: layers measured so far. `unpruned`: the method's scores before anything is pruned, once they were needed.
+    """
+
+    network: Network
+    request: SearchRequest
+    dataset: Dataset | None
+    cache: LayerCache
+    unpruned: ScoreArrays | None = None
+
+    def take(self, state: SearchState, candidate: Candidate, masks: Masks) -> tuple[SearchState, int]:
+        """The state after a candidate, and how many of its layers were taken.
+
+        A layer is taken when `is_better` than the composite's. When any was, the composite is brought to the exact count
+        and measured again, and it is the best when its network l2 is larger than any before.
+        """
+        better = {
+            report.name for report in candidate.reports if is_better(_facts(report), state.layers.get(report.name))
+        }
+        if not better:
+            return state, 0
+        remember(self.cache, masks, candidate.reports)
+        composite = self.exact({name: masks[name] if name in better else state.composite[name] for name in masks})
+        report = measure(self.network, composite, self.cache)
+        after = replace(
+            state,
+            composite=composite,
+            layers={one.name: _facts(one) for one in report.layers},
+            sources={**state.sources, **dict.fromkeys(sorted(better), candidate.number)},
+        )
+        measures = measures_of(report)
+        if state.best is None:
+            after = replace(after, best_rounds=candidate.rounds)
+        elif _value(measures["l2"]) <= _value(state.best_measures["l2"]):
+            return after, len(better)
+        best = replace(
+            after, best=candidate.number, best_measures=measures, masks=composite, best_sources=after.sources
+        )
+        return best, len(better)
+
+    def exact(self, composite: Masks) -> Masks:
+        """A composite with as many weights as the density asks for.
+
+        Too many: those of the smallest scores go. Too few: those of the largest scores come, of the scores the method
+        gives before anything is pruned, with candidate 0's seed and samples. Where each layer has its own count, every
+        composite has it.
+        """
+        prune = self.request.prune
+        counts = quota_of(prune, self.network, select_layers(self.network.layers, prune.ignore)).steps(1)[-1]
+        if prune.pattern is not None or not isinstance(counts, int):
+            return composite  # each layer of each candidate has its own count exactly
+        kept = sum(int(np.count_nonzero(mask)) for mask in composite.values())
+        if kept > counts:
+            return keep_largest(self._scores_within(composite), counts, composite)
+        if kept < counts:
+            added = keep_largest(self._unpruned(), counts - kept, {name: ~mask for name, mask in composite.items()})
+            return {name: mask | added[name] for name, mask in composite.items()}
+        return composite
+
+    def _scores_within(self, composite: Masks) -> ScoreArrays:
+        """What the kept weights score: of a method in rounds, in one round more; of another, what they always do."""
+        method, rounds = registry.get(self.request.prune.method), self.request.prune.rounds
+        if method.iterative and (rounds or method.rounds) != 1:
+            try:
+                return self._scores(composite)
+            except ScoreError:  # such as a composite without a path from input to output
+                pass
+        return self._unpruned()
+
+    def _unpruned(self) -> ScoreArrays:
+        if self.unpruned is None:
+            self.unpruned = self._scores(None)
+        return self.unpruned
+
+    def _scores(self, masks: Masks | None) -> ScoreArrays:
+        with one_torch_thread():
+            return score_arrays(self.network, self.request.prune, masks, self.dataset)
+
+
+def is_better(new: LayerMeasures, old: LayerMeasures | None) -> bool:
+    """Whether dr_imdb and l2 of a layer are both at least the old ones and one is larger; any layer is better than none.
+
+    A missing one is less than any number, and two missing ones are equal.
+    """
+    if old is None:
+        return True
+    pairs = [(_value(new[name]), _value(old[name])) for name in LAYER_MEASURES]
+    return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
+
+
+def _facts(report: LayerReport) -> LayerMeasures:
+    measures = report.metrics.measures
+    return {name: measures[name].value for name in LAYER_MEASURES}
+
+
+def _value(measure: float | None) -> float:
+    """A missing measure is less than any number."""
+    return float("-inf") if measure is None else measure

@@ -1,0 +1,229 @@
+"""Searches by several processes: the same result whoever makes the candidates, and whenever it is stopped."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import ROOT, Pai, run_pai
+
+from pai_cli.errors import NotPortableError
+from pai_cli.files.checkpoints import open_checkpoint
+from pai_cli.models.network import Network, init_network, load_network
+from pai_cli.pruning.run import PruneRequest
+from pai_cli.sampling import workers as working
+from pai_cli.sampling.candidates import Candidate, Workshop, candidate
+from pai_cli.sampling.search import SearchRequest
+from pai_cli.sampling.workers import Workers, made
+
+PAI = (sys.executable, "-W", "error", "-m", "pai_cli")
+STATE = "best.state.safetensors"
+
+
+def words(method: str, population: int, *flags: object) -> list[str]:
+    return [
+        "sample", "small.safetensors", "--method", method, "--density", "0.4", "-o", "best.safetensors",
+        "--population", str(population), *map(str, flags),
+    ]  # fmt: skip
+
+
+def result(folder: Path) -> tuple[str, dict[str, bytes], dict[str, bytes]]:
+    """What a search ends with: the trajectory, the mask's tensors, the state's."""
+    from safetensors.numpy import load_file
+
+    mask, state = (
+        {name: array.tobytes() for name, array in load_file(folder / file).items()}
+        for file in ("best.safetensors", STATE)
+    )
+    return (folder / "best.jsonl").read_text(), mask, state
+
+
+@pytest.fixture
+def folder(tmp_path: Path, small: Path) -> Path:
+    shutil.copy(small, tmp_path / "small.safetensors")
+    return tmp_path
+
+
+def candidates(folder: Path) -> int:
+    trajectory = folder / "best.jsonl"
+    return max(0, len(trajectory.read_text().splitlines()) - 1) if trajectory.exists() else 0
+
+
+def stopped(folder: Path, signal_: signal.Signals, lines: int, *arguments: str) -> int:
+    """Begin a command in a group of its own, signal the group when so many lines are there; its status."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [*PAI, *arguments], cwd=folder, env=environment, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    limit = time.monotonic() + 60
+    while candidates(folder) < lines and process.poll() is None and time.monotonic() < limit:
+        time.sleep(0.005)
+    if signal_ is signal.SIGINT:
+        os.killpg(process.pid, signal_)  # as a terminal does
+    else:
+        process.send_signal(signal_)
+    _, said = process.communicate(timeout=30)
+    assert "Traceback" not in said
+    return process.returncode
+
+
+def nobody_left(folder: Path) -> bool:
+    """Whether no process works in this folder any more."""
+    here = [p for p in Path("/proc").glob("[0-9]*/cwd") if p.exists() and os.path.realpath(p) == str(folder.resolve())]
+    return not here
+
+
+@pytest.mark.parametrize(("select", "how"), [("mask", signal.SIGKILL), ("layer", signal.SIGINT)])
+def test_stopped_with_two_processes_it_ends_the_same(
+    folder: Path, select: str, how: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = stopped(folder, how, 30, *words("magnitude", 10**6, "--select", select, "--jobs", 2))
+    assert status == (130 if how is signal.SIGINT else -how)
+    assert not (folder / "best.safetensors").exists()
+    deadline = time.monotonic() + 10
+    while not nobody_left(folder) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert nobody_left(folder)
+    monkeypatch.chdir(folder)
+    last = words("magnitude", candidates(folder) + 3, "--select", select)
+    assert run_pai(*last, "--resume", "--jobs", 1).status == 0
+    broken = result(folder)
+    assert run_pai(*last, "--force", "--jobs", 1).status == 0
+    assert result(folder) == broken
+
+
+@pytest.mark.parametrize("lines", [0, 23])
+def test_killed_at_any_moment_alone_it_ends_the_same(folder: Path, lines: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert stopped(folder, signal.SIGKILL, lines, *words("magnitude", 10**6, "--jobs", "1")) == -signal.SIGKILL
+    monkeypatch.chdir(folder)
+    resume = ["--resume"] if (folder / "best.jsonl").exists() else []
+    last = words("magnitude", 40 + candidates(folder))
+    assert run_pai(*last, *resume).status == 0
+    broken = result(folder)
+    assert run_pai(*last, "--force").status == 0
+    assert result(folder) == broken
+
+
+def test_a_search_left_to_itself_takes_processes_when_much_is_left(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    assert run_pai(*words("erk", 12, "--jobs", 1)).status == 0
+    alone = result(folder)
+    counts: list[int] = []
+    original = working.open_pool
+    monkeypatch.setattr(working, "open_pool", lambda jobs, cluster: counts.append(jobs) or original(1, cluster))
+    monkeypatch.setattr(working, "all_cores", lambda: 2)
+    assert run_pai(*words("erk", 12, "--force")).status == 0
+    assert (counts, result(folder)) == ([1], alone)  # nothing was left to do
+    monkeypatch.setattr(working, "WORTH_PROCESSES", 0.0)
+    counts.clear()
+    assert run_pai(*words("erk", 12, "--force")).status == 0
+    assert (counts, result(folder)) == ([2], alone)
+
+
+# --- networks of the user's own code
+
+OWN = """
+import torch
+class Own(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc1, self.fc2, self.fc3 = (torch.nn.Linear(a, b, bias=False) for a, b in ((24, 16), (16, 12), (12, 10)))
+    def forward(self, x):
+        return self.fc3(self.fc2(self.fc1(x)))
+def make():
+    return Own()
+"""
+
+
+def own_network(folder: Path) -> tuple[Network, str]:
+    from safetensors.numpy import load_file, save_file
+
+    (folder / "own.py").write_text(OWN)
+    weights = {name: array for name, array in load_file(folder / "small.safetensors").items() if "weight" in name}
+    save_file(weights, folder / "own.safetensors")
+    factory = f"{folder / 'own.py'}:make"
+    return load_network(open_checkpoint(folder / "own.safetensors"), factory), factory
+
+
+def test_a_network_of_a_file_is_made_anew_elsewhere(folder: Path) -> None:
+    network, factory = own_network(folder)
+    workshop = Workshop(network, SearchRequest.of(PruneRequest("magnitude", 0.4), 3, None), factory=factory)
+    sent = pickle.dumps(workshop)
+    del sys.modules["_pai_factory_own"]  # as in a process that never heard of it
+    there = pickle.loads(sent)
+    one, other = candidate(workshop, 2), candidate(there, 2)
+    assert isinstance(one, Candidate)
+    assert isinstance(other, Candidate)
+    assert all(np.array_equal(one.masks[name], other.masks[name]) for name in one.masks)
+    assert one.measures == other.measures
+
+
+def test_a_network_that_cannot_be_sent(folder: Path) -> None:
+    network, _ = own_network(folder)
+    workshop = Workshop(
+        network, SearchRequest.of(PruneRequest("magnitude", 0.4), 3, None)
+    )  # a factory that is not told
+    sent = pickle.dumps(workshop)
+    del sys.modules["_pai_factory_own"]
+    text = r"the network cannot be sent to another process \(ModuleNotFoundError: .*_pai_factory_own.*\); give --jobs 1"
+    with pytest.raises(NotPortableError, match=text):
+        pickle.loads(sent)
+    text = r"the network cannot be sent to another process \(PicklingError: .*_pai_factory_own.*\); give --jobs 1"
+    with pytest.raises(NotPortableError, match=text):
+        pickle.dumps(workshop)
+
+
+def test_left_to_itself_a_network_that_cannot_be_sent_stays_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network = init_network("mlp-24-16-12-10", 10, 0)
+    network.model.hidden = lambda: 0
+    request = SearchRequest.of(PruneRequest("magnitude", 0.4), 4, None)
+    monkeypatch.setattr(working, "WORTH_PROCESSES", 0.0)
+    monkeypatch.setattr(working, "all_cores", lambda: 2)
+    assert [one.number for one in made(Workshop(network, request), 0, Workers())] == [0, 1, 2, 3]
+    with pytest.raises(NotPortableError):
+        list(made(Workshop(network, request), 0, Workers(jobs=2)))
+
+
+def test_what_comes_back_is_what_was_made_here() -> None:
+    network = init_network("mlp-24-16-12-10", 10, 0)
+    workshop = Workshop(network, SearchRequest.of(PruneRequest("erk", 0.4), 5, None))
+    here: list[Any] = [candidate(workshop, number) for number in range(5)]
+    there: list[Any] = list(made(workshop, 0, Workers(jobs=2)))
+    for one, other in zip(here, there, strict=True):
+        assert (one.measures, one.kept, one.reports) == (other.measures, other.kept, other.reports)
+        assert all(np.array_equal(one.bits[name], other.bits[name]) for name in one.bits)
+
+
+def test_threads_of_one_worker_do_not_disturb_each_other() -> None:
+    """As a worker of a cluster may have them, with one workshop between them."""
+    network = init_network("mlp-24-16-12-10", 10, 0)
+    request = SearchRequest.of(PruneRequest("magnitude", 0.4), 40, None)
+    alone: list[Any] = [candidate(Workshop(network, request), number) for number in range(40)]
+    shared = Workshop(network, request)
+    with ThreadPoolExecutor(4) as pool:
+        together: list[Any] = list(pool.map(lambda number: candidate(shared, number), range(40)))
+    for one, other in zip(alone, together, strict=True):
+        assert one.measures == other.measures
+        assert all(np.array_equal(one.bits[name], other.bits[name]) for name in one.bits)
+
+
+@pytest.mark.parametrize("jobs", [0, -1])
+def test_there_is_at_least_one_job(pai: Pai, here: Path, jobs: int) -> None:
+    done = pai(*words("erk", 2, "--jobs", jobs))
+    assert done.status == 2
+    assert "--jobs" in done.words
