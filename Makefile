@@ -27,6 +27,7 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/spectral.py $(BENCH)
 	$(BIN)/python benchmarks/large.py $(BENCH)
 	$(BIN)/python benchmarks/errors.py $(BENCH)
+	$(BIN)/python benchmarks/study.py $(BENCH)
 	$(BIN)/python benchmarks/profile_engine.py
 
 bench-gpu: $(VENV)/.test
