@@ -135,8 +135,8 @@ def chosen(mask: Mask, layers: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[
     return matrices, tuple(name for name in names if name not in set(matrices))
 
 
-def wanted(name: str, globs: tuple[str, ...]) -> bool:
-    """Whether one of the globs, of which none means all, is for this layer."""
+def wanted(name: str, globs: Sequence[str]) -> bool:
+    """Whether one of the globs matches the parameter's name, with or without `.weight`; all do when there is no glob."""
     stem = name.removesuffix(".weight")
     return not globs or any(fnmatchcase(name, glob) or fnmatchcase(stem, glob) for glob in globs)
 
