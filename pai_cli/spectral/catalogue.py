@@ -54,7 +54,7 @@ _ROWS = (
 
 METRIC_VERSION = 1
 """To be raised whenever a change makes any measure of any mask file another number, or its error, reason or outcome another:
-finished work that was stored under an older version is then done again. `tests/test_study.py` holds values that tell."""
+finished work that was stored under an older version is then done again. `tests/test_many_masks.py` holds values that tell."""
 
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ROWS}
 
