@@ -19,14 +19,14 @@ import workers
 from conftest import ROOT, SAMPLES, Pai, random_mask, save_mask
 from safetensors.numpy import load_file, save_file
 
-from pai_cli.analysis import finished, study
+from pai_cli.analysis import finished, sent, study
 from pai_cli.analysis.encoded import Encoded, decode, encode
 from pai_cli.analysis.masks import AnalysisRequest, MaskReport
 from pai_cli.analysis.sent import NamedWeights, SentMask, SentWeights
 from pai_cli.analysis.study import analyze_masks, jobs_for
 from pai_cli.compute.pieces import Outcome
 from pai_cli.compute.processes import Processes
-from pai_cli.errors import CheckpointError, DeviceError, NotFiniteError, WorkerLostError
+from pai_cli.errors import CheckpointError, ClusterError, DeviceError, NotFiniteError, WorkerLostError
 from pai_cli.files.checkpoints import open_checkpoint
 from pai_cli.files.opening import open_mask
 from pai_cli.files.store import Store, open_store
@@ -206,12 +206,12 @@ def test_a_mask_travels_whole(tmp_path: Path) -> None:
     masks = {"a": random_mask((5, 7, 3)), "b": random_mask((6, 4)), "bias": random_mask((6,))}
     path = save_mask(tmp_path / "m.safetensors", masks, {"a": Layout(5)}, method="m", packed=True)
     mask = open_mask(path)
-    sent = SentMask.of(mask, ())
-    assert (sent.path, sent.metadata, sent.names, sent.shapes) == (path, mask.metadata, mask.names, mask.shapes)
-    assert (sent.tells_layouts, sent.told, sent.layout("a")) == (True, "", Layout(5))
+    one = SentMask.of(mask, ())
+    assert (one.path, one.metadata, one.names, one.shapes) == (path, mask.metadata, mask.names, mask.shapes)
+    assert (one.tells_layouts, one.told, one.layout("a")) == (True, "", Layout(5))
     for name in ("a", "b"):
-        assert sent.array(name).dtype == np.bool_
-        assert (sent.array(name) == masks[name]).all()
+        assert one.array(name).dtype == np.bool_
+        assert (one.array(name) == masks[name]).all()
     assert set(SentMask.of(mask, ("b",)).bits) == {"b"}
 
 
@@ -222,12 +222,12 @@ def test_weights_travel_with_their_faults(tmp_path: Path) -> None:
         tmp_path / "w.safetensors",
     )
     checkpoint = open_checkpoint(tmp_path / "w.safetensors")
-    sent = SentWeights(checkpoint, ())
-    assert (sent.path, sent.shapes) == (checkpoint.path, checkpoint.shapes)
-    assert (sent.finite_array("good") == good).all()
+    all_of_it = SentWeights(checkpoint, ())
+    assert (all_of_it.path, all_of_it.shapes) == (checkpoint.path, checkpoint.shapes)
+    assert (all_of_it.finite_array("good") == good).all()
     for name, error in (("nan", NotFiniteError), ("whole", CheckpointError)):
         with pytest.raises(error) as there:
-            sent.finite_array(name)
+            all_of_it.finite_array(name)
         with pytest.raises(error) as here:
             checkpoint.finite_array(name)
         assert str(there.value) == str(here.value)
@@ -235,6 +235,17 @@ def test_weights_travel_with_their_faults(tmp_path: Path) -> None:
     again = NamedWeights.__new__(NamedWeights)
     again.__dict__.update(named.__getstate__())
     assert (again.finite_array("good") == good).all()
+
+
+def test_weights_that_are_too_many_to_travel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sent, "MOST_WEIGHTS", 10_000)
+    with pytest.raises(ClusterError) as error:
+        SentWeights(open_checkpoint(RESNET), ())
+    assert str(error.value) == (
+        f"--cluster: 0.0 billion weights of {RESNET} would go to every worker; leave --cluster out, or choose layers "
+        "with --layers"
+    )
+    SentWeights(open_checkpoint(RESNET), ("conv1",))
 
 
 # --- the store

@@ -30,7 +30,6 @@ class Finished:
     def __init__(self, store: Store, request: AnalysisRequest, weights: tuple[Path, ...]):
         self._store = store
         self._layers = request.per_layer
-        self._trust = request.trust
         self._about = ""
         if store.open:
             digests = [store.digest(path) for path in weights]

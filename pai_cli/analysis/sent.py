@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pai_cli.analysis.masks import Weights, chosen, wanted
-from pai_cli.errors import PaiError
+from pai_cli.errors import ClusterError, PaiError
 from pai_cli.files.checkpoints import Checkpoint, open_checkpoint
 from pai_cli.files.masks import Mask
 from pai_cli.spectral.layout import Layout
 
 if TYPE_CHECKING:
     import numpy as np
+
+MOST_WEIGHTS = 2**29  # that travel: 2 GiB in float32
 
 
 class NamedWeights:
@@ -45,18 +48,27 @@ class NamedWeights:
 
 
 class SentWeights:
-    """A checkpoint's matrices themselves, and of those that cannot be weights why. See `masks.Weights`."""
+    """A checkpoint's matrices themselves, and of those that cannot be weights why. See `masks.Weights`.
+
+    Raises `ClusterError` for more of them than should go to every worker.
+    """
 
     def __init__(self, checkpoint: Weights, layers: tuple[str, ...]):
         self.path = checkpoint.path
         self.shapes: Mapping[str, tuple[int, ...]] = dict(checkpoint.shapes)
         self._arrays: dict[str, np.ndarray | PaiError] = {}
-        for name, shape in checkpoint.shapes.items():
-            if len(shape) > 1 and wanted(name, layers):
-                try:
-                    self._arrays[name] = checkpoint.finite_array(name)
-                except PaiError as error:
-                    self._arrays[name] = error
+        names = [name for name, shape in self.shapes.items() if len(shape) > 1 and wanted(name, layers)]
+        weights = sum(math.prod(self.shapes[name]) for name in names)
+        if weights > MOST_WEIGHTS:
+            raise ClusterError(
+                f"--cluster: {weights / 1e9:.1f} billion weights of {self.path} would go to every worker; leave --cluster "
+                "out, or choose layers with --layers"
+            )
+        for name in names:
+            try:
+                self._arrays[name] = checkpoint.finite_array(name)
+            except PaiError as error:
+                self._arrays[name] = error
 
     def finite_array(self, name: str) -> np.ndarray:
         """One tensor; raises what keeps it from being weights."""
@@ -86,7 +98,7 @@ class SentMask:
 
         names, _ = chosen(mask, layers)
         bits = {name: np.packbits(mask.array(name)).tobytes() for name in names}
-        layouts = _by_name(mask, names)
+        layouts = {name: mask.layout(name) for name in names}
         shapes = {name: tuple(shape) for name, shape in mask.shapes.items()}
         return SentMask(
             mask.path, dict(mask.metadata), tuple(mask.names), shapes, mask.tells_layouts, mask.told, layouts, bits
@@ -101,10 +113,5 @@ class SentMask:
         import numpy as np
 
         shape = self.shapes[name]
-        size = int(np.prod(shape))
-        flags = np.unpackbits(np.frombuffer(self.bits[name], dtype=np.uint8), count=size)
+        flags = np.unpackbits(np.frombuffer(self.bits[name], dtype=np.uint8), count=math.prod(shape))
         return flags.view(np.bool_).reshape(shape)
-
-
-def _by_name(mask: Mask, names: Iterable[str]) -> dict[str, Layout]:
-    return {name: mask.layout(name) for name in names}

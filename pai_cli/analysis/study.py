@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -54,7 +54,7 @@ def analyze_masks(
     *,
     pool: Pool | None = None,
     store: Store | None = None,
-) -> Iterator[MaskReport]:
+) -> Generator[MaskReport, None, None]:
     """A report a mask, as each is done, in the order of `paths`; a mask that cannot be read gives a report with its error,
     and the rest go on.
 

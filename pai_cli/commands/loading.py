@@ -138,5 +138,6 @@ def reports_of(
     with (
         closing(without_store() if working.no_store else open_store(working.store, note)) as store,
         open_pool(jobs, working.cluster) as pool,
+        closing(analyze_masks(paths, request, progress, pool=pool, store=store)) as reports,
     ):
-        yield analyze_masks(paths, request, progress, pool=pool, store=store)
+        yield reports

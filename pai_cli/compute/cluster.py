@@ -288,11 +288,14 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _connected(address: str) -> Iterator[Client]:
+    kind = import_module("distributed").Client
+    client = kind.__new__(kind)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # several lines on versions of packages that do not matter here
-            client = import_module("distributed").Client(address, timeout=PATIENCE, set_as_default=False)
+            client.__init__(address, timeout=PATIENCE, set_as_default=False)
     except (OSError, ValueError) as error:  # nobody answers; or it is no address
+        client.status = "closed"  # or it would try once more when it is forgotten, and complain
         raise ClusterError(
             f"--cluster {address}: no Dask scheduler answers there ({_first_line(error)}); start one with "
             "`dask scheduler`, which prints its address"

@@ -47,8 +47,7 @@ class TableWriter:
 
     def _write_one(self, record: Record) -> None:
         if self._kind in (Format.CSV, Format.TSV):
-            values = (record[field] for field in self._fields)
-            self._csv.writerow(["true" if value is True else "false" if value is False else value for value in values])
+            self._csv.writerow([_text(record[field]) for field in self._fields])
             return
         line = json.dumps({field: record[field] for field in self._fields}, allow_nan=False)
         if self._kind is Format.JSON:
@@ -60,3 +59,9 @@ class TableWriter:
         """End the document; an empty JSON table is an empty list."""
         if self._kind is Format.JSON:
             self._stream.write("\n]\n" if self._written else "[]\n")
+
+
+def _text(value: Value) -> str | int | float | None:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value

@@ -53,8 +53,9 @@ _ROWS = (
 )
 
 METRIC_VERSION = 1
-"""To be raised whenever a change makes any measure of any mask another number, or its error, reason or outcome another:
-finished work that was stored under an older version is then done again. `tests/test_study.py` holds values that tell."""
+"""To be raised whenever a change makes any measure of any mask file another number, or its error, reason or outcome
+another: finished work that was stored under an older version is then done again. Values in `tests/test_many_masks.py` tell.
+"""
 
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ROWS}
 
