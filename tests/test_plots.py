@@ -437,7 +437,14 @@ def test_a_table_without_densities_has_no_order_to_draw(pai: Pai, tmp_path: Path
     (tmp_path / "t.csv").write_text("mask,dr_imdb\na,1.0\nb,2.0\n")
     done = pai("rank", "--table", tmp_path / "t.csv", "--plot", tmp_path / "out.svg")
     assert done.status == 1
-    assert done.said[-1] == f"pai: error: {tmp_path}/out.svg: nothing to draw, as no mask has values to be placed by"
+    assert done.said[-1] == (
+        f"pai: error: {tmp_path}/out.svg: nothing to draw: an order is drawn against density, and no mask has both a value "
+        "and a density; leave out --plot"
+    )
+    assert not (tmp_path / "out.svg").exists()
+    # The page has tables to show all the same.
+    done = pai("rank", "--table", tmp_path / "t.csv", "--plot", tmp_path / "out.svg", "--report", tmp_path / "out.html")
+    assert (done.status, (tmp_path / "out.html").exists()) == (1, True)
 
 
 # --- searches

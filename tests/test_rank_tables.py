@@ -20,6 +20,7 @@ from pai_cli.ranking.accuracy import Run, matched, read_runs
 from pai_cli.ranking.metric_table import metric_table
 from pai_cli.ranking.rules import AccuracyRules, AccuracyUnit
 from pai_cli.ranking.scored import ScoredMask
+from pai_cli.spectral.result import Measure
 
 NO_STDIN = io.StringIO()
 
@@ -273,6 +274,7 @@ def test_what_separates_comparisons(columns: tuple[str, ...], settings: list[str
     [
         ("mask,dr\na,x\n", (), "line 2: dr 'x' is not a number"),
         ("mask,note\na,x\n", (), "has no column of numbers that could be a metric; see pai analyze --summary"),
+        ("mask,dr,dr_error\na,1,x\n", (), "line 2: dr_error 'x' is not a number"),
         ("mask,dr\n,1\n", (), "line 2: names no mask"),
         ("mask,dr,density\na,1,5%\n", (), "line 2: density '5%' is not a fraction (0 to 1)"),
         ("mask,dr,density\na,1,20\n", (), "line 2: density '20' is not a fraction (0 to 1)"),
@@ -290,6 +292,16 @@ def test_tables_that_cannot_be(text: str, columns: tuple[str, ...], told: str) -
     with pytest.raises(TableError) as error:
         table_of(text, *columns)
     assert str(error.value) == f"standard input: {told}"
+
+
+def test_a_bound_that_is_not_finite_is_no_bound_of_0() -> None:
+    found, *_ = table_of("mask,dr,dr_error\na,1,inf\nb,2,nan\nc,3,-0.5\nd,4,\n")
+    assert [mask.values["dr"] for mask in found] == [
+        Measure.missing("its error is inf"),
+        Measure.missing("its error is nan"),
+        Measure(3.0, 0.5),
+        Measure(4.0, 0.0),
+    ]
 
 
 # --- the command
@@ -533,6 +545,9 @@ def test_a_mask_that_fails_leaves_the_others(pai: Pai, tmp_path: Path) -> None:
             "--smallest-first: there is no order beside correlations: give --order, or leave it out",
         ),
         (["--table", "t.csv", "--collapsed-at", "2"], "Invalid value for '--collapsed-at'"),
+        (["--table", "t.csv", "--resamples", "100001"], "Invalid value for '--resamples'"),
+        (["--table", "t.csv", "--trust"], "--trust: a --table holds no code; leave it out"),
+        (["--table", "t.csv", "--force"], "--force: no file is written; give --plot or --report, or leave it out"),
     ],
 )
 def test_wrong_usage(
@@ -576,6 +591,22 @@ def test_what_cannot_be_done(
 def test_the_only_metric_of_a_table_is_the_one_to_rank_by(pai: Pai, tmp_path: Path) -> None:
     table = write(tmp_path / "t.csv", "mask,x\na,1\nb,2\n")
     assert [row["mask"] for row in pai("rank", "--table", table, "--format", "json").json()] == ["b", "a"]
+
+
+@pytest.mark.parametrize("accurate", [False, True])
+def test_numbers_near_the_end_of_the_range_are_missing_with_their_reason(
+    pai: Pai, tmp_path: Path, accurate: bool
+) -> None:
+    rows = [f"m{k},{(-1) ** k}.7e308,{k},0.{k + 2}" for k in range(1, 7)]
+    table = write(tmp_path / "t.csv", "\n".join([f"mask,dr,x,{'accuracy' if accurate else 'level'}", *rows]))
+    out = ("--plot", tmp_path / "p.svg") if accurate else ()
+    done = pai("rank", "--table", table, "--by", "dr", "--format", "json", *out)
+    assert done.status == 0
+    if accurate:
+        assert {row["metric"]: row["n"] for row in done.json()["correlations"]} == {"dr": 0, "x": 6}
+        assert done.said[-1].endswith("p.svg: 1 metric against accuracy, with Kendall's tau and its 95% interval")
+    else:
+        assert {row["reason"] for row in done.json()} == {"too large to compare: past 1e+150"}
 
 
 # --- as a process

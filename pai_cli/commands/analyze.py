@@ -44,6 +44,7 @@ def analyze(
     Every value has an error bound (its _error field); a missing value has its reason.
     """
     options.check_header(format, no_header=no_header)
+    options.check_force(plot, report, force=force)
     from pai_cli.analysis.masks import AnalysisRequest, analyze_masks
     from pai_cli.display.analysis import show_reports
     from pai_cli.display.console import note

@@ -72,6 +72,8 @@ def check_given(given: Given) -> None:
         raise typer.BadParameter("give masks, or --table CSV of metrics measured before, one of the two")
     if given.table is not None and given.weights is not None:
         raise typer.BadParameter("--weights: the metrics of --table are measured already; leave it out")
+    if given.table is not None and given.trust:
+        raise typer.BadParameter("--trust: a --table holds no code; leave it out")
     if given.table is None and given.group_by is not None:
         raise typer.BadParameter("--group-by names columns of a --table; leave it out")
     if [given.table, given.accuracy].count(Path("-")) + (given.masks or []).count("-") > 1:

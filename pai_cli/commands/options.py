@@ -303,6 +303,12 @@ def check_header(kind: Format, *, no_header: bool) -> None:
         raise typer.BadParameter(f"--no-header: {kind.value} has no line of field names; give it with csv or tsv")
 
 
+def check_force(*outputs: Path | None, force: bool) -> None:
+    """Refuse --force where no file is written that it could replace."""
+    if force and not any(outputs):
+        raise typer.BadParameter("--force: no file is written; give --plot or --report, or leave it out")
+
+
 def check_conversion(target: Target, *, weights: bool, packed: bool) -> None:
     """Refuse what makes no sense together with --to."""
     if target.needs_weights and not weights:
