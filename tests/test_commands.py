@@ -200,7 +200,7 @@ def test_sparsity_is_exact(pai: Pai, here: Path) -> None:
 
 OUTPUTS = {
     "no/m": "no/m: the folder no does not exist; make it first (mkdir -p no)",
-    "folder": "folder: is a directory; give -o a file name",
+    "folder": "folder: is a directory; give a file name",
     "there": "there: exists already; --force replaces it",
 }
 

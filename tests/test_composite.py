@@ -115,6 +115,7 @@ def test_metrics_there_are_not(text: str, told: str) -> None:
         ("dr / (dr - 2)", "divides by what is 0 within its error bound"),
         ("dr / (narc - 0.6)", "divides by what is 0 within its error bound"),
         ("sqrt(ds)", "takes the root of a value below 0"),
+        ("1e200*dr", "too large to compare: past 1e+150"),
         ("1e200*dr*1e200", "passes the range of float64"),
         ("norm(1e200*dr)*1e200", "passes the range of float64"),
     ],

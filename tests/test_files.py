@@ -148,7 +148,7 @@ def test_a_full_device_says_so(tmp_path: Path) -> None:
 def test_outputs_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "there").write_bytes(b"old")
     table = {
-        tmp_path: "is a directory; give -o a file name",
+        tmp_path: "is a directory; give a file name",
         tmp_path / "there": "exists already; --force replaces it",
         tmp_path
         / "no"

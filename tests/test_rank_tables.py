@@ -20,6 +20,7 @@ from pai_cli.ranking.accuracy import Run, matched, read_runs
 from pai_cli.ranking.metric_table import metric_table
 from pai_cli.ranking.rules import AccuracyRules, AccuracyUnit
 from pai_cli.ranking.scored import ScoredMask
+from pai_cli.spectral.result import Measure
 
 NO_STDIN = io.StringIO()
 
@@ -273,6 +274,7 @@ def test_what_separates_comparisons(columns: tuple[str, ...], settings: list[str
     [
         ("mask,dr\na,x\n", (), "line 2: dr 'x' is not a number"),
         ("mask,note\na,x\n", (), "has no column of numbers that could be a metric; see pai analyze --summary"),
+        ("mask,dr,dr_error\na,1,x\n", (), "line 2: dr_error 'x' is not a number"),
         ("mask,dr\n,1\n", (), "line 2: names no mask"),
         ("mask,dr,density\na,1,5%\n", (), "line 2: density '5%' is not a fraction (0 to 1)"),
         ("mask,dr,density\na,1,20\n", (), "line 2: density '20' is not a fraction (0 to 1)"),
@@ -292,7 +294,19 @@ def test_tables_that_cannot_be(text: str, columns: tuple[str, ...], told: str) -
     assert str(error.value) == f"standard input: {told}"
 
 
+def test_a_bound_that_is_not_finite_is_no_bound_of_0() -> None:
+    found, *_ = table_of("mask,dr,dr_error\na,1,inf\nb,2,nan\nc,3,-0.5\nd,4,\n")
+    assert [mask.values["dr"] for mask in found] == [
+        Measure.missing("its error is inf"),
+        Measure.missing("its error is nan"),
+        Measure(3.0, 0.5),
+        Measure(4.0, 0.0),
+    ]
+
+
 # --- the command
+
+QUICK = ("--resamples", 100)
 
 # Two architectures of five methods at two densities. Within a density dr_imdb orders methods but for one pair, dr against
 # all but one; across densities both rise with accuracy.
@@ -327,7 +341,7 @@ def taus(done: Done) -> dict[tuple[str, str, str, str], float | None]:
 
 
 def test_what_a_published_table_says(pai: Pai, published: Path) -> None:
-    done = pai("rank", "--table", published, "--format", "csv")
+    done = pai("rank", "--table", published, "--format", "csv", *QUICK)
     assert done.status == 0
     assert done.said == [
         f"pai: {published}: 1 row (line 12) collapsed (accuracy at most 0.1): set aside; --collapsed-at takes the accuracy "
@@ -401,13 +415,14 @@ FIELDS = (
 
 def test_the_fields_are_these_in_every_format(pai: Pai, published: Path) -> None:
     """Programs read them by name: renaming one breaks their users."""
-    lines = pai("rank", "--table", published, "--format", "csv").out.splitlines()
+    command = ("rank", "--table", published, *QUICK, "--format")
+    lines = pai(*command, "csv").out.splitlines()
     assert lines[0] == FIELDS
-    assert pai("rank", "--table", published, "--format", "csv", "--no-header").out.splitlines() == lines[1:]
-    assert pai("rank", "--table", published, "--format", "tsv").out.splitlines()[0] == FIELDS.replace(",", "\t")
-    listed = [json.loads(line) for line in pai("rank", "--table", published, "--format", "jsonl").out.splitlines()]
+    assert pai(*command, "csv", "--no-header").out.splitlines() == lines[1:]
+    assert pai(*command, "tsv").out.splitlines()[0] == FIELDS.replace(",", "\t")
+    listed = [json.loads(line) for line in pai(*command, "jsonl").out.splitlines()]
     assert [",".join(row) for row in listed] == [FIELDS] * (len(lines) - 1)
-    assert listed == pai("rank", "--table", published, "--format", "json").json()["correlations"]
+    assert listed == pai(*command, "json").json()["correlations"]
 
 
 def test_an_order_of_a_table(pai: Pai, published: Path) -> None:
@@ -446,7 +461,8 @@ def test_masks_and_their_accuracies(pai: Pai, tmp_path: Path) -> None:
     rows = [f"{m}-{d},{s},{70 + 2 * k + 40 * float(d) + s}" for k, m in enumerate(("random", "uniform", "erk", "magnitude",
             "synflow")) for d in ("0.02", "0.05", "0.2") for s in (0, 1)]  # fmt: skip
     results = accuracies(tmp_path, *rows[:-2], "nowhere,0,80")
-    done = pai("rank", SAMPLES, "--accuracy", results, "--by", "norm(dr, dr_imdb)", "--format", "json")
+    study = ("--accuracy", results, "--by", "norm(dr, dr_imdb)", "--format", "json", *QUICK)
+    done = pai("rank", SAMPLES, *study)
     assert done.status == 0
     assert [line for line in done.said if "results" in line] == [
         f"pai: {results}: accuracies above 1: read as percentages",
@@ -463,7 +479,7 @@ def test_masks_and_their_accuracies(pai: Pai, tmp_path: Path) -> None:
     assert len(ordered) == 15
     assert [row["accuracy"] for row in ordered if row["mask"].endswith("synflow-0.2.safetensors")] == [None]
     table = write(tmp_path / "m.csv", pai("analyze", SAMPLES, "--summary", "--format", "csv").out)
-    other = pai("rank", "--table", table, "--accuracy", results, "--by", "norm(dr, dr_imdb)", "--format", "json").json()
+    other = pai("rank", "--table", table, *study).json()
     assert other["correlations"] == found["correlations"]
 
 
@@ -533,6 +549,9 @@ def test_a_mask_that_fails_leaves_the_others(pai: Pai, tmp_path: Path) -> None:
             "--smallest-first: there is no order beside correlations: give --order, or leave it out",
         ),
         (["--table", "t.csv", "--collapsed-at", "2"], "Invalid value for '--collapsed-at'"),
+        (["--table", "t.csv", "--resamples", "100001"], "Invalid value for '--resamples'"),
+        (["--table", "t.csv", "--trust"], "--trust: a --table holds no code; leave it out"),
+        (["--table", "t.csv", "--force"], "--force: no file is written; give --plot or --report, or leave it out"),
     ],
 )
 def test_wrong_usage(
@@ -578,13 +597,29 @@ def test_the_only_metric_of_a_table_is_the_one_to_rank_by(pai: Pai, tmp_path: Pa
     assert [row["mask"] for row in pai("rank", "--table", table, "--format", "json").json()] == ["b", "a"]
 
 
+@pytest.mark.parametrize("accurate", [False, True])
+def test_numbers_near_the_end_of_the_range_are_missing_with_their_reason(
+    pai: Pai, tmp_path: Path, accurate: bool
+) -> None:
+    rows = [f"m{k},{(-1) ** k}.7e308,{k},0.{k + 2}" for k in range(1, 7)]
+    table = write(tmp_path / "t.csv", "\n".join([f"mask,dr,x,{'accuracy' if accurate else 'level'}", *rows]))
+    out = ("--plot", tmp_path / "p.svg", *QUICK) if accurate else ()
+    done = pai("rank", "--table", table, "--by", "dr", "--format", "json", *out)
+    assert done.status == 0
+    if accurate:
+        assert {row["metric"]: row["n"] for row in done.json()["correlations"]} == {"dr": 0, "x": 6}
+        assert done.said[-1].endswith("p.svg: 1 metric against accuracy, with Kendall's tau and its 95% interval")
+    else:
+        assert {row["reason"] for row in done.json()} == {"too large to compare: past 1e+150"}
+
+
 # --- as a process
 
 
 def test_a_table_without_torch(published: Path) -> None:
     code = (
         "import sys; from pai_cli.app import app\n"
-        f"try: app(['rank', '--table', {str(published)!r}, '--format', 'csv'])\n"
+        f"try: app(['rank', '--table', {str(published)!r}, '--format', 'csv', '--resamples', '100'])\n"
         "except SystemExit as done: assert done.code == 0\n"
         "assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules"
     )

@@ -67,6 +67,12 @@ def test_values_within_their_errors_are_ties() -> None:
     assert [row.decided for row in rows] == ["dr larger by 0.2", "tied with the next: within the error bounds", ""]
 
 
+def test_a_wide_bound_ties_all_that_it_reaches() -> None:
+    """c may be the smallest: neither a nor b is told from it, so all three share a rank, as correlations have them."""
+    rows = ranked(report("a", 1.0), report("b", 2.0), report("c", 3.0, error=2.5), report("d", 0.4))
+    assert places(rows) == [("c", 1), ("b", 1), ("a", 1), ("d", 4)]
+
+
 def test_what_decided() -> None:
     assert [row.decided for row in ranked(report("a", 1.0), report("b", 0.5))] == ["dr larger by 0.5", ""]
     smaller = ranked(report("a", 1.0), report("b", 0.5), larger_is_better=False)

@@ -17,11 +17,15 @@ from pai_cli.ranking.statistics import (
     Sample,
     centred,
     dense_ranks,
+    dependence,
+    exchangeable,
     holm,
     kendall,
     kendall_p,
+    kendall_permutation_p,
     pearson,
     permutation_p,
+    product_p,
     shuffles,
     smallest_p,
     spearman,
@@ -35,6 +39,11 @@ def sample(x: list[float], y: list[float], sizes: list[int] | None = None) -> Sa
     strata = tuple(np.arange(end - size, end) for size, end in zip(sizes or [len(x)], ends.tolist(), strict=True))
     a, b = np.array(x, dtype=np.float64), np.array(y, dtype=np.float64)
     return Sample(a, b, dense_ranks(a), dense_ranks(b), strata)
+
+
+def alone(one: Sample) -> list[np.ndarray]:
+    """What can be exchanged where no mask is in two strata."""
+    return exchangeable(one.strata, np.arange(one.size))
 
 
 def brute_tau(one: Sample) -> float | None:
@@ -185,13 +194,68 @@ def test_permutation_p_is_about_the_share_of_all_orders() -> None:
     one = sample([1, 2, 3, 4, 5, 6], [2, 1, 4, 3, 6, 5])
     x, y = centred(one.x, one.strata), centred(one.y, one.strata)
     exact = np.mean([abs(x @ y[list(order)]) >= abs(x @ y) - 1e-9 for order in permutations(range(6))])
-    found = permutation_p(x, y, shuffles(one.strata, 6, np.random.default_rng(1)))
+    found = permutation_p(x, y, shuffles(alone(one), 6, np.random.default_rng(1)))
     assert found == pytest.approx(exact, abs=4 * math.sqrt(exact / 9999))
-    assert permutation_p(x * 0 + x, x, shuffles(one.strata, 6, np.random.default_rng(1))) >= 1 / 10000
+    assert permutation_p(x * 0 + x, x, shuffles(alone(one), 6, np.random.default_rng(1))) >= 1 / 10000
+
+
+def test_with_ties_and_few_masks_p_of_tau_is_the_share_of_all_orders() -> None:
+    """Two values of three masks each: 2 of 20 orders are as far apart, which the normal distribution calls 0.0495."""
+    one = sample([1, 1, 1, 2, 2, 2], [1, 2, 3, 4, 5, 6])
+    found, test = kendall_p(one, shuffles(alone(one), 6, np.random.default_rng(0)))
+    assert test == "permutation"
+    assert found == pytest.approx(0.1, abs=0.012)
+    assert kendall_p(one) == (pytest.approx(0.0495, abs=1e-3), "normal")
+
+
+def test_masks_seen_twice_are_shuffled_with_all_they_have() -> None:
+    clusters = np.array([0, 1, 2, 3, 2, 1, 0, 3])
+    one = sample([1, 2, 3, 4, 3, 2, 1, 4], [1, 2, 3, 4, 3, 2, 1, 4], [4, 4])
+    orders = shuffles(exchangeable(one.strata, clusters), 8, np.random.default_rng(0))
+    assert (clusters[orders[:, :4]] == clusters[orders[:, [6, 5, 4, 7]]]).all()
+    assert len({tuple(order) for order in orders.tolist()}) == 24
+    # As one of them alone; were the two independent, p would be 2 in 24 squared.
+    assert kendall_permutation_p(one, orders) == pytest.approx(2 / 24, abs=0.012)
+
+
+def test_permutations_of_tau_in_pieces_as_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = sample([1, 1, 2, 3, 1, 2, 2], [1, 2, 2, 3, 2, 1, 3], [4, 3])
+    orders = shuffles(alone(one), 7, np.random.default_rng(0))
+    whole = kendall_permutation_p(one, orders)
+    monkeypatch.setattr("pai_cli.ranking.statistics.PAIRS_AT_ONCE", 5000)
+    assert kendall_permutation_p(one, orders) == whole
+    share = np.mean([abs(brute_s(one, order)) >= abs(brute_s(one, np.arange(7))) for order in orders[:500]])
+    assert whole == pytest.approx(share, abs=0.08)
+
+
+def brute_s(one: Sample, order: np.ndarray) -> float:
+    y = one.y[order]
+    pairs = [pair for at in one.strata for pair in combinations(at.tolist(), 2)]
+    return float(sum(np.sign(one.x[i] - one.x[j]) * np.sign(y[i] - y[j]) for i, j in pairs))
+
+
+def test_the_variance_of_masks_seen_twice_is_that_of_all_their_orders() -> None:
+    one = sample([1, 4, 2, 3, 5, 4, 3, 7], [1, 2, 3, 9, 3, 2, 5, 4], [4, 4])
+    clusters = np.array([0, 1, 2, 3, 2, 1, 0, 3])
+    x, y = centred(one.x, one.strata), centred(one.y, one.strata)
+    products = []
+    for order in permutations(range(4)):
+        moved = np.array([order.index(cluster) for cluster in range(4)])
+        entries = [*moved, *(4 + np.argsort(clusters[4:])[moved[clusters[4:]]])]
+        products.append(x @ y[entries])
+    groups = exchangeable(one.strata, clusters)
+    raised = dependence(x, y, one.strata, groups)
+    assert raised > 1
+    assert product_p(x, y, one.strata, raised) == pytest.approx(2 * stats.norm.sf(abs(x @ y) / np.std(products)))
+    assert dependence(x, y, one.strata, alone(one)) == 1.0
+    twice = sample([1, 4, 2, 3] * 2, [1, 2, 3, 9] * 2, [4, 4])  # variance of a sum of equals: four, not two
+    x, y = centred(twice.x, twice.strata), centred(twice.y, twice.strata)
+    assert dependence(x, y, twice.strata, exchangeable(twice.strata, np.arange(8) % 4)) == pytest.approx(2)
 
 
 def test_shuffles_stay_within_strata() -> None:
-    orders = shuffles((np.array([0, 2]), np.array([1, 3, 4])), 5, np.random.default_rng(0))
+    groups = exchangeable((np.array([0, 2]), np.array([1, 3, 4])), np.arange(5))
+    orders = shuffles(groups, 5, np.random.default_rng(0))
     assert {tuple(sorted(order)) for order in orders[:, [0, 2]].tolist()} == {(0, 2)}
     assert {tuple(sorted(order)) for order in orders[:, [1, 3, 4]].tolist()} == {(1, 3, 4)}
     assert len({tuple(order) for order in orders.tolist()}) == 12
@@ -231,7 +295,14 @@ def test_holm_by_hand(found: list[float | None], wanted: list[float | None]) -> 
 )
 def test_smallest_p(y: list[float], sizes: list[int], wanted: float) -> None:
     one = sample(list(range(len(y))), y, sizes)
-    assert smallest_p(one.y_rank, one.strata) == pytest.approx(wanted)
+    assert smallest_p(one.y_rank, alone(one)) == pytest.approx(wanted)
+
+
+def test_masks_seen_twice_have_the_orders_of_once() -> None:
+    one = sample([1, 2, 3, 4] * 2, [1, 2, 3, 4, 1, 2, 4, 4], [4, 4])
+    assert smallest_p(one.y_rank, exchangeable(one.strata, np.array([0, 1, 2, 3] * 2))) == pytest.approx(2 / 24)
+    # Four masks, of which the first is in one stratum alone: the other three can change places.
+    assert smallest_p(one.y_rank, exchangeable(one.strata, np.array([0, 1, 2, 3, 4, 1, 2, 3]))) == pytest.approx(2 / 6)
 
 
 # --- bootstrap samples

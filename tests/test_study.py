@@ -294,3 +294,22 @@ def test_one_mask_on_two_datasets_is_drawn_once() -> None:
     both = next(c for c in study.correlations if c.scope.setting is None)
     assert both.tau.value == pytest.approx(one.tau.value)
     assert both.tau.high - both.tau.low == pytest.approx(one.tau.high - one.tau.low, rel=0.15)
+    # p neither: were the two independent, it would be about the square.
+    assert (one.tau.test, both.tau.test, both.rho.test) == ("exact", "normal", "normal")
+    assert both.tau.p >= one.tau.p
+    single, pooled = (
+        next(c for c in study.correlations if c.scope == at.scope and c.metric == "c") for at in (one, both)
+    )
+    assert pooled.tau.p == pytest.approx(single.tau.p, abs=0.02)
+    assert pooled.r.p == pytest.approx(single.r.p, abs=0.04)
+
+
+def test_p_of_few_masks_on_two_datasets_is_that_of_one() -> None:
+    once = [replace(one, setting="dataset x") for one in grid(per_group=6)]
+    study = correlate(once + [replace(one, setting="dataset y") for one in once], scores("a", "c"), QUICK)
+    for metric in "ac":
+        found = [one for one in study.correlations if one.metric == metric and one.scope.kind is ScopeKind.POOLED]
+        assert [one.n for one in found] == [18, 18, 36]
+        assert found[2].tau.test == "permutation"
+        assert found[2].tau.p == pytest.approx(found[0].tau.p, abs=0.02)
+        assert found[2].r.p == pytest.approx(found[0].r.p, abs=0.02)

@@ -78,6 +78,7 @@ def analyze(
             raise typer.Exit(1)
         return
     refuse_network_options(network)
+    options.check_force(plot, report, force=force)
     working = options.the_working(jobs, cluster, store, no_store=no_store)
     from pai_cli.analysis.masks import AnalysisRequest
     from pai_cli.commands.loading import reports_of

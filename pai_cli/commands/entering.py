@@ -82,6 +82,8 @@ def check_given(given: Given) -> None:
         raise typer.BadParameter(
             "--jobs, --cluster, --store and --no-store: nothing is measured with --table; leave them out"
         )
+    if given.table is not None and given.trust:
+        raise typer.BadParameter("--trust: a --table holds no code; leave it out")
     if given.table is None and given.group_by is not None:
         raise typer.BadParameter("--group-by names columns of a --table; leave it out")
     if [given.table, given.accuracy].count(Path("-")) + (given.masks or []).count("-") > 1:

@@ -341,6 +341,12 @@ def the_working(jobs: int | None, cluster: str | None, store: Path | None = None
     return Working(jobs, cluster, store, no_store)
 
 
+def check_force(*outputs: Path | None, force: bool) -> None:
+    """Refuse --force where no file is written that it could replace."""
+    if force and not any(outputs):
+        raise typer.BadParameter("--force: no file is written; give --plot or --report, or leave it out")
+
+
 def check_conversion(target: Target, *, weights: bool, packed: bool) -> None:
     """Refuse what makes no sense together with --to."""
     if target.needs_weights and not weights:

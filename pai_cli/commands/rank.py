@@ -10,7 +10,7 @@ import typer
 from pai_cli.commands import options
 from pai_cli.commands.entering import Given, Particular, check_given, enter
 from pai_cli.files.tables import Format
-from pai_cli.ranking.rules import COLLAPSED, RESAMPLES, AccuracyRules, AccuracyUnit
+from pai_cli.ranking.rules import COLLAPSED, MOST_RESAMPLES, RESAMPLES, AccuracyRules, AccuracyUnit
 from pai_cli.spectral.catalogue import METRICS
 
 
@@ -86,7 +86,11 @@ def rank(
     ] = None,
     resamples: Annotated[
         int | None,
-        typer.Option(min=100, help=f"Bootstrap samples behind an interval of a correlation; by default {RESAMPLES:,}."),
+        typer.Option(
+            min=100,
+            max=MOST_RESAMPLES,
+            help=f"Bootstrap samples behind an interval of a correlation; by default {RESAMPLES:,}.",
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the bootstrap; by default 0.")] = None,
     format: options.OutputFormat = Format.TABLE,  # noqa: A002  the flag's name
@@ -104,6 +108,7 @@ def rank(
     accuracies are known, tell which metric predicts them: Kendall's tau, Spearman's rho and Pearson's r with intervals.
     """
     options.check_header(format, no_header=no_header)
+    options.check_force(plot, report, force=force)
     rules = AccuracyRules(COLLAPSED if collapsed_at is None else collapsed_at, accuracy_unit)
     particular = Particular(
         accuracies={"--collapsed-at": collapsed_at, "--accuracy-unit": accuracy_unit, "--order": order or None},

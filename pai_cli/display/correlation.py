@@ -180,10 +180,12 @@ def _sentences(study: Study, scope: Scope, by: str | None) -> list[str]:
         reasons = list(dict.fromkeys(one.reason for one in study.within(scope) if one.reason))
         return [f"No metric can be told from the others: {'; '.join(reasons)}."]
     one = best.strongest
+    tried = sum(found.tau.p is not None for found in study.within(scope))
+    corrected = f" corrected for {tried} metrics" if tried > 1 else ""
     lines = [
         f"{one.metric} follows accuracy most closely: tau {_rounded(one.tau.value)}{_interval(one.tau.low, one.tau.high)}, "
-        f"p {_p(one.tau.p_holm)} corrected for {len(study.metrics)} metrics; strongest in {one.best_share:.0%} of "
-        f"{study.resampling.count:,} bootstrap samples of the masks."
+        f"p {_p(one.tau.p_holm)}{corrected}; strongest in {one.best_share:.0%} of {study.resampling.count:,} bootstrap "
+        "samples of the masks."
     ]
     if one.tau.p_holm is not None and one.tau.p_holm > LEVEL:
         lines.append("That is not told from chance.")

@@ -19,7 +19,7 @@ def check_output(path: Path, *, force: bool) -> None:
     file stands there and `force` is false.
     """
     if path.is_dir():
-        raise OutputError(f"{path}: is a directory; give -o a file name")
+        raise OutputError(f"{path}: is a directory; give a file name")
     folder = path.parent
     if not folder.is_dir():
         raise OutputError(f"{path}: the folder {folder} does not exist; make it first (mkdir -p {folder})")

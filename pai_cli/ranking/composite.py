@@ -33,6 +33,7 @@ from pai_cli.ranking.intervals import (
 from pai_cli.spectral.catalogue import METRICS, Metric
 from pai_cli.spectral.result import Measure
 
+LARGEST = 1e150  # of a value and its bound: differences and squares of such stay within float64
 MOST_NESTED = 50  # parentheses within parentheses, signs before signs
 
 Values = Mapping[str, Measure]
@@ -63,9 +64,9 @@ class Score:
     def measure(self, values: Values) -> Measure:
         """Its value for a mask with these, or the reason why there is none."""
         if self._term is None:
-            return values.get(self.metrics[0], Measure.missing("not measured"))
+            return _comparable(values.get(self.metrics[0], Measure.missing("not measured")))
         try:
-            return self._term(values).measure()
+            return _comparable(self._term(values).measure())
         except NoValueError as missing:
             return Measure.missing(str(missing))
 
@@ -103,6 +104,12 @@ def metric_score(name: str | None, *, weights: bool) -> Score:
         what = f"--by {name!r}: {needing[0]}" if score.composite else f"--by {name}:"
         raise UnknownMetricError(f"{what} needs the weights; give --weights CKPT")
     return score
+
+
+def _comparable(measure: Measure) -> Measure:
+    if max(abs(measure.value or 0.0), measure.error or 0.0) > LARGEST:
+        return Measure.missing(f"too large to compare: past {LARGEST:g}")
+    return measure
 
 
 def _hint(name: str, known: Iterable[str]) -> str:

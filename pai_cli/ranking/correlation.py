@@ -39,7 +39,7 @@ class Statistic:
     """A correlation, -1 to 1, or None where it is not defined.
 
     `low`, `high`: its 95% bootstrap interval. `p`: two-sided, of no association; `p_holm`: corrected for the number of
-    metrics in this scope (Holm). `test`: how p was found: "exact", "normal", "permutation" or "t".
+    metrics in this scope (Holm). `test`: how p was found: "exact", "permutation", "normal" or "t".
     """
 
     value: float | None

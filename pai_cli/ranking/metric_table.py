@@ -34,7 +34,8 @@ def metric_table(table: Rows, group_by: Sequence[str] | None, rules: AccuracyRul
     """The masks of a table.
 
     `group_by`: the columns whose values separate comparisons, by default those of `SETTINGS` that there are. Raises
-    `TableError` for a column that is not there, a density that is none, and two values of one metric for one mask.
+    `TableError` for a column that is not there, a density or an error bound that is none, and two values of one metric for
+    one mask.
     """
     table = _networks(table, tell)
     metrics = _metrics(table)
@@ -109,7 +110,7 @@ def _mask(table: Rows, row: Row, metrics: dict[str, Metric], settings: Sequence[
     return ScoredMask(
         name=name,
         density=_density(table, row),
-        values={metric: _measure(row, metric) for metric in metrics},
+        values={metric: _measure(table, row, metric) for metric in metrics},
         counted={metric: int(count) for metric, count in counted.items() if count is not None},
         method=cells.get("method") or None,
         setting=", ".join(f"{column} {cells[column]}" for column in settings),
@@ -126,11 +127,15 @@ def _density(table: Rows, row: Row) -> float | None:
     return value
 
 
-def _measure(row: Row, metric: str) -> Measure:
-    text = row.cells[metric]
+def _measure(table: Rows, row: Row, metric: str) -> Measure:
+    text, bound = row.cells[metric], row.cells.get(f"{metric}_error", "")
     value = finite(text) if text else None
     if value is not None:
-        return Measure(value, abs(finite(row.cells.get(f"{metric}_error", "")) or 0.0))
+        error = number(bound) if bound else 0.0
+        if error is None:
+            raise table.fault(row.line, f"{metric}_error {bound!r} is not a number")
+        # A bound that is not finite says that the value is not known.
+        return Measure(value, abs(error)) if math.isfinite(error) else Measure.missing(f"its error is {bound}")
     return Measure.missing(row.cells.get("reason") or (f"{text} in the table" if text else "no value in the table"))
 
 

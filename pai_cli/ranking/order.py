@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from pai_cli.ranking.composite import Score
 from pai_cli.ranking.scored import ScoredMask, equal_groups
+from pai_cli.ranking.statistics import dense_ranks
 from pai_cli.spectral.result import Measure
 
 
@@ -14,10 +17,10 @@ from pai_cli.spectral.result import Measure
 class RankedMask:
     """A mask's place.
 
-    `rank`: 1 is best, equal for values whose error bounds overlap, None without a value. `group`: number of the group of
-    masks that compare, from 0, the sparsest of a setting first. `margin`: how far its value is from the next mask's in the
-    group, None for the last. `decided`: that in words. `counted`: over how many layers the value is a mean, None where a
-    table does not say.
+    `rank`: 1 is best, equal for values whose error bounds overlap and for what such ties link, None without a value.
+    `group`: number of the group of masks that compare, from 0, the sparsest of a setting first. `margin`: how far its value
+    is from the next mask's in the group, None for the last. `decided`: that in words. `counted`: over how many layers the
+    value is a mean, None where a table does not say.
     """
 
     source: ScoredMask
@@ -44,31 +47,34 @@ def _order(group: list[RankedMask], name: str, larger_is_better: bool) -> list[R
     sign = -1.0 if larger_is_better else 1.0
     with_value = [row for row in group if row.value.value is not None]
     with_value.sort(key=lambda row: (sign * (row.value.value or 0.0), row.source.name))
-    ordered: list[RankedMask] = []
-    for place, row in enumerate(with_value):
-        rank = place + 1
-        if ordered and _tied(ordered[-1], row) and ordered[-1].rank is not None:
-            rank = ordered[-1].rank
-        following = with_value[place + 1] if place + 1 < len(with_value) else None
-        ordered.append(_placed(row, rank, following, name, larger_is_better))
+    places = _places(with_value, sign)
+    ordered = []
+    for place, (row, rank) in enumerate(zip(with_value, places, strict=True), start=1):
+        following = with_value[place] if place < len(with_value) else None
+        tied = place < len(with_value) and places[place] == rank
+        ordered.append(_placed(row, rank, following, name, larger_is_better, tied=tied))
     if len(ordered) == 1:
         ordered = [replace(ordered[0], decided="alone at this density")]
     missing = [replace(row, decided=f"no {name}: {row.value.reason}") for row in group if not row.value.present]
     return ordered + missing
 
 
-def _placed(row: RankedMask, rank: int, following: RankedMask | None, name: str, larger_is_better: bool) -> RankedMask:
+def _places(ordered: Sequence[RankedMask], sign: float) -> list[int]:
+    """The rank of each: 1 for the best, one more than how many are before what it is tied with."""
+    values = np.array([sign * (row.value.value or 0.0) for row in ordered])
+    tied = dense_ranks(values, np.array([row.value.error or 0.0 for row in ordered]))
+    return [int(place) + 1 for place in np.searchsorted(tied, tied)]
+
+
+def _placed(
+    row: RankedMask, rank: int, following: RankedMask | None, name: str, larger_is_better: bool, *, tied: bool
+) -> RankedMask:
     if following is None:
         return replace(row, rank=rank)
     margin = abs((row.value.value or 0.0) - (following.value.value or 0.0))
-    if _tied(row, following):
+    if tied:
         return replace(row, rank=rank, margin=margin, decided="tied with the next: within the error bounds")
     word = "larger" if larger_is_better else "smaller"
     # Means over other layers compare less well: say so where it decides.
     over = "" if row.counted == following.counted else f", over {row.counted} layers against {following.counted}"
     return replace(row, rank=rank, margin=margin, decided=f"{name} {word} by {margin:.4g}{over}")
-
-
-def _tied(a: RankedMask, b: RankedMask) -> bool:
-    difference = abs((a.value.value or 0.0) - (b.value.value or 0.0))
-    return difference <= (a.value.error or 0.0) + (b.value.error or 0.0)

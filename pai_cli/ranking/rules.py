@@ -8,6 +8,7 @@ from enum import StrEnum
 COLLAPSED = 0.1  # chance of ten classes
 
 RESAMPLES = 2000  # bootstrap samples: the ends of a 95% interval rest on 50 of them each
+MOST_RESAMPLES = 100_000  # 400 MB of counts for a thousand masks; more would move the ends of no interval
 
 
 class AccuracyUnit(StrEnum):

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ LEVEL = 0.05  # a p above it says nothing
 EXACT_PAIRS = 2000  # up to which the exact distribution of a pooled tau is worked out
 PERMUTED_BELOW = 30  # masks under which the t distribution is no good stand-in for that of rho and r
 PERMUTATIONS = 9999
+PAIRS_AT_ONCE = 2**23  # of shuffled masks, compared at once
 
 
 @dataclass(frozen=True)
@@ -126,19 +128,27 @@ def centred(values: Floats, strata: Sequence[Ints]) -> Floats:
 # --- how likely by chance
 
 
-def kendall_p(sample: Sample) -> tuple[float, str]:
-    """Two-sided p of `kendall` without association, and how it was found: "exact" or "normal".
+def kendall_p(sample: Sample, orders: Ints | None = None, raised: float | None = None) -> tuple[float, str]:
+    """Two-sided p of `kendall` without association, and how it was found: "exact", "permutation" or "normal".
 
-    Exact where neither side has ties and the pairs are few; else normal, with the variance that ties leave.
+    Exact where neither side has ties and the pairs are few; else by `orders`, of `shuffles`, where there are some; else
+    normal, with the variance that ties leave: of few masks with ties that p is too small. `raised`: of `dependence`, where
+    masks are in several strata, which rules out the exact form.
     """
     counts = [_pair_counts(sample.x_rank[at], sample.y_rank[at]) for at in sample.strata]
     pairs = [len(at) * (len(at) - 1) // 2 for at in sample.strata]
     total = sum(score for score, _, _ in counts)
     tied = any(u_x < count or u_y < count for (_, u_x, u_y), count in zip(counts, pairs, strict=True))
-    if not tied and sum(pairs) <= EXACT_PAIRS:
+    if raised is None and not tied and sum(pairs) <= EXACT_PAIRS:
         return _exact_p(total, [len(at) for at in sample.strata]), "exact"
+    if orders is not None:
+        return kendall_permutation_p(sample, orders), "permutation"
     variance = sum(_variance(sample.x_rank[at], sample.y_rank[at]) for at in sample.strata)
-    return (math.erfc(abs(total) / math.sqrt(2 * variance)) if variance > 0 else 1.0), "normal"
+    return _normal_p(total, variance * (raised or 1.0)), "normal"
+
+
+def _normal_p(score: float, variance: float) -> float:
+    return math.erfc(abs(score) / math.sqrt(2 * variance)) if variance > 0 else 1.0
 
 
 def _exact_p(score: float, sizes: Sequence[int]) -> float:
@@ -179,12 +189,47 @@ def t_p(value: float, size: int, strata: int) -> float:
     return float(2 * t.sf(abs(value) * math.sqrt(freedom / (1 - value**2)), freedom))
 
 
-def shuffles(strata: Sequence[Ints], size: int, rng: np.random.Generator) -> Ints:
-    """`PERMUTATIONS` orders of the masks, each shuffled within strata; shape (PERMUTATIONS, size)."""
+def exchangeable(strata: Sequence[Ints], clusters: Ints) -> list[Ints]:
+    """Masks that could have had each other's accuracies: those of the same strata, by arrays of shape (masks, strata).
+
+    `clusters` (n,): equal for entries that are one mask, seen in several strata; a row has its entries, whose accuracies
+    stay together, as they depend on each other.
+    """
+    entries: dict[int, list[tuple[int, int]]] = {}
+    for number, at in enumerate(strata):
+        for entry, cluster in zip(at.tolist(), clusters[at].tolist(), strict=True):
+            entries.setdefault(cluster, []).append((number, entry))
+    groups: dict[tuple[int, ...], list[list[int]]] = {}
+    for own in entries.values():
+        groups.setdefault(tuple(number for number, _ in own), []).append([entry for _, entry in own])
+    return [np.array(group) for group in groups.values()]
+
+
+def shuffles(groups: Sequence[Ints], size: int, rng: np.random.Generator) -> Ints:
+    """`PERMUTATIONS` orders of the masks, each shuffled within `exchangeable` groups; shape (PERMUTATIONS, size)."""
     orders = np.tile(np.arange(size), (PERMUTATIONS, 1))
-    for at in strata:
-        orders[:, at] = at[np.argsort(rng.random((PERMUTATIONS, len(at))), axis=1)]
+    for group in groups:
+        moved = np.argsort(rng.random((PERMUTATIONS, len(group))), axis=1)
+        for entries in group.T:
+            orders[:, entries] = entries[moved]
     return orders
+
+
+def kendall_permutation_p(sample: Sample, orders: Ints) -> float:
+    """Two-sided p of `kendall`: the share of shuffles, the one seen included, in which S is as far from 0 or farther."""
+    at = [stratum[np.array(np.triu_indices(len(stratum), 1))] for stratum in sample.strata]
+    one, other = np.concatenate(at, axis=1)
+    x = np.sign(sample.x_rank[one] - sample.x_rank[other]).astype(np.float32)
+    told = np.flatnonzero(x)
+    one, other, x = one[told], other[told], x[told]
+    y = sample.y_rank.astype(np.int32)
+    seen = abs(float(x @ np.sign(y[one] - y[other])))
+    strong, rows = 0, max(1, PAIRS_AT_ONCE // max(1, len(x)))
+    for start in range(0, len(orders), rows):
+        moved = y[orders[start : start + rows]]
+        scores = np.sign(moved[:, one] - moved[:, other]).astype(np.float32) @ x
+        strong += int(np.count_nonzero(np.abs(scores) >= seen))
+    return (1 + strong) / (len(orders) + 1)
 
 
 def permutation_p(x: Floats, y: Floats, orders: Ints) -> float:
@@ -192,6 +237,38 @@ def permutation_p(x: Floats, y: Floats, orders: Ints) -> float:
     found = abs(float(x @ y))
     strong = np.abs(y[orders] @ x) >= found * (1 - 1e-9)
     return float((1 + np.count_nonzero(strong)) / (len(orders) + 1))
+
+
+def product_p(x: Floats, y: Floats, strata: Sequence[Ints], raised: float) -> float:
+    """Two-sided p of the correlation of centred x and y by the normal distribution, with the variance of all orders within
+    strata times `raised`, of `dependence`.
+    """
+    return _normal_p(float(x @ y), raised * sum(_product_variance(x[at], y[at]) for at in strata))
+
+
+def dependence(x: Floats, y: Floats, strata: Sequence[Ints], groups: Sequence[Ints]) -> float:
+    """By what factor masks in several strata raise the variance of the product of centred x and y, 1 or more.
+
+    Strata that share masks do not vary apart: their covariance over all orders of the shared masks is added, as Hirsch and
+    Slack (1984) add that of seasons. `groups`: of `exchangeable`.
+    """
+    number = np.zeros(len(x), dtype=np.int64)
+    for k, at in enumerate(strata):
+        number[at] = k
+    sums: dict[tuple[int, int], Floats] = {}
+    for group in groups:
+        for one, other in combinations(group.T, 2):
+            shared = np.array([x[one] @ x[other], y[one] @ y[other], len(group)])
+            at_both = int(number[one[0]]), int(number[other[0]])
+            sums[at_both] = sums.get(at_both, np.zeros(3)) + shared
+    together = sum(float(of_x * of_y / (count - 1)) for of_x, of_y, count in sums.values() if count > 1)
+    apart = sum(_product_variance(x[at], y[at]) for at in strata)
+    return max(1.0, 1 + 2 * together / apart) if apart > 0 else 1.0
+
+
+def _product_variance(x: Floats, y: Floats) -> float:
+    """Of x @ y over all orders of y, both centred."""
+    return float((x @ x) * (y @ y) / (len(x) - 1)) if len(x) > 1 else 0.0
 
 
 def holm(found: Sequence[float | None]) -> list[float | None]:
@@ -205,10 +282,13 @@ def holm(found: Sequence[float | None]) -> list[float | None]:
     return corrected
 
 
-def smallest_p(y_rank: Ints, strata: Sequence[Ints]) -> float:
-    """The smallest two-sided p that any tau against these accuracies can have: 2 in the number of their orders."""
+def smallest_p(y_rank: Ints, groups: Sequence[Ints]) -> float:
+    """The smallest two-sided p that any tau against these accuracies can have: 2 in the number of their orders.
+
+    `groups`: of `exchangeable`.
+    """
     logarithm = math.log(2)
-    for at in strata:
-        ties = np.bincount(y_rank[at]) if len(at) else np.zeros(1)
-        logarithm += sum(math.lgamma(count + 1) for count in ties.tolist()) - math.lgamma(len(at) + 1)
+    for group in groups:
+        ties = np.unique(y_rank[group], axis=0, return_counts=True)[1]
+        logarithm += sum(math.lgamma(count + 1) for count in ties.tolist()) - math.lgamma(len(group) + 1)
     return min(1.0, math.exp(logarithm))

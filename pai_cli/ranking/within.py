@@ -19,11 +19,14 @@ from pai_cli.ranking.statistics import (
     centred,
     centred_ranks,
     dense_ranks,
+    dependence,
+    exchangeable,
     holm,
     kendall,
     kendall_p,
     pearson,
     permutation_p,
+    product_p,
     shuffles,
     smallest_p,
     spearman,
@@ -59,13 +62,27 @@ class Scoped:
 
 @dataclass(frozen=True)
 class _Part:
-    """Some of the masks, `kept`, and what metrics that have values for them share; `too_few`: why they say nothing."""
+    """Some of the entries, `kept`, and what metrics that have values for them share.
+
+    `groups`: of `exchangeable`; `too_few`: why they say nothing.
+    """
 
     kept: Ints
     strata: tuple[Ints, ...]
     y: Floats
     y_rank: Ints
+    groups: list[Ints]
     too_few: str | None
+
+    @property
+    def masks(self) -> int:
+        """How many: fewer than entries where one is in several settings."""
+        return sum(len(group) for group in self.groups)
+
+    @property
+    def repeated(self) -> bool:
+        """Whether a mask is in several settings, so that its entries depend on each other."""
+        return self.masks < len(self.y)
 
 
 def correlate_within(scoped: Scoped, how: Resampling) -> list[Correlation]:
@@ -75,8 +92,8 @@ def correlate_within(scoped: Scoped, how: Resampling) -> list[Correlation]:
     taus: dict[int, Floats] = {}
     for rows in _alike(scoped.values):
         part = _part(scoped, np.isfinite(scoped.values[rows[0]]))
-        few = 2 < len(part.y) < PERMUTED_BELOW
-        orders = shuffles(part.strata, len(part.y), how.generator(SHUFFLES)) if few else None
+        few = 2 < part.masks < PERMUTED_BELOW
+        orders = shuffles(part.groups, len(part.y), how.generator(SHUFFLES)) if few else None
         own = {row: _sample(scoped, part, row) for row in rows}
         for row, sample in own.items():
             found[row] = _one(scoped, part, row, sample, orders)
@@ -101,7 +118,8 @@ def _part(scoped: Scoped, present: np.ndarray) -> _Part:
     strata = tuple(place[at[present[at]]] for at in scoped.strata if present[at].any())
     y = np.round(scoped.accuracy[present], DECIMALS)
     y_rank = dense_ranks(y)
-    return _Part(np.flatnonzero(present), strata, y, y_rank, _too_few(y_rank, strata, len(scoped.names)))
+    groups = exchangeable(strata, scoped.clusters[present])
+    return _Part(np.flatnonzero(present), strata, y, y_rank, groups, _too_few(y_rank, groups, len(scoped.names)))
 
 
 def _sample(scoped: Scoped, part: _Part, row: int) -> Sample:
@@ -109,16 +127,16 @@ def _sample(scoped: Scoped, part: _Part, row: int) -> Sample:
     return Sample(x, part.y, dense_ranks(x, errors), part.y_rank, part.strata)
 
 
-def _too_few(y_rank: Ints, strata: Sequence[Ints], metrics: int) -> str | None:
+def _too_few(y_rank: Ints, groups: Sequence[Ints], metrics: int) -> str | None:
     """Why nothing can be said, if so: not even a perfect order would be told from chance, among that many metrics."""
-    smallest = smallest_p(y_rank, strata)
+    smallest = smallest_p(y_rank, groups)
     corrected = min(1.0, smallest * metrics)
     if corrected <= LEVEL:
         return None
-    count = len(y_rank)
+    count = sum(map(len, groups))
     tried = f", {corrected:.2g} after correction for {metrics} metrics" if metrics > 1 else ""
     told = f"too few masks to say anything: with {count} the smallest possible p of tau is {smallest:.2g}{tried}"
-    if len(strata) > 1 or len(np.unique(y_rank)) < count:
+    if len(groups) > 1 or len(np.unique(y_rank)) < len(y_rank):
         return told
     needed = next(n for n in range(2, 200) if 2 / math.factorial(n) * metrics <= LEVEL)
     return f"{told}; it takes {needed}"
@@ -131,7 +149,7 @@ def _one(scoped: Scoped, part: _Part, row: int, sample: Sample, orders: Ints | N
     blank = Correlation(scoped.names[row], scoped.scope, sample.size, tau, rho, r)
     if values[0] is None:
         return replace(blank, reason=_undefined(sample))
-    tests = _tests(sample, values, orders)
+    tests = _tests(sample, values, part, orders)
     statistics = [replace(Statistic(value), p=p, test=test) for value, (p, test) in zip(values, tests, strict=True)]
     return _with(replace(blank, reason=part.too_few), statistics)
 
@@ -159,17 +177,20 @@ def _undefined(sample: Sample) -> str:
 
 
 def _tests(
-    sample: Sample, values: Sequence[float | None], orders: Ints | None
+    sample: Sample, values: Sequence[float | None], part: _Part, orders: Ints | None
 ) -> list[tuple[float | None, str | None]]:
     """p and how it was found, of tau, rho and r."""
-    found: list[tuple[float | None, str | None]] = [kendall_p(sample)]
     ranks = [centred_ranks(rank, sample.strata) for rank in (sample.x_rank, sample.y_rank)]
     deviations = [centred(value, sample.strata) for value in (sample.x, sample.y)]
-    for value, (x, y) in zip(values[1:], (ranks, deviations), strict=True):
+    raised = [dependence(x, y, sample.strata, part.groups) for x, y in (ranks, deviations)] if part.repeated else None
+    found: list[tuple[float | None, str | None]] = [kendall_p(sample, orders, None if raised is None else raised[0])]
+    for k, (value, (x, y)) in enumerate(zip(values[1:], (ranks, deviations), strict=True)):
         if value is None:
             found.append((None, None))
         elif orders is not None:
             found.append((permutation_p(x, y, orders), "permutation"))
+        elif raised is not None:
+            found.append((product_p(x, y, sample.strata, raised[k]), "normal"))
         else:
             found.append((t_p(value, sample.size, len(sample.strata)), "t"))
     return found

@@ -8,7 +8,7 @@ sigma_2; where a quantity is not defined it is missing, with the reason.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -293,7 +293,7 @@ def _factor(n_L: int, n_R: int) -> float:
     return max(n_L, n_R) / (n_L + n_R - 1)
 
 
-def mean_of(measures: Iterable[Measure]) -> Measure:
+def mean_of(measures: Sequence[Measure]) -> Measure:
     """Mean of measures that are all present, at least one of them; its error is the mean of theirs plus rounding."""
     values = [m.value for m in measures if m.value is not None]
     errors = [m.error or 0.0 for m in measures]

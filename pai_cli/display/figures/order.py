@@ -26,7 +26,7 @@ def order_picture(ranked: Sequence[RankedMask], by: str) -> Picture | None:
     """
     if not any(row.value.present and row.source.density is not None for row in ranked):
         return None
-    title = f"{named(by)} of {len(ranked)} masks against their density"
+    title = f"{named(by)} of {len(ranked)} mask{'s' * (len(ranked) != 1)} against density"
     return Picture(title, 7.0, 4.6, partial(_draw, ranked=ranked, by=by))
 
 

@@ -23,7 +23,7 @@ def plane_picture(points: Sequence[PlanePoint], accuracies: Mapping[str, float] 
     `accuracies`: 0 to 1, by the names of `points`. Without any, colour tells density.
     """
     by = "accuracy" if accuracies else "density"
-    title = f"{len(points)} masks in the full-spectrum plane, coloured by {by}"
+    title = f"{len(points)} mask{'s' * (len(points) != 1)} in the full-spectrum plane, coloured by {by}"
     return Picture(title, 7.0, 5.4, partial(_draw, points=points, accuracies=accuracies or {}))
 
 

@@ -32,7 +32,11 @@ def study_picture(study: Study) -> Picture | None:
         return None
     across = min(ABREAST, len(drawn))
     down = math.ceil(len(drawn) / across)
-    title = f"{len(drawn)} metrics against accuracy, coloured by density, with Kendall's tau and its 95% interval"
+    coloured = any(point.density is not None for point in study.points[drawn[0].metric])
+    title = (
+        f"{len(drawn)} metric{'s' * (len(drawn) != 1)} against accuracy{', coloured by density' * coloured}, with "
+        "Kendall's tau and its 95% interval"
+    )
     left_out = [one.metric for one in found if one not in drawn]
     paint = partial(_draw, study=study, drawn=drawn, grid=(down, across), left_out=left_out)
     return Picture(title, max(WIDE * across + 1.0, 7.0), HIGH * down + 1.0, paint)

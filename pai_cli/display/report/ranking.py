@@ -27,6 +27,8 @@ from pai_cli.ranking.plane import plane_points
 from pai_cli.ranking.scored import ScoredMask
 
 ORDER = ("rank", "mask", "method", "density", "setting", "value", "layers", "accuracy", "decided")
+UNDRAWN_STUDY = "no metric has a value"
+UNDRAWN_ORDER = "an order is drawn against density, and no mask has both a value and a density"
 CORRELATION = (
     *("metric", "n", "tau", "tau_low", "tau_high", "tau_p", "tau_p_holm", "rho", "r", "best_share", "behind"),
     *("behind_low", "behind_high", "reason"),
@@ -60,14 +62,14 @@ class RankPictures:
             return
         pictures = [study_picture(study), self._plane(masks, reports)]
         parts = [page.heading("Correlations"), *(_correlations(study, scope) for scope in study.scopes)]
-        self._write("Which metric predicts accuracy", pictures, [*parts, *_points(study)], reports)
+        self._write("Which metric predicts accuracy", pictures, [*parts, *_points(study)], reports, UNDRAWN_STUDY)
 
     def order(self, ranked: Sequence[RankedMask], by: str, reports: Sequence[MaskReport]) -> None:
         """Write what was asked for of masks in order. Raises `PictureError`, `OutputError`."""
         if not self.asked:
             return
         pictures = [order_picture(ranked, by), self._plane([row.source for row in ranked], reports)]
-        self._write(f"Masks ranked by {by}", pictures, _orders(ranked, by), reports)
+        self._write(f"Masks ranked by {by}", pictures, _orders(ranked, by), reports, UNDRAWN_ORDER)
 
     def _plane(self, masks: Sequence[ScoredMask], reports: Sequence[MaskReport]) -> Picture | None:
         points = plane_points(reports) if self.weights else []
@@ -75,12 +77,16 @@ class RankPictures:
         return plane_picture(points, accuracies) if points else None
 
     def _write(
-        self, title: str, pictures: Sequence[Picture | None], tables: Sequence[str], reports: Sequence[MaskReport]
+        self,
+        title: str,
+        pictures: Sequence[Picture | None],
+        tables: Sequence[str],
+        reports: Sequence[MaskReport],
+        undrawn: str,
     ) -> None:
+        """`undrawn`: why, where there is no picture; what else was asked for is written all the same."""
         drawn = [picture for picture in pictures if picture is not None]
-        if self.plot is not None:
-            if not drawn:
-                raise PictureError(f"{self.plot}: nothing to draw, as no mask has values to be placed by")
+        if self.plot is not None and drawn:
             write_picture(stacked(drawn), self.plot, force=self.force)
             note(f"wrote {self.plot}: {'; '.join(picture.title for picture in drawn)}")
         if self.report is not None:
@@ -94,6 +100,8 @@ class RankPictures:
             ]
             write_report(page.page(title, parts), self.report, force=self.force)
             note(f"wrote {self.report}: tables and pictures, to be opened in a browser")
+        if self.plot is not None and not drawn:
+            raise PictureError(f"{self.plot}: nothing to draw: {undrawn}; leave out --plot")
 
 
 def _correlations(study: Study, scope: Scope) -> str:
