@@ -57,6 +57,10 @@ class SearchRequest:
         Raises `MethodOptionError` when noise is asked for that would do nothing.
         """
         method = registry.get(request.method)
+        if method.trains:
+            raise MethodOptionError(
+                f"--method {method.name}: trains, and would for every candidate; take its one mask from pai prune"
+            )
         if not method.draws:
             return SearchRequest(request, population, USUAL_NOISE if noise is None else noise)
         if noise is not None:
