@@ -52,7 +52,7 @@ def prune(
     amount, shape = options.the_amount(density, sparsity, pattern, densities), options.the_shape(input_shape)
     in_rounds = options.the_rounds(rounds)
     from pai_cli.commands.loading import accept, open_network, prune_request, refuse_early, samples_story
-    from pai_cli.commands.reinit import refuse_weights_early, write_weights
+    from pai_cli.commands.reinit import Weights, refuse_weights_early, write_weights
     from pai_cli.display.progress import progress_bar
     from pai_cli.display.pruning import show_pruning, tell_kept, tell_pruning
     from pai_cli.files.masks import write_mask
@@ -60,8 +60,9 @@ def prune(
 
     changes = ("inverted" if invert else "", "shuffled" if shuffle else "")
     path = output or options.default_mask_path(checkpoint, method, amount.label, *changes)
-    refuse_early(method, path, force=force or resume)
-    refuse_weights_early(weights_out, path, method, reinit=reinit, force=force or resume)
+    again = force or resume
+    refuse_early(method, path, force=again)
+    refuse_weights_early(weights_out, path, method, reinit=reinit, force=again)
     searching.refuse_resume_early(method, resume=resume)
     training = TrainingOptions(epochs, freeze_every, penalty, rewind, optimizer, lr, batch_size)
     source, network = open_network(checkpoint, model, shape, trust=trust)
@@ -90,15 +91,8 @@ def prune(
     tell_pruning(result, no_collapse=no_collapse)
     story = {**samples_story(dataset, request), **searched.run.story}
     mask = mask_to_write(result, request, source, ctx.obj.arguments, story)
-    write_mask(path, mask, packed=packed, force=force or resume)
-    write_weights(
-        weights_out,
-        (network, source),
-        request,
-        searched.run,
-        ctx.obj.arguments,
-        reinit=reinit,
-        force=force or resume,
-    )
+    write_mask(path, mask, packed=packed, force=again)
+    weights = Weights(weights_out, network, source, request, searched.run)
+    write_weights(weights, ctx.obj.arguments, reinit=reinit, force=again)
     searched.close()
     show_pruning(result, path, format)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,16 +34,18 @@ def refuse_weights_early(path: Path | None, mask: Path, method: str, *, reinit: 
     check_output(path, force=force)
 
 
-def write_weights(
-    path: Path | None,
-    sources: tuple[Network, Checkpoint],
-    request: PruneRequest,
-    run: TrainingRun,
-    arguments: Sequence[str],
-    *,
-    reinit: bool,
-    force: bool,
-) -> None:
+@dataclass(frozen=True)
+class Weights:
+    """The weights that a mask is meant for: of `network`, or what the method that trains left in its `run`."""
+
+    path: Path | None
+    network: Network
+    source: Checkpoint
+    request: PruneRequest
+    run: TrainingRun
+
+
+def write_weights(weights: Weights, arguments: Sequence[str], *, reinit: bool, force: bool) -> None:
     """Write the weights that the mask is meant for as a checkpoint, none of them masked; without a path, say so where
     they are others than the checkpoint's.
     """
@@ -51,7 +54,7 @@ def write_weights(
     from pai_cli.models.network import save_checkpoint
     from pai_cli.pruning.sanity import redrawn, with_weights
 
-    network, source = sources
+    path, network, source, run, request = weights.path, weights.network, weights.source, weights.run, weights.request
     if path is None:
         if run.weights:
             note(f"the mask belongs to other weights than those of {source.path}; -w OUT would have written them")
