@@ -106,7 +106,7 @@ def alternated(runs: dict[str, Step], count: int) -> dict[str, list[float]]:
 
 def main() -> int:
     """Print both tables."""
-    count = 10 if "--quick" in sys.argv[1:] else 60
+    count = 10 if "--quick" in sys.argv[1:] else 30
     torch.set_num_threads(cores())
     recipe = Recipe(epochs=1000, batch_size=BATCH, augment=Augmentation.CROP_FLIP)
     print(f"ResNet-20, density {DENSITY}, batch {BATCH}, {torch.get_num_threads()} threads, medians of {count} steps\n")

@@ -140,7 +140,7 @@ def test_rank_reads_the_table(pai, place):
     assert done.status == 0, done.err
     accuracies = {row["mask"]: float(row["accuracy"]) for row in table()}
     assert len(accuracies) == 6
-    found = {one["mask"]: one["accuracy"] for one in done.json()["masks"]}
+    found = {one["name"]: one["accuracy"] for one in done.json()["masks"]}
     assert found == pytest.approx(accuracies)
 
 
@@ -257,6 +257,10 @@ def test_ctrl_c_and_resume(pai, place, monkeypatch):
     assert again.said[-1] == "pai: o.safetensors: this training was finished before; its numbers follow"
     assert again.json()[0]["accuracy"] == lines()[-1]["test_accuracy"]
     assert len(table()) == 1
+    Path("o.safetensors").unlink()
+    assert pai(*command, "--resume").said[-1] == (
+        "pai: error: o.safetensors: the training was finished, and this file is gone; --force trains again"
+    )
 
 
 def test_killed_before_anything_was_kept(pai, place):
@@ -357,6 +361,22 @@ def test_two_processes_are_one_with_the_batch_doubled(pai, place):
 
 
 # Refused
+
+
+def test_the_options_begin_as_the_recipe_does():
+    from inspect import signature
+
+    from pai_cli.commands.train import train
+    from pai_cli.training.recipe import Recipe
+
+    given = {
+        name: one.default for name, one in signature(train).parameters.items() if name in Recipe.__dataclass_fields__
+    }
+    base = Recipe()
+    assert len(given) == 19
+    assert {name: value for name, value in given.items() if value is not None} == {
+        name: getattr(base, name) for name, value in given.items() if value is not None
+    }
 
 
 @pytest.mark.parametrize(

@@ -34,12 +34,12 @@ from pai_cli.data.images import ImageDataset
 from pai_cli.data.normalise import Normalisation
 from pai_cli.errors import DataError, RecipeError, ScoreError, TrainingError
 from pai_cli.models.network import init_network
-from pai_cli.training import early, rescale
+from pai_cli.training import early, loop, rescale
 from pai_cli.training.dynamic import Move, moved
 from pai_cli.training.examples import Augment, augmentation, prepare
 from pai_cli.training.loop import Run, fit
 from pai_cli.training.masking import MaskedWeights
-from pai_cli.training.model import Score, cross_entropy, evaluate
+from pai_cli.training.model import Score, cross_entropy, evaluate, logits_of
 from pai_cli.training.recipe import Augmentation, Dynamic, Optimizer, Recipe, Schedule
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -123,6 +123,16 @@ def test_a_gradient_that_is_nowhere_is_passed_over():
     optimizer.step()
     assert not model["used"].weight.detach()[~torch.eye(3, dtype=torch.bool)].any()
     assert (model["used"].weight.grad == 2 * torch.eye(3)).all()
+
+
+def test_mixed_precision_gives_float32_logits_near_those_of_float32():
+    """As on a GPU: autocast runs on a CPU too, where `--amp` is refused for gaining nothing."""
+    model, inputs = residual().model.eval(), torch.randn(4, 3, SIDE, SIDE)
+    with torch.no_grad():
+        full, mixed = logits_of(model, inputs), logits_of(model, inputs, amp=True)
+    assert mixed.dtype == torch.float32
+    assert not torch.equal(full, mixed)
+    torch.testing.assert_close(mixed, full, rtol=0.05, atol=0.05)
 
 
 def test_without_a_mask_every_weight_is_trained():
@@ -544,6 +554,22 @@ def test_at_the_end_the_network_is_the_plain_one():
     assert evaluate(plain, run.data.test.in_order(256)) == result.test
 
 
+def test_labels_are_smoothed_in_the_early_steps_alone(monkeypatch):
+    network, wish, masses = with_dropout(), recipe(label_smoothing=0.1, early=0.4), []
+    loss = loop.cross_entropy
+    monkeypatch.setattr(loop, "cross_entropy", lambda out, of, mass: masses.append(mass) or loss(out, of, mass))
+    fit(network, {}, wish, data_for(wish, network))
+    assert masses == [0.1] * 6 + [0.0] * 10
+
+
+def test_ghosts_are_in_evaluation_mode_when_the_network_is():
+    network = residual()
+    run = trainer(network, masks_of(network), recipe(ghost_skips=True))
+    run.train(run.steps_in_epoch)
+    assert run.evaluated == 1
+    assert [int(branch[1].num_batches_tracked) for branch in run.early.ghosts.branches] == [run.steps_in_epoch] * 6
+
+
 def test_parts_that_a_network_has_no_place_for_are_told():
     network = init_network("lenet-300-100", 4, 0)
     parts = early.EarlyParts(network.model, soft_neurons=True, ghost_skips=True, steps=4)
@@ -634,6 +660,15 @@ def test_rescaling_bounds_the_gradient_and_keeps_the_mask():
         start = network.model.get_parameter(name).detach() * torch.from_numpy(mask)
         torch.testing.assert_close(run.model.get_parameter(name).detach(), start * scales[name])
     assert "bn1.bias" not in scales  # all 0: it has no scale
+
+
+def test_nothing_to_scale():
+    model = nn.Linear(2, 2, bias=False)
+    nn.init.zeros_(model.weight)
+    with pytest.raises(
+        TrainingError, match=r"^--rescale: every parameter is 0, and has no scale; leave --rescale out$"
+    ):
+        rescale.Rescaling(model, {}, 0.1, lambda _: None)
 
 
 def test_scales_stop_at_the_floor():

@@ -219,25 +219,24 @@ def run_job(job: Job, device: Device, *, resume: bool, force: bool) -> Trained |
     from pai_cli.display.training import tell_interrupted, tell_started
     from pai_cli.progress import silent
     from pai_cli.training.job import train_on_disk
-    from pai_cli.training.journal import Journal
     from pai_cli.training.model import check_amp
     from pai_cli.training.process import processes, rank_here, world_here
 
     where = resolve(device)
     if job.recipe.amp:
         check_amp(where)
-    journal = Journal.beside(job.out.weights, job.settings(world_here()), job.out.log_dir)
-    if rank_here() == 0:  # before the others are met, so that a refusal is told once and at once
+    first = rank_here() == 0
+    if first:  # before the others are met, so that a refusal is told once and at once
         job.check_outputs(resume=resume, force=force)
         check_picture(job.out.plot, force=force or resume)
-        if not resume:
-            journal.begin(force=force)
+    journal, kept = job.open_journal(world_here(), resume=resume, force=force, first=first)
     with processes(where) as process:
         if not process.first:
-            train_on_disk(job, journal, process, silent, resume=resume)
+            train_on_disk(job, journal, process, silent, None)
             return None
         tell_started(job, process)
         with tell_interrupted(journal), progress_bar("training") as progress:
-            trained = train_on_disk(job, journal, process, progress, resume=resume)
-    plot_updates(journal.lines, job.out.plot, str(job.source.path), force=True)
+            trained = train_on_disk(job, journal, process, progress, kept)
+    label = f"{job.recipe.dynamic} from {job.mask.path if job.mask is not None else job.source.path}"
+    plot_updates(journal.lines, job.out.plot, label, force=True)
     return trained

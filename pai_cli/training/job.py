@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from pai_cli.data.batches import check_classes
-from pai_cli.errors import OutputError
+from pai_cli.errors import OutputError, ResumeError
 from pai_cli.files.atomic import check_output
 from pai_cli.files.digest import sha256_of
 from pai_cli.files.masks import MaskToWrite, write_mask
@@ -102,6 +102,23 @@ class Job:
         if outputs.results is not None:
             check_results(outputs.results, self.key, force=force or resume)
 
+    def open_journal(self, world: int, *, resume: bool, force: bool, first: bool) -> tuple[Journal, bytes | None]:
+        """The journal, begun or resumed by the `first` process, and the state that was kept.
+
+        Raises `OutputError`, `ResumeError` also when the training is finished and what it wrote is gone.
+        """
+        journal = Journal.beside(self.out.weights, self.settings(world), self.out.log_dir)
+        if not first:
+            return journal, None
+        if not resume:
+            journal.begin(force=force)
+            return journal, None
+        kept = journal.resume()
+        gone = [path for path in (self.out.weights, self.out.mask) if path is not None and not path.exists()]
+        if journal.finished is not None and gone:
+            raise ResumeError(f"{gone[0]}: the training was finished, and this file is gone; --force trains again")
+        return journal, kept
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -112,15 +129,14 @@ class Trained:
     again: bool = False
 
 
-def train_on_disk(job: Job, journal: Journal, process: Process, progress: Progress, *, resume: bool) -> Trained:
-    """Train as the job says, from the journal's state where there is one, and write what it asks for.
+def train_on_disk(job: Job, journal: Journal, process: Process, progress: Progress, kept: bytes | None) -> Trained:
+    """Train as the job says, from the state `kept` where there is one, and write what it asks for.
 
-    The first process alone reads and writes files. Raises what `fit` raises, `ResumeError`, `OutputError`; on
+    The first process alone writes files and has read the journal. Raises what `fit` raises, `ResumeError`, `OutputError`; on
     `KeyboardInterrupt` the state has been kept.
     """
-    kept = journal.resume() if resume and process.first else None
-    if journal.finished is not None:
-        return Trained(journal.finished, again=True)
+    if process.any(journal.finished is not None):
+        return Trained(journal.finished or {}, again=True)
     data = process.bytes_from_first(kept)
     recipe, masks = job.recipe, job.masks()
     prepared = _prepared(job, recipe, process)
@@ -139,7 +155,7 @@ def train_on_disk(job: Job, journal: Journal, process: Process, progress: Progre
             journal.close()
     finally:
         close()
-    return Trained(record, trainer.early.absent)
+    return Trained(journal.finished or record, trainer.early.absent)
 
 
 def _prepared(job: Job, recipe: Recipe, process: Process) -> TrainingData:

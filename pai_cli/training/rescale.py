@@ -69,7 +69,8 @@ class Rescaling:
     """Learns the scales of a model's parameter tensors, an iteration at a time; the model is read, not changed.
 
     `masks`: of weights, by name, in their type. Tensors that are all 0 have no scale. `rate`: of the SGD step that is
-    looked ahead. Batch norms normalise by their batch; everything else is in evaluation mode.
+    looked ahead. Batch norms normalise by their batch; everything else is in evaluation mode. Raises `TrainingError` for a
+    model with nothing to scale.
     """
 
     def __init__(self, model: nn.Module, masks: Mapping[str, torch.Tensor], rate: float, batches: Batches):
@@ -80,6 +81,8 @@ class Rescaling:
                 module.running_mean = module.running_var = module.num_batches_tracked = None
         found = {name: one.detach().clone() for name, one in model.named_parameters()}
         self._start = {name: one for name, one in found.items() if bool(one.any())}
+        if not self._start:
+            raise TrainingError("--rescale: every parameter is 0, and has no scale; leave --rescale out")
         self._masks, self._rate, self._batches = masks, rate, batches
         self._dtype = next(iter(found.values())).dtype
         count = len(self._start)
