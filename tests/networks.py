@@ -12,6 +12,7 @@ from torch import nn
 from pai_cli.models.network import Network, prunable_layers
 from pai_cli.pruning import registry
 from pai_cli.pruning.run import PruneRequest, PruneResult, prune
+from pai_cli.pruning.trained import TrainingOptions
 
 
 class Residual(nn.Module):
@@ -105,13 +106,21 @@ def toy_for(network: Network) -> Toy:
     return Toy(network.layers[-1].shape[0], network.input_shape)
 
 
-ROUNDS = {"synflow": 5, "iter-snip": 5}
+ROUNDS = {"synflow": 5, "iter-snip": 5, "imp": 2}
 """Fewer than usual, for the methods that go in rounds."""
+
+TRAINING = {
+    "gem-miner": TrainingOptions(epochs=3, freeze_every=1, batch_size=40),
+    "edge-popup": TrainingOptions(epochs=2, batch_size=40),
+    "imp": TrainingOptions(epochs=2, rewind=1, batch_size=40),
+}
+"""Less than usual, for the methods that train."""
 
 
 def run(network: Network, method: str, density: float | None = None, **options: object) -> PruneResult:
     if "rounds" not in options and method in ROUNDS:
         options["rounds"] = ROUNDS[method]
+    options.setdefault("training", TRAINING.get(method))
     dataset = toy_for(network) if method in registry.METHODS and registry.METHODS[method].data else None
     return prune(network, PruneRequest(method, density, **options), dataset=dataset)  # type: ignore[arg-type]
 

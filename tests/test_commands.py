@@ -21,7 +21,9 @@ from pai_cli.pruning import run as running
 from pai_cli.spectral import network as measuring
 from pai_cli.spectral.compiled import calls
 
-METHODS = "random, uniform, erk, magnitude, synflow, smart-ratio, snip, iter-snip, grasp, phew"
+METHODS = (
+    "random, uniform, erk, magnitude, synflow, smart-ratio, snip, iter-snip, grasp, phew, gem-miner, edge-popup, imp"
+)
 ENGINE = "compiled" if calls.available() else "on NumPy: no C compiler at installation"
 
 COMMANDS = ("init", "prune", "analyze", "rank", "sample", "convert")

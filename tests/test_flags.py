@@ -241,13 +241,14 @@ def test_reinit_writes_a_checkpoint_beside_the_mask(pai: Pai, here: Path) -> Non
 REFUSED = {
     "nowhere": (["--reinit"], "--reinit: redraws the weights; say with -w where to write them"),
     "for nothing": (["-w", "w.safetensors"],
-                    "-w w.safetensors: only --reinit changes weights; give both, or leave -w out"),
+                    "-w w.safetensors: magnitude leaves the weights as they are; give --reinit, or leave -w out"),
     "same name": (["--reinit", "-w", "x.safetensors", "-o", "x.safetensors"],
                   "x.safetensors: the mask and the weights need different names; change -o or -w"),
     "there already": (["--reinit", "-w", "small.safetensors"],
                       "small.safetensors: exists already; give another -o, or --force to replace it"),
     "no data": (["--data", "digits"],
-                "--data digits: magnitude needs no data; leave --data out (methods that take it: snip, iter-snip, grasp)"),
+                "--data digits: magnitude needs no data; leave --data out (methods that take it: snip, iter-snip, grasp, "
+                "gem-miner, edge-popup, imp)"),
     "shuffled pattern": (["--pattern", "2:4", "--shuffle"], "--pattern 2:4: --shuffle would undo it; leave one out"),
 }  # fmt: skip
 

@@ -9,7 +9,7 @@ from math import prod
 import numpy as np
 import pytest
 import torch
-from networks import NETWORKS, ROUNDS, build, half_up, run, same, toy_for
+from networks import NETWORKS, ROUNDS, TRAINING, build, half_up, run, same, toy_for
 
 from pai_cli.errors import MethodOptionError, ScoreError
 from pai_cli.models.network import Network, PrunableLayer
@@ -23,13 +23,16 @@ class Row:
     """What the laws need to know of a method.
 
     `draws`: another seed gives another mask. `scope`: where the density holds. `exact`: whether the network's count is
-    exact; else each layer's is.
+    exact; else each layer's is. `trains`: dropout then acts. `by_layer`: it goes by so many weights of each layer, and
+    takes neither a pattern nor --invert.
     """
 
     draws: bool = False
     scope: str = "global"
     exact: bool = True
     data: bool = False
+    trains: bool = False
+    by_layer: bool = False
 
 
 TABLE = {
@@ -43,6 +46,9 @@ TABLE = {
     "iter-snip": Row(draws=True, data=True),
     "grasp": Row(draws=True, data=True),
     "phew": Row(draws=True),
+    "gem-miner": Row(draws=True, data=True, trains=True),
+    "edge-popup": Row(draws=True, data=True, trains=True, by_layer=True, scope="layer", exact=False),
+    "imp": Row(draws=True, data=True, trains=True),
 }
 pytestmark = pytest.mark.usefixtures("one_thread")
 METHOD = pytest.mark.parametrize("method", TABLE)
@@ -62,6 +68,7 @@ def test_the_table_has_every_method() -> None:
         assert (method.allocation == "none") == (row.scope == "global")
         assert method.iterative == (name in ROUNDS)
         assert method.data == row.data
+        assert bool(method.trains) == row.trains
         assert method.summary
         assert "arXiv:" in method.source
         assert callable(method.load())
@@ -186,7 +193,8 @@ def test_half_precision_and_double(method: str) -> None:
 @METHOD
 def test_prune_is_choosing_and_then_looking(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     net = build("residual")
-    request, dataset = PruneRequest(method, 0.3, rounds=ROUNDS.get(method)), toy_for(net)
+    request = PruneRequest(method, 0.3, rounds=ROUNDS.get(method), training=TRAINING.get(method))
+    dataset = toy_for(net)
     dataset = dataset if TABLE[method].data else None
     whole = prune(net, request, dataset=dataset)
     with monkeypatch.context() as patch:  # choosing finds out nothing of the result
@@ -278,6 +286,8 @@ def test_a_pruned_weight_never_comes_back(
     method: str, network: str, options: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     masks = history(build(network), method, monkeypatch, rounds=6, **options)
+    if TABLE[method].trains:  # a round that keeps as many is a round all the same
+        masks = [one for k, one in enumerate(masks) if k == 0 or any((one[n] != masks[k - 1][n]).any() for n in one)]
     assert len(masks) > 3
     for before, after in pairwise(masks):
         assert any((before[name] & ~after[name]).any() for name in before)
@@ -313,7 +323,8 @@ def test_the_samples_and_their_need(method: str, network: str) -> None:
         return
     with pytest.raises(MethodOptionError) as caught:
         prune(net, PruneRequest(method, 0.5))
-    assert str(caught.value) == f"--method {method}: scores with labelled samples; give --data"
+    does = "trains on labelled data" if TABLE[method].trains else "scores with labelled samples"
+    assert str(caught.value) == f"--method {method}: {does}; give --data"
 
 
 @METHOD
@@ -325,7 +336,7 @@ def test_dropout_and_mode_do_not_matter(method: str) -> None:
         net.model.train(training)
         results.append(run(net, method, 0.3))
     assert same(results[0], results[1])
-    assert same(results[0], results[2])
+    assert same(results[0], results[2]) != TABLE[method].trains
 
 
 # ---- flags that any method takes
@@ -343,7 +354,22 @@ def test_shuffling_keeps_the_counts_and_moves_the_rest(method: str, network: str
     assert all(mask.flags.c_contiguous for mask in mixed.masks.values())
 
 
-@METHOD
+BY_SCORES = pytest.mark.parametrize("method", [name for name, row in TABLE.items() if not row.by_layer])
+
+
+@pytest.mark.parametrize("method", [name for name, row in TABLE.items() if row.by_layer])
+@pytest.mark.parametrize(
+    "options", [{"density": 0.3, "invert": True}, {"pattern": Pattern(1, 2)}], ids=["invert", "pattern"]
+)
+def test_what_goes_by_layers_takes_neither_pattern_nor_inversion(method: str, options: dict[str, object]) -> None:
+    with pytest.raises(MethodOptionError) as caught:
+        run(build("mlp"), method, **options)  # type: ignore[arg-type]
+    assert str(caught.value) == (
+        f"--method {method}: every step keeps so many of each layer's largest scores; leave --pattern and --invert out"
+    )
+
+
+@BY_SCORES
 @pytest.mark.parametrize("network", ["residual", "tokens", "mlp"])
 def test_inverting_keeps_the_smallest_at_the_same_count(method: str, network: str) -> None:
     net = build(network)
@@ -376,7 +402,7 @@ def test_inverting_round_by_round_says_when_nothing_is_left_to_score() -> None:
 PATTERNS = [Pattern(2, 4), Pattern(1, 4), Pattern(1, 2), Pattern(3, 8)]
 
 
-@METHOD
+@BY_SCORES
 @pytest.mark.parametrize("network", ["residual", "convolutions", "tokens", "tied", "mlp"])
 @pytest.mark.parametrize("pattern", PATTERNS, ids=str)
 def test_a_pattern_holds_in_every_group(method: str, network: str, pattern: Pattern) -> None:

@@ -144,7 +144,13 @@ Reinit = Annotated[
 ]
 WeightsOut = Annotated[
     Path | None,
-    typer.Option("--weights-out", "-w", readable=False, metavar="CKPT", help="Where --reinit writes its checkpoint."),
+    typer.Option(
+        "--weights-out",
+        "-w",
+        readable=False,
+        metavar="CKPT",
+        help="Where to write the weights that --reinit draws, or those that the mask of a method that trains belongs to.",
+    ),
 ]
 ScopeName = Annotated[
     ScopeChoice | None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from pai_cli.commands import options
+from pai_cli.commands import options, searching
 from pai_cli.compute.device import Device
 from pai_cli.files.tables import Format
 
@@ -27,6 +27,14 @@ def prune(
     invert: options.Invert = False,
     reinit: options.Reinit = False,
     weights_out: options.WeightsOut = None,
+    epochs: searching.Epochs = None,
+    freeze_every: searching.FreezeEvery = None,
+    penalty: searching.Penalty = None,
+    rewind: searching.Rewind = None,
+    optimizer: searching.OptimizerName = None,
+    lr: searching.LearningRate = None,
+    batch_size: searching.BatchSize = None,
+    resume: searching.Resume = False,
     ignore: options.Ignore = None,
     model: options.Model = None,
     input_shape: options.InputShape = None,
@@ -37,19 +45,26 @@ def prune(
     force: options.Force = False,
     trust: options.Trust = False,
 ) -> None:
-    """Choose which weights of a checkpoint to keep, and write them as a mask file. The checkpoint is not changed."""
+    """Choose which weights of a checkpoint to keep, and write them as a mask file. The checkpoint is not changed.
+
+    gem-miner, edge-popup and imp train, which takes as long as that does; interrupted, they go on with --resume.
+    """
     amount, shape = options.the_amount(density, sparsity, pattern, densities), options.the_shape(input_shape)
     in_rounds = options.the_rounds(rounds)
     from pai_cli.commands.loading import accept, open_to_prune, prune_request, refuse_early, samples_story
-    from pai_cli.commands.reinit import refuse_weights_early, write_redrawn
+    from pai_cli.commands.reinit import Weights, refuse_weights_early, write_weights
     from pai_cli.display.progress import progress_bar
-    from pai_cli.display.pruning import show_pruning, tell_pruning
+    from pai_cli.display.pruning import show_pruning, tell_kept, tell_pruning
     from pai_cli.files.masks import write_mask
+    from pai_cli.pruning.trained import TrainingOptions
 
     changes = ("inverted" if invert else "", "shuffled" if shuffle else "")
     path = output or options.default_mask_path(checkpoint, method, amount.label, *changes)
-    refuse_early(method, path, force=force)
-    refuse_weights_early(weights_out, path, reinit=reinit, force=force)
+    again = force or resume
+    refuse_early(method, path, force=again)
+    refuse_weights_early(weights_out, path, method, reinit=reinit, force=again)
+    searching.refuse_resume_early(method, resume=resume)
+    training = TrainingOptions(epochs, freeze_every, penalty, rewind, optimizer, lr, batch_size)
     source, network, pieces = open_to_prune(checkpoint, model, shape, method, trust=trust, whole=reinit)
     from pai_cli.pruning.output import mask_to_write
     from pai_cli.pruning.run import prune as run
@@ -67,6 +82,7 @@ def prune(
         per_class=per_class,
         shuffle=shuffle,
         invert=invert,
+        training=training if training.given() else None,
     )
     dataset = accept(source, network, request)
     if pieces:
@@ -75,11 +91,14 @@ def prune(
         summary = prune_in_pieces(path, source, network, request, ctx.obj.arguments, packed, no_collapse, force)
         show_pruning(summary, path, format)
         return
-    with progress_bar(method) as progress:
-        result = run(network, request, progress, dataset)
+    searched = searching.open_run(path, request, source, dataset, resume=resume, force=force)
+    with tell_kept(searched.kept), progress_bar(method) as progress:
+        result = run(network, request, progress, dataset, searched.run)
     tell_pruning(result, no_collapse=no_collapse)
-    mask = mask_to_write(result, request, source, ctx.obj.arguments, samples_story(dataset, request))
-    write_mask(path, mask, packed=packed, force=force)
-    if weights_out is not None:
-        write_redrawn(weights_out, network, source, seed, ctx.obj.arguments, force=force)
+    story = {**samples_story(dataset, request), **searched.run.story}
+    mask = mask_to_write(result, request, source, ctx.obj.arguments, story)
+    write_mask(path, mask, packed=packed, force=again)
+    weights = Weights(weights_out, network, source, request, searched.run)
+    write_weights(weights, ctx.obj.arguments, reinit=reinit, force=again)
+    searched.close()
     show_pruning(result, path, format)

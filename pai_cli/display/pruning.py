@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from pai_cli.display.console import warn
+from pai_cli.display.console import note, warn
 from pai_cli.display.kept import show_counts
 from pai_cli.errors import CollapseError
 from pai_cli.files.tables import Format
 from pai_cli.pruning.run import PruneSummary
+
+
+@contextmanager
+def tell_kept(state: Path | None) -> Iterator[None]:
+    """On Ctrl-C, say what a method that trains has kept there and how to go on, then let the interruption through."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if state is not None and state.exists():
+            note(f"{state}: what is done is kept; the same command with --resume goes on")
+        raise
 
 
 def tell_pruning(result: PruneSummary, *, no_collapse: bool) -> None:

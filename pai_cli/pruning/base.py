@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pai_cli.models.network import Network, PrunableLayer
+    from pai_cli.pruning.trained import TrainingContext, TrainingOptions
 
 Allocation = Literal["none", "uniform", "erk", "smart-ratio"]
 Scope = Literal["global", "layer"]
@@ -73,7 +74,7 @@ class ScoreContext:
     `layers` are the ones being pruned; the network's other layers stay whole. `input_shape` has no batch
     dimension. `batches`: labelled samples, for a method with `data`; none for the others. `method`: the name that
     was asked for, for messages. `counts`: how many weights the run keeps in the end, of the network or by layer; None
-    when not known.
+    when not known. `training`: for a method that trains; None for the others.
 
     A method may read the network and must leave it as it is: weights, buffers, gradients, `requires_grad`, mode.
     What it has to change, it changes on a copy.
@@ -87,6 +88,7 @@ class ScoreContext:
     batches: Batches = ()
     method: str = ""
     counts: int | Mapping[str, int] | None = None
+    training: TrainingContext | None = None
 
     def generator(self, layer: str) -> np.random.Generator:
         """The random generator of one layer, a function of the seed and the layer's name only.
@@ -124,8 +126,8 @@ class Method:
     make_scorer: str | MakeScorer
     allocation: Allocation = "none"
     """Densities fixed layer by layer: "uniform", "erk" or "smart-ratio"; "none" leaves them to the scores."""
-    rounds: int = 1
-    """How many rounds when `--rounds` is not given."""
+    rounds: int | Callable[[TrainingOptions, float], int] = 1
+    """How many rounds when `--rounds` is not given; what the options of training and the density make of them."""
     iterative: bool = False
     """Whether `--rounds N` applies."""
     adaptive: bool = False
@@ -134,6 +136,10 @@ class Method:
     """Whether the seed changes the mask, samples aside."""
     data: bool = False
     """Whether it scores with labelled samples: `--data` is then needed, and `ScoreContext.batches` holds them."""
+    trains: tuple[str, ...] = ()
+    """For a method that trains, which needs `data`: the `TrainingOptions` it takes. `ScoreContext.training` then holds
+    them and all of the data, and `batches` none; the scorer is called in every round.
+    """
 
     in_pieces: PieceScore | None = None
     """How a part of a weight is scored without the rest and without the network, so that a checkpoint larger than memory

@@ -7,6 +7,7 @@ from functools import cache
 
 from pai_cli.errors import UnknownMethodError
 from pai_cli.pruning.base import Method
+from pai_cli.pruning.trained import freezes, usual_rounds
 
 _RANDOM = "pai_cli.pruning.random:make_scorer"
 _SNIP = "pai_cli.pruning.snip:make_scorer"
@@ -92,6 +93,34 @@ METHODS: dict[str, Method] = {
         source="Patil and Dovrolis 2021, arXiv:2010.11354",
         make_scorer="pai_cli.pruning.phew:make_scorer",
         random=True,
+    ),
+    "gem-miner": Method(
+        name="gem-miner",
+        summary="the weights that do well as signed constants, by scores trained and frozen in steps; needs --data",
+        source="Sreenivasan et al. 2022, arXiv:2202.12002",
+        make_scorer="pai_cli.training.searching.gem_miner:make_scorer",
+        rounds=freezes,
+        data=True,
+        trains=("epochs", "freeze_every", "penalty", "optimizer", "lr", "batch_size"),
+    ),
+    "edge-popup": Method(
+        name="edge-popup",
+        summary="the same, each layer's largest trained scores at every step; needs --data",
+        source="Ramanujan et al. 2020, arXiv:1911.13299",
+        make_scorer="pai_cli.training.searching.edge_popup:make_scorer",
+        allocation="uniform",
+        data=True,
+        trains=("epochs", "optimizer", "lr", "batch_size"),
+    ),
+    "imp": Method(
+        name="imp",
+        summary="the weights largest after training, round by round, each from the same early weights; needs --data",
+        source="Frankle et al. 2020, arXiv:1912.05671",
+        make_scorer="pai_cli.training.searching.imp:make_scorer",
+        rounds=usual_rounds,
+        iterative=True,
+        data=True,
+        trains=("epochs", "rewind", "optimizer", "lr", "batch_size"),
     ),
 }
 """Every method known so far: the built-in ones in the order that help shows, then those that were added."""

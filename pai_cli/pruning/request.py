@@ -12,6 +12,7 @@ from pai_cli.pruning import registry
 from pai_cli.pruning.base import Method, Pattern, Scope
 from pai_cli.pruning.layers import given_densities
 from pai_cli.pruning.quota import AllocatedQuota, GivenQuota, NetworkQuota, PatternQuota, Quota
+from pai_cli.pruning.trained import TrainingOptions, flag_of
 
 if TYPE_CHECKING:
     from pai_cli.files.densities import LayerDensities
@@ -29,7 +30,7 @@ class PruneRequest:
     `ignore`: globs of layer names, with or without their `.weight`; such layers stay whole and are not counted.
     `data`: the dataset that a method with data takes `per_class` samples of each class from (10 unless given).
     `pattern`: N:M selection. `densities`: pairs of a layer's name or glob and its density. `shuffle`: permute each
-    layer's mask within the layer. `invert`: keep the smallest scores.
+    layer's mask within the layer. `invert`: keep the smallest scores. `training`: for the methods that train.
     """
 
     method: str
@@ -46,6 +47,16 @@ class PruneRequest:
     densities: LayerDensities | None = None
     shuffle: bool = False
     invert: bool = False
+    training: TrainingOptions | None = None
+
+    @property
+    def smallest_density(self) -> float:
+        """The density asked for; of layers that have their own, the smallest."""
+        if self.pattern is not None:
+            return Pattern(*self.pattern).density
+        if self.densities:
+            return min(density for _, density in self.densities)
+        return 1.0 if self.density is None else self.density
 
 
 def quota_of(request: PruneRequest, network: Network, layers: tuple[PrunableLayer, ...]) -> Quota:
@@ -79,6 +90,7 @@ def check_options(request: PruneRequest, *, has_samples: bool = False) -> None:
         raise MethodOptionError(f"--scope global: {method.name} fixes the density of each layer; leave --scope out")
     _check_selection(request)
     _check_data(method, request, has_samples=has_samples)
+    _check_training(method, request)
     if request.rounds is not None:
         _check_rounds(method, request)
 
@@ -110,7 +122,12 @@ def _check_data(method: Method, request: PruneRequest, *, has_samples: bool) -> 
         raise MethodOptionError(f"--per-class {request.per_class}: must be at least 1")
     if method.data:
         if request.data is None and not has_samples:
-            raise MethodOptionError(f"--method {method.name}: scores with labelled samples; give --data")
+            does = "trains on labelled data" if method.trains else "scores with labelled samples"
+            raise MethodOptionError(f"--method {method.name}: {does}; give --data")
+        if method.trains and request.per_class is not None:
+            raise MethodOptionError(
+                f"--per-class {request.per_class}: {method.name} trains on all of the data; leave --per-class out"
+            )
         return
     for flag, value in (("--data", request.data), ("--per-class", request.per_class)):
         if value is not None:
@@ -120,12 +137,35 @@ def _check_data(method: Method, request: PruneRequest, *, has_samples: bool) -> 
             )
 
 
+def _check_training(method: Method, request: PruneRequest) -> None:
+    given = {} if request.training is None else request.training.given()
+    for name, value in given.items():
+        if name not in method.trains:
+            takers = ", ".join(one.name for one in registry.METHODS.values() if name in one.trains)
+            does = "has no use for it" if method.trains else "does not train"
+            raise MethodOptionError(
+                f"{flag_of(name)} {value}: {method.name} {does}; leave {flag_of(name)} out (methods that take it: {takers})"
+            )
+    if request.rounds is None:
+        rounds_of(request)
+
+
+def rounds_of(request: PruneRequest) -> int:
+    """How many rounds, where the request does not say: the method's. Raises `MethodOptionError`."""
+    rounds = registry.get(request.method).rounds
+    if isinstance(rounds, int):
+        return rounds
+    density = request.smallest_density
+    return rounds(request.training or TrainingOptions(), density if 0 < density <= 1 else 1.0)
+
+
 def _check_rounds(method: Method, request: PruneRequest) -> None:
     rounds = request.rounds
     if not method.iterative:
         takers = ", ".join(m.name for m in registry.METHODS.values() if m.iterative)
+        does = "freezes by --epochs and --freeze-every" if "freeze_every" in method.trains else "scores once"
         raise MethodOptionError(
-            f"--rounds {rounds}: {method.name} scores once; leave --rounds out (methods that take it: {takers})"
+            f"--rounds {rounds}: {method.name} {does}; leave --rounds out (methods that take it: {takers})"
         )
     if rounds == "auto":
         _check_auto(method, request)

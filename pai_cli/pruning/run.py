@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from pai_cli.progress import Progress, silent
 from pai_cli.pruning import registry
 from pai_cli.pruning.allocation import network_count
-from pai_cli.pruning.base import Batches, Masks, Method, Scope, ScoreContext, Scorer
+from pai_cli.pruning.base import Batches, Masks, Scope, ScoreContext, Scorer
 from pai_cli.pruning.layers import select_layers
 from pai_cli.pruning.quota import Counts, NetworkQuota, PatternQuota, Quota
-from pai_cli.pruning.request import PruneRequest, Rounds, check_options, quota_of
+from pai_cli.pruning.request import PruneRequest, Rounds, check_options, quota_of, rounds_of
 from pai_cli.pruning.sanity import inverted, shuffled
 from pai_cli.pruning.schedule import safe_count
 from pai_cli.pruning.select import ScoreArrays, keep_largest
+from pai_cli.pruning.trained import TrainingContext, TrainingOptions, TrainingRun
 
 if TYPE_CHECKING:
     from pai_cli.data.base import Dataset
@@ -83,36 +84,46 @@ class PruneResult(PruneSummary):
 
 
 def prune(
-    network: Network, request: PruneRequest, progress: Progress = silent, dataset: Dataset | None = None
+    network: Network,
+    request: PruneRequest,
+    progress: Progress = silent,
+    dataset: Dataset | None = None,
+    run: TrainingRun | None = None,
 ) -> PruneResult:
     """Choose which weights to keep; the network is left as it was, to the bit.
 
     Keeps round(density * n) weights, halves up, of the n weights of the layers not ignored: over the network
     (scope "global"), or that rule in each layer (scope "layer"; `erk` and `smart-ratio` have their own densities).
     Rounds never bring a pruned weight back. The same request gives the same masks. `dataset`: where a method with data
-    takes its samples from, instead of opening `request.data`.
+    takes its samples from, instead of opening `request.data`. `run`: of a method that trains, to go on from, and to find
+    the weights in that the masks belong to.
 
     Raises `UnknownMethodError`, `MethodOptionError`, `DensityError`, `LayerSelectionError`, `ScoreError`,
-    `DeviceError`, `DataError`.
+    `DeviceError`, `DataError`; a method that trains also `RecipeError`, `TrainingError`.
     """
-    masks, rounds = choose_masks(network, request, progress, dataset)
+    masks, rounds = choose_masks(network, request, progress, dataset, run)
     return result_of(network, request, masks, rounds)
 
 
 def choose_masks(
-    network: Network, request: PruneRequest, progress: Progress = silent, dataset: Dataset | None = None
+    network: Network,
+    request: PruneRequest,
+    progress: Progress = silent,
+    dataset: Dataset | None = None,
+    run: TrainingRun | None = None,
 ) -> tuple[Masks, int]:
     """The masks of `prune` and the number of rounds, without what `result_of` finds out about them."""
     check_request(network, request, has_samples=dataset is not None)
-    method = registry.get(request.method)
-    layers = select_layers(network.layers, request.ignore)
-    quota = quota_of(request, network, layers)
-    scorer = _scorer(method, request, network, layers, dataset)
+    scorer, context = _scorer(network, request, dataset, progress, run or TrainingRun())
+    quota = quota_of(request, network, context.layers)
     if request.rounds == "auto":
         assert isinstance(quota, NetworkQuota)  # what `check_options` sees to
         masks, rounds = _adaptive_rounds(scorer, quota, progress)
+    elif context.training is not None:
+        rounds = context.training.rounds
+        masks = _trained_rounds(scorer, quota, context.training)
     else:
-        rounds = request.rounds or method.rounds
+        rounds = request.rounds or rounds_of(request)
         masks = _fixed_rounds(scorer, quota, rounds, progress)
     return (shuffled(masks, request.seed) if request.shuffle else masks), rounds
 
@@ -121,40 +132,54 @@ def score_arrays(
     network: Network, request: PruneRequest, masks: Masks | None = None, dataset: Dataset | None = None
 ) -> ScoreArrays:
     """What the method scores each weight under these masks, as a round of `prune` would; None: before any is pruned."""
-    layers = select_layers(network.layers, request.ignore)
-    scorer = _scorer(registry.get(request.method), request, network, layers, dataset)
-    return _arrays(scorer, masks, quota_of(request, network, layers))
+    scorer, context = _scorer(network, request, dataset, silent, TrainingRun())
+    return _arrays(scorer, masks, quota_of(request, network, context.layers))
 
 
 def _scorer(
-    method: Method,
-    request: PruneRequest,
-    network: Network,
-    layers: tuple[PrunableLayer, ...],
-    dataset: Dataset | None,
-) -> Scorer:
+    network: Network, request: PruneRequest, dataset: Dataset | None, progress: Progress, run: TrainingRun
+) -> tuple[Scorer, ScoreContext]:
     """The method's scorer, with samples where it needs them; inverted where that is asked for."""
-    context = ScoreContext(
+    method = registry.get(request.method)
+    if method.data and dataset is None:
+        from pai_cli.pruning.samples import open_samples
+
+        dataset = open_samples(request)
+    context = _context(network, request, dataset, progress, run)
+    scorer = method.load()(context)
+    return (inverted(scorer) if request.invert else scorer), context
+
+
+def _context(
+    network: Network, request: PruneRequest, dataset: Dataset | None, progress: Progress, run: TrainingRun
+) -> ScoreContext:
+    """What the method may look at: with samples where it needs them, all of the data where it trains."""
+    method = registry.get(request.method)
+    layers = select_layers(network.layers, request.ignore)
+    batches: Batches = ()
+    training = None
+    if method.trains:
+        assert dataset is not None  # what `check_options` sees to
+        rounds = request.rounds if isinstance(request.rounds, int) else rounds_of(request)
+        options = request.training or TrainingOptions()
+        training = TrainingContext(options, dataset, rounds, request.smallest_density, progress, run)
+    elif method.data:
+        from pai_cli.pruning.samples import draw
+
+        assert dataset is not None
+        batches = draw(dataset, request, network)
+    return ScoreContext(
         network=network,
         layers=layers,
         input_shape=request.input_shape or network.input_shape,
         device=request.device,
         seed=request.seed,
-        batches=_batches(request, network, dataset) if method.data else (),
+        batches=batches,
         method=method.name,
         # A pattern's are of groups; inverted, the last that a method would take come first, so it must take them all.
         counts=None if request.pattern or request.invert else quota_of(request, network, layers).steps(1)[-1],
+        training=training,
     )
-    scorer = method.load()(context)
-    return inverted(scorer) if request.invert else scorer
-
-
-def _batches(request: PruneRequest, network: Network, dataset: Dataset | None) -> Batches:
-    from pai_cli.pruning import samples
-
-    dataset = dataset or samples.open_samples(request)
-    assert dataset is not None  # what `check_options` sees to
-    return samples.draw(dataset, request, network)
 
 
 def check_request(network: Network, request: PruneRequest, *, has_samples: bool = False) -> None:
@@ -179,6 +204,15 @@ def _fixed_rounds(scorer: Scorer, quota: Quota, rounds: int, progress: Progress)
         before = counts
         progress(done, len(steps), "scoring weights")
     assert masks is not None  # there is at least one round
+    return masks
+
+
+def _trained_rounds(scorer: Scorer, quota: Quota, training: TrainingContext) -> Masks:
+    """Every round, as each is so much training; from where the run stands. The method tells its own progress."""
+    masks = training.run.masks
+    for counts in quota.steps(training.rounds)[training.run.done :]:
+        masks = quota.keep(_arrays(scorer, masks, quota), counts, masks)
+    assert masks is not None  # the last round leaves none to go on from
     return masks
 
 

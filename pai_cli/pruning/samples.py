@@ -60,9 +60,14 @@ def chosen(dataset: Dataset, request: PruneRequest) -> NDArray[np.int64]:
 
 
 def story(dataset: Dataset | None, request: PruneRequest) -> dict[str, str]:
-    """What a mask file should tell of the samples: the dataset, how many a class, their indices. {} without data."""
+    """What a mask file should tell of the samples: the dataset, how many a class, their indices. {} without data.
+
+    Of a method that trains: the dataset, and how many examples it trains on, which are all.
+    """
     if dataset is None:
         return {}
+    if registry.get(request.method).trains:
+        return {"data": request.data or dataset.name, "examples": str(len(dataset))}
     return {
         "data": request.data or dataset.name,
         "per_class": str(request.per_class or USUAL_PER_CLASS),

@@ -6,6 +6,7 @@ Frankle et al. 2021, https://arxiv.org/abs/2009.08576; Su et al. 2020, https://a
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -48,6 +49,13 @@ def shuffled(masks: Masks, seed: int) -> Masks:
         name: generator_for(seed, f"shuffle {name}").permutation(mask.reshape(-1)).reshape(mask.shape)
         for name, mask in masks.items()
     }
+
+
+def with_weights(network: Network, weights: Mapping[str, torch.Tensor]) -> Network:
+    """A copy of the network with these tensors, by state-dict name, in their own precision."""
+    changed = copy.deepcopy(network)
+    changed.model.load_state_dict(dict(weights), assign=True)
+    return changed
 
 
 def redrawn(network: Network, seed: int) -> Network:

@@ -34,9 +34,13 @@ class SearchRequest:
     def of(request: PruneRequest, population: int, noise: float | None, select: Select = "mask") -> SearchRequest:
         """The request with the noise asked for, or the usual 0.1; none for a method that draws, numbers or samples.
 
-        Raises `MethodOptionError` when noise is asked for that would do nothing.
+        Raises `MethodOptionError` for a method that trains, and when noise is asked for that would do nothing.
         """
         method = registry.get(request.method)
+        if method.trains:
+            raise MethodOptionError(
+                f"--method {method.name}: trains, and would for every candidate; take its one mask from pai prune"
+            )
         if not method.draws:
             return SearchRequest(request, population, USUAL_NOISE if noise is None else noise, select)
         if noise is not None:

@@ -1,0 +1,78 @@
+"""Where a method that trains goes on: its state, and which round that is of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from pai_cli.errors import OutputError, ResumeError
+from pai_cli.files.atomic import is_special
+from pai_cli.pruning.trained import TrainingRun
+from pai_cli.training.state import TrainingState, parse_state, write_state
+
+if TYPE_CHECKING:
+    from pai_cli.pruning.base import Masks
+
+
+def kept_round(state: TrainingState, done: int, masks: Masks | None) -> TrainingState:
+    """The state with how many rounds were done, and the masks that the round after them began with."""
+    state.facts["rounds_done"] = done
+    if masks is not None:
+        state.add("flags", {name: torch.from_numpy(mask) for name, mask in masks.items()})
+    return state
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """The file from which an interrupted run goes on, and the settings that must then be the same."""
+
+    path: Path
+    settings: dict[str, Any]
+
+    @staticmethod
+    def beside(out: Path, settings: dict[str, Any]) -> RunFiles:
+        """Of the run that writes `out`: the same name with .state.safetensors. Raises `OutputError` for a device."""
+        if is_special(out):
+            raise OutputError(
+                f"{out}: is a device or a pipe, and a training needs a file beside what it writes; name a file"
+            )
+        return RunFiles(out.with_name(f"{out.name.removesuffix('.safetensors')}.state.safetensors"), settings)
+
+    def begin(self, *, resume: bool, force: bool) -> TrainingRun:
+        """A run that keeps its state here: new, or with `resume` from what is kept.
+
+        Raises `ResumeError` when there is nothing to continue, or something of other settings; `OutputError` when there is
+        something and neither `resume` nor `force` was said.
+        """
+        if resume:
+            return self._continued()
+        if self.path.exists() and not force:
+            raise OutputError(f"{self.path}: a training was begun here; --resume continues it, --force starts it again")
+        self.path.unlink(missing_ok=True)
+        return TrainingRun(keep=self.keep)
+
+    def keep(self, state: TrainingState) -> None:
+        """Write the state. Raises `OutputError`."""
+        write_state(self.path, state, self.settings)
+
+    def close(self) -> None:
+        """Remove the state: the run is finished."""
+        self.path.unlink(missing_ok=True)
+
+    def _continued(self) -> TrainingRun:
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError as e:
+            raise ResumeError(f"{self.path}: no training to continue here; leave --resume out to begin one") from e
+        except OSError as e:
+            raise ResumeError(f"{self.path}: cannot be read: {e.strerror or e}") from e
+        state = parse_state(self.path, data, self.settings)
+        try:
+            done = int(state.facts["rounds_done"])
+        except (KeyError, TypeError, ValueError) as e:
+            raise ResumeError(f"{self.path}: is the state of a pai train; --force starts this training again") from e
+        masks = {name: tensor.numpy() for name, tensor in state.part("flags").items()}
+        return TrainingRun(keep=self.keep, state=state, done=done, masks=masks or None)

@@ -1,0 +1,228 @@
+"""Training a score for every weight of a network whose weights stay as they are."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from pai_cli.compute.memory import keep_freed
+from pai_cli.data.batches import check_classes
+from pai_cli.errors import RecipeError, TrainingError
+from pai_cli.pruning.base import Masks, ScoreContext, generator_for
+from pai_cli.pruning.trained import EPOCHS, TrainingContext
+from pai_cli.training.examples import Augment, Examples, augmentation
+from pai_cli.training.interruption import heard
+from pai_cli.training.loop import CHECK_EVERY
+from pai_cli.training.model import cross_entropy, dtype_of, logits_of
+from pai_cli.training.recipe import Augmentation, Optimizer, Recipe, Schedule
+from pai_cli.training.searching.constants import signed_constants
+from pai_cli.training.searching.resume import kept_round
+from pai_cli.training.state import TrainingState, load_optimizer, optimizer_tensors, state_dict_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pai_cli.models.network import PrunableLayer
+
+USUAL_LR = {Optimizer.SGD: 0.1, Optimizer.ADAM: 0.01}
+"""The published rates of scores: of ResNet-20 with SGD, of VGG-16 with Adam."""
+
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What tells one search from another.
+
+    `draw`: the first scores of a layer. `kept`: from scores and flags, which are 1 or 0, by layer, what takes part in a
+    forward pass, 1 or 0. `clip`: whether scores are brought back to [0, 1] before each. `penalty`: lambda.
+    """
+
+    draw: Callable[[np.random.Generator, PrunableLayer], NDArray[np.float64]]
+    kept: Callable[[Tensors, Tensors], Tensors]
+    clip: bool
+    penalty: float = 0.0
+
+
+def scores_recipe(training: TrainingContext, seed: int) -> Recipe:
+    """Half a cosine down to 0 over all epochs, momentum 0.9, no weight decay; the published batch of 128."""
+    options = training.options
+    optimizer = Optimizer(options.optimizer or Optimizer.SGD)
+    return Recipe(
+        epochs=options.epochs or EPOCHS,
+        batch_size=options.batch_size or 128,
+        optimizer=optimizer,
+        lr=options.lr or USUAL_LR[optimizer],
+        schedule=Schedule.COSINE,
+        weight_decay=0.0,
+        seed=seed,
+    )
+
+
+class ScoreTraining:
+    """Scores in training, between two steps: weight w takes part as w * m, m = 1 or 0 by its score s and its flag f.
+
+    The gradient of m by s is taken to be f (straight-through), so that of the loss is f * w * dL/d(w m), also where m is
+    0 by its score; lambda * sum(s^2) over all scores adds 2 * lambda * s. Raises `TrainingError`, `DeviceError`,
+    `DataError`, `RecipeError`.
+    """
+
+    def __init__(self, context: ScoreContext, kind: Kind):
+        assert context.training is not None
+        self.context, self.training, self.kind = context, context.training, kind
+        self.recipe = scores_recipe(context.training, context.seed)
+        frozen = signed_constants(context.network, context.layers, context.device)
+        self.training.run.weights = state_dict_of(frozen)
+        self.model = frozen.float() if dtype_of(frozen).itemsize < 4 else frozen
+        self.weights = {layer.name: self.model.get_parameter(layer.name) for layer in context.layers}
+        self.constants: Tensors = {name: weight.detach().clone() for name, weight in self.weights.items()}
+        self.flags: Tensors = {name: torch.ones_like(one) for name, one in self.constants.items()}
+        self.scores = {layer.name: nn.Parameter(self._drawn(layer)) for layer in context.layers}
+        self.examples, self.augment = self._data()
+        for weight in self.weights.values():
+            weight.requires_grad_(True)
+        self.optimizer = self._optimizer()
+        self.step, self.done = 0, 0
+        self.masks: Masks | None = None
+        self._order = -1, np.zeros(0, dtype=np.int64)  # an epoch, and the order of its examples
+        if self.training.run.state is not None:
+            self.load(self.training.run.state)
+
+    def _drawn(self, layer: PrunableLayer) -> torch.Tensor:
+        drawn = self.kind.draw(self.context.generator(f"scores {layer.name}"), layer)
+        return torch.from_numpy(drawn).to(self.constants[layer.name])
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        scores, rate = list(self.scores.values()), self.recipe.base_lr
+        if self.recipe.optimizer is Optimizer.ADAM:
+            return torch.optim.Adam(scores, lr=rate)
+        return torch.optim.SGD(scores, lr=rate, momentum=self.recipe.momentum)
+
+    def _data(self) -> tuple[Examples, Augment]:
+        """All of the training data on the device, after the network was seen to tell its classes apart."""
+        dataset, context = self.training.dataset, self.context
+        examples = Examples(dataset, np.arange(len(dataset)), context.input_shape, context.device)
+        size = self.recipe.batch_size
+        if size > len(examples):
+            raise RecipeError(
+                f"--batch-size {size}: {dataset.name} has {len(examples)} examples to train with; give a smaller one"
+            )
+        self.steps_in_epoch = len(examples) // size
+        inputs, _ = examples.batch(np.zeros(1, dtype=np.int64))
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            outputs = logits_of(self.model.eval(), inputs.to(dtype_of(self.model)))
+        check_classes(dataset, outputs.shape[1], context.network.description)
+        return examples, augmentation(Augmentation.AUTO, dataset, examples.shape)
+
+    def freeze(self, masks: Masks) -> None:
+        """Take these as the flags from now on; scores stay, and what a flag removes gets no gradient from the loss."""
+        self.masks = masks
+        for name, mask in masks.items():
+            self.flags[name] = torch.from_numpy(mask).to(self.flags[name])
+
+    def train(self, epochs: int, of: int) -> None:
+        """Go on until `epochs` epochs are done, of the `of` that will be. Raises `KeyboardInterrupt`, the state kept."""
+        keep_freed()
+        run = self.training.run
+        kept = time.monotonic()
+        gpus = [torch.cuda.current_device()] if self.context.device.startswith("cuda") else []
+        self.model.train()
+        with heard() as interruption, torch.random.fork_rng(devices=gpus):
+            while self.step < epochs * self.steps_in_epoch:
+                loss = self._one_step()
+                if self.step % CHECK_EVERY == 0 or self.step + 1 == epochs * self.steps_in_epoch:
+                    self._check_finite(loss)
+                self.step += 1
+                epoch = (self.step - 1) // self.steps_in_epoch + 1
+                self.training.progress(self.step, of * self.steps_in_epoch, f"epoch {epoch}/{of}")
+                if interruption.asked or time.monotonic() - kept > run.keep_every:
+                    kept = time.monotonic()
+                    if run.keep is not None:
+                        run.keep(self.state())
+                    if interruption.asked:
+                        raise KeyboardInterrupt
+
+    def ranked(self) -> Tensors:
+        """The scores as a forward pass would take them."""
+        return {name: one.detach().clamp(0, 1) if self.kind.clip else one.detach() for name, one in self.scores.items()}
+
+    def _one_step(self) -> torch.Tensor:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.lr_at(self.step, self.recipe.epochs * self.steps_in_epoch)
+        inputs, labels = self._batch()
+        loss = self.differentiate(inputs, labels)
+        self.optimizer.step()
+        return loss
+
+    def differentiate(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Clip the scores, and leave in them the gradient of loss and penalty, whose sum it gives, without a gradient."""
+        self._take_part()
+        for weight in self.weights.values():
+            weight.grad = None
+        loss = cross_entropy(logits_of(self.model, inputs.to(dtype_of(self.model))), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        total = loss.detach()
+        with torch.no_grad():
+            for name, score in self.scores.items():
+                gradient = self.weights[name].grad
+                straight = torch.zeros_like(score) if gradient is None else gradient * self.constants[name]
+                score.grad = straight.mul_(self.flags[name]).add_(score, alpha=2 * self.kind.penalty)
+                if self.kind.penalty:
+                    total = total + self.kind.penalty * (score * score).sum()
+        return total
+
+    def _take_part(self) -> None:
+        """Write w * m into the model."""
+        with torch.no_grad():
+            if self.kind.clip:
+                for score in self.scores.values():
+                    score.clamp_(0, 1)
+            kept = self.kind.kept({name: one.detach() for name, one in self.scores.items()}, self.flags)
+            for name, weight in self.weights.items():
+                torch.mul(self.constants[name], kept[name], out=weight.data)
+
+    def _batch(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The step's examples, in an order of the epoch, augmented; the network's own drawing is seeded too."""
+        seed = self.context.seed
+        epoch, within = divmod(self.step, self.steps_in_epoch)
+        if self._order[0] != epoch:
+            self._order = epoch, generator_for(seed, f"order of epoch {epoch}").permutation(len(self.examples))
+        size = self.recipe.batch_size
+        inputs, labels = self.examples.batch(self._order[1][within * size : (within + 1) * size])
+        random = generator_for(seed, f"step {self.step} of the search")
+        torch.manual_seed(int(random.integers(2**62)))
+        return self.augment(inputs, random), labels
+
+    def _check_finite(self, loss: torch.Tensor) -> None:
+        if not math.isfinite(float(loss)):
+            raise TrainingError(
+                f"{self.context.method}: the loss is no longer finite at step {self.step + 1}; give a smaller --lr than "
+                f"{self.recipe.base_lr:g}"
+            )
+
+    def state(self) -> TrainingState:
+        """All that a run of the same settings goes on from."""
+        state = TrainingState({})
+        state.add("scores", self.scores)
+        state.add("optimizer", optimizer_tensors(self.optimizer))
+        state.add("buffers", dict(self.model.named_buffers()))
+        state.facts["step"] = self.step
+        return kept_round(state, self.done, self.masks)
+
+    def load(self, state: TrainingState) -> None:
+        """Go to where `state` was taken."""
+        self.step, self.done = int(state.facts["step"]), self.training.run.done
+        with torch.no_grad():
+            for name, tensor in state.part("scores").items():
+                self.scores[name].copy_(tensor)
+            buffers = dict(self.model.named_buffers())
+            for name, tensor in state.part("buffers").items():
+                buffers[name].copy_(tensor)
+        load_optimizer(self.optimizer, state.part("optimizer"))
