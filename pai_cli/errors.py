@@ -99,3 +99,11 @@ class NotFiniteError(PaiError):
 
 class DataError(PaiError):
     """Data is missing, damaged, of no known kind, or does not fit the network."""
+
+
+class MiningError(PaiError):
+    """Subgraphs cannot be mined: a support that nothing can have, or a collection too large to search."""
+
+
+class EdgeListError(PaiError):
+    """A file of edges is missing, or has a line that is no edge."""
