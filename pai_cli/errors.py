@@ -101,6 +101,18 @@ class DataError(PaiError):
     """Data is missing, damaged, of no known kind, or does not fit the network."""
 
 
+class PictureError(PaiError):
+    """A picture or a report cannot be made."""
+
+
+class CompositeError(PaiError):
+    """An arithmetic expression of metrics cannot be read."""
+
+
+class TableError(PaiError):
+    """A table of metrics or of accuracies is missing, damaged, or says what cannot be."""
+
+
 class MiningError(PaiError):
     """Subgraphs cannot be mined: a support that nothing can have, or a collection too large to search."""
 

@@ -13,12 +13,14 @@ from conftest import SAMPLES, Pai, random_mask, save_mask
 
 from pai_cli.analysis.masks import MaskReport
 from pai_cli.errors import MaskError, UnknownMetricError
-from pai_cli.ranking.order import RankedMask, metric_for, rank_masks
+from pai_cli.ranking.composite import Score, metric_score
+from pai_cli.ranking.order import RankedMask, rank_masks
+from pai_cli.ranking.scored import ScoredMask, scored_masks
 from pai_cli.spectral.catalogue import METRICS
 from pai_cli.spectral.network import NetworkReport
 from pai_cli.spectral.result import Measure
 
-DR = METRICS["dr"]
+DR = Score("dr", ("dr",), True)
 METHODS = ("random", "uniform", "erk", "magnitude", "synflow")
 
 
@@ -33,11 +35,11 @@ def report(
 
 
 def ranked(*reports: MaskReport, larger_is_better: bool = True) -> list[RankedMask]:
-    return rank_masks(reports, DR, larger_is_better=larger_is_better)
+    return rank_masks(scored_masks(reports), DR, larger_is_better=larger_is_better)
 
 
 def places(rows: list[RankedMask]) -> list[tuple[str, int | None]]:
-    return [(row.source.path.name, row.rank) for row in rows]
+    return [(row.source.name, row.rank) for row in rows]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +98,7 @@ def test_groups_of_equal_density(kept: list[int], groups: list[int]) -> None:
     rows = ranked(*(report(str(i), 1.0 + i, kept=count) for i, count in enumerate(kept)))
     assert sorted(row.group for row in rows) == groups
     assert [row.group for row in rows] == sorted(row.group for row in rows)
-    by_group = [[row.density for row in rows if row.group == group] for group in sorted(set(groups))]
+    by_group = [[row.source.density for row in rows if row.group == group] for group in sorted(set(groups))]
     assert all(max(a) < min(b) for a, b in pairwise(by_group))
 
 
@@ -108,7 +110,7 @@ def test_a_denser_mask_is_never_above_a_sparser_one_of_another_group() -> None:
 
 
 def test_failed_masks_have_no_place() -> None:
-    assert ranked(MaskReport(Path("x"), {}, None, MaskError("x: no")), report("a", 1.0))[0].source.path == Path("a")
+    assert ranked(MaskReport(Path("x"), {}, None, MaskError("x: no")), report("a", 1.0))[0].source.name == "a"
 
 
 @pytest.mark.parametrize(
@@ -116,7 +118,7 @@ def test_failed_masks_have_no_place() -> None:
     [(None, True, "l2"), (None, False, "dr_imdb"), ("narc", False, "narc"), ("lambda", True, "lambda")],
 )
 def test_the_metric(name: str | None, weights: bool, wanted: str) -> None:
-    assert metric_for(name, weights=weights).name == wanted
+    assert metric_score(name, weights=weights).name == wanted
 
 
 @pytest.mark.parametrize(
@@ -125,12 +127,36 @@ def test_the_metric(name: str | None, weights: bool, wanted: str) -> None:
         ("dr_imbd", f"unknown metric 'dr_imbd': did you mean dr_imdb? --by takes {', '.join(METRICS)}"),
         ("zzz", f"unknown metric 'zzz': --by takes {', '.join(METRICS)}"),
         ("l2", "--by l2: needs the weights; give --weights CKPT"),
+        ("dr + lambda", "--by 'dr + lambda': lambda needs the weights; give --weights CKPT"),
     ],
 )
 def test_metrics_that_cannot_be(name: str, told: str) -> None:
     with pytest.raises(UnknownMetricError) as error:
-        metric_for(name, weights=False)
+        metric_score(name, weights=False)
     assert str(error.value) == told
+
+
+def test_settings_do_not_compare_and_density_need_not_count() -> None:
+    masks = [
+        ScoredMask("a", 0.1, {"dr": Measure(1.0)}, setting="net x"),
+        ScoredMask("b", 0.2, {"dr": Measure(2.0)}, setting="net x"),
+        ScoredMask("c", 0.1, {"dr": Measure(3.0)}, setting="net y"),
+        ScoredMask("d", None, {"dr": Measure(4.0)}, setting="net y"),
+    ]
+    apart = rank_masks(masks, DR, larger_is_better=True)
+    assert [(row.source.name, row.group, row.rank) for row in apart] == [
+        ("a", 0, 1),
+        ("b", 1, 1),
+        ("d", 2, 1),
+        ("c", 3, 1),
+    ]
+    together = rank_masks(masks, DR, larger_is_better=True, by_density=False)
+    assert [(row.source.name, row.group, row.rank) for row in together] == [
+        ("b", 0, 1),
+        ("a", 0, 2),
+        ("d", 1, 1),
+        ("c", 1, 2),
+    ]
 
 
 # --- the command

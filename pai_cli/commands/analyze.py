@@ -35,6 +35,9 @@ def analyze(
     certify: options.Certify = False,
     device: options.EngineDevice = Device.CPU,
     trust: options.Trust = False,
+    plot: options.Plot = None,
+    report: options.ReportPage = None,
+    force: options.Force = False,
 ) -> None:
     """Measure masks: Ramanujan gaps, left-regular subgraphs, weighted spectral gaps, a layer and over the network.
 
@@ -45,9 +48,11 @@ def analyze(
     from pai_cli.display.analysis import show_reports
     from pai_cli.display.console import note
     from pai_cli.display.progress import progress_bar
+    from pai_cli.display.report.analysis import AnalysisPictures
     from pai_cli.files.paths import mask_paths
     from pai_cli.spectral.metrics import MetricOptions
 
+    pictures = AnalysisPictures.wanted(plot, report, force=force, weights=weights)
     request = AnalysisRequest(
         weights=options.the_weights(weights, trust=trust),
         layers=tuple(layers or ()),
@@ -59,7 +64,8 @@ def analyze(
     )
     paths = mask_paths(masks, sys.stdin or io.StringIO(), note, trust=trust)
     with progress_bar("analyzing", streaming=format is not Format.TABLE or not summary) as progress:
-        reports = analyze_masks(paths, request, progress)
+        reports = pictures.watch(analyze_masks(paths, request, progress))
         failed = show_reports(reports, format, header=not no_header, summary=summary, weights=weights is not None)
+    pictures.write()
     if failed:
         raise typer.Exit(1)

@@ -59,6 +59,19 @@ Trust = Annotated[
 OutputFormat = Annotated[Format, typer.Option("--format", help="How to write the results to standard output.")]
 NoHeader = Annotated[bool, typer.Option("--no-header", help="Leave out the line of field names of csv and tsv.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output file.")]
+Plot = Annotated[
+    Path | None,
+    typer.Option("--plot", metavar="FILE", readable=False, help="Draw a picture: .svg, .png or .pdf (extra plot)."),
+]
+ReportPage = Annotated[
+    Path | None,
+    typer.Option(
+        "--report",
+        metavar="HTML",
+        readable=False,
+        help="Write one self-contained page of sortable tables and pictures, to be opened in a browser (extra plot).",
+    ),
+]
 Packed = Annotated[bool, typer.Option("--packed", help="Write bits instead of bytes: an eighth of the size.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random; the same seed gives the same bits.")]
 Density = Annotated[float | None, typer.Option(help="Fraction of weights to keep, above 0 and at most 1.")]

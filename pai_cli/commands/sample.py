@@ -35,6 +35,7 @@ def sample(
     format: options.OutputFormat = Format.TABLE,  # noqa: A002  the flag's name
     force: options.Force = False,
     trust: options.Trust = False,
+    plot: options.Plot = None,
 ) -> None:
     """Take the best connected of many masks of one method: the largest full-spectrum l2 over the network, density exact.
 
@@ -44,6 +45,8 @@ def sample(
     amount, shape = options.the_amount(density, sparsity, pattern, densities), options.the_shape(input_shape)
     in_rounds = options.the_rounds(rounds)
     from pai_cli.commands.loading import accept, open_network, prune_request, refuse_early, samples_story
+    from pai_cli.display.figures.canvas import check_picture
+    from pai_cli.display.figures.trajectory import plot_trajectory
     from pai_cli.display.progress import progress_bar
     from pai_cli.display.pruning import tell_pruning
     from pai_cli.display.sampling import show_search, tell_interrupted
@@ -51,6 +54,7 @@ def sample(
 
     path = output or options.default_mask_path(checkpoint, f"{method}-best", amount.label)
     refuse_early(method, path, force=force or resume)
+    check_picture(plot, force=force)
     source, network = open_network(checkpoint, model, shape, trust=trust)
     from pai_cli.pruning.output import mask_to_write
     from pai_cli.sampling.search import SearchRequest, search
@@ -78,3 +82,4 @@ def sample(
     mask = mask_to_write(result.pruned, request, source, ctx.obj.arguments, story)
     write_mask(path, mask, packed=packed, force=force or resume)
     show_search(result, lines, path, format)
+    plot_trajectory(lines.path, plot, f"{method} at density {result.pruned.density:.6g}", force=force)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pai_cli.display.bars import bar, bars_here
 from pai_cli.display.console import note, output, printable
 from pai_cli.files.tables import Record, Value
 
@@ -13,30 +14,37 @@ if TYPE_CHECKING:
 
 ANALYZE_COLUMNS = ("density", "d_L", "d_R", "sigma_1", "sigma_2", "dr", "dr_imdb", "ds", "narc")
 WEIGHT_COLUMNS = ("lambda", "lambda_imsg", "l2", "l2_dense")
+BARS = "dr_imdb_norm"  # drawn as bars where standard output is a terminal
 MISSING = "-"
 PROVED = "proved"
 
-TEXT = ("mask", "layer", "shape", "note", "method", "decided")  # columns of words; the others hold numbers
+TEXT = ("mask", "layer", "shape", "note", "method", "decided", "metric")  # columns of words; the others hold numbers
 LEAST_FOLD = {"mask": 24, "layer": 24, "note": 16, "decided": 16}  # characters a line that a folding text keeps
 # Left out in this order, until a table fits: what is furthest from "how well connected is it" goes first.
 DISPENSABLE = (
+    *("p", "r", "rho", "n"),
     *("narc", "d_R", "d_L", "ds", "shape", "l2_dense", "sigma_1", "layers", "explored", "lambda_imsg", "method"),
-    *("sigma_2", "candidates", "total", "lambda", "note", "decided", "dr", "density"),
+    *("sigma_2", BARS, "candidates", "total", "lambda", "note", "decided", "dr", "density"),
 )
 
 
 def show_layers(records: Sequence[Record], *, weights: bool) -> None:
     """One mask's layers and, last, its network's means; what is missing is explained in the notes column."""
     output().print(number(records[0]["mask"]))
-    rows = [{**record, "note": _note(record, weights)} for record in records]
+    rows = [{**record, "note": noted(record, weights)} for record in records]
     rows[-1] |= {"layer": "network mean", "shape": ""}
-    _draw(("layer", "shape", *_columns(weights), "note"), rows, total=True)
+    columns = ["layer", "shape", *_columns(weights), "note"]
+    blocks = bars_here()
+    if blocks is not None:
+        rows = [{**row, BARS: bar(row[BARS], blocks)} for row in rows]
+        columns.insert(columns.index("dr_imdb") + 1, BARS)
+    _draw(columns, rows, total=True)
 
 
 def show_networks(records: Sequence[Record], *, weights: bool) -> None:
     """A line a mask: its network's means."""
     columns = [column for column in _columns(weights) if column not in ("d_L", "d_R")]
-    _draw(("mask", *columns, "note"), [{**record, "note": _note(record, weights)} for record in records])
+    _draw(("mask", *columns, "note"), [{**record, "note": noted(record, weights)} for record in records])
 
 
 def show_records(records: Sequence[Record], columns: Sequence[str], *, total: bool = False) -> None:
@@ -73,7 +81,8 @@ def _draw(columns: Sequence[str], records: Sequence[Record], *, total: bool = Fa
     shown, needed = _fitting(cells, console.width)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column in shown:
-        justify: JustifyMethod = "left" if column in TEXT else "right"
+        drawn = column == BARS and isinstance(records[0][column], str)
+        justify: JustifyMethod = "left" if drawn or column in TEXT else "right"
         least = _least_width(column, cells[column])
         table.add_column(column, justify=justify, overflow="fold", no_wrap=column not in LEAST_FOLD, min_width=least)
     for index in range(len(records)):
@@ -105,7 +114,7 @@ def _least_width(column: str, cells: list[str]) -> int:
     return min(widest, LEAST_FOLD.get(column, widest))
 
 
-def _note(record: Record, weights: bool) -> str:
+def noted(record: Record, weights: bool) -> str:
     """What to know before using a layer's numbers, and reasons, without the one that the person chose: no weights given."""
     parts = [part for part in str(record["reason"] or "").split("; ") if weights or "needs --weights" not in part]
     reasons = [part.split(" (")[0] for part in parts if part]

@@ -1,0 +1,234 @@
+"""Showing which metrics predict accuracy, and how sure that is."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from pai_cli.display.console import printable
+from pai_cli.display.tables import show_records
+from pai_cli.files.tables import Format, Record, TableWriter
+from pai_cli.files.words import some_names
+from pai_cli.ranking.correlation import Best, Correlation, Scope, ScopeKind, Study
+from pai_cli.ranking.statistics import LEVEL
+
+STATISTICS = ("tau", "rho", "r")
+COMPARED = ("n_common", "tau_common", "best_share", "behind", "behind_low", "behind_high")
+FIELDS = (
+    *("metric", "scope", "setting", "density", "masks", "groups", "confounded", "n"),
+    *(
+        name
+        for statistic in STATISTICS
+        for name in (statistic, *(f"{statistic}_{part}" for part in ("low", "high", "p", "p_holm", "test")))
+    ),
+    *COMPARED,
+    "reason",
+)
+MOST_DENSITIES = 12  # columns of a table for people
+METHOD = {
+    "interval": "95%, percentiles of bootstrap samples of the masks within each group",
+    "correction": "Holm, over the metrics of a scope",
+}
+
+
+def show_study(study: Study, by: str | None, kind: Format, *, header: bool) -> None:
+    """Write the study to standard output: tables and sentences for people; else a row a metric and scope, which in JSON
+    stand in one object with the best metric of each scope and every mask's values. `by`: a metric to set beside the best.
+    """
+    if kind is Format.TABLE:
+        _draw(study, by)
+    elif kind is Format.JSON:
+        json.dump(_document(study), sys.stdout, indent=1, allow_nan=False)
+        print()
+    else:
+        writer = TableWriter(sys.stdout, kind, FIELDS, header=header)
+        writer.write(correlation_record(one) for scope in study.scopes for one in study.within(scope))
+        writer.close()
+
+
+def correlation_record(one: Correlation) -> Record:
+    """One metric in one scope, in the fields of the formats for programs."""
+    record: Record = {
+        "metric": one.metric,
+        "scope": one.scope.kind.value,
+        "setting": one.scope.setting or None,
+        "density": one.scope.density,
+        "masks": one.scope.masks,
+        "groups": one.scope.groups,
+        "confounded": one.scope.confounded,
+        "n": one.n,
+    }
+    for name in STATISTICS:
+        for part, value in asdict(getattr(one, name)).items():
+            record[name if part == "value" else f"{name}_{part}"] = value
+    return record | {name: getattr(one, name) for name in (*COMPARED, "reason")}
+
+
+def _document(study: Study) -> dict[str, Any]:
+    bests = [(scope, study.best(scope)) for scope in study.scopes]
+    return {
+        "resamples": study.resampling.count,
+        "seed": study.resampling.seed,
+        **METHOD,
+        "best": [_best_record(scope, best) for scope, best in bests if best is not None],
+        "correlations": [correlation_record(one) for scope in study.scopes for one in study.within(scope)],
+        "masks": _mask_records(study),
+    }
+
+
+def _best_record(scope: Scope, best: Best) -> dict[str, Any]:
+    return {
+        "scope": scope.kind.value,
+        "setting": scope.setting or None,
+        "density": scope.density,
+        "metric": best.strongest.metric,
+        "n_common": best.strongest.n_common,
+        "tau_common": best.strongest.tau_common,
+        "best_share": best.strongest.best_share,
+        "runner_up": None if best.runner_up is None else best.runner_up.metric,
+        "not_told_from": list(best.level),
+        "reversed": best.reversed,
+    }
+
+
+def _mask_records(study: Study) -> list[dict[str, Any]]:
+    columns = [study.points[metric] for metric in study.metrics]
+    records = []
+    for points in zip(*columns, strict=True):
+        record = asdict(points[0])
+        del record["value"]
+        record["metrics"] = {metric: point.value.value for metric, point in zip(study.metrics, points, strict=True)}
+        record["errors"] = {metric: point.value.error for metric, point in zip(study.metrics, points, strict=True)}
+        records.append(record)
+    return records
+
+
+# --- for people
+
+
+def _draw(study: Study, by: str | None) -> None:
+    for setting in dict.fromkeys(scope.setting for scope in study.scopes):
+        own = [scope for scope in study.scopes if scope.setting == setting]
+        main = next((scope for scope in own if scope.kind is ScopeKind.POOLED), own[0])
+        print(printable(_title(main)))
+        found = study.within(main)
+        show_records([_row(one) for one in found], _columns(found))
+        overall = next((scope for scope in own if scope.confounded), None)
+        densities = [scope for scope in own if scope.kind is ScopeKind.DENSITY]
+        if overall is not None and overall is not main:
+            _show_densities(study, found, overall, densities)
+        for line in _sentences(study, main, by) + _asides(study, overall, densities):
+            print(printable(line))
+        print()
+
+
+def _title(scope: Scope) -> str:
+    where = "all settings" if scope.setting is None else scope.setting
+    masks = f"{scope.masks} mask{'s' * (scope.masks != 1)}"
+    within = f", compared within {scope.groups} groups of equal density" if scope.kind is ScopeKind.POOLED else ""
+    return f"{where}: {masks}{within}" if where else f"{masks}{within}"
+
+
+def _row(one: Correlation) -> Record:
+    behind = None if one.behind is None else f"{one.behind:.2f}{_interval(one.behind_low, one.behind_high)}"
+    return {
+        "metric": one.metric,
+        "n": one.n,
+        "tau": _rounded(one.tau.value),
+        "95% interval": _interval(one.tau.low, one.tau.high).strip() or None,
+        "p": None if one.tau.p is None else f"{one.tau.p:.2g}",
+        "p corrected": None if one.tau.p_holm is None else f"{one.tau.p_holm:.2g}",
+        "strongest in": None if one.best_share is None else f"{one.best_share:.0%}",
+        "behind the strongest": behind,
+        "rho": _rounded(one.rho.value),
+        "r": _rounded(one.r.value),
+        "note": (one.reason or "").split(":")[0],
+    }
+
+
+def _columns(found: Sequence[Correlation]) -> list[str]:
+    """All that some metric has; a note only where not all have the same."""
+    rows = [_row(one) for one in found]
+    return [
+        name
+        for name in rows[0]
+        if any(row[name] for row in rows) and (name != "note" or len({row[name] for row in rows}) > 1)
+    ]
+
+
+def _show_densities(study: Study, order: Sequence[Correlation], overall: Scope, densities: Sequence[Scope]) -> None:
+    """tau density by density, and over all at once, which the last column calls what it is."""
+    shown = [scope for scope in densities if any(one.tau.value is not None for one in study.within(scope))]
+    columns = {f"{scope.density:.4g}": scope for scope in shown[:MOST_DENSITIES] if scope.density is not None}
+    columns["mixed (confounded)"] = overall
+    taus = {name: {one.metric: _rounded(one.tau.value) for one in study.within(at)} for name, at in columns.items()}
+    rows: list[Record] = [{"metric": one.metric, **{name: taus[name][one.metric] for name in columns}} for one in order]
+    print("tau at each density, and with densities mixed")
+    show_records(rows, ["metric", *columns])
+    if len(shown) > MOST_DENSITIES:
+        print(f"{len(shown) - MOST_DENSITIES} more densities: --format csv has them")
+
+
+def _sentences(study: Study, scope: Scope, by: str | None) -> list[str]:
+    """The best metric of a scope and how sure that is, or why nothing can be said."""
+    best = study.best(scope)
+    if best is None:
+        reasons = list(dict.fromkeys(one.reason for one in study.within(scope) if one.reason))
+        return [f"No metric can be told from the others: {'; '.join(reasons)}."]
+    one = best.strongest
+    lines = [
+        f"{one.metric} follows accuracy most closely: tau {_rounded(one.tau.value)}{_interval(one.tau.low, one.tau.high)}, "
+        f"p {one.tau.p_holm:.2g} corrected for {len(study.metrics)} metrics; strongest in {one.best_share:.0%} of "
+        f"{study.resampling.count:,} bootstrap samples of the masks."
+    ]
+    if one.tau.p_holm is not None and one.tau.p_holm > LEVEL:
+        lines.append("That is not told from chance.")
+    if one.n_common != scope.masks:
+        lines.append(f"Compared over the {one.n_common} of {scope.masks} masks with a value of every metric compared.")
+    if best.reversed:
+        end = "smallest" if study.larger_is_better[one.metric] else "largest"
+        lines.append(f"It does so against its direction: pai rank --by {one.metric} --{end}-first.")
+    if best.runner_up is not None:
+        lines.append(f"Runner-up: {best.runner_up.metric}, {_behind(best.runner_up)}.")
+        lines.append(_told_apart(best))
+    asked = next((found for found in study.within(scope) if found.metric == by), None)
+    if asked is not None and asked.metric not in (one.metric, best.runner_up and best.runner_up.metric):
+        against = _behind(asked) if asked.behind is not None else asked.reason
+        lines.append(f"{asked.metric}: tau {_rounded(asked.tau.value)}, {against}.")
+    return lines
+
+
+def _behind(one: Correlation) -> str:
+    return f"tau {one.behind:.2f}{_interval(one.behind_low, one.behind_high)} behind"
+
+
+def _told_apart(best: Best) -> str:
+    if not best.level:
+        return "These masks tell it from every other metric (95% intervals of the differences, each on its own)."
+    return f"These masks do not tell it from {some_names(best.level, 5)}."
+
+
+def _asides(study: Study, overall: Scope | None, densities: Sequence[Scope]) -> list[str]:
+    """What to beware of: densities mixed, and densities with too few masks."""
+    lines = []
+    if overall is not None:
+        lines.append(
+            "With densities mixed, tau is confounded by density: accuracy follows density, and so does any metric that "
+            "grows with it. Judge by masks of equal density."
+        )
+    few = [scope for scope in densities if study.best(scope) is None]
+    if few and len(densities) > 1:
+        names = some_names([f"{scope.density:.4g}" for scope in few if scope.density is not None], MOST_DENSITIES)
+        lines.append(f"At density {names} alone nothing can be said of the best metric: --format csv has the reasons.")
+    return lines
+
+
+def _rounded(value: float | None) -> str | None:
+    return None if value is None else f"{value:.2f}".replace("-0.00", "0.00")
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f" ({_rounded(low)} to {_rounded(high)})"

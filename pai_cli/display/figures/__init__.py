@@ -1,0 +1,1 @@
+"""Pictures of what was measured, drawn by matplotlib (extra `plot`)."""

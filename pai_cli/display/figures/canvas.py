@@ -1,0 +1,217 @@
+"""One way to draw: a picture is described first, and drawn when it is written, to a file or into a page.
+
+matplotlib is imported only then, its object interface only, so no window and no state of its own is touched. The same
+numbers give the same bytes: its settings are its defaults and those below, whatever a matplotlibrc says.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from pai_cli.display.console import printable
+from pai_cli.errors import PictureError
+from pai_cli.files.atomic import check_output, write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, FigureBase
+
+SUFFIXES = (".svg", ".png", ".pdf")
+NO_MATPLOTLIB = "needs matplotlib; pip install pai-cli[plot]"
+
+# Of Okabe and Ito's colours, told apart with any colour vision, those that show on white; the yellow and the black do not
+# serve on both a light and a dark page. Each has a marker too, so that nothing is told by colour alone.
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+INK, FAINT, GRID = "#1f2328", "#6b7280", "#d5d8dd"
+NOTE_CHARACTERS = 16  # of a note, an inch
+LONGEST_NAME = 44  # characters of a name in a picture; the middle of a longer one is left out
+
+_STYLE: Any = {
+    "font.family": ["DejaVu Sans", "sans-serif"],
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.facecolor": "none",
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "text.color": INK,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4,
+    "figure.dpi": 100,
+    "savefig.dpi": 200,
+    "text.parse_math": False,  # a `$` in the name of a file is that sign
+    "svg.fonttype": "none",  # text stays text: to be searched, copied and read aloud
+    "svg.hashsalt": "pai",
+    "pdf.fonttype": 42,
+}
+# No dates, no versions: the same numbers, the same file.
+_METADATA: dict[str, dict[str, Any]] = {
+    ".svg": {"Date": None, "Creator": "pai"},
+    ".png": {"Software": "pai"},
+    ".pdf": {"CreationDate": None, "Creator": "pai", "Producer": None},
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture still to be drawn: `paint` draws it on an empty figure of `width` by `height` inches.
+
+    `title`: what it shows, in words, for those who cannot see it. The figure may be a part of a larger one.
+    """
+
+    title: str
+    width: float
+    height: float
+    paint: Callable[[FigureBase], None]
+
+
+def stacked(pictures: Sequence[Picture]) -> Picture:
+    """Pictures below each other, as one."""
+    if len(pictures) == 1:
+        return pictures[0]
+
+    def paint(figure: FigureBase) -> None:
+        heights = [picture.height for picture in pictures]
+        parts: Any = figure.subfigures(len(pictures), 1, squeeze=False, height_ratios=heights)
+        for part, picture in zip(parts.flat, pictures, strict=True):
+            picture.paint(part)
+
+    width, height = max(picture.width for picture in pictures), sum(picture.height for picture in pictures)
+    return Picture("; ".join(picture.title for picture in pictures), width, height, paint)
+
+
+def check_picture(path: Path | None, *, force: bool) -> None:
+    """Refuse what could not be drawn or written, before any work is done for it; None is no picture at all.
+
+    Raises `PictureError` for another suffix than .svg, .png and .pdf, and without matplotlib; `OutputError`.
+    """
+    if path is None:
+        return
+    if path.suffix.lower() not in SUFFIXES:
+        raise PictureError(f"{path}: --plot writes .svg, .png or .pdf; end the file's name in one of those")
+    need_matplotlib("--plot")
+    check_output(path, force=force)
+
+
+def need_matplotlib(flag: str) -> None:
+    """Raise `PictureError` that says how to install matplotlib where it is missing. Imports nothing."""
+    if find_spec("matplotlib") is None:
+        raise PictureError(f"{flag}: {NO_MATPLOTLIB}")
+
+
+def write_picture(picture: Picture, path: Path, *, force: bool) -> None:
+    """Draw a picture into a file, in the format its suffix names, whole or not at all.
+
+    Raises `PictureError`, `OutputError`.
+    """
+    check_picture(path, force=force)
+    data = drawn(picture, path.suffix.lower())
+
+    def write(stream: BinaryIO) -> None:
+        stream.write(data)
+
+    write_atomically(path, write, force=force)
+
+
+def drawn(picture: Picture, suffix: str, *, transparent: bool = False) -> bytes:
+    """The bytes of a picture in the format of `suffix`. Raises `PictureError` without matplotlib."""
+    with _matplotlib() as figure_of:
+        ground = "none" if transparent else "white"
+        figure = figure_of(figsize=(picture.width, picture.height), layout="constrained", facecolor=ground)
+        picture.paint(figure)
+        stream = io.BytesIO()
+        figure.savefig(stream, format=suffix[1:], metadata=_METADATA[suffix])
+    return stream.getvalue()
+
+
+@contextmanager
+def _matplotlib() -> Iterator[Callable[..., Figure]]:
+    """matplotlib's figures under our settings, which hold until the block ends: text is made as late as when saving."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of its font cache on standard error
+    try:
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+    except ImportError as e:
+        raise PictureError(f"--plot: {NO_MATPLOTLIB}") from e
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_STYLE)
+        yield Figure
+
+
+def named(text: str, longest: int = LONGEST_NAME) -> str:
+    """A name from a file as a picture can show it: no control characters, the middle of a long one left out."""
+    text = printable(text)
+    if len(text) <= longest:
+        return text
+    tail = longest // 2
+    return f"{text[: longest - tail - 1]}…{text[-tail:]}"
+
+
+def short_labels(paths: Sequence[Path]) -> list[str]:
+    """What to call each of many files: without the folders and the ending that all of them share."""
+    if len(set(paths)) < 2:
+        return [str(path) for path in paths]
+    shared = 0
+    for folders in zip(*(path.parts[:-1] for path in paths), strict=False):
+        if len(set(folders)) > 1:
+            break
+        shared += 1
+    texts = [str(Path(*path.parts[shared:])) for path in paths]
+    endings = {path.suffix for path in paths}
+    ending = endings.pop() if len(endings) == 1 else ""
+    # `.05` of `erk-0.05` is no ending.
+    return texts if ending[1:].isdecimal() else [text.removesuffix(ending) for text in texts]
+
+
+def footnote(figure: FigureBase, notes: Sequence[str]) -> None:
+    """Lines under everything, for what a picture does not show: its gaps, what it left out."""
+    room = int(width_of(figure) * NOTE_CHARACTERS)
+    lines = [line for note in notes for line in textwrap.wrap(printable(note), room)]
+    if lines:
+        figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=8, color=FAINT)
+
+
+def width_of(figure: FigureBase) -> float:
+    """Inches of a figure, or of a part of one."""
+    return _inches(figure)[0]
+
+
+def height_of(figure: FigureBase) -> float:
+    """Inches of a figure, or of a part of one."""
+    return _inches(figure)[1]
+
+
+def _inches(figure: Any) -> tuple[float, float]:
+    dpi = figure.get_figure(root=True).dpi
+    return figure.bbox.width / dpi, figure.bbox.height / dpi
+
+
+def zero_line(axes: Axes, level: float = 0.0) -> None:
+    """A line across at a level that means something."""
+    axes.axhline(level, color=FAINT, linewidth=0.9, zorder=1)

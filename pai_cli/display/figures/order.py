@@ -1,0 +1,65 @@
+"""Masks in their order: the value that ranks them, against density."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pai_cli.display.figures.canvas import Picture, footnote, named
+from pai_cli.display.figures.scatter import Dots, Shade, marker_legend, markers_of, scatter, shade_bar
+from pai_cli.ranking.order import RankedMask
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import FigureBase
+
+MOST_MARKS = 7  # densities under the axis
+
+
+def order_picture(ranked: Sequence[RankedMask], by: str) -> Picture | None:
+    """The values that rank masks, against density, a marker a method; coloured by accuracy where it is known.
+
+    None when no mask has both a value and a density.
+    """
+    if not any(row.value.present and row.source.density is not None for row in ranked):
+        return None
+    title = f"{named(by)} of {len(ranked)} masks against their density"
+    return Picture(title, 7.0, 4.6, partial(_draw, ranked=ranked, by=by))
+
+
+def _draw(figure: FigureBase, *, ranked: Sequence[RankedMask], by: str) -> None:
+    axes = figure.subplots()
+    axes.set_ylabel(named(by))
+    kinds = [row.source.method or "method not told" for row in ranked]
+    accuracies = [row.source.accuracy for row in ranked]
+    x = [math.nan if row.source.density is None else row.source.density for row in ranked]
+    y = [math.nan if row.value.value is None else row.value.value for row in ranked]
+    _density_axis(axes, ranked)
+    trained = any(accuracy is not None for accuracy in accuracies)
+    told = accuracies if trained else [row.source.density for row in ranked]
+    shade, markers = Shade.of("accuracy", told, powers=not trained), markers_of(kinds)
+    scatter(axes, Dots(x, y, told, kinds), shade, markers)
+    if trained:
+        shade_bar(figure, [axes], shade)
+    marker_legend(figure, markers)
+    missing = Counter(row.value.reason for row in ranked if row.value.reason is not None)
+    notes = [f"{count} of {len(ranked)} masks have no {by}: {reason}" for reason, count in missing.items()]
+    hollow = ["hollow: accuracy not known"] if trained and None in accuracies else []
+    footnote(figure, [*hollow, *notes])
+
+
+def _density_axis(axes: Axes, ranked: Sequence[RankedMask]) -> None:
+    """A scale of powers, with the densities that there are as its marks as long as they are few."""
+    from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
+
+    axes.set_xlabel("density")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:.3g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    groups = {row.group: row.source.density for row in ranked if row.source.density}
+    if len(groups) <= MOST_MARKS:
+        axes.xaxis.set_major_locator(FixedLocator(sorted(set(groups.values()))))
+        axes.xaxis.set_minor_locator(NullLocator())

@@ -1,0 +1,125 @@
+"""What scatter plots of masks share: points coloured by a number, a marker a kind."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pai_cli.display.figures.canvas import FAINT, GRID, INK, MARKERS, named
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap, Normalize
+    from matplotlib.figure import FigureBase
+
+MOST_SHAPES = 4000  # points drawn as shapes; more of them are dots, or an .svg would be of many megabytes
+STEPS = 12  # of colour, told apart with any colour vision and in grey
+
+
+@dataclass(frozen=True)
+class Shade:
+    """What colour tells: `label` of a number, between `low` and `high`; on a scale of powers where `powers`."""
+
+    label: str
+    low: float
+    high: float
+    powers: bool = False
+
+    @staticmethod
+    def of(label: str, values: Sequence[float | None], *, powers: bool = False) -> Shade:
+        """A scale over the values that are there."""
+        known = [value for value in values if value is not None]
+        low, high = (min(known), max(known)) if known else (0.0, 1.0)
+        if powers and low <= 0:
+            powers = False
+        if low == high:  # one colour, in the middle
+            low, high = (low / 2, high * 2) if powers else (low - 0.5, high + 0.5)
+        return Shade(label, low, high, powers)
+
+    def norm(self) -> Normalize:
+        """The scale as matplotlib has it."""
+        from matplotlib.colors import LogNorm, Normalize
+
+        return (LogNorm if self.powers else Normalize)(self.low, self.high)
+
+
+@dataclass(frozen=True)
+class Dots:
+    """Points: `x`, `y`, and `shade`, None for a point whose number is not known, which is drawn hollow; `kinds` have
+    markers each, the most frequent five their own.
+    """
+
+    x: Sequence[float]
+    y: Sequence[float]
+    shade: Sequence[float | None]
+    kinds: Sequence[str]
+
+
+def markers_of(kinds: Sequence[str]) -> dict[str, str]:
+    """A marker a kind, in order of appearance; all kinds past the markers there are share the last."""
+    order = list(dict.fromkeys(kinds))
+    return {kind: MARKERS[min(at, len(MARKERS) - 1)] for at, kind in enumerate(order)}
+
+
+def scatter(axes: Axes, dots: Dots, shade: Shade, markers: dict[str, str]) -> None:
+    """Draw points whose place is known; hollow ones first."""
+    colours, norm = _colours(), shade.norm()
+    rows = [row for row in zip(dots.x, dots.y, dots.shade, dots.kinds, strict=True) if _finite(row[0], row[1])]
+    size = 22 if len(rows) <= 200 else 9
+    for marker in dict.fromkeys(markers.values()):
+        some = [row for row in rows if markers[row[3]] == marker]
+        hollow, full = [row for row in some if row[2] is None], [row for row in some if row[2] is not None]
+        shared = {"marker": marker, "s": size, "linewidths": 0.6, "rasterized": len(rows) > MOST_SHAPES}
+        if hollow:
+            axes.scatter(*_places(hollow), facecolors="none", edgecolors=FAINT, **shared)  # type: ignore[arg-type]
+        if full:
+            shades = [row[2] for row in full]
+            axes.scatter(*_places(full), c=shades, cmap=colours, norm=norm, edgecolors=INK, **shared)  # type: ignore[arg-type]
+
+
+def _colours() -> Colormap:
+    """Steps of viridis without its darkest eighth, which would not show on a dark page."""
+    import matplotlib as mpl
+    from matplotlib.colors import ListedColormap
+
+    whole = mpl.colormaps["viridis"]
+    return ListedColormap([whole(1 / 8 + 7 / 8 * step / (STEPS - 1)) for step in range(STEPS)])
+
+
+def shade_bar(figure: FigureBase, axes: Sequence[Axes], shade: Shade) -> None:
+    """The scale of the colours beside the plots."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.ticker import FuncFormatter, NullLocator
+
+    mapped = ScalarMappable(shade.norm(), _colours())
+    bar = figure.colorbar(mapped, ax=list(axes), label=shade.label, aspect=40, pad=0.01)
+    bar.outline.set_edgecolor(GRID)
+    if shade.powers:
+        ratio = (shade.high / shade.low) ** 0.25
+        bar.set_ticks([shade.low * ratio**step for step in range(5)])
+        bar.ax.yaxis.set_minor_locator(NullLocator())
+        bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+
+
+def marker_legend(figure: FigureBase, markers: dict[str, str]) -> None:
+    """Which marker is which kind, where there are several."""
+    from matplotlib.lines import Line2D
+
+    if len(markers) < 2:
+        return
+    texts: dict[str, list[str]] = {}
+    for kind, marker in markers.items():
+        texts.setdefault(marker, []).append(kind)
+    handles = [Line2D([], [], marker=marker, linestyle="none", color=FAINT) for marker in texts]
+    labels = [named(kinds[0]) if len(kinds) == 1 else f"{len(kinds)} others" for kinds in texts.values()]
+    figure.legend(handles, labels, loc="outside upper left", ncols=6)
+
+
+def _places(rows: Sequence[tuple[float, float, float | None, str]]) -> tuple[list[float], list[float]]:
+    return [row[0] for row in rows], [row[1] for row in rows]
+
+
+def _finite(*values: float) -> bool:
+    return all(math.isfinite(value) for value in values)

@@ -1,0 +1,35 @@
+"""Where a page goes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import BinaryIO
+
+from pai_cli.display.figures.canvas import need_matplotlib
+from pai_cli.errors import PictureError
+from pai_cli.files.atomic import check_output, write_atomically
+
+SUFFIXES = (".html", ".htm")
+
+
+def check_report(path: Path | None, *, force: bool) -> None:
+    """Refuse what could not be written, before any work is done for it; None is no page at all.
+
+    Raises `PictureError` for another suffix than .html and .htm, and without matplotlib; `OutputError`.
+    """
+    if path is None:
+        return
+    if path.suffix.lower() not in SUFFIXES:
+        raise PictureError(f"{path}: --report writes .html; end the file's name in that")
+    need_matplotlib("--report")
+    check_output(path, force=force)
+
+
+def write_report(html: str, path: Path, *, force: bool) -> None:
+    """Write a page, whole or not at all. Raises `OutputError`."""
+    data = html.encode()
+
+    def write(stream: BinaryIO) -> None:
+        stream.write(data)
+
+    write_atomically(path, write, force=force)

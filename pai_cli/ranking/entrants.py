@@ -1,0 +1,66 @@
+"""What is ranked: masks that were measured, or rows of a table, and the metrics that they have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from pai_cli.analysis.masks import MaskReport
+from pai_cli.errors import UnknownMetricError
+from pai_cli.ranking.composite import Score, score_of
+from pai_cli.ranking.scored import ScoredMask, scored_masks
+from pai_cli.spectral.catalogue import METRICS, Metric
+
+
+@dataclass(frozen=True)
+class Entrants:
+    """`masks`: with their accuracies where those are known; `metrics`: what their values are called, in order;
+    `by_density`: whether density separates comparisons.
+    """
+
+    masks: list[ScoredMask]
+    metrics: Mapping[str, Metric]
+    by_density: bool = True
+
+    @property
+    def trained(self) -> bool:
+        """Whether any accuracy is known."""
+        return any(mask.accuracy is not None for mask in self.masks)
+
+    def default_score(self) -> Score:
+        """By l2, else by dr_imdb, else by the only metric there is; raises `UnknownMetricError` without any of these."""
+        for name in ("l2", "dr_imdb", *(self.metrics if len(self.metrics) == 1 else ())):
+            if name in self.metrics:
+                return score_of(name, self.metrics)
+        raise UnknownMetricError(
+            f"no column l2 or dr_imdb to rank by: give --by, which takes {', '.join(self.metrics)}"
+        )
+
+
+def available(*, weights: bool) -> dict[str, Metric]:
+    """The metrics of masks that can be had with or without weights."""
+    return {name: metric for name, metric in METRICS.items() if weights or not metric.needs_weights}
+
+
+def measured(reports: Iterable[MaskReport], *, weights: bool) -> Entrants:
+    """The masks that were measured."""
+    return Entrants(scored_masks(reports), available(weights=weights))
+
+
+def scores_to_correlate(metrics: Mapping[str, Metric], wanted: str | None, by: Score | None) -> list[Score]:
+    """A score a metric of `wanted`, a list of names and globs with commas between them (None means all), and then `by`.
+
+    Raises `UnknownMetricError` for a name or glob that matches none.
+    """
+    names = list(metrics) if wanted is None else _chosen(metrics, wanted)
+    scores = [score_of(name, metrics) for name in names]
+    return scores if by is None or by.name in names else [*scores, by]
+
+
+def _chosen(metrics: Mapping[str, Metric], wanted: str) -> list[str]:
+    globs = [part.strip() for part in wanted.split(",") if part.strip()]
+    for glob in globs or [wanted]:
+        if not any(fnmatchcase(name, glob) for name in metrics):
+            raise UnknownMetricError(f"--metrics {glob}: matches no metric; there are {', '.join(metrics)}")
+    return [name for name in metrics if any(fnmatchcase(name, glob) for glob in globs)]

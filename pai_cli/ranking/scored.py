@@ -1,0 +1,71 @@
+"""A mask and what is known of it, wherever that came from: measured just now, or read from a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pai_cli.analysis.masks import MaskReport
+from pai_cli.spectral.result import Measure
+
+EQUAL_DENSITIES = 0.01  # relative difference under which two densities are compared as one
+
+
+@dataclass(frozen=True)
+class ScoredMask:
+    """One mask: `values` and `counted` (over how many layers each value is a mean) by the metrics' names.
+
+    `name`: its path as given, or what the table calls it. `density`: 0 to 1, None where a table has none. `setting`: what
+    it may not be compared across beside density, in words ("architecture resnet34"), "" where there is nothing.
+    `accuracy`: the mean over its `runs`, 0 to 1, and `spread` their standard deviation; None where not known.
+    """
+
+    name: str
+    density: float | None
+    values: Mapping[str, Measure]
+    counted: Mapping[str, int] = field(default_factory=dict)
+    method: str | None = None
+    setting: str = ""
+    accuracy: float | None = None
+    runs: int = 0
+    spread: float | None = None
+
+
+def scored_masks(reports: Iterable[MaskReport]) -> list[ScoredMask]:
+    """The masks that were measured; those that failed are left out."""
+    return [
+        ScoredMask(
+            name=str(one.path),
+            density=one.report.density,
+            values=one.report.measures,
+            counted=one.report.counted,
+            method=one.metadata.get("method"),
+        )
+        for one in reports
+        if one.report is not None
+    ]
+
+
+def equal_groups(masks: Sequence[ScoredMask], *, by_density: bool = True) -> list[list[ScoredMask]]:
+    """The masks that may be compared with each other: of one setting and, `by_density`, of densities within 1%.
+
+    Settings by name, densities from the sparsest (those without one first), masks by name. A density is compared with the
+    group's first, not with the one before, so that a chain of small steps does not grow into a group.
+    """
+    groups: list[list[ScoredMask]] = []
+    for mask in sorted(masks, key=lambda one: (one.setting, _density(one) if by_density else 0.0, one.name)):
+        if groups and mask.setting == groups[-1][0].setting and not (by_density and _denser(mask, groups[-1][0])):
+            groups[-1].append(mask)
+        else:
+            groups.append([mask])
+    return groups
+
+
+def _density(mask: ScoredMask) -> float:
+    return -1.0 if mask.density is None else mask.density
+
+
+def _denser(mask: ScoredMask, first: ScoredMask) -> bool:
+    if mask.density is None or first.density is None:
+        return mask.density is not first.density
+    return mask.density > first.density * (1 + EQUAL_DENSITIES)

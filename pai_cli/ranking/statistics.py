@@ -1,0 +1,214 @@
+"""Correlations over pairs of masks that may be compared: those of one stratum, a group of equal density.
+
+With one stratum these are Kendall's tau-b, Spearman's rho and Pearson's r, taken from scipy. With several,
+
+    tau = sum of S / sqrt(sum of U_x * sum of U_y)
+
+over the strata, where S is concordant less discordant pairs and U_x the pairs that x tells apart (the seasonal test of
+Hirsch and Slack 1984); rho and r correlate what is left of the ranks within each stratum, or of the values, after the
+stratum's mean is taken away.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+
+LEVEL = 0.05  # a p above it says nothing
+EXACT_PAIRS = 2000  # up to which the exact distribution of a pooled tau is worked out
+PERMUTED_BELOW = 30  # masks under which the t distribution is no good stand-in for that of rho and r
+PERMUTATIONS = 9999
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A metric and the accuracies, each of shape (n,).
+
+    `x`, `y`: the numbers; `x_rank`, `y_rank`: their dense ranks from 0, equal where they are tied; `strata`: the indices of
+    each stratum's masks.
+    """
+
+    x: Floats
+    y: Floats
+    x_rank: Ints
+    y_rank: Ints
+    strata: tuple[Ints, ...]
+
+    @property
+    def size(self) -> int:
+        """How many masks."""
+        return len(self.x)
+
+
+def dense_ranks(values: Floats, errors: Floats | None = None) -> Ints:
+    """Ranks from 0 without gaps; values whose error bounds overlap are tied, and so is what such ties link."""
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    apart = np.diff(ordered) > 0
+    if errors is not None:
+        high = np.maximum.accumulate(ordered + errors[order])
+        # The lowest bound of all that follow, not of the next alone: a wide bound may reach past its neighbour.
+        low = np.minimum.accumulate((ordered - errors[order])[::-1])[::-1]
+        apart = low[1:] > high[:-1]
+    ranks = np.empty(len(values), dtype=np.int64)
+    ranks[order] = np.concatenate([[0], np.cumsum(apart)]) if len(values) else 0
+    return ranks
+
+
+def kendall(sample: Sample) -> float | None:
+    """tau-b over the pairs within strata, -1 to 1; None where x or y tells no pair apart."""
+    sums = np.zeros(3)
+    for at in sample.strata:
+        sums += _pair_counts(sample.x_rank[at], sample.y_rank[at])
+    return _ratio(*sums.tolist())
+
+
+def spearman(sample: Sample) -> float | None:
+    """rho of ranks within strata, -1 to 1; None where x or y is constant in each."""
+    x, y = centred_ranks(sample.x_rank, sample.strata), centred_ranks(sample.y_rank, sample.strata)
+    return _ratio(float(x @ y), float(x @ x), float(y @ y))
+
+
+def pearson(sample: Sample) -> float | None:
+    """r of deviations from the strata's means, -1 to 1; None where x or y is constant in each."""
+    x, y = centred(sample.x, sample.strata), centred(sample.y, sample.strata)
+    return _ratio(float(x @ y), float(x @ x), float(y @ y))
+
+
+def _ratio(product: float, x: float, y: float) -> float | None:
+    if x <= 0 or y <= 0:
+        return None
+    return float(np.clip(product / math.sqrt(x * y), -1.0, 1.0))
+
+
+def _pair_counts(x: Ints, y: Ints) -> tuple[float, float, float]:
+    """S, U_x and U_y of one stratum."""
+    u_x, u_y = _told_apart(x), _told_apart(y)
+    if not u_x or not u_y:
+        return 0.0, u_x, u_y
+    from scipy.stats import kendalltau
+
+    return float(round(kendalltau(x, y).statistic * math.sqrt(u_x * u_y))), u_x, u_y
+
+
+def _told_apart(ranks: Ints) -> float:
+    counts = np.bincount(ranks) if len(ranks) else np.zeros(1)
+    return float((len(ranks) ** 2 - (counts**2).sum()) / 2)
+
+
+def centred_ranks(ranks: Ints, strata: Sequence[Ints]) -> Floats:
+    """Ranks within each stratum, ties sharing their mean rank, less the stratum's mean."""
+    from scipy.stats import rankdata
+
+    found = np.zeros(len(ranks))
+    for at in strata:
+        found[at] = rankdata(ranks[at]) - (len(at) + 1) / 2
+    return found
+
+
+def centred(values: Floats, strata: Sequence[Ints]) -> Floats:
+    """Values less their stratum's mean, in units of the largest; exactly 0 where a stratum's are all equal."""
+    scale = float(np.abs(values).max(initial=0.0)) or 1.0
+    found = np.zeros(len(values))
+    for at in strata:
+        if len(at) and (values[at] != values[at[0]]).any():
+            found[at] = values[at] / scale - (values[at] / scale).mean()
+    return found
+
+
+# --- how likely by chance
+
+
+def kendall_p(sample: Sample) -> tuple[float, str]:
+    """Two-sided p of `kendall` without association, and how it was found: "exact" or "normal".
+
+    Exact where neither side has ties and the pairs are few; else normal, with the variance that ties leave.
+    """
+    counts = [_pair_counts(sample.x_rank[at], sample.y_rank[at]) for at in sample.strata]
+    pairs = [len(at) * (len(at) - 1) // 2 for at in sample.strata]
+    total = sum(score for score, _, _ in counts)
+    tied = any(u_x < count or u_y < count for (_, u_x, u_y), count in zip(counts, pairs, strict=True))
+    if not tied and sum(pairs) <= EXACT_PAIRS:
+        return _exact_p(total, [len(at) for at in sample.strata]), "exact"
+    variance = sum(_variance(sample.x_rank[at], sample.y_rank[at]) for at in sample.strata)
+    return (math.erfc(abs(total) / math.sqrt(2 * variance)) if variance > 0 else 1.0), "normal"
+
+
+def _exact_p(score: float, sizes: Sequence[int]) -> float:
+    """The share of all orders within strata whose S is at least as far from 0."""
+    shares = np.ones(1)  # [k]: share of orders with k inversions
+    for size in sizes:
+        for place in range(2, size + 1):
+            shares = np.convolve(shares, np.full(place, 1 / place))
+    scores = len(shares) - 1 - 2 * np.arange(len(shares))
+    return float(min(1.0, shares[np.abs(scores) >= abs(score)].sum()))
+
+
+def _variance(x: Ints, y: Ints) -> float:
+    """The variance of S in one stratum when there is no association (Kendall, Rank Correlation Methods, chapter 5)."""
+    n = len(x)
+    if n < 2:
+        return 0.0
+    t, u = (np.unique(ranks, return_counts=True)[1].astype(np.float64) for ranks in (x, y))
+
+    def cubic(c: Any) -> float:
+        return float(np.sum(c * (c - 1) * (2 * c + 5)))
+
+    found = (cubic(np.array([float(n)])) - cubic(t) - cubic(u)) / 18
+    found += float(np.sum(t * (t - 1)) * np.sum(u * (u - 1))) / (2 * n * (n - 1))
+    if n > 2:
+        both = float(np.sum(t * (t - 1) * (t - 2)) * np.sum(u * (u - 1) * (u - 2)))
+        found += both / (9 * n * (n - 1) * (n - 2))
+    return found
+
+
+def t_p(value: float, size: int, strata: int) -> float:
+    """Two-sided p of a rho or r over `size` masks whose `strata` means were taken away, by the t distribution."""
+    from scipy.stats import t
+
+    freedom = size - strata - 1
+    if freedom < 1 or abs(value) >= 1:
+        return 1.0 if freedom < 1 else 0.0
+    return float(2 * t.sf(abs(value) * math.sqrt(freedom / (1 - value**2)), freedom))
+
+
+def shuffles(strata: Sequence[Ints], size: int, rng: np.random.Generator) -> Ints:
+    """`PERMUTATIONS` orders of the masks, each shuffled within strata; shape (PERMUTATIONS, size)."""
+    orders = np.tile(np.arange(size), (PERMUTATIONS, 1))
+    for at in strata:
+        orders[:, at] = at[np.argsort(rng.random((PERMUTATIONS, len(at))), axis=1)]
+    return orders
+
+
+def permutation_p(x: Floats, y: Floats, orders: Ints) -> float:
+    """Two-sided p of the correlation of centred x and y: the share of shuffles, the one seen included, as strong or more."""
+    found = abs(float(x @ y))
+    strong = np.abs(y[orders] @ x) >= found * (1 - 1e-9)
+    return float((1 + np.count_nonzero(strong)) / (len(orders) + 1))
+
+
+def holm(found: Sequence[float | None]) -> list[float | None]:
+    """p-values corrected for how many there are (Holm 1979), in the order given; those missing are not counted."""
+    order = sorted((p, at) for at, p in enumerate(found) if p is not None)
+    corrected: list[float | None] = [None] * len(found)
+    largest = 0.0
+    for place, (p, at) in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - place) * p))
+        corrected[at] = largest
+    return corrected
+
+
+def smallest_p(y_rank: Ints, strata: Sequence[Ints]) -> float:
+    """The smallest two-sided p that any tau against these accuracies can have: 2 in the number of their orders."""
+    logarithm = math.log(2)
+    for at in strata:
+        ties = np.bincount(y_rank[at]) if len(at) else np.zeros(1)
+        logarithm += sum(math.lgamma(count + 1) for count in ties.tolist()) - math.lgamma(len(at) + 1)
+    return min(1.0, math.exp(logarithm))

@@ -1,0 +1,291 @@
+"""The page: whole in itself, safe with any name, readable everywhere; looked at by a real browser where there is one."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import SAMPLES, Pai, random_mask, save_mask
+
+from pai_cli.display.report import analysis, page
+from pai_cli.display.report.tables import cells_of
+from pai_cli.display.tables import number
+
+SAME_DENSITY = sorted(SAMPLES.glob("*-0.05.safetensors"))
+WEIGHTS = SAMPLES / "resnet20.safetensors"
+EVIL = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
+
+
+@dataclass
+class Seen(HTMLParser):
+    """What is in a page: its elements, and each table's cells."""
+
+    text: str
+    elements: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
+    tables: dict[str, list[list[dict[str, Any]]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self._table: list[list[dict[str, Any]]] = []
+        self._cell: dict[str, Any] | None = None
+        self.feed(self.text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        told = dict(attrs)
+        self.elements.append((tag, told))
+        if tag == "table":
+            self._table = self.tables.setdefault(told["id"] or "", [])
+        elif tag == "tr":
+            self._table.append([])
+        elif tag in ("td", "th"):
+            self._cell = {**told, "text": ""}
+            self._table[-1].append(self._cell)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th"):
+            self._cell = None
+
+    def handle_data(self, data: str) -> None:
+        if self._cell is not None:
+            self._cell["text"] += data
+
+
+@pytest.fixture(scope="module")
+def written(pai: Pai, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of five masks and their weights."""
+    out = tmp_path_factory.mktemp("page") / "five.html"
+    done = pai("analyze", *SAME_DENSITY, "--weights", WEIGHTS, "--summary", "--report", out)
+    assert done.status == 0
+    assert done.said[-1] == f"pai: wrote {out}: tables and pictures of 5 masks, to be opened in a browser"
+    return out
+
+
+@pytest.fixture(scope="module")
+def evil(pai: Pai, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of masks whose files, layers and metadata are markup."""
+    folder = tmp_path_factory.mktemp("evil")
+    names = [f"{EVIL.replace('/', '')}-{at}.safetensors" for at in range(2)]
+    layers = {f"{EVIL}.{at}": random_mask((16, 16), 0.5, at) for at in range(3)}
+    for name in names:
+        save_mask(folder / name, layers, method=EVIL)
+    (folder / "<b>broken<b>.safetensors").write_bytes(b"nothing")
+    done = pai("analyze", *sorted(folder.iterdir()), "--report", folder / "evil.html")
+    assert done.status == 1  # one mask is broken
+    return folder / "evil.html"
+
+
+def test_another_suffix_is_refused_before_any_work(pai: Pai, tmp_path: Path) -> None:
+    for command in (["analyze", SAME_DENSITY[0]], ["rank", *SAME_DENSITY]):
+        done = pai(*command, "--report", tmp_path / "out.pdf")
+        assert (done.status, done.out) == (1, "")
+        assert done.said == [f"pai: error: {tmp_path}/out.pdf: --report writes .html; end the file's name in that"]
+
+
+def test_an_existing_page_stays_without_force(pai: Pai, tmp_path: Path) -> None:
+    (tmp_path / "out.html").write_text("mine")
+    done = pai("analyze", SAME_DENSITY[0], "--report", tmp_path / "out.html")
+    assert done.said == [f"pai: error: {tmp_path}/out.html: exists already; --force replaces it"]
+    assert (tmp_path / "out.html").read_text() == "mine"
+
+
+def test_the_same_masks_give_the_same_bytes(pai: Pai, tmp_path: Path) -> None:
+    for name in ("one.html", "two.html"):
+        assert pai("analyze", SAME_DENSITY[0], "--report", tmp_path / name).status == 0
+    assert (tmp_path / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
+
+
+@pytest.mark.parametrize("which", ["written", "evil"])
+def test_nothing_comes_from_elsewhere(which: str, request: pytest.FixtureRequest) -> None:
+    seen = Seen(request.getfixturevalue(which).read_text(encoding="utf-8"))
+    for tag, told in seen.elements:
+        for name in ("src", "href", "srcset", "action", "data", "poster"):
+            link = told.get(name)
+            assert link is None or link.startswith(("#", "data:")), (tag, link)
+        assert not [name for name in told if name.startswith("on")]
+    assert [tag for tag, _ in seen.elements].count("script") == 1
+    ids = [told["id"] for _, told in seen.elements if "id" in told]
+    rule = next(told["content"] for _, told in seen.elements if told.get("http-equiv") == "Content-Security-Policy")
+    assert rule is not None
+    assert rule.startswith("default-src 'none'; script-src 'sha256-")
+    digest = base64.b64encode(hashlib.sha256(page.SCRIPT.encode()).digest()).decode()
+    assert f"'sha256-{digest}'" in rule
+    assert {name for name in ids if ids.count(name) > 1} == set()
+
+
+def test_names_are_text_and_nothing_else(evil: Path) -> None:
+    text = evil.read_text(encoding="utf-8")
+    seen = Seen(text)
+    assert [tag for tag, _ in seen.elements if tag in ("img", "b")] == []
+    assert "<img" not in text
+    assert "&lt;script&gt;document.title" in text
+    rows = seen.tables["layers-1"]
+    assert [row[0]["text"] for row in rows[1:4]] == [f"{EVIL}.{at}" for at in range(3)]
+    assert "&lt;b&gt;broken&lt;b&gt;.safetensors: " in text  # the failed one, with its reason
+
+
+def test_numbers_are_the_tables_and_in_full(pai: Pai, written: Path) -> None:
+    seen = Seen(written.read_text(encoding="utf-8"))
+    rows = pai("analyze", *SAME_DENSITY, "--weights", WEIGHTS, "--format", "json").json()
+    networks = {row["mask"]: row for row in rows if row["level"] == "network"}
+    heads = [cell["text"] for cell in seen.tables["networks"][0]]
+    for row in seen.tables["networks"][1:]:
+        record = networks[row[0]["text"]]
+        for head, cell in list(zip(heads, row, strict=True))[1:-1]:
+            value = record[head]
+            assert cell["text"] == number(value)
+            if isinstance(value, float):
+                assert float(cell["data-order"]) == value
+                assert cell["title"].startswith(repr(value))
+            if f"{head}_error" in record and value is not None:
+                assert f"± {record[f'{head}_error']:.1e}, mean of {record[f'{head}_layers']} layers" in cell["title"]
+    layers = [row for row in rows if row["mask"] == str(SAME_DENSITY[0])]
+    assert len(seen.tables["layers-1"]) == len(layers) + 1
+    assert seen.tables["layers-1"][-1][0]["text"] == "network mean"
+
+
+def test_cells_tell_the_error_of_one_layer() -> None:
+    (cell,) = cells_of({"dr": 1.23456789, "dr_error": 2e-12, "dr_layers": 1}, ["dr"])
+    assert (cell.text, cell.title, cell.sort) == ("1.2346", "1.23456789 ± 2.0e-12, of 1 layer", 1.23456789)
+    assert cells_of({"dr": None}, ["dr"])[0].text == "-"
+
+
+def test_layers_of_so_many_masks(pai: Pai, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(analysis, "MOST_TABLES", 2)
+    assert pai("analyze", *SAME_DENSITY, "--report", tmp_path / "out.html").status == 0
+    text = (tmp_path / "out.html").read_text(encoding="utf-8")
+    assert set(Seen(text).tables) == {"networks", "layers-1", "layers-2"}
+    assert len(Seen(text).tables["networks"]) == 6
+    assert "Of the first 2 masks; analyze others apart to see theirs." in text
+
+
+def test_rank_reports_an_order(pai: Pai, tmp_path: Path) -> None:
+    assert pai("rank", *SAME_DENSITY, "--report", tmp_path / "out.html").status == 0
+    ranked = pai("rank", *SAME_DENSITY, "--format", "json").json()
+    table = Seen((tmp_path / "out.html").read_text(encoding="utf-8")).tables["group-0"]
+    assert [cell["text"] for cell in table[0]] == ["rank", "mask", "method", "density", "dr_imdb", "layers", "decided"]
+    assert [row[1]["text"] for row in table[1:]] == [row["mask"] for row in ranked]
+    assert [float(row[4]["data-order"]) for row in table[1:]] == [row["value"] for row in ranked]
+
+
+def test_rank_reports_correlations(pai: Pai, tmp_path: Path) -> None:
+    rows = "\n".join(f"{mask},{0.5 + 0.05 * at}" for at, mask in enumerate(SAME_DENSITY))
+    (tmp_path / "a.csv").write_text(f"mask,accuracy\n{rows}\n")
+    few = ["--resamples", 100, "--metrics", "dr_imdb,sigma_1"]
+    command = ["rank", *SAME_DENSITY, "--accuracy", tmp_path / "a.csv", *few]
+    assert pai(*command, "--report", tmp_path / "out.html").status == 0
+    found = pai(*command, "--format", "json").json()["correlations"]
+    seen = Seen((tmp_path / "out.html").read_text(encoding="utf-8"))
+    heads = [cell["text"] for cell in seen.tables["scope-0"][0]]
+    first = dict(zip(heads, seen.tables["scope-0"][1], strict=True))
+    assert first["metric"]["text"] == found[0]["metric"]
+    assert float(first["tau"]["data-order"]) == found[0]["tau"]
+    assert len(seen.tables["masks"]) == 6
+
+
+# --- in a browser
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine; the test installs nothing")
+
+DRIVER = """
+const told = {title: document.title, width: [window.innerWidth, document.documentElement.scrollWidth], sorts: []};
+const table = document.querySelector("table.sortable");
+const heads = Array.from(table.tHead.rows[0].cells);
+const column = place => Array.from(table.tBodies[0].rows).map(row => row.cells[place].textContent);
+for (const name of NAMES) {
+  const place = heads.findIndex(head => head.textContent === name);
+  const button = heads[place].querySelector("button");
+  button.focus();
+  told.focused = document.activeElement === button && button.tabIndex === 0;
+  for (let turn = 0; turn < 2; turn++) {
+    button.click();
+    told.sorts.push({name, aria: heads.map(head => head.getAttribute("aria-sort")), values: column(place)});
+  }
+}
+told.foot = table.tFoot ? table.tFoot.rows[0].cells[0].textContent : null;
+told.wide = Array.from(document.querySelectorAll(".wide"))
+  .filter(one => one.getBoundingClientRect().right > window.innerWidth).length;
+told.scrolls = Array.from(document.querySelectorAll(".wide")).some(one => one.scrollWidth > one.clientWidth);
+told.ground = getComputedStyle(document.body).backgroundColor;
+told.ink = getComputedStyle(document.querySelector("svg text")).fill;
+window.parent.postMessage(JSON.stringify(told), "*");
+"""
+FRAME = """<!DOCTYPE html><meta charset="utf-8"><iframe src="driven.html" width="390" height="800" style="border:0">
+</iframe><pre id="told"></pre>
+<script>addEventListener("message", one => document.getElementById("told").textContent = one.data)</script>"""
+
+
+def looked_at(written: Path, folder: Path, names: list[str], *flags: str) -> tuple[dict[str, Any], list[str]]:
+    """What the page is like in a frame of 390 pixels after clicks on these heads; and what the browser complained of."""
+    driver = DRIVER.replace("NAMES", json.dumps(names))
+    digest = base64.b64encode(hashlib.sha256(driver.encode()).digest()).decode()
+    text = written.read_text(encoding="utf-8")
+    text = text.replace("script-src '", f"script-src 'sha256-{digest}' '", 1)
+    (folder / "driven.html").write_text(text.replace("</body>", f"<script>{driver}</script></body>"), encoding="utf-8")
+    (folder / "frame.html").write_text(FRAME, encoding="utf-8")
+    assert CHROMIUM is not None
+    done = subprocess.run(
+        [
+            *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"),
+            *("--no-first-run", f"--user-data-dir={folder / 'profile'}", "--host-resolver-rules=MAP * ~NOTFOUND"),
+            *("--hide-scrollbars", "--enable-logging=stderr", "--virtual-time-budget=10000", "--dump-dom", *flags),
+            (folder / "frame.html").as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    told = re.search(r'<pre id="told">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert told is not None, done.stderr
+    answer = re.sub("&lt;", "<", re.sub("&gt;", ">", told[1].replace("&amp;", "&")))
+    return json.loads(answer), [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+@needs_browser
+def test_a_click_sorts_and_nothing_is_wider_than_a_phone(written: Path, tmp_path: Path) -> None:
+    told, complaints = looked_at(written, tmp_path, ["l2", "mask", "dr_imdb"])
+    assert complaints == []
+    assert told["focused"]  # with the keyboard: a button that can be reached
+    l2_down, l2_up, mask_up, mask_down, *_ = told["sorts"]
+    sizes = [float(value) for value in l2_down["values"]]
+    assert sizes == sorted(sizes, reverse=True)
+    assert l2_up["values"] == l2_down["values"][::-1]
+    assert mask_up["values"] == sorted(mask_up["values"])
+    assert mask_down["values"] == mask_up["values"][::-1]
+    for turn, way in ((l2_down, "descending"), (l2_up, "ascending"), (mask_up, "ascending"), (mask_down, "descending")):
+        assert [one for one in turn["aria"] if one is not None] == [way]
+    assert told["width"] == [390, 390]
+    assert told["wide"] == 0
+    assert told["scrolls"]  # tables and pictures within their own frames
+    assert (told["ground"], told["ink"]) == ("rgb(255, 255, 255)", "rgb(31, 35, 40)")
+
+
+@needs_browser
+def test_in_the_dark_and_with_evil_names(evil: Path, tmp_path: Path) -> None:
+    told, complaints = looked_at(evil, tmp_path, ["dr_imdb"], "--blink-settings=preferredColorScheme=0")
+    assert complaints == []
+    assert told["title"] == "2 masks analyzed"
+    assert told["width"] == [390, 390]
+    assert (told["ground"], told["ink"]) == ("rgb(20, 23, 26)", "rgb(230, 232, 235)")
+
+
+@needs_browser
+def test_missing_values_come_last_either_way(pai: Pai, tmp_path: Path) -> None:
+    assert pai("analyze", SAMPLES / "erk-0.05.safetensors", "--report", tmp_path / "one.html").status == 0
+    told, complaints = looked_at(tmp_path / "one.html", tmp_path, ["dr"])
+    assert complaints == []
+    for turn in told["sorts"]:
+        assert turn["values"][4:] == ["-"] * 16
+        assert "-" not in turn["values"][:4]
+    assert [float(value) for value in told["sorts"][1]["values"][:4]] == [-0.46016, 0.12702, 1.8214, 10.937]
+    assert told["foot"] == "network mean"
