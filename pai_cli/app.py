@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from pai_cli import __version__
-from pai_cli.commands import analyze, convert, init, prune, rank, sample
+from pai_cli.commands import analyze, convert, init, mine, prune, rank, sample
 from pai_cli.display.console import fail_line, note
 from pai_cli.errors import PaiError
 
@@ -155,4 +155,7 @@ _add(
     convert.convert,
     "convert",
     "pai convert sample_masks/synflow-0.05.safetensors --to npz",
+)
+_add(
+    mine.mine, "mine", "pai mine sample_masks/synflow-0.05.safetensors sample_masks/erk-0.05.safetensors --support 1.0"
 )

@@ -18,8 +18,25 @@ BARS = "dr_imdb_norm"  # drawn as bars where standard output is a terminal
 MISSING = "-"
 PROVED = "proved"
 
-TEXT = ("mask", "layer", "shape", "note", "method", "decided", "metric")  # columns of words; the others hold numbers
-LEAST_FOLD = {"mask": 24, "layer": 24, "note": 16, "decided": 16}  # characters a line that a folding text keeps
+TEXT = (
+    "mask",
+    "layer",
+    "shape",
+    "note",
+    "method",
+    "decided",
+    "metric",
+    "layers spanned",
+    "held by",
+)  # columns of words; the others hold numbers
+LEAST_FOLD = {
+    "mask": 24,
+    "layer": 24,
+    "note": 16,
+    "decided": 16,
+    "layers spanned": 24,
+    "held by": 16,
+}  # characters a line that a folding text keeps
 # Left out in this order, until a table fits: what is furthest from "how well connected is it" goes first.
 DISPENSABLE = (
     *("p", "r", "rho", "n"),
@@ -62,6 +79,8 @@ def number(value: Value) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:.5g}" if abs(value) < 1e5 else f"{value:.4e}"
+    if isinstance(value, tuple):
+        value = " ".join(value)
     return printable(value)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,17 +50,9 @@ def add_holder(holders: NDArray[np.uint8], edges: Indices | NDArray[np.bool_], g
     holders[edges, graph // 8] |= np.uint8(1 << graph % 8)
 
 
-def members(graphs: int) -> Iterator[int]:
-    """The numbers of the graphs in a set, which is an integer with bit g set where graph g is in it."""
-    while graphs:
-        lowest = graphs & -graphs
+def bits(number: int) -> Iterator[int]:
+    """The positions of the bits of an integer, lowest first: the members of a set that is kept as one."""
+    while number:
+        lowest = number & -number
         yield lowest.bit_length() - 1
-        graphs ^= lowest
-
-
-def set_of(graphs: Iterable[int]) -> int:
-    """The set of these graphs."""
-    found = 0
-    for graph in graphs:
-        found |= 1 << graph
-    return found
+        number ^= lowest

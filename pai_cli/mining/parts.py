@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pai_cli.errors import MiningError
-from pai_cli.mining.collection import Collection, Indices
+from pai_cli.mining.collection import Collection, Indices, bits
 
 MOST_CLASSES = 2**15
 """Of one part: who touches whom is a table of that many squared bits, 128 MiB."""
@@ -137,14 +137,6 @@ class Part:
         return any(self.touching[number] & others for number in bits(some))
 
 
-def bits(number: int) -> Iterator[int]:
-    """The positions of the bits of an integer, lowest first."""
-    while number:
-        lowest = number & -number
-        yield lowest.bit_length() - 1
-        number ^= lowest
-
-
 def parts_of(collection: Collection, support: int, least: int = 1) -> Iterator[Part]:
     """The parts of a collection in which a subgraph of `support` graphs and `least` edges can be, in order of the edges.
 
@@ -184,7 +176,7 @@ def _collapsed(collection: Collection, frequent: Indices) -> _Classes:
     holders = np.ascontiguousarray(collection.holders[frequent])
     wide = np.zeros((len(holders), -(-holders.shape[1] // 8) * 8), np.uint8)
     wide[:, : holders.shape[1]] = holders
-    _, first, pattern = np.unique(wide.view(np.uint64), axis=0, return_index=True, return_inverse=True)
+    _, pattern = np.unique(wide.view(np.uint64), axis=0, return_inverse=True)
     vertices = int(collection.ends.max()) + 1
     keys = pattern.reshape(-1, 1) * vertices + collection.ends[frequent]
     nodes, where = np.unique(keys, return_inverse=True)
@@ -207,11 +199,11 @@ def _connected(pairs: Indices, count: int) -> Indices:
     from scipy.sparse.csgraph import connected_components
 
     graph = coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
-    label: NDArray[np.int32] = connected_components(graph, directed=False)[1]
-    _, first, label = np.unique(label, return_index=True, return_inverse=True)
+    label = connected_components(graph, directed=False)[1]
+    _, first, inverse = np.unique(label, return_index=True, return_inverse=True)
     rank = np.empty(len(first), np.int64)
     rank[np.argsort(first)] = np.arange(len(first))
-    return rank[label]
+    return rank[inverse]
 
 
 def _pairs(found: _Classes, support: int) -> Indices:
@@ -234,9 +226,7 @@ def _pairs(found: _Classes, support: int) -> Indices:
     return np.unique(np.concatenate(gathered), axis=0)
 
 
-def _part(
-    collection: Collection, found: _Classes, edges: list[Indices], classes: Indices, pairs: Indices
-) -> Part:
+def _part(collection: Collection, found: _Classes, edges: list[Indices], classes: Indices, pairs: Indices) -> Part:
     count = len(classes)
     if count > MOST_CLASSES:
         raise MiningError(_TOO_MANY.format(f"{count:,} kinds of edges that are connected"))

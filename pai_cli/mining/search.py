@@ -16,9 +16,10 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pai_cli.mining.parts import Part, bits
+from pai_cli.mining.collection import bits
+from pai_cli.mining.parts import Part
 
-FEW_SETS = 2**24
+FEW_SETS = 2**22
 """Sets of graphs that `by_graphs` may have to go through: 20 graphs have 184,756 of 10."""
 
 Found = tuple[int, int]
