@@ -73,13 +73,17 @@ def open_collection(given: Given, progress: Progress) -> tuple[Collection, list[
     return mask_collection(masks, given.level or Level.UNIT, source, note, progress), masks
 
 
-def write_consensus(given: Given, masks: Sequence[Mask], support: int, arguments: Sequence[str]) -> None:
-    """Write the mask of what enough masks keep, where -o asks for it, and say how much that is."""
+def write_consensus(given: Given, masks: Sequence[Mask], support: int, arguments: Sequence[str]) -> bool:
+    """Write the mask of what enough masks keep, where -o asks for it, and say how much that is.
+
+    Gives whether it went to standard output or a pipe, where tables would end up in it.
+    """
     if given.output is None:
-        return
+        return False
     import numpy as np
 
     from pai_cli.display.console import note, warn
+    from pai_cli.files.atomic import is_special
     from pai_cli.files.masks import write_mask
     from pai_cli.files.provenance import provenance
     from pai_cli.mining.consensus import consensus
@@ -95,3 +99,4 @@ def write_consensus(given: Given, masks: Sequence[Mask], support: int, arguments
     collapsed = [name for name, count in kept.items() if not count]
     if collapsed:
         warn(f"layer collapse: {', '.join(collapsed)} kept no weight; lower --support")
+    return is_special(given.output)

@@ -92,7 +92,8 @@ def mine(
     with progress_bar("reading") as progress:
         collection, opened = open_collection(given, progress)
     wanted = Wanted(needed.among(len(collection.names)), min_edges)
-    write_consensus(given, opened, wanted.support, ctx.obj.arguments)
+    if write_consensus(given, opened, wanted.support, ctx.obj.arguments):
+        return
     table = format is Format.TABLE
     pairs = []
     if table or overlap or plot is not None:
@@ -104,12 +105,12 @@ def mine(
     if plot is not None:
         from pai_cli.display.figures.overlap import overlap_picture
 
-        write_picture(overlap_picture(pairs, collection.names, [verdict(pairs)]), plot, force=force)
+        write_picture(overlap_picture(pairs, collection.names, [verdict(pairs, collection)]), plot, force=force)
         note(f"wrote {plot}: the Jaccard index of {len(pairs)} pairs")
     if overlap:
         show_pairs(pairs, collection, format, header=not no_header)
         return
     if table:
-        show_matrix(pairs, len(collection.names))
+        show_matrix(pairs, collection)
     with progress_bar("mining", streaming=not table) as progress:
         show_subgraphs(Mining(collection, wanted, Limits(max_results, timeout), progress), format, header=not no_header)

@@ -39,7 +39,10 @@ def show_subgraphs(mining: Mining, kind: Format, *, header: bool) -> None:
     if kind is Format.TABLE:
         largest, interrupted = _largest(mining)
         if largest:
-            show_records([_shown(one, mining.collection) for one in largest], COLUMNS)
+            columns = [
+                column for column in COLUMNS if column != "layers spanned" or len(mining.collection.group_names) > 1
+            ]
+            show_records([_shown(one, mining.collection) for one in largest], columns)
     else:
         writer = TableWriter(sys.stdout, kind, FIELDS, header=header)
         try:
@@ -175,10 +178,11 @@ def _pair_record(pair: Overlap, collection: Collection) -> Record:
     }
 
 
-def show_matrix(pairs: Sequence[Overlap], graphs: int) -> None:
+def show_matrix(pairs: Sequence[Overlap], collection: Collection) -> None:
     """The Jaccard index of every pair, where there is room for it, and what chance says of them on standard error."""
     if not pairs:
         return
+    graphs = len(collection.names)
     if graphs <= MOST_IN_MATRIX:
         rows: list[Record] = [{"jaccard": str(first + 1)} for first in range(graphs)]
         for first in range(graphs):
@@ -187,14 +191,14 @@ def show_matrix(pairs: Sequence[Overlap], graphs: int) -> None:
             for one, other in ((pair.first, pair.second), (pair.second, pair.first)):
                 rows[one][str(other + 1)] = None if pair.jaccard is None else round(pair.jaccard, 3)
         show_records(rows, ("jaccard", *(str(number + 1) for number in range(graphs))))
-    note(verdict(pairs))
+    note(verdict(pairs, collection))
 
 
-def verdict(pairs: Sequence[Overlap]) -> str:
+def verdict(pairs: Sequence[Overlap], collection: Collection) -> str:
     """How many pairs share more than chance, at 5% over all pairs together (Bonferroni)."""
     indices = [pair.jaccard for pair in pairs if pair.jaccard is not None]
     if not indices:
-        return "no mask keeps anything, so there is no overlap"
+        return "nothing is kept, so there is no overlap"
     more = sum(pair.chance.p + pair.chance.error < LEVEL / len(pairs) for pair in pairs)
     chance = [pair.expected_jaccard or 0.0 for pair in pairs]
     some = (
@@ -202,7 +206,8 @@ def verdict(pairs: Sequence[Overlap]) -> str:
         if len(pairs) > 1
         else f"the pair {'shares' if more else 'does not share'}"
     )
+    densities = "each layer's own density" if len(collection.group_names) > 1 else "their own densities"
     return (
-        f"Jaccard {min(indices):.3g} to {max(indices):.3g}, by chance at the masks' own layer densities "
+        f"Jaccard {min(indices):.3g} to {max(indices):.3g}, by chance at {densities} "
         f"{min(chance):.3g} to {max(chance):.3g}: {some} more than chance has it (5% over all pairs)"
     )

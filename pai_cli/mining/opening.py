@@ -106,7 +106,7 @@ def graph_collection(paths: Sequence[Path], note: Note, progress: Progress = sil
         lists.append(read_edge_list(path))
     loops = sum(graph.loops for graph in lists)
     if loops:
-        note(f"left out {loops:,} edges from a vertex to itself, which join nothing")
+        note(f"edges from a vertex to itself join nothing and are left out: {loops:,}")
     if any(graph.columns > 2 for graph in lists):
         note("columns past the second are not read: an edge that is listed is there, whatever its weight")
     progress(1, 1)

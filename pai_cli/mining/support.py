@@ -26,7 +26,9 @@ class Support:
             return max(1, math.ceil(self.share * graphs))
         assert self.count is not None
         if self.count > graphs:
-            raise MiningError(f"--support {self.text}: there are {graphs} to hold anything; give {graphs} or less")
+            raise MiningError(
+                f"--support {self.text}: of {graphs} that are given, so many cannot agree; give {graphs} or less"
+            )
         return self.count
 
 
