@@ -14,7 +14,7 @@ import typer
 if TYPE_CHECKING:
     from pai_cli.files.masks import Mask
     from pai_cli.mining.collection import Collection
-    from pai_cli.mining.networks import Level
+    from pai_cli.mining.level import Level
     from pai_cli.progress import Progress
 
 
@@ -62,7 +62,7 @@ def open_collection(given: Given, progress: Progress) -> tuple[Collection, list[
     """The graphs, and the masks they are of (none with --graphs)."""
     from pai_cli.display.console import note
     from pai_cli.files.paths import mask_paths
-    from pai_cli.mining.networks import Level
+    from pai_cli.mining.level import Level
     from pai_cli.mining.opening import NetworkSource, graph_collection, mask_collection, open_masks
 
     if given.graphs:

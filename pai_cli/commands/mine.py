@@ -10,7 +10,7 @@ import typer
 from pai_cli.commands import options
 from pai_cli.commands.agreeing import Given, check_given, open_collection, write_consensus
 from pai_cli.files.tables import Format
-from pai_cli.mining.networks import Level
+from pai_cli.mining.level import Level
 
 
 def mine(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +15,6 @@ from pai_cli.mining.collection import Collection, Indices, add_holder, empty_hol
 from pai_cli.mining.wiring import Wiring
 from pai_cli.progress import Progress, silent
 from pai_cli.spectral.layout import Layout
-
-
-class Level(StrEnum):
-    """What an edge is: a kernel of which any weight is kept, or every kept weight by itself."""
-
-    UNIT = "unit"
-    WEIGHT = "weight"
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,8 @@ from pai_cli.files.masks import Mask
 from pai_cli.files.opening import open_mask
 from pai_cli.mining.collection import Collection
 from pai_cli.mining.graphs import collection_of_graphs
-from pai_cli.mining.networks import Level, check_same_network, collection_of_masks, matrices
+from pai_cli.mining.level import Level
+from pai_cli.mining.networks import check_same_network, collection_of_masks, matrices
 from pai_cli.mining.wiring import Wiring, named_wiring, traced_wiring
 from pai_cli.progress import Progress, silent
 
