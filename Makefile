@@ -28,6 +28,7 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/large.py $(BENCH)
 	$(BIN)/python benchmarks/errors.py $(BENCH)
 	$(BIN)/python benchmarks/profile_engine.py
+	$(BIN)/python benchmarks/mining.py $(BENCH)
 
 bench-gpu: $(VENV)/.test
 	$(BIN)/python benchmarks/gpu.py $(BENCH)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pai_cli.errors import MaskError, MaskMismatchError
 from pai_cli.files.masks import Mask
-from pai_cli.mining.collection import Collection, Indices, add_holder, empty_holders
+from pai_cli.mining.collection import Collection, Indices, Labels, add_holder, empty_holders
 from pai_cli.mining.wiring import Wiring
 from pai_cli.progress import Progress, silent
 from pai_cli.spectral.layout import Layout
@@ -25,7 +25,6 @@ class _Layer:
     every kernel, or weight, is its own; `index` is the tensor's index of each edge's first kernel or weight.
     """
 
-    name: str
     ends: Indices
     group: Indices | None
     index: Indices
@@ -75,25 +74,24 @@ def collection_of_masks(masks: Sequence[Mask], wiring: Wiring | None, progress: 
     """
     check_same_network(masks)
     names = matrices(masks[0])
-    ends, holders, groups, places, possible = [], [], [], [], []
-    layers: list[_Layer] = []
+    ends, holders, groups, index, possible, sides = [], [], [], [], [], []
     base = 0
     for number, name in enumerate(names):
         progress(number, len(names), name)
         shape, layout = masks[0].shapes[name], masks[0].layout(name)
         if wiring is None:
-            layer, base = _by_weight(name, shape, layout, base)
+            layer, base = _by_weight(shape, layout, base)
         else:
             layer = _by_unit(name, shape, layout, wiring)
         held = empty_holders(len(layer.ends), len(masks))
         for graph, mask in enumerate(masks):
             add_holder(held, layer.flags(mask.array(name)), graph)
         some = np.flatnonzero(held.any(1))
-        layers.append(layer)
+        sides.append(layer.sides)
         possible.append(len(layer.ends))
         ends.append(layer.ends[some])
         holders.append(held[some])
-        places.append(some)
+        index.append(layer.index[some])
         groups.append(np.full(len(some), number, np.int32))
     group = np.concatenate(groups)
     return Collection(
@@ -103,18 +101,19 @@ def collection_of_masks(masks: Sequence[Mask], wiring: Wiring | None, progress: 
         groups=group,
         group_names=names,
         possible=tuple(possible),
-        labels=_labels(layers, group, np.concatenate(places)),
+        labels=_labels(names, sides, group, np.concatenate(index)),
     )
 
 
-def _labels(layers: Sequence[_Layer], group: NDArray[np.int32], places: Indices) -> Callable[[Indices], list[str]]:
+def _labels(names: Sequence[str], sides: Sequence[tuple[int, ...]], group: NDArray[np.int32], index: Indices) -> Labels:
     def labels(edges: Indices) -> list[str]:
         """`NAME[a,b]`, the tensor's index of each edge."""
         found = []
         for edge in edges:
-            layer = layers[group[edge]]
-            index = np.unravel_index(layer.index[places[edge]], layer.sides)
-            found.append(f"{layer.name}[{','.join(str(side) for side in index)}]")
+            layer = group[edge]
+            found.append(
+                f"{names[layer]}[{','.join(str(side) for side in np.unravel_index(index[edge], sides[layer]))}]"
+            )
         return found
 
     return labels
@@ -132,14 +131,14 @@ def _by_unit(name: str, shape: tuple[int, ...], layout: Layout, wiring: Wiring) 
     ends = np.stack([wiring.outputs[name][units], wiring.inputs[name][places]], 1)
     everything = np.arange(len(ends))
     if len(np.unique(wiring.inputs[name])) == len(wiring.inputs[name]):
-        return _Layer(name, ends, None, everything, shape[:2])
+        return _Layer(ends, None, everything, shape[:2])
     # Columns that read one unit, as after a flatten, are one kernel.
     keys = np.stack([units, ends[:, 1]], 1)
     _, first, group = np.unique(keys, axis=0, return_index=True, return_inverse=True)
-    return _Layer(name, ends[first], group.reshape(-1), first, shape[:2])
+    return _Layer(ends[first], group.reshape(-1), first, shape[:2])
 
 
-def _by_weight(name: str, shape: tuple[int, ...], layout: Layout, base: int) -> tuple[_Layer, int]:
+def _by_weight(shape: tuple[int, ...], layout: Layout, base: int) -> tuple[_Layer, int]:
     """The layer, and the first vertex that is free after it."""
     units, places = _units(shape, layout)
     kernel = math.prod(shape[2:])
@@ -147,4 +146,4 @@ def _by_weight(name: str, shape: tuple[int, ...], layout: Layout, base: int) -> 
     position = np.tile(np.arange(kernel), len(units))
     column = np.repeat(places, kernel) * kernel + position
     ends = np.stack([base + np.repeat(units, kernel), base + rows + column], 1)
-    return _Layer(name, ends, None, np.arange(len(ends)), shape), base + rows + columns
+    return _Layer(ends, None, np.arange(len(ends)), shape), base + rows + columns
