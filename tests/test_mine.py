@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import product
 from pathlib import Path
 
@@ -22,9 +22,12 @@ from conftest import ROOT, Pai, random_mask, save_mask
 from pai_cli.errors import EdgeListError, MaskMismatchError, TraceError
 from pai_cli.files.edge_lists import read_edge_list
 from pai_cli.files.masks import MaskFile
+from pai_cli.mining import run
 from pai_cli.mining.collection import Collection
 from pai_cli.mining.networks import collection_of_masks
 from pai_cli.mining.overlap import chance_of, overlaps, shared_edges
+from pai_cli.mining.parts import Part
+from pai_cli.mining.search import Found, Wanted
 from pai_cli.mining.wiring import Wiring, named_wiring, traced_wiring
 from pai_cli.spectral.layout import PLAIN, Layout
 
@@ -245,7 +248,17 @@ def test_chance_in_a_layer_as_large_as_are_cut(shared: int) -> None:
 
     found = chance_of(shared, (100_000,), [(5_000, 5_000)])
     assert found.p == pytest.approx(hypergeom.sf(shared - 1, 100_000, 5_000, 5_000), abs=found.error)
-    assert found.error < 2e-12
+    assert found.error < 2e-11
+
+
+def test_chance_of_layers_too_large_to_convolve_term_by_term() -> None:
+    """Normal to within the error of that: a few of the 20,000 standard errors that it has at such sizes."""
+    found = chance_of(2_503_000, (10**7, 10**7), [(5 * 10**6, 2_500_000)] * 2)
+    assert found.mean == 2_500_000
+    assert found.p == pytest.approx(math.erfc((2_999.5) / found.deviation / math.sqrt(2)) / 2, rel=1e-3)
+    halves = chance_of(50_000, (10**5,), [(10**5 - 1, 50_001)])  # P(X = 50,000) is 0.50001, else 50,001
+    assert chance_of(50_001, (10**5,), [(10**5 - 1, 50_001)]).p == pytest.approx(0.49999, abs=1e-11)
+    assert halves.p == pytest.approx(1.0, abs=1e-11)
 
 
 @pytest.mark.parametrize(("kept", "p"), [([(0, 3)], 1.0), ([(5, 5)], 1.0), ([(0, 0)], 1.0)])
@@ -427,6 +440,20 @@ def test_a_heat_map(tmp_path: Path, pai: Pai) -> None:
     ]
 
 
+def test_the_map_of_one_mask(tmp_path: Path, pai: Pai) -> None:
+    path = save_mask(tmp_path / "a.safetensors", {"a.weight": np.eye(3, dtype=bool)})
+    assert pai("mine", path, "--plot", tmp_path / "o.svg").status == 0
+    assert "one alone has nothing to overlap with" in (tmp_path / "o.svg").read_text()
+
+
+def test_a_consensus_to_standard_output_is_alone_there(tmp_path: Path) -> None:
+    agreeing(tmp_path / "m")
+    words = ["mine", str(tmp_path / "m"), "-o", "/dev/stdout"]
+    done = subprocess.run([sys.executable, "-m", "pai_cli", *words], env=environment(), capture_output=True, check=True)
+    (tmp_path / "c.safetensors").write_bytes(done.stdout)
+    assert MaskFile(tmp_path / "c.safetensors").metadata["method"] == "consensus"
+
+
 def test_graphs(tmp_path: Path, pai: Pai, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("1.tsv").write_text("a\tb\t0.9\nb\tc\t0.5\nc\td\t.2\nc\tc\t1\n")
@@ -464,6 +491,7 @@ def test_graphs(tmp_path: Path, pai: Pai, monkeypatch: pytest.MonkeyPatch) -> No
         (("--model", "resnet20"), "--model: says how --weights is followed; give --weights CKPT too"),
         (("--input-shape", "3,32,32"), "--input-shape: says how --weights is followed; give --weights CKPT too"),
         (("--weights", "c", "--level", "weight"), "--weights: at --level weight layers stand by themselves; leave it out"),
+        (("--overlap", "--timeout", "3"), "--timeout: limits the search, and --overlap makes none; leave one out"),
         (("--packed",), "--packed: is about the mask that -o writes; give -o MASK too"),
         (("--no-header",), "--no-header: table has no line of field names; give it with csv or tsv"),
     ],
@@ -484,7 +512,7 @@ def test_limits_are_told(tmp_path: Path, pai: Pai) -> None:
         "there may be more, also larger ones"
     )
     assert "stopped by --timeout 0: 0 subgraphs" in pai("mine", tmp_path, "--timeout", 0).said[-1]
-    assert pai("mine", tmp_path, "--support", "4").said[-1].endswith("the 20 largest are shown, --format lists all")
+    assert pai("mine", tmp_path, "--support", "4").said[-2] == "pai: the 20 largest are shown; --format writes all"
 
 
 def test_faults_of_files(tmp_path: Path, pai: Pai, samples: Path, resnet: Path) -> None:
@@ -521,11 +549,11 @@ def test_masks_need_no_torch(samples: Path) -> None:
     assert done.stdout.split() == ["0", "True", "False"]
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "json", "table"])
-def test_interrupted_it_writes_what_it_has(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["jsonl", "json"])
+def test_interrupted_it_has_written_what_it_found(tmp_path: Path, kind: str) -> None:
     """24 masks of independent weights: millions of subgraphs, of which some are found when Ctrl-C comes."""
     for number in range(24):
-        save_mask(tmp_path / f"{number}.safetensors", {"a.weight": random_mask((12, 12), 0.6, number)})
+        save_mask(tmp_path / f"{number}.safetensors", {"a.weight": random_mask((12, 12), 0.85, number)})
     words = ["mine", str(tmp_path), "--support", "12", "--format", kind]
     with (tmp_path / "out").open("w") as out:
         process = subprocess.Popen(
@@ -535,18 +563,41 @@ def test_interrupted_it_writes_what_it_has(tmp_path: Path, kind: str) -> None:
         try:
             limit = time.monotonic() + 30
             while (tmp_path / "out").stat().st_size == 0 and process.poll() is None and time.monotonic() < limit:
-                time.sleep(0.02)  # tables of masks, and many lines, are written while it goes on
+                time.sleep(0.02)
             process.send_signal(signal.SIGINT)
             _, err = process.communicate(timeout=30)
         finally:
             process.kill()
     assert process.returncode == 130, err
     assert err.splitlines()[-1] == "pai: interrupted"
-    assert "pai: interrupted: " in err.splitlines()[-2]
+    assert err.splitlines()[-2].startswith("pai: interrupted: ")
     text = (tmp_path / "out").read_text()
-    if kind == "jsonl":
-        assert all(json.loads(line)["support"] >= 12 for line in text.splitlines())
-    elif kind == "json":
-        assert len(json.loads(text)) > 10
-    else:
-        assert "number" in text
+    found = json.loads(text) if kind == "json" else [json.loads(line) for line in text.splitlines()]
+    assert f" {len(found):,} subgraphs of 3 edges or more that 12 of 24 hold so far" in err
+    assert all(one["support"] >= 12 for one in found)
+
+
+def test_interrupted_the_table_has_the_largest_so_far(
+    tmp_path: Path, pai: Pai, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(8):
+        save_mask(tmp_path / f"{number}.safetensors", {"a.weight": random_mask((12, 12), 0.6, number)})
+    every = pai("mine", tmp_path, "--support", "4", "--format", "json").json()
+    search = run.maximal
+
+    def until_the_tenth(part: Part, wanted: Wanted) -> Iterator[Found | None]:
+        for count, one in enumerate(found for found in search(part, wanted) if found is not None):
+            if count == 10:
+                raise KeyboardInterrupt
+            yield one
+
+    monkeypatch.setattr(run, "maximal", until_the_tenth)
+    done = pai("mine", tmp_path, "--support", "4")
+    assert done.status == 130
+    assert done.said[-2:] == [
+        "pai: interrupted: 10 subgraphs of 3 edges or more that 4 of 8 hold so far; there may be more, also larger ones",
+        "pai: interrupted",
+    ]
+    rows = [line.split() for line in done.out.splitlines() if len(line.split()) > 4][-10:]
+    sizes = sorted((one["edges"] for one in every[:10]), reverse=True)
+    assert [int(row[1]) for row in rows] == sizes

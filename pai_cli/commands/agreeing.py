@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,6 +56,13 @@ def check_given(given: Given) -> None:
         from pai_cli.files.atomic import check_output
 
         check_output(given.output, force=given.force)
+
+
+def check_search(limits: Mapping[str, float | None], *, overlap: bool) -> None:
+    """Wrong usage where a limit of the search is given and --overlap searches nothing."""
+    idle = [flag for flag, value in limits.items() if value is not None]
+    if overlap and idle:
+        raise typer.BadParameter(f"{idle[0]}: limits the search, and --overlap makes none; leave one out")
 
 
 def open_collection(given: Given, progress: Progress) -> tuple[Collection, list[Mask]]:

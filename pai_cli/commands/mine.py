@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pai_cli.commands import options
-from pai_cli.commands.agreeing import Given, check_given, open_collection, write_consensus
+from pai_cli.commands.agreeing import Given, check_given, check_search, open_collection, write_consensus
 from pai_cli.files.tables import Format
 from pai_cli.mining.level import Level
 
@@ -77,10 +77,22 @@ def mine(
     Also how much each pair shares beside what chance would give, and the consensus mask (-o).
     """
     options.check_header(format, no_header=no_header)
-    given = Given(masks, graphs, level, weights, model, options.the_shape(input_shape), output, packed, force, trust)
+    given = Given(
+        files=masks,
+        graphs=graphs,
+        level=level,
+        weights=weights,
+        model=model,
+        input_shape=options.the_shape(input_shape),
+        output=output,
+        packed=packed,
+        force=force,
+        trust=trust,
+    )
     check_given(given)
-    from pai_cli.display.console import note
-    from pai_cli.display.figures.canvas import check_picture, write_picture
+    check_search({"--max-results": max_results, "--timeout": timeout}, overlap=overlap)
+    from pai_cli.display.figures.canvas import check_picture
+    from pai_cli.display.figures.overlap import plot_overlap
     from pai_cli.display.mining import show_masks, show_matrix, show_pairs, show_subgraphs, verdict
     from pai_cli.display.progress import progress_bar
     from pai_cli.mining.run import Limits, Mining
@@ -92,21 +104,17 @@ def mine(
     with progress_bar("reading") as progress:
         collection, opened = open_collection(given, progress)
     wanted = Wanted(needed.among(len(collection.names)), min_edges)
-    if write_consensus(given, opened, wanted.support, ctx.obj.arguments):
-        return
     table = format is Format.TABLE
     pairs = []
     if table or overlap or plot is not None:
         from pai_cli.mining.overlap import overlaps
 
         pairs = overlaps(collection)
+    plot_overlap(pairs, collection.names, verdict(pairs, collection), plot, force=force)
+    if write_consensus(given, opened, wanted.support, ctx.obj.arguments):
+        return  # to standard output, where tables would end up in it
     if table:
         show_masks(collection)
-    if plot is not None:
-        from pai_cli.display.figures.overlap import overlap_picture
-
-        write_picture(overlap_picture(pairs, collection.names, [verdict(pairs, collection)]), plot, force=force)
-        note(f"wrote {plot}: the Jaccard index of {len(pairs)} pairs")
     if overlap:
         show_pairs(pairs, collection, format, header=not no_header)
         return

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import heapq
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 
@@ -35,36 +39,55 @@ def show_subgraphs(mining: Mining, kind: Format, *, header: bool) -> None:
 
     Interrupted, it writes what was found until then and raises `KeyboardInterrupt` again.
     """
-    interrupted: KeyboardInterrupt | None = None
-    if kind is Format.TABLE:
-        largest, interrupted = _largest(mining)
-        if largest:
-            columns = [
-                column for column in COLUMNS if column != "layers spanned" or len(mining.collection.group_names) > 1
-            ]
-            show_records([_shown(one, mining.collection) for one in largest], columns)
-    else:
-        writer = TableWriter(sys.stdout, kind, FIELDS, header=header)
-        try:
-            for one in mining:
-                writer.write([_record(one, mining.collection)])
-        except KeyboardInterrupt as e:
-            interrupted = e
-        writer.close()
-    _tell(mining, interrupted=interrupted is not None)
+    show = _show_largest if kind is Format.TABLE else partial(_write_all, kind=kind, header=header)
+    shown, interrupted = show(mining)
+    _tell(mining, shown, interrupted=interrupted is not None)
     if interrupted is not None:
         raise interrupted
+
+
+def _write_all(mining: Mining, *, kind: Format, header: bool) -> tuple[int, KeyboardInterrupt | None]:
+    """How many were written, and what cut the search short."""
+    writer = TableWriter(sys.stdout, kind, FIELDS, header=header)
+    written, interrupted = 0, None
+    try:
+        for one in mining:
+            with _undisturbed():
+                writer.write([_record(one, mining.collection)])
+                written += 1
+    except KeyboardInterrupt as e:
+        interrupted = e
+    writer.close()
+    return written, interrupted
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ctrl-C waits for the end of the block, so that no record is cut in two."""
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not usual or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if came:
+        raise KeyboardInterrupt
 
 
 COLUMNS = ("subgraph", "edges", "vertices", "support", "layers spanned", "held by")
 
 
-def _largest(mining: Mining) -> tuple[list[Subgraph], KeyboardInterrupt | None]:
-    """The largest, the largest first, of equal ones the first found; and what cut the search short."""
+def _show_largest(mining: Mining) -> tuple[int, KeyboardInterrupt | None]:
+    """How many were found, and what cut the search short. The largest come first, of equal ones the first found."""
     kept: list[tuple[int, int, Subgraph]] = []
-    interrupted = None
+    seen, interrupted = 0, None
     try:
         for one in mining:
+            seen += 1
             entry = (one.size, -one.number, one)
             if len(kept) < SHOWN:
                 heapq.heappush(kept, entry)
@@ -72,18 +95,23 @@ def _largest(mining: Mining) -> tuple[list[Subgraph], KeyboardInterrupt | None]:
                 heapq.heapreplace(kept, entry)
     except KeyboardInterrupt as e:
         interrupted = e
-    return [one for _, _, one in sorted(kept, key=lambda entry: entry[:2], reverse=True)], interrupted
+    largest = [one for _, _, one in sorted(kept, key=lambda entry: entry[:2], reverse=True)]
+    if largest:
+        columns = [column for column in COLUMNS if column != "layers spanned" or len(mining.collection.group_names) > 1]
+        show_records([_shown(one, mining.collection) for one in largest], columns)
+        if len(largest) < seen:
+            note(f"the {len(largest)} largest are shown; --format writes all")
+    return seen, interrupted
 
 
-def _tell(mining: Mining, *, interrupted: bool) -> None:
+def _tell(mining: Mining, found: int, *, interrupted: bool) -> None:
     wanted, graphs = mining.wanted, len(mining.collection.names)
     what = f"of {wanted.least} edges or more that {wanted.support} of {graphs} hold"
     if interrupted or mining.stopped:
         cut = "interrupted" if interrupted else f"stopped by {mining.stopped}"
-        note(f"{cut}: {mining.found:,} subgraphs {what} so far; there may be more, also larger ones")
-    elif mining.found:
-        shown = f"; the {SHOWN} largest are shown, --format lists all" if mining.found > SHOWN else ""
-        note(f"{mining.found:,} maximal connected subgraphs {what}{shown}")
+        note(f"{cut}: {found:,} subgraphs {what} so far; there may be more, also larger ones")
+    elif found:
+        note(f"{found:,} maximal connected subgraphs {what}")
     else:
         note(f"no connected subgraph {what}; lower --support or --min-edges")
 
@@ -196,6 +224,8 @@ def show_matrix(pairs: Sequence[Overlap], collection: Collection) -> None:
 
 def verdict(pairs: Sequence[Overlap], collection: Collection) -> str:
     """How many pairs share more than chance, at 5% over all pairs together (Bonferroni)."""
+    if not pairs:
+        return "one alone has nothing to overlap with"
     indices = [pair.jaccard for pair in pairs if pair.jaccard is not None]
     if not indices:
         return "nothing is kept, so there is no overlap"

@@ -16,8 +16,11 @@ from pai_cli.mining.collection import Collection
 LEFT_OUT = 1e-14
 """Probability, at most, that is cut from the distribution of one layer's overlap."""
 
-ROUNDING = 1e-12
-"""More than float64 sums of the distributions can be wrong by."""
+ROUNDING = 1e-11
+"""More than float64 can be wrong by in the sums of logarithms, over windows of 100,000, and in the convolutions."""
+
+DIRECT = 2**22
+"""Products up to which a convolution is made term by term; by Fourier transform it is quicker, and as good in the sum."""
 
 ROWS = 2**20
 
@@ -99,7 +102,7 @@ def chance_of(shared: int, possible: Sequence[int], kept: Sequence[tuple[int, in
 
     In a group of `possible` edges of which the graphs have a and b, the shared ones are hypergeometric (N, a, b). Each
     distribution is cut where Bernstein's inequality leaves less than `LEFT_OUT` on either side (it holds for
-    hypergeometric variables by Hoeffding 1963, section 6), and they are convolved term by term, so nothing cancels.
+    hypergeometric variables by Hoeffding 1963, section 6), and they are convolved.
     """
     mean = variance = 0.0
     total, lowest, cut = np.ones(1), 0, 0.0
@@ -109,21 +112,32 @@ def chance_of(shared: int, possible: Sequence[int], kept: Sequence[tuple[int, in
         mean += a * b / size
         variance += a * b * (size - a) * (size - b) / (size**2 * (size - 1)) if size > 1 else 0.0
         first, masses = _distribution(size, max(a, b), min(a, b))
-        total, lowest, cut = np.convolve(total, masses), lowest + first, cut + 2 * LEFT_OUT
+        total, lowest, cut = _convolved(total, masses), lowest + first, cut + 2 * LEFT_OUT
     p = float(total[max(0, shared - lowest) :].sum())
-    return Chance(mean, math.sqrt(variance), min(1.0, p), cut + ROUNDING)
+    return Chance(mean, math.sqrt(variance), min(1.0, max(0.0, p)), cut + ROUNDING)
 
 
 @lru_cache(maxsize=4096)
 def _distribution(size: int, marked: int, drawn: int) -> tuple[int, NDArray[np.float64]]:
     """The first value that is not cut off, and probabilities from there on."""
-    from scipy.stats import hypergeom
-
     share = marked / size
     mean, binomial = drawn * share, drawn * share * (1 - share)
     log = math.log(1 / LEFT_OUT)
     reach = log / 3 + math.sqrt(log * log / 9 + 2 * binomial * log)  # exp(-t^2 / (2 (v + t / 3))) is LEFT_OUT there
     first = max(0, drawn + marked - size, math.floor(mean - reach))
     last = min(drawn, math.ceil(mean + reach))
-    masses: NDArray[np.float64] = hypergeom.pmf(np.arange(first, last + 1), size, marked, drawn)
+    # P(x + 1) / P(x), summed as logarithms: SciPy's own takes a second for the largest layers.
+    x = np.arange(first, last, dtype=np.float64)
+    steps = np.log((marked - x) * (drawn - x)) - np.log((x + 1) * (size - marked - drawn + x + 1))
+    logs = np.concatenate([[0.0], np.cumsum(steps)])
+    masses: NDArray[np.float64] = np.exp(logs - logs.max())
     return first, masses / masses.sum()
+
+
+def _convolved(some: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    if len(some) * len(others) <= DIRECT:
+        return np.convolve(some, others)
+    from scipy.signal import fftconvolve
+
+    found: NDArray[np.float64] = fftconvolve(some, others)
+    return found

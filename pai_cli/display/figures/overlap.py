@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pai_cli.display.figures.canvas import INK, Picture, footnote, named, short_labels
+from pai_cli.display.console import note
+from pai_cli.display.figures.canvas import INK, Picture, footnote, named, short_labels, write_picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import FigureBase
@@ -20,6 +21,16 @@ MOST_WRITTEN = 20
 
 LEAST_PITCH = 0.14
 """Inches between two names."""
+
+
+def plot_overlap(
+    pairs: Sequence[Overlap], names: Sequence[str], verdict: str, picture: Path | None, *, force: bool
+) -> None:
+    """Draw the map, and say so; nothing without `picture`. Raises `PictureError`, `OutputError`."""
+    if picture is None:
+        return
+    write_picture(overlap_picture(pairs, names, [verdict]), picture, force=force)
+    note(f"wrote {picture}: the Jaccard index of {len(pairs)} pairs")
 
 
 def overlap_picture(pairs: Sequence[Overlap], names: Sequence[str], notes: Sequence[str]) -> Picture:
