@@ -17,7 +17,7 @@ fpmax     rival: mlxtend's fpmax (maximal frequent itemsets; an item is an edge)
 Rivals run in a process of their own, are stopped after --limit seconds, and must find the same.
 
 erk        20 ERK masks of one ResNet-20 at density 0.05, units, support 10; erk-12 the first 12, support 6
-synflow    20 SynFlow masks, each of a ResNet-20 with its own seed; magnitude the same
+synflow    20 SynFlow masks (20 rounds), each of a ResNet-20 with its own seed; magnitude the same
 planted    10,000 vertices, 200,000 edges, each in a graph with probability 0.1, and 20 trees of 30 edges, each tree in 15 of
            the 50 graphs; support 10; noise the same with probability 0.2
 local      50 graphs of 600 edges of 200 vertices, each in a graph with probability 0.9, support 40
@@ -31,6 +31,7 @@ import multiprocessing
 import time
 import tracemalloc
 from collections.abc import Callable, Iterable
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import combinations
@@ -79,6 +80,7 @@ def collected(ends: NDArray[np.int64], held: NDArray[np.bool_]) -> Collection:
     return Collection(names, ends, holders, group, ("all",), (len(ends),), lambda some: [str(edge) for edge in some])
 
 
+@cache
 def of_masks(method: str, count: int = 20, *, one_network: bool) -> Case:
     """Masks of ResNet-20 by a method of the package, at the level of units."""
     from pai_cli.files.masks import MaskFile, MaskToWrite, write_mask
@@ -91,7 +93,9 @@ def of_masks(method: str, count: int = 20, *, one_network: bool) -> Case:
         paths = [Path(folder) / f"{seed}.safetensors" for seed in range(count)]
         for seed, path in enumerate(paths):
             network = init_network("resnet20", 10, 0 if one_network else seed)
-            request = PruneRequest(method, 0.05, seed=seed, input_shape=network.input_shape)
+            request = PruneRequest(
+                method, 0.05, seed=seed, input_shape=network.input_shape, rounds=20 if method == "synflow" else None
+            )
             layouts = {layer.name: layer.layout for layer in network.layers}
             mask = MaskToWrite(choose_masks(network, request)[0], layouts, {})
             write_mask(path, mask, packed=False, force=False)

@@ -189,6 +189,13 @@ def test_more_than_64_graphs(how: Search) -> None:
     assert mined(PATH, graphs, Wanted(76), how) == {(frozenset({1}), tuple(range(150)))}
 
 
+@SEARCHES
+def test_many_edges_between_two_vertices(how: Search) -> None:
+    edges = [(0, 1)] * 512 + [(1, 2)]
+    every = set(range(513))
+    assert mined(edges, [every, every, {512}], Wanted(2), how) == {(frozenset(every), (0, 1))}
+
+
 def planted(seed: int) -> tuple[list[tuple[int, int]], list[set[int]], Agreed]:
     """300 vertices in noise, and trees on vertices of their own with their holders, which alone 12 of 40 graphs share."""
     generator = np.random.default_rng(seed)

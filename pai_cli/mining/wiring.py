@@ -74,7 +74,7 @@ class _Vertices:
         from scipy.sparse.csgraph import connected_components
 
         links = np.concatenate(self._links)
-        graph = coo_array((np.ones(len(links), np.int8), (links[:, 0], links[:, 1])), shape=(self.count, self.count))
+        graph = coo_array((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(self.count, self.count))
         vertex = connected_components(graph, directed=False)[1].astype(np.int64)
         return Wiring(
             {name: vertex[units] for name, units in self.outputs.items()},
