@@ -54,7 +54,7 @@ def by_graphs(part: Part, wanted: Wanted) -> Iterator[Found | None]:
     have exactly those of T(C). A child takes the next graph into T(S) that is not there already.
     """
     support = wanted.support
-    enough = _at_least(part)
+    enough = _at_least(part, support)
     every = part.common(part.everything)
     stack = [(part.everything, every, -1)]
     while stack:
@@ -72,7 +72,7 @@ def by_graphs(part: Part, wanted: Wanted) -> Iterator[Found | None]:
                 break
             if graphs >> graph & 1:
                 continue
-            left = classes & part.holding[graph] & enough[graph][max(need, 0)]
+            left = classes & part.holding[graph] & enough[graph][need - _fewest(graph, support)]
             for component in part.components(left, wanted.least):
                 common = part.common(component)
                 if common & below == decided:  # else it belongs to the branch of a graph before
@@ -146,12 +146,17 @@ def _grown(part: Part, wanted: Wanted, start: int, graphs: int, barred: int) -> 
     return _Inner(classes, graphs, reach, barred)
 
 
-def _at_least(part: Part) -> list[list[int]]:
-    """For each graph g and count n, the classes that n graphs past g hold."""
+def _at_least(part: Part, support: int) -> list[list[int]]:
+    """For each graph g, the classes that n graphs past g hold, for n from `_fewest(g)` to what is needed at most."""
     table: list[list[int]] = []
-    now = [part.everything] + [0] * part.graphs
+    now = [part.everything] + [0] * (support - 1)
     for graph in reversed(range(part.graphs)):
-        table.append(now)
+        table.append(now[_fewest(graph, support) :])
         held = part.holding[graph]
-        now = [now[0], *(now[n] | (now[n - 1] & held) for n in range(1, part.graphs + 1))]
+        now = [now[0], *(now[n] | (now[n - 1] & held) for n in range(1, support))]
     return table[::-1]
+
+
+def _fewest(graph: int, support: int) -> int:
+    """How many graphs past `graph` must hold a subgraph when it and all before it do."""
+    return max(0, support - 1 - graph)
