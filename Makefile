@@ -28,14 +28,12 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/large.py $(BENCH)
 	$(BIN)/python benchmarks/streaming.py $(BENCH)
 	$(BIN)/python benchmarks/errors.py $(BENCH)
-<<<<<<< HEAD
 	$(BIN)/python benchmarks/methods.py $(BENCH)
-=======
 	$(BIN)/python benchmarks/study.py $(BENCH)
->>>>>>> compute
 	$(BIN)/python benchmarks/profile_engine.py
 	$(BIN)/python benchmarks/training.py $(BENCH)
 	$(BIN)/python benchmarks/sampling.py $(BENCH)
+	$(BIN)/python benchmarks/mining.py $(BENCH)
 
 bench-gpu: $(VENV)/.test
 	$(BIN)/python benchmarks/gpu.py $(BENCH)

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 TARGET = Path(__file__).parent / "cli.md"
-COMMANDS = ("init", "prune", "analyze", "rank", "sample", "convert", "train")
+COMMANDS = ("init", "prune", "analyze", "rank", "sample", "convert", "train", "mine")
 HEAD = """# Command reference
 
 Made by `make docs` from the commands' own `--help`; do not edit. What the measured quantities are stands in

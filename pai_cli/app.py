@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from pai_cli import __version__
-from pai_cli.commands import analyze, convert, init, prune, rank, sample, train
+from pai_cli.commands import analyze, convert, init, mine, prune, rank, sample, train
 from pai_cli.display.console import fail_line, note
 from pai_cli.errors import PaiError
 
@@ -161,4 +161,7 @@ _add(
     "train",
     "pai train sample_masks/resnet20.safetensors --mask sample_masks/synflow-0.05.safetensors --data digits "
     "--input-shape 3,8,8 --epochs 2",
+)
+_add(
+    mine.mine, "mine", "pai mine sample_masks/synflow-0.05.safetensors sample_masks/erk-0.05.safetensors --support 1.0"
 )

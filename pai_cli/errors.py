@@ -135,3 +135,11 @@ class StoreError(PaiError):
 
 class NotPortableError(PaiError):
     """A network cannot be sent to another process."""
+
+
+class MiningError(PaiError):
+    """Subgraphs cannot be mined: a support that nothing can have, or a collection too large to search."""
+
+
+class EdgeListError(PaiError):
+    """A file of edges is missing, or has a line that is no edge."""

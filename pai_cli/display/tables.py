@@ -21,11 +21,14 @@ MISSING = "-"
 PROVED = "proved"
 
 # Columns of words; the others hold numbers.
-TEXT = ("mask", "layer", "writer", "reader", "shape", "note", "method", "decided", "metric", "made")
+TEXT = (
+    *("mask", "layer", "writer", "reader", "shape", "note", "method", "decided", "metric", "made"),
+    *("layers spanned", "held by"),
+)
 # Characters a line that a folding text keeps.
 LEAST_FOLD = {
-    **dict.fromkeys(("mask", "layer", "writer", "reader"), 24),
-    **dict.fromkeys(("note", "decided", "made"), 16),
+    **dict.fromkeys(("mask", "layer", "writer", "reader", "layers spanned"), 24),
+    **dict.fromkeys(("note", "decided", "made", "held by"), 16),
 }
 # Left out in this order, until a table fits: what is furthest from "how well connected is it" goes first.
 DISPENSABLE = (
@@ -75,6 +78,8 @@ def number(value: Value) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:.5g}" if abs(value) < 1e5 else f"{value:.4e}"
+    if isinstance(value, tuple):
+        value = " ".join(value)
     return printable(value)
 
 

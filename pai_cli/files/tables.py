@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import TextIO
 
-Value = str | int | float | bool | None
+Value = str | int | float | bool | tuple[str, ...] | None
 Record = dict[str, Value]
 
 
@@ -25,7 +25,8 @@ class Format(StrEnum):
 class TableWriter:
     """Writes records as they come, in any format for programs.
 
-    Every record has every field of `fields`; None is null in JSON and empty elsewhere. Floats are written with the digits
+    Every record has every field of `fields`; None is null in JSON and empty elsewhere; several texts are a list in JSON and
+    stand with spaces between them elsewhere. Floats are written with the digits
     that give the same float64 back.
     """
 
@@ -64,4 +65,6 @@ class TableWriter:
 def _text(value: Value) -> str | int | float | None:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, tuple):
+        return " ".join(value)
     return value

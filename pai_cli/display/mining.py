@@ -1,0 +1,243 @@
+"""Showing what masks agree on: subgraphs as they are found or the largest of them, and how much pairs share."""
+
+from __future__ import annotations
+
+import heapq
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import numpy as np
+
+from pai_cli.display.console import note
+from pai_cli.display.tables import show_records
+from pai_cli.files.tables import Format, Record, TableWriter
+from pai_cli.mining.collection import Collection, bits
+from pai_cli.mining.overlap import Overlap
+from pai_cli.mining.run import Mining, Subgraph
+
+FIELDS = ("subgraph", "edges", "vertices", "support", "share", "layers", "masks", "edge_list")
+PAIR_FIELDS = (
+    *("mask", "other_mask", "edges", "other_edges", "shared", "jaccard", "expected_shared", "expected_jaccard"),
+    *("deviation", "z", "p", "p_error"),
+)
+
+SHOWN = 20
+"""Subgraphs in the table for people."""
+
+MOST_IN_MATRIX = 12
+"""Masks of which the table for people shows every pair."""
+
+LEVEL = 0.05
+
+
+def show_subgraphs(mining: Mining, kind: Format, *, header: bool) -> None:
+    """Write subgraphs to standard output: for programs each as it is found, for people the largest when all are.
+
+    Interrupted, it writes what was found until then and raises `KeyboardInterrupt` again.
+    """
+    show = _show_largest if kind is Format.TABLE else partial(_write_all, kind=kind, header=header)
+    shown, interrupted = show(mining)
+    _tell(mining, shown, interrupted=interrupted is not None)
+    if interrupted is not None:
+        raise interrupted
+
+
+def _write_all(mining: Mining, *, kind: Format, header: bool) -> tuple[int, KeyboardInterrupt | None]:
+    """How many were written, and what cut the search short."""
+    writer = TableWriter(sys.stdout, kind, FIELDS, header=header)
+    written, interrupted = 0, None
+    try:
+        for one in mining:
+            with _undisturbed():
+                writer.write([_record(one, mining.collection)])
+                written += 1
+    except KeyboardInterrupt as e:
+        interrupted = e
+    writer.close()
+    return written, interrupted
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ctrl-C waits for the end of the block, so that no record is cut in two."""
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not usual or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if came:
+        raise KeyboardInterrupt
+
+
+COLUMNS = ("subgraph", "edges", "vertices", "support", "layers spanned", "held by")
+
+
+def _show_largest(mining: Mining) -> tuple[int, KeyboardInterrupt | None]:
+    """How many were found, and what cut the search short. The largest come first, of equal ones the first found."""
+    kept: list[tuple[int, int, Subgraph]] = []
+    seen, interrupted = 0, None
+    try:
+        for one in mining:
+            seen += 1
+            entry = (one.size, -one.number, one)
+            if len(kept) < SHOWN:
+                heapq.heappush(kept, entry)
+            elif entry[:2] > kept[0][:2]:
+                heapq.heapreplace(kept, entry)
+    except KeyboardInterrupt as e:
+        interrupted = e
+    largest = [one for _, _, one in sorted(kept, key=lambda entry: entry[:2], reverse=True)]
+    if largest:
+        columns = [column for column in COLUMNS if column != "layers spanned" or len(mining.collection.group_names) > 1]
+        show_records([_shown(one, mining.collection) for one in largest], columns)
+        if len(largest) < seen:
+            note(f"the {len(largest)} largest are shown; --format writes all")
+    return seen, interrupted
+
+
+def _tell(mining: Mining, found: int, *, interrupted: bool) -> None:
+    wanted, graphs = mining.wanted, len(mining.collection.names)
+    what = f"of {wanted.least} edges or more that {wanted.support} of {graphs} hold"
+    if interrupted or mining.stopped:
+        cut = "interrupted" if interrupted else f"stopped by {mining.stopped}"
+        note(f"{cut}: {found:,} subgraphs {what} so far; there may be more, also larger ones")
+    elif found:
+        note(f"{found:,} maximal connected subgraphs {what}")
+    else:
+        note(f"no connected subgraph {what}; lower --support or --min-edges")
+
+
+def _vertices(one: Subgraph, collection: Collection) -> int:
+    return len(np.unique(collection.ends[one.edges()]))
+
+
+def _layers(one: Subgraph, collection: Collection) -> tuple[str, ...]:
+    return tuple(collection.group_names[group] for group in np.unique(collection.groups[one.edges()]))
+
+
+def _record(one: Subgraph, collection: Collection) -> Record:
+    return {
+        "subgraph": one.number,
+        "edges": one.size,
+        "vertices": _vertices(one, collection),
+        "support": one.support,
+        "share": one.support / len(collection.names),
+        "layers": _layers(one, collection),
+        "masks": tuple(collection.names[graph] for graph in bits(one.graphs)),
+        "edge_list": tuple(collection.labels(one.edges())),
+    }
+
+
+def _shown(one: Subgraph, collection: Collection) -> Record:
+    return {
+        "subgraph": one.number,
+        "edges": one.size,
+        "vertices": _vertices(one, collection),
+        "support": one.support,
+        "layers spanned": _span([name.removesuffix(".weight") for name in _layers(one, collection)]),
+        "held by": ranges([graph + 1 for graph in bits(one.graphs)]),
+    }
+
+
+def _span(names: Sequence[str]) -> str:
+    """`conv1`, or the first and the last and how many."""
+    return names[0] if len(names) == 1 else f"{names[0]} to {names[-1]} ({len(names)})"
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Rising numbers, neighbours drawn together: `1-3 5`."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and parts[-1][1] == number - 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return " ".join(str(low) if low == high else f"{low}-{high}" for low, high in parts)
+
+
+def show_masks(collection: Collection) -> None:
+    """The masks by the numbers that the tables call them, and how many edges each has."""
+    records: list[Record] = [
+        {"number": number + 1, "mask": name, "edges": int(collection.held_by(number).sum())}
+        for number, name in enumerate(collection.names)
+    ]
+    show_records(records, ("number", "mask", "edges"))
+
+
+def show_pairs(pairs: Sequence[Overlap], collection: Collection, kind: Format, *, header: bool) -> None:
+    """A line a pair of masks on standard output; for people, what chance gives beside it."""
+    records = [_pair_record(pair, collection) for pair in pairs]
+    if kind is Format.TABLE:
+        numbered = [
+            record | {"mask": str(pair.first + 1), "other_mask": str(pair.second + 1)}
+            for record, pair in zip(records, pairs, strict=True)
+        ]
+        if numbered:
+            show_records(numbered, ("mask", "other_mask", *PAIR_FIELDS[4:-1]))
+        return
+    writer = TableWriter(sys.stdout, kind, PAIR_FIELDS, header=header)
+    writer.write(records)
+    writer.close()
+
+
+def _pair_record(pair: Overlap, collection: Collection) -> Record:
+    return {
+        "mask": collection.names[pair.first],
+        "other_mask": collection.names[pair.second],
+        "edges": pair.edges[0],
+        "other_edges": pair.edges[1],
+        "shared": pair.shared,
+        "jaccard": pair.jaccard,
+        "expected_shared": pair.chance.mean,
+        "expected_jaccard": pair.expected_jaccard,
+        "deviation": pair.chance.deviation,
+        "z": pair.z,
+        "p": pair.chance.p,
+        "p_error": pair.chance.error,
+    }
+
+
+def show_matrix(pairs: Sequence[Overlap], collection: Collection) -> None:
+    """The Jaccard index of every pair, where there is room for it, and what chance says of them on standard error."""
+    if not pairs:
+        return
+    graphs = len(collection.names)
+    if graphs <= MOST_IN_MATRIX:
+        rows: list[Record] = [{"jaccard": str(first + 1)} for first in range(graphs)]
+        for first in range(graphs):
+            rows[first][str(first + 1)] = ""
+        for pair in pairs:
+            for one, other in ((pair.first, pair.second), (pair.second, pair.first)):
+                rows[one][str(other + 1)] = None if pair.jaccard is None else round(pair.jaccard, 3)
+        show_records(rows, ("jaccard", *(str(number + 1) for number in range(graphs))))
+    note(verdict(pairs, collection))
+
+
+def verdict(pairs: Sequence[Overlap], collection: Collection) -> str:
+    """How many pairs share more than chance, at 5% over all pairs together (Bonferroni)."""
+    if not pairs:
+        return "one alone has nothing to overlap with"
+    indices = [pair.jaccard for pair in pairs if pair.jaccard is not None]
+    if not indices:
+        return "nothing is kept, so there is no overlap"
+    more = sum(pair.chance.p + pair.chance.error < LEVEL / len(pairs) for pair in pairs)
+    chance = [pair.expected_jaccard or 0.0 for pair in pairs]
+    some = (
+        f"{more} of {len(pairs)} pairs share"
+        if len(pairs) > 1
+        else f"the pair {'shares' if more else 'does not share'}"
+    )
+    densities = "each layer's own density" if len(collection.group_names) > 1 else "their own densities"
+    return (
+        f"Jaccard {min(indices):.3g} to {max(indices):.3g}, by chance at {densities} "
+        f"{min(chance):.3g} to {max(chance):.3g}: {some} more than chance has it (5% over all pairs)"
+    )

@@ -1,0 +1,114 @@
+"""From files to a collection: masks with the wiring of their network, or lists of edges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pai_cli.errors import MaskMismatchError, MiningError, TraceError
+from pai_cli.files.edge_lists import read_edge_list
+from pai_cli.files.masks import Mask
+from pai_cli.files.opening import open_mask
+from pai_cli.mining.collection import Collection
+from pai_cli.mining.graphs import collection_of_graphs
+from pai_cli.mining.level import Level
+from pai_cli.mining.networks import check_same_network, collection_of_masks, matrices
+from pai_cli.mining.wiring import Wiring, named_wiring, traced_wiring
+from pai_cli.progress import Progress, silent
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class NetworkSource:
+    """Where the wiring comes from: the checkpoint `weights`, as `model` with `input_shape`; None to go by names.
+
+    `trust`: pickles may run their code.
+    """
+
+    weights: Path | None = None
+    model: str | None = None
+    input_shape: tuple[int, ...] | None = None
+    trust: bool = False
+
+
+def open_masks(paths: Sequence[Path], note: Note, *, trust: bool) -> list[Mask]:
+    """The masks of one network. Raises `MaskError` for the first that cannot be read or is of another network."""
+    masks = [open_mask(path, trust=trust) for path in paths]
+    check_same_network(masks)
+    for mask in masks:
+        if mask.told:
+            note(f"{mask.path}: {mask.told}")
+    untold = [mask for mask in masks if not mask.tells_layouts]
+    if untold:
+        note(
+            f"{untold[0].path}: does not tell groups and transposition; every convolution is taken as a plain one"
+            + (f" ({len(untold)} masks)" if len(untold) > 1 else "")
+        )
+    return masks
+
+
+def mask_collection(
+    masks: Sequence[Mask], level: Level, source: NetworkSource, note: Note, progress: Progress = silent
+) -> Collection:
+    """The graphs of masks of one network.
+
+    Raises `MaskError`; `TraceError` when the wiring cannot be found; with `source.weights` what loading a network raises.
+    """
+    if level is Level.WEIGHT:
+        return collection_of_masks(masks, None, progress)
+    if source.weights is None:
+        names = matrices(masks[0])
+        first = masks[0]
+        wiring = named_wiring(
+            {name: first.shapes[name] for name in names}, {name: first.layout(name) for name in names}
+        )
+        note(
+            "who reads whom is taken from the order and the names of the layers, a chain with residual blocks; "
+            "--weights CKPT follows the network itself"
+        )
+    else:
+        wiring = _followed(masks[0], source)
+    return collection_of_masks(masks, wiring, progress)
+
+
+def _followed(mask: Mask, source: NetworkSource) -> Wiring:
+    from pai_cli.analysis.masks import check_match
+    from pai_cli.files.checkpoints import open_checkpoint
+
+    assert source.weights is not None
+    checkpoint = open_checkpoint(source.weights, trust=source.trust)
+    check_match(mask.path, mask.shapes, checkpoint)
+    from pai_cli.models.network import load_network
+    from pai_cli.models.trace import trace
+
+    network = load_network(checkpoint, source.model, source.input_shape)
+    try:
+        wiring = traced_wiring(trace(network.model, network.input_shape))
+    except TraceError as error:
+        raise TraceError(f"{error}; --level weight needs no wiring") from error
+    missing = [name for name in matrices(mask) if name not in wiring.outputs]
+    if missing:
+        raise MaskMismatchError(
+            f"{mask.path}: masks {missing[0]!r}, which {source.weights} never uses on an input; give --level weight"
+        )
+    return wiring
+
+
+def graph_collection(paths: Sequence[Path], note: Note, progress: Progress = silent) -> Collection:
+    """The graphs of lists of edges. Raises `EdgeListError`; `MiningError` for a file given twice."""
+    twice = [path for number, path in enumerate(paths) if path in paths[:number]]
+    if twice:
+        raise MiningError(f"{twice[0]}: is given twice, and would count twice; give each graph once")
+    lists = []
+    for number, path in enumerate(paths):
+        progress(number, len(paths), path.name)
+        lists.append(read_edge_list(path))
+    loops = sum(graph.loops for graph in lists)
+    if loops:
+        note(f"edges from a vertex to itself join nothing and are left out: {loops:,}")
+    if any(graph.columns > 2 for graph in lists):
+        note("columns past the second are not read: an edge that is listed is there, whatever its weight")
+    progress(1, 1)
+    return collection_of_graphs(lists)
