@@ -26,7 +26,7 @@ METHODS = (
 )
 ENGINE = "compiled" if calls.available() else "on NumPy: no C compiler at installation"
 
-COMMANDS = ("init", "prune", "analyze", "rank", "sample", "convert", "mine")
+COMMANDS = ("init", "prune", "analyze", "rank", "sample", "convert", "train", "mine")
 GOOD = (SAMPLES / "synflow-0.05.safetensors").read_bytes()
 HEADER = int.from_bytes(GOOD[:8], "little")
 TEXT = "not a safetensors file"

@@ -9,7 +9,7 @@ from pathlib import Path
 from pai_cli.display.console import note
 from pai_cli.display.tables import show_records
 from pai_cli.files.atomic import is_special
-from pai_cli.files.tables import Format, Record, TableWriter
+from pai_cli.files.tables import Format, Record, TableWriter, Value
 from pai_cli.sampling.expanders.layer import BuiltLayer
 from pai_cli.sampling.expanders.network import BuiltNetwork
 
@@ -53,7 +53,7 @@ def construction_records(built: BuiltNetwork) -> list[Record]:
     for before, after in (MEASURES[:2], MEASURES[2:]):
         both = [record for record in records if record[before] is not None and record[after] is not None]
         for name in (before, after, f"{before}_error", f"{after}_error"):
-            network[name] = math.fsum(float(record[name] or 0.0) for record in both) / len(both) if both else None
+            network[name] = math.fsum(_real(record[name]) for record in both) / len(both) if both else None
         if not both:
             network["reason"] = f"no layer has a {after}"
     return [*records, network]
@@ -74,3 +74,7 @@ def _record(layer: BuiltLayer) -> Record:
         **{name: measure.value for name, measure in measures.items()},
         **{f"{name}_error": measure.error for name, measure in measures.items()},
     }
+
+
+def _real(value: Value) -> float:
+    return float(value) if isinstance(value, (int, float)) else 0.0

@@ -112,7 +112,8 @@ class Journal:
         def write(record: Record) -> None:
             nonlocal latest
             ended = DONE in record  # the last line has no step, and repeats the best epoch's numbers
-            latest = int(record.get("step") or latest)
+            step = record.get("step")
+            latest = step if isinstance(step, int) and step else latest
             for key, value in record.items():
                 number = isinstance(value, (int, float)) and not isinstance(value, bool)
                 if number and (key.startswith("test_") if ended else key not in ("step", "seconds")):
