@@ -87,14 +87,15 @@ def open_run(
 ) -> Searched:
     """A run of the request that writes `out`, to go on from what is kept with `resume`."""
     from pai_cli.pruning.registry import get
-    from pai_cli.pruning.trained import TrainingRun
+    from pai_cli.pruning.trained import TrainingOptions, TrainingRun
 
     if not get(request.method).trains:
         return Searched(TrainingRun())
     from pai_cli.training.searching.resume import RunFiles
 
     assert dataset is not None
-    facts: dict[str, Any] = {key: value for key, value in asdict(request).items() if key != "device"}
+    facts: dict[str, Any] = {key: value for key, value in asdict(request).items() if key not in ("device", "training")}
+    facts |= asdict(request.training or TrainingOptions())
     facts |= {"source_sha256": source.sha256, "examples": len(dataset)}
     files = RunFiles.beside(out, json.loads(json.dumps(facts)))
     return Searched(files.begin(resume=resume, force=force), files)
