@@ -197,9 +197,11 @@ def test_ctrl_c_leaves_no_picture(pai: Pai, tmp_path: Path, monkeypatch: pytest.
 
 def test_nothing_measured_nothing_drawn(pai: Pai, tmp_path: Path) -> None:
     (tmp_path / "broken.safetensors").write_bytes(MASK.read_bytes()[:1000])
-    done = pai("analyze", tmp_path / "broken.safetensors", "--plot", tmp_path / "out.svg")
-    assert done.status == 1
-    assert done.said[-1] == f"pai: error: {tmp_path}/out.svg: nothing to draw, as no mask could be measured"
+    for flag, out in (("--plot", tmp_path / "out.svg"), ("--report", tmp_path / "out.html")):
+        done = pai("analyze", tmp_path / "broken.safetensors", flag, out)
+        assert done.status == 1
+        assert done.said[-1] == f"pai: error: {out}: nothing to draw, as no mask could be measured"
+        assert not out.exists()
     done = pai("analyze", tmp_path / "broken.safetensors", MASK, "--plot", tmp_path / "out.svg")
     assert done.status == 1  # one failed, the other is drawn
     assert (tmp_path / "out.svg").exists()

@@ -67,9 +67,9 @@ class AnalysisPictures:
 
     def write(self) -> None:
         """Write what was asked for, and say so. Raises `PictureError` when no mask could be measured, `OutputError`."""
+        if not self.measured and (asked := self.plot or self.report) is not None:
+            raise PictureError(f"{asked}: nothing to draw, as no mask could be measured")
         if self.plot is not None:
-            if not self.measured:
-                raise PictureError(f"{self.plot}: nothing to draw, as no mask could be measured")
             write_picture(self._profile_picture(), self.plot, force=self.force)
             left_out = f", the first {MOST_ROWS} of {self.measured} masks" if self.measured > MOST_ROWS else ""
             note(f"wrote {self.plot}: dr and dr_imdb from layer to layer{left_out}")
@@ -90,7 +90,7 @@ class AnalysisPictures:
         with_weights = self.weights is not None
         if with_weights:
             self.points += plane_points([report])
-        *layers, network = mask_records(report, summary=False)
+        *layers, network = mask_records(report, summary=len(self.layers) == MOST_TABLES)
         self.networks.append(self._cells(network, "mask", networks=True))
         if len(self.layers) < MOST_TABLES:
             rows = [self._cells(one, "layer") for one in layers]
@@ -113,9 +113,9 @@ class AnalysisPictures:
         title = f"{_masks(self.measured)} analyzed"
         told = f"pai {__version__}" + (f", with the weights of {self.weights}" if self.weights is not None else "")
         parts = [page.heading(title, 1), page.paragraph(told, faint=True), *self._failures()]
-        if self.measured:
-            parts += [*self._pictures(), *self._network_table(), *self._layer_tables(), *_meanings()]
-        return page.page(title, parts)
+        return page.page(
+            title, [*parts, *self._pictures(), *self._network_table(), *self._layer_tables(), *_meanings()]
+        )
 
     def _failures(self) -> list[str]:
         if not self.failed:
