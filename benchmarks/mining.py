@@ -40,7 +40,7 @@ from queue import Empty
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from machine import describe, peak_bytes
+from machine import describe
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -279,17 +279,24 @@ def show_both(name: str, limit: float) -> None:
 
 
 def show_memory(name: str) -> None:
-    """The most that the process has had resident, as more and more is found: it does not grow."""
+    """The most that the search holds at once, by tracemalloc, from one number of subgraphs found to the next."""
     collection, wanted = CASES[name]()
-    marks = {10**power for power in range(2, 8)}
     found, line = 0, []
+
+    def mark() -> None:
+        line.append(f"{found:,}: {tracemalloc.get_traced_memory()[1] / 2**20:.2f}")
+        tracemalloc.reset_peak()
+
     for part in parts_of(collection, wanted.support, wanted.least):
+        part.size(part.common(part.everything))  # what is made once, at the first question
+        tracemalloc.start()
         for one in maximal(part, wanted):
             found += one is not None
-            if one is not None and found in marks:
-                line.append(f"{found:,}: {peak_bytes() / 2**20:.1f}")
-    line.append(f"{found:,}: {peak_bytes() / 2**20:.1f}")
-    print(f"{name}: peak resident MiB after so many found: {'; '.join(line)}", flush=True)
+            if one is not None and found in (100, 1_000, 10_000, 100_000):
+                mark()
+        mark()
+        tracemalloc.stop()
+    print(f"{name}: MiB held at once until so many are found, since the number before: {'; '.join(line)}", flush=True)
 
 
 def main() -> None:
