@@ -57,7 +57,13 @@ def cut_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "HELD_BYTES", 64)
     monkeypatch.setattr(search, "FEW_KEYS", 4)
     monkeypatch.setattr(search, "BIN_BITS", 3)
-    monkeypatch.setattr(drafts, "DRAFT_BYTES", 300)  # of some layers and not of others
+    few_drafts(monkeypatch, 300)  # of some layers and not of others
+
+
+def few_drafts(monkeypatch: pytest.MonkeyPatch, most_bytes: int) -> None:
+    """Room for so many bytes of drafts, however large a tensor is."""
+    monkeypatch.setattr(drafts, "DRAFT_BYTES", most_bytes)
+    monkeypatch.setattr(drafts, "MORE", 0)
 
 
 def state(kind: str) -> dict[str, torch.Tensor]:
@@ -285,7 +291,7 @@ def test_one_pass_is_the_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_what_was_drawn_is_kept_where_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most_bytes: int, scope: Scope | None
 ) -> None:
-    monkeypatch.setattr(drafts, "DRAFT_BYTES", most_bytes)
+    few_drafts(monkeypatch, most_bytes)
     path = folder(tmp_path / "net", state("random"))
     drawn: list[int] = []
     keys = Draws.keys
@@ -299,6 +305,20 @@ def test_what_was_drawn_is_kept_where_there_is_room(
     same_bytes(path, PruneRequest("random", 0.3, scope=scope))
     times = 1 if most_bytes else 3  # to choose once, to write twice
     assert sum(drawn) == times * 16 * 48
+
+
+@pytest.mark.parametrize("scope", [None, "layer"])
+def test_what_was_read_is_kept_where_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scope: Scope | None
+) -> None:
+    """Weights whose masks fit in memory are read once; the mask is then of what was read, whatever is there since."""
+    path = folder(tmp_path / "net", {name: tensor.to(BRAIN) for name, tensor in state("random").items()})
+    result = prune(load_network(open_checkpoint(path)), PruneRequest("magnitude", 0.3, scope=scope))
+    chosen = streamed(open_checkpoint(path), PruneRequest("magnitude", 0.3, scope=scope))
+    for shard in path.glob("*.safetensors"):
+        shard.unlink()
+    write_chosen(tmp_path / "m", chosen, [], packed=True, force=False)
+    assert all(np.array_equal(MaskFile(tmp_path / "m").array(name), mask) for name, mask in result.masks.items())
 
 
 def test_a_whole_sample_leaves_no_doubt() -> None:
@@ -424,7 +444,8 @@ def test_weights_that_are_no_numbers_of_use(tmp_path: Path) -> None:
         streamed(source, PruneRequest("random", 0.5))
 
 
-def test_a_checkpoint_that_changes_meanwhile(tmp_path: Path) -> None:
+def test_a_checkpoint_that_changes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few_drafts(monkeypatch, 0)  # else it would not be read again
     path = folder(tmp_path / "net", state("random"))
     source = open_checkpoint(path)
     chosen = streamed(source, PruneRequest("magnitude", 0.3))
