@@ -50,7 +50,8 @@ def prune(
     path = output or options.default_mask_path(checkpoint, method, amount.label, *changes)
     refuse_early(method, path, force=force)
     refuse_weights_early(weights_out, path, reinit=reinit, force=force)
-    source, network, pieces = open_to_prune(checkpoint, model, shape, method, trust=trust, whole=reinit)
+    outputs = (path, weights_out)
+    source, network, pieces = open_to_prune(checkpoint, model, shape, method, outputs, trust=trust, whole=reinit)
     from pai_cli.pruning.output import mask_to_write
     from pai_cli.pruning.run import prune as run
 
