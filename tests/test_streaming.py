@@ -64,6 +64,7 @@ def few_drafts(monkeypatch: pytest.MonkeyPatch, most_bytes: int) -> None:
     """Room for so many bytes of drafts, however large a tensor is."""
     monkeypatch.setattr(drafts, "DRAFT_BYTES", most_bytes)
     monkeypatch.setattr(drafts, "MORE", 0)
+    monkeypatch.setattr(drafts, "MOST_INSIDE", 1)  # pieces are so small that a window takes in much of one
 
 
 def state(kind: str) -> dict[str, torch.Tensor]:
@@ -565,9 +566,25 @@ def sparse_checkpoint(path: Path, side: int, layers: int) -> Path:
     return path
 
 
+LARGE, SIDE = 2**26, 2048  # less than what is large outside of tests, and yet much in memory
+MAIN = "from pai_cli.__main__ import main; sys.exit(main())"
+
+
 def command(path: Path, *words: str) -> list[str]:
-    start = [sys.executable, "-W", "error", "-m", "pai_cli", "prune", str(path)]
-    return [*start, "--packed", "-o", str(path / "mask.safetensors"), *words]
+    start = f"import sys; from pai_cli.pruning.streaming import when; when.LARGE = {LARGE}; " + MAIN
+    return [
+        sys.executable,
+        "-W",
+        "error",
+        "-c",
+        start,
+        "prune",
+        str(path),
+        "--packed",
+        "-o",
+        str(path / "mask.safetensors"),
+        *words,
+    ]
 
 
 def environment() -> dict[str, str]:
@@ -576,8 +593,8 @@ def environment() -> dict[str, str]:
 
 def test_a_large_checkpoint_needs_little_memory(tmp_path: Path) -> None:
     """All scores are equal: the first 0.3 are kept, and no more memory is taken than promised."""
-    path = sparse_checkpoint(tmp_path / "net", 4096, 16)
-    assert when.LARGE == 16 * 4096**2
+    path = sparse_checkpoint(tmp_path / "net", SIDE, 16)
+    assert LARGE == 16 * SIDE**2
     words = command(path, "--method", "magnitude", "--density", "0.3")
     with Path(os.devnull).open("wb") as nowhere:
         child = os.posix_spawn(
@@ -586,14 +603,14 @@ def test_a_large_checkpoint_needs_little_memory(tmp_path: Path) -> None:
         _, status, usage = os.wait4(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
     unit = 1 if sys.platform == "darwin" else 1024
-    assert usage.ru_maxrss * unit < 2 * 2 * 4096**2 + 500 * 2**20
+    assert usage.ru_maxrss * unit < 2 * 2 * SIDE**2 + 500 * 2**20
     mask = MaskFile(path / "mask.safetensors")
     kept = [int(mask.array(name).sum()) for name in mask.names]
-    assert kept == [4096**2] * 4 + [round(0.3 * when.LARGE) - 4 * 4096**2] + [0] * 11
+    assert kept == [SIDE**2] * 4 + [round(0.3 * LARGE) - 4 * SIDE**2] + [0] * 11
 
 
 def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
-    path = sparse_checkpoint(tmp_path / "net", 4096, 16)
+    path = sparse_checkpoint(tmp_path / "net", SIDE, 32)
     before = {file.name for file in path.iterdir()}
     process = subprocess.Popen(
         command(path, "--method", "random", "--pattern", "2:4"),

@@ -13,6 +13,7 @@ from pai_cli.pruning.streaming.pieces import Piece
 from pai_cli.pruning.streaming.search import LayerCut, Tally, Window
 
 DRAFT_BYTES = 160 * 2**20  # of all drafts, a bit a weight and a little; weights past that are read or drawn again
+MOST_INSIDE = 16  # one in so many of a piece's weights; a place and a key take up to 12 bytes
 MORE = 1  # times the bytes of the largest tensor: memory is promised to stay under twice those and 500 MiB
 
 
@@ -38,13 +39,14 @@ class Draft:
         return mask, equal
 
 
-def drafted(keys: Keys, window: Window) -> tuple[Tally, Draft]:
-    """The tally of a piece, and its draft."""
+def drafted(keys: Keys, window: Window) -> tuple[Tally, Draft | None]:
+    """The tally of a piece, and its draft; None where so many weights are in the window that it would not be small."""
     above = keys > keys.dtype.type(window[1])
-    places = np.flatnonzero((keys >= keys.dtype.type(window[0])) ^ above)
-    inside = keys[places]
+    within = (keys >= keys.dtype.type(window[0])) ^ above
+    places = np.flatnonzero(within) if np.count_nonzero(within) * MOST_INSIDE <= keys.size else None
+    inside = keys[within if places is None else places]
     tally = Tally(keys.size, int(np.count_nonzero(above)), inside)
-    return tally, Draft(np.packbits(above), places.astype(np.uint32), inside)
+    return tally, None if places is None else Draft(np.packbits(above), places.astype(np.uint32), inside)
 
 
 class Drafts:
