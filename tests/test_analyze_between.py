@@ -239,6 +239,7 @@ WRONG_USAGE = {
         for flag, value in (
             *(("--solver", ["gram"]), ("--device", ["auto"])),
             *(("--certify", []), ("--expansion-weighted", [])),
+            *(("--plot", ["p.svg"]), ("--report", ["r.html"]), ("--force", [])),
         )
     },
 }

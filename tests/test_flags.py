@@ -265,6 +265,22 @@ def test_what_is_refused_before_any_work(pai: Pai, here: Path, name: str) -> Non
     assert sorted(path.name for path in here.iterdir()) == before
 
 
+@pytest.mark.parametrize("command", ["prune -o", "prune -w", "sample -o"])
+def test_the_checkpoint_is_not_written_over(pai: Pai, here: Path, command: str) -> None:
+    """--force replaces what was made before, not what it is made from; by whatever name it goes."""
+    (here / "other").symlink_to(here / "small.safetensors")
+    before = (here / "small.safetensors").read_bytes()
+    name, flag = command.split()
+    more = {"prune -w": ["--reinit", "-o", "m"], "sample -o": ["--population", 2]}.get(command, [])
+    for out in ("small.safetensors", "other"):
+        words = ("small.safetensors", "--method", "random", "--density", 0.5, *more, flag, out, "--force")
+        done = pai(name, *words)
+        assert (done.status, done.said) == (1, [
+            f"pai: error: {out}: is a file of the checkpoint, which stays as it is; choose another name"
+        ])  # fmt: skip
+    assert (here / "small.safetensors").read_bytes() == before
+
+
 USAGE = {
     "pattern": (["--pattern", "2-4"], "--pattern 2-4: give N:M, such as 2:4"),
     "pattern sign": (["--pattern", "-2:4"], "--pattern -2:4: give N:M, such as 2:4"),

@@ -57,7 +57,14 @@ def cut_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "HELD_BYTES", 64)
     monkeypatch.setattr(search, "FEW_KEYS", 4)
     monkeypatch.setattr(search, "BIN_BITS", 3)
-    monkeypatch.setattr(drafts, "DRAFT_BYTES", 300)  # of some layers and not of others
+    few_drafts(monkeypatch, 300)  # of some layers and not of others
+
+
+def few_drafts(monkeypatch: pytest.MonkeyPatch, most_bytes: int) -> None:
+    """Room for so many bytes of drafts, however large a tensor is."""
+    monkeypatch.setattr(drafts, "DRAFT_BYTES", most_bytes)
+    monkeypatch.setattr(drafts, "MORE", 0)
+    monkeypatch.setattr(drafts, "MOST_INSIDE", 1)  # pieces are so small that a window takes in much of one
 
 
 def state(kind: str) -> dict[str, torch.Tensor]:
@@ -285,7 +292,7 @@ def test_one_pass_is_the_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_what_was_drawn_is_kept_where_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most_bytes: int, scope: Scope | None
 ) -> None:
-    monkeypatch.setattr(drafts, "DRAFT_BYTES", most_bytes)
+    few_drafts(monkeypatch, most_bytes)
     path = folder(tmp_path / "net", state("random"))
     drawn: list[int] = []
     keys = Draws.keys
@@ -299,6 +306,20 @@ def test_what_was_drawn_is_kept_where_there_is_room(
     same_bytes(path, PruneRequest("random", 0.3, scope=scope))
     times = 1 if most_bytes else 3  # to choose once, to write twice
     assert sum(drawn) == times * 16 * 48
+
+
+@pytest.mark.parametrize("scope", [None, "layer"])
+def test_what_was_read_is_kept_where_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scope: Scope | None
+) -> None:
+    """Weights whose masks fit in memory are read once; the mask is then of what was read, whatever is there since."""
+    path = folder(tmp_path / "net", {name: tensor.to(BRAIN) for name, tensor in state("random").items()})
+    result = prune(load_network(open_checkpoint(path)), PruneRequest("magnitude", 0.3, scope=scope))
+    chosen = streamed(open_checkpoint(path), PruneRequest("magnitude", 0.3, scope=scope))
+    for shard in path.glob("*.safetensors"):
+        shard.unlink()
+    write_chosen(tmp_path / "m", chosen, [], packed=True, force=False)
+    assert all(np.array_equal(MaskFile(tmp_path / "m").array(name), mask) for name, mask in result.masks.items())
 
 
 def test_a_whole_sample_leaves_no_doubt() -> None:
@@ -424,7 +445,8 @@ def test_weights_that_are_no_numbers_of_use(tmp_path: Path) -> None:
         streamed(source, PruneRequest("random", 0.5))
 
 
-def test_a_checkpoint_that_changes_meanwhile(tmp_path: Path) -> None:
+def test_a_checkpoint_that_changes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few_drafts(monkeypatch, 0)  # else it would not be read again
     path = folder(tmp_path / "net", state("random"))
     source = open_checkpoint(path)
     chosen = streamed(source, PruneRequest("magnitude", 0.3))
@@ -544,9 +566,25 @@ def sparse_checkpoint(path: Path, side: int, layers: int) -> Path:
     return path
 
 
+LARGE, SIDE = 2**26, 2048  # less than what is large outside of tests, and yet much in memory
+MAIN = "from pai_cli.__main__ import main; sys.exit(main())"
+
+
 def command(path: Path, *words: str) -> list[str]:
-    start = [sys.executable, "-W", "error", "-m", "pai_cli", "prune", str(path)]
-    return [*start, "--packed", "-o", str(path / "mask.safetensors"), *words]
+    start = f"import sys; from pai_cli.pruning.streaming import when; when.LARGE = {LARGE}; " + MAIN
+    return [
+        sys.executable,
+        "-W",
+        "error",
+        "-c",
+        start,
+        "prune",
+        str(path),
+        "--packed",
+        "-o",
+        str(path / "mask.safetensors"),
+        *words,
+    ]
 
 
 def environment() -> dict[str, str]:
@@ -555,8 +593,8 @@ def environment() -> dict[str, str]:
 
 def test_a_large_checkpoint_needs_little_memory(tmp_path: Path) -> None:
     """All scores are equal: the first 0.3 are kept, and no more memory is taken than promised."""
-    path = sparse_checkpoint(tmp_path / "net", 4096, 16)
-    assert when.LARGE == 16 * 4096**2
+    path = sparse_checkpoint(tmp_path / "net", SIDE, 16)
+    assert LARGE == 16 * SIDE**2
     words = command(path, "--method", "magnitude", "--density", "0.3")
     with Path(os.devnull).open("wb") as nowhere:
         child = os.posix_spawn(
@@ -565,14 +603,14 @@ def test_a_large_checkpoint_needs_little_memory(tmp_path: Path) -> None:
         _, status, usage = os.wait4(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
     unit = 1 if sys.platform == "darwin" else 1024
-    assert usage.ru_maxrss * unit < 2 * 2 * 4096**2 + 500 * 2**20
+    assert usage.ru_maxrss * unit < 2 * 2 * SIDE**2 + 500 * 2**20
     mask = MaskFile(path / "mask.safetensors")
     kept = [int(mask.array(name).sum()) for name in mask.names]
-    assert kept == [4096**2] * 4 + [round(0.3 * when.LARGE) - 4 * 4096**2] + [0] * 11
+    assert kept == [SIDE**2] * 4 + [round(0.3 * LARGE) - 4 * SIDE**2] + [0] * 11
 
 
 def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
-    path = sparse_checkpoint(tmp_path / "net", 4096, 16)
+    path = sparse_checkpoint(tmp_path / "net", SIDE, 32)
     before = {file.name for file in path.iterdir()}
     process = subprocess.Popen(
         command(path, "--method", "random", "--pattern", "2:4"),

@@ -65,7 +65,8 @@ def prune(
     refuse_weights_early(weights_out, path, method, reinit=reinit, force=again)
     searching.refuse_resume_early(method, resume=resume)
     training = TrainingOptions(epochs, freeze_every, penalty, rewind, optimizer, lr, batch_size)
-    source, network, pieces = open_to_prune(checkpoint, model, shape, method, trust=trust, whole=reinit)
+    outputs = (path, weights_out)
+    source, network, pieces = open_to_prune(checkpoint, model, shape, method, outputs, trust=trust, whole=reinit)
     from pai_cli.pruning.output import mask_to_write
     from pai_cli.pruning.run import prune as run
 

@@ -63,7 +63,7 @@ def sample(
     path = output or options.default_mask_path(checkpoint, name if construct else f"{name}-best", amount.label)
     refuse_early(method, path, force=force or resume)
     check_picture(plot, force=force)
-    source, network = open_network(checkpoint, model, shape, trust=trust)
+    source, network = open_network(checkpoint, model, shape, trust=trust, outputs=(path,))
     from pai_cli.pruning.output import mask_to_write
     from pai_cli.sampling.search import SearchRequest, Workers, search
     from pai_cli.sampling.trajectory import open_search

@@ -50,6 +50,15 @@ class Meter:
 
 
 @dataclass(frozen=True)
+class Found:
+    """What a pass finds in a piece; `draft` where there is room for one."""
+
+    piece: Piece
+    tally: Tally
+    draft: Draft | None
+
+
+@dataclass(frozen=True)
 class Chosen:
     """What is kept, yet to be written: the cut of each layer, by name; a layer that a pattern decides has none.
 
@@ -78,12 +87,13 @@ def choose(source: Checkpoint, network: Network, request: PruneRequest, progress
     with OpenFiles() as files:
         scores = scores_of(source, request, layers, files)
         cuts, searches = _begin(quota, layers, scores)
-        sha256 = _read(source, names, searches, scores, (files, meter))
-        drafts = _finish(searches, layers, scores, meter)
+        chooser = _Chooser(scores, layers, searches, Drafts(max(source.span(layer.name).size for layer in layers)))
+        sha256 = chooser.read(source, names, files, meter)
+        chooser.finish(meter)
     for search in searches.values():
         cuts |= search.cuts or {}
     meter.end()
-    return Chosen(source, request, _summary(quota, layers, cuts), cuts, drafts, sha256)
+    return Chosen(source, request, _summary(quota, layers, cuts), cuts, chooser.drafts, sha256)
 
 
 def scores_of(
@@ -116,56 +126,66 @@ def _begin(
     return cuts, searches
 
 
-def _read(
-    source: Checkpoint,
-    names: tuple[str, ...],
-    searches: Searches,
-    scores: PieceScores,
-    tools: tuple[OpenFiles, Meter],
-) -> str:
-    """The pass over all bytes, which gives their digest; where scores are read from them, the searches' first pass."""
-    files, meter = tools
+class _Chooser:
+    """Ends the searches in passes over the layers, and keeps the drafts of the last of each."""
 
-    def look(name: str, magnitude: Keys) -> Tally | None:
-        if not isinstance(scores, Magnitudes) or name not in searches:
-            return None
-        return tally(scores.keys_of(name, magnitude), searches[name].window)
+    def __init__(
+        self, scores: PieceScores, layers: tuple[PrunableLayer, ...], searches: Searches, drafts: Drafts
+    ) -> None:
+        self.drafts = drafts
+        self._scores = scores
+        self._layers = {layer.name: layer for layer in layers if layer.name in searches}
+        self._searches = searches
 
-    def take(part: Part, found: Tally | None) -> None:
-        if found is not None:
-            _add(searches[part.name], part.name, found)
-        meter.step(part.size, "reading")
+    def read(self, source: Checkpoint, names: tuple[str, ...], files: OpenFiles, meter: Meter) -> str:
+        """The pass over all bytes, which gives their digest, and the first over the layers."""
 
-    return read_all(source, names, look, take, files)
+        def look(name: str, start: int, magnitude: Keys) -> Found | None:
+            if name not in self._layers:
+                return None
+            piece = Piece(self._layers[name], start, start + magnitude.size)
+            return self._look(piece, self._scores.keys_of(piece, magnitude))
 
+        def take(part: Part, found: Found | None) -> None:
+            self._take(found)
+            meter.step(part.size, "reading")
 
-def _finish(searches: Searches, layers: tuple[PrunableLayer, ...], scores: PieceScores, meter: Meter) -> Drafts:
-    """As many more passes as it takes, over the layers whose cuts are not known; what is drawn in the last is kept."""
-    drafts = Drafts()
-    while unknown := [layer for layer in layers if layer.name in searches and searches[layer.name].cuts is None]:
-        meter.total += scores.item_size * sum(prod(layer.shape) for layer in unknown)
+        sha256 = read_all(source, names, look, take, files)
+        self._forget()
+        return sha256
 
-        def look(piece: Piece) -> tuple[Piece, Tally, Draft | None]:
-            window = searches[piece.layer.name].window
-            if isinstance(scores, Draws) and not drafts.full:
-                return piece, *drafted(scores.keys(piece), window)
-            return piece, tally(scores.keys(piece), window), None
+    def finish(self, meter: Meter) -> None:
+        """As many more passes as it takes, over the layers whose cuts are not known."""
+        size = self._scores.item_size
+        while unknown := [layer for name, layer in self._layers.items() if self._searches[name].cuts is None]:
+            meter.total += size * sum(prod(layer.shape) for layer in unknown)
+            pieces = (piece for layer in unknown for piece in pieces_of(layer))
+            with closing(mapped(lambda piece: self._look(piece, self._scores.keys(piece)), pieces)) as several:
+                for found in several:
+                    self._take(found)
+                    meter.step(found.tally.size * size, "choosing")
+            self._forget()
 
-        pieces = (piece for layer in unknown for piece in pieces_of(layer))
-        with closing(mapped(look, pieces)) as found:
-            for piece, one, draft in found:
-                _add(searches[piece.layer.name], piece.layer.name, one)
-                if draft is not None:
-                    drafts.add(piece, draft)
-                meter.step(one.size * scores.item_size, "choosing")
-        drafts.drop(name for name, search in searches.items() if search.cuts is None)
-    return drafts
+    def _look(self, piece: Piece, keys: Keys) -> Found:
+        """What several threads do at a time."""
+        window = self._searches[piece.layer.name].window
+        if self.drafts.full:
+            return Found(piece, tally(keys, window), None)
+        return Found(piece, *drafted(keys, window))
 
+    def _take(self, found: Found | None) -> None:
+        if found is None:
+            return
+        search = self._searches[found.piece.layer.name]
+        search.add(found.piece.layer.name, found.tally)
+        if found.draft is not None:
+            self.drafts.add(found.piece, found.draft)
+        if search.seen_all:
+            search.finish()
 
-def _add(search: Search, name: str, found: Tally) -> None:
-    search.add(name, found)
-    if search.seen_all:
-        search.finish()
+    def _forget(self) -> None:
+        """The drafts of a pass that found no cut: the next has another window."""
+        self.drafts.drop(name for name, search in self._searches.items() if search.cuts is None)
 
 
 def _summary(quota: Quota, layers: tuple[PrunableLayer, ...], cuts: Mapping[str, LayerCut]) -> PruneSummary:

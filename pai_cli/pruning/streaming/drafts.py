@@ -1,4 +1,4 @@
-"""Masks but for the window, kept from the pass that found the cut, so that what was drawn need not be drawn again."""
+"""Masks but for the window, kept from the pass that found the cut: what is in them need not be read or drawn again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from pai_cli.pruning.streaming.keys import Keys
 from pai_cli.pruning.streaming.pieces import Piece
 from pai_cli.pruning.streaming.search import LayerCut, Tally, Window
 
-DRAFT_BYTES = 160 * 2**20  # of all drafts, a bit a weight and a little; layers past that are drawn again
+DRAFT_BYTES = 160 * 2**20  # of all drafts, a bit a weight and a little; weights past that are read or drawn again
+MOST_INSIDE = 16  # one in so many of a piece's weights; a place and a key take up to 12 bytes
+MORE = 1  # times the bytes of the largest tensor: memory is promised to stay under twice those and 500 MiB
 
 
 @dataclass(frozen=True)
@@ -37,26 +39,28 @@ class Draft:
         return mask, equal
 
 
-def drafted(keys: Keys, window: Window) -> tuple[Tally, Draft]:
-    """The tally of a piece, and its draft."""
+def drafted(keys: Keys, window: Window) -> tuple[Tally, Draft | None]:
+    """The tally of a piece, and its draft; None where so many weights are in the window that it would not be small."""
     above = keys > keys.dtype.type(window[1])
-    places = np.flatnonzero((keys >= keys.dtype.type(window[0])) ^ above)
-    inside = keys[places]
+    within = (keys >= keys.dtype.type(window[0])) ^ above
+    places = np.flatnonzero(within) if np.count_nonzero(within) * MOST_INSIDE <= keys.size else None
+    inside = keys[within if places is None else places]
     tally = Tally(keys.size, int(np.count_nonzero(above)), inside)
-    return tally, Draft(np.packbits(above), places.astype(np.uint32), inside)
+    return tally, None if places is None else Draft(np.packbits(above), places.astype(np.uint32), inside)
 
 
 class Drafts:
-    """As many as `DRAFT_BYTES` hold."""
+    """As many as there is room for. `largest`: bytes of the largest tensor."""
 
-    def __init__(self) -> None:
+    def __init__(self, largest: int) -> None:
         self._held: dict[str, dict[int, Draft]] = {}
         self._bytes = 0
+        self._most = DRAFT_BYTES + MORE * largest
 
     @property
     def full(self) -> bool:
         """Whether there is no more room."""
-        return self._bytes >= DRAFT_BYTES
+        return self._bytes >= self._most
 
     def add(self, piece: Piece, draft: Draft) -> None:
         """Keep a draft, if there is room."""

@@ -31,10 +31,15 @@ class Piece:
 
 def pieces_of(layer: PrunableLayer, unit: int = 1) -> Iterator[Piece]:
     """A layer in pieces of about `PIECE_WEIGHTS`, in order; each but the last is a multiple of `unit` weights."""
-    size = prod(layer.shape)
+    for start, stop in cut(prod(layer.shape), unit):
+        yield Piece(layer, start, stop)
+
+
+def cut(size: int, unit: int = 1) -> Iterator[tuple[int, int]]:
+    """Where the pieces of so many weights begin and end."""
     step = max(1, PIECE_WEIGHTS // unit) * unit
     for start in range(0, size, step):
-        yield Piece(layer, start, min(start + step, size))
+        yield start, min(start + step, size)
 
 
 class OpenFiles(AbstractContextManager["OpenFiles"]):

@@ -33,6 +33,10 @@ class PieceScores(ABC):
         """The keys of some weights; the same at every call."""
 
     @abstractmethod
+    def keys_of(self, piece: Piece, magnitude: Keys) -> Keys:
+        """The same, of weights whose magnitudes were read already; may be written over them."""
+
+    @abstractmethod
     def guess(self, layers: Sequence[PrunableLayer], count: int) -> Window:
         """Where the `count`-th largest key of these layers may be."""
 
@@ -59,6 +63,11 @@ class Draws(PieceScores):
         keys = generator.random(piece.stop - piece.start).view(np.uint64)
         return np.subtract(np.uint64(self.most), keys, out=keys) if self._invert else keys
 
+    def keys_of(self, piece: Piece, magnitude: Keys) -> Keys:
+        """Drawn, whatever the magnitudes."""
+        del magnitude
+        return self.keys(piece)
+
     def guess(self, layers: Sequence[PrunableLayer], count: int) -> Window:
         """Around the quantile."""
         size = sum(prod(layer.shape) for layer in layers)
@@ -83,11 +92,11 @@ class Magnitudes(PieceScores):
         span = self._spans[piece.layer.name]
         width = KINDS[span.dtype].bits.itemsize
         raw = self._files.read_span(span, piece.start * width, (piece.stop - piece.start) * width)
-        return self.keys_of(piece.layer.name, magnitudes(raw, span.dtype))
+        return self.keys_of(piece, magnitudes(raw, span.dtype))
 
-    def keys_of(self, layer: str, magnitude: Keys) -> Keys:
-        """The keys of magnitudes that were read already; may be written over them."""
-        keys = widened(magnitude, self._spans[layer].dtype, self._common)
+    def keys_of(self, piece: Piece, magnitude: Keys) -> Keys:
+        """The magnitudes in the type that all are compared in."""
+        keys = widened(magnitude, self._spans[piece.layer.name].dtype, self._common)
         return np.subtract(keys.dtype.type(self.most), keys, out=keys) if self._invert else keys
 
     def guess(self, layers: Sequence[PrunableLayer], count: int) -> Window:

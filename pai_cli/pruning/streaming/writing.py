@@ -138,4 +138,10 @@ def _of_layer(parts: Generator[Part, None, None], name: str, chosen: Chosen, met
 
 def _shuffled(masks: Iterator[Mask], name: str, chosen: Chosen) -> Iterator[Mask]:
     """A layer's mask in the random order of `pruning.sanity.shuffled`, which takes the whole of it."""
-    yield generator_for(chosen.request.seed, f"shuffle {name}").permutation(np.concatenate(list(masks)))
+    layer = next(layer for layer in chosen.summary.layers if layer.name == name)
+    whole, done = np.empty(prod(layer.shape), np.bool_), 0
+    for mask in masks:
+        whole[done : done + mask.size] = mask
+        done += mask.size
+    generator_for(chosen.request.seed, f"shuffle {name}").shuffle(whole)  # in place, as `permutation` does with a copy
+    yield whole
