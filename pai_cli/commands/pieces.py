@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pai_cli.files.checkpoints import Checkpoint
+    from pai_cli.files.tables import Format
     from pai_cli.models.network import Network
-    from pai_cli.pruning.run import PruneRequest, PruneSummary
+    from pai_cli.pruning.run import PruneRequest
 
 
 def prune_in_pieces(
@@ -21,11 +22,12 @@ def prune_in_pieces(
     packed: bool,
     no_collapse: bool,
     force: bool,
-) -> PruneSummary:
-    """Choose and write the mask, and warn as for any other."""
+    kind: Format,
+) -> None:
+    """Choose and write the mask, warn as for any other, and show what was kept."""
     from pai_cli.display.console import note
     from pai_cli.display.progress import progress_bar
-    from pai_cli.display.pruning import tell_pruning
+    from pai_cli.display.pruning import show_pruning, tell_pruning
     from pai_cli.pruning.streaming.choosing import choose
     from pai_cli.pruning.streaming.writing import write_chosen
 
@@ -36,4 +38,4 @@ def prune_in_pieces(
         note("pruned piece by piece: whether a path of kept weights leads from input to output is not looked for")
     with progress_bar(request.method) as progress:
         write_chosen(path, chosen, arguments, progress, packed=packed, force=force)
-    return chosen.summary
+    show_pruning(chosen.summary, path, kind)

@@ -89,8 +89,7 @@ def prune(
     if pieces:
         from pai_cli.commands.pieces import prune_in_pieces
 
-        summary = prune_in_pieces(path, source, network, request, ctx.obj.arguments, packed, no_collapse, force)
-        show_pruning(summary, path, format)
+        prune_in_pieces(path, source, network, request, ctx.obj.arguments, packed, no_collapse, force, format)
         return
     searched = searching.open_run(path, request, source, dataset, resume=resume, force=force)
     with tell_kept(searched.kept), progress_bar(method) as progress:
