@@ -7,9 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +37,7 @@ from pai_cli.pruning.streaming import drafts, pieces, reading, search, when
 from pai_cli.pruning.streaming.choosing import Chosen, choose
 from pai_cli.pruning.streaming.groups import keep_largest_in_groups
 from pai_cli.pruning.streaming.keys import KINDS, Keys, common_dtype, magnitudes, widened
-from pai_cli.pruning.streaming.pieces import Piece
+from pai_cli.pruning.streaming.pieces import OpenFiles, Piece
 from pai_cli.pruning.streaming.sampling import Sample, window_around
 from pai_cli.pruning.streaming.scores import Draws
 from pai_cli.pruning.streaming.search import Search, tally
@@ -468,6 +471,30 @@ def test_a_checkpoint_that_changes_meanwhile(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(CheckpointError, match=r"model-8.safetensors: cannot be read: No such file or directory$"):
         write_chosen(tmp_path / "m", chosen, [], packed=False, force=False)
     assert [file.name for file in tmp_path.iterdir()] == ["net"]
+
+
+def test_a_thread_left_behind_reads_what_it_was_to_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault ends the pass while other threads read: their descriptors must stay theirs, and are closed after."""
+    (tmp_path / "a").write_bytes(b"abcdef")
+    begun, ended, closed = threading.Event(), threading.Event(), []
+    preadv, close = os.preadv, os.close
+
+    def slow(*arguments: Any) -> int:
+        begun.set()
+        assert ended.wait(30)
+        return preadv(*arguments)
+
+    monkeypatch.setattr(os, "preadv", slow)
+    monkeypatch.setattr(os, "close", lambda descriptor: (closed.append(descriptor), close(descriptor)))
+    with ThreadPoolExecutor(1) as pool:
+        with OpenFiles() as files:
+            left = pool.submit(files.read, tmp_path / "a", 2, 3)
+            assert begun.wait(30)
+        assert not closed
+        ended.set()
+        assert left.result().tobytes() == b"cde"
+    del left
+    assert len(closed) == 1
 
 
 # The command

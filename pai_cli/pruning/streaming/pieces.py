@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
+from weakref import finalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,13 +47,11 @@ class OpenFiles(AbstractContextManager["OpenFiles"]):
     """Files read from any place by any thread. Read, not mapped: mapped pages would count as this process's memory."""
 
     def __init__(self) -> None:
-        self._descriptors: dict[Path, int] = {}
+        self._opened: dict[Path, _Opened] = {}
 
     def __exit__(self, *_: Any) -> None:
-        """Close them all."""
-        for descriptor in self._descriptors.values():
-            os.close(descriptor)
-        self._descriptors.clear()
+        """Let go of them; each is closed once no thread that a fault left behind is reading it."""
+        self._opened = {}
 
     def read(self, path: Path, begin: int, size: int) -> NDArray[np.uint8]:
         """That many bytes. Raises `CheckpointError` when the file cannot be read or has become shorter."""
@@ -73,11 +72,18 @@ class OpenFiles(AbstractContextManager["OpenFiles"]):
         return self.read(span.path, span.begin + begin, size)
 
     def _read_into(self, path: Path, buffer: NDArray[np.uint8], begin: int) -> int:
-        if path not in self._descriptors:
-            opened = os.open(path, os.O_RDONLY)
-            if self._descriptors.setdefault(path, opened) != opened:  # another thread was quicker
-                os.close(opened)
-        return os.preadv(self._descriptors[path], [buffer.data], begin)
+        opened = self._opened.get(path)
+        if opened is None:
+            opened = self._opened.setdefault(path, _Opened(path))  # another thread's, where that was quicker
+        return os.preadv(opened.descriptor, [buffer.data], begin)
+
+
+class _Opened:
+    """A file that is open as long as this object is there."""
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY)
+        finalize(self, os.close, self.descriptor)
 
 
 def changed(path: Path) -> CheckpointError:
