@@ -140,7 +140,7 @@ def test_rank_reads_the_table(pai, place):
     assert done.status == 0, done.err
     accuracies = {row["mask"]: float(row["accuracy"]) for row in table()}
     assert len(accuracies) == 6
-    found = {one["name"]: one["accuracy"] for one in done.json()["masks"]}
+    found = {one["mask"]: one["accuracy"] for one in done.json()["masks"]}
     assert found == pytest.approx(accuracies)
 
 
@@ -392,8 +392,8 @@ def test_the_options_begin_as_the_recipe_does():
                                 "name a file"),
         (("--results", "m.safetensors"), "m.safetensors: is not a table of pai train (its first "
                                          "line differs); give --results another file"),
-        (("-o", "o.safetensors", "--results", "o.safetensors"), "o.safetensors: weights, mask, table and picture need "
-                                                                "different names; change one"),
+        (("-o", "o.safetensors", "--results", "o.safetensors"), "o.safetensors: weights, mask, table, picture, "
+                                                                "o.jsonl and o.state.safetensors need different names; change one"),
         (("--log-dir", "m.safetensors"), "--log-dir m.safetensors: is a file; name a folder"),
     ],
 )  # fmt: skip

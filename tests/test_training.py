@@ -455,7 +455,7 @@ def test_refused():
         == "--amp: mixed precision is for GPUs, and this runs on the CPU; leave it out"
     )
     assert told(RecipeError, recipe(rescale=True, optimizer=Optimizer.ADAM)) == (
-        "--rescale: looks ahead by a step of SGD; give --optimizer sgd, or leave --rescale out"
+        "--rescale: looks ahead by a step of SGD; give --optimizer sgd, or --no-rescale"
     )
     assert told(RecipeError, recipe(dynamic=Dynamic.SET)) == (
         "--dynamic set: the mask would never move: no multiple of --update-every 100 is in the first 0.75 of 16 steps; "

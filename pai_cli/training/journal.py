@@ -48,6 +48,7 @@ class Journal:
         if self.path.is_file() and not force:
             raise OutputError(f"{self.path}: a training was begun here; --resume continues it, --force starts it again")
         check_output(self.path, force=force)
+        check_output(self.state_path, force=force)
         check_log_dir(self.log_dir, force=force)
         self.state_path.unlink(missing_ok=True)
         self._rewrite()
@@ -55,10 +56,12 @@ class Journal:
     def resume(self) -> bytes | None:
         """The kept state, and the lines cut back to it; None when nothing was kept. See `finished`.
 
-        Raises `ResumeError` when there is no training here, or one of other settings.
+        Raises `ResumeError` when there is no training here, or one of other settings; `OutputError`, `RecipeError` for the
+        folder of events.
         """
         if not self.path.exists():
             raise ResumeError(f"{self.path}: no training to continue here; leave --resume out to begin one")
+        check_log_dir(self.log_dir, force=True)
         found = self._read_lines()
         try:
             data = self.state_path.read_bytes()
@@ -175,6 +178,11 @@ def check_log_dir(path: Path | None, *, force: bool) -> None:
         raise OutputError(f"--log-dir {path}: has events of a training already; name another folder, or give --force")
 
 
+def damaged(path: Path) -> ResumeError:
+    """The refusal of a state that cannot be gone on from."""
+    return ResumeError(f"{path}: damaged, or not the state of a training; --force starts the training again")
+
+
 def _parsed(line: str) -> dict[str, Any] | None:
     try:
         record = json.loads(line)
@@ -189,7 +197,7 @@ def _lines_told(path: Path, data: bytes) -> int:
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         return int(json.loads(header["__metadata__"]["facts"])["lines"])
     except (ValueError, KeyError, TypeError, RecursionError) as e:
-        raise ResumeError(f"{path}: damaged, or not the state of a training; --force starts the training again") from e
+        raise damaged(path) from e
 
 
 def _plain(value: Any) -> Any:
