@@ -39,7 +39,7 @@ from pai_cli.training.dynamic import Move, moved
 from pai_cli.training.examples import Augment, augmentation, prepare
 from pai_cli.training.loop import Run, fit
 from pai_cli.training.masking import MaskedWeights
-from pai_cli.training.model import Score, cross_entropy, evaluate, logits_of
+from pai_cli.training.model import Score, cross_entropy, evaluate, has_idle, logits_of
 from pai_cli.training.recipe import Augmentation, Dynamic, Optimizer, Recipe, Schedule
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -467,6 +467,13 @@ def test_refused():
     )
     assert told(TrainingError, recipe(lr=1e30)).startswith("the loss is no longer finite at step ")
     assert told(TrainingError, recipe(lr=1e30)).endswith(" of 16; give a smaller --lr than 1e+30")
+    assert told(RecipeError, recipe(label_smoothing=0.9)) == (
+        "--label-smoothing 0.9: of 4 classes, a wrong one would count more than the true; give at most 0.75"
+    )
+    normed = wrap(nn.Sequential(nn.Flatten(), nn.Linear(108, 4), nn.BatchNorm1d(4)), (3, SIDE, SIDE))
+    assert told(TrainingError, recipe(batch_size=1), normed, {}).endswith(
+        "; batch norm needs more than one example; give a larger --batch-size"
+    )
     wrong = wrap(nn.Sequential(nn.Linear(5, 4)), (5,))
     assert told(TrainingError, recipe(), wrong, {}).startswith("the network failed on a batch of shape 16,3,6,6 (")
     images = wrap(nn.Sequential(nn.Conv2d(3, 4, 1)), (3, 6, 6))
@@ -474,6 +481,36 @@ def test_refused():
         "the network returns shape (16, 4, 6, 6), and logits of shape (16, classes) are needed; give a --model factory "
         "whose network returns the logits alone"
     )
+
+
+def test_weights_that_blew_up_in_the_last_step_are_not_saved():
+    """No loss of the training is infinite then: that of the examples held out tells."""
+    network, wish = with_dropout(), recipe(epochs=1, lr=1e10, batch_size=36)
+    with pytest.raises(TrainingError) as caught:
+        fit(network, masks_of(network), wish, data_for(wish, network))
+    assert str(caught.value) == (
+        "the loss on the examples held out is no longer finite at step 2 of 2; give a smaller --lr than 1e+10"
+    )
+
+
+def test_parameters_without_a_part():
+    model = with_dropout().model.train()
+    inputs, state = torch.randn(2, 3, SIDE, SIDE), torch.random.get_rng_state()
+    assert not has_idle(model, inputs)
+    model[-1].weight_of_none = nn.Parameter(torch.ones(1))
+    assert has_idle(model, inputs)
+    assert model.training
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_half_precision_is_masked_too():
+    network = residual()
+    network.model.bfloat16()
+    masks, wish = masks_of(network), recipe(epochs=1)
+    result = fit(network, masks, wish, data_for(wish, network))
+    for name, mask in masks.items():
+        assert (result.masks[name] == mask).all()
+        assert not result.last[name].float().numpy()[~mask].any()
 
 
 def test_too_few_examples_to_hold_some_out():
@@ -602,6 +639,7 @@ def rescaling(bound=math.inf, seed=0):
     for name, mask in masks.items():
         model.get_parameter(name).data.mul_(mask)
     nn.init.normal_(model[2].bias)
+    nn.init.zeros_(model[4].bias)  # it has no scale, but a gradient
     first, later = ((torch.randn(9, 12).double(), torch.arange(9) % 3) for _ in range(2))
     return model, masks, (first, later), rescale.Rescaling(model, masks, 0.1, lambda _: (first, later))
 
@@ -641,6 +679,8 @@ def test_derivatives_by_the_scales_against_differences(bounded, monkeypatch):
     derivative, which = taken[0]
     assert which == int(bounded)
     ones = dict.fromkeys((name for name, _ in model.named_parameters()), 1.0)
+    assert float(derivative[-1]) == 0
+    assert list(learner.scales()) == list(ones)[:-1]
     for place, name in enumerate(learner.scales()):
         up, down = ({**ones, name: 1 + change} for change in (1e-5, -1e-5))
         ends = [objective(model, masks, batches, scales, ones)[int(bounded)] for scales in (up, down)]

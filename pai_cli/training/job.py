@@ -24,11 +24,11 @@ from pai_cli.progress import Progress
 from pai_cli.pruning.base import Masks
 from pai_cli.training.dynamic import share_of
 from pai_cli.training.examples import TrainingData, prepare
-from pai_cli.training.journal import DONE, Journal, damaged
+from pai_cli.training.journal import DONE, Journal
 from pai_cli.training.loop import Run, Trainer, TrainResult
 from pai_cli.training.masking import check_masks, without_twins
 from pai_cli.training.model import logits_of, trained_copy
-from pai_cli.training.outputs import Outputs
+from pai_cli.training.outputs import Outputs, damaged
 from pai_cli.training.process import Process
 from pai_cli.training.recipe import Recipe
 from pai_cli.training.state import parse_state

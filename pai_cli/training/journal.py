@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pai_cli.errors import OutputError, RecipeError, ResumeError
 from pai_cli.files.atomic import check_output, is_special, write_atomically
+from pai_cli.training.outputs import damaged
 
 if TYPE_CHECKING:
     from pai_cli.files.tables import Record
@@ -32,6 +34,7 @@ class Journal:
     log_dir: Path | None = None
     lines: list[Record] = field(default_factory=list)
     _scalars: Callable[[Record], None] | None = None
+    _begun: bool = False
 
     @staticmethod
     def beside(out: Path, settings: dict[str, Any], log_dir: Path | None = None) -> Journal:
@@ -52,6 +55,17 @@ class Journal:
         check_log_dir(self.log_dir, force=force)
         self.state_path.unlink(missing_ok=True)
         self._rewrite()
+        self._begun = True
+
+    @contextmanager
+    def unless_empty(self) -> Iterator[None]:
+        """Remove the journal again when what runs inside fails before there is anything to continue, as a refusal does."""
+        try:
+            yield
+        except BaseException:
+            if self._begun and not self.lines and not self.state_path.exists():
+                self.path.unlink(missing_ok=True)
+            raise
 
     def resume(self) -> bytes | None:
         """The kept state, and the lines cut back to it; None when nothing was kept. See `finished`.
@@ -176,11 +190,6 @@ def check_log_dir(path: Path | None, *, force: bool) -> None:
         raise OutputError(f"--log-dir {path}: is a file; name a folder")
     if not force and path.is_dir() and any(path.glob("events.out.tfevents.*")):
         raise OutputError(f"--log-dir {path}: has events of a training already; name another folder, or give --force")
-
-
-def damaged(path: Path) -> ResumeError:
-    """The refusal of a state that cannot be gone on from."""
-    return ResumeError(f"{path}: damaged, or not the state of a training; --force starts the training again")
 
 
 def _parsed(line: str) -> dict[str, Any] | None:

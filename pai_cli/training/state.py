@@ -14,7 +14,7 @@ from torch import nn
 from pai_cli.errors import ResumeError
 from pai_cli.files.atomic import write_atomically
 from pai_cli.files.canonical import canonical_bytes
-from pai_cli.training.journal import damaged
+from pai_cli.training.outputs import damaged
 
 VERSION = 1
 Tensors = dict[str, torch.Tensor]
