@@ -131,7 +131,7 @@ def test_rows_are_added_and_replaced(pai, place):
 
 def test_rank_reads_the_table(pai, place):
     """The loop closed: prune, train, and ask which metric told."""
-    for density in (0.1, 0.2, 0.4):
+    for density in (0.1, 0.4):
         for method in ("erk", "magnitude"):
             mask = f"{method}-{density}.safetensors"
             assert pai("prune", "net.safetensors", "--method", method, "--density", density, "-o", mask).status == 0
@@ -141,7 +141,7 @@ def test_rank_reads_the_table(pai, place):
     done = pai("rank", *masks, "--accuracy", "r.csv", "--weights", "net.safetensors", "--format", "json")
     assert done.status == 0, done.err
     accuracies = {row["mask"]: float(row["accuracy"]) for row in table()}
-    assert len(accuracies) == 6
+    assert len(accuracies) == 4
     found = {one["mask"]: one["accuracy"] for one in done.json()["masks"]}
     assert found == pytest.approx(accuracies)
 
@@ -185,7 +185,10 @@ def test_tost_says_what_did_not_apply(pai, place, monkeypatch):
     monkeypatch.setattr("pai_cli.training.rescale.ITERATIONS", 3)
     done = pai("train", *ARGUMENTS, "--epochs", 2, "--recipe", "tost", "-o", "o.safetensors")
     assert done.status == 0
-    assert "pai: warning: --ghost-skips: the network has no residual block of pai's ResNets: left out" in done.said
+    assert (
+        "pai: warning: --ghost-skips: no block of the network has a norm after each convolution, as pai's ResNets have: "
+        "left out" in done.said
+    )
     assert lines()[1]["rescaled"] == 3
     assert load_file("o.safetensors").keys() == load_file("net.safetensors").keys()
 
@@ -296,6 +299,15 @@ def test_interrupted_while_the_test_part_is_looked_at(pai, place, monkeypatch):
         patch.setattr(Trainer, "_one_step", None)  # no step is done again
         assert pai(*command, "--resume").status == 0
     assert [one["mask"] for one in table()] == ["m.safetensors"]
+
+
+def test_no_room_for_the_state_but_for_the_result(pai, place, monkeypatch):
+    def full(*_):
+        raise OutputError("o.state.safetensors: cannot be written: no space left on the device")
+
+    monkeypatch.setattr("pai_cli.training.state.write_state", full)
+    assert pai("train", *ARGUMENTS, "--epochs", 1, "-o", "o.safetensors").status == 0
+    assert Path("o.safetensors").exists()
 
 
 def test_a_finished_training_adds_its_row_to_a_table_asked_for_later(pai, place):
@@ -679,6 +691,16 @@ def test_tables_that_are_others(tmp_path):
         OutputError, match=r"has a row of another length than its first line; mend it, or give another file$"
     ):
         results.add_result(path, row())
+
+
+def test_a_table_that_a_spreadsheet_wrote(tmp_path):
+    path = tmp_path / "r.csv"
+    lines = [",".join(results.FIELDS), ",".join("1" for _ in results.FIELDS)]
+    path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())  # no line end at the end
+    results.add_result(path, row(seed="2"))
+    assert [one["seed"] for one in table(path)] == ["1", "2"]
+    assert path.read_bytes().startswith(b"mask,")
+    assert b"\r" not in path.read_bytes()
 
 
 ADD = """

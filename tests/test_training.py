@@ -294,6 +294,13 @@ def test_a_tie_goes_to_the_smaller_loss_then_to_the_earlier_epoch():
     assert not best.beaten_by(Score(4, 10, 0.1))
 
 
+def test_parts_that_are_absent_hold_no_epoch_back():
+    network, told = with_dropout(), []
+    wish = recipe(ghost_skips=True)
+    fit(network, masks_of(network), wish, data_for(wish, network), Run(record=told.append))
+    assert [one["settled"] for one in told] == [True] * 4
+
+
 @pytest.mark.parametrize("options", [TOST, RIGL])
 def test_only_epochs_of_the_final_network_and_mask_can_be_the_best(options):
     network, told = residual(), []
@@ -610,7 +617,9 @@ def test_ghosts_are_in_evaluation_mode_when_the_network_is():
 def test_parts_that_a_network_has_no_place_for_are_told():
     network = init_network("lenet-300-100", 4, 0)
     parts = early.EarlyParts(network.model, soft_neurons=True, ghost_skips=True, steps=4)
-    assert parts.absent == {"--ghost-skips": "the network has no residual block of pai's ResNets"}
+    assert parts.absent == {
+        "--ghost-skips": "no block of the network has a norm after each convolution, as pai's ResNets have"
+    }
     parts = early.EarlyParts(nn.Linear(2, 2), soft_neurons=True, ghost_skips=False, steps=4)
     assert parts.absent == {"--soft-neurons": "the network has no ReLU module"}
     vgg = init_network("vgg11-bn", 4, 0)

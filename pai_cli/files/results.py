@@ -62,7 +62,7 @@ def _same(one: Row, other: Row) -> bool:
 
 def _read(path: Path) -> list[Row]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets put a mark in front
     except FileNotFoundError:
         return []
     except UnicodeDecodeError as e:

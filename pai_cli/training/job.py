@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -158,7 +159,8 @@ def train_on_disk(job: Job, journal: Journal, process: Process, progress: Progre
         if data is not None:
             _load(trainer, journal, data)
         trainer.train()
-        trainer.keep()  # should what comes now fail or be interrupted
+        with suppress(OutputError):  # should what comes now fail or be interrupted; where this does not fit, that may
+            trainer.keep()
         result = trainer.finish()
         record = _numbers(job, result, trainer)
         if process.first:

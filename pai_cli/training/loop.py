@@ -132,7 +132,8 @@ class Trainer:
     @property
     def settled(self) -> bool:
         """Whether network, loss and mask are the final ones from here on, so that this epoch may be the best."""
-        plain = not self.recipe.early_parts or self.step >= self.recipe.early_steps(self.steps)
+        parts = set(self.recipe.early_parts) - set(self.early.absent)
+        plain = not parts or self.step >= self.recipe.early_steps(self.steps)
         return plain and (self.recipe.dynamic is None or self.step > self.recipe.last_update(self.steps))
 
     def train(self, until: int | None = None) -> None:
