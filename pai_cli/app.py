@@ -57,15 +57,17 @@ class PaiGroup(TyperGroup):
                 raise
             if ctx.obj.debug:
                 traceback.print_exc()
-            fail_line(_one_line(error))
+            fail_line(_one_line(error, ctx.invoked_subcommand))
             _settle_stdout()
             raise typer.Exit(1) from None
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: Exception, command: str | None) -> str:
     if isinstance(error, PaiError):
         return str(error)
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _out_of_memory(str(error))):
+        if command == "train":
+            return "out of memory; give a smaller --batch-size, or train a smaller network"
         return "out of memory; prune a smaller network, or analyze fewer layers with --layers"
     if isinstance(error, OSError):
         return f"{error.filename or 'standard output'}: {error.strerror or error}"

@@ -90,7 +90,7 @@ class DeviceError(PaiError):
 
 
 class ResumeError(PaiError):
-    """A search cannot be continued from what is on disk."""
+    """A search or a training cannot be continued from what is on disk."""
 
 
 class NotFiniteError(PaiError):

@@ -9,20 +9,22 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, run_pai, save_mask
-from safetensors.torch import load_file
+from conftest import ROOT, Done, run_pai, save_mask
+from safetensors.torch import load_file, save_file
 from trainings import equal
 
-from pai_cli.errors import OutputError, RecipeError, ResumeError
+from pai_cli.errors import DeviceError, MaskMismatchError, OutputError, RecipeError, ResumeError
 from pai_cli.files import results
 from pai_cli.files.masks import MaskFile
 from pai_cli.training.journal import Journal, check_log_dir
+from pai_cli.training.masking import without_twins
 from pai_cli.training.state import TrainingState, parse_state, write_state
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -129,7 +131,7 @@ def test_rows_are_added_and_replaced(pai, place):
 
 def test_rank_reads_the_table(pai, place):
     """The loop closed: prune, train, and ask which metric told."""
-    for density in (0.1, 0.2, 0.4):
+    for density in (0.1, 0.4):
         for method in ("erk", "magnitude"):
             mask = f"{method}-{density}.safetensors"
             assert pai("prune", "net.safetensors", "--method", method, "--density", density, "-o", mask).status == 0
@@ -139,8 +141,8 @@ def test_rank_reads_the_table(pai, place):
     done = pai("rank", *masks, "--accuracy", "r.csv", "--weights", "net.safetensors", "--format", "json")
     assert done.status == 0, done.err
     accuracies = {row["mask"]: float(row["accuracy"]) for row in table()}
-    assert len(accuracies) == 6
-    found = {one["name"]: one["accuracy"] for one in done.json()["masks"]}
+    assert len(accuracies) == 4
+    found = {one["mask"]: one["accuracy"] for one in done.json()["masks"]}
     assert found == pytest.approx(accuracies)
 
 
@@ -183,7 +185,10 @@ def test_tost_says_what_did_not_apply(pai, place, monkeypatch):
     monkeypatch.setattr("pai_cli.training.rescale.ITERATIONS", 3)
     done = pai("train", *ARGUMENTS, "--epochs", 2, "--recipe", "tost", "-o", "o.safetensors")
     assert done.status == 0
-    assert "pai: warning: --ghost-skips: the network has no residual block of pai's ResNets: left out" in done.said
+    assert (
+        "pai: warning: --ghost-skips: no block of the network has a norm after each convolution, as pai's ResNets have: "
+        "left out" in done.said
+    )
     assert lines()[1]["rescaled"] == 3
     assert load_file("o.safetensors").keys() == load_file("net.safetensors").keys()
 
@@ -274,6 +279,106 @@ def test_killed_before_anything_was_kept(pai, place):
     assert equal(first, load_file("o.safetensors"))
 
 
+def test_interrupted_while_the_test_part_is_looked_at(pai, place, monkeypatch):
+    """And a disk that is full just then: what was trained is kept all the same."""
+    from pai_cli.training.loop import Trainer
+
+    command = ("train", *ARGUMENTS, "--epochs", 1, "-o", "o.safetensors", "--results", "r.csv")
+
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "finish", interrupted)
+        done = pai(*command)
+    assert (done.status, done.said[-2]) == (
+        130,
+        "pai: o.state.safetensors: what is done is kept; the same command with --resume goes on",
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_one_step", None)  # no step is done again
+        assert pai(*command, "--resume").status == 0
+    assert [one["mask"] for one in table()] == ["m.safetensors"]
+
+
+def test_no_room_for_the_state_but_for_the_result(pai, place, monkeypatch):
+    def full(*_):
+        raise OutputError("o.state.safetensors: cannot be written: no space left on the device")
+
+    monkeypatch.setattr("pai_cli.training.state.write_state", full)
+    assert pai("train", *ARGUMENTS, "--epochs", 1, "-o", "o.safetensors").status == 0
+    assert Path("o.safetensors").exists()
+
+
+def test_a_finished_training_adds_its_row_to_a_table_asked_for_later(pai, place):
+    common = ("train", *ARGUMENTS, "--epochs", 1)
+    assert pai(*common, "-o", "o.safetensors").status == 0
+    done = pai(*common, "-o", "o.safetensors", "--resume", "--results", "r.csv")
+    assert done.status == 0
+    assert [float(one["accuracy"]) for one in table()] == [lines()[-1]["test_accuracy"]]
+    assert pai(*common, "-o", "o.safetensors", "--resume", "--results", "r.csv").status == 0  # its own row
+    assert len(table()) == 1
+    assert pai(*common, "-o", "p.safetensors").status == 0
+    other = pai(*common, "-o", "p.safetensors", "--resume", "--results", "r.csv")
+    assert other.said[-1].startswith(
+        "pai: error: r.csv: has a row of mask m.safetensors, seed 0, dataset digits already;"
+    )
+
+
+def test_resumed_with_other_data_or_another_network(pai, place):
+    common = ("train", "net.safetensors", "--data", noisy_digits(), "--epochs", 1, "-o", "o.safetensors")
+    assert pai(*common).status == 0
+    with np.load("d.npz") as archive:
+        np.savez("d.npz", **{**archive, "x_test": archive["x_test"] + 1})
+    assert pai(*common, "--resume").said[-1].startswith("pai: error: o.jsonl: that training had data_sha256 ")
+    noisy_digits()
+    Path("net.py").write_text(IDLE.replace("network.add_module", "network.add_module if 0 else print"))
+    done = pai(*common, "--resume", "--model", "net.py:make")
+    assert done.said[-1].startswith(
+        "pai: error: o.jsonl: that training had network MLP 64-16-10 (10 classes), this one has the network of "
+    )
+
+
+def test_resumed_without_tensorboard(pai, place, monkeypatch):
+    command = ("train", *ARGUMENTS, "--epochs", 1, "-o", "o.safetensors")
+    assert pai(*command).status == 0
+    monkeypatch.setattr("pai_cli.training.journal.find_spec", lambda name: None)
+    done = pai(*command, "--resume", "--log-dir", "logs")
+    assert (done.status, done.said[-1]) == (
+        1,
+        "pai: error: --log-dir: needs tensorboard; pip install pai-cli[tensorboard]",
+    )
+
+
+def test_a_file_where_the_state_would_be_is_not_removed(pai, place):
+    Path("o.state.safetensors").write_bytes(Path("m.safetensors").read_bytes())
+    done = pai("train", "net.safetensors", "--mask", "o.state.safetensors", "--data", "digits", "-o", "o.safetensors")
+    assert done.said[-1] == "pai: error: o.state.safetensors: exists already; --force replaces it"
+    assert Path("o.state.safetensors").read_bytes() == Path("m.safetensors").read_bytes()
+
+
+def test_a_state_that_lacks_something(pai, place, monkeypatch):
+    from pai_cli.training.loop import Trainer
+
+    command = ("train", *ARGUMENTS, "--epochs", 1, "-o", "o.safetensors")
+
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "finish", interrupted)
+        assert pai(*command).status == 130
+    path = Path("o.state.safetensors")
+    whole, settings = path.read_bytes(), {key: value for key, value in lines()[0].items() if key != "training"}
+    for lost in ("run/totals", "model/fc1.weight"):
+        state = parse_state(path, whole, settings)
+        del state.tensors[lost]
+        write_state(path, state, settings)
+        assert pai(*command, "--resume").said[-1] == (
+            "pai: error: o.state.safetensors: damaged, or not the state of a training; --force starts the training again"
+        )
+
+
 def test_nothing_to_resume(pai, place):
     done = pai("train", *ARGUMENTS, "--epochs", 1, "-o", "o.safetensors", "--resume")
     assert (done.status, done.said[-1]) == (
@@ -282,8 +387,22 @@ def test_nothing_to_resume(pai, place):
     )
 
 
-def test_a_real_process_interrupted_and_resumed(place):
-    command = [sys.executable, "-m", "pai_cli", "train", *ARGUMENTS, "--epochs", "400", "-o", "o.safetensors"]
+def noisy_digits() -> str:
+    """A data set that a fresh process reads faster than scikit-learn's."""
+    random = np.random.default_rng(0)
+    means = random.standard_normal((10, 8, 8))
+    parts = {}
+    for suffix, count in (("", 1440), ("_test", 100)):
+        labels = np.arange(count) % 10
+        parts["x" + suffix] = (means[labels] + random.standard_normal((count, 8, 8))).astype(np.float32)
+        parts["y" + suffix] = labels
+    np.savez("d.npz", **parts)
+    return "d.npz"
+
+
+def test_a_real_process_is_interrupted(place):
+    common = (*ARGUMENTS[:4], noisy_digits(), *ARGUMENTS[5:])
+    command = [sys.executable, "-m", "pai_cli", "train", *common, "--epochs", "400", "-o", "o.safetensors"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         deadline = time.monotonic() + 60
@@ -306,48 +425,56 @@ def lines_so_far() -> list[str]:
 # Several processes
 
 
-def two_processes(*arguments: object) -> list[tuple[int, str]]:
-    """Two processes as torchrun starts them; exit status and standard error of each."""
+def two_processes(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> tuple[Done, subprocess.Popen]:
+    """This process as the first of two that torchrun starts, and a fresh one as the second."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    started = []
-    for rank in (0, 1):
-        environment = {
-            **os.environ,
-            **{"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
-            **{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"},
-        }
-        command = [sys.executable, "-m", "pai_cli", "train", *map(str, arguments)]
-        started.append(
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-        )
-    ends = []
-    for process in started:
-        out, err = process.communicate(timeout=120)
-        ends.append((process.returncode, out + err))
-    return ends
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, **shared, "PYTHONPATH": str(ROOT), "RANK": "1", "LOCAL_RANK": "1"}
+    command = [sys.executable, "-m", "pai_cli", "train", *map(str, arguments)]
+    with (
+        Path("second.txt").open("w") as said,
+        subprocess.Popen(command, env=environment, stdout=said, stderr=subprocess.STDOUT) as other,
+        monkeypatch.context() as patch,
+    ):
+        for name, value in {**shared, "RANK": "0", "LOCAL_RANK": "0"}.items():
+            patch.setenv(name, value)
+
+        def watch() -> None:  # should the other one fail before they meet, this one would wait for half an hour
+            if other.wait() != 0:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        done = run_pai("train", *arguments)
+        watcher.join(60)
+    return done, other
 
 
-def test_two_processes_are_one_with_the_batch_doubled(pai, place):
-    """A network without batch norm, augmented, with a moving mask, interrupted and resumed."""
+IDLE = """
+from pai_cli.models.network import init_network
+from torch import nn
+
+def make():
+    network = init_network("mlp-64-16-10", None, 0).model
+    network.add_module("idle", nn.Linear(2, 2, bias=False))
+    return network
+"""
+
+
+def test_two_processes_are_one_with_the_batch_doubled(pai, place, monkeypatch):
+    """A network without batch norm, under a moving mask; one of its layers has no part in what it gives."""
+    Path("net.py").write_text(IDLE)
+    save_file({**load_file("net.safetensors"), "idle.weight": torch.ones(2, 2)}, "net.safetensors")
     common = (
-        *ARGUMENTS[:5],
-        "--epochs",
-        2,
-        "--dynamic",
-        "rigl",
-        "--update-every",
-        4,
-        "--validation",
-        0.2,
-        "--lr",
-        0.02,
+        *(*ARGUMENTS[:4], noisy_digits(), "--model", "net.py:make", "--input-shape", "64", "--epochs", 2),
+        *("--dynamic", "rigl", "--update-every", 4, "--validation", 0.2, "--lr", 0.02),
     )
-    (status, said), (other, nothing) = two_processes(*common, "--batch-size", 32, "-o", "two.safetensors")
-    assert (status, other) == (0, 0), said + nothing
-    assert "pai: 2 processes, a step is of 2 x 32 = 64 examples" in said
-    assert nothing == ""
+    done, other = two_processes(monkeypatch, *common, "--batch-size", 32, "-o", "two.safetensors")
+    assert (done.status, other.returncode) == (0, 0), done.err
+    assert "pai: 2 processes, a step is of 2 x 32 = 64 examples" in done.said
+    assert Path("second.txt").read_text() == ""
     assert pai("train", *common, "--batch-size", 64, "-o", "one.safetensors").status == 0
     one, two = load_file("one.safetensors"), load_file("two.safetensors")
     for name, tensor in one.items():
@@ -358,6 +485,32 @@ def test_two_processes_are_one_with_the_batch_doubled(pai, place):
         for key in ("train_loss", "validation_loss", "test_loss", "explored", "dr"):
             assert (key in a) == (key in b)
             assert a.get(key, 0.0) == pytest.approx(b.get(key, 0.0), rel=1e-4)
+
+
+def test_a_process_that_is_gone_is_told(monkeypatch):
+    from torch import distributed
+
+    from pai_cli.training.model import logits_of
+    from pai_cli.training.process import processes
+
+    class Torn(torch.nn.Module):
+        def forward(self, x):
+            raise RuntimeError("[gloo/pair.cc:537] Read error [127.0.0.1]: Connection reset by peer. GLHF!")
+
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    calls = {"init_process_group": None, "destroy_process_group": None, "get_rank": 0, "get_world_size": 2}
+    for name, given in calls.items():
+        monkeypatch.setattr(distributed, name, lambda *_, given=given: given)
+    with (
+        pytest.raises(
+            DeviceError, match=r"^another of the processes has stopped, and told why if it could; none goes on alone$"
+        ),
+        processes("cpu"),
+    ):
+        logits_of(Torn(), torch.ones(2, 2))
+    with pytest.raises(RuntimeError, match=r"^other$"), processes("cpu"):
+        raise RuntimeError("other")
 
 
 # Refused
@@ -392,8 +545,17 @@ def test_the_options_begin_as_the_recipe_does():
                                 "name a file"),
         (("--results", "m.safetensors"), "m.safetensors: is not a table of pai train (its first "
                                          "line differs); give --results another file"),
-        (("-o", "o.safetensors", "--results", "o.safetensors"), "o.safetensors: weights, mask, table and picture need "
-                                                                "different names; change one"),
+        (("-o", "o.safetensors", "--results", "o.safetensors"), "o.safetensors: weights, mask, table, picture, "
+                                                                "o.jsonl and o.state.safetensors need different names; "
+                                                                "change one"),
+        (("-o", "o.safetensors", "--results", "o.jsonl"), "o.safetensors: weights, mask, table, picture, o.jsonl and "
+                                                          "o.state.safetensors need different names; change one"),
+        (("--results", "m.safetensors", "--force"), "m.safetensors: is not a table of pai train (its first "
+                                                    "line differs); give --results another file"),
+        (("--batch-size", 5000), "a batch of 5000 (--batch-size times the number of processes): digits has 1297 examples to "
+                                 "train with; give a smaller --batch-size"),
+        (("-o", "o.safetensors", "--recipe", "tost", "--optimizer", "adam"), "--rescale: looks ahead by a step of SGD; "
+                                                                             "give --optimizer sgd, or --no-rescale"),
         (("--log-dir", "m.safetensors"), "--log-dir m.safetensors: is a file; name a folder"),
     ],
 )  # fmt: skip
@@ -436,6 +598,31 @@ def test_masks_of_other_networks(pai, place):
         f"pai: error: m.safetensors: the mask of {name!r} has shape (2, 2), and net.safetensors has it in {shape}; --mask "
         "takes a mask that was made for it"
     )
+
+
+def test_one_weight_with_two_masks(tmp_path):
+    shared = torch.nn.Parameter(torch.ones(2, 2))
+    parameters = {"a.weight": shared, "b.weight": shared, "c.weight": torch.nn.Parameter(torch.ones(2, 2))}
+    one, other = np.eye(2, dtype=bool), np.ones((2, 2), dtype=bool)
+    assert without_twins(tmp_path, {"a.weight": one, "b.weight": one, "c.weight": other}, parameters) == {
+        "a.weight": one,
+        "c.weight": other,
+    }
+    with pytest.raises(MaskMismatchError) as caught:
+        without_twins(Path("m.npz"), {"a.weight": one, "b.weight": other}, parameters)
+    assert str(caught.value) == (
+        "m.npz: the masks of 'a.weight' and 'b.weight' differ, and in this network they are one weight; --mask takes a mask "
+        "that was made for it"
+    )
+
+
+def test_out_of_memory_names_the_batch(pai, place, monkeypatch):
+    def exhausted(*_):
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr("pai_cli.training.loop.cross_entropy", exhausted)
+    done = pai("train", *ARGUMENTS, "-o", "o.safetensors")
+    assert done.said[-1] == "pai: error: out of memory; give a smaller --batch-size, or train a smaller network"
 
 
 def test_data_of_other_classes(pai, place):
@@ -504,6 +691,16 @@ def test_tables_that_are_others(tmp_path):
         OutputError, match=r"has a row of another length than its first line; mend it, or give another file$"
     ):
         results.add_result(path, row())
+
+
+def test_a_table_that_a_spreadsheet_wrote(tmp_path):
+    path = tmp_path / "r.csv"
+    lines = [",".join(results.FIELDS), ",".join("1" for _ in results.FIELDS)]
+    path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())  # no line end at the end
+    results.add_result(path, row(seed="2"))
+    assert [one["seed"] for one in table(path)] == ["1", "2"]
+    assert path.read_bytes().startswith(b"mask,")
+    assert b"\r" not in path.read_bytes()
 
 
 ADD = """

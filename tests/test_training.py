@@ -39,7 +39,7 @@ from pai_cli.training.dynamic import Move, moved
 from pai_cli.training.examples import Augment, augmentation, prepare
 from pai_cli.training.loop import Run, fit
 from pai_cli.training.masking import MaskedWeights
-from pai_cli.training.model import Score, cross_entropy, evaluate, logits_of
+from pai_cli.training.model import Score, cross_entropy, evaluate, has_idle, logits_of
 from pai_cli.training.recipe import Augmentation, Dynamic, Optimizer, Recipe, Schedule
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -294,6 +294,13 @@ def test_a_tie_goes_to_the_smaller_loss_then_to_the_earlier_epoch():
     assert not best.beaten_by(Score(4, 10, 0.1))
 
 
+def test_parts_that_are_absent_hold_no_epoch_back():
+    network, told = with_dropout(), []
+    wish = recipe(ghost_skips=True)
+    fit(network, masks_of(network), wish, data_for(wish, network), Run(record=told.append))
+    assert [one["settled"] for one in told] == [True] * 4
+
+
 @pytest.mark.parametrize("options", [TOST, RIGL])
 def test_only_epochs_of_the_final_network_and_mask_can_be_the_best(options):
     network, told = residual(), []
@@ -455,7 +462,7 @@ def test_refused():
         == "--amp: mixed precision is for GPUs, and this runs on the CPU; leave it out"
     )
     assert told(RecipeError, recipe(rescale=True, optimizer=Optimizer.ADAM)) == (
-        "--rescale: looks ahead by a step of SGD; give --optimizer sgd, or leave --rescale out"
+        "--rescale: looks ahead by a step of SGD; give --optimizer sgd, or --no-rescale"
     )
     assert told(RecipeError, recipe(dynamic=Dynamic.SET)) == (
         "--dynamic set: the mask would never move: no multiple of --update-every 100 is in the first 0.75 of 16 steps; "
@@ -467,6 +474,13 @@ def test_refused():
     )
     assert told(TrainingError, recipe(lr=1e30)).startswith("the loss is no longer finite at step ")
     assert told(TrainingError, recipe(lr=1e30)).endswith(" of 16; give a smaller --lr than 1e+30")
+    assert told(RecipeError, recipe(label_smoothing=0.9)) == (
+        "--label-smoothing 0.9: of 4 classes, a wrong one would count more than the true; give at most 0.75"
+    )
+    normed = wrap(nn.Sequential(nn.Flatten(), nn.Linear(108, 4), nn.BatchNorm1d(4)), (3, SIDE, SIDE))
+    assert told(TrainingError, recipe(batch_size=1), normed, {}).endswith(
+        "; batch norm needs more than one example; give a larger --batch-size"
+    )
     wrong = wrap(nn.Sequential(nn.Linear(5, 4)), (5,))
     assert told(TrainingError, recipe(), wrong, {}).startswith("the network failed on a batch of shape 16,3,6,6 (")
     images = wrap(nn.Sequential(nn.Conv2d(3, 4, 1)), (3, 6, 6))
@@ -474,6 +488,36 @@ def test_refused():
         "the network returns shape (16, 4, 6, 6), and logits of shape (16, classes) are needed; give a --model factory "
         "whose network returns the logits alone"
     )
+
+
+def test_weights_that_blew_up_in_the_last_step_are_not_saved():
+    """No loss of the training is infinite then: that of the examples held out tells."""
+    network, wish = with_dropout(), recipe(epochs=1, lr=1e10, batch_size=36)
+    with pytest.raises(TrainingError) as caught:
+        fit(network, masks_of(network), wish, data_for(wish, network))
+    assert str(caught.value) == (
+        "the loss on the examples held out is no longer finite at step 2 of 2; give a smaller --lr than 1e+10"
+    )
+
+
+def test_parameters_without_a_part():
+    model = with_dropout().model.train()
+    inputs, state = torch.randn(2, 3, SIDE, SIDE), torch.random.get_rng_state()
+    assert not has_idle(model, inputs)
+    model[-1].weight_of_none = nn.Parameter(torch.ones(1))
+    assert has_idle(model, inputs)
+    assert model.training
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_half_precision_is_masked_too():
+    network = residual()
+    network.model.bfloat16()
+    masks, wish = masks_of(network), recipe(epochs=1)
+    result = fit(network, masks, wish, data_for(wish, network))
+    for name, mask in masks.items():
+        assert (result.masks[name] == mask).all()
+        assert not result.last[name].float().numpy()[~mask].any()
 
 
 def test_too_few_examples_to_hold_some_out():
@@ -573,7 +617,9 @@ def test_ghosts_are_in_evaluation_mode_when_the_network_is():
 def test_parts_that_a_network_has_no_place_for_are_told():
     network = init_network("lenet-300-100", 4, 0)
     parts = early.EarlyParts(network.model, soft_neurons=True, ghost_skips=True, steps=4)
-    assert parts.absent == {"--ghost-skips": "the network has no residual block of pai's ResNets"}
+    assert parts.absent == {
+        "--ghost-skips": "no block of the network has a norm after each convolution, as pai's ResNets have"
+    }
     parts = early.EarlyParts(nn.Linear(2, 2), soft_neurons=True, ghost_skips=False, steps=4)
     assert parts.absent == {"--soft-neurons": "the network has no ReLU module"}
     vgg = init_network("vgg11-bn", 4, 0)
@@ -602,6 +648,7 @@ def rescaling(bound=math.inf, seed=0):
     for name, mask in masks.items():
         model.get_parameter(name).data.mul_(mask)
     nn.init.normal_(model[2].bias)
+    nn.init.zeros_(model[4].bias)  # it has no scale, but a gradient
     first, later = ((torch.randn(9, 12).double(), torch.arange(9) % 3) for _ in range(2))
     return model, masks, (first, later), rescale.Rescaling(model, masks, 0.1, lambda _: (first, later))
 
@@ -641,6 +688,8 @@ def test_derivatives_by_the_scales_against_differences(bounded, monkeypatch):
     derivative, which = taken[0]
     assert which == int(bounded)
     ones = dict.fromkeys((name for name, _ in model.named_parameters()), 1.0)
+    assert float(derivative[-1]) == 0
+    assert list(learner.scales()) == list(ones)[:-1]
     for place, name in enumerate(learner.scales()):
         up, down = ({**ones, name: 1 + change} for change in (1e-5, -1e-5))
         ends = [objective(model, masks, batches, scales, ones)[int(bounded)] for scales in (up, down)]

@@ -230,7 +230,7 @@ def run_job(job: Job, device: Device, *, resume: bool, force: bool) -> Trained |
         job.check_outputs(resume=resume, force=force)
         check_picture(job.out.plot, force=force or resume)
     journal, kept = job.open_journal(world_here(), resume=resume, force=force, first=first)
-    with processes(where) as process:
+    with journal.unless_empty(), processes(where) as process:
         if not process.first:
             train_on_disk(job, journal, process, silent, None)
             return None

@@ -26,15 +26,17 @@ KEY = ("mask", "seed", "dataset")
 Row = dict[str, str]
 
 
-def check_results(path: Path, row: Row, *, force: bool) -> None:
-    """Refuse, before any work, a table that `row` could not be added to; `row` has the values of `KEY` at least.
+def check_results(path: Path, row: Row, *, own: bool, force: bool) -> None:
+    """Refuse, before any work, a table that `row` could not be added to; `row` has the values of `KEY` and `trained`.
 
-    Raises `OutputError` for a file that is another table, or has that training already and `force` is false.
+    Raises `OutputError` for a file that is another table, or has that training already and `force` is false. `own`: a row
+    with the same `trained` is this training's, which is being continued.
     """
     if is_special(path):
         raise OutputError(f"{path}: is a device or a pipe, and --results adds to a table; name a file")
     check_output(path, force=True)
-    if not force and any(_same(row, old) for old in _read(path)):
+    others = [old for old in _read(path) if _same(row, old) and not (own and old["trained"] == row["trained"])]
+    if others and not force:
         told = ", ".join(f"{key} {row[key]}" for key in KEY)
         raise OutputError(f"{path}: has a row of {told} already; give --results another file, or --force to replace it")
 
@@ -60,7 +62,7 @@ def _same(one: Row, other: Row) -> bool:
 
 def _read(path: Path) -> list[Row]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets put a mark in front
     except FileNotFoundError:
         return []
     except UnicodeDecodeError as e:

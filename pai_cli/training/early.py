@@ -140,7 +140,10 @@ class EarlyParts:
         if self.soft is not None and not len(self.soft):
             self.soft, absent["--soft-neurons"] = None, "the network has no ReLU module"
         if self.ghosts is not None and not len(self.ghosts):
-            self.ghosts, absent["--ghost-skips"] = None, "the network has no residual block of pai's ResNets"
+            self.ghosts, absent["--ghost-skips"] = (
+                None,
+                "no block of the network has a norm after each convolution, as pai's ResNets have",
+            )
         self.absent = absent
         self.whole: nn.Module = model if self.ghosts is None else Haunted(model, self.ghosts)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +27,9 @@ from pai_cli.training.dynamic import share_of
 from pai_cli.training.examples import TrainingData, prepare
 from pai_cli.training.journal import DONE, Journal
 from pai_cli.training.loop import Run, Trainer, TrainResult
-from pai_cli.training.masking import check_masks
+from pai_cli.training.masking import check_masks, without_twins
 from pai_cli.training.model import logits_of, trained_copy
-from pai_cli.training.outputs import Outputs
+from pai_cli.training.outputs import Outputs, damaged
 from pai_cli.training.process import Process
 from pai_cli.training.recipe import Recipe
 from pai_cli.training.state import parse_state
@@ -67,8 +69,10 @@ class Job:
             **asdict(self.recipe),
             "source_sha256": self.source.sha256,
             "mask_sha256": None if self.mask is None else sha256_of([self.mask.path]),
+            "network": self.network.description,
             "data": self.data,
             "examples": [len(part) for part in self.parts],
+            "data_sha256": _digest(self.parts),
             "input_shape": self.input_shape,
             "processes": world,
         }
@@ -80,9 +84,10 @@ class Job:
         if self.mask is None:
             return {}
         masks = {name: self.mask.array(name) for name in self.mask.names}
-        shapes = {name: tuple(one.shape) for name, one in self.network.model.named_parameters(remove_duplicate=False)}
+        parameters = dict(self.network.model.named_parameters(remove_duplicate=False))
+        shapes = {name: tuple(one.shape) for name, one in parameters.items()}
         check_masks(self.mask.path, masks, shapes, str(self.source.path))
-        return masks
+        return without_twins(self.mask.path, masks, parameters)
 
     @property
     def key(self) -> dict[str, str]:
@@ -96,11 +101,16 @@ class Job:
         written = [path for path in (outputs.weights, outputs.mask) if path is not None]
         for path in written:
             check_output(path, force=force or resume)
-        files = [*written, *filter(None, [outputs.results, outputs.plot])]
+        own = Journal.beside(outputs.weights, {})
+        files = [*written, own.path, own.state_path, *filter(None, [outputs.results, outputs.plot])]
         if len({path.resolve() for path in files}) < len(files):
-            raise OutputError(f"{outputs.weights}: weights, mask, table and picture need different names; change one")
+            raise OutputError(
+                f"{outputs.weights}: weights, mask, table, picture, {own.path.name} and {own.state_path.name} need "
+                "different names; change one"
+            )
         if outputs.results is not None:
-            check_results(outputs.results, self.key, force=force or resume)
+            row = self.key | {"trained": str(outputs.weights)}
+            check_results(outputs.results, row, own=resume, force=force)
 
     def open_journal(self, world: int, *, resume: bool, force: bool, first: bool) -> tuple[Journal, bytes | None]:
         """The journal, begun or resumed by the `first` process, and the state that was kept.
@@ -136,6 +146,8 @@ def train_on_disk(job: Job, journal: Journal, process: Process, progress: Progre
     `KeyboardInterrupt` the state has been kept.
     """
     if process.any(journal.finished is not None):
+        if journal.finished is not None:
+            _add_row(job, journal.finished)  # of a table that was not asked for then, or was not reached
         return Trained(journal.finished or {}, again=True)
     data = process.bytes_from_first(kept)
     recipe, masks = job.recipe, job.masks()
@@ -145,8 +157,10 @@ def train_on_disk(job: Job, journal: Journal, process: Process, progress: Progre
         run = Run(process, progress, journal.keep, job.out.keep_every, journal.append)
         trainer = Trainer(job.network, masks, recipe, prepared, run)
         if data is not None:
-            trainer.load(parse_state(journal.state_path, data, journal.settings))
+            _load(trainer, journal, data)
         trainer.train()
+        with suppress(OutputError):  # should what comes now fail or be interrupted; where this does not fit, that may
+            trainer.keep()
         result = trainer.finish()
         record = _numbers(job, result, trainer)
         if process.first:
@@ -158,11 +172,30 @@ def train_on_disk(job: Job, journal: Journal, process: Process, progress: Progre
     return Trained(journal.finished or record, trainer.early.absent)
 
 
+def _load(trainer: Trainer, journal: Journal, data: bytes) -> None:
+    """Put the trainer where the state in these bytes was taken. Raises `ResumeError`."""
+    state = parse_state(journal.state_path, data, journal.settings)
+    try:
+        trainer.load(state)
+    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        raise damaged(journal.state_path) from error
+
+
+def _digest(parts: Sequence[Dataset], sampled: int = 8) -> str:
+    """Of all labels, and of examples here and there: all of them may be many gigabytes."""
+    digest = hashlib.sha256()
+    for part in parts:
+        chosen = np.linspace(0, len(part) - 1, sampled).astype(np.int64)
+        for array in (part.labels, part.examples(chosen)):
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
 def _prepared(job: Job, recipe: Recipe, process: Process) -> TrainingData:
     """The data on the device, after the network was seen to tell its classes apart."""
     shape = job.input_shape or job.network.input_shape
     prepared = prepare(*job.parts, recipe, shape, process.device)
-    model = trained_copy(job.network, process.device).eval()
+    model = trained_copy(job.network, process.device)
     inputs, _ = prepared.validation.batch(np.zeros(1, dtype=np.int64))
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         outputs = logits_of(model, inputs.to(next(model.parameters()).dtype))
@@ -215,6 +248,11 @@ def _write(job: Job, result: TrainResult, record: Record) -> None:
             **provenance(job.arguments),
         }
         write_mask(job.out.mask, MaskToWrite(result.masks, layouts, told), packed=False, force=True)
+    _add_row(job, record)
+
+
+def _add_row(job: Job, record: Record) -> None:
+    """The row of a finished training, where a table is asked for."""
     if job.out.results is not None:
         facts = {**record, "accuracy": record[DONE], "checkpoint": job.source.path, "trained": job.out.weights}
         add_result(job.out.results, {field: str(facts[field]) for field in FIELDS})

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pai_cli.errors import OutputError, RecipeError, ResumeError
 from pai_cli.files.atomic import check_output, is_special, write_atomically
+from pai_cli.training.outputs import damaged
 
 if TYPE_CHECKING:
     from pai_cli.files.tables import Record
@@ -32,6 +34,7 @@ class Journal:
     log_dir: Path | None = None
     lines: list[Record] = field(default_factory=list)
     _scalars: Callable[[Record], None] | None = None
+    _begun: bool = False
 
     @staticmethod
     def beside(out: Path, settings: dict[str, Any], log_dir: Path | None = None) -> Journal:
@@ -48,17 +51,31 @@ class Journal:
         if self.path.is_file() and not force:
             raise OutputError(f"{self.path}: a training was begun here; --resume continues it, --force starts it again")
         check_output(self.path, force=force)
+        check_output(self.state_path, force=force)
         check_log_dir(self.log_dir, force=force)
         self.state_path.unlink(missing_ok=True)
         self._rewrite()
+        self._begun = True
+
+    @contextmanager
+    def unless_empty(self) -> Iterator[None]:
+        """Remove the journal again when what runs inside fails before there is anything to continue, as a refusal does."""
+        try:
+            yield
+        except BaseException:
+            if self._begun and not self.lines and not self.state_path.exists():
+                self.path.unlink(missing_ok=True)
+            raise
 
     def resume(self) -> bytes | None:
         """The kept state, and the lines cut back to it; None when nothing was kept. See `finished`.
 
-        Raises `ResumeError` when there is no training here, or one of other settings.
+        Raises `ResumeError` when there is no training here, or one of other settings; `OutputError`, `RecipeError` for the
+        folder of events.
         """
         if not self.path.exists():
             raise ResumeError(f"{self.path}: no training to continue here; leave --resume out to begin one")
+        check_log_dir(self.log_dir, force=True)
         found = self._read_lines()
         try:
             data = self.state_path.read_bytes()
@@ -190,7 +207,7 @@ def _lines_told(path: Path, data: bytes) -> int:
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         return int(json.loads(header["__metadata__"]["facts"])["lines"])
     except (ValueError, KeyError, TypeError, RecursionError) as e:
-        raise ResumeError(f"{path}: damaged, or not the state of a training; --force starts the training again") from e
+        raise damaged(path) from e
 
 
 def _plain(value: Any) -> Any:

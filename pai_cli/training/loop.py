@@ -6,6 +6,7 @@ interrupted: on a CPU with as many threads, bit for bit.
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,17 @@ from pai_cli.training.early import EarlyParts
 from pai_cli.training.examples import Examples, Pair, TrainingData
 from pai_cli.training.interruption import heard
 from pai_cli.training.masking import MaskedWeights, array_of
-from pai_cli.training.model import Score, check_amp, cross_entropy, dtype_of, evaluate, logits_of, trained_copy
+from pai_cli.training.model import (
+    Score,
+    check_amp,
+    check_smoothing,
+    cross_entropy,
+    dtype_of,
+    evaluate,
+    has_idle,
+    logits_of,
+    trained_copy,
+)
 from pai_cli.training.recipe import Optimizer, Recipe
 from pai_cli.training.rescale import ITERATIONS, Rescaling
 from pai_cli.training.run import Best, Run, TrainResult
@@ -49,6 +60,7 @@ class Trainer:
         self.process = self.run.process
         if recipe.amp:
             check_amp(self.process.device)
+        check_smoothing(recipe.label_smoothing, data.classes)
         self.batch = recipe.batch_size * self.process.world
         self.steps_in_epoch = data.batches_in_epoch(self.batch)
         self.steps = self.steps_in_epoch * recipe.epochs
@@ -61,7 +73,7 @@ class Trainer:
         self.early = self._make_early()
         self.optimizer = self._make_optimizer()
         self.masked.guard(self.optimizer)
-        self.called: nn.Module = self.process.together(self.early.whole)
+        self.called = self._together()
         self.step, self.evaluated, self.seconds = 0, 0, 0.0
         self.totals = torch.zeros(2, dtype=torch.float64, device=self.process.device)  # loss and correct of this epoch
         self.best = Best()
@@ -74,7 +86,9 @@ class Trainer:
             groups.append({"params": list(self.early.ghosts.parameters())})
         if recipe.optimizer is Optimizer.ADAM:
             return torch.optim.Adam(groups, lr=recipe.base_lr, weight_decay=recipe.weight_decay)
-        return torch.optim.SGD(groups, lr=recipe.base_lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+        return torch.optim.SGD(
+            groups, lr=recipe.base_lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True
+        )
 
     def _make_early(self) -> EarlyParts:
         recipe, steps = self.recipe, self.recipe.early_steps(self.steps)
@@ -94,9 +108,15 @@ class Trainer:
             self.model, soft_neurons=recipe.soft_neurons, ghost_skips=recipe.ghost_skips, steps=max(1, steps)
         )
 
+    def _together(self) -> nn.Module:
+        if self.process.world == 1:
+            return self.early.whole
+        inputs, _ = self.data.validation.batch(np.zeros(1, dtype=np.int64))
+        return self.process.together(self.early.whole, idle=has_idle(self.early.whole, inputs.to(self.dtype)))
+
     def _make_rescaling(self) -> Rescaling:
         if self.recipe.optimizer is not Optimizer.SGD:
-            raise RecipeError("--rescale: looks ahead by a step of SGD; give --optimizer sgd, or leave --rescale out")
+            raise RecipeError("--rescale: looks ahead by a step of SGD; give --optimizer sgd, or --no-rescale")
         return Rescaling(self.model, self.masked.tensors, self.recipe.base_lr, self._rescaling_batches)
 
     def _rescaling_batches(self, iteration: int) -> tuple[Pair, Pair]:
@@ -112,7 +132,8 @@ class Trainer:
     @property
     def settled(self) -> bool:
         """Whether network, loss and mask are the final ones from here on, so that this epoch may be the best."""
-        plain = not self.recipe.early_parts or self.step >= self.recipe.early_steps(self.steps)
+        parts = set(self.recipe.early_parts) - set(self.early.absent)
+        plain = not parts or self.step >= self.recipe.early_steps(self.steps)
         return plain and (self.recipe.dynamic is None or self.step > self.recipe.last_update(self.steps))
 
     def train(self, until: int | None = None) -> None:
@@ -158,6 +179,8 @@ class Trainer:
         self.run.progress(done, ITERATIONS + 1, "scales of the initialisation")
         if self.rescaling.finished:
             self.rescaling.apply(self.model)
+            # Each process learnt them itself, and machines differ in rounding.
+            self.process.from_first([parameter.detach() for parameter in self.model.parameters()])
             scales = self.rescaling.scales()
             self.tell(
                 {
@@ -174,7 +197,7 @@ class Trainer:
         if self.early.present and self.early.at(self.step):
             for parameter in self.optimizer.param_groups.pop()["params"]:
                 self.optimizer.state.pop(parameter, None)
-            self.called = self.process.together(self.early.whole)
+            self.called = self._together()
 
     def _one_step(self) -> None:
         self._set_lr()
@@ -182,7 +205,8 @@ class Trainer:
             self._tell_spectrum(0.0)
         inputs, labels = self._training_batch()
         self._seed_torch()
-        self.called.train()
+        if not self.model.training:  # at first; evaluation leaves it as it was
+            self.called.train()
         self.optimizer.zero_grad(set_to_none=True)
         logits = logits_of(self.called, inputs.to(self.dtype), amp=self.recipe.amp)
         early = self.step < self.recipe.early_steps(self.steps)
@@ -237,26 +261,31 @@ class Trainer:
     def _seed_torch(self) -> None:
         """What the network draws itself, in dropout, is a function of seed, step and process."""
         random = generator_for(self.recipe.seed, f"step {self.step} of process {self.process.rank}")
-        torch.manual_seed(int(random.integers(2**62)))
+        seed = int(random.integers(2**62))
+        torch.default_generator.manual_seed(seed)
+        # `torch.manual_seed` formats a traceback for every GPU library that is not in use: a millisecond a step.
+        if self.process.device.startswith("cuda"):
+            torch.cuda.manual_seed(seed)
 
     def _count(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
         right = (logits.argmax(1) == labels).sum()
         self.totals += torch.stack([loss.double(), right.double()])
         if self.step % CHECK_EVERY == 0:
-            self._check_finite()
+            self._check_finite(float(self.totals[0]), self.step + 1)
 
-    def _check_finite(self) -> None:
-        if not bool(self.totals[0].isfinite()):
+    def _check_finite(self, loss: float, step: int, where: str = "") -> None:
+        if self.process.any(not math.isfinite(loss)):  # all stop at once: none waits for another in vain
             raise TrainingError(
-                f"the loss is no longer finite at step {self.step + 1} of {self.steps}; give a smaller --lr than "
+                f"the loss{where} is no longer finite at step {step} of {self.steps}; give a smaller --lr than "
                 f"{self.recipe.base_lr:g}"
             )
 
     def _end_epoch(self) -> None:
-        self._check_finite()
+        self._check_finite(float(self.totals[0]), self.step)
         # Batch norm's statistics are each process's own: the first one's are the network's.
         self.process.from_first(list(self.early.whole.buffers()))
         score = self._score_of(self.data.validation)
+        self._check_finite(score.loss, self.step, " on the examples held out")
         epoch = self.evaluated + 1
         if self.settled and self.best.beaten_by(score):
             self.best = Best(epoch, score, state_dict_of(self.model))
@@ -281,7 +310,8 @@ class Trainer:
 
     def _score_of(self, examples: Examples) -> Score:
         every = slice(self.process.rank, None, self.process.world)
-        batches = examples.in_order(max(self.recipe.batch_size, 256), every)
+        # Without gradients, two batches take less memory than a step.
+        batches = examples.in_order(2 * self.recipe.batch_size, every)
         return evaluate(self.early.whole, batches, amp=self.recipe.amp, process=self.process)
 
     def tell(self, record: Record) -> None:

@@ -41,7 +41,7 @@ class MaskedWeights:
 
     def masks(self) -> Masks:
         """The masks as boolean arrays."""
-        return {name: tensor.cpu().numpy().astype(bool) for name, tensor in self.tensors.items()}
+        return {name: tensor.bool().cpu().numpy() for name, tensor in self.tensors.items()}
 
     def guard(self, optimizer: torch.optim.Optimizer) -> None:
         """Mask the gradients before each of its steps: after they are averaged over processes, where there are several."""
@@ -84,3 +84,19 @@ def check_masks(path: Path, masks: Masks, shapes: Mapping[str, tuple[int, ...]],
                 f"{path}: the mask of {name!r} has shape {mask.shape}, and {where} has it in {tuple(shapes[name])}; "
                 "--mask takes a mask that was made for it"
             )
+
+
+def without_twins(path: Path, masks: Masks, parameters: Mapping[str, nn.Parameter]) -> Masks:
+    """The masks, that of a weight which several modules share under the first of its names alone.
+
+    `parameters`: of the network, by every name. Raises `MaskMismatchError` where such a weight has two masks that differ.
+    """
+    first: dict[int, str] = {}
+    for name, mask in masks.items():
+        known = first.setdefault(id(parameters[name]), name)
+        if not np.array_equal(masks[known], mask):
+            raise MaskMismatchError(
+                f"{path}: the masks of {known!r} and {name!r} differ, and in this network they are one weight; --mask takes "
+                "a mask that was made for it"
+            )
+    return {name: masks[name] for name in first.values()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -14,11 +15,11 @@ from pai_cli.files.words import one_line
 from pai_cli.models.network import Network
 from pai_cli.pruning.working import kind_of
 from pai_cli.training.examples import Pair
-from pai_cli.training.process import ALONE, Process
+from pai_cli.training.process import ALONE, Process, parted
 
 
 def trained_copy(network: Network, device: str) -> nn.Module:
-    """A copy of the network on the device, in its own floating type, every parameter to be trained.
+    """A copy of the network on the device, in its own floating type, in evaluation mode, every parameter to be trained.
 
     Raises `TrainingError` for what cannot be copied or trained, `DeviceError` for a device that is not there.
     """
@@ -36,7 +37,7 @@ def trained_copy(network: Network, device: str) -> nn.Module:
         twin.to(device)
     except (RuntimeError, AssertionError) as error:
         raise DeviceError(f"device {device}: cannot be used ({one_line(error)}); give --device cpu") from error
-    return twin.requires_grad_(True)
+    return twin.requires_grad_(True).eval()
 
 
 def dtype_of(model: nn.Module) -> torch.dtype:
@@ -52,7 +53,7 @@ def logits_of(model: nn.Module, inputs: torch.Tensor, *, amp: bool = False) -> t
         except (ValueError, TypeError, NotImplementedError, IndexError, AttributeError) as error:
             raise _failed(inputs, error) from error
         except RuntimeError as error:
-            if "memory" in str(error):
+            if "memory" in str(error) or parted(error):
                 raise
             raise _failed(inputs, error) from error
     if not (isinstance(outputs, torch.Tensor) and outputs.is_floating_point() and outputs.dim() == 2):
@@ -64,11 +65,28 @@ def logits_of(model: nn.Module, inputs: torch.Tensor, *, amp: bool = False) -> t
     return outputs.float() if outputs.dtype in (torch.bfloat16, torch.float16) else outputs
 
 
+REMEDIES = {
+    "finished reduction": "several processes train only networks of which every part is used at each step; train in one",
+    "more than 1 value per channel": "batch norm needs more than one example; give a larger --batch-size",
+}
+"""What helps, by what torch says."""
+
+
 def _failed(inputs: torch.Tensor, error: Exception) -> TrainingError:
     shape = ",".join(map(str, inputs.shape))
-    return TrainingError(
-        f"the network failed on a batch of shape {shape} ({one_line(error)}); give the shape of one input with --input-shape"
-    )
+    found = (remedy for told, remedy in REMEDIES.items() if told in str(error))
+    remedy = next(found, "give the shape of one input with --input-shape")
+    return TrainingError(f"the network failed on a batch of shape {shape} ({one_line(error)}); {remedy}")
+
+
+def has_idle(model: nn.Module, inputs: torch.Tensor) -> bool:
+    """Whether some parameter has no part in what the model gives for these inputs, in evaluation mode."""
+    training = model.training
+    with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        logits = logits_of(model.eval(), inputs)
+        found = torch.autograd.grad(logits.sum(), list(model.parameters()), allow_unused=True)
+    model.train(training)
+    return any(one is None for one in found)
 
 
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, mass: float = 0.0) -> torch.Tensor:
@@ -120,6 +138,15 @@ def evaluate(model: nn.Module, batches: Iterable[Pair], *, amp: bool = False, pr
             module.training = mode
     correct, count, loss = process.sum([correct, count, loss])
     return Score(int(correct), int(count), loss / count)
+
+
+def check_smoothing(mass: float, classes: int) -> None:
+    """Raise `RecipeError` where a wrong class would have a larger share of the label than the true one."""
+    if classes > 1 and mass > (most := (classes - 1) / classes):
+        raise RecipeError(
+            f"--label-smoothing {mass:g}: of {classes} classes, a wrong one would count more than the true; give at most "
+            f"{math.floor(1000 * most) / 1000:g}"
+        )
 
 
 def check_amp(device: str) -> None:

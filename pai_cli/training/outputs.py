@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pai_cli.errors import ResumeError
+
 
 @dataclass(frozen=True)
 class Outputs:
@@ -20,3 +22,8 @@ class Outputs:
     results: Path | None = None
     log_dir: Path | None = None
     keep_every: float = 600.0
+
+
+def damaged(path: Path) -> ResumeError:
+    """The refusal of a state that cannot be gone on from."""
+    return ResumeError(f"{path}: damaged, or not the state of a training; --force starts the training again")

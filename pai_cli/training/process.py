@@ -65,14 +65,24 @@ class Process:
         self.from_first([buffer])
         return bytes(buffer.cpu().numpy().tobytes())
 
-    def together(self, model: nn.Module) -> nn.Module:
-        """The model as it is called in training: its gradients are the means over all processes."""
+    def together(self, model: nn.Module, *, idle: bool) -> nn.Module:
+        """The model as it is called in training: its gradients are the means over all processes.
+
+        `idle`: some of its parameters take no part, and no gradient of theirs is to be waited for.
+        """
         if self.world == 1:
             return model
-        return nn.parallel.DistributedDataParallel(model)
+        return nn.parallel.DistributedDataParallel(model, find_unused_parameters=idle)
 
 
 ALONE = Process()
+PARTED = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
+"""What gloo and NCCL say when the other end is gone."""
+
+
+def parted(error: Exception) -> bool:
+    """Whether it says that another process is gone."""
+    return any(words in str(error) for words in PARTED)
 
 
 def started_by_torchrun() -> bool:
@@ -95,7 +105,7 @@ def processes(device: str) -> Iterator[Process]:
     """This process, joined with the others where `torchrun` started several: over NCCL on GPUs, over gloo on CPUs.
 
     `device`: "cpu" or "cuda"; each process on a machine takes a GPU of its own. Raises `DeviceError` when there are fewer
-    GPUs than processes.
+    GPUs than processes, or one of the others stops.
     """
     if not started_by_torchrun():
         yield Process(device=device)
@@ -115,5 +125,11 @@ def processes(device: str) -> Iterator[Process]:
         raise DeviceError(f"the processes that torchrun started cannot meet ({one_line(error)})") from error
     try:
         yield Process(distributed.get_rank(), distributed.get_world_size(), device)
+    except RuntimeError as error:
+        if parted(error):
+            raise DeviceError(
+                "another of the processes has stopped, and told why if it could; none goes on alone"
+            ) from error
+        raise
     finally:
         distributed.destroy_process_group()

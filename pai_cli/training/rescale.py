@@ -68,9 +68,9 @@ class ScaleState:
 class Rescaling:
     """Learns the scales of a model's parameter tensors, an iteration at a time; the model is read, not changed.
 
-    `masks`: of weights, by name, in their type. Tensors that are all 0 have no scale. `rate`: of the SGD step that is
-    looked ahead. Batch norms normalise by their batch; everything else is in evaluation mode. Raises `TrainingError` for a
-    model with nothing to scale.
+    `masks`: of weights, by name, in their type. Tensors that are all 0 have no scale, but a part in the gradient.
+    `rate`: of the SGD step that is looked ahead. Batch norms normalise by their batch; everything else is in evaluation
+    mode. Raises `TrainingError` for a model with nothing to scale.
     """
 
     def __init__(self, model: nn.Module, masks: Mapping[str, torch.Tensor], rate: float, batches: Batches):
@@ -79,12 +79,12 @@ class Rescaling:
             if isinstance(module, _BatchNorm):
                 module.track_running_stats = False
                 module.running_mean = module.running_var = module.num_batches_tracked = None
-        found = {name: one.detach().clone() for name, one in model.named_parameters()}
-        self._start = {name: one for name, one in found.items() if bool(one.any())}
-        if not self._start:
+        self._start = {name: one.detach().clone() for name, one in model.named_parameters()}
+        self._scaled = torch.tensor([bool(one.any()) for one in self._start.values()])
+        if not bool(self._scaled.any()):
             raise TrainingError("--rescale: every parameter is 0, and has no scale; leave --rescale out")
         self._masks, self._rate, self._batches = masks, rate, batches
-        self._dtype = next(iter(found.values())).dtype
+        self._dtype = next(iter(self._start.values())).dtype
         count = len(self._start)
         floors = [0.0 if name.rpartition(".")[2] == "bias" else FLOOR for name in self._start]
         self._floors = torch.tensor(floors, dtype=torch.float64)
@@ -127,12 +127,17 @@ class Rescaling:
         return gradient * self._masks[name] if name in self._masks else gradient
 
     def _by_scale(self, derivatives: tuple[torch.Tensor | None, ...]) -> torch.Tensor:
-        """dF/ds = <dF/dW, W_0> of each tensor, cut off."""
+        """dF/ds = <dF/dW, W_0> of each tensor, cut off; 0 of those without a scale, whose Adam then stays at 1."""
         products = [
             0.0 if one is None else float((one * start).sum())
             for one, start in zip(derivatives, self._start.values(), strict=True)
         ]
-        return torch.tensor(products, dtype=torch.float64).clamp(-CLIP, CLIP)
+        by_scale = torch.tensor(products, dtype=torch.float64).masked_fill(~self._scaled, 0.0)
+        if not bool(by_scale.isfinite().all()):
+            raise TrainingError(
+                "--rescale: a scale's derivative is not finite; give a smaller --lr, or leave --rescale out"
+            )
+        return by_scale.clamp(-CLIP, CLIP)
 
     def _loss(self, weights: Tensors, batch: Pair) -> torch.Tensor:
         inputs, labels = batch
@@ -140,7 +145,8 @@ class Rescaling:
 
     def scales(self) -> dict[str, float]:
         """The scale of every parameter tensor that has one."""
-        return dict(zip(self._start, self.state.scales.tolist(), strict=True))
+        found = zip(self._start, self.state.scales.tolist(), self._scaled.tolist(), strict=True)
+        return {name: scale for name, scale, scaled in found if scaled}
 
     def apply(self, model: nn.Module) -> None:
         """Scale the model's parameters; a pruned weight, 0 times its scale, stays 0."""

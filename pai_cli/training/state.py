@@ -14,6 +14,7 @@ from torch import nn
 from pai_cli.errors import ResumeError
 from pai_cli.files.atomic import write_atomically
 from pai_cli.files.canonical import canonical_bytes
+from pai_cli.training.outputs import damaged
 
 VERSION = 1
 Tensors = dict[str, torch.Tensor]
@@ -98,7 +99,7 @@ def parse_state(path: Path, data: bytes, settings: Mapping[str, Any]) -> Trainin
         told, facts = json.loads(header["settings"]), json.loads(header["facts"])
         tensors = load(data)
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as e:
-        raise ResumeError(f"{path}: damaged, or not the state of a training; --force starts the training again") from e
+        raise damaged(path) from e
     for key, value in settings.items():
         if told.get(key) != value:
             raise ResumeError(
