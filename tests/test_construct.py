@@ -221,6 +221,8 @@ USAGE: dict[str, tuple[list[object], str]] = {
                f"--construct ramanujan: {SEARCHING} --resume out"),
     "per class": (["--construct", "ramanujan", "--density", 0.5, "--per-class", 3],
                   f"--construct ramanujan: {SEARCHING} --per-class out"),
+    "no noise": (["--construct", "ramanujan", "--density", 0.5, "--noise", 0],
+                 f"--construct ramanujan: {SEARCHING} --noise out"),
     "pattern": (["--construct", "ramanujan", "--pattern", "2:4"], f"--construct ramanujan: {SEARCHING} --pattern out"),
     "steps": (["--construct", "biregular", "--density", 0.5, "--steps", 3],
               "--steps: only for --construct ramanujan; leave it out"),
