@@ -210,6 +210,17 @@ def test_two_processes_build_the_same() -> None:
     assert here.pruned.kept == round(0.4 * network.total)
 
 
+def test_progress_is_of_work() -> None:
+    """The layers that take longest come first, and count for as much as they take."""
+    model = torch.nn.Sequential(torch.nn.Linear(40, 10), torch.nn.Linear(10, 30), torch.nn.Linear(30, 30))
+    network = Network(model, "three layers", None, prunable_layers(model))
+    told: list[tuple[int, int]] = []
+    request, construction = PruneRequest("ramanujan", 0.5), Construction("ramanujan", steps=2)
+    construct(network, request, construction, Workers(jobs=1), lambda done, total, _="": told.append((done, total)))
+    work = [30**3, 40 * 10**2, 30 * 10**2]
+    assert told == [(sum(work[:count]), sum(work)) for count in range(4)]
+
+
 # --- what is refused
 
 USAGE: dict[str, tuple[list[object], str]] = {
