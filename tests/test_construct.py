@@ -210,6 +210,17 @@ def test_two_processes_build_the_same() -> None:
     assert here.pruned.kept == round(0.4 * network.total)
 
 
+def test_progress_is_of_work() -> None:
+    """The layers that take longest come first, and count for as much as they take."""
+    model = torch.nn.Sequential(torch.nn.Linear(40, 10), torch.nn.Linear(10, 30), torch.nn.Linear(30, 30))
+    network = Network(model, "three layers", None, prunable_layers(model))
+    told: list[tuple[int, int]] = []
+    request, construction = PruneRequest("ramanujan", 0.5), Construction("ramanujan", steps=2)
+    construct(network, request, construction, Workers(jobs=1), lambda done, total, _="": told.append((done, total)))
+    work = [30**3, 40 * 10**2, 30 * 10**2]
+    assert told == [(sum(work[:count]), sum(work)) for count in range(4)]
+
+
 # --- what is refused
 
 USAGE: dict[str, tuple[list[object], str]] = {
@@ -221,6 +232,8 @@ USAGE: dict[str, tuple[list[object], str]] = {
                f"--construct ramanujan: {SEARCHING} --resume out"),
     "per class": (["--construct", "ramanujan", "--density", 0.5, "--per-class", 3],
                   f"--construct ramanujan: {SEARCHING} --per-class out"),
+    "no noise": (["--construct", "ramanujan", "--density", 0.5, "--noise", 0],
+                 f"--construct ramanujan: {SEARCHING} --noise out"),
     "pattern": (["--construct", "ramanujan", "--pattern", "2:4"], f"--construct ramanujan: {SEARCHING} --pattern out"),
     "steps": (["--construct", "biregular", "--density", 0.5, "--steps", 3],
               "--steps: only for --construct ramanujan; leave it out"),

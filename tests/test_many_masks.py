@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -295,6 +296,20 @@ def test_what_a_report_follows_from(masks: list[Path], store: Store, monkeypatch
     monkeypatch.setattr(finished.calls, "kernel", None)
     list(analyze_masks(MASKS[:1], requests[0], store=store))
     assert keys(store) == len(requests) + 2
+
+
+def test_a_report_follows_from_the_index_of_shards(masks: list[Path], store: Store) -> None:
+    """Which of the shards' tensors are the network's is said in no shard."""
+    folder = masks[0].parent
+    save_file({"a.weight": np.ones((12, 20)), "b.weight": np.ones((8, 4, 3, 3)), "b.bias": np.ones(8)}, folder / "s")
+    index = folder / "w.safetensors.index.json"
+    found = []
+    for names in (["a.weight", "b.weight", "b.bias"], ["a.weight", "b.bias"]):
+        index.write_text(json.dumps({"weight_map": dict.fromkeys(names, "s")}))
+        (report,) = analyze_masks(masks[:1], AnalysisRequest(weights=open_checkpoint(index)), store=store)
+        found.append(str(report.error))
+    assert found[0] == "None"
+    assert "'b.weight', which" in found[1]
 
 
 def test_a_file_that_changes_meanwhile_is_not_kept(

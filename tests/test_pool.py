@@ -14,6 +14,7 @@ import pytest
 import workers
 from conftest import ROOT
 
+from pai_cli.compute import processes
 from pai_cli.compute.pieces import Here, Outcome
 from pai_cli.compute.pool import open_pool
 from pai_cli.compute.processes import AHEAD, Processes
@@ -130,6 +131,36 @@ def test_a_piece_that_kills_every_worker_is_given_up(two: Processes, how: str, w
     assert str(outcomes[3].error) == (
         f"the process at work on it died 3 times, {why}; a smaller --jobs leaves each process more memory"
     )
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_a_system_that_starts_no_more_processes(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that there are do the work."""
+    start, started = processes._start, []
+
+    def limited(*args: int) -> object:
+        if len(started) == most:
+            raise OSError(24, "Too many open files")
+        started.append(start(*args))
+        return started[-1]
+
+    monkeypatch.setattr(processes, "_start", limited)
+    pool = Processes(50)
+    assert [one.get() for one in pool.map(workers.times, 2, range(30))] == [2 * n for n in range(30)]
+    assert pool.workers == most
+    pool.close()
+    with pytest.raises(WorkerLostError, match="no process can be started: Too many open files; --jobs 1 works in"):
+        list(pool.map(workers.times, 2, [1]))
+
+
+def test_no_more_begin_than_there_is_work_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short pieces are done before a thousand processes would have begun."""
+    monkeypatch.setattr(processes, "BEGINNING", 1)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    pool = Processes(1000)
+    assert [one.get() for one in pool.map(workers.times, 2, range(40))] == [2 * n for n in range(40)]
+    assert len(pool._running) <= 20
+    pool.close()
 
 
 def test_a_fault_in_the_items_ends_the_workers() -> None:

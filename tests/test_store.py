@@ -213,6 +213,19 @@ def test_no_folder_for_it(tmp_path: Path, told: list[str], monkeypatch: pytest.M
     assert told == [f"{tmp_path / 'file'}: cannot be made (File exists); going on without the store of finished work"]
 
 
+def test_nobody_is_at_home(told: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(_: object) -> None:
+        raise KeyError("uid not found")
+
+    for name in ("HOME", "PAI_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    assert not open_store(None, told.append).open
+    assert told == ["there is no home folder to keep finished work in; --store FILE or PAI_CACHE_DIR names a place"]
+    monkeypatch.setenv("XDG_CACHE_HOME", "/scratch")  # needs no home
+    assert default_path() == Path("/scratch/pai/results.db")
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_file_that_may_not_be_written(path: Path) -> None:
     open_store(path, print).close()

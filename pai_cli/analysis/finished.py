@@ -33,8 +33,11 @@ class Finished:
         self._about = ""
         if store.open:
             digests = [store.digest(path) for path in weights]
+            # Of a sharded set an index, which is none of these files, says what of them is the network.
+            shapes = None if request.weights is None else sorted(request.weights.shapes.items())
             engine = f"{'compiled' if calls.available() else 'arrays'} {request.device}"
-            self._about = repr((METRIC_VERSION, FORM, engine, request.options, request.layers, request.trust, digests))
+            asked = request.options, request.layers, request.trust
+            self._about = repr((METRIC_VERSION, FORM, engine, asked, digests, shapes))
 
     def look(self, path: Path) -> Looked:
         """What is known of a mask file. One that cannot be read has no key: its fault is told where masks are read."""

@@ -74,7 +74,8 @@ OF_A_SEARCH = (
 
 def check_search(construct: ConstructChoice | None, given: Mapping[str, Any]) -> None:
     """Refuse a search without what it needs, and beside --construct what only a search has. `given`: all parameters."""
-    flags = [f"--{name.replace('_', '-')}" for name in OF_A_SEARCH if given.get(name) not in (None, False)]
+    named = [name for name in OF_A_SEARCH if given.get(name) is not None and given[name] is not False]
+    flags = [f"--{name.replace('_', '-')}" for name in named]
     if construct is None:
         missing = [flag for flag in ("--method", "--population") if flag not in flags]
         if missing:

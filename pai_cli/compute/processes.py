@@ -35,6 +35,8 @@ PATIENCE = 2.0  # seconds
 
 AHEAD = 4  # times the workers: how many pieces may be drawn before the oldest of them is done
 
+BEGINNING = 8  # workers without an answer yet, at the most: where pieces are short, the first do them meanwhile
+
 
 @dataclass
 class _Piece:
@@ -47,11 +49,12 @@ class _Piece:
 
 @dataclass
 class _Worker:
-    """A process, this end of its pipe, and the pieces it has, the one it is at first."""
+    """A process, this end of its pipe, the pieces it has, the one it is at first, and whether it ever answered."""
 
     process: SpawnProcess
     connection: Connection
     pieces: deque[_Piece] = field(default_factory=deque)
+    answered: bool = False
 
 
 class Processes:
@@ -62,11 +65,15 @@ class Processes:
     def __init__(self, count: int):
         self.workers = count
         self._running: list[_Worker] = []
+        self._beginning = max(BEGINNING, os.cpu_count() or 1)
 
     def map(
         self, function: Callable[[Common, Item], Result], common: Common, items: Iterable[Item | Outcome[Result]]
     ) -> Iterator[Outcome[Result]]:
-        """See `pieces.Pool.map`; a piece whose worker died three times has a `WorkerLostError`."""
+        """See `pieces.Pool.map`; a piece whose worker died three times has a `WorkerLostError`.
+
+        Where the system starts no more processes, those there are do the work. Raises `WorkerLostError` when it starts none.
+        """
         shared = pickle.dumps((function, common), pickle.HIGHEST_PROTOCOL)
         finished = False
         try:
@@ -101,19 +108,37 @@ class Processes:
                 following += 1
 
     def _room(self) -> bool:
-        return len(self._running) < self.workers or any(len(worker.pieces) < QUEUED for worker in self._running)
+        return self._may_start() or any(len(worker.pieces) < QUEUED for worker in self._running)
+
+    def _may_start(self) -> bool:
+        beginning = sum(not worker.answered for worker in self._running)
+        return len(self._running) < self.workers and beginning < self._beginning
 
     def _give(self, waiting: deque[_Piece], shared: bytes) -> None:
         """Hand out what waits: to a worker that is idle, to a new one, or to one that will soon be idle."""
         while waiting and self._room():
             worker = min(self._running, key=lambda worker: len(worker.pieces), default=None)
-            if worker is None or (worker.pieces and len(self._running) < self.workers):
-                worker = _start(self.workers, len(self._running))
-                self._running.append(worker)
-                _send(worker, COMMON, shared)
+            if worker is None or (worker.pieces and self._may_start()):
+                worker = self._started(shared) or worker
+                if worker is None or len(worker.pieces) >= QUEUED:
+                    continue
             piece = waiting.popleft()
             worker.pieces.append(piece)
             _send(worker, ITEM, piece.message)
+
+    def _started(self, shared: bytes) -> _Worker | None:
+        """One worker more; None where the system has none to give, which is then not asked again."""
+        try:
+            worker = _start(self.workers, len(self._running))
+        except OSError as error:  # too many open files or processes, or no memory
+            if not self._running:
+                why = error.strerror or error
+                raise WorkerLostError(f"no process can be started: {why}; --jobs 1 works in this one") from error
+            self.workers = len(self._running)
+            return None
+        self._running.append(worker)
+        _send(worker, COMMON, shared)
+        return worker
 
     def _gather(self, waiting: deque[_Piece], done: dict[int, Outcome[Any]]) -> None:
         """Wait for an answer, or a death; take all that there are."""
@@ -125,6 +150,7 @@ class Processes:
             except (EOFError, OSError):
                 self._bury(worker, waiting, done)
             else:
+                worker.answered = True
                 done[worker.pieces.popleft().number] = pickle.loads(answer)
 
     def _bury(self, worker: _Worker, waiting: deque[_Piece], done: dict[int, Outcome[Any]]) -> None:
@@ -152,9 +178,14 @@ class Processes:
 def _start(count: int, number: int) -> _Worker:
     ours, theirs = get_context("spawn").Pipe()
     process = get_context("spawn").Process(target=serve, args=(theirs,), name=f"pai-worker-{number}", daemon=True)
-    with _inherited(threads_each(count)):
-        process.start()
-    theirs.close()
+    try:
+        with _inherited(threads_each(count)):
+            process.start()
+    except OSError:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
     return _Worker(process, ours)
 
 

@@ -42,12 +42,15 @@ Note = Callable[[str], None]
 
 
 def default_path() -> Path:
-    """`results.db` in PAI_CACHE_DIR, or else in the folder `pai` where the system keeps a user's caches."""
+    """`results.db` in PAI_CACHE_DIR, or else in the folder `pai` where the system keeps a user's caches.
+
+    Raises `RuntimeError` where that would be in a home folder and there is none.
+    """
     if told := os.environ.get("PAI_CACHE_DIR"):
         return Path(told) / "results.db"
     told = os.environ.get("XDG_CACHE_HOME", "")
-    usual = Path("~/Library/Caches" if sys.platform == "darwin" else "~/.cache").expanduser()
-    return (Path(told) if Path(told).is_absolute() else usual) / "pai" / "results.db"
+    usual = Path("~/Library/Caches" if sys.platform == "darwin" else "~/.cache")
+    return (Path(told) if Path(told).is_absolute() else usual.expanduser()) / "pai" / "results.db"
 
 
 class Store:
@@ -155,7 +158,11 @@ def open_store(path: Path | None, note: Note) -> Store:
     """
     if path is not None:
         return Store(path, _opened(path), note)
-    path = default_path()
+    try:
+        path = default_path()
+    except RuntimeError:  # no HOME, and a user that the system does not know, as in containers
+        note("there is no home folder to keep finished work in; --store FILE or PAI_CACHE_DIR names a place")
+        return without_store()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return Store(path, _opened(path), note)

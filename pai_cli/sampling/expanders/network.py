@@ -62,7 +62,7 @@ def construct(
     """
     wanted = plans(network, request)
     slowest_first = sorted(wanted, key=_work, reverse=True)
-    total = sum(plan.edges for plan in wanted)
+    total = sum(map(_work, wanted))
     built: dict[str, BuiltLayer] = {}
     done = 0
     is_long = construction.kind == "ramanujan" and construction.steps * sum(map(_work, wanted)) > WORTH_PROCESSES
@@ -72,7 +72,7 @@ def construct(
         for outcome in pool.map(build_layer, construction, slowest_first):
             layer = outcome.get()
             built[layer.plan.name] = layer
-            done += layer.plan.edges
+            done += _work(layer.plan)
             progress(done, total, layer.plan.name.removesuffix(".weight"))
     layers = tuple(built[plan.name] for plan in wanted)
     masks = {layer.plan.name: layer.mask for layer in layers}
