@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ import numpy as np
 import pytest
 from conftest import ROOT, Pai, run_pai
 
-from pai_cli.errors import NotPortableError
+from pai_cli.compute.pieces import Outcome
+from pai_cli.errors import NotPortableError, WorkerLostError
 from pai_cli.files.checkpoints import open_checkpoint
 from pai_cli.models.network import Network, init_network, load_network
 from pai_cli.pruning.run import PruneRequest
 from pai_cli.sampling import workers as working
 from pai_cli.sampling.candidates import Candidate, Workshop, candidate
+from pai_cli.sampling.expanders import network as building
 from pai_cli.sampling.search import SearchRequest
 from pai_cli.sampling.workers import Workers, made
 
@@ -131,6 +134,34 @@ def test_a_search_left_to_itself_takes_processes_when_much_is_left(
     counts.clear()
     assert run_pai(*words("erk", 12, "--force")).status == 0
     assert (counts, result(folder)) == ([2], alone)
+
+
+class Losing:
+    """A pool whose workers all die of item number 2."""
+
+    workers, shares_files = 2, True
+
+    def map(self, function, common, items):  # type: ignore[no-untyped-def]
+        for number, item in enumerate(items):
+            yield Outcome(None, WorkerLostError("it died")) if number == 2 else Outcome(function(common, item))
+
+
+@pytest.mark.parametrize(
+    ("asked", "lost"),
+    [
+        (["--method", "erk", "--population", 5, "--jobs", 2], "candidate 2"),
+        (["--construct", "biregular", "--jobs", 2], "fc3.weight"),
+    ],
+)
+def test_what_killed_its_workers_is_named(
+    pai: Pai, folder: Path, asked: list[object], lost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(working, "open_pool", lambda *_: nullcontext(Losing()))
+    monkeypatch.setattr(building, "open_pool", lambda *_: nullcontext(Losing()))
+    done = pai("sample", "small.safetensors", "--density", 0.4, "-o", "best.safetensors", *asked)
+    assert (done.status, done.said[-1]) == (1, f"pai: error: {lost}: it died")
+    assert not (folder / "best.safetensors").exists()
 
 
 # --- networks of the user's own code

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar, cast
 
+from pai_cli.errors import WorkerLostError
+
 Common = TypeVar("Common")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -27,6 +29,12 @@ class Outcome(Generic[Result]):
         if self.error is not None:
             raise self.error
         return cast("Result", self.value)
+
+    def get_of(self, name: str) -> Result:
+        """The value; raises the error, that of a worker that died with the piece's name before it."""
+        if isinstance(self.error, WorkerLostError):
+            raise WorkerLostError(f"{name}: {self.error}") from self.error
+        return self.get()
 
 
 class Pool(Protocol):

@@ -46,7 +46,7 @@ def made(workshop: Workshop, first: int, workers: Workers) -> Generator[Candidat
         jobs = min(workers.jobs or _usual_jobs(workshop), max(1, count - at))
         with open_pool(jobs if workers.cluster is None else workers.jobs, workers.cluster) as pool:
             for outcome in pool.map(candidate, workshop, range(at, count)):
-                yield outcome.get()
+                yield outcome.get_of(f"candidate {at}")
                 at += 1
     except NotPortableError:
         if not workers.by_themselves:

@@ -69,8 +69,8 @@ def construct(
     jobs = 1 if workers.by_themselves and not is_long else workers.jobs
     with open_pool(jobs, workers.cluster) as pool:
         progress(0, total, "building layers")
-        for outcome in pool.map(build_layer, construction, slowest_first):
-            layer = outcome.get()
+        for plan, outcome in zip(slowest_first, pool.map(build_layer, construction, slowest_first), strict=True):
+            layer = outcome.get_of(plan.name)
             built[layer.plan.name] = layer
             done += _work(layer.plan)
             progress(done, total, layer.plan.name.removesuffix(".weight"))
