@@ -1,5 +1,5 @@
 #!/bin/sh
-# The main job on what ships: prune, analyze, rank, sample. Tables on the screen, files in demo/.
+# The main job on what ships: prune, analyze, rank, mine, sample. Tables on the screen, files in demo/.
 set -eu
 pai=${PAI:-pai}
 cd "$(dirname "$0")/.."
@@ -19,5 +19,6 @@ done
 run analyze demo/synflow-0.05.safetensors --weights $checkpoint
 run analyze demo --summary
 run rank demo --weights $checkpoint
+run mine demo/*-0.05.safetensors --support 3 --max-results 20
 run sample $checkpoint --method erk --density 0.05 --population 20 --force -o demo/best/erk-0.05.safetensors
 run rank demo/erk-0.05.safetensors demo/best/erk-0.05.safetensors --weights $checkpoint

@@ -302,7 +302,7 @@ def test_the_table(tmp_path: Path, pai: Pai, monkeypatch: pytest.MonkeyPatch) ->
         NOTE,
         "pai: Jaccard 0.6 to 1, by chance at each layer's own density 0.0456 to 0.0566: "
         "10 of 10 pairs share more than chance has it (5% over all pairs)",
-        "pai: 1 maximal connected subgraphs of 3 edges or more that 4 of 5 hold",
+        "pai: 1 maximal connected subgraph of 3 edges or more that 4 of 5 hold",
     ]
 
 

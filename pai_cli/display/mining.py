@@ -111,7 +111,7 @@ def _tell(mining: Mining, found: int, *, interrupted: bool) -> None:
         cut = "interrupted" if interrupted else f"stopped by {mining.stopped}"
         note(f"{cut}: {found:,} subgraphs {what} so far; there may be more, also larger ones")
     elif found:
-        note(f"{found:,} maximal connected subgraphs {what}")
+        note(f"{found:,} maximal connected {'subgraph' if found == 1 else 'subgraphs'} {what}")
     else:
         note(f"no connected subgraph {what}; lower --support or --min-edges")
 
