@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os
 import statistics
 import subprocess
@@ -22,7 +23,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 METHODS = ("random", "erk", "magnitude", "snip", "grasp", "synflow", "phew")
@@ -273,15 +274,26 @@ def against_gem_miner(study: Study) -> str:
     return markdown(["method", "accuracy", "Gem-Miner's lead"], lines)
 
 
+def check_size(folder: Path, size: Size) -> None:
+    """Note the numbers in a new folder. Raises `CommandError` for one begun with others: they must not be mixed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path, text = folder / "size.json", json.dumps(asdict(size))
+    if (not path.exists() and any(folder.iterdir())) or (path.exists() and path.read_text(encoding="utf-8") != text):
+        raise CommandError(f"{folder}: holds a study of other numbers; give another --folder, or empty this one")
+    path.write_text(text, encoding="utf-8")
+
+
 def main() -> int:
     """Run the study; 130 when interrupted, with what is finished kept."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--folder", type=Path, default=Path("digits-study"), help="where everything goes")
     parser.add_argument("--quick", action="store_true", help="a few epochs of everything, which prove nothing")
     options = parser.parse_args()
-    study = Study(options.folder, QUICK if options.quick else Size())
+    size = QUICK if options.quick else Size()
     begin = time.monotonic()
     try:
+        check_size(options.folder, size)
+        study = Study(options.folder, size)
         study.run()
     except KeyboardInterrupt:
         print(f"interrupted; the same command goes on with what is in {options.folder}", file=sys.stderr)
