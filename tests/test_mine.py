@@ -166,6 +166,11 @@ LISTS = {
     "spaces": ("b a  0.1\n\n# a c\n% x y\n  b   c\n", {("a", "b"), ("b", "c")}),
     "twice": ("a b\nb a\na b\n", {("a", "b")}),
     "header": ("Source\tTarget\tweight\na\tb\t1\n", {("a", "b")}),
+    "quotes": ('"from","to","w"\n"a, x","b",1\n"b", c\n', {("a, x", "b"), ("b", "c")}),
+    "quotes and tabs": ('"a"\t"b ""2"""\n', {("a", 'b "2"')}),
+    "quotes and spaces": ('"u" "v"\n "a x"   "b" 1 \n', {("a x", "b")}),
+    "quotes within": ("5'\tb\"\nb 3'\"\n", {("5'", 'b"'), ("3'\"", "b")}),
+    "other signs": ("é 名\n", {("é", "名")}),
     "header later": ("a b\nsource target\n", {("a", "b"), ("source", "target")}),
     "bom and windows": ("\ufeffa b\r\nc d\r\n", {("a", "b"), ("c", "d")}),
 }
@@ -193,7 +198,8 @@ def test_loops_are_counted_and_left_out(tmp_path: Path) -> None:
         (b"x" * 100, f"line 1: '{'x' * 39}…' is no edge; give two names, with a tab between"),
         (b"", "holds no edge; give two names a line, with a tab between"),
         (b"a a\n", "holds no edge; give two names a line, with a tab between"),
-        (b"a b\n\xff\xfe\n", "no UTF-8 text; a list of edges is plain text"),
+        (b"a b\n\xff\xfe\n", "line 2: no UTF-8 text; a list of edges is plain text"),
+        (b'a,"b\n', "line 1: 'a,\"b' is no edge; give two names, with a tab between"),
         (None, "no such file"),
     ],
 )
@@ -481,6 +487,13 @@ def test_graphs(tmp_path: Path, pai: Pai, monkeypatch: pytest.MonkeyPatch) -> No
     )
     twice = pai("mine", "--graphs", "1.tsv", "1.tsv")
     assert twice.said == ["pai: error: 1.tsv: is given twice, and would count twice; give each graph once"]
+    again = pai("mine", "--graphs", "1.tsv", tmp_path / "1.tsv")
+    assert again.said == [f"pai: error: {tmp_path}/1.tsv: is given twice, and would count twice; give each graph once"]
+    Path("4.tsv").write_text("u v\nv w\n")
+    headed = pai("mine", "--graphs", "4.tsv", "--min-edges", 1)
+    assert headed.said[0] == (
+        "pai: 4.tsv: its first line, 'u v', is taken for the names of the columns, not for an edge"
+    )
 
 
 @pytest.mark.parametrize(

@@ -98,13 +98,21 @@ def _followed(mask: Mask, source: NetworkSource) -> Wiring:
 
 def graph_collection(paths: Sequence[Path], note: Note, progress: Progress = silent) -> Collection:
     """The graphs of lists of edges. Raises `EdgeListError`; `MiningError` for a file given twice."""
-    twice = [path for number, path in enumerate(paths) if path in paths[:number]]
-    if twice:
-        raise MiningError(f"{twice[0]}: is given twice, and would count twice; give each graph once")
+    known: set[Path] = set()
+    for path in paths:
+        if path.resolve() in known:
+            raise MiningError(f"{path}: is given twice, and would count twice; give each graph once")
+        known.add(path.resolve())
     lists = []
     for number, path in enumerate(paths):
         progress(number, len(paths), path.name)
         lists.append(read_edge_list(path))
+    headed = [graph for graph in lists if graph.heading]
+    if headed:
+        note(
+            f"{headed[0].path}: its first line, {headed[0].heading}, is taken for the names of the columns, not for an edge"
+            + (f" ({len(headed)} files)" if len(headed) > 1 else "")
+        )
     loops = sum(graph.loops for graph in lists)
     if loops:
         note(f"edges from a vertex to itself join nothing and are left out: {loops:,}")
