@@ -21,7 +21,7 @@ from conftest import ROOT, Pai, random_mask, save_mask
 
 from pai_cli.errors import EdgeListError, MaskMismatchError, TraceError
 from pai_cli.files.edge_lists import read_edge_list
-from pai_cli.files.masks import MaskFile
+from pai_cli.files.masks import MaskFile, MaskToWrite, write_mask
 from pai_cli.mining import run
 from pai_cli.mining.collection import Collection
 from pai_cli.mining.networks import collection_of_masks
@@ -367,6 +367,30 @@ def test_nothing_to_agree_on(tmp_path: Path, pai: Pai) -> None:
     assert (done.status, done.out) == (0, "[]\n")
     assert done.said[-1] == (
         "pai: no connected subgraph of 3 edges or more that 2 of 2 hold; lower --support or --min-edges"
+    )
+
+
+def test_masks_whose_layouts_differ(tmp_path: Path, pai: Pai) -> None:
+    """What one mask tells of groups holds for those that do not tell, wherever it stands; two that differ are refused."""
+    kept = {"a.weight": np.ones((4, 2, 3, 3), np.bool_)}
+    np.savez(tmp_path / "untold.npz", **kept)  # type: ignore[arg-type]  # its stub takes the names for flags
+    for groups in (1, 2):
+        layouts = {"a.weight": Layout(groups, False)}
+        write_mask(tmp_path / f"{groups}.safetensors", MaskToWrite(kept, layouts, {}), packed=False, force=False)
+    untold, plain, grouped = (tmp_path / name for name in ("untold.npz", "1.safetensors", "2.safetensors"))
+    words = ("--level", "weight", "--format", "json")
+    for order in ((untold, grouped), (grouped, untold)):
+        done = pai("mine", *order, *words)
+        assert [one["vertices"] for one in done.json()] == [2 + 18] * 2  # two groups, each its own subgraph
+        assert done.said[0] == f"pai: {untold}: does not tell groups and transposition; both are taken from {grouped}"
+    assert [one["vertices"] for one in pai("mine", plain, untold, *words).json()] == [4 + 18]
+    done = pai("mine", plain, untold, grouped, *words)
+    assert (done.status, done.said) == (
+        1,
+        [
+            f"pai: error: {grouped}: tells other groups or transposition of 'a.weight' than {plain}; "
+            "mine the masks of one network at a time"
+        ],
     )
 
 

@@ -37,9 +37,9 @@ class EdgeList:
 def read_edge_list(path: Path) -> EdgeList:
     """The graph in a file: a line an edge, two names with tabs between them, or else commas, or else spaces.
 
-    Names may stand in double quotes, as in tables. Empty lines and those that begin with # or % are passed over, and so is a first line such as `source target`. More
-    columns are not read. An edge given twice, or in both directions, is one; an edge from a vertex to itself joins nothing
-    and is left out. Raises `EdgeListError`, which names the line.
+    Names may stand in double quotes, as in tables. Empty lines and those that begin with # or % are passed over, and so is a
+    first line such as `source target`. More columns are not read. An edge given twice, or in both directions, is one; an
+    edge from a vertex to itself joins nothing and is left out. Raises `EdgeListError`, which names the line.
     """
     edges: set[Edge] = set()
     loops, columns, heading = 0, 0, ""

@@ -13,8 +13,8 @@ from pai_cli.files.opening import open_mask
 from pai_cli.mining.collection import Collection
 from pai_cli.mining.graphs import collection_of_graphs
 from pai_cli.mining.level import Level
-from pai_cli.mining.networks import check_same_network, collection_of_masks, matrices
-from pai_cli.mining.wiring import Wiring, named_wiring, traced_wiring
+from pai_cli.mining.networks import check_same_network, collection_of_masks, matrices, teller
+from pai_cli.mining.wiring import Wiring, named_wiring, sizes_of, traced_wiring
 from pai_cli.progress import Progress, silent
 
 Note = Callable[[str], None]
@@ -42,8 +42,12 @@ def open_masks(paths: Sequence[Path], note: Note, *, trust: bool) -> list[Mask]:
             note(f"{mask.path}: {mask.told}")
     untold = [mask for mask in masks if not mask.tells_layouts]
     if untold:
+        known = teller(masks)
+        taken = (
+            f"both are taken from {known.path}" if known.tells_layouts else "every convolution is taken as a plain one"
+        )
         note(
-            f"{untold[0].path}: does not tell groups and transposition; every convolution is taken as a plain one"
+            f"{untold[0].path}: does not tell groups and transposition; {taken}"
             + (f" ({len(untold)} masks)" if len(untold) > 1 else "")
         )
     return masks
@@ -59,8 +63,8 @@ def mask_collection(
     if level is Level.WEIGHT:
         return collection_of_masks(masks, None, progress)
     if source.weights is None:
-        names = matrices(masks[0])
-        first = masks[0]
+        first = teller(masks)
+        names = matrices(first)
         wiring = named_wiring(
             {name: first.shapes[name] for name in names}, {name: first.layout(name) for name in names}
         )
@@ -69,7 +73,7 @@ def mask_collection(
             "--weights CKPT follows the network itself"
         )
     else:
-        wiring = _followed(masks[0], source)
+        wiring = _followed(teller(masks), source)
     return collection_of_masks(masks, wiring, progress)
 
 
@@ -93,6 +97,12 @@ def _followed(mask: Mask, source: NetworkSource) -> Wiring:
         raise MaskMismatchError(
             f"{mask.path}: masks {missing[0]!r}, which {source.weights} never uses on an input; give --level weight"
         )
+    for name in matrices(mask):
+        if len(wiring.inputs[name]) != sizes_of(mask.shapes[name], mask.layout(name)).places:
+            raise MaskMismatchError(
+                f"{mask.path}: does not tell how {name!r} is grouped or transposed, as {source.weights} has it; "
+                "give a mask that does, as `pai init` writes it, or --level weight"
+            )
     return wiring
 
 
