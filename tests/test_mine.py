@@ -339,7 +339,7 @@ def test_at_the_level_of_weights(tmp_path: Path, pai: Pai) -> None:
     agreeing(tmp_path / "m")
     done = pai("mine", tmp_path / "m", "--level", "weight", "--min-edges", 1, "--format", "json")
     assert [one["edge_list"] for one in done.json()] == [["conv.weight[0,1,1,1]"], ["fc.weight[2,0]"]]
-    assert done.said == ["pai: 2 maximal connected subgraphs of 1 edges or more that 4 of 5 hold"]
+    assert done.said == ["pai: 2 maximal connected subgraphs of 1 edge or more that 4 of 5 hold"]
 
 
 def test_with_weights_the_network_is_followed(tmp_path: Path, pai: Pai, samples: Path, resnet: Path) -> None:
@@ -398,7 +398,7 @@ def test_one_mask(tmp_path: Path, pai: Pai) -> None:
     save_mask(tmp_path / "a.safetensors", {"a.weight": np.eye(3, dtype=bool)})
     done = pai("mine", tmp_path / "a.safetensors", "--min-edges", 1)
     assert done.status == 0
-    assert done.said[-1] == "pai: 3 maximal connected subgraphs of 1 edges or more that 1 of 1 hold"
+    assert done.said[-1] == "pai: 3 maximal connected subgraphs of 1 edge or more that 1 of 1 holds"
 
 
 def test_masks_that_keep_nothing(tmp_path: Path, pai: Pai) -> None:
@@ -528,7 +528,9 @@ def test_graphs(tmp_path: Path, pai: Pai, monkeypatch: pytest.MonkeyPatch) -> No
         (("--model", "resnet20"), "--model: says how --weights is followed; give --weights CKPT too"),
         (("--input-shape", "3,32,32"), "--input-shape: says how --weights is followed; give --weights CKPT too"),
         (("--weights", "c", "--level", "weight"), "--weights: at --level weight layers stand by themselves; leave it out"),
-        (("--overlap", "--timeout", "3"), "--timeout: limits the search, and --overlap makes none; leave one out"),
+        (("--overlap", "--timeout", "3"), "--timeout: is about the search, and --overlap makes none; leave one out"),
+        (("--overlap", "--min-edges", "3"), "--min-edges: is about the search, and --overlap makes none; leave one out"),
+        (("--overlap", "--support", "1"), "--support: is about the search, and --overlap makes none; leave one out"),
         (("--packed",), "--packed: is about the mask that -o writes; give -o MASK too"),
         (("--no-header",), "--no-header: table has no line of field names; give it with csv or tsv"),
     ],
