@@ -373,7 +373,7 @@ def test_nothing_to_agree_on(tmp_path: Path, pai: Pai) -> None:
 def test_masks_whose_layouts_differ(tmp_path: Path, pai: Pai) -> None:
     """What one mask tells of groups holds for those that do not tell, wherever it stands; two that differ are refused."""
     kept = {"a.weight": np.ones((4, 2, 3, 3), np.bool_)}
-    np.savez(tmp_path / "untold.npz", **kept)  # type: ignore[arg-type]  # its stub takes the names for flags
+    np.savez(tmp_path / "untold.npz", **kept)
     for groups in (1, 2):
         layouts = {"a.weight": Layout(groups, False)}
         write_mask(tmp_path / f"{groups}.safetensors", MaskToWrite(kept, layouts, {}), packed=False, force=False)
@@ -399,6 +399,16 @@ def test_one_mask(tmp_path: Path, pai: Pai) -> None:
     done = pai("mine", tmp_path / "a.safetensors", "--min-edges", 1)
     assert done.status == 0
     assert done.said[-1] == "pai: 3 maximal connected subgraphs of 1 edge or more that 1 of 1 holds"
+
+
+def test_one_mask_by_two_names_counts_once(tmp_path: Path, pai: Pai) -> None:
+    one = save_mask(tmp_path / "one.safetensors", {"a.weight": random_mask((3, 4), 0.9)})
+    other = save_mask(tmp_path / "other.safetensors", {"a.weight": random_mask((3, 4), 0.9, 1)})
+    link = tmp_path / "link.safetensors"
+    link.symlink_to(one)
+    done = pai("mine", one, link, other, "--overlap", "--format", "json")
+    assert [(pair["mask"], pair["other_mask"]) for pair in done.json()] == [(str(one), str(other))]
+    assert done.said[0] == f"pai: {link}: is {one} by another name, and counts once"
 
 
 def test_masks_that_keep_nothing(tmp_path: Path, pai: Pai) -> None:

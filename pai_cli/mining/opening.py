@@ -34,8 +34,16 @@ class NetworkSource:
 
 
 def open_masks(paths: Sequence[Path], note: Note, *, trust: bool) -> list[Mask]:
-    """The masks of one network. Raises `MaskError` for the first that cannot be read or is of another network."""
-    masks = [open_mask(path, trust=trust) for path in paths]
+    """The masks of one network, a file by two names once.
+
+    Raises `MaskError` for the first that cannot be read or is of another network.
+    """
+    files: dict[Path, Path] = {}
+    for path in paths:
+        first = files.setdefault(path.resolve(), path)
+        if first is not path:
+            note(f"{path}: is {first} by another name, and counts once")
+    masks = [open_mask(path, trust=trust) for path in files.values()]
     check_same_network(masks)
     for mask in masks:
         if mask.told:
