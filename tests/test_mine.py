@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT, Pai, random_mask, save_mask
+from safetensors.numpy import save_file
 
 from pai_cli.errors import EdgeListError, MaskMismatchError, TraceError
 from pai_cli.files.edge_lists import read_edge_list
@@ -399,6 +400,29 @@ def test_one_mask(tmp_path: Path, pai: Pai) -> None:
     done = pai("mine", tmp_path / "a.safetensors", "--min-edges", 1)
     assert done.status == 0
     assert done.said[-1] == "pai: 3 maximal connected subgraphs of 1 edge or more that 1 of 1 holds"
+
+
+def test_a_mask_that_does_not_tell_the_groups_of_the_network(tmp_path: Path, pai: Pai) -> None:
+    """By the first group alone, edges of the others would be between the wrong units."""
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n\n\ndef grouped():\n    return nn.Sequential(nn.Conv2d(4, 4, 3, groups=2, bias=False))\n"
+    )
+    save_file({"0.weight": np.ones((4, 2, 3, 3), np.float32)}, tmp_path / "c.safetensors")
+    np.savez(tmp_path / "untold.npz", **{"0.weight": np.ones((4, 2, 3, 3), np.bool_)})
+    given = (
+        "--weights",
+        tmp_path / "c.safetensors",
+        "--model",
+        f"{tmp_path / 'net.py'}:grouped",
+        "--input-shape",
+        "4,5,5",
+    )
+    done = pai("mine", tmp_path / "untold.npz", *given)
+    assert (done.status, done.said[-1]) == (
+        1,
+        f"pai: error: {tmp_path}/untold.npz: does not tell how '0.weight' is grouped or transposed, as "
+        f"{tmp_path}/c.safetensors has it; give a mask that does, as `pai prune` writes it, or --level weight",
+    )
 
 
 def test_one_mask_by_two_names_counts_once(tmp_path: Path, pai: Pai) -> None:

@@ -109,7 +109,7 @@ def _followed(mask: Mask, source: NetworkSource) -> Wiring:
         if len(wiring.inputs[name]) != sizes_of(mask.shapes[name], mask.layout(name)).places:
             raise MaskMismatchError(
                 f"{mask.path}: does not tell how {name!r} is grouped or transposed, as {source.weights} has it; "
-                "give a mask that does, as `pai init` writes it, or --level weight"
+                "give a mask that does, as `pai prune` writes it, or --level weight"
             )
     return wiring
 
