@@ -18,10 +18,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT, Pai, random_mask, save_mask
+from safetensors.numpy import save_file
 
 from pai_cli.errors import EdgeListError, MaskMismatchError, TraceError
 from pai_cli.files.edge_lists import read_edge_list
-from pai_cli.files.masks import MaskFile
+from pai_cli.files.masks import MaskFile, MaskToWrite, write_mask
 from pai_cli.mining import run
 from pai_cli.mining.collection import Collection
 from pai_cli.mining.networks import collection_of_masks
@@ -166,6 +167,11 @@ LISTS = {
     "spaces": ("b a  0.1\n\n# a c\n% x y\n  b   c\n", {("a", "b"), ("b", "c")}),
     "twice": ("a b\nb a\na b\n", {("a", "b")}),
     "header": ("Source\tTarget\tweight\na\tb\t1\n", {("a", "b")}),
+    "quotes": ('"from","to","w"\n"a, x","b",1\n"b", c\n', {("a, x", "b"), ("b", "c")}),
+    "quotes and tabs": ('"a"\t"b ""2"""\n', {("a", 'b "2"')}),
+    "quotes and spaces": ('"u" "v"\n "a x"   "b" 1 \n', {("a x", "b")}),
+    "quotes within": ("5'\tb\"\nb 3'\"\n", {("5'", 'b"'), ("3'\"", "b")}),
+    "other signs": ("é 名\n", {("é", "名")}),
     "header later": ("a b\nsource target\n", {("a", "b"), ("source", "target")}),
     "bom and windows": ("\ufeffa b\r\nc d\r\n", {("a", "b"), ("c", "d")}),
 }
@@ -193,7 +199,8 @@ def test_loops_are_counted_and_left_out(tmp_path: Path) -> None:
         (b"x" * 100, f"line 1: '{'x' * 39}…' is no edge; give two names, with a tab between"),
         (b"", "holds no edge; give two names a line, with a tab between"),
         (b"a a\n", "holds no edge; give two names a line, with a tab between"),
-        (b"a b\n\xff\xfe\n", "no UTF-8 text; a list of edges is plain text"),
+        (b"a b\n\xff\xfe\n", "line 2: no UTF-8 text; a list of edges is plain text"),
+        (b'a,"b\n', "line 1: 'a,\"b' is no edge; give two names, with a tab between"),
         (None, "no such file"),
     ],
 )
@@ -333,7 +340,7 @@ def test_at_the_level_of_weights(tmp_path: Path, pai: Pai) -> None:
     agreeing(tmp_path / "m")
     done = pai("mine", tmp_path / "m", "--level", "weight", "--min-edges", 1, "--format", "json")
     assert [one["edge_list"] for one in done.json()] == [["conv.weight[0,1,1,1]"], ["fc.weight[2,0]"]]
-    assert done.said == ["pai: 2 maximal connected subgraphs of 1 edges or more that 4 of 5 hold"]
+    assert done.said == ["pai: 2 maximal connected subgraphs of 1 edge or more that 4 of 5 hold"]
 
 
 def test_with_weights_the_network_is_followed(tmp_path: Path, pai: Pai, samples: Path, resnet: Path) -> None:
@@ -364,11 +371,68 @@ def test_nothing_to_agree_on(tmp_path: Path, pai: Pai) -> None:
     )
 
 
+def test_masks_whose_layouts_differ(tmp_path: Path, pai: Pai) -> None:
+    """What one mask tells of groups holds for those that do not tell, wherever it stands; two that differ are refused."""
+    kept = {"a.weight": np.ones((4, 2, 3, 3), np.bool_)}
+    np.savez(tmp_path / "untold.npz", **kept)
+    for groups in (1, 2):
+        layouts = {"a.weight": Layout(groups, False)}
+        write_mask(tmp_path / f"{groups}.safetensors", MaskToWrite(kept, layouts, {}), packed=False, force=False)
+    untold, plain, grouped = (tmp_path / name for name in ("untold.npz", "1.safetensors", "2.safetensors"))
+    words = ("--level", "weight", "--format", "json")
+    for order in ((untold, grouped), (grouped, untold)):
+        done = pai("mine", *order, *words)
+        assert [one["vertices"] for one in done.json()] == [2 + 18] * 2  # two groups, each its own subgraph
+        assert done.said[0] == f"pai: {untold}: does not tell groups and transposition; both are taken from {grouped}"
+    assert [one["vertices"] for one in pai("mine", plain, untold, *words).json()] == [4 + 18]
+    done = pai("mine", plain, untold, grouped, *words)
+    assert (done.status, done.said) == (
+        1,
+        [
+            f"pai: error: {grouped}: tells other groups or transposition of 'a.weight' than {plain}; "
+            "mine the masks of one network at a time"
+        ],
+    )
+
+
 def test_one_mask(tmp_path: Path, pai: Pai) -> None:
     save_mask(tmp_path / "a.safetensors", {"a.weight": np.eye(3, dtype=bool)})
     done = pai("mine", tmp_path / "a.safetensors", "--min-edges", 1)
     assert done.status == 0
-    assert done.said[-1] == "pai: 3 maximal connected subgraphs of 1 edges or more that 1 of 1 hold"
+    assert done.said[-1] == "pai: 3 maximal connected subgraphs of 1 edge or more that 1 of 1 holds"
+
+
+def test_a_mask_that_does_not_tell_the_groups_of_the_network(tmp_path: Path, pai: Pai) -> None:
+    """By the first group alone, edges of the others would be between the wrong units."""
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n\n\ndef grouped():\n    return nn.Sequential(nn.Conv2d(4, 4, 3, groups=2, bias=False))\n"
+    )
+    save_file({"0.weight": np.ones((4, 2, 3, 3), np.float32)}, tmp_path / "c.safetensors")
+    np.savez(tmp_path / "untold.npz", **{"0.weight": np.ones((4, 2, 3, 3), np.bool_)})
+    given = (
+        "--weights",
+        tmp_path / "c.safetensors",
+        "--model",
+        f"{tmp_path / 'net.py'}:grouped",
+        "--input-shape",
+        "4,5,5",
+    )
+    done = pai("mine", tmp_path / "untold.npz", *given)
+    assert (done.status, done.said[-1]) == (
+        1,
+        f"pai: error: {tmp_path}/untold.npz: does not tell how '0.weight' is grouped or transposed, as "
+        f"{tmp_path}/c.safetensors has it; give a mask that does, as `pai prune` writes it, or --level weight",
+    )
+
+
+def test_one_mask_by_two_names_counts_once(tmp_path: Path, pai: Pai) -> None:
+    one = save_mask(tmp_path / "one.safetensors", {"a.weight": random_mask((3, 4), 0.9)})
+    other = save_mask(tmp_path / "other.safetensors", {"a.weight": random_mask((3, 4), 0.9, 1)})
+    link = tmp_path / "link.safetensors"
+    link.symlink_to(one)
+    done = pai("mine", one, link, other, "--overlap", "--format", "json")
+    assert [(pair["mask"], pair["other_mask"]) for pair in done.json()] == [(str(one), str(other))]
+    assert done.said[0] == f"pai: {link}: is {one} by another name, and counts once"
 
 
 def test_masks_that_keep_nothing(tmp_path: Path, pai: Pai) -> None:
@@ -481,6 +545,13 @@ def test_graphs(tmp_path: Path, pai: Pai, monkeypatch: pytest.MonkeyPatch) -> No
     )
     twice = pai("mine", "--graphs", "1.tsv", "1.tsv")
     assert twice.said == ["pai: error: 1.tsv: is given twice, and would count twice; give each graph once"]
+    again = pai("mine", "--graphs", "1.tsv", tmp_path / "1.tsv")
+    assert again.said == [f"pai: error: {tmp_path}/1.tsv: is given twice, and would count twice; give each graph once"]
+    Path("4.tsv").write_text("u v\nv w\n")
+    headed = pai("mine", "--graphs", "4.tsv", "--min-edges", 1)
+    assert headed.said[0] == (
+        "pai: 4.tsv: its first line, 'u v', is taken for the names of the columns, not for an edge"
+    )
 
 
 @pytest.mark.parametrize(
@@ -491,7 +562,9 @@ def test_graphs(tmp_path: Path, pai: Pai, monkeypatch: pytest.MonkeyPatch) -> No
         (("--model", "resnet20"), "--model: says how --weights is followed; give --weights CKPT too"),
         (("--input-shape", "3,32,32"), "--input-shape: says how --weights is followed; give --weights CKPT too"),
         (("--weights", "c", "--level", "weight"), "--weights: at --level weight layers stand by themselves; leave it out"),
-        (("--overlap", "--timeout", "3"), "--timeout: limits the search, and --overlap makes none; leave one out"),
+        (("--overlap", "--timeout", "3"), "--timeout: is about the search, and --overlap makes none; leave one out"),
+        (("--overlap", "--min-edges", "3"), "--min-edges: is about the search, and --overlap makes none; leave one out"),
+        (("--overlap", "--support", "1"), "--support: is about the search, and --overlap makes none; leave one out"),
         (("--packed",), "--packed: is about the mask that -o writes; give -o MASK too"),
         (("--no-header",), "--no-header: table has no line of field names; give it with csv or tsv"),
     ],

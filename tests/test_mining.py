@@ -297,13 +297,19 @@ def test_classes_compared_in_pieces_are_the_same(monkeypatch: pytest.MonkeyPatch
         ("12", 20, 12),
         ("0.01", 5, 1),
         ("1e-1", 20, 2),
+        (".5", 20, 10),
+        ("1.", 7, 7),
+        ("1E-02", 20, 1),
     ],
 )
 def test_support(text: str, graphs: int, count: int) -> None:
     assert parse_support(text).among(graphs) == count
 
 
-@pytest.mark.parametrize("text", ["0", "0.0", "1.5", "-1", "-0.5", "", "half", "1/2", "nan", "2.0", "9" * 50])
+@pytest.mark.parametrize(
+    "text",
+    ["0", "0.0", "1.5", "-1", "-0.5", "", "half", "1/2", "nan", "2.0", "9" * 50, "+1", "0_1", ".", "1e", "1e999999999"],
+)
 def test_support_that_is_none(text: str) -> None:
     with pytest.raises(
         MiningError, match=r"^--support .*: give a share above 0 and at most 1.0, such as 0.8, or a number"

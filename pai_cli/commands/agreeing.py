@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,11 +58,16 @@ def check_given(given: Given) -> None:
         check_output(given.output, force=given.force)
 
 
-def check_search(limits: Mapping[str, float | None], *, overlap: bool) -> None:
-    """Wrong usage where a limit of the search is given and --overlap searches nothing."""
-    idle = [flag for flag, value in limits.items() if value is not None]
+def check_search(ctx: typer.Context, *, overlap: bool, consensus: bool) -> None:
+    """Wrong usage where an option of the search is given and --overlap searches nothing.
+
+    --support counts without a search too where a consensus is written.
+    """
+    of_search = ("min_edges", "max_results", "timeout", *(() if consensus else ("support",)))
+    idle = [name for name in of_search if getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"]
     if overlap and idle:
-        raise typer.BadParameter(f"{idle[0]}: limits the search, and --overlap makes none; leave one out")
+        flag = "--" + idle[0].replace("_", "-")
+        raise typer.BadParameter(f"{flag}: is about the search, and --overlap makes none; leave one out")
 
 
 def open_collection(given: Given, progress: Progress) -> tuple[Collection, list[Mask]]:

@@ -90,7 +90,7 @@ def mine(
         trust=trust,
     )
     check_given(given)
-    check_search({"--max-results": max_results, "--timeout": timeout}, overlap=overlap)
+    check_search(ctx, overlap=overlap, consensus=output is not None)
     from pai_cli.display.figures.canvas import check_picture
     from pai_cli.display.figures.overlap import plot_overlap
     from pai_cli.display.mining import show_masks, show_matrix, show_pairs, show_subgraphs, verdict

@@ -106,12 +106,16 @@ def _show_largest(mining: Mining) -> tuple[int, KeyboardInterrupt | None]:
 
 def _tell(mining: Mining, found: int, *, interrupted: bool) -> None:
     wanted, graphs = mining.wanted, len(mining.collection.names)
-    what = f"of {wanted.least} edges or more that {wanted.support} of {graphs} hold"
+    verb = "holds" if wanted.support == 1 else "hold"
+    what = (
+        f"of {wanted.least} {'edge' if wanted.least == 1 else 'edges'} or more that {wanted.support} of {graphs} {verb}"
+    )
+    subgraphs = "subgraph" if found == 1 else "subgraphs"
     if interrupted or mining.stopped:
         cut = "interrupted" if interrupted else f"stopped by {mining.stopped}"
-        note(f"{cut}: {found:,} subgraphs {what} so far; there may be more, also larger ones")
+        note(f"{cut}: {found:,} {subgraphs} {what} so far; there may be more, also larger ones")
     elif found:
-        note(f"{found:,} maximal connected {'subgraph' if found == 1 else 'subgraphs'} {what}")
+        note(f"{found:,} maximal connected {subgraphs} {what}")
     else:
         note(f"no connected subgraph {what}; lower --support or --min-edges")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,29 +22,33 @@ Edge = tuple[str, str]
 
 @dataclass(frozen=True)
 class EdgeList:
-    """A graph: undirected `edges`, each once; how many `loops` were left out, and the most columns a line has."""
+    """A graph: undirected `edges`, each once; how many `loops` were left out, and the most columns a line has.
+
+    `heading` is the first line where it was taken for the names of the columns, else "".
+    """
 
     path: Path
     edges: frozenset[Edge]
     loops: int
     columns: int
+    heading: str
 
 
 def read_edge_list(path: Path) -> EdgeList:
     """The graph in a file: a line an edge, two names with tabs between them, or else commas, or else spaces.
 
-    Empty lines and those that begin with # or % are passed over, and so is a first line such as `source target`. More
-    columns are not read. An edge given twice, or in both directions, is one; an edge from a vertex to itself joins nothing
-    and is left out. Raises `EdgeListError`, which names the line.
+    Names may stand in double quotes, as in tables. Empty lines and those that begin with # or % are passed over, and so is a
+    first line such as `source target`. More columns are not read. An edge given twice, or in both directions, is one; an
+    edge from a vertex to itself joins nothing and is left out. Raises `EdgeListError`, which names the line.
     """
     edges: set[Edge] = set()
-    loops, columns = 0, 0
+    loops, columns, heading = 0, 0, ""
     for number, line in _lines(path):
         cells = _cells(line)
         if len(cells) < 2 or not cells[0] or not cells[1]:
             raise EdgeListError(f"{path}: line {number}: {_shown(line)} is no edge; give two names, with a tab between")
         if not columns and {cells[0].lower(), cells[1].lower()} <= HEADS:
-            columns = 2
+            columns, heading = 2, _shown(line)
             continue
         columns = max(columns, len(cells))
         first, second = cells[0], cells[1]
@@ -53,32 +58,35 @@ def read_edge_list(path: Path) -> EdgeList:
             edges.add((first, second) if first < second else (second, first))
     if not edges:
         raise EdgeListError(f"{path}: holds no edge; give two names a line, with a tab between")
-    return EdgeList(path, frozenset(edges), loops, columns)
+    return EdgeList(path, frozenset(edges), loops, columns, heading)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
-        with path.open(encoding="utf-8-sig") as stream:
-            yield from _told(stream)
-    except UnicodeDecodeError as e:
-        raise EdgeListError(f"{path}: no UTF-8 text; a list of edges is plain text") from e
+        with path.open(encoding="utf-8-sig", errors="surrogateescape") as stream:
+            yield from _told(path, stream)
     except OSError as e:
         raise EdgeListError(f"{path}: {'no such file' if isinstance(e, FileNotFoundError) else e.strerror}") from e
 
 
-def _told(stream: Iterable[str]) -> Iterator[tuple[int, str]]:
+def _told(path: Path, stream: Iterable[str]) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(stream, start=1):
+        if any("\udc80" <= sign <= "\udcff" for sign in ([] if line.isascii() else line)):  # bytes that are no text
+            raise EdgeListError(f"{path}: line {number}: no UTF-8 text; a list of edges is plain text")
         text = line.rstrip("\r\n")
         if text.strip() and not text.lstrip().startswith(COMMENTS):
             yield number, text
 
 
 def _cells(line: str) -> list[str]:
-    if "\t" in line:
-        return [cell.strip() for cell in line.split("\t")]
-    if "," in line:
-        return [cell.strip() for cell in line.split(",")]
-    return line.split()
+    between = "\t" if "\t" in line else "," if "," in line else None
+    if '"' not in line:
+        return [cell.strip() for cell in line.split(between)]
+    row = csv.reader([line.strip(" ")], delimiter=between or " ", skipinitialspace=True, strict=True)
+    try:
+        return [cell.strip() for cell in next(row)]
+    except csv.Error:  # a quote that does not end
+        return []
 
 
 def _shown(line: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from pai_cli.files.masks import Mask, MaskToWrite
+from pai_cli.mining.networks import teller
 
 
 def consensus(masks: Sequence[Mask], support: int, story: Mapping[str, str]) -> MaskToWrite:
@@ -29,4 +30,5 @@ def consensus(masks: Sequence[Mask], support: int, story: Mapping[str, str]) -> 
         "masks": str(len(masks)),
         **story,
     }
-    return MaskToWrite(found, {name: masks[0].layout(name) for name in found}, metadata)
+    known = teller(masks)
+    return MaskToWrite(found, {name: known.layout(name) for name in found}, metadata)

@@ -41,7 +41,7 @@ class _Layer:
 
 
 def check_same_network(masks: Sequence[Mask]) -> None:
-    """Raise `MaskMismatchError` unless all masks have the layers of the first, in the same shapes."""
+    """Raise `MaskMismatchError` unless all masks have the layers of the first, in the same shapes and layouts."""
     first = masks[0]
     for mask in masks[1:]:
         if dict(mask.shapes) != dict(first.shapes):
@@ -50,6 +50,19 @@ def check_same_network(masks: Sequence[Mask]) -> None:
                 f"{mask.path}: masks other layers than {first.path} ({differing[0][0]!r} differs); "
                 "mine the masks of one network at a time"
             )
+    known = teller(masks)
+    for mask in (mask for mask in masks if mask.tells_layouts):
+        for name in mask.names:
+            if len(mask.shapes[name]) > 2 and mask.layout(name) != known.layout(name):
+                raise MaskMismatchError(
+                    f"{mask.path}: tells other groups or transposition of {name!r} than {known.path}; "
+                    "mine the masks of one network at a time"
+                )
+
+
+def teller(masks: Sequence[Mask]) -> Mask:
+    """The mask whose layouts hold for all: the first that tells them, or else the first."""
+    return next((mask for mask in masks if mask.tells_layouts), masks[0])
 
 
 def matrices(mask: Mask) -> tuple[str, ...]:
@@ -73,12 +86,13 @@ def collection_of_masks(masks: Sequence[Mask], wiring: Wiring | None, progress: 
     Raises `MaskError` and `MaskMismatchError`.
     """
     check_same_network(masks)
-    names = matrices(masks[0])
+    known = teller(masks)
+    names = matrices(known)
     ends, holders, groups, index, possible, sides = [], [], [], [], [], []
     base = 0
     for number, name in enumerate(names):
         progress(number, len(names), name)
-        shape, layout = masks[0].shapes[name], masks[0].layout(name)
+        shape, layout = known.shapes[name], known.layout(name)
         if wiring is None:
             layer, base = _by_weight(shape, layout, base)
         else:

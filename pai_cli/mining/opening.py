@@ -13,8 +13,8 @@ from pai_cli.files.opening import open_mask
 from pai_cli.mining.collection import Collection
 from pai_cli.mining.graphs import collection_of_graphs
 from pai_cli.mining.level import Level
-from pai_cli.mining.networks import check_same_network, collection_of_masks, matrices
-from pai_cli.mining.wiring import Wiring, named_wiring, traced_wiring
+from pai_cli.mining.networks import check_same_network, collection_of_masks, matrices, teller
+from pai_cli.mining.wiring import Wiring, named_wiring, sizes_of, traced_wiring
 from pai_cli.progress import Progress, silent
 
 Note = Callable[[str], None]
@@ -34,16 +34,28 @@ class NetworkSource:
 
 
 def open_masks(paths: Sequence[Path], note: Note, *, trust: bool) -> list[Mask]:
-    """The masks of one network. Raises `MaskError` for the first that cannot be read or is of another network."""
-    masks = [open_mask(path, trust=trust) for path in paths]
+    """The masks of one network, a file by two names once.
+
+    Raises `MaskError` for the first that cannot be read or is of another network.
+    """
+    files: dict[Path, Path] = {}
+    for path in paths:
+        first = files.setdefault(path.resolve(), path)
+        if first is not path:
+            note(f"{path}: is {first} by another name, and counts once")
+    masks = [open_mask(path, trust=trust) for path in files.values()]
     check_same_network(masks)
     for mask in masks:
         if mask.told:
             note(f"{mask.path}: {mask.told}")
     untold = [mask for mask in masks if not mask.tells_layouts]
     if untold:
+        known = teller(masks)
+        taken = (
+            f"both are taken from {known.path}" if known.tells_layouts else "every convolution is taken as a plain one"
+        )
         note(
-            f"{untold[0].path}: does not tell groups and transposition; every convolution is taken as a plain one"
+            f"{untold[0].path}: does not tell groups and transposition; {taken}"
             + (f" ({len(untold)} masks)" if len(untold) > 1 else "")
         )
     return masks
@@ -59,8 +71,8 @@ def mask_collection(
     if level is Level.WEIGHT:
         return collection_of_masks(masks, None, progress)
     if source.weights is None:
-        names = matrices(masks[0])
-        first = masks[0]
+        first = teller(masks)
+        names = matrices(first)
         wiring = named_wiring(
             {name: first.shapes[name] for name in names}, {name: first.layout(name) for name in names}
         )
@@ -69,7 +81,7 @@ def mask_collection(
             "--weights CKPT follows the network itself"
         )
     else:
-        wiring = _followed(masks[0], source)
+        wiring = _followed(teller(masks), source)
     return collection_of_masks(masks, wiring, progress)
 
 
@@ -93,18 +105,32 @@ def _followed(mask: Mask, source: NetworkSource) -> Wiring:
         raise MaskMismatchError(
             f"{mask.path}: masks {missing[0]!r}, which {source.weights} never uses on an input; give --level weight"
         )
+    for name in matrices(mask):
+        if len(wiring.inputs[name]) != sizes_of(mask.shapes[name], mask.layout(name)).places:
+            raise MaskMismatchError(
+                f"{mask.path}: does not tell how {name!r} is grouped or transposed, as {source.weights} has it; "
+                "give a mask that does, as `pai prune` writes it, or --level weight"
+            )
     return wiring
 
 
 def graph_collection(paths: Sequence[Path], note: Note, progress: Progress = silent) -> Collection:
     """The graphs of lists of edges. Raises `EdgeListError`; `MiningError` for a file given twice."""
-    twice = [path for number, path in enumerate(paths) if path in paths[:number]]
-    if twice:
-        raise MiningError(f"{twice[0]}: is given twice, and would count twice; give each graph once")
+    known: set[Path] = set()
+    for path in paths:
+        if path.resolve() in known:
+            raise MiningError(f"{path}: is given twice, and would count twice; give each graph once")
+        known.add(path.resolve())
     lists = []
     for number, path in enumerate(paths):
         progress(number, len(paths), path.name)
         lists.append(read_edge_list(path))
+    headed = [graph for graph in lists if graph.heading]
+    if headed:
+        note(
+            f"{headed[0].path}: its first line, {headed[0].heading}, is taken for the names of the columns, not for an edge"
+            + (f" ({len(headed)} files)" if len(headed) > 1 else "")
+        )
     loops = sum(graph.loops for graph in lists)
     if loops:
         note(f"edges from a vertex to itself join nothing and are left out: {loops:,}")

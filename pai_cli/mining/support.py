@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 
 from pai_cli.errors import MiningError
+
+SHARE = re.compile(r"[0-9]*(?=[.e])(\.[0-9]*)?(e[+-]?[0-9]{1,2})?", re.IGNORECASE)
+"""A number with a point or an exponent, which is a short one: a large one takes ages to write out."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +41,10 @@ def parse_support(text: str) -> Support:
     if text.isascii() and text.isdecimal() and len(text) < 10 and int(text) > 0:
         return Support(text, None, int(text))
     try:
-        share = Fraction(text) if "/" not in text and len(text) < 40 else None
+        share = Fraction(text) if len(text) < 40 and SHARE.fullmatch(text) else None
     except ValueError:
         share = None
-    if share is None or not 0 < share <= 1 or text.isdecimal():
+    if share is None or not 0 < share <= 1:
         raise MiningError(
             f"--support {text}: give a share above 0 and at most 1.0, such as 0.8, or a number of masks, such as 12"
         )
