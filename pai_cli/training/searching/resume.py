@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pai_cli.errors import OutputError, ResumeError
-from pai_cli.files.atomic import is_special
+from pai_cli.files.atomic import check_output, is_special
 from pai_cli.pruning.trained import TrainingRun
 from pai_cli.training.state import TrainingState, parse_state, write_state
 
@@ -41,6 +42,15 @@ class RunFiles:
             )
         return RunFiles(out.with_name(f"{out.name.removesuffix('.safetensors')}.state.safetensors"), settings)
 
+    def check_apart(self, sources: Iterable[Path], weights: Path | None) -> None:
+        """Raise `OutputError` where the state, which goes in the end, has the name of a source or of the weights."""
+        if any(self.path.exists() and source.exists() and self.path.samefile(source) for source in sources):
+            raise OutputError(
+                f"{self.path}: is a file of the checkpoint, and the training's state goes there; change -o"
+            )
+        if weights is not None and weights.resolve() == self.path.resolve():
+            raise OutputError(f"{weights}: the weights and the training's state need different names; change -o or -w")
+
     def begin(self, *, resume: bool, force: bool) -> TrainingRun:
         """A run that keeps its state here: new, or with `resume` from what is kept.
 
@@ -49,8 +59,9 @@ class RunFiles:
         """
         if resume:
             return self._continued()
-        if self.path.exists() and not force:
+        if self.path.is_file() and not force:
             raise OutputError(f"{self.path}: a training was begun here; --resume continues it, --force starts it again")
+        check_output(self.path, force=force)
         self.path.unlink(missing_ok=True)
         return TrainingRun(keep=self.keep)
 
