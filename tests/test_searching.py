@@ -20,7 +20,7 @@ from standin import Toy
 from torch import nn
 from trainings import data_for, equal, residual, through_a_file, toy
 
-from pai_cli.errors import DataError, MethodOptionError, OutputError, RecipeError, TrainingError
+from pai_cli.errors import DataError, MethodOptionError, OutputError, RecipeError, ResumeError, TrainingError
 from pai_cli.files.masks import MaskFile
 from pai_cli.models.network import Network, init_network
 from pai_cli.progress import silent
@@ -419,6 +419,19 @@ def test_a_run_goes_on_from_any_state_to_the_same_ticket(method: str, tmp_path: 
         assert same(whole, result)
         assert equal(first.weights, again.weights)
         assert again.story == first.story
+
+
+@TRAINED
+def test_a_state_of_another_network(method: str) -> None:
+    states: list[TrainingState] = []
+    request = PruneRequest(method, 0.2, training=TRAINING[method])
+    prune(residual(), request, dataset=toy(), run=TrainingRun(keep=states.append, keep_every=-1.0))
+    state = states[0]
+    state.tensors = {name: one[:-1] if one.dim() == 4 else one for name, one in state.tensors.items()}
+    with pytest.raises(
+        ResumeError, match=r"^the state does not fit this network \(.+\); begin again with --force instead"
+    ):
+        prune(residual(), request, dataset=toy(), run=TrainingRun(state=state))
 
 
 @TRAINED

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import torch
 
 from pai_cli.errors import OutputError, ResumeError
 from pai_cli.files.atomic import check_output, is_special
+from pai_cli.files.words import one_line
 from pai_cli.pruning.trained import TrainingRun
 from pai_cli.training.state import TrainingState, parse_state, write_state
 
@@ -24,6 +26,17 @@ def kept_round(state: TrainingState, done: int, masks: Masks | None) -> Training
     if masks is not None:
         state.add("flags", {name: torch.from_numpy(mask) for name, mask in masks.items()})
     return state
+
+
+@contextmanager
+def taking_up() -> Iterator[None]:
+    """Raise `ResumeError` where the tensors of a state turn out to be others than the network's."""
+    try:
+        yield
+    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        raise ResumeError(
+            f"the state does not fit this network ({one_line(error)}); begin again with --force instead of --resume"
+        ) from error
 
 
 @dataclass(frozen=True)
