@@ -118,7 +118,7 @@ class Study:
         more: list[object] = list(DATA) if method in WITH_DATA else list(SHAPE)
         if method == "gem-miner":
             more += ["--epochs", self.size.search_epochs, "-w", self.constants(seed)]
-            more += ["--resume"] if state.exists() else ["--force"]
+            more += ["--resume", "--force"] if state.exists() else ["--force"]
         pai(*("prune", self.network(seed), "--method", method, "--density", density, "--seed", seed), *more, "-o", path)
 
     def train(self, table: str, checkpoint: Path, mask: Path, seed: int, recipe: str = "plain") -> None:
@@ -228,8 +228,9 @@ number of metrics (Holm).
 {against_tost(study)}
 ## Gem-Miner at density {COMPARED:g}
 
-Every seed draws its network, mask and training ({len(size.own_seeds)} seeds). Gem-Miner's search had
-{size.search_epochs} more epochs, and its ticket is trained from its signed constants. Differences are of the same seed.
+Every seed draws its network, mask and training ({len(size.own_seeds)} seeds). Gem-Miner's search came before, one of
+{size.search_epochs} epochs that ends at its last freeze; its ticket is trained from its signed constants. Differences are of
+the same seed.
 
 {against_gem_miner(study)}"""
 

@@ -110,6 +110,10 @@ BROKEN = {
     "missing": ("", "AttributeError: module 'broken_methods' has no attribute 'METHOD'"),
     "another thing": ("METHOD = 3", "TypeError: broken_methods:METHOD gives int, not a pai_cli.pruning.base.Method"),
     "raises": ("def METHOD(): raise ValueError('two\\nlines')", "ValueError: two"),
+    "trains on nothing": (
+        "from pai_cli.pruning.base import Method\nMETHOD = Method('broken', '', '', print, trains=('epochs',))",
+        "ValueError: a method that trains needs data=True",
+    ),
     "another name": (SIGNED, "ValueError: the method calls itself 'signed'"),
 }
 

@@ -20,7 +20,7 @@ from standin import Toy
 from torch import nn
 from trainings import data_for, equal, residual, through_a_file, toy
 
-from pai_cli.errors import DataError, MethodOptionError, RecipeError, TrainingError
+from pai_cli.errors import DataError, MethodOptionError, OutputError, RecipeError, ResumeError, TrainingError
 from pai_cli.files.masks import MaskFile
 from pai_cli.models.network import Network, init_network
 from pai_cli.progress import silent
@@ -28,6 +28,7 @@ from pai_cli.pruning import registry
 from pai_cli.pruning.base import Masks, ScoreContext
 from pai_cli.pruning.quota import NetworkQuota
 from pai_cli.pruning.run import PruneRequest, choose_masks, prune
+from pai_cli.pruning.sanity import redrawn, with_weights
 from pai_cli.pruning.select import keep_largest
 from pai_cli.pruning.trained import TrainingContext, TrainingOptions, TrainingRun, freezes, usual_rounds
 from pai_cli.training.loop import fit
@@ -421,6 +422,19 @@ def test_a_run_goes_on_from_any_state_to_the_same_ticket(method: str, tmp_path: 
 
 
 @TRAINED
+def test_a_state_of_another_network(method: str) -> None:
+    states: list[TrainingState] = []
+    request = PruneRequest(method, 0.2, training=TRAINING[method])
+    prune(residual(), request, dataset=toy(), run=TrainingRun(keep=states.append, keep_every=-1.0))
+    state = states[0]
+    state.tensors = {name: one[:-1] if one.dim() == 4 else one for name, one in state.tensors.items()}
+    with pytest.raises(
+        ResumeError, match=r"^the state does not fit this network \(.+\); begin again with --force instead"
+    ):
+        prune(residual(), request, dataset=toy(), run=TrainingRun(state=state))
+
+
+@TRAINED
 def test_progress_goes_up_to_all_of_it(method: str) -> None:
     told: list[tuple[int, int]] = []
     request = PruneRequest(method, 0.2, training=TRAINING[method], rounds=3 if method == "imp" else None)
@@ -574,6 +588,59 @@ COMMANDS = {
 }  # fmt: skip
 
 
+WHOLE = ("--method", "gem-miner", *SEARCH, *QUICKLY["gem-miner"], "-o", "m.safetensors")
+
+
+@pytest.mark.parametrize("more", [(), ("--force",)], ids=["", "force"])
+def test_the_state_takes_the_place_of_no_other_file(pai: Pai, place: Path, net: bytes, more: tuple[str, ...]) -> None:
+    done = pai("prune", "net.safetensors", *WHOLE, "-w", "m.state.safetensors", *more)
+    assert (done.status, done.said[-1]) == (
+        1,
+        "pai: error: m.state.safetensors: the weights and the training's state need different names; change -o or -w",
+    )
+    (place / "m.state.safetensors").write_bytes(net)
+    done = pai("prune", "m.state.safetensors", *WHOLE, *more)
+    assert (done.status, done.said[-1]) == (
+        1,
+        "pai: error: m.state.safetensors: is a file of the checkpoint, and the training's state goes there; change -o",
+    )
+    assert (place / "m.state.safetensors").read_bytes() == net
+    (place / "m.state.safetensors").unlink()
+    (place / "m.state.safetensors").mkdir()
+    done = pai("prune", "net.safetensors", *WHOLE, *more)
+    assert (done.status, done.said[-1]) == (
+        1, "pai: error: m.state.safetensors: is a directory; give a file name"
+    )  # fmt: skip
+    assert not (place / "m.safetensors").exists()
+
+
+def test_resume_is_no_leave_to_replace_other_weights(pai: Pai, place: Path, net: bytes) -> None:
+    (place / "w.safetensors").write_bytes(net)
+    done = pai("prune", "net.safetensors", *WHOLE, "-w", "w.safetensors", "--resume")
+    assert (done.status, done.said[-1]) == (1, "pai: error: w.safetensors: exists already; --force replaces it")
+    assert (place / "w.safetensors").read_bytes() == net
+
+
+def test_no_mask_is_left_without_its_weights(pai: Pai, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OutputError("w.safetensors: cannot be written: No space left on device")
+
+    monkeypatch.setattr("pai_cli.models.network.save_checkpoint", full)
+    assert pai("prune", "net.safetensors", *WHOLE, "-w", "w.safetensors").status == 1
+    assert [path.name for path in place.iterdir()] == ["net.safetensors"]
+
+
+def test_shared_weights_stay_shared_when_they_are_redrawn() -> None:
+    network, training = build("tied"), TrainingRun()
+    request = PruneRequest("gem-miner", 0.3, training=TRAINING["gem-miner"])
+    prune(network, request, dataset=toy_for(network), run=training)
+    changed = with_weights(network, training.weights)
+    assert equal(dict(changed.model.state_dict()), training.weights)
+    count = len(list(network.model.parameters()))
+    assert len(list(changed.model.parameters())) == count < len(training.weights)
+    assert len(list(redrawn(changed, 0).model.parameters())) == count
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_what_is_refused(pai: Pai, place: Path, name: str) -> None:
     words, status, said = COMMANDS[name]
@@ -610,6 +677,10 @@ def test_ctrl_c_and_going_on(pai: Pai, place: Path, monkeypatch: pytest.MonkeyPa
         "pai: error: m.state.safetensors: that training had penalty None, this one has 0.5; give the same, or begin again "
         "with --force instead of --resume"
     )
+    with monkeypatch.context() as patch:
+        patch.setattr("pai_cli.training.job.digest_of", lambda _: "of other images")
+        done = pai(*words, "--resume")
+        assert "this one has of other images; give the same, or begin again" in done.said[-1]
     for damaged in (state[: len(state) // 2], b"x", b""):
         (place / "m.state.safetensors").write_bytes(damaged)
         done = pai(*words, "--resume")

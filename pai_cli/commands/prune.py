@@ -62,7 +62,7 @@ def prune(
     path = output or options.default_mask_path(checkpoint, method, amount.label, *changes)
     again = force or resume
     refuse_early(method, path, force=again)
-    refuse_weights_early(weights_out, path, method, reinit=reinit, force=again)
+    refuse_weights_early(weights_out, path, method, reinit=reinit, force=force)
     searching.refuse_resume_early(method, resume=resume)
     training = TrainingOptions(epochs, freeze_every, penalty, rewind, optimizer, lr, batch_size)
     outputs = (path, weights_out)
@@ -91,14 +91,14 @@ def prune(
 
         prune_in_pieces(path, source, network, request, ctx.obj.arguments, packed, no_collapse, force, format)
         return
-    searched = searching.open_run(path, request, source, dataset, resume=resume, force=force)
+    searched = searching.open_run(outputs, request, source, dataset, resume=resume, force=force)
     with tell_kept(searched.kept), progress_bar(method) as progress:
         result = run(network, request, progress, dataset, searched.run)
     tell_pruning(result, no_collapse=no_collapse)
     story = {**samples_story(dataset, request), **searched.run.story}
     mask = mask_to_write(result, request, source, ctx.obj.arguments, story)
-    write_mask(path, mask, packed=packed, force=again)
     weights = Weights(weights_out, network, source, request, searched.run)
-    write_weights(weights, ctx.obj.arguments, reinit=reinit, force=again)
+    write_weights(weights, ctx.obj.arguments, reinit=reinit, force=force)  # first, so that no mask lacks its weights
+    write_mask(path, mask, packed=packed, force=again)
     searched.close()
     show_pruning(result, path, format)

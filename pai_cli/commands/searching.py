@@ -83,19 +83,28 @@ def refuse_resume_early(method: str, *, resume: bool) -> None:
 
 
 def open_run(
-    out: Path, request: PruneRequest, source: Checkpoint, dataset: Dataset | None, *, resume: bool, force: bool
+    outputs: tuple[Path, Path | None],
+    request: PruneRequest,
+    source: Checkpoint,
+    dataset: Dataset | None,
+    *,
+    resume: bool,
+    force: bool,
 ) -> Searched:
-    """A run of the request that writes `out`, to go on from what is kept with `resume`."""
+    """A run of the request that writes a mask, and weights or None, to go on from what is kept with `resume`."""
     from pai_cli.pruning.registry import get
     from pai_cli.pruning.trained import TrainingOptions, TrainingRun
 
     if not get(request.method).trains:
         return Searched(TrainingRun())
+    from pai_cli.training.job import digest_of
     from pai_cli.training.searching.resume import RunFiles
 
     assert dataset is not None
     facts: dict[str, Any] = {key: value for key, value in asdict(request).items() if key not in ("device", "training")}
     facts |= asdict(request.training or TrainingOptions())
-    facts |= {"source_sha256": source.sha256, "examples": len(dataset)}
+    facts |= {"source_sha256": source.sha256, "examples": len(dataset), "data_sha256": digest_of([dataset])}
+    out, weights = outputs
     files = RunFiles.beside(out, json.loads(json.dumps(facts)))
+    files.check_apart((source.path, *source.files), weights)
     return Searched(files.begin(resume=resume, force=force), files)

@@ -146,6 +146,11 @@ class Method:
     can be pruned: "draw" as `pruning.random`, "magnitude" as `pruning.magnitude`; None where that cannot be.
     """
 
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for a method that would train on nothing."""
+        if self.trains and not self.data:
+            raise ValueError("a method that trains needs data=True")
+
     @property
     def draws(self) -> bool:
         """Whether another seed gives another mask: by what is drawn, or by which samples are taken."""

@@ -52,9 +52,11 @@ def shuffled(masks: Masks, seed: int) -> Masks:
 
 
 def with_weights(network: Network, weights: Mapping[str, torch.Tensor]) -> Network:
-    """A copy of the network with these tensors, by state-dict name, in their own precision."""
+    """A copy of the network with these tensors, by state-dict name, in their own precision. What is shared stays so."""
     changed = copy.deepcopy(network)
-    changed.model.load_state_dict(dict(weights), assign=True)
+    tensors = changed.model.state_dict(keep_vars=True)
+    for name, weight in weights.items():
+        tensors[name].data = weight.clone()
     return changed
 
 

@@ -72,7 +72,7 @@ class Job:
             "network": self.network.description,
             "data": self.data,
             "examples": [len(part) for part in self.parts],
-            "data_sha256": _digest(self.parts),
+            "data_sha256": digest_of(self.parts),
             "input_shape": self.input_shape,
             "processes": world,
         }
@@ -181,7 +181,7 @@ def _load(trainer: Trainer, journal: Journal, data: bytes) -> None:
         raise damaged(journal.state_path) from error
 
 
-def _digest(parts: Sequence[Dataset], sampled: int = 8) -> str:
+def digest_of(parts: Sequence[Dataset], sampled: int = 8) -> str:
     """Of all labels, and of examples here and there: all of them may be many gigabytes."""
     digest = hashlib.sha256()
     for part in parts:

@@ -20,7 +20,7 @@ from pai_cli.training.loop import Run, Trainer
 from pai_cli.training.model import dtype_of, logits_of
 from pai_cli.training.process import Process
 from pai_cli.training.recipe import Optimizer, Recipe
-from pai_cli.training.searching.resume import kept_round
+from pai_cli.training.searching.resume import kept_round, taking_up
 from pai_cli.training.state import Tensors, TrainingState, state_dict_of
 
 if TYPE_CHECKING:
@@ -88,7 +88,8 @@ class Rounds:
             return self._latest[1]
         trainer = Trainer(self.network, masks or {}, self.recipe, self.data, self._run(masks))
         if self._state is not None:
-            trainer.load(self._state)
+            with taking_up():
+                trainer.load(self._state)
             self._state = None
         elif self.rewound:
             trainer.load(self._begun(masks or {}, trainer))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pai_cli.errors import OutputError, ResumeError
-from pai_cli.files.atomic import is_special
+from pai_cli.files.atomic import check_output, is_special
+from pai_cli.files.words import one_line
 from pai_cli.pruning.trained import TrainingRun
 from pai_cli.training.state import TrainingState, parse_state, write_state
 
@@ -23,6 +26,17 @@ def kept_round(state: TrainingState, done: int, masks: Masks | None) -> Training
     if masks is not None:
         state.add("flags", {name: torch.from_numpy(mask) for name, mask in masks.items()})
     return state
+
+
+@contextmanager
+def taking_up() -> Iterator[None]:
+    """Raise `ResumeError` where the tensors of a state turn out to be others than the network's."""
+    try:
+        yield
+    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        raise ResumeError(
+            f"the state does not fit this network ({one_line(error)}); begin again with --force instead of --resume"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -41,6 +55,15 @@ class RunFiles:
             )
         return RunFiles(out.with_name(f"{out.name.removesuffix('.safetensors')}.state.safetensors"), settings)
 
+    def check_apart(self, sources: Iterable[Path], weights: Path | None) -> None:
+        """Raise `OutputError` where the state, which goes in the end, has the name of a source or of the weights."""
+        if any(self.path.exists() and source.exists() and self.path.samefile(source) for source in sources):
+            raise OutputError(
+                f"{self.path}: is a file of the checkpoint, and the training's state goes there; change -o"
+            )
+        if weights is not None and weights.resolve() == self.path.resolve():
+            raise OutputError(f"{weights}: the weights and the training's state need different names; change -o or -w")
+
     def begin(self, *, resume: bool, force: bool) -> TrainingRun:
         """A run that keeps its state here: new, or with `resume` from what is kept.
 
@@ -49,8 +72,9 @@ class RunFiles:
         """
         if resume:
             return self._continued()
-        if self.path.exists() and not force:
+        if self.path.is_file() and not force:
             raise OutputError(f"{self.path}: a training was begun here; --resume continues it, --force starts it again")
+        check_output(self.path, force=force)
         self.path.unlink(missing_ok=True)
         return TrainingRun(keep=self.keep)
 

@@ -23,7 +23,7 @@ from pai_cli.training.loop import CHECK_EVERY
 from pai_cli.training.model import cross_entropy, dtype_of, logits_of
 from pai_cli.training.recipe import Augmentation, Optimizer, Recipe, Schedule
 from pai_cli.training.searching.constants import signed_constants
-from pai_cli.training.searching.resume import kept_round
+from pai_cli.training.searching.resume import kept_round, taking_up
 from pai_cli.training.state import TrainingState, load_optimizer, optimizer_tensors, state_dict_of
 
 if TYPE_CHECKING:
@@ -93,7 +93,8 @@ class ScoreTraining:
         self.masks: Masks | None = None
         self._order = -1, np.zeros(0, dtype=np.int64)  # an epoch, and the order of its examples
         if self.training.run.state is not None:
-            self.load(self.training.run.state)
+            with taking_up():
+                self.load(self.training.run.state)
 
     def _drawn(self, layer: PrunableLayer) -> torch.Tensor:
         drawn = self.kind.draw(self.context.generator(f"scores {layer.name}"), layer)
