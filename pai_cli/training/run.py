@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def _nowhere(_: Record) -> None:
-    pass
+    """Record nothing."""
 
 
 @dataclass(frozen=True)
