@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +34,7 @@ from pai_cli.pruning.base import Pattern, Scope, generator_for
 from pai_cli.pruning.output import mask_to_write
 from pai_cli.pruning.pattern import input_axis, keep_in_groups
 from pai_cli.pruning.run import PruneRequest, prune
-from pai_cli.pruning.streaming import drafts, pieces, reading, search, when
+from pai_cli.pruning.streaming import drafts, pieces, reading, scores, search, sifting, when
 from pai_cli.pruning.streaming.choosing import Chosen, choose
 from pai_cli.pruning.streaming.groups import keep_largest_in_groups
 from pai_cli.pruning.streaming.keys import KINDS, Keys, common_dtype, magnitudes, widened
@@ -290,6 +291,53 @@ def test_one_pass_is_the_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert ended == [True] * 6
 
 
+@pytest.mark.skipif(sifting.compiled is None, reason="the compiled part is not built: installed without a C compiler")
+@given(st.data())
+def test_compiled_and_not_the_same_is_sifted(data: st.DataObject) -> None:
+    """Sizes around a block and a byte; windows of one key, of none, of all; more inside than there is room for."""
+    dtype = np.dtype(data.draw(st.sampled_from(["u2", "u4", "u8"])))
+    size = data.draw(st.integers(0, 200))
+    most = data.draw(st.sampled_from([3, 200, 2 ** (8 * dtype.itemsize - 1), np.iinfo(dtype).max]))
+    keys = np.array(data.draw(st.lists(st.integers(0, int(most)), min_size=size, max_size=size)), dtype)
+    low = data.draw(st.integers(0, int(most)))
+    window = low, data.draw(st.integers(max(low - 1, 0), int(most)))
+    room = data.draw(st.integers(0, size))
+    found, plain = sifting.sift(keys, window, room), sifting._sift(keys, window, room)
+    inside = np.flatnonzero((keys >= low) & (keys <= window[1]))
+    assert (found.above, found.inside) == (plain.above, plain.inside) == (int((keys > window[1]).sum()), inside.size)
+    assert np.array_equal(found.bits, np.packbits(keys > window[1]))
+    assert np.array_equal(found.bits, plain.bits)
+    for one in (found, plain):
+        assert one.places is None if inside.size > room else np.array_equal(one.places, inside)
+
+
+@pytest.mark.skipif(sifting.compiled is None, reason="the compiled part is not built: installed without a C compiler")
+@pytest.mark.parametrize("keys", [np.zeros(4, np.uint8), np.zeros(8, np.uint16)[::2]])
+def test_what_cannot_be_sifted_ends_before_the_compiled_part(keys: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="sifts contiguous keys"):
+        sifting.sift(keys, (0, 1), 4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_without_the_compiled_part_the_bits_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    cut_small(monkeypatch)
+    monkeypatch.setattr(sifting, "compiled", None)
+    same_bytes(folder(tmp_path / "net", state("random")), PruneRequest(method, 0.3))
+
+
+def test_draws_in_blocks_are_those_of_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A piece of several blocks, whether its mask is kept from the pass that chose or made once more."""
+    monkeypatch.setattr(scores, "DRAWN_TOGETHER", 64)
+    path = folder(tmp_path / "net", {"h.0.c_fc.weight": torch.randn(30, 29), "h.1.c_fc.weight": torch.randn(9, 7)})
+    for most_bytes in (0, 10**6):
+        few_drafts(monkeypatch, most_bytes)
+        for density in (0.001, 0.5, 0.999):
+            same_bytes(path, PruneRequest("random", density))
+            same_bytes(path, PruneRequest("random", density, invert=True))
+
+
 @pytest.mark.parametrize("most_bytes", [0, 10**6])
 @pytest.mark.parametrize("scope", [None, "layer"])
 def test_what_was_drawn_is_kept_where_there_is_room(
@@ -298,14 +346,14 @@ def test_what_was_drawn_is_kept_where_there_is_room(
     few_drafts(monkeypatch, most_bytes)
     path = folder(tmp_path / "net", state("random"))
     drawn: list[int] = []
-    keys = Draws.keys
+    blocks = Draws.blocks
 
-    def counted(self: Draws, piece: Piece) -> Keys:
+    def counted(self: Draws, piece: Piece, magnitude: Keys | None = None) -> Iterator[Keys]:
         if piece.layer.shape == (16, 48):
             drawn.append(piece.stop - piece.start)
-        return keys(self, piece)
+        return blocks(self, piece, magnitude)
 
-    monkeypatch.setattr(Draws, "keys", counted)
+    monkeypatch.setattr(Draws, "blocks", counted)
     same_bytes(path, PruneRequest("random", 0.3, scope=scope))
     times = 1 if most_bytes else 3  # to choose once, to write twice
     assert sum(drawn) == times * 16 * 48

@@ -19,6 +19,8 @@ Result = TypeVar("Result")
 
 MOST_THREADS = 16  # of one command; a study uses processes
 
+AHEAD = 4  # items a core that are begun before the first is taken: threads need not wait while a result is dealt with
+
 MOST_BYTES = 3 * 2**30  # of work under way at the same time
 
 SHORT_SPIN = "1000"  # turns of GNU OpenMP's waiting loop, a few microseconds, before a thread sleeps
@@ -69,7 +71,7 @@ def mapped(
 ) -> Generator[Result, None, None]:
     """`function` of every item, in order, a thread a core; for functions that let the interpreter go while they work.
 
-    Items are drawn in this thread, never more than a few ahead of the result that is waited for, and begun only while
+    Items are drawn in this thread, at most `AHEAD` a core ahead of the result that is waited for, and begun only while
     those under way need less than `MOST_BYTES` by `bytes_of` (one always is), so that a stream of large ones stays a
     stream. This thread only waits, so that it can be interrupted. BLAS keeps to one thread meanwhile: threads of two
     libraries that wait for each other spin, and beside other work that has been seen to cost twenty times.
@@ -95,7 +97,7 @@ def _in_threads(
                 yield waiting.popleft()[0].result()
             waiting.append((pool.submit(function, item), size))
             held += size
-            if len(waiting) > count:
+            if len(waiting) > AHEAD * count:
                 held -= waiting[0][1]
                 yield waiting.popleft()[0].result()
         while waiting:

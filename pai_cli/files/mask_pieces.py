@@ -6,7 +6,9 @@ The bytes are those that `files.masks.write_mask` writes of the same masks.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -18,6 +20,8 @@ from pai_cli.spectral.layout import Layout
 
 if TYPE_CHECKING:
     import numpy as np
+
+BEHIND = 2**26  # bytes after which the system is asked to begin with the disk: else all of them wait for the end
 
 Pieces = Callable[[str], Iterable["np.ndarray"]]
 """Of a parameter's name: its mask row by row, as flat boolean arrays one after the other."""
@@ -45,15 +49,34 @@ def write_mask_pieces(path: Path, outline: MaskOutline, pieces: Pieces, *, packe
 
     def write(stream: BinaryIO) -> None:
         stream.write(_header(outline, packed=packed))
+        behind = _Behind(stream)
         for name in file_order(outline.shapes):
             written = 0
             for piece in _in_bytes(pieces(name)) if packed else pieces(name):
-                stream.write(piece.data)
+                behind.write(piece)
                 written += piece.size
             if written != _stored_size(outline.shapes[name], packed=packed):
                 raise ValueError(f"the pieces of {name!r} do not make up its shape {outline.shapes[name]}")
 
     write_atomically(path, write, force=force)
+
+
+class _Behind:
+    """Writes to a stream, and to the disk meanwhile."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._done = self._asked = 0
+
+    def write(self, piece: np.ndarray) -> None:
+        """Write the piece's bytes."""
+        self._stream.write(piece.data)
+        self._done += piece.nbytes
+        if self._done - self._asked >= BEHIND and hasattr(os, "posix_fadvise"):
+            self._stream.flush()
+            with suppress(OSError):  # a pipe; or a disk that cannot: flushing at the end will tell
+                os.posix_fadvise(self._stream.fileno(), self._asked, self._done - self._asked, os.POSIX_FADV_DONTNEED)
+            self._asked = self._done
 
 
 def _stored_size(shape: tuple[int, ...], *, packed: bool) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from math import prod
@@ -22,7 +22,7 @@ from pai_cli.pruning.streaming.keys import Keys
 from pai_cli.pruning.streaming.pieces import OpenFiles, Piece, pieces_of
 from pai_cli.pruning.streaming.reading import Part, check_dtypes, read_all
 from pai_cli.pruning.streaming.scores import Draws, Magnitudes, PieceScores
-from pai_cli.pruning.streaming.search import LayerCut, Search, Tally, tally, without_search
+from pai_cli.pruning.streaming.search import LayerCut, Search, Tally, without_search
 
 if TYPE_CHECKING:
     from pai_cli.models.network import Network, PrunableLayer
@@ -144,7 +144,7 @@ class _Chooser:
             if name not in self._layers:
                 return None
             piece = Piece(self._layers[name], start, start + magnitude.size)
-            return self._look(piece, self._scores.keys_of(piece, magnitude))
+            return self._look(piece, self._scores.blocks(piece, magnitude))
 
         def take(part: Part, found: Found | None) -> None:
             self._take(found)
@@ -160,18 +160,15 @@ class _Chooser:
         while unknown := [layer for name, layer in self._layers.items() if self._searches[name].cuts is None]:
             meter.total += size * sum(prod(layer.shape) for layer in unknown)
             pieces = (piece for layer in unknown for piece in pieces_of(layer))
-            with closing(mapped(lambda piece: self._look(piece, self._scores.keys(piece)), pieces)) as several:
+            with closing(mapped(lambda piece: self._look(piece, self._scores.blocks(piece)), pieces)) as several:
                 for found in several:
                     self._take(found)
                     meter.step(found.tally.size * size, "choosing")
             self._forget()
 
-    def _look(self, piece: Piece, keys: Keys) -> Found:
+    def _look(self, piece: Piece, blocks: Iterable[Keys]) -> Found:
         """What several threads do at a time."""
-        window = self._searches[piece.layer.name].window
-        if self.drafts.full:
-            return Found(piece, tally(keys, window), None)
-        return Found(piece, *drafted(keys, window))
+        return Found(piece, *drafted(blocks, self._searches[piece.layer.name].window))
 
     def _take(self, found: Found | None) -> None:
         if found is None:

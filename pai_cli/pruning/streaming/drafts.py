@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from pai_cli.pruning.streaming.keys import Keys
 from pai_cli.pruning.streaming.pieces import Piece
-from pai_cli.pruning.streaming.search import LayerCut, Tally, Window
+from pai_cli.pruning.streaming.search import LayerCut, Tally, Window, tally
+from pai_cli.pruning.streaming.sifting import sift
 
 DRAFT_BYTES = 160 * 2**20  # of all drafts, a bit a weight and a little; weights past that are read or drawn again
 MOST_INSIDE = 16  # one in so many of a piece's weights; a place and a key take up to 12 bytes
@@ -39,14 +40,30 @@ class Draft:
         return mask, equal
 
 
-def drafted(keys: Keys, window: Window) -> tuple[Tally, Draft | None]:
-    """The tally of a piece, and its draft; None where so many weights are in the window that it would not be small."""
-    above = keys > keys.dtype.type(window[1])
-    within = (keys >= keys.dtype.type(window[0])) ^ above
-    places = np.flatnonzero(within) if np.count_nonzero(within) * MOST_INSIDE <= keys.size else None
-    inside = keys[within if places is None else places]
-    tally = Tally(keys.size, int(np.count_nonzero(above)), inside)
-    return tally, None if places is None else Draft(np.packbits(above), places.astype(np.uint32), inside)
+def drafted(blocks: Iterable[Keys], window: Window) -> tuple[Tally, Draft | None]:
+    """The tally of a piece, and its draft; None where so many weights are in the window that it would not be small.
+
+    `blocks`: the keys one after the other, all but the last a multiple of 8; each is done with before the next.
+    """
+    size = above = 0
+    small = True
+    bits: list[NDArray[np.uint8]] = []
+    places: list[NDArray[np.uint32]] = []
+    inside: list[Keys] = []
+    for keys in blocks:
+        found = sift(keys, window, keys.size // MOST_INSIDE)
+        if found.places is None:
+            small = False
+            inside.append(tally(keys, window).inside)
+        else:
+            inside.append(keys[found.places])
+            places.append(found.places + np.uint32(size))
+        bits.append(found.bits)
+        above += found.above
+        size += keys.size
+    within = np.concatenate(inside)
+    draft = Draft(np.concatenate(bits), np.concatenate(places), within) if small else None
+    return Tally(size, above, within), draft
 
 
 class Drafts:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import prod
+from threading import local
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from pai_cli.pruning.streaming.keys import KINDS, Keys, common_dtype, magnitudes
 from pai_cli.pruning.streaming.pieces import OpenFiles, Piece
 from pai_cli.pruning.streaming.sampling import Sample, uniform_window, window_around
 from pai_cli.pruning.streaming.search import Window
+
+DRAWN_TOGETHER = 2**16  # half a MiB, which a core's cache holds
 
 BLOCK_BYTES = 4096  # read together for a sample
 MOST_BLOCKS = 1024  # of a sample
@@ -29,12 +32,17 @@ class PieceScores(ABC):
     most: int
 
     @abstractmethod
-    def keys(self, piece: Piece) -> Keys:
-        """The keys of some weights; the same at every call."""
+    def blocks(self, piece: Piece, magnitude: Keys | None = None) -> Iterator[Keys]:
+        """The keys of some weights, the same at every call, in blocks that lie in the cache; all but the last are of a
+        multiple of 8.
 
-    @abstractmethod
-    def keys_of(self, piece: Piece, magnitude: Keys) -> Keys:
-        """The same, of weights whose magnitudes were read already; may be written over them."""
+        Each is good until the next is asked for. `magnitude`: the weights' own where they were read already; may be
+        written over.
+        """
+
+    def keys(self, piece: Piece) -> Keys:
+        """The same together."""
+        return np.concatenate([block.copy() for block in self.blocks(piece)])
 
     @abstractmethod
     def guess(self, layers: Sequence[PrunableLayer], count: int) -> Window:
@@ -53,20 +61,28 @@ class Draws(PieceScores):
     def __init__(self, seed: int, *, invert: bool):
         self._seed = seed
         self._invert = invert
+        self._here = local()  # new memory for every block would take the system as long to give as the draws take
 
-    def keys(self, piece: Piece) -> Keys:
-        """The bits of the draws, which are in their order."""
+    def blocks(self, piece: Piece, magnitude: Keys | None = None) -> Iterator[Keys]:
+        """The bits of the draws, which are in their order, whatever the magnitudes."""
+        del magnitude
         generator = generator_for(self._seed, piece.layer.name)
         bits = generator.bit_generator
         assert isinstance(bits, np.random.PCG64)  # one step a draw
         bits.advance(piece.start)
-        keys = generator.random(piece.stop - piece.start).view(np.uint64)
-        return np.subtract(np.uint64(self.most), keys, out=keys) if self._invert else keys
+        buffer = self._buffer()
+        for start in range(piece.start, max(piece.stop, piece.start + 1), buffer.size):
+            drawn = buffer[: min(buffer.size, piece.stop - start)]
+            generator.random(out=drawn)
+            keys = drawn.view(np.uint64)
+            yield np.subtract(np.uint64(self.most), keys, out=keys) if self._invert else keys
 
-    def keys_of(self, piece: Piece, magnitude: Keys) -> Keys:
-        """Drawn, whatever the magnitudes."""
-        del magnitude
-        return self.keys(piece)
+    def _buffer(self) -> NDArray[np.float64]:
+        """This thread's."""
+        if not hasattr(self._here, "buffer"):
+            self._here.buffer = np.empty(DRAWN_TOGETHER)
+        buffer: NDArray[np.float64] = self._here.buffer
+        return buffer
 
     def guess(self, layers: Sequence[PrunableLayer], count: int) -> Window:
         """Around the quantile."""
@@ -87,17 +103,15 @@ class Magnitudes(PieceScores):
         self.item_size = KINDS[self._common].bits.itemsize
         self.most = KINDS[self._common].magnitude
 
-    def keys(self, piece: Piece) -> Keys:
-        """Read from the file."""
+    def blocks(self, piece: Piece, magnitude: Keys | None = None) -> Iterator[Keys]:
+        """The magnitudes in the type that all are compared in; one block. Read from the file unless given."""
         span = self._spans[piece.layer.name]
-        width = KINDS[span.dtype].bits.itemsize
-        raw = self._files.read_span(span, piece.start * width, (piece.stop - piece.start) * width)
-        return self.keys_of(piece, magnitudes(raw, span.dtype))
-
-    def keys_of(self, piece: Piece, magnitude: Keys) -> Keys:
-        """The magnitudes in the type that all are compared in."""
-        keys = widened(magnitude, self._spans[piece.layer.name].dtype, self._common)
-        return np.subtract(keys.dtype.type(self.most), keys, out=keys) if self._invert else keys
+        if magnitude is None:
+            width = KINDS[span.dtype].bits.itemsize
+            raw = self._files.read_span(span, piece.start * width, (piece.stop - piece.start) * width)
+            magnitude = magnitudes(raw, span.dtype)
+        keys = widened(magnitude, span.dtype, self._common)
+        yield np.subtract(keys.dtype.type(self.most), keys, out=keys) if self._invert else keys
 
     def guess(self, layers: Sequence[PrunableLayer], count: int) -> Window:
         """From a sample of blocks, more of them where a layer is larger."""

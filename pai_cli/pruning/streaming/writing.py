@@ -23,6 +23,7 @@ from pai_cli.pruning.streaming.choosing import Chosen, Meter, scores_of
 from pai_cli.pruning.streaming.groups import keep_largest_in_groups
 from pai_cli.pruning.streaming.pieces import OpenFiles, Piece, changed, pieces_of
 from pai_cli.pruning.streaming.scores import PieceScores
+from pai_cli.pruning.streaming.search import LayerCut
 
 if TYPE_CHECKING:
     from pai_cli.models.network import PrunableLayer
@@ -104,11 +105,21 @@ class _Maker:
         if draft is not None:
             mask, equal = draft.mask(size, cut)
             return Part(piece, mask | equal) if cut.ties == cut.equal else Part(piece, mask, equal)
-        keys = self.scores.keys(piece)
-        key = keys.dtype.type(cut.key)
-        if cut.ties == cut.equal:
-            return Part(piece, keys >= key)
-        return Part(piece, keys > key, keys == key if cut.ties else None)
+        return self._compared(piece, cut)
+
+    def _compared(self, piece: Piece, cut: LayerCut) -> Part:
+        """The mask by the keys themselves, read or drawn again."""
+        size = piece.stop - piece.start
+        all_ties = cut.ties == cut.equal
+        mask, equal = np.empty(size, np.bool_), None if all_ties or not cut.ties else np.empty(size, np.bool_)
+        done = 0
+        for keys in self.scores.blocks(piece):
+            key, here = keys.dtype.type(cut.key), slice(done, done + keys.size)
+            (np.greater_equal if all_ties else np.greater)(keys, key, out=mask[here])
+            if equal is not None:
+                np.equal(keys, key, out=equal[here])
+            done += keys.size
+        return Part(piece, mask, equal)
 
     def _pattern(self, layer: PrunableLayer) -> Pattern | None:
         pattern = self.chosen.request.pattern
