@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -132,6 +133,18 @@ def test_short_items_travel_together(pool: DaskPool, monkeypatch: pytest.MonkeyP
     assert len(list(pool.map(workers.times, 1, range(640)))) == 640
     assert max(len(task.items) for task in tasks) == cluster.MOST_ITEMS
     assert len(tasks) < 30
+
+
+def test_what_was_sent_is_forgotten(pool: DaskPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dask by itself keeps the last thousand messages."""
+    monkeypatch.setattr(cluster, "MOST_ITEMS", 1)
+    tracemalloc.start()
+    try:
+        for outcome in pool.map(workers.size, None, (bytes(20_000) for _ in range(300))):
+            assert outcome.get() == 20_000
+        assert tracemalloc.get_traced_memory()[0] < 4_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.fixture

@@ -80,3 +80,8 @@ def deadly_late(_: None, number: int) -> int:
     if number == 50:
         os.kill(os.getpid(), signal.SIGKILL)
     return number
+
+
+def size(_: None, item: bytes) -> int:
+    """How long an item is."""
+    return len(item)

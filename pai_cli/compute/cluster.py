@@ -42,7 +42,12 @@ LONELY = 300.0  # seconds to wait for a worker when all have gone
 
 LOOK = 10.0  # seconds between looks at whether any is left
 
-CONNECT = "5s"  # to wait for one worker
+SETTINGS = {
+    # What a dead worker had is asked of it for so long, while everything waits, before it is computed again.
+    "distributed.comm.timeouts.connect": "5s",
+    # Dask keeps what it sent last for its developers: of messages with masks in them the usual thousand is much memory.
+    "distributed.admin.low-level-log-length": 10,
+}
 
 AHEAD = 3  # times the workers: how many tasks are under way
 
@@ -263,8 +268,7 @@ def open_cluster(address: str, jobs: int | None) -> Iterator[DaskPool]:
         import_module("distributed")
     except ImportError as error:
         raise ClusterError("--cluster: needs Dask; pip install pai-cli[dask]") from error
-    # What a dead worker had is asked of it for so long, while everything waits, before it is computed again.
-    import_module("dask").config.set({"distributed.comm.timeouts.connect": CONNECT})
+    import_module("dask").config.set(SETTINGS)
     with _quiet():
         if address == SLURM:
             with slurm_workers(jobs or 1) as client:
