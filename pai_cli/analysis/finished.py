@@ -39,6 +39,11 @@ class Finished:
             asked = request.options, request.layers, request.trust
             self._about = repr((METRIC_VERSION, FORM, engine, asked, digests, shapes))
 
+    @property
+    def kept(self) -> bool:
+        """Whether there is a store that work is put into."""
+        return self._store.open
+
     def look(self, path: Path) -> Looked:
         """What is known of a mask file. One that cannot be read has no key: its fault is told where masks are read."""
         if not self._store.open or path.name.endswith(".json"):  # an index, whose bytes are not the mask's

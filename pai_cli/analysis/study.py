@@ -116,6 +116,7 @@ class _Study:
     def _begun_here(self, pool: Pool) -> Iterator[Outcome[Found]]:
         """The first masks in this process: where they are few and small, it is done before others would have begun."""
         task, items = _Task(self._request), self._items(_Piece)
+        work = _encoded if self._finished.kept else _whole
         spent, measured = 0.0, 0
         for item in items:
             if isinstance(item, Outcome):
@@ -128,7 +129,7 @@ class _Study:
             remaining = (len(self._paths) - self._shown) * spent / measured
             if min(spent, remaining) > QUICK:
                 break
-        yield from pool.map(_encoded, task, items)
+        yield from pool.map(work, task, items)
 
     def _items(self, prepared: Callable[[Path], _Piece | Outcome[Found]]) -> Iterator[_Piece | Outcome[Found]]:
         for path in self._paths:
@@ -158,14 +159,26 @@ class _Study:
             self._finished.keep(looked, found)
         if isinstance(found, Encoded):
             return decode(looked.path, found, layers=self._request.per_layer)
-        if found.report is None or self._request.per_layer:
-            return found
-        return replace(found, report=replace(found.report, layers=()))
+        return found if self._request.per_layer else _without_layers(found)
 
 
 def _encoded(task: _Task, piece: _Piece) -> Found:
-    """What a worker does."""
-    return encode(_measure(task, piece, lambda layers, of: None))  # noqa: ARG005
+    """What a worker does whose answers are stored, or come from another machine and must not be able to run anything."""
+    return encode(_measured_quietly(task, piece))
+
+
+def _whole(task: _Task, piece: _Piece) -> MaskReport:
+    """What a process of this machine does for answers that are only shown: the report itself is quicker to send."""
+    report = _measured_quietly(task, piece)
+    return report if task.request.per_layer else _without_layers(report)
+
+
+def _measured_quietly(task: _Task, piece: _Piece) -> MaskReport:
+    return _measure(task, piece, lambda layers, of: None)  # noqa: ARG005
+
+
+def _without_layers(report: MaskReport) -> MaskReport:
+    return report if report.report is None else replace(report, report=replace(report.report, layers=()))
 
 
 def _measure(task: _Task, piece: _Piece, layer_done: Callable[[int, int], object]) -> MaskReport:
