@@ -278,8 +278,9 @@ def test_without_dask(monkeypatch: pytest.MonkeyPatch, pai: Pai) -> None:
 
 
 SBATCH = """#!/bin/sh
-# What Slurm does with a job, done here at once.
-sh "$1" >>"$(dirname "$0")/jobs" 2>&1 &
+# What Slurm does with a job, done here at once: with a copy, as the script is gone once it is taken.
+cp "$1" "$0.$$"
+sh "$0.$$" >>"$(dirname "$0")/jobs" 2>&1 &
 echo "Submitted batch job $$"
 """
 
