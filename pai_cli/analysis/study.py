@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -24,6 +25,8 @@ from pai_cli.spectral.network import DenseCache
 STEPS = 1000  # of progress a mask
 
 QUICK = 0.4  # seconds of work that this process does before others are started, which takes them about as long
+
+MUCH = 10 * QUICK  # seconds of work for which others are started at once
 
 LARGE = 2**27  # bytes of a mask file from which masks are measured one at a time, the cores sharing its layers
 
@@ -117,17 +120,19 @@ class _Study:
         """The first masks in this process: where they are few and small, it is done before others would have begun."""
         task, items = _Task(self._request), self._items(_Piece)
         work = _encoded if self._finished.kept else _whole
-        spent, measured = 0.0, 0
+        spent, measured, quickest = 0.0, 0, math.inf
         for item in items:
             if isinstance(item, Outcome):
                 yield item
                 continue
             begin = time.monotonic()
             outcome = attempt(self._measured, task, item)
-            spent, measured = spent + time.monotonic() - begin, measured + 1
+            taken = time.monotonic() - begin
+            spent, measured, quickest = spent + taken, measured + 1, min(quickest, taken)
             yield outcome
-            remaining = (len(self._paths) - self._shown) * spent / measured
-            if min(spent, remaining) > QUICK:
+            remaining = len(self._paths) - self._shown
+            # The first takes longer than others will. Where even the quickest makes much work, there is no need to see more.
+            if min(spent, remaining * spent / measured) > QUICK or (measured > 1 and remaining * quickest > MUCH):
                 break
         yield from pool.map(work, task, items)
 

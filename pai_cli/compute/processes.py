@@ -11,7 +11,7 @@ import pickle
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -210,11 +210,8 @@ def _inherited(variables: dict[str, str]) -> Iterator[None]:
 
 
 def _send(worker: _Worker, kind: bytes, message: bytes) -> None:
-    try:
-        worker.connection.send_bytes(kind)
-        worker.connection.send_bytes(message)
-    except OSError:
-        pass  # it has died, which the next look at its pipe shows
+    with suppress(OSError):  # it has died, which the next look at its pipe shows
+        worker.connection.send_bytes(kind + message)  # at once: each message wakes a thread that is busy
 
 
 def _end(worker: _Worker) -> None:

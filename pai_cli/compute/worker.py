@@ -42,13 +42,13 @@ def _receive(connection: Connection, messages: SimpleQueue[Message]) -> None:
     """Read ahead, so that the parent never waits for a worker that is busy; and end with the parent, whatever it died of."""
     try:
         while True:
-            kind = connection.recv_bytes()
-            messages.put((kind == COMMON, connection.recv_bytes()))
+            message = connection.recv_bytes()
+            messages.put((message[:1] == COMMON, message[1:]))
     except (EOFError, OSError):
         os._exit(0)
 
 
-COMMON, ITEM = b"common", b"item"
+COMMON, ITEM = b"c", b"i"  # a message begins with what it is
 
 
 def unpickled(message: bytes) -> tuple[Callable[[Any, Any], Any], Any]:
