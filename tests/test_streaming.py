@@ -31,12 +31,12 @@ from pai_cli.models.layers import PrunableLayer
 from pai_cli.models.network import Network, init_network, load_network, outline_network, save_checkpoint
 from pai_cli.pruning import registry
 from pai_cli.pruning.base import Pattern, Scope, generator_for
+from pai_cli.pruning.groups import keep_largest_in_groups
 from pai_cli.pruning.output import mask_to_write
 from pai_cli.pruning.pattern import input_axis, keep_in_groups
 from pai_cli.pruning.run import PruneRequest, prune
 from pai_cli.pruning.streaming import drafts, pieces, reading, scores, search, sifting, when
 from pai_cli.pruning.streaming.choosing import Chosen, choose
-from pai_cli.pruning.streaming.groups import keep_largest_in_groups
 from pai_cli.pruning.streaming.keys import KINDS, Keys, common_dtype, magnitudes, widened
 from pai_cli.pruning.streaming.pieces import OpenFiles, Piece
 from pai_cli.pruning.streaming.sampling import Sample, window_around
@@ -402,7 +402,9 @@ def test_groups_are_those_of_sorting(rows: int, times: int, of: int, transposed:
     scores = rng.integers(0, values, shape).astype(np.float32)
     keep = int(rng.integers(1, of))
     kept = keep_largest_in_groups(scores.reshape(-1).view(np.uint32), shape, input_axis(layer), Pattern(keep, of))
-    assert np.array_equal(kept.reshape(shape), keep_in_groups(scores, keep, of, layer))
+    by_sorting = keep_in_groups(scores, keep, of, layer, np.ones(shape, np.bool_))
+    assert np.array_equal(kept.reshape(shape), by_sorting)
+    assert np.array_equal(keep_in_groups(scores - 1, keep, of, layer), by_sorting)  # floats, of both signs
 
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False, width=16)

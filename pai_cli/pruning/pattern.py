@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pai_cli.errors import ScoreError
+from pai_cli.pruning.base import Pattern
+from pai_cli.pruning.groups import keep_largest_in_groups
 
 if TYPE_CHECKING:
     from pai_cli.models.network import PrunableLayer
-    from pai_cli.pruning.base import Pattern
 
 
 def fits(pattern: Pattern, layer: PrunableLayer) -> bool:
@@ -43,16 +44,16 @@ def keep_in_groups(
     of them. Raises `ScoreError` naming the layer when an active score is NaN.
     """
     axis = input_axis(layer)
-    groups = _in_groups(scores, axis, of)
-    dead = None if active is None else ~_in_groups(active, axis, of)
-    if np.isnan(groups if dead is None else groups[~dead]).any():
+    if np.isnan(scores if active is None else scores[active]).any():
         raise ScoreError(f"{layer.name}: a score is NaN; check the weights for NaN or infinite values")
+    if active is None:
+        return keep_largest_in_groups(scores, scores.shape, axis, Pattern(count, of)).reshape(scores.shape)
+    groups, dead = _in_groups(scores, axis, of), ~_in_groups(active, axis, of)
     # Stable sorts, the less important key first, so that equal scores stay in the order of their inputs.
     order = np.argsort(-groups, axis=1, kind="stable")
-    if dead is not None:
-        order = np.take_along_axis(
-            order, np.argsort(np.take_along_axis(dead, order, axis=1), axis=1, kind="stable"), axis=1
-        )
+    order = np.take_along_axis(
+        order, np.argsort(np.take_along_axis(dead, order, axis=1), axis=1, kind="stable"), axis=1
+    )
     kept = np.zeros(groups.shape, np.bool_)
     np.put_along_axis(kept, order[:, :count], True, axis=1)
     moved = np.moveaxis(scores, axis, -1).shape
