@@ -72,7 +72,7 @@ static inline void note(const uint8_t *flags, uint32_t begin, unsigned count, si
                     high += above[k], within += inside[k];                                                                 \
                 }                                                                                                          \
             for (int k = 0; k < (count + 7) / 8; k++)                                                                      \
-                bits[begin / 8 + k] = packed(above + 8 * k);                                                          \
+                bits[begin / 8 + k] = packed(above + 8 * k);                                                               \
             out->above += high;                                                                                            \
             if (within)                                                                                                    \
                 note(inside, (uint32_t)begin, within, out);                                                                \
