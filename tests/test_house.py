@@ -6,9 +6,13 @@ import ast
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 from conftest import ROOT
+from typer.models import OptionInfo
+
+from pai_cli.app import app
 
 PACKAGE = ROOT / "pai_cli"
 LAYERS = (
@@ -190,3 +194,13 @@ def test_docstrings_are_text_not_broken_string_literals(module: str) -> None:
 )
 def test_the_rule_itself(importer: str, target: str, allowed: bool) -> None:
     assert may_import(importer, target) is allowed
+
+
+def test_options_are_named_by_themselves() -> None:
+    """Some releases of typer (0.27) make `--DATA` of an option `data` whose name is told by its metavar alone."""
+    for command in app.registered_commands:
+        assert command.callback is not None
+        for name, hint in get_type_hints(command.callback, include_extras=True).items():
+            for info in getattr(hint, "__metadata__", ()):
+                if isinstance(info, OptionInfo) and (info.metavar or "").lower() == name:
+                    assert info.param_decls, f"{command.callback.__name__}: name --{name} in its typer.Option"

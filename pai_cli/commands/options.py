@@ -79,6 +79,7 @@ Sparsity = Annotated[str | None, typer.Option(help="Fraction of weights to remov
 Model = Annotated[
     str | None,
     typer.Option(
+        "--model",
         metavar="MODEL",
         help="The network, where names and shapes do not tell: a known NAME, package.module:factory, file.py:factory, "
         "or hf (a Hugging Face folder, made by transformers).",
@@ -107,6 +108,7 @@ MethodName = Annotated[
 Data = Annotated[
     str | None,
     typer.Option(
+        "--data",
         metavar="DATA",
         help="Labelled samples for the methods that need them: digits, or the path of a data set.",
     ),
