@@ -19,8 +19,6 @@ Result = TypeVar("Result")
 
 MOST_THREADS = 16  # of one command; a study uses processes
 
-AHEAD = 4  # items a core that are begun before the first is taken: threads need not wait while a result is dealt with
-
 MOST_BYTES = 3 * 2**30  # of work under way at the same time
 
 SHORT_SPIN = "1000"  # turns of GNU OpenMP's waiting loop, a few microseconds, before a thread sleeps
@@ -67,27 +65,32 @@ def threads_each(processes: int) -> dict[str, str]:
 
 
 def mapped(
-    function: Callable[[Item], Result], items: Iterable[Item], bytes_of: Callable[[Item], int] | None = None
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    bytes_of: Callable[[Item], int] | None = None,
+    *,
+    ahead: int = 1,
 ) -> Generator[Result, None, None]:
     """`function` of every item, in order, a thread a core; for functions that let the interpreter go while they work.
 
-    Items are drawn in this thread, at most `AHEAD` a core ahead of the result that is waited for, and begun only while
+    Items are drawn in this thread, `ahead` a core and one more ahead of the result that is waited for (more where dealing
+    with a result takes this thread as long as the others take to make one), and begun only while
     those under way need less than `MOST_BYTES` by `bytes_of` (one always is), so that a stream of large ones stays a
     stream. This thread only waits, so that it can be interrupted. BLAS keeps to one thread meanwhile: threads of two
     libraries that wait for each other spin, and beside other work that has been seen to cost twenty times.
     """
     with one_blas_thread():
-        yield from _in_threads(function, items, bytes_of or (lambda _: 0))
+        yield from _in_threads(function, items, bytes_of or (lambda _: 0), ahead * cores())
 
 
 def _in_threads(
-    function: Callable[[Item], Result], items: Iterable[Item], bytes_of: Callable[[Item], int]
+    function: Callable[[Item], Result], items: Iterable[Item], bytes_of: Callable[[Item], int], most: int
 ) -> Iterator[Result]:
     from concurrent.futures import ThreadPoolExecutor
 
     waiting: deque[tuple[Future[Result], int]] = deque()
-    count, held = cores(), 0
-    pool = ThreadPoolExecutor(count)
+    held = 0
+    pool = ThreadPoolExecutor(cores())
     finished = False
     try:
         for item in items:
@@ -97,7 +100,7 @@ def _in_threads(
                 yield waiting.popleft()[0].result()
             waiting.append((pool.submit(function, item), size))
             held += size
-            if len(waiting) > AHEAD * count:
+            if len(waiting) > most:
                 held -= waiting[0][1]
                 yield waiting.popleft()[0].result()
         while waiting:

@@ -19,7 +19,7 @@ from pai_cli.pruning.request import PruneRequest, quota_of
 from pai_cli.pruning.run import PruneSummary
 from pai_cli.pruning.streaming.drafts import Draft, Drafts, drafted
 from pai_cli.pruning.streaming.keys import Keys
-from pai_cli.pruning.streaming.pieces import OpenFiles, Piece, pieces_of
+from pai_cli.pruning.streaming.pieces import AHEAD, OpenFiles, Piece, pieces_of
 from pai_cli.pruning.streaming.reading import Part, check_dtypes, read_all
 from pai_cli.pruning.streaming.scores import Draws, Magnitudes, PieceScores
 from pai_cli.pruning.streaming.search import LayerCut, Search, Tally, without_search
@@ -160,7 +160,9 @@ class _Chooser:
         while unknown := [layer for name, layer in self._layers.items() if self._searches[name].cuts is None]:
             meter.total += size * sum(prod(layer.shape) for layer in unknown)
             pieces = (piece for layer in unknown for piece in pieces_of(layer))
-            with closing(mapped(lambda piece: self._look(piece, self._scores.blocks(piece)), pieces)) as several:
+            with closing(
+                mapped(lambda piece: self._look(piece, self._scores.blocks(piece)), pieces, ahead=AHEAD)
+            ) as several:
                 for found in several:
                     self._take(found)
                     meter.step(found.tally.size * size, "choosing")

@@ -18,7 +18,9 @@ from pai_cli.errors import CheckpointError
 from pai_cli.files.tensors import Span
 from pai_cli.models.layers import PrunableLayer
 
-PIECE_WEIGHTS = 2**19  # a piece for every core is under way, so that these bound the memory
+PIECE_WEIGHTS = 2**19  # few pieces for every core are under way, so that these bound the memory
+
+AHEAD = 4  # pieces a core: the digest of one, or its writing, takes as long as looking at it
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pai_cli.errors import CheckpointError
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.tensors import Span
 from pai_cli.pruning.streaming.keys import KINDS, Keys, first_not_finite, magnitudes
-from pai_cli.pruning.streaming.pieces import OpenFiles, changed, cut
+from pai_cli.pruning.streaming.pieces import AHEAD, OpenFiles, changed, cut
 
 PIECE_BYTES = 2**20  # read at once of what is not looked into
 
@@ -82,7 +82,7 @@ def read_all(
         return Seen(part, raw, fault, look(part.name, part.start, magnitude) if fault is None else None)
 
     digest = hashlib.sha256()
-    with closing(mapped(see, _parts(checkpoint.files, spans))) as parts:
+    with closing(mapped(see, _parts(checkpoint.files, spans), ahead=AHEAD)) as parts:
         for seen in parts:
             if seen.fault is not None:
                 raise _not_finite(checkpoint, seen, spans[seen.part.name])

@@ -21,7 +21,7 @@ from pai_cli.pruning.groups import keep_largest_in_groups
 from pai_cli.pruning.output import run_metadata
 from pai_cli.pruning.pattern import input_axis
 from pai_cli.pruning.streaming.choosing import Chosen, Meter, scores_of
-from pai_cli.pruning.streaming.pieces import OpenFiles, Piece, changed, pieces_of
+from pai_cli.pruning.streaming.pieces import AHEAD, OpenFiles, Piece, changed, pieces_of
 from pai_cli.pruning.streaming.scores import PieceScores
 from pai_cli.pruning.streaming.search import LayerCut
 
@@ -62,7 +62,7 @@ def write_chosen(
         meter = Meter(progress, sum(map(prod, shapes.values())))
         pieces = (piece for name in file_order(shapes) for piece in maker.pieces(layers[name]))
         # One stream for all layers, so that threads need not wait where one ends.
-        with closing(mapped(maker.make, pieces)) as parts:
+        with closing(mapped(maker.make, pieces, ahead=AHEAD)) as parts:
 
             def of(name: str) -> Iterator[Mask]:
                 masks = _of_layer(parts, name, chosen, meter)
