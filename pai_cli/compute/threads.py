@@ -73,8 +73,8 @@ def mapped(
 ) -> Generator[Result, None, None]:
     """`function` of every item, in order, a thread a core; for functions that let the interpreter go while they work.
 
-    Items are drawn in this thread, `ahead` a core and one more ahead of the result that is waited for (more where dealing
-    with a result takes this thread as long as the others take to make one), and begun only while
+    Items are drawn in this thread, `ahead` a core beyond the result that is waited for (several where dealing with a
+    result takes this thread as long as making it took another), and begun only while
     those under way need less than `MOST_BYTES` by `bytes_of` (one always is), so that a stream of large ones stays a
     stream. This thread only waits, so that it can be interrupted. BLAS keeps to one thread meanwhile: threads of two
     libraries that wait for each other spin, and beside other work that has been seen to cost twenty times.
