@@ -112,7 +112,7 @@ def streamed(source: Checkpoint, request: PruneRequest) -> Chosen:
     return choose(source, outline_network(source, None, None), request)
 
 
-def same_bytes(path: Path, request: PruneRequest) -> None:
+def assert_same_bytes(path: Path, request: PruneRequest) -> None:
     """Both ways write the same file, and say the same of it."""
     source = open_checkpoint(path)
     result = prune(load_network(source), request)
@@ -157,7 +157,7 @@ def test_same_bits_as_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     request = PruneRequest(method, seed=3, **SELECTIONS[selection])  # type: ignore[arg-type]
     if method == "smart-ratio" and selection == "few":
         request = replace(request, density=0.02)
-    same_bytes(path, request)
+    assert_same_bytes(path, request)
 
 
 @pytest.mark.parametrize("kind", ["random", "two values", "equal", "zeros", "tiny"])
@@ -175,7 +175,7 @@ def test_every_floating_type(
         PruneRequest("magnitude", 0.3, scope="layer"),
         PruneRequest("magnitude", pattern=Pattern(2, 4)),
     ):
-        same_bytes(path, request)
+        assert_same_bytes(path, request)
 
 
 @pytest.mark.parametrize("dtypes", [(HALF, BRAIN), (BRAIN, SINGLE), (HALF, DOUBLE), (HALF, BRAIN, SINGLE, DOUBLE)])
@@ -183,7 +183,7 @@ def test_types_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dty
     cut_small(monkeypatch)
     for kind in ("random", "two values", "tiny"):
         tensors = {name: tensor.to(dtypes[i % len(dtypes)]) for i, (name, tensor) in enumerate(state(kind).items())}
-        same_bytes(folder(tmp_path / "net", tensors), PruneRequest("magnitude", 0.37))
+        assert_same_bytes(folder(tmp_path / "net", tensors), PruneRequest("magnitude", 0.37))
 
 
 def test_ties_go_through_the_layers_in_the_networks_order(tmp_path: Path) -> None:
@@ -324,7 +324,7 @@ def test_without_the_compiled_part_the_bits_are_the_same(
 ) -> None:
     cut_small(monkeypatch)
     monkeypatch.setattr(sifting, "compiled", None)
-    same_bytes(folder(tmp_path / "net", state("random")), PruneRequest(method, 0.3))
+    assert_same_bytes(folder(tmp_path / "net", state("random")), PruneRequest(method, 0.3))
 
 
 def test_draws_in_blocks_are_those_of_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -334,8 +334,8 @@ def test_draws_in_blocks_are_those_of_the_whole(tmp_path: Path, monkeypatch: pyt
     for most_bytes in (0, 10**6):
         few_drafts(monkeypatch, most_bytes)
         for density in (0.001, 0.5, 0.999):
-            same_bytes(path, PruneRequest("random", density))
-            same_bytes(path, PruneRequest("random", density, invert=True))
+            assert_same_bytes(path, PruneRequest("random", density))
+            assert_same_bytes(path, PruneRequest("random", density, invert=True))
 
 
 @pytest.mark.parametrize("most_bytes", [0, 10**6])
@@ -354,7 +354,7 @@ def test_what_was_drawn_is_kept_where_there_is_room(
         return blocks(self, piece, magnitude)
 
     monkeypatch.setattr(Draws, "blocks", counted)
-    same_bytes(path, PruneRequest("random", 0.3, scope=scope))
+    assert_same_bytes(path, PruneRequest("random", 0.3, scope=scope))
     times = 1 if most_bytes else 3  # to choose once, to write twice
     assert sum(drawn) == times * 16 * 48
 

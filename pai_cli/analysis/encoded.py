@@ -1,4 +1,4 @@
-"""Reports as bytes: how they travel from other processes, and how they are stored. Nothing in them can be run.
+"""Reports as bytes: how they are stored, and travel over a network. Nothing in these bytes can be run.
 
 A report is two parts, because a table of networks needs the first alone. Floats come back as the float64 that they were,
 so that a report that was stored is the report, bit for bit.

@@ -168,7 +168,7 @@ class _Study:
 
 
 def _encoded(task: _Task, piece: _Piece) -> Found:
-    """What a worker does whose answers are stored, or come from another machine and must not be able to run anything."""
+    """What a worker does whose answers are stored, or go over a network: a third of the report's own bytes."""
     return encode(_measured_quietly(task, piece))
 
 

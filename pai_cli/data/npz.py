@@ -40,7 +40,7 @@ def open_npz(path: Path, *, train: bool) -> ArrayDataset:
             raise DataError(f"{path}: x_test is {stored.dtype} {stored.shape[1:]} an example, x is {kind} {shape}")
         labels = check_labels(arrays["y_test"], len(stored), f"{path}: y_test", classes)
         for _ in _checked(stored, f"{path}: x_test"):
-            pass
+            pass  # read to the end, for the fault that it may raise; of x `measure` does that
     return ArrayDataset(path.name, classes, labels, stored, normalisation)
 
 

@@ -128,12 +128,17 @@ def _layers(one: Subgraph, collection: Collection) -> tuple[str, ...]:
     return tuple(collection.group_names[group] for group in np.unique(collection.groups[one.edges()]))
 
 
-def _record(one: Subgraph, collection: Collection) -> Record:
+def _size(one: Subgraph, collection: Collection) -> Record:
     return {
         "subgraph": one.number,
         "edges": one.size,
         "vertices": _vertices(one, collection),
         "support": one.support,
+    }
+
+
+def _record(one: Subgraph, collection: Collection) -> Record:
+    return _size(one, collection) | {
         "share": one.support / len(collection.names),
         "layers": _layers(one, collection),
         "masks": tuple(collection.names[graph] for graph in bits(one.graphs)),
@@ -142,11 +147,7 @@ def _record(one: Subgraph, collection: Collection) -> Record:
 
 
 def _shown(one: Subgraph, collection: Collection) -> Record:
-    return {
-        "subgraph": one.number,
-        "edges": one.size,
-        "vertices": _vertices(one, collection),
-        "support": one.support,
+    return _size(one, collection) | {
         "layers spanned": _span([name.removesuffix(".weight") for name in _layers(one, collection)]),
         "held by": ranges([graph + 1 for graph in bits(one.graphs)]),
     }

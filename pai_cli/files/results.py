@@ -7,7 +7,7 @@ import fcntl
 import io
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
@@ -106,9 +106,7 @@ def _lock_file(lock: Path) -> TextIO:
     while True:
         stream = lock.open("a", encoding="utf-8")
         fcntl.flock(stream, fcntl.LOCK_EX)
-        try:
+        with suppress(FileNotFoundError):
             if os.fstat(stream.fileno()).st_ino == lock.stat().st_ino:
                 return stream
-        except FileNotFoundError:
-            pass
         stream.close()

@@ -5,6 +5,7 @@ Hoang, Kundu, Liu, Wang, "Don't just prune by magnitude! Your mask topology is a
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -105,10 +106,8 @@ class LayerSelection:
         """What the kept weights score: of a method in rounds, in one round more; of another, what they always do."""
         method, rounds = registry.get(self.request.prune.method), self.request.prune.rounds
         if method.iterative and (rounds or method.rounds) != 1:
-            try:
+            with suppress(ScoreError):  # of a composite without a path from input to output, say
                 return self._scores(composite)
-            except ScoreError:  # such as a composite without a path from input to output
-                pass
         return self._unpruned()
 
     def _unpruned(self) -> ScoreArrays:
