@@ -1,6 +1,7 @@
 # make demo    the main job on what ships        make test    the tests
 # make check   ruff, types, generated docs       make bench   timings against rivals
 # make bench-gpu  the engine on a CUDA GPU    make bench BENCH=--quick  a minute of it
+# make fuzz    random cases, new ones each time, for FUZZ_SECONDS (600); make fuzz FUZZ="KIND SEED" repeats one
 # Each makes .venv and installs what it needs first, once.
 
 PYTHON ?= python3
@@ -8,13 +9,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check bench bench-gpu docs samples clean
+FUZZ_SECONDS ?= 600
+
+.PHONY: demo test fuzz check bench bench-gpu docs samples clean
 
 demo: $(VENV)/.demo
 	PAI="$(CURDIR)/$(BIN)/pai" scripts/demo.sh
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
+
+fuzz: $(VENV)/.test
+	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python tests/fuzz $(FUZZ)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,0 +1,1 @@
+"""Fuzzers: a module a kind, each with `case(seed, folder)`."""

@@ -1,0 +1,54 @@
+"""Every fuzzer holds on a few fixed seeds, and a case that fails, crashes or hangs is told."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fuzz import running
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("kind", running.KINDS)
+def test_cases_hold(kind: str, seed: int) -> None:
+    running.run_case(kind, seed)
+
+
+def test_every_kind_says_what_it_tries() -> None:
+    assert running.KINDS
+    for kind in running.KINDS:
+        assert (Path(running.__file__).parent / f"{kind}.py").read_text().startswith('"""')
+
+
+FAILING = '''"""Cases that fail, each in its way."""
+import os
+def case(seed, folder):
+    if seed % 3 == 0:
+        raise AssertionError("does not hold")
+    if seed % 3 == 1:
+        os._exit(7)
+'''
+
+
+def test_a_failure_is_told_with_what_repeats_it(tmp_path: Path) -> None:
+    copy = tmp_path / "tests"
+    shutil.copytree(Path(running.__file__).parent, copy / "fuzz", ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (copy / "fuzz").glob("*.py"):
+        if path.stem not in running.HELPERS:
+            path.unlink()
+    (copy / "fuzz" / "failing.py").write_text(FAILING)
+    environment = os.environ | {"FUZZ_SECONDS": "1", "FUZZ_JOBS": "1"}
+    command = [sys.executable, str(copy / "fuzz")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=100, check=False)
+    assert done.returncode == 1
+    assert 'make fuzz FUZZ="failing ' in done.stdout
+    assert "does not hold" in done.stdout
+    assert "the process died with exit code 7" in done.stdout
+    again = subprocess.run([*command, "failing", "3"], capture_output=True, text=True, timeout=100, check=False)
+    assert "AssertionError: does not hold" in again.stderr
+    assert subprocess.run([*command, "failing", "2"], timeout=100, check=False, capture_output=True).returncode == 0
+    assert subprocess.run([*command, "unheard-of"], timeout=100, check=False, capture_output=True).returncode == 2
