@@ -97,6 +97,14 @@ class NotFiniteError(PaiError):
     """An array has NaN or infinite values."""
 
 
+class ArrayError(PaiError, ValueError):
+    """An array is not what the engine takes: its library, type, shape, or an entry."""
+
+
+class ParameterError(PaiError, ValueError):
+    """A number or a choice that a program set is out of range, or of another type."""
+
+
 class DataError(PaiError):
     """Data is missing, damaged, of no known kind, or does not fit the network."""
 
