@@ -4,9 +4,14 @@ Each message is one line: what, where, and which flag or value would fix it. The
 exits with status 1; a library user catches the class.
 """
 
+from pai_cli.printable import as_line
+
 
 class PaiError(Exception):
-    """Something could not be done; the text is one line for a person."""
+    """Something could not be done; the text is one printable line for a person, whatever names stand in it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(as_line(text))
 
 
 class CheckpointError(PaiError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TextIO
@@ -27,6 +28,8 @@ def mask_paths(given: Iterable[str], stdin: TextIO, note: Note, *, trust: bool =
     found: dict[Path, None] = {}
     for text in given:
         if text == "-":
+            if isinstance(stdin, io.TextIOWrapper):
+                stdin.reconfigure(errors="surrogateescape")  # as Python has the names of files that are no UTF-8
             listed = [line.strip() for line in stdin if line.strip()]
             if not listed:
                 raise MaskError("-: standard input lists no mask; give one path a line")
