@@ -59,7 +59,7 @@ class PaiGroup(TyperGroup):
                 traceback.print_exc()
             fail_line(_one_line(error, ctx.invoked_subcommand))
             _settle_stdout()
-            raise typer.Exit(1) from None
+            raise typer.Exit(error.status if isinstance(error, PaiError) else 1) from None
 
 
 def _one_line(error: Exception, command: str | None) -> str:

@@ -1,12 +1,15 @@
 """Everything that can go wrong for a person, by name.
 
 Each message is one line: what, where, and which flag or value would fix it. The command line prints it and
-exits with status 1; a library user catches the class.
+exits with `status`; a library user catches the class.
 """
 
 
 class PaiError(Exception):
     """Something could not be done; the text is one line for a person."""
+
+    status = 1
+    """The command line's exit status: 1 could not be done, 2 wrong usage."""
 
 
 class CheckpointError(PaiError):
@@ -62,7 +65,15 @@ class LayerSelectionError(PaiError):
 
 
 class UnknownMethodError(PaiError):
-    """A pruning method's name is unknown."""
+    """A pruning method's name is unknown, or none is given."""
+
+    status = 2
+
+
+class UnusableMethodError(UnknownMethodError):
+    """A pruning method of another distribution fails to load."""
+
+    status = 1
 
 
 class MethodOptionError(PaiError):
