@@ -14,6 +14,7 @@ SUFFIXES = (".safetensors", ".npz", ".pt", ".pth")
 """What a folder's masks may end with; a mask of any other name is given by name."""
 
 SHOWN = 5  # names of other files that are told
+RESULTS = (".jsonl", ".csv", ".tsv", ".json", ".html", ".svg", ".png", ".pdf")  # what is written beside masks: not told
 
 Note = Callable[[str], None]
 
@@ -59,7 +60,9 @@ def _masks_in(folder: Path, note: Note, *, trust: bool) -> list[Path]:
 
 def _tell_passed_over(folder: Path, files: Iterable[Path], note: Note) -> None:
     """One line on what is not looked into, however much of it there is."""
-    others = [f"{path.name}/" if path.is_dir() else path.name for path in files if path.suffix not in SUFFIXES]
+    others = [
+        f"{path.name}/" if path.is_dir() else path.name for path in files if path.suffix not in (*SUFFIXES, *RESULTS)
+    ]
     if others:
         more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
         note(f"{folder}: {', '.join(others[:SHOWN])}{more}: not *{', *'.join(SUFFIXES)} in this folder; left out")
