@@ -63,7 +63,7 @@ class PaiGroup(TyperGroup):
                 show_traceback()
             fail_line(_one_line(error, ctx.invoked_subcommand))
             _settle_stdout()
-            raise typer.Exit(1) from None
+            raise typer.Exit(error.status if isinstance(error, PaiError) else 1) from None
 
 
 @contextmanager

@@ -48,16 +48,14 @@ class Weights(Protocol):
 class AnalysisRequest:
     """What to measure.
 
-    `weights` for the parameter metrics; `layers`: globs (none means all); `options` of the engine. `same_network`: a mask
-    of other layers than the first's is an error, because means over different layers do not compare. `device`: "cpu", or
-    the torch device where the engine runs. `trust`: a mask of another tool may run its pickle's code. `per_layer`: whether
-    the reports have their layers, or the network's means alone, which take a tenth of the memory.
+    `weights` for the parameter metrics; `layers`: globs (none means all); `options` of the engine. `device`: "cpu", or the
+    torch device where the engine runs. `trust`: a mask of another tool may run its pickle's code. `per_layer`: whether the
+    reports have their layers, or the network's means alone, which take a tenth of the memory.
     """
 
     weights: Weights | None = None
     layers: tuple[str, ...] = ()
     options: MetricOptions = field(default_factory=MetricOptions)
-    same_network: bool = False
     device: str = "cpu"
     trust: bool = False
     per_layer: bool = True

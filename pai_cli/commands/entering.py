@@ -167,7 +167,6 @@ def _from_masks(given: Given) -> Entered:
     request = AnalysisRequest(
         weights=the_weights(given.weights, trust=given.trust),
         options=MetricOptions(dense=any("l2_dense" in score.metrics for score in scores)),
-        same_network=True,
         trust=given.trust,
         per_layer=given.layers,
     )

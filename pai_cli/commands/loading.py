@@ -92,16 +92,19 @@ def prune_request(
     ignore: list[str] | None,
     **others: Any,
 ) -> PruneRequest:
-    """The options as the pruning engine takes them; a device that is not there is refused.
+    """The options as the pruning engine takes them, with a word on a density that nobody gave; a device that is not there
+    is refused.
 
     `others`: fields of `PruneRequest` that the command line has as they are.
     """
     from pai_cli.compute.device import resolve
+    from pai_cli.display.pruning import tell_amount
     from pai_cli.pruning.run import PruneRequest
 
-    return PruneRequest(
+    request = PruneRequest(
         method=method,
         density=amount.density,
+        density_default=amount.default,
         pattern=amount.pattern,
         densities=amount.densities,
         scope=scope.value if scope else None,
@@ -109,6 +112,8 @@ def prune_request(
         device=resolve(device),
         **others,
     )
+    tell_amount(request)
+    return request
 
 
 def accept(source: Checkpoint, network: Network, request: PruneRequest) -> Dataset | None:

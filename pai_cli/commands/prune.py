@@ -7,12 +7,13 @@ import typer
 from pai_cli.commands import options, searching
 from pai_cli.compute.device import Device
 from pai_cli.files.tables import Format
+from pai_cli.pruning.registry import given
 
 
 def prune(
     ctx: typer.Context,
     checkpoint: options.CheckpointPath,
-    method: options.MethodName,
+    method: options.MethodName = None,
     density: options.Density = None,
     sparsity: options.Sparsity = None,
     output: options.Output = None,
@@ -50,7 +51,7 @@ def prune(
     gem-miner, edge-popup and imp train, which takes as long as that does; interrupted, they go on with --resume.
     """
     amount, shape = options.the_amount(density, sparsity, pattern, densities), options.the_shape(input_shape)
-    in_rounds = options.the_rounds(rounds)
+    in_rounds, method = options.the_rounds(rounds), given(method)
     from pai_cli.commands.loading import accept, open_to_prune, prune_request, refuse_early, samples_story
     from pai_cli.commands.reinit import Weights, refuse_weights_early, write_weights
     from pai_cli.display.progress import progress_bar
@@ -101,4 +102,4 @@ def prune(
     write_weights(weights, ctx.obj.arguments, reinit=reinit, force=force)  # first, so that no mask lacks its weights
     write_mask(path, mask, packed=packed, force=again)
     searched.close()
-    show_pruning(result, path, format)
+    show_pruning(result, request, path, format)

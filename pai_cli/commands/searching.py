@@ -97,11 +97,13 @@ def open_run(
 
     if not get(request.method).trains:
         return Searched(TrainingRun())
+    from pai_cli.pruning.request import INCIDENTAL
     from pai_cli.training.job import digest_of
     from pai_cli.training.searching.resume import RunFiles
 
     assert dataset is not None
-    facts: dict[str, Any] = {key: value for key, value in asdict(request).items() if key not in ("device", "training")}
+    apart = {*INCIDENTAL, "training"}
+    facts: dict[str, Any] = {key: value for key, value in asdict(request).items() if key not in apart}
     facts |= asdict(request.training or TrainingOptions())
     facts |= {"source_sha256": source.sha256, "examples": len(dataset), "data_sha256": digest_of([dataset])}
     out, weights = outputs

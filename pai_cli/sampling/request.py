@@ -10,7 +10,7 @@ import numpy as np
 
 from pai_cli.errors import MethodOptionError
 from pai_cli.pruning import registry
-from pai_cli.pruning.request import PruneRequest
+from pai_cli.pruning.request import INCIDENTAL, PruneRequest
 
 Select = Literal["mask", "layer"]
 USUAL_NOISE = 0.1
@@ -52,7 +52,7 @@ class SearchRequest:
 
     def settings(self, source_sha256: str) -> dict[str, Any]:
         """What must be the same for a search to be continued: everything but how many candidates, and the device."""
-        facts = {key: value for key, value in asdict(self.prune).items() if key != "device"}
+        facts = {key: value for key, value in asdict(self.prune).items() if key not in INCIDENTAL}
         settings = {**facts, "noise": self.noise, "select": self.select, "source_sha256": source_sha256}
         # As they come back from a file, tuples as lists.
         as_stored: dict[str, Any] = json.loads(json.dumps(settings))
