@@ -17,7 +17,7 @@ demo: $(VENV)/.demo
 	PAI="$(CURDIR)/$(BIN)/pai" scripts/demo.sh
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
 fuzz: $(VENV)/.test
 	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python tests/fuzz $(FUZZ)

@@ -8,13 +8,18 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+# Before NumPy and torch are loaded: on networks as small as a test's, threads spend their time waiting for each other,
+# above all where several tests run at once. `pai` itself finds two cores, whatever the machine has.
+os.environ.update(OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1", OMP_NUM_THREADS="2")
+
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from typer.testing import CliRunner
 
 from pai_cli.app import app
@@ -28,6 +33,17 @@ CACHES = Path(tempfile.mkdtemp(prefix="pai-tests-"))
 os.environ["PAI_CACHE_DIR"] = str(CACHES)  # never the user's own; for fixtures of a whole session
 atexit.register(shutil.rmtree, CACHES, ignore_errors=True)
 SAMPLES = ROOT / "sample_masks"
+
+# Laws are tried on the same few examples each time; HYPOTHESIS_PROFILE=fuzz tries new ones. Neither judges by the clock.
+ANY_MACHINE = settings(
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],  # an engine is set up once
+)
+settings.register_profile("few", ANY_MACHINE, derandomize=True, max_examples=25)
+settings.register_profile("fuzz", ANY_MACHINE, derandomize=False, max_examples=200, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "few"))
+
 SMALL = "mlp-24-16-12-10"  # 696 prunable weights in three layers
 
 
@@ -105,17 +121,6 @@ def here(tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copy(small, tmp_path / "small.safetensors")
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Torch on one thread: on networks as small as a test's, several spend their time waiting for each other."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def random_mask(shape: tuple[int, ...], density: float = 0.5, seed: int = 0) -> np.ndarray:

@@ -35,7 +35,7 @@ from graphs import (
     union,
     with_isolated,
 )
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.sparse import csr_array
@@ -51,9 +51,6 @@ from pai_cli.spectral.result import Outcome, SingularPair
 from pai_cli.spectral.singular import singular_pairs, structure_pair, weighted_pair
 
 pytestmark = pytest.mark.usefixtures("engine")
-
-# The engine is the same for every example of a test, so hypothesis need not mind that it is set up once.
-LAW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 LAYERS = sorted(set(RESNET20) | set(VGG16))
 DENSITIES = (0.001, 0.01, 0.1, 0.5, 0.99, 1.0)
@@ -422,7 +419,6 @@ def close(pair: SingularPair, other: SingularPair) -> bool:
 
 
 @given(SMALL_MASKS, st.integers(0, 2**32))
-@LAW
 def test_order_and_side_do_not_matter(mask: Mask, seed: int) -> None:
     rng = np.random.default_rng(seed)
     weights = rng.normal(size=mask.shape)
@@ -435,13 +431,11 @@ def test_order_and_side_do_not_matter(mask: Mask, seed: int) -> None:
 
 
 @given(SMALL_MASKS, st.integers(0, 5), st.integers(0, 5), st.integers(0, 2**32))
-@LAW
 def test_isolated_vertices_change_nothing(mask: Mask, rows: int, columns: int, seed: int) -> None:
     assert close(structure(mask), structure(with_isolated(np.random.default_rng(seed), mask, rows, columns)))
 
 
 @given(SMALL_MASKS, SMALL_MASKS)
-@LAW
 def test_union_has_the_values_of_both(first: Mask, second: Mask) -> None:
     both = sorted(svd(first) + svd(second), reverse=True)
     pair = structure(union(first, second))
@@ -454,7 +448,6 @@ def test_union_has_the_values_of_both(first: Mask, second: Mask) -> None:
 
 
 @given(SMALL_MASKS, SMALL_MASKS)
-@LAW
 def test_kronecker_product_has_the_products(first: Mask, second: Mask) -> None:
     product = np.kron(first, second)
     pair = structure(product)
@@ -466,7 +459,6 @@ def test_kronecker_product_has_the_products(first: Mask, second: Mask) -> None:
 
 
 @given(st.integers(34, 60), st.integers(34, 90), st.floats(0.03, 0.97), st.integers(0, 2**32))
-@settings(LAW, max_examples=25)
 def test_laws_hold_past_the_direct_side(rows: int, columns: int, density: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     mask = uniform(rng, rows, columns, density)
