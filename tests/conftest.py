@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 
 from pai_cli.app import app
 from pai_cli.files.masks import MaskToWrite, write_mask
+from pai_cli.pruning.streaming import sifting
 from pai_cli.spectral import choice
 from pai_cli.spectral.compiled import calls
 from pai_cli.spectral.layout import Layout
@@ -45,6 +46,15 @@ settings.register_profile("fuzz", ANY_MACHINE, derandomize=False, max_examples=2
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "few"))
 
 SMALL = "mlp-24-16-12-10"  # 696 prunable weights in three layers
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--engine", choices=("compiled", "arrays"), help="arrays: as if installed without a C compiler")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--engine") == "arrays":
+        calls.kernel = sifting.compiled = None
 
 
 @dataclass(frozen=True)
