@@ -1,7 +1,9 @@
 # make demo    the main job on what ships        make test    the tests
 # make check   ruff, types, generated docs       make bench   timings against rivals
+# make test-arrays  those that ask the engine, as where there is no C compiler
 # make bench-gpu  the engine on a CUDA GPU    make bench BENCH=--quick  a minute of it
 # make fuzz    random cases, new ones each time, for FUZZ_SECONDS (600); make fuzz FUZZ="KIND SEED" repeats one
+# make planted  faults put into a copy of the package one by one, and which test finds each
 # Each makes .venv and installs what it needs first, once.
 
 PYTHON ?= python3
@@ -9,18 +11,29 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
+# On every core, which memory allows for eight: a worker takes up to a gigabyte.
+PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
+ASK_THE_ENGINE := analysis analyze_between between bipartite construct many_masks metrics power rank_tables ranking \
+	report sampling singular store streaming study
+
 FUZZ_SECONDS ?= 600
 
-.PHONY: demo test fuzz check bench bench-gpu docs samples clean
+.PHONY: demo test test-arrays fuzz planted check bench bench-gpu docs samples clean
 
 demo: $(VENV)/.demo
 	PAI="$(CURDIR)/$(BIN)/pai" scripts/demo.sh
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+test-arrays: $(VENV)/.test
+	$(PYTEST) --engine arrays $(addprefix tests/test_,$(addsuffix .py,$(ASK_THE_ENGINE)))
 
 fuzz: $(VENV)/.test
 	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python tests/fuzz $(FUZZ)
+
+planted: $(VENV)/.test
+	$(BIN)/python tests/planted.py
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

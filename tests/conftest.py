@@ -8,17 +8,23 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+# Before NumPy and torch are loaded: on networks as small as a test's, threads spend their time waiting for each other,
+# above all where several tests run at once. `pai` itself finds two cores, whatever the machine has.
+os.environ.update(OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1", OMP_NUM_THREADS="2")
+
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from typer.testing import CliRunner
 
 from pai_cli.app import app
 from pai_cli.files.masks import MaskToWrite, write_mask
+from pai_cli.pruning.streaming import sifting
 from pai_cli.spectral import choice
 from pai_cli.spectral.compiled import calls
 from pai_cli.spectral.layout import Layout
@@ -28,7 +34,27 @@ CACHES = Path(tempfile.mkdtemp(prefix="pai-tests-"))
 os.environ["PAI_CACHE_DIR"] = str(CACHES)  # never the user's own; for fixtures of a whole session
 atexit.register(shutil.rmtree, CACHES, ignore_errors=True)
 SAMPLES = ROOT / "sample_masks"
+
+# Laws are tried on the same few examples each time; HYPOTHESIS_PROFILE=fuzz tries new ones. Neither judges by the clock.
+ANY_MACHINE = settings(
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],  # an engine is set up once
+)
+settings.register_profile("few", ANY_MACHINE, derandomize=True, max_examples=25)
+settings.register_profile("fuzz", ANY_MACHINE, derandomize=False, max_examples=200, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "few"))
+
 SMALL = "mlp-24-16-12-10"  # 696 prunable weights in three layers
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--engine", choices=("compiled", "arrays"), help="arrays: as if installed without a C compiler")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--engine") == "arrays":
+        calls.kernel = sifting.compiled = None
 
 
 @dataclass(frozen=True)
@@ -105,17 +131,6 @@ def here(tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copy(small, tmp_path / "small.safetensors")
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Torch on one thread: on networks as small as a test's, several spend their time waiting for each other."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def random_mask(shape: tuple[int, ...], density: float = 0.5, seed: int = 0) -> np.ndarray:

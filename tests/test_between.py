@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pai_cli.spectral import between as module
@@ -81,7 +81,6 @@ def assert_is(found: Measure, wanted: Fraction | None) -> None:
     st.tuples(st.integers(1, 7), st.integers(1, 6), st.integers(1, 7), st.integers(1, 9)),
     st.sampled_from([0.0, 0.05, 0.2, 0.5, 0.9, 1.0]),
 )
-@settings(max_examples=300, deadline=None)
 def test_they_are_what_plain_loops_give(seed: int, sizes: tuple[int, int, int, int], density: float) -> None:
     p, q = masks(seed, sizes, density)
     k = sizes[3]
@@ -125,7 +124,6 @@ def test_permuting_outputs_with_their_columns_changes_nothing() -> None:
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.1, 0.4, 0.9]))
-@settings(max_examples=100, deadline=None)
 def test_where_outputs_stand_at_unequal_numbers_of_columns(seed: int, density: float) -> None:
     """As after a concatenation, a slice, or a crop before a flatten: some columns are of others, some outputs go nowhere."""
     random = np.random.default_rng(seed)

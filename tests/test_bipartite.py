@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from graphs import KINDS, Mask, assert_agrees, svd, uniform, union, with_isolated
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.sparse import bmat, csr_array
@@ -23,8 +23,6 @@ from pai_cli.spectral.validation import MOST_VERTICES
 
 # Whatever asks a graph is run with graphs kept as bits and with graphs kept as arrays.
 BOTH_ENGINES = pytest.mark.usefixtures("engine")
-LAW = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
 MASKS = arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 14)))
 
 
@@ -122,7 +120,6 @@ def test_unroll_needs_groups_that_divide() -> None:
 
 @BOTH_ENGINES
 @given(MASKS)
-@LAW
 def test_counts_by_hand(mask: Mask) -> None:
     graph = BipartiteGraph(mask)
     columns, rows = mask.sum(axis=0), mask.sum(axis=1)
@@ -137,7 +134,6 @@ def test_counts_by_hand(mask: Mask) -> None:
 
 @BOTH_ENGINES
 @given(MASKS)
-@LAW
 def test_incidence_is_the_mask_without_isolated_vertices_by_degree(mask: Mask) -> None:
     graph = BipartiteGraph(mask)
     live = mask[mask.any(axis=1)].T
@@ -148,7 +144,6 @@ def test_incidence_is_the_mask_without_isolated_vertices_by_degree(mask: Mask) -
 
 @BOTH_ENGINES
 @given(MASKS)
-@LAW
 def test_weighted_goes_with_incidence(mask: Mask) -> None:
     weights = -np.arange(1.0, mask.size + 1).reshape(mask.shape)
     graph = BipartiteGraph(mask, weights)
@@ -162,7 +157,6 @@ def test_weighted_goes_with_incidence(mask: Mask) -> None:
 
 @BOTH_ENGINES
 @given(MASKS)
-@LAW
 def test_left_classes_partition_by_degree(mask: Mask) -> None:
     graph = BipartiteGraph(mask)
     degrees = mask.sum(axis=0)
@@ -252,7 +246,6 @@ def test_left_classes_of_known_graphs() -> None:
 
 @BOTH_ENGINES
 @given(MASKS)
-@LAW
 def test_the_largest_weight_of_a_range(mask: Mask) -> None:
     weights = np.random.default_rng(int(mask.sum())).normal(size=mask.shape)
     graph = BipartiteGraph(mask, weights)
@@ -343,7 +336,6 @@ def check_subgraphs(mask: Mask, weights: np.ndarray) -> int:
 
 @BOTH_ENGINES
 @given(dense_masks())
-@LAW
 def test_left_regular_subgraphs_by_definition(mask: Mask) -> None:
     check_subgraphs(mask, np.random.default_rng(0).normal(size=mask.shape))
 

@@ -10,7 +10,7 @@ from itertools import product
 import numpy as np
 import pytest
 from graphs import EPS, Matrix, Rng, svd
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pai_cli.spectral.bounds import OUTCOMES, pairs_of
@@ -142,7 +142,6 @@ def test_a_proof_holds_for_any_vectors_whatever(kind: str, side: int) -> None:
     st.floats(-16, 0),
     st.integers(0, 2**32),
 )
-@settings(max_examples=300, deadline=None)
 def test_proved_values_of_any_spectrum(values: list[int], side: int, exponent: float, seed: int) -> None:
     values = sorted(values, reverse=True)
     matrix, exact = exact_matrix(values, side)
@@ -365,7 +364,6 @@ def test_root_interval_covers_the_root_of_everything_inside(low: float, value: f
 
 
 @given(st.lists(st.tuples(st.floats(-1, 1e6), st.floats(0, 1e3), st.floats(0, 1e3)), min_size=1, max_size=20))
-@settings(max_examples=100, deadline=None)
 def test_roots_of_many_are_the_roots_of_each(intervals: list[tuple[float, float, float]]) -> None:
     value, below, above = np.array(intervals).T
     roots, errors = root_intervals(value - below, value, value + above)

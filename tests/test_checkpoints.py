@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
 from safetensors.torch import save_file
@@ -492,7 +492,6 @@ ARRAYS = st.dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=60)
 @given(ARRAYS, st.dictionaries(st.text(), st.text(), max_size=6), st.booleans())
 def test_canonical_bytes_round_trip(arrays, metadata, with_metadata):
     data = canonical_bytes(save(arrays, metadata if with_metadata else None))
@@ -508,7 +507,6 @@ def test_canonical_bytes_round_trip(arrays, metadata, with_metadata):
         assert list(header["__metadata__"]) == sorted(metadata)
 
 
-@settings(deadline=None, max_examples=20)
 @given(ARRAYS, st.dictionaries(st.text(), st.text(), min_size=2, max_size=6))
 def test_canonical_bytes_do_not_depend_on_order(arrays, metadata):
     turned = dict(reversed(metadata.items()))

@@ -31,7 +31,7 @@ from graphs import (
     union,
     with_isolated,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.sparse import bmat, csr_array
@@ -138,7 +138,6 @@ def test_every_number_of_a_row_arrives_where_it_belongs() -> None:
 
 
 @given(MASKS)
-@settings(max_examples=150, deadline=None)
 def test_columns_become_rows_of_bits(mask: Mask) -> None:
     bits = calls.pack_columns(mask)
     assert (bits.shape, bits.dtype) == ((mask.shape[1], -(-mask.shape[0] // 64)), np.uint64)
@@ -222,7 +221,6 @@ def test_components_as_scipy_counts_them(kind: str) -> None:
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.floats(0, 3), st.integers(0, 2**32))
-@settings(max_examples=100, deadline=None)
 def test_components_of_few_edges(rows: int, columns: int, degree: float, seed: int) -> None:
     """Around one edge a vertex there are components of every size."""
     mask = live(uniform(np.random.default_rng(seed), rows, columns, min(1.0, degree / rows)))
@@ -245,7 +243,6 @@ def test_no_vertex_no_component() -> None:
 
 
 @given(MASKS)
-@settings(max_examples=100, deadline=None)
 def test_edges_of_bits(mask: Mask) -> None:
     begin, neighbour = calls.edges_of_bits(calls.pack_columns(mask))
     assert (begin.dtype, neighbour.dtype) == (np.int64, np.int32)

@@ -6,7 +6,7 @@ import math
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pai_cli.errors import CompositeError, UnknownMetricError
@@ -169,7 +169,6 @@ EXPRESSIONS = {
 }
 
 
-@settings(max_examples=80, deadline=None)
 @given(
     st.sampled_from(sorted(EXPRESSIONS)),
     st.tuples(NUMBERS, NUMBERS, NUMBERS),
@@ -192,7 +191,6 @@ def test_bounds_hold_for_all_that_operands_may_be(
     assert abs(true - Fraction(measure.value)) <= Fraction(measure.error)
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.text(alphabet="dr+-*/() .5e,abs_", max_size=24))
 def test_any_text_is_read_or_refused(text: str) -> None:
     told = "read"

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from torch.nn import functional
@@ -423,7 +423,6 @@ def test_plain_values_come_back(tmp_path, protocol):
             assert read[name].shape == value.shape
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_damaged_pickles_are_one_line(tmp_path_factory, data):
     held = {"data": np.arange(10, dtype=np.uint8).reshape(2, 5), "labels": [1, np.int64(2)], b"x": "y"}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
@@ -139,7 +139,6 @@ def test_those_that_do_not_exist(p: int, q: int) -> None:
 
 
 @given(st.integers(1, 7), st.integers(1, 9), st.integers(0, 10**6))
-@settings(max_examples=60, deadline=None)
 def test_a_lift_has_the_old_values_and_those_of_the_signing(rows: int, columns: int, seed: int) -> None:
     draw = rng(seed)
     matrix = draw.random((rows, columns)) < 0.6
@@ -169,7 +168,6 @@ def test_signings_within_the_ramanujan_bound(matrix: np.ndarray[Any, Any]) -> No
 
 
 @given(st.integers(1, 12), st.integers(1, 20), st.floats(0, 1), st.integers(0, 10**6))
-@settings(max_examples=150, deadline=None)
 def test_degrees_differ_by_one_at_most(rows: int, columns: int, share: float, seed: int) -> None:
     edges = round(share * rows * columns)
     matrix = biregular(rows, columns, edges, rng(seed))
@@ -198,7 +196,6 @@ def test_every_graph_is_as_likely(rows: int, columns: int, edges: int, graphs: i
 
 
 @given(st.integers(2, 9), st.integers(2, 9), st.integers(0, 10**6))
-@settings(max_examples=60, deadline=None)
 def test_a_trade_keeps_every_degree_and_no_edge_twice(rows: int, columns: int, seed: int) -> None:
     draw = rng(seed)
     matrix = draw.random((rows, columns)) < 0.5
@@ -239,7 +236,6 @@ def test_switches_lower_sigma_2_and_keep_every_degree(rows: int, columns: int, e
 
 
 @given(st.integers(1, 6), st.integers(1, 8), st.floats(0, 1), st.integers(0, 10**6))
-@settings(max_examples=60, deadline=None)
 def test_graphs_of_any_shape_are_never_worse_for_it(rows: int, columns: int, share: float, seed: int) -> None:
     matrix = biregular(rows, columns, round(share * rows * columns), rng(seed))
     after, _ = improved(matrix, 10, rng(seed))

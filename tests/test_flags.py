@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Pai
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from networks import build, half_up, run, wrap
 from safetensors import safe_open
@@ -45,7 +45,6 @@ def naive(scores: np.ndarray, count: int, of: int, active: np.ndarray | None) ->
 
 
 @given(st.integers(1, 4), st.integers(1, 3), st.integers(2, 6), st.data())
-@settings(max_examples=150, deadline=None)
 def test_groups_keep_the_naive_sort(rows: int, groups: int, of: int, data: st.DataObject) -> None:
     values = st.sampled_from([0.0, -0.0, 1.0, 1.0, -2.5, np.inf, -np.inf])
     scores = np.array(data.draw(st.lists(values, min_size=rows * groups * of, max_size=rows * groups * of)))
@@ -328,7 +327,6 @@ def test_smart_ratios_by_hand() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=9), st.floats(0.001, 1))
-@settings(max_examples=200, deadline=None)
 def test_smart_ratios_are_exact_and_fall_with_depth(shapes: list[tuple[int, int]], density: float) -> None:
     named = {f"l{i}": (*shape, 1) for i, shape in enumerate(shapes)}  # of three dimensions: no classifier
     total = sum(map(prod, named.values()))

@@ -12,8 +12,9 @@ import pytest
 from fuzz import running
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("kind", running.KINDS)
+@pytest.mark.parametrize(
+    ("kind", "seed"), [(kind, seed) for kind in running.KINDS for seed in range(1 if kind in running.SLOW else 3)]
+)
 def test_cases_hold(kind: str, seed: int) -> None:
     running.run_case(kind, seed)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import get_type_hints
@@ -32,7 +33,6 @@ def name_of(path: Path) -> str:
 
 MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
-MODULE = pytest.mark.parametrize("module", MODULES)
 
 
 def functions(module: str) -> Iterator[Function]:
@@ -54,6 +54,7 @@ def lines_of_code(module: str, function: Function) -> int:
     return sum(1 for line in lines if line and not line.startswith("#"))
 
 
+@cache
 def imported(module: str) -> set[str]:
     """The modules of this package that a module imports, at its top or inside its functions."""
     found = set()
@@ -85,45 +86,44 @@ def may_import(importer: str, target: str) -> bool:
     return LAYERS.index(above) <= LAYERS.index(below)
 
 
-@MODULE
-def test_functions_are_short(module: str) -> None:
-    sizes = {f"{one.name}:{one.lineno}": lines_of_code(module, one) for one in functions(module)}
+def test_functions_are_short() -> None:
+    sizes = {
+        f"{module}:{one.name}:{one.lineno}": lines_of_code(module, one)
+        for module in MODULES
+        for one in functions(module)
+    }
     assert {name: size for name, size in sizes.items() if size > MOST_LINES_OF_FUNCTION} == {}
 
 
-@MODULE
-def test_modules_are_short(module: str) -> None:
-    assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) <= MOST_LINES_OF_MODULE
+def test_modules_are_short() -> None:
+    sizes = {module: len(path.read_text(encoding="utf-8").splitlines()) for module, path in MODULES.items()}
+    assert {module: size for module, size in sizes.items() if size > MOST_LINES_OF_MODULE} == {}
 
 
-@MODULE
-def test_parameters_are_few(module: str) -> None:
-    if layer(module) == "commands":
-        return
-    counts = {}
-    for function in functions(module):
-        given = function.args
-        every = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
-        counts[f"{function.name}:{function.lineno}"] = sum(
-            1 for one in every if one is not None and one.arg not in ("self", "cls")
-        )
+def parameters(function: Function) -> int:
+    given = function.args
+    every = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
+    return sum(1 for one in every if one is not None and one.arg not in ("self", "cls"))
+
+
+def test_parameters_are_few() -> None:
+    modules = [module for module in MODULES if layer(module) != "commands"]
+    counts = {f"{module}:{one.name}:{one.lineno}": parameters(one) for module in modules for one in functions(module)}
     assert {name: count for name, count in counts.items() if count > MOST_PARAMETERS} == {}
 
 
-@MODULE
-def test_arrows_point_down(module: str) -> None:
-    assert [target for target in sorted(imported(module)) if not may_import(module, target)] == []
+def test_arrows_point_down() -> None:
+    every = [(module, target) for module in MODULES for target in sorted(imported(module))]
+    assert [pair for pair in every if not may_import(*pair)] == []
 
 
-@MODULE
-def test_the_engine_knows_errors_and_itself(module: str) -> None:
-    if layer(module) == "spectral":
-        assert {layer(target) for target in imported(module)} <= {"spectral", "errors"}
+def test_the_engine_knows_errors_and_itself() -> None:
+    engine = [module for module in MODULES if layer(module) == "spectral"]
+    assert {layer(target) for module in engine for target in imported(module)} <= {"spectral", "errors"}
 
 
-@MODULE
-def test_every_import_of_this_package_exists(module: str) -> None:
-    assert imported(module) <= set(MODULES)
+def test_every_import_of_this_package_exists() -> None:
+    assert {target for module in MODULES for target in imported(module)} <= set(MODULES)
 
 
 def test_every_folder_has_its_place() -> None:
@@ -160,16 +160,15 @@ def public(module: str) -> Iterator[tuple[str, ast.AST]]:
             yield from ((f"{node.name}.{method.name}", method) for method in methods)
 
 
-@MODULE
-def test_everything_public_says_what_it_is(module: str) -> None:
-    assert [name for name, node in public(module) if not ast.get_docstring(node)] == []  # type: ignore[arg-type]
+def test_everything_public_says_what_it_is() -> None:
+    every = [(module, name, node) for module in MODULES for name, node in public(module)]
+    assert [(module, name) for module, name, node in every if not ast.get_docstring(node)] == []  # type: ignore[arg-type]
 
 
-@MODULE
-def test_docstrings_are_text_not_broken_string_literals(module: str) -> None:
+def test_docstrings_are_text_not_broken_string_literals() -> None:
     """A reflowed string leaves `"` at the end of one line and at the beginning of the next."""
     broken = []
-    for node in ast.walk(TREES[module]):
+    for node in (node for tree in TREES.values() for node in ast.walk(tree)):
         if isinstance(node, (ast.Module, ast.ClassDef, Function)):
             lines = [line.strip() for line in (ast.get_docstring(node, clean=False) or "").splitlines()]
             broken += [a for a, b in pairwise(lines) if a.endswith(' "') and b.startswith('"')]

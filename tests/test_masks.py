@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Pai, random_mask, save_mask
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save, save_file
 
@@ -43,7 +43,6 @@ def shapes(sides: st.SearchStrategy[int]) -> st.SearchStrategy[tuple[int, ...]]:
 
 
 @PACKED
-@settings(max_examples=60, deadline=None)
 @given(shape=shapes(st.integers(1, 7)), density=st.sampled_from([0.0, 0.3, 0.9, 1.0]), seed=st.integers(0, 99))
 def test_round_trip(
     tmp_path_factory: pytest.TempPathFactory, packed: bool, shape: tuple[int, ...], density: float, seed: int

@@ -50,7 +50,6 @@ TABLE = {
     "edge-popup": Row(draws=True, data=True, trains=True, by_layer=True, scope="layer", exact=False),
     "imp": Row(draws=True, data=True, trains=True),
 }
-pytestmark = pytest.mark.usefixtures("one_thread")
 METHOD = pytest.mark.parametrize("method", TABLE)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from graphs import EPS, Mask, Matrix, projective_plane, shuffled, svd, uniform, union, with_isolated
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pai_cli.errors import NotFiniteError
@@ -31,8 +31,6 @@ from pai_cli.spectral.result import Measure, Outcome, SingularPair
 from pai_cli.spectral.singular import SolverOptions
 
 pytestmark = pytest.mark.usefixtures("engine")
-
-LAW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 COLLAPSED = "collapsed"
 LOW_DEGREE = "mean degree below 3"
@@ -246,7 +244,6 @@ def random_layer(seed: int) -> tuple[Mask, Matrix]:
 
 
 @given(st.integers(0, 2**32), st.booleans())
-@LAW
 def test_every_metric_by_brute_force(seed: int, expansion_weighted: bool) -> None:
     mask, weights = random_layer(seed)
     layer = measure_layer(mask, weights, MetricOptions(expansion_weighted=expansion_weighted))
@@ -280,7 +277,6 @@ def test_a_large_layer_by_brute_force() -> None:
 
 
 @given(st.integers(0, 2**32))
-@settings(LAW, max_examples=40)
 def test_what_symmetries_leave_alone(seed: int) -> None:
     mask, _ = random_layer(seed)
     rng = np.random.default_rng(seed)

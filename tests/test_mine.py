@@ -45,7 +45,6 @@ def same_vertices(one: Wiring, other: Wiring, names: list[str]) -> bool:
     return pairs == len(np.unique(left)) == len(np.unique(right))
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("name", KNOWN)
 def test_names_tell_the_wiring_that_following_the_network_finds(name: str) -> None:
     from pai_cli.models.network import init_network

@@ -9,7 +9,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pai_cli.errors import MiningError
@@ -115,7 +115,6 @@ def collections(draw: st.DrawFn) -> tuple[list[tuple[int, int]], list[set[int]]]
     return edges, graphs
 
 
-@settings(max_examples=150, deadline=None)
 @given(collections(), st.data())
 def test_any_collection_agrees_with_brute_force(
     case: tuple[list[tuple[int, int]], list[set[int]]], data: st.DataObject
@@ -126,7 +125,6 @@ def test_any_collection_agrees_with_brute_force(
     assert mined(edges, graphs, wanted, by_graphs) == mined(edges, graphs, wanted, by_classes) == expected
 
 
-@settings(max_examples=60, deadline=None)
 @given(collections(), st.data())
 def test_the_order_of_graphs_changes_the_holders_alone(
     case: tuple[list[tuple[int, int]], list[set[int]]], data: st.DataObject
@@ -139,7 +137,6 @@ def test_the_order_of_graphs_changes_the_holders_alone(
     assert back == mined(edges, graphs, wanted)
 
 
-@settings(max_examples=60, deadline=None)
 @given(collections(), st.data())
 def test_names_of_vertices_change_nothing(
     case: tuple[list[tuple[int, int]], list[set[int]]], data: st.DataObject

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -297,14 +297,12 @@ VOCABULARY = sorted(
 SIZES = st.one_of(st.integers(0, 9), st.sampled_from([16, 64, 300, 512, 784, 4096, 25088, 10**9, 2**62, 2**63 - 1]))
 
 
-@settings(deadline=None, max_examples=400)
 @given(st.dictionaries(st.sampled_from(VOCABULARY), st.lists(SIZES, max_size=5).map(tuple), max_size=30))
 def test_no_names_and_shapes_are_too_odd_to_be_told_from_a_network(shapes):
     for found in (*(family.guess(shapes) for family in FAMILIES), recognise(shapes)):
         assert found is None or isinstance(found, Architecture)
 
 
-@settings(deadline=None, max_examples=150)
 @given(
     st.sampled_from(["resnet18", "resnet20", "resnet20-1x1", "vgg11-bn", "vgg13-imagenet", "lenet-5", "lenet-300-100"]),
     st.data(),
@@ -347,7 +345,6 @@ def chain(sizes, names, biases=True):
     return shapes
 
 
-@settings(deadline=None, max_examples=80)
 @given(
     st.lists(st.integers(1, 60), min_size=2, max_size=14),
     st.sampled_from(["fc{}", "net.{}", "layers.{}.linear", "block{}.0"]),
@@ -363,7 +360,6 @@ def test_mlp_of_any_sizes_is_recognised(sizes, pattern, biases):
         assert found.input_shape == (sizes[0],)
 
 
-@settings(deadline=None, max_examples=60)
 @given(st.lists(st.integers(1, 500), min_size=2, max_size=8, unique=True), st.data())
 def test_mlp_in_any_order_is_found_by_its_chain(sizes, data):
     shapes = chain(sizes, [f"{'ponmlkj'[i]}x" for i in range(len(sizes) - 1)])

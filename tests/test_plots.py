@@ -20,7 +20,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from conftest import ROOT, SAMPLES, Pai, random_mask, save_mask
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pai_cli.analysis.masks import AnalysisRequest, MaskReport
@@ -310,7 +310,6 @@ def test_labels_leave_out_what_all_share() -> None:
     assert short_labels([Path("a/x.pt")]) == ["a/x.pt"]
 
 
-@settings(max_examples=40)
 @given(st.text(), st.integers(3, 60))
 def test_a_name_fits_and_is_printable(text: str, longest: int) -> None:
     short = named(text, longest)

@@ -27,7 +27,7 @@ from graphs import (
     uniform,
     union,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pai_cli.spectral import power
@@ -235,7 +235,6 @@ SIDES = st.lists(st.integers(2, 14), min_size=1, max_size=6)
 
 
 @given(sides=SIDES, seed=st.integers(0, 2**32), rank=st.integers(1, 16), direct=st.sampled_from([0, 7, 14]))
-@settings(max_examples=60, deadline=None)
 def test_small_problems_of_any_rank(sides: list[int], seed: int, rank: int, direct: int) -> None:
     """Also where the whole space is used up, of an odd number of dimensions too."""
     rng = np.random.default_rng(seed)

@@ -12,7 +12,7 @@ from math import floor, prod
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from networks import build, half_up, run, same, wrap
 from torch import nn
@@ -112,7 +112,6 @@ def test_connected_is_about_masks_not_values() -> None:
 
 
 @given(st.lists(st.integers(1, 5), min_size=2, max_size=9), st.integers(0, 2**32 - 1), st.floats(0.1, 0.9))
-@settings(max_examples=200, deadline=None)
 def test_connected_is_the_product_of_the_masks(widths: list[int], seed: int, density: float) -> None:
     rng = np.random.default_rng(seed)
     net = wrap(nn.Sequential(*(nn.Linear(a, b) for a, b in pairwise(widths))), (widths[0],))
@@ -340,7 +339,6 @@ layers_of_scores = st.lists(
 
 
 @given(layers_of_scores, st.data())
-@settings(max_examples=200, deadline=None)
 def test_keep_largest_is_the_naive_sort(values: list[list[float]], data: st.DataObject) -> None:
     dtypes = (np.float64, np.float32)
     scores = {f"l{i}": np.array(v, dtypes[i % 2]).reshape(1, -1) for i, v in enumerate(values)}
@@ -396,7 +394,6 @@ def test_halves_of_the_decimal_that_was_typed_go_up(density: float, total: int, 
 
 
 @given(st.integers(1, 10**9), st.integers(1, 9), st.integers(1, 10**10))
-@settings(max_examples=300, deadline=None)
 def test_kept_count_is_exact(digits: int, places: int, total: int) -> None:
     text = f"{digits % 10**places or 1}e-{places}"
     exact = Fraction(text) * total
@@ -422,7 +419,6 @@ shape_lists = st.lists(
 
 
 @given(shape_lists, st.floats(1e-3, 1.0))
-@settings(max_examples=300, deadline=None)
 def test_erk_is_proportional_and_exact(shapes: list[tuple[int, ...]], density: float) -> None:
     named = {f"l{i}": s for i, s in enumerate(shapes)}
     total = sum(map(prod, shapes))

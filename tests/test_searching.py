@@ -38,8 +38,6 @@ from pai_cli.training.searching.constants import constant_of, fan_in, signed_con
 from pai_cli.training.searching.scores import ScoreTraining
 from pai_cli.training.state import TrainingState
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 TRAINED = pytest.mark.parametrize("method", TRAINING)
 PUBLISHED = {0.0372: 9982, 0.0144: 3864, 0.0059: 1583}
 

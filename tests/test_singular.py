@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -12,8 +10,6 @@ import pytest
 import torch
 from graphs import (
     EPS,
-    KINDS,
-    LARGER_KINDS,
     RESNET20,
     VGG16,
     WEIGHTS,
@@ -26,7 +22,6 @@ from graphs import (
     near_complete,
     projective_plane,
     rank_two,
-    reference_rounding,
     shuffled,
     skewed,
     stars,
@@ -35,9 +30,18 @@ from graphs import (
     union,
     with_isolated,
 )
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from random_graphs import (
+    EVERY_KIND,
+    Case,
+    assert_residuals_hold,
+    case_of,
+    check_all,
+    check_residuals,
+    error_over_bound,
+)
 from scipy.sparse import csr_array
 from scipy.sparse.linalg import svds
 
@@ -51,9 +55,6 @@ from pai_cli.spectral.result import Outcome, SingularPair
 from pai_cli.spectral.singular import singular_pairs, structure_pair, weighted_pair
 
 pytestmark = pytest.mark.usefixtures("engine")
-
-# The engine is the same for every example of a test, so hypothesis need not mind that it is set up once.
-LAW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 LAYERS = sorted(set(RESNET20) | set(VGG16))
 DENSITIES = (0.001, 0.01, 0.1, 0.5, 0.99, 1.0)
@@ -89,109 +90,37 @@ def check_any(pair: SingularPair, matrix: Matrix, note: str) -> None:
         assert_agrees(pair, svd(live), note)
 
 
-# Many random graphs ------------------------------------------------------------------------------------------------
+# Many random graphs (and new ones in `make fuzz`) --------------------------------------------------------------------
 
-SEEDS = 400  # of each kind; every third graph has weights, and every other one of those 12 orders of magnitude of them
-
-
-@dataclass(frozen=True)
-class Case:
-    """A graph, as a problem to the engine, and what a dense SVD says: all singular values of the matrix (m, n)."""
-
-    note: str
-    mask: Mask
-    weights: Matrix | None
-    expected: list[float]
-    outcome: Outcome
-
-    def problem(self) -> Problems:
-        return Problems.whole(BipartiteGraph(self.mask, self.weights), weighted=self.weights is not None)
-
-
-def case_of(kind: str, seed: int) -> Case:
-    rng = np.random.default_rng(seed)
-    mask = (KINDS | LARGER_KINDS)[kind](rng)
-    note, weights = f"{kind}, seed {seed}", None
-    if seed % 3 == 0:
-        values = "twelve orders" if seed % 2 else list(WEIGHTS)[seed // 6 % len(WEIGHTS)]
-        weights = WEIGHTS[values](rng, mask.shape)
-        note += f", weights {values}"
-    rows, columns = int(mask.any(axis=1).sum()), int(mask.any(axis=0).sum())
-    outcome = {0: Outcome.COLLAPSED, 1: Outcome.ONE_VALUE}.get(min(rows, columns), Outcome.PROVED)
-    matrix = mask if weights is None else np.abs(weights.astype(np.float64)) * mask
-    return Case(note, mask, weights, svd(matrix), outcome)
+SEEDS = 48  # of each kind
 
 
 @cache
 def random_cases() -> list[Case]:
-    return [case_of(kind, seed) for kind in KINDS | LARGER_KINDS for seed in range(SEEDS)]
+    return [case_of(kind, seed) for kind in EVERY_KIND for seed in range(SEEDS)]
 
 
-def error_over_bound(pair: SingularPair, case: Case) -> float:
-    """The largest true error over its bound, the reference's own rounding taken off; inf for anything else that is wrong:
-    no proof, a missing value, one too many, a bound wider than 1e-9 of sigma_1, sigma_2 the larger.
-
-    A bound of 0 is kept by an error of 0 only.
-    """
-    if pair.outcome is not case.outcome:
-        return math.inf
-    given_ = [(pair.sigma_1, pair.sigma_1_error), (pair.sigma_2, pair.sigma_2_error)]
-    wanted = {Outcome.COLLAPSED: 0, Outcome.ONE_VALUE: 1}.get(case.outcome, 2)
-    if [value is not None for value, _ in given_] != [k < wanted for k in range(2)]:
-        return math.inf
-    rounding, worst = reference_rounding(case.mask.shape, case.expected[0]), 0.0
-    for (value, error), true in zip(given_[:wanted], case.expected, strict=False):
-        assert value is not None
-        assert error is not None
-        over = abs(value - true) - rounding
-        if over > 0:
-            worst = max(worst, over / error if error > 0 else math.inf)
-        if not (error <= 1e-9 * case.expected[0] and value >= 0):
-            return math.inf
-    ordered = wanted < 2 or (pair.sigma_1 or 0.0) >= (pair.sigma_2 or 0.0)
-    return worst if ordered else math.inf
-
-
-def check_all(cases: list[Case], options: SolverOptions = DEFAULT) -> Counter[str]:
-    """Every case answered within its bound, in batches; how often each solver ran. Says which are worst where not."""
-    solvers: Counter[str] = Counter()
-    found: list[tuple[float, str]] = []
-    for begin in range(0, len(cases), 500):
-        batch = cases[begin : begin + 500]
-        for case, pairs in zip(batch, singular_pairs([case.problem() for case in batch], options), strict=True):
-            pair = pairs[0]
-            solvers[pair.solver] += 1
-            found.append((error_over_bound(pair, case), f"{case.note}: {pair}, expected {case.expected[:3]}"))
-    found.sort(reverse=True)
-    wrong = [f"  {ratio:.3g}: {what}" for ratio, what in found if not ratio <= 1]
-    assert not wrong, "\n".join(
-        [f"{len(wrong)} of {len(cases)} graphs are out of their bounds or without a proof; worst first:", *wrong[:8]]
-    )
-    return solvers
-
-
-def test_more_than_ten_thousand_random_graphs(engine: str) -> None:
+def test_random_graphs(engine: str) -> None:
     cases = random_cases()
-    assert len(cases) >= 10_000
-    assert sum(case.weights is not None and "twelve orders" in case.note for case in cases) > 1500
+    assert sum(case.weights is not None and "twelve orders" in case.note for case in cases) > 200
     solvers = check_all(cases)
     assert set(solvers) == {"closed form", "gram", "direct", *(["power"] if engine == "compiled" else [])}
-    assert solvers["gram"] > 3000
+    assert solvers["gram"] > 350
 
 
 @pytest.mark.usefixtures("iterate_from_33")
-def test_more_than_ten_thousand_random_graphs_with_the_iteration_from_side_33() -> None:
+def test_random_graphs_with_the_iteration_from_side_33() -> None:
     solvers = check_all(random_cases())
-    assert solvers["power"] > 2000
-    assert solvers["gram"] > 3000
-    assert solvers["direct"] < 1000
+    assert solvers["power"] > 240
+    assert solvers["gram"] > 350
+    assert solvers["direct"] < 120
 
 
 def test_iteration_on_small_graphs_of_every_kind() -> None:
     """The iteration forced on sides where it has no room: few dimensions, odd ones, many equal values."""
-    solvers = check_all(random_cases()[::3], SolverOptions(solver=Solver.POWER))
-    assert solvers["power"] > 1500
-    assert solvers["gram"] < 500  # sides of 2 and 3 have no room for two vectors and their images
+    solvers = check_all(random_cases()[::5], SolverOptions(solver=Solver.POWER))
+    assert solvers["power"] > 100
+    assert solvers["gram"] < 40  # sides of 2 and 3 have no room for two vectors and their images
 
 
 @pytest.mark.usefixtures("iterate_from_33")
@@ -422,7 +351,6 @@ def close(pair: SingularPair, other: SingularPair) -> bool:
 
 
 @given(SMALL_MASKS, st.integers(0, 2**32))
-@LAW
 def test_order_and_side_do_not_matter(mask: Mask, seed: int) -> None:
     rng = np.random.default_rng(seed)
     weights = rng.normal(size=mask.shape)
@@ -435,13 +363,11 @@ def test_order_and_side_do_not_matter(mask: Mask, seed: int) -> None:
 
 
 @given(SMALL_MASKS, st.integers(0, 5), st.integers(0, 5), st.integers(0, 2**32))
-@LAW
 def test_isolated_vertices_change_nothing(mask: Mask, rows: int, columns: int, seed: int) -> None:
     assert close(structure(mask), structure(with_isolated(np.random.default_rng(seed), mask, rows, columns)))
 
 
 @given(SMALL_MASKS, SMALL_MASKS)
-@LAW
 def test_union_has_the_values_of_both(first: Mask, second: Mask) -> None:
     both = sorted(svd(first) + svd(second), reverse=True)
     pair = structure(union(first, second))
@@ -454,7 +380,6 @@ def test_union_has_the_values_of_both(first: Mask, second: Mask) -> None:
 
 
 @given(SMALL_MASKS, SMALL_MASKS)
-@LAW
 def test_kronecker_product_has_the_products(first: Mask, second: Mask) -> None:
     product = np.kron(first, second)
     pair = structure(product)
@@ -466,7 +391,6 @@ def test_kronecker_product_has_the_products(first: Mask, second: Mask) -> None:
 
 
 @given(st.integers(34, 60), st.integers(34, 90), st.floats(0.03, 0.97), st.integers(0, 2**32))
-@settings(LAW, max_examples=25)
 def test_laws_hold_past_the_direct_side(rows: int, columns: int, density: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     mask = uniform(rng, rows, columns, density)
@@ -817,19 +741,6 @@ def test_any_budget_ends_in_the_truth_or_in_no_answer(solver: Solver) -> None:
 # With a proof and without ------------------------------------------------------------------------------------------
 
 
-def assert_residuals_hold(pair: SingularPair, expected: list[float], note: str = "") -> None:
-    """Each value has a singular value within its bound, and the bound is as narrow as was asked."""
-    assert pair.outcome is Outcome.NOT_PROVED, f"{note}: {pair}"
-    for value, error in ((pair.sigma_1, pair.sigma_1_error), (pair.sigma_2, pair.sigma_2_error)):
-        assert value is not None
-        assert error is not None
-        nearest = min(abs(value - true) for true in expected)
-        assert nearest <= error + reference_rounding((len(expected),), expected[0]), f"{note}: {pair}, {expected[:4]}"
-        assert error <= 1e-9 * expected[0], f"{note}: {pair}"
-    assert pair.sigma_1_error is not None
-    assert abs((pair.sigma_1 or 0.0) - expected[0]) <= 1e-9 * expected[0], note
-
-
 @pytest.fixture
 def proofs_to_side_40(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "PROOF_SIDE", 40)
@@ -861,16 +772,7 @@ def test_past_the_proof_side_a_proof_has_to_be_asked_for(density: float, shape: 
 @pytest.mark.usefixtures("iterate_from_33", "proofs_to_side_40")
 def test_residual_bounds_hold_on_every_kind() -> None:
     """Also where there are copies of values, of which an iteration without a proof may see one."""
-    count, cases = 0, random_cases()[::5]
-    found = singular_pairs([case.problem() for case in cases], SolverOptions(solver=Solver.MATRIX_FREE))
-    for case, pairs in zip(cases, found, strict=True):
-        pair = pairs[0]
-        if pair.outcome is Outcome.NOT_PROVED:
-            assert_residuals_hold(pair, case.expected, case.note)
-            count += 1
-        else:
-            assert error_over_bound(pair, case) <= 1, f"{case.note}: {pair}"
-    assert count > 500
+    assert check_residuals(random_cases()[::5]) > 40
 
 
 @pytest.mark.usefixtures("iterate_from_33", "proofs_to_side_40")
@@ -1013,7 +915,7 @@ def test_torch_gives_what_numpy_gives(case: str) -> None:
 
 @pytest.mark.usefixtures("iterate_from_33")
 def test_torch_on_random_graphs() -> None:
-    cases = random_cases()[::30]
+    cases = random_cases()[::5]
     masks = [torch.from_numpy(case.mask) for case in cases]
     weights = [None if case.weights is None else torch.from_numpy(case.weights) for case in cases]
     requests = [
@@ -1022,7 +924,6 @@ def test_torch_on_random_graphs() -> None:
     ]
     for case, pairs in zip(cases, singular_pairs(requests), strict=True):
         assert error_over_bound(pairs[0], case) <= 1, f"{case.note}: {pairs[0]}, expected {case.expected[:3]}"
-    assert len(cases) > 300
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

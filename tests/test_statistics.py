@@ -7,7 +7,7 @@ from itertools import combinations, permutations, product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -113,7 +113,6 @@ def of_rows(rows: list[tuple[int, int, int]]) -> Sample:
     return sample([row[0] for row in rows], [row[1] for row in rows], sizes)
 
 
-@settings(max_examples=60, deadline=None)
 @given(ROWS)
 def test_tau_is_that_of_all_pairs_within_strata(rows: list[tuple[int, int, int]]) -> None:
     one, wanted = of_rows(rows), brute_tau(of_rows(rows))
@@ -121,7 +120,6 @@ def test_tau_is_that_of_all_pairs_within_strata(rows: list[tuple[int, int, int]]
     assert found == (None if wanted is None else pytest.approx(wanted, abs=1e-12))
 
 
-@settings(max_examples=40, deadline=None)
 @given(ROWS, st.randoms(use_true_random=False))
 def test_laws(rows: list[tuple[int, int, int]], random: object) -> None:
     """The order of masks changes nothing, nor does a rising map tau and rho; a falling map or another sign negates."""
@@ -317,7 +315,6 @@ def repeated(one: Sample, counts: np.ndarray) -> Sample:
     return Sample(one.x[every], one.y[every], dense_ranks(one.x[every]), dense_ranks(one.y[every]), strata)
 
 
-@settings(max_examples=25, deadline=None)
 @given(ROWS, st.integers(0, 9))
 def test_a_bootstrap_sample_is_what_its_repeated_masks_are(rows: list[tuple[int, int, int]], seed: int) -> None:
     one = of_rows(rows)

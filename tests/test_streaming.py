@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
@@ -234,7 +234,6 @@ def test_groups_of_a_transposed_convolution(tmp_path: Path, monkeypatch: pytest.
 KEYS = {"u2": (np.uint16, 0x7FFF), "u4": (np.uint32, 0x7FFFFFFF), "u8": (np.uint64, 0x7FFFFFFFFFFFFFFF)}
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_a_search_finds_what_sorting_finds(data: st.DataObject) -> None:
     dtype, most = KEYS[data.draw(st.sampled_from(sorted(KEYS)))]
@@ -391,7 +390,6 @@ def test_draws_are_those_of_the_whole_layer(seed: int, start: int, stop: int, in
     )
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     st.integers(1, 5), st.integers(1, 3), st.integers(2, 20), st.booleans(), st.integers(0, 2**31), st.integers(1, 6)
 )
@@ -425,7 +423,6 @@ def test_keys_are_in_the_order_of_magnitudes(values: list[float], common: str, d
 # Files
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=3), min_size=1, max_size=4),
     st.booleans(),

@@ -19,7 +19,6 @@ from pai_cli.pruning.base import ScoreContext
 from pai_cli.pruning.run import PruneRequest, prune
 from pai_cli.pruning.supervised import Supervised
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 Tensors = dict[str, torch.Tensor]
 
 

@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -39,7 +39,6 @@ def drawn(records: list[Record], width: int, *, total: bool, by_rich: bool) -> t
     return stream.getvalue(), not any(used)
 
 
-@settings(max_examples=40)
 @given(st.lists(record, min_size=1, max_size=5), st.booleans(), st.sampled_from([30, 80, 200]))
 def test_it_looks_the_same(records: list[Record], total: bool, width: int) -> None:
     ours, _ = drawn(records, width, total=total, by_rich=False)

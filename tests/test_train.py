@@ -27,8 +27,6 @@ from pai_cli.training.journal import Journal, check_log_dir
 from pai_cli.training.masking import without_twins
 from pai_cli.training.state import TrainingState, parse_state, write_state
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 NETWORK = "mlp-64-16-10"
 ARGUMENTS = ("net.safetensors", "--mask", "m.safetensors", "--data", "digits", "--batch-size", "64")
 

@@ -42,8 +42,6 @@ from pai_cli.training.masking import MaskedWeights
 from pai_cli.training.model import Score, cross_entropy, evaluate, has_idle, logits_of
 from pai_cli.training.recipe import Augmentation, Dynamic, Optimizer, Recipe, Schedule
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(autouse=True)
 def few_iterations(monkeypatch):

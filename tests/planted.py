@@ -1,0 +1,135 @@
+"""Faults planted one after the other in a copy of the package, each of which the tests named with it must find.
+
+`make planted` tries all of them, `python tests/planted.py NAME ...` some. It says which test caught each, and fails when
+one was caught by none: to be run when tests are thinned out, as fewer may find as much.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+COPIED = ("pai_cli", "tests", "sample_masks", "docs", "pyproject.toml", "README.md")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """In `path`, below the package, `old` (there once) becomes `new`; a test of the modules `tests` fails then."""
+
+    path: str
+    old: str
+    new: str
+    tests: str
+
+
+FAULTS = {
+    "the sign of a gap": Fault(
+        "spectral/result.py", "Measure.of(self.sigma_1 - self.sigma_2", "Measure.of(self.sigma_1 + self.sigma_2", "metrics"
+    ),
+    "half an error bound": Fault("spectral/metrics.py", "2 * (root - low))", "root - low)", "metrics"),
+    "no deflation": Fault(
+        "spectral/power.py", "_outer(first[:, :n], values[:, 0])", "_outer(first[:, :n], 0 * values[:, 0])", "power"
+    ),
+    "bits in another order": Fault("spectral/bipartite.py", 'bitorder="little"', 'bitorder="big"', "bipartite"),
+    "groups taken for none": Fault(
+        "spectral/bipartite.py", "groups, first = layout.groups,", "groups, first = 1,", "bipartite"
+    ),
+    "transposed taken for plain": Fault(
+        "spectral/bipartite.py", "    if layout.transposed:\n", "    if False:\n", "bipartite"
+    ),
+    "isolated vertices counted": Fault(
+        "spectral/bipartite.py", "self.n_L = int(self._columns.shape[0])", "self.n_L = self.n_L0", "bipartite"
+    ),
+    "one too many among equals": Fault(
+        "pruning/select.py", "np.flatnonzero(equal)[:ties]", "np.flatnonzero(equal)[: ties + 1]", "pruning"
+    ),
+    "the last among equals": Fault(
+        "pruning/select.py", "np.flatnonzero(equal)[:ties]", "np.flatnonzero(equal)[-ties:]", "pruning"
+    ),
+    "counts rounded down": Fault("pruning/allocation.py", "* total + Fraction(1, 2))", "* total)", "pruning"),
+    "densities in binary": Fault("pruning/allocation.py", "Fraction(repr(float(density)))", "Fraction(density)", "pruning"),
+    "signed flow": Fault("pruning/linearised.py", "tensor.abs_()", "tensor.abs()", "synflow"),
+    "flow in float32": Fault("pruning/linearised.py", 'device, torch.float64, "synflow"', 'device, torch.float32, "synflow"',
+                             "synflow"),
+    "one seed for all": Fault("pruning/base.py", "np.random.SeedSequence(seed, ", "np.random.SeedSequence(0, ", "methods"),
+    "inputs for outputs": Fault("pruning/pattern.py", "0 if layer.layout.transposed else 1", "1 if layer.layout.transposed "
+                                "else 0", "flags methods"),
+    "a full disk unsaid": Fault(
+        "files/atomic.py", 'raise OutputError(f"{path}: cannot be written: {_reason(e)}") from e', "return", "commands files"
+    ),
+    "not flushed to the disk": Fault("files/atomic.py", "os.fsync(stream.fileno())", "pass", "files"),
+    "half a file seen": Fault(
+        "files/atomic.py", "_write_and_rename(path, write, force=force)", 'write(path.open("wb"))', "files"
+    ),
+    "an inverted mask": Fault(
+        "files/foreign/write.py", "from_numpy(weights.masks[name])", "from_numpy(~weights.masks[name])", "foreign"
+    ),
+    "another exit status": Fault("app.py", "            _settle_stdout()\n            raise typer.Exit(1) from None\n\n",
+                                 "            _settle_stdout()\n            raise typer.Exit(2) from None\n\n", "commands"),
+    "a search begun anew": Fault("sampling/trajectory.py", "= self._read_state()", "= SearchState()", "sampling"),
+    "ties that tell": Fault(
+        "ranking/statistics.py", "(counts**2).sum()) / 2", "counts.sum()) / 2", "statistics"
+    ),
+    "worst first": Fault("ranking/order.py", "-1.0 if larger_is_better else 1.0", "1.0 if larger_is_better else -1.0",
+                         "ranking"),
+    "more than enough masks": Fault("mining/consensus.py", "count >= support", "count > support", "mine mining"),
+    "pruned weights that move": Fault(
+        "training/masking.py", "optimizer.register_step_pre_hook(self._mask_gradients)", "pass", "training"
+    ),
+    "momentum of weights gone": Fault("training/masking.py", "value.mul_(self.tensors[name])", "pass", "training"),
+}  # fmt: skip
+
+
+def planted(fault: Fault, folder: Path) -> str:
+    """The file's text with the fault in it. Raises `ValueError` where the text to change is not there exactly once."""
+    text = (folder / "pai_cli" / fault.path).read_text(encoding="utf-8")
+    if text.count(fault.old) != 1:
+        raise ValueError(f"{fault.path}: {fault.old!r} stands there {text.count(fault.old)} times")
+    return text.replace(fault.old, fault.new)
+
+
+def caught_by(fault: Fault, folder: Path) -> str | None:
+    """The first test that fails in a copy of the tree, where the fault is planted meanwhile; None when none does."""
+    path = folder / "pai_cli" / fault.path
+    whole = path.read_text(encoding="utf-8")
+    path.write_text(planted(fault, folder), encoding="utf-8")
+    files = [f"tests/test_{name}.py" for name in fault.tests.split()]
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", "--tb=no", "-rfE", *files],
+            cwd=folder, env=os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    finally:
+        path.write_text(whole, encoding="utf-8")
+    if done.returncode == 0:
+        return None
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    return failed[1] if failed else f"exit status {done.returncode}: {done.stdout[-500:]}{done.stderr[-500:]}"
+
+
+def main() -> int:
+    """Plant the faults named, or all; 1 when any was not caught."""
+    missed = 0
+    with tempfile.TemporaryDirectory(prefix="pai-planted-") as name:
+        folder = Path(name)
+        for part in COPIED:
+            source = ROOT / part
+            copy = shutil.copytree if source.is_dir() else shutil.copyfile
+            copy(source, folder / part)
+        for fault in sys.argv[1:] or FAULTS:
+            test = caught_by(FAULTS[fault], folder)
+            missed += test is None
+            print(f"{fault:28} {test or 'NOT CAUGHT'}", flush=True)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
