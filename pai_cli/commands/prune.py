@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from pai_cli.commands import options, searching
+from pai_cli.commands.planning import Reads, plan_pruning
 from pai_cli.compute.device import Device
 from pai_cli.files.tables import Format
 from pai_cli.pruning.registry import given
@@ -61,13 +62,12 @@ def prune(
 
     changes = ("inverted" if invert else "", "shuffled" if shuffle else "")
     path = output or options.default_mask_path(checkpoint, method, amount.label, *changes)
-    again = force or resume
-    refuse_early(method, path, force=again)
-    refuse_weights_early(weights_out, path, method, reinit=reinit, force=force)
+    refuse_early(method)
+    refuse_weights_early(weights_out, method, reinit=reinit)
     searching.refuse_resume_early(method, resume=resume)
+    plan_pruning(Reads(checkpoint, model, data, densities), path, weights_out, method, resume=resume, force=force)
     training = TrainingOptions(epochs, freeze_every, penalty, rewind, optimizer, lr, batch_size)
-    outputs = (path, weights_out)
-    source, network, pieces = open_to_prune(checkpoint, model, shape, method, outputs, trust=trust, whole=reinit)
+    source, network, pieces = open_to_prune(checkpoint, model, shape, method, trust=trust, whole=reinit)
     from pai_cli.pruning.output import mask_to_write
     from pai_cli.pruning.run import prune as run
 
@@ -92,7 +92,7 @@ def prune(
 
         prune_in_pieces(path, source, network, request, ctx.obj.arguments, packed, no_collapse, force, format)
         return
-    searched = searching.open_run(outputs, request, source, dataset, resume=resume, force=force)
+    searched = searching.open_run(path, request, source, dataset, resume=resume, force=force)
     with tell_kept(searched.kept), progress_bar(method) as progress:
         result = run(network, request, progress, dataset, searched.run)
     tell_pruning(result, no_collapse=no_collapse)
@@ -100,6 +100,6 @@ def prune(
     mask = mask_to_write(result, request, source, ctx.obj.arguments, story)
     weights = Weights(weights_out, network, source, request, searched.run)
     write_weights(weights, ctx.obj.arguments, reinit=reinit, force=force)  # first, so that no mask lacks its weights
-    write_mask(path, mask, packed=packed, force=again)
+    write_mask(path, mask, packed=packed, force=searched.force)
     searched.close()
     show_pruning(result, request, path, format)

@@ -56,9 +56,13 @@ Resume = Annotated[
 
 @dataclass(frozen=True)
 class Searched:
-    """A run of the chosen method, and the file it goes on from where the method trains."""
+    """A run of the chosen method, and the file it goes on from where the method trains.
+
+    `force`: whether a mask that stands in its way may be replaced.
+    """
 
     run: TrainingRun
+    force: bool
     files: RunFiles | None = None
 
     @property
@@ -83,7 +87,7 @@ def refuse_resume_early(method: str, *, resume: bool) -> None:
 
 
 def open_run(
-    outputs: tuple[Path, Path | None],
+    out: Path,
     request: PruneRequest,
     source: Checkpoint,
     dataset: Dataset | None,
@@ -91,12 +95,17 @@ def open_run(
     resume: bool,
     force: bool,
 ) -> Searched:
-    """A run of the request that writes a mask, and weights or None, to go on from what is kept with `resume`."""
+    """A run of the request that writes the mask `out`, to go on from what is kept with `resume`.
+
+    A run that is continued may replace a mask that it wrote itself, and no other: else `OutputError`.
+    """
+    from pai_cli.files.atomic import check_output
+    from pai_cli.files.runs import tells
     from pai_cli.pruning.registry import get
     from pai_cli.pruning.trained import TrainingOptions, TrainingRun
 
     if not get(request.method).trains:
-        return Searched(TrainingRun())
+        return Searched(TrainingRun(), force)
     from pai_cli.pruning.request import INCIDENTAL
     from pai_cli.training.job import digest_of
     from pai_cli.training.searching.resume import RunFiles
@@ -106,7 +115,9 @@ def open_run(
     facts: dict[str, Any] = {key: value for key, value in asdict(request).items() if key not in apart}
     facts |= asdict(request.training or TrainingOptions())
     facts |= {"source_sha256": source.sha256, "examples": len(dataset), "data_sha256": digest_of([dataset])}
-    out, weights = outputs
     files = RunFiles.beside(out, json.loads(json.dumps(facts)))
-    files.check_apart((source.path, *source.files), weights)
-    return Searched(files.begin(resume=resume, force=force), files)
+    own = {"method": request.method, "seed": str(request.seed), "source_sha256": source.sha256}
+    own |= {} if request.density is None else {"density": repr(request.density)}
+    replaces = force or (resume and tells(out, own))
+    check_output(out, force=replaces)
+    return Searched(files.begin(resume=resume), replaces, files)

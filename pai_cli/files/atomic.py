@@ -25,7 +25,7 @@ def check_output(path: Path, *, force: bool) -> None:
         raise OutputError(f"{path}: the folder {folder} does not exist; make it first (mkdir -p {folder})")
     if is_special(path):
         return
-    if path.exists() and not force:
+    if os.path.lexists(path) and not force:  # a link that leads nowhere is there too
         raise OutputError(f"{path}: exists already; --force replaces it")
     if not os.access(folder, os.W_OK):
         raise OutputError(f"{path}: no permission to write in {folder}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from pai_cli.errors import OutputError
-from pai_cli.files.atomic import check_output, is_special, write_atomically
+from pai_cli.files.atomic import is_special, write_atomically
 from pai_cli.files.tables import as_cell
 
 FIELDS = (
@@ -35,7 +35,6 @@ def check_results(path: Path, row: Row, *, own: bool, force: bool) -> None:
     """
     if is_special(path):
         raise OutputError(f"{path}: is a device or a pipe, and --results adds to a table; name a file")
-    check_output(path, force=True)
     row = _as_cells(row)
     others = [old for old in _read(path) if _same(row, old) and not (own and old["trained"] == row["trained"])]
     if others and not force:
@@ -92,10 +91,15 @@ def _table(rows: Sequence[Row]) -> str:
     return stream.getvalue()
 
 
+def lock_beside(path: Path) -> Path:
+    """The lock of a table; it never has anything in it."""
+    return path.with_name(f".{path.name}.lock")
+
+
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold the lock of a table: a file beside it, gone when nobody holds it."""
-    lock = path.with_name(f".{path.name}.lock")
+    lock = lock_beside(path)
     try:
         stream = _lock_file(lock)
     except OSError as e:

@@ -38,6 +38,9 @@ CREATE TABLE IF NOT EXISTS results (key BLOB PRIMARY KEY, network BLOB NOT NULL,
 CREATE TABLE IF NOT EXISTS digests (path TEXT PRIMARY KEY, stamp TEXT NOT NULL, digest TEXT NOT NULL);
 """
 
+JOURNALS = {"-journal": b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7", "-wal": b"\x37\x7f\x06"}
+"""What SQLite keeps beside its file, by the ending of its name, and how it begins; SQLite removes any file of that name."""
+
 Note = Callable[[str], None]
 
 
@@ -51,6 +54,13 @@ def default_path() -> Path:
     told = os.environ.get("XDG_CACHE_HOME", "")
     usual = Path("~/Library/Caches" if sys.platform == "darwin" else "~/.cache")
     return (Path(told) if Path(told).is_absolute() else usual.expanduser()) / "pai" / "results.db"
+
+
+def is_journal(path: Path) -> bool:
+    """Whether a file beside a store, of one of the names in `JOURNALS`, is SQLite's, or holds nothing."""
+    with path.open("rb") as stream:
+        start = stream.read(8)
+    return not start or any(path.name.endswith(name) and start.startswith(magic) for name, magic in JOURNALS.items())
 
 
 class Store:

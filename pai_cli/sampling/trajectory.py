@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pai_cli.errors import MaskError, OutputError, ResumeError
-from pai_cli.files.atomic import check_output, is_special, write_atomically
+from pai_cli.files.atomic import check_output, write_atomically
 from pai_cli.files.canonical import canonical_bytes
-from pai_cli.files.masks import MaskFile
+from pai_cli.files.runs import JOURNAL, journal_beside, state_beside, tells
 from pai_cli.files.tensors import TensorFile
 
 if TYPE_CHECKING:
@@ -69,11 +69,8 @@ class Trajectory:
     state_path: Path
     settings: Settings
 
-    def begin(self, *, force: bool) -> None:
-        """Start both files anew. Raises `OutputError` when one exists and `force` is false."""
-        if self.path.is_file() and not force:
-            raise OutputError(f"{self.path}: a search was begun here; --resume continues it, --force starts it again")
-        check_output(self.path, force=force)
+    def begin(self) -> None:
+        """Start both files anew, in the place of those of a search before it. Raises `OutputError`."""
         self.state_path.unlink(missing_ok=True)
         self._rewrite([self._first_line()])
 
@@ -96,17 +93,9 @@ class Trajectory:
 
     def wrote(self, mask: Path) -> bool:
         """Whether `mask` is a mask that this very search wrote: its own command, run again, may replace it."""
-        try:
-            told = MaskFile(mask).metadata
-        except MaskError:
-            return False
-        same = ("source_sha256", "method", "seed")
+        own = {key: str(self.settings[key]) for key in ("source_sha256", "method", "seed")}
         density = self.settings["density"]  # None where each layer has its own
-        return (
-            "candidate" in told
-            and all(told.get(key) == str(self.settings[key]) for key in same)
-            and (density is None or told.get("density") == repr(density))
-        )
+        return tells(mask, own if density is None else own | {"density": repr(density)}, "candidate")
 
     def append(self, record: Record) -> None:
         """Add one candidate's line, at once. Raises `OutputError`."""
@@ -215,19 +204,10 @@ def open_search(
     `path`: of the trajectory; by default `mask` with the suffix .jsonl. Its state stands beside it. An existing `mask` is
     replaced with `force`, and when this very search wrote it. Raises `OutputError`, `ResumeError`.
     """
-    if path is None and is_special(mask):
-        raise OutputError(f"{mask}: is a device or a pipe; say with --trajectory where the search is to be written")
-    lines = path or mask.with_name(mask.name.removesuffix(".safetensors") + ".jsonl")
-    trajectory = Trajectory(lines, lines.with_name(lines.name.removesuffix(".jsonl") + ".state.safetensors"), settings)
-    for file in (trajectory.path, trajectory.state_path):
-        if is_special(file):
-            raise OutputError(f"{file}: is a device or a pipe, and a search must be read again; name a file")
-    if mask.resolve() in (trajectory.path.resolve(), trajectory.state_path.resolve()):
-        raise OutputError(
-            f"{mask}: the mask and the search's own files need different names; change -o or --trajectory"
-        )
+    lines = path or journal_beside(mask)
+    trajectory = Trajectory(lines, state_beside(lines, JOURNAL), settings)
     state = trajectory.resume() if resume else SearchState()
     check_output(mask, force=force or (resume and trajectory.wrote(mask)))
     if not resume:
-        trajectory.begin(force=force)
+        trajectory.begin()
     return trajectory, state

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pai_cli.errors import OutputError, RecipeError, ResumeError
-from pai_cli.files.atomic import check_output, is_special, write_atomically
+from pai_cli.files.atomic import write_atomically
+from pai_cli.files.runs import journal_beside, state_beside
 from pai_cli.training.outputs import damaged
 
 if TYPE_CHECKING:
@@ -39,19 +40,13 @@ class Journal:
     @staticmethod
     def beside(out: Path, settings: dict[str, Any], log_dir: Path | None = None) -> Journal:
         """The journal of the training that writes `out`: the same name with .jsonl and .state.safetensors."""
-        if is_special(out):
-            raise OutputError(
-                f"{out}: is a device or a pipe, and a training needs files beside what it writes; name a file"
-            )
-        stem = out.name.removesuffix(".safetensors")
-        return Journal(out.with_name(f"{stem}.jsonl"), out.with_name(f"{stem}.state.safetensors"), settings, log_dir)
+        return Journal(journal_beside(out), state_beside(out), settings, log_dir)
 
     def begin(self, *, force: bool) -> None:
-        """Start anew. Raises `OutputError` when there is one and `force` is false."""
-        if self.path.is_file() and not force:
-            raise OutputError(f"{self.path}: a training was begun here; --resume continues it, --force starts it again")
-        check_output(self.path, force=force)
-        check_output(self.state_path, force=force)
+        """Start anew, in the place of a training before it. `force`: events of one before may be added to.
+
+        Raises `OutputError`, and `RecipeError` for the folder of events.
+        """
         check_log_dir(self.log_dir, force=force)
         self.state_path.unlink(missing_ok=True)
         self._rewrite()

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pai_cli.errors import PictureError
-from pai_cli.files.atomic import check_output, write_atomically
+from pai_cli.files.atomic import write_atomically
 from pai_cli.printable import as_line, printable, shortened
 
 if TYPE_CHECKING:
@@ -106,17 +106,16 @@ def stacked(pictures: Sequence[Picture]) -> Picture:
     return Picture("; ".join(picture.title for picture in pictures), width, height, paint)
 
 
-def check_picture(path: Path | None, *, force: bool) -> None:
-    """Refuse what could not be drawn or written, before any work is done for it; None is no picture at all.
+def check_picture(path: Path | None) -> None:
+    """Refuse what could not be drawn, before any work is done for it; None is no picture at all.
 
-    Raises `PictureError` for another suffix than .svg, .png and .pdf, and without matplotlib; `OutputError`.
+    Raises `PictureError` for another suffix than .svg, .png and .pdf, and without matplotlib.
     """
     if path is None:
         return
     if path.suffix.lower() not in SUFFIXES:
         raise PictureError(f"{path}: --plot writes .svg, .png or .pdf; end the file's name in one of those")
     need_matplotlib("--plot")
-    check_output(path, force=force)
 
 
 def need_matplotlib(flag: str) -> None:
@@ -130,7 +129,7 @@ def write_picture(picture: Picture, path: Path, *, force: bool) -> None:
 
     Raises `PictureError`, `OutputError`.
     """
-    check_picture(path, force=force)
+    check_picture(path)
     data = drawn(picture, path.suffix.lower())
 
     def write(stream: BinaryIO) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pai_cli.errors import OutputError, ResumeError
-from pai_cli.files.atomic import check_output, is_special
+from pai_cli.errors import ResumeError
+from pai_cli.files.runs import state_beside
 from pai_cli.files.words import one_line
 from pai_cli.pruning.trained import TrainingRun
 from pai_cli.training.state import TrainingState, parse_state, write_state
@@ -48,33 +48,16 @@ class RunFiles:
 
     @staticmethod
     def beside(out: Path, settings: dict[str, Any]) -> RunFiles:
-        """Of the run that writes `out`: the same name with .state.safetensors. Raises `OutputError` for a device."""
-        if is_special(out):
-            raise OutputError(
-                f"{out}: is a device or a pipe, and a training needs a file beside what it writes; name a file"
-            )
-        return RunFiles(out.with_name(f"{out.name.removesuffix('.safetensors')}.state.safetensors"), settings)
+        """Of the run that writes `out`."""
+        return RunFiles(state_beside(out), settings)
 
-    def check_apart(self, sources: Iterable[Path], weights: Path | None) -> None:
-        """Raise `OutputError` where the state, which goes in the end, has the name of a source or of the weights."""
-        if any(self.path.exists() and source.exists() and self.path.samefile(source) for source in sources):
-            raise OutputError(
-                f"{self.path}: is a file of the checkpoint, and the training's state goes there; change -o"
-            )
-        if weights is not None and weights.resolve() == self.path.resolve():
-            raise OutputError(f"{weights}: the weights and the training's state need different names; change -o or -w")
+    def begin(self, *, resume: bool) -> TrainingRun:
+        """A run that keeps its state here: new, in the place of one before it, or with `resume` from what is kept.
 
-    def begin(self, *, resume: bool, force: bool) -> TrainingRun:
-        """A run that keeps its state here: new, or with `resume` from what is kept.
-
-        Raises `ResumeError` when there is nothing to continue, or something of other settings; `OutputError` when there is
-        something and neither `resume` nor `force` was said.
+        Raises `ResumeError` when there is nothing to continue, or something of other settings.
         """
         if resume:
             return self._continued()
-        if self.path.is_file() and not force:
-            raise OutputError(f"{self.path}: a training was begun here; --resume continues it, --force starts it again")
-        check_output(self.path, force=force)
         self.path.unlink(missing_ok=True)
         return TrainingRun(keep=self.keep)
 
