@@ -15,6 +15,7 @@ from pai_cli.training.recipe import Optimizer
 if TYPE_CHECKING:
     from pai_cli.data.base import Dataset
     from pai_cli.files.checkpoints import Checkpoint
+    from pai_cli.models.network import Network
     from pai_cli.pruning.run import PruneRequest
     from pai_cli.pruning.trained import TrainingRun
     from pai_cli.training.searching.resume import RunFiles
@@ -86,6 +87,7 @@ def open_run(
     outputs: tuple[Path, Path | None],
     request: PruneRequest,
     source: Checkpoint,
+    network: Network,
     dataset: Dataset | None,
     *,
     resume: bool,
@@ -97,13 +99,14 @@ def open_run(
 
     if not get(request.method).trains:
         return Searched(TrainingRun())
-    from pai_cli.training.job import digest_of
+    from pai_cli.data.fingerprint import digest_of
     from pai_cli.training.searching.resume import RunFiles
 
     assert dataset is not None
     facts: dict[str, Any] = {key: value for key, value in asdict(request).items() if key not in ("device", "training")}
     facts |= asdict(request.training or TrainingOptions())
-    facts |= {"source_sha256": source.sha256, "examples": len(dataset), "data_sha256": digest_of([dataset])}
+    facts |= {"source_sha256": source.sha256, "network": network.description}
+    facts |= {"examples": len(dataset), "data_sha256": digest_of([dataset])}
     out, weights = outputs
     files = RunFiles.beside(out, json.loads(json.dumps(facts)))
     files.check_apart((source.path, *source.files), weights)
