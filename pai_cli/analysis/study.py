@@ -64,8 +64,7 @@ def analyze_masks(
     `pool`: who measures, by default this process. `store`: what is in it is not measured again, and what is measured is
     put into it. Reports do not depend on either.
     """
-    files = request.weights.files if isinstance(request.weights, Checkpoint) else ()
-    study = _Study(paths, _picklable(request), progress, Finished(store or without_store(), request, files))
+    study = _Study(paths, _picklable(request), progress, Finished(store or without_store(), request))
     for done, outcome in enumerate(study.outcomes(pool or Here()), start=1):
         report = study.report(outcome)
         progress(done * STEPS, len(paths) * STEPS, report.path.name)

@@ -92,7 +92,7 @@ def prune(
 
         prune_in_pieces(path, source, network, request, ctx.obj.arguments, packed, no_collapse, force, format)
         return
-    searched = searching.open_run(path, request, source, dataset, resume=resume, force=force)
+    searched = searching.open_run(path, request, source, network, dataset, resume=resume, force=force)
     with tell_kept(searched.kept), progress_bar(method) as progress:
         result = run(network, request, progress, dataset, searched.run)
     tell_pruning(result, no_collapse=no_collapse)

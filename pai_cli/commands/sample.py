@@ -94,7 +94,9 @@ def sample(
         return
     wish = SearchRequest.of(request, population, noise, (select or sampling.SelectChoice.MASK).value)
     dataset = accept(source, network, request)
-    lines, state = open_search(path, trajectory, wish.settings(source.sha256), resume=resume, force=force)
+    lines, state = open_search(
+        path, trajectory, wish.settings(source.sha256, network, dataset), resume=resume, force=force
+    )
     with progress_bar("sampling") as progress, tell_interrupted(state, population):
         result = search(network, wish, lines, state, progress, dataset=dataset, workers=workers)
     tell_pruning(result.pruned, no_collapse=False)

@@ -15,6 +15,7 @@ from pai_cli.training.recipe import Optimizer
 if TYPE_CHECKING:
     from pai_cli.data.base import Dataset
     from pai_cli.files.checkpoints import Checkpoint
+    from pai_cli.models.network import Network
     from pai_cli.pruning.run import PruneRequest
     from pai_cli.pruning.trained import TrainingRun
     from pai_cli.training.searching.resume import RunFiles
@@ -90,6 +91,7 @@ def open_run(
     out: Path,
     request: PruneRequest,
     source: Checkpoint,
+    network: Network,
     dataset: Dataset | None,
     *,
     resume: bool,
@@ -106,15 +108,16 @@ def open_run(
 
     if not get(request.method).trains:
         return Searched(TrainingRun(), force)
+    from pai_cli.data.fingerprint import digest_of
     from pai_cli.pruning.request import INCIDENTAL
-    from pai_cli.training.job import digest_of
     from pai_cli.training.searching.resume import RunFiles
 
     assert dataset is not None
     apart = {*INCIDENTAL, "training"}
     facts: dict[str, Any] = {key: value for key, value in asdict(request).items() if key not in apart}
     facts |= asdict(request.training or TrainingOptions())
-    facts |= {"source_sha256": source.sha256, "examples": len(dataset), "data_sha256": digest_of([dataset])}
+    facts |= {"source_sha256": source.sha256, "network": network.description}
+    facts |= {"examples": len(dataset), "data_sha256": digest_of([dataset])}
     files = RunFiles.beside(out, json.loads(json.dumps(facts)))
     own = {"method": request.method, "seed": str(request.seed), "source_sha256": source.sha256}
     own |= {} if request.density is None else {"density": repr(request.density)}

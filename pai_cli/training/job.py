@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 
 from pai_cli.data.batches import check_classes
+from pai_cli.data.fingerprint import digest_of
 from pai_cli.errors import OutputError, ResumeError
 from pai_cli.files.atomic import check_output
 from pai_cli.files.digest import sha256_of
@@ -187,16 +187,6 @@ def _load(trainer: Trainer, journal: Journal, data: bytes) -> None:
         trainer.load(state)
     except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise damaged(journal.state_path) from error
-
-
-def digest_of(parts: Sequence[Dataset], sampled: int = 8) -> str:
-    """Of all labels, and of examples here and there: all of them may be many gigabytes."""
-    digest = hashlib.sha256()
-    for part in parts:
-        chosen = np.linspace(0, len(part) - 1, sampled).astype(np.int64)
-        for array in (part.labels, part.examples(chosen)):
-            digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
 
 
 def _prepared(job: Job, recipe: Recipe, process: Process) -> TrainingData:

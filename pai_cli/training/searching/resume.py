@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,8 @@ import torch
 from pai_cli.errors import ResumeError
 from pai_cli.files.runs import state_beside
 from pai_cli.files.words import one_line
-from pai_cli.pruning.trained import TrainingRun
-from pai_cli.training.state import TrainingState, parse_state, write_state
+from pai_cli.pruning.trained import TrainingContext, TrainingRun
+from pai_cli.training.state import TrainingState, number_in, parse_state, write_state
 
 if TYPE_CHECKING:
     from pai_cli.pruning.base import Masks
@@ -26,6 +27,17 @@ def kept_round(state: TrainingState, done: int, masks: Masks | None) -> Training
     if masks is not None:
         state.add("flags", {name: torch.from_numpy(mask) for name, mask in masks.items()})
     return state
+
+
+def check_rounds(training: TrainingContext, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise `ValueError` unless a run can stand after so many rounds, with such masks. `shapes`: of what is pruned."""
+    run = training.run
+    if not 0 <= run.done < training.rounds or (run.done == 0) != (run.masks is None):
+        raise ValueError(f"{run.done} of {training.rounds} rounds")
+    if run.masks is not None and {name: (one.shape, one.dtype.kind) for name, one in run.masks.items()} != {
+        name: (shape, "b") for name, shape in shapes.items()
+    }:
+        raise ValueError("masks of other layers")
 
 
 @contextmanager
@@ -78,8 +90,8 @@ class RunFiles:
             raise ResumeError(f"{self.path}: cannot be read: {e.strerror or e}") from e
         state = parse_state(self.path, data, self.settings)
         try:
-            done = int(state.facts["rounds_done"])
-        except (KeyError, TypeError, ValueError) as e:
+            done = number_in(state.facts, "rounds_done", math.inf)
+        except (KeyError, ValueError) as e:
             raise ResumeError(f"{self.path}: is the state of a pai train; --force starts this training again") from e
         masks = {name: tensor.numpy() for name, tensor in state.part("flags").items()}
         return TrainingRun(keep=self.keep, state=state, done=done, masks=masks or None)
