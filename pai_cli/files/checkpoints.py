@@ -241,7 +241,7 @@ def _open_sharded(path: Path) -> Checkpoint:
         except CheckpointError as e:
             raise CheckpointError(f"{e} (a shard of {path})") from e
     for name, shard in weight_map.items():
-        if name not in files[shard].names:
+        if name not in files[shard].shapes:
             raise CheckpointError(
                 f"{path.parent / shard}: tensor {name!r} is not in this shard, though {path.name} says so; "
                 "copy the whole set again"

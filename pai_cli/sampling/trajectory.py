@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from pai_cli.errors import MaskError, OutputError, ResumeError
+from pai_cli.errors import OutputError, ResumeError
 from pai_cli.files.atomic import check_output, flush_file, write_atomically
 from pai_cli.files.runs import JOURNAL, journal_beside, state_beside, tells
 from pai_cli.files.sealed import Chain, sealed, told_version, unsealed

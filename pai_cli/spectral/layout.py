@@ -25,6 +25,10 @@ class Layout:
         object.__setattr__(self, "groups", whole_number("groups", self.groups, 1, MOST_GROUPS))
         flag("transposed", self.transposed)
 
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether a weight of `shape` can be in so many groups: they divide its first dimension."""
+        return self.groups == 1 or (len(shape) > 0 and 1 <= self.groups <= shape[0] and shape[0] % self.groups == 0)
+
     def matrix(self, shape: tuple[int, ...]) -> tuple[int, int]:
         """Rows and columns of the matrix that a weight of `shape`, two dimensions or more, unrolls to."""
         rows = shape[1] * self.groups if self.transposed else shape[0]
