@@ -160,14 +160,14 @@ _add(init.init, "init", "pai init resnet20 --classes 10 --seed 0 -o fresh.safete
 _add(
     prune.prune,
     "prune",
-    "pai prune sample_masks/resnet20.safetensors --method synflow --density 0.05",
+    "pai prune sample_masks/resnet20.safetensors --method synflow",
 )
 _add(analyze.analyze, "analyze", "pai analyze sample_masks/synflow-0.05.safetensors")
 _add(rank.rank, "rank", "pai rank sample_masks --weights sample_masks/resnet20.safetensors")
 _add(
     sample.sample,
     "sample",
-    "pai sample sample_masks/resnet20.safetensors --method erk --density 0.05 --population 10",
+    "pai sample sample_masks/resnet20.safetensors --method erk --population 10",
 )
 _add(
     convert.convert,
