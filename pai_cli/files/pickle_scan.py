@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pai_cli.files.budget import BudgetError
+from pai_cli.files.budget import BudgetError, told
 
 CALLS_ALWAYS, CALLS_FACTOR = 2**20, 16
 """What the calls of a pickle are given may weigh so much, and so many times its bytes: values, and characters of text."""
@@ -218,7 +218,7 @@ class _Run:
         self.given += weight
         limit = CALLS_ALWAYS + CALLS_FACTOR * (self.at - self.begin)
         if self.given > limit:
-            raise BudgetError(f"its pickle's calls are given {_told(self.given)} values, more than {limit:,}")
+            raise BudgetError(f"its pickle's calls are given {told(self.given)} values, more than {limit:,}")
 
     def reduce(self) -> None:
         """Call what stands below the arguments."""
@@ -249,10 +249,6 @@ class _Run:
             key, count = told.items[2].name, told.items[4].number
             self.storages[key] = max(count, self.storages.get(key, 0))
         self.stack.append(_Thing())
-
-
-def _told(count: int) -> str:
-    return f"{count:,}" if count < 2**40 else "more than a million million"
 
 
 def _number(code: bytes, raw: bytes) -> int:
