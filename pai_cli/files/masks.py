@@ -237,7 +237,7 @@ def _valid_entry(key: str, entry: Any) -> bool:
             return False
         return all(type(n) is int and 0 <= n <= MOST_ELEMENTS for n in entry) and math.prod(entry) <= MOST_ELEMENTS
     groups = entry.get("groups", 1) if isinstance(entry, dict) else None
-    return type(groups) is int and groups >= 1
+    return type(groups) is int and 1 <= groups <= MOST_ELEMENTS
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pai_cli.errors import CheckpointError, UntrustedPickleError
-from pai_cli.files.budget import BudgetError, check_tree, open_zip
+from pai_cli.files.budget import BudgetError, check_tree, open_zip, told
 from pai_cli.files.pickle_scan import NonsenseError, scan
 from pai_cli.files.pickled_arrays import stand_ins, with_tensors
 from pai_cli.files.words import one_line, some_names
@@ -79,10 +79,8 @@ def _check_program(path: Path, *, in_zip: bool) -> None:
                 at = 0
                 for _ in range(LEGACY_PICKLES):
                     at = scan(data, at, storages=storages)
-        if sum(storages.values()) > size:
-            raise BudgetError(
-                f"its pickle tells of {sum(storages.values()):,} numbers, and the file has {size:,} bytes"
-            )
+        if (numbers := sum(storages.values())) > size:
+            raise BudgetError(f"its pickle tells of {told(numbers)} numbers, and the file has {size:,} bytes")
     except BudgetError as e:
         raise CheckpointError(f"{path}: {e}; {INSTEAD}") from e
     except NonsenseError as e:
