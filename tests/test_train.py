@@ -60,7 +60,8 @@ def table(path: Path = Path("r.csv")) -> list[dict[str, str]]:
 
 
 def same_but_seconds(one: list[dict], other: list[dict]) -> bool:
-    return [{**line, "seconds": 0} for line in one] == [{**line, "seconds": 0} for line in other]
+    own = {"seconds": 0, "digest": 0}  # of the lines before, their seconds among them
+    return [line | own for line in one] == [line | own for line in other]
 
 
 # What it writes
