@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
+import warnings
+from pathlib import Path
 
 
 def main() -> None:
@@ -20,6 +23,8 @@ def main() -> None:
 def _run() -> None:
     if sys.stdout is None:  # closed, as `>&-` does
         sys.exit("pai: error: standard output is closed; send it to a file or to /dev/null")
+    if sys.stderr is None:  # what is said to the person is not to end up in the data
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  open until the end
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(
@@ -27,7 +32,9 @@ def _run() -> None:
             )  # a name or a line that the encoding lacks is no reason to stop
     from pai_cli.app import app
     from pai_cli.compute.threads import settle
+    from pai_cli.display.console import warn_of
 
+    warnings.showwarning = warn_of
     settle()
     try:
         app(prog_name="pai")

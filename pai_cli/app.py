@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -13,8 +14,9 @@ from typer.core import TyperGroup
 
 from pai_cli import __version__
 from pai_cli.commands import analyze, convert, init, mine, prune, rank, sample, train
-from pai_cli.display.console import fail_line, note
+from pai_cli.display.console import fail_line, note, show_line, show_traceback
 from pai_cli.errors import PaiError
+from pai_cli.printable import as_line
 
 INTERRUPTED = 130
 
@@ -35,14 +37,16 @@ class PaiGroup(TyperGroup):
         typed = tuple(args)
         end = args.index("--") if "--" in args else len(args)  # what follows is never an option
         args = [arg for arg in args[:end] if arg != "--debug"] + args[end:]
-        context = super().make_context(info_name, args, parent, **extra)
+        with _printable_usage():
+            context = super().make_context(info_name, args, parent, **extra)
         context.obj = Invocation(typed, debug=len(args) < len(typed))
         return context
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; an error becomes one line on standard error."""
         try:
-            result = super().invoke(ctx)
+            with _printable_usage():
+                result = super().invoke(ctx)
             sys.stdout.flush()  # now, where a full disk can still be reported
             return result
         except BrokenPipeError:  # the reader has gone, as `head` does: nothing to say, nobody to say it to
@@ -56,10 +60,22 @@ class PaiGroup(TyperGroup):
             if hasattr(error, "exit_code"):  # the command line library's own: wrong usage, exit
                 raise
             if ctx.obj.debug:
-                traceback.print_exc()
+                show_traceback()
             fail_line(_one_line(error, ctx.invoked_subcommand))
             _settle_stdout()
-            raise typer.Exit(1) from None
+            raise typer.Exit(error.status if isinstance(error, PaiError) else 1) from None
+
+
+@contextmanager
+def _printable_usage() -> Iterator[None]:
+    """What the command line library says of wrong usage is drawn in a box, with the arguments that were typed in it."""
+    try:
+        yield
+    except Exception as error:
+        if hasattr(error, "format_message"):
+            text = as_line(error.format_message())
+            error.format_message = lambda: text
+        raise
 
 
 def _one_line(error: Exception, command: str | None) -> str:
@@ -114,7 +130,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from pai_cli.spectral.compiled.calls import available
 
-        typer.echo(
+        show_line(
             f"pai {__version__} (engine {'compiled' if available() else 'on NumPy: no C compiler at installation'})"
         )
         raise typer.Exit

@@ -1,12 +1,20 @@
 """Everything that can go wrong for a person, by name.
 
 Each message is one line: what, where, and which flag or value would fix it. The command line prints it and
-exits with status 1; a library user catches the class.
+exits with `status`; a library user catches the class.
 """
+
+from pai_cli.printable import as_line
 
 
 class PaiError(Exception):
-    """Something could not be done; the text is one line for a person."""
+    """Something could not be done; the text is one printable line for a person, whatever names stand in it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(as_line(text))
+
+    status = 1
+    """The command line's exit status: 1 could not be done, 2 wrong usage."""
 
 
 class CheckpointError(PaiError):
@@ -62,7 +70,15 @@ class LayerSelectionError(PaiError):
 
 
 class UnknownMethodError(PaiError):
-    """A pruning method's name is unknown."""
+    """A pruning method's name is unknown, or none is given."""
+
+    status = 2
+
+
+class UnusableMethodError(UnknownMethodError):
+    """A pruning method of another distribution fails to load."""
+
+    status = 1
 
 
 class MethodOptionError(PaiError):
@@ -95,6 +111,14 @@ class ResumeError(PaiError):
 
 class NotFiniteError(PaiError):
     """An array has NaN or infinite values."""
+
+
+class ArrayError(PaiError, ValueError):
+    """An array is not what the engine takes: its library, type, shape, or an entry."""
+
+
+class ParameterError(PaiError, ValueError):
+    """A number or a choice that a program set is out of range, or of another type."""
 
 
 class DataError(PaiError):

@@ -12,13 +12,14 @@ from hypothesis.extra.numpy import arrays
 from scipy.sparse import bmat, csr_array
 from scipy.sparse.csgraph import connected_components
 
-from pai_cli.spectral.bipartite import EXACT_FLOAT32, BipartiteGraph, unroll
+from pai_cli.spectral.bipartite import BipartiteGraph, unroll
 from pai_cli.spectral.choice import SolverOptions
 from pai_cli.spectral.gram import smaller_gram
 from pai_cli.spectral.layout import PLAIN, Layout
 from pai_cli.spectral.regular import RegularSubgraphs, regular_subgraphs
 from pai_cli.spectral.result import Outcome, Pairs
 from pai_cli.spectral.singular import singular_pairs
+from pai_cli.spectral.validation import MOST_VERTICES
 
 # Whatever asks a graph is run with graphs kept as bits and with graphs kept as arrays.
 BOTH_ENGINES = pytest.mark.usefixtures("engine")
@@ -230,7 +231,7 @@ def test_what_is_no_matrix_is_refused() -> None:
     with pytest.raises(ValueError, match=r"not shape \(2, 2, 2\)"):
         BipartiteGraph(np.ones((2, 2, 2), dtype=bool))
     with pytest.raises(ValueError, match="past exact float32"):
-        BipartiteGraph(np.zeros((0, EXACT_FLOAT32), dtype=bool))
+        BipartiteGraph(np.zeros((0, MOST_VERTICES), dtype=bool))
 
 
 @BOTH_ENGINES

@@ -272,33 +272,35 @@ def test_no_collapse(pai: Pai, here: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "status", "said"),
     [
         (
             ["prune", "small.safetensors", "--method", "sinflow", "--density", 1],
+            2,
             f"unknown method 'sinflow': did you mean synflow? --method takes {METHODS}",
         ),
         (
             ["sample", "small.safetensors", "--method", "ERK", "--density", 1, "--population", 1],
+            2,
             f"unknown method 'ERK': did you mean erk? --method takes {METHODS}",
         ),
         (
             ["prune", "small.safetensors", "--method", "zzz", "--density", 1],
+            2,
             f"unknown method 'zzz': --method takes {METHODS}",
         ),
-        (["rank", "x", "--by", "lamda"], "unknown metric 'lamda': did you mean lambda? --by takes sigma_1, "),
+        (["rank", "x", "--by", "lamda"], 1, "unknown metric 'lamda': did you mean lambda? --by takes sigma_1, "),
     ],
 )
-def test_unknown_names(pai: Pai, here: Path, words: list[object], said: str) -> None:
+def test_unknown_names(pai: Pai, here: Path, words: list[object], status: int, said: str) -> None:
     done = pai(*words)
-    assert (done.status, done.out, len(done.said)) == (1, "", 1)
+    assert (done.status, done.out, len(done.said)) == (status, "", 1)
     assert done.said[0].startswith(f"pai: error: {said}")
 
 
 # --- wrong usage
 
 USAGE: dict[str, tuple[list[object], str]] = {
-    "no density": ([*PRUNE], "give --density (fraction kept) or --sparsity (fraction removed)"),
     "both": (
         [*PRUNE, "--density", 0.1, "--sparsity", 0.9],
         "--density and --sparsity exclude each other: give one",
@@ -320,7 +322,7 @@ USAGE: dict[str, tuple[list[object], str]] = {
     "squared rounds": ([*PRUNE, "--density", 0.5, "--rounds", "²"], "--rounds ²: give a whole number, or auto"),
     "population": (["sample", *PRUNE[1:], "--density", 0.5, "--population", 0], "--population"),
     "no population": (["sample", *PRUNE[1:], "--density", 0.5], "give --population to search, or --construct"),
-    "no method": (["prune", "small.safetensors", "--density", 0.5], "Missing option '--method'"),
+    "no method": (["prune", "small.safetensors", "--density", 0.5], f"no method: give --method, which takes {METHODS}"),
     "no mask": (["analyze"], "Missing argument"),
     "no such command": (["prone"], "No such command 'prone'"),
     "no such option": (["rank", "x", "--bye", "dr"], "No such option"),

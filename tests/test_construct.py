@@ -240,7 +240,6 @@ USAGE: dict[str, tuple[list[object], str]] = {
     "steps of a search": (["--method", "erk", "--population", 3, "--density", 0.5, "--steps", 3],
                           "--steps: only for --construct ramanujan; leave it out"),
     "unknown": (["--construct", "expander", "--density", 0.5], "'expander' is not one of 'biregular', 'ramanujan'"),
-    "no density": (["--construct", "biregular"], "give --density (fraction kept) or --sparsity (fraction removed)"),
 }  # fmt: skip
 
 

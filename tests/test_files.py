@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import numpy as np
 import pytest
-from conftest import random_mask, save_mask
+from conftest import Pai, random_mask, save_mask
 from safetensors.numpy import save_file
 
 from pai_cli import __version__
@@ -285,7 +285,45 @@ def found(*given: object, stdin: str = "") -> tuple[list[Path], list[str]]:
 def test_a_folder_is_its_masks_in_natural_order(folder: Path) -> None:
     paths, notes = found(folder)
     assert [path.name for path in paths] == ["m1.safetensors", "m2.safetensors", "m10.safetensors"]
-    assert notes == [f"{folder / 'a-checkpoint.safetensors'}: holds weights, not a mask; left out"]
+    assert notes == [
+        f"{folder / 'a-checkpoint.safetensors'}: holds weights, not a mask; left out",
+        f"{folder}: notes.txt: not *.safetensors, *.npz, *.pt, *.pth in this folder; left out",
+    ]
+
+
+def test_what_else_is_in_a_folder_is_one_line(folder: Path) -> None:
+    (folder / "0.05").mkdir()
+    (folder / ".hidden").write_text("")
+    for number in range(7):
+        (folder / f"log-{number}.txt").write_text("")
+    assert found(folder)[1][1:] == [
+        f"{folder}: 0.05/, log-0.txt, log-1.txt, log-2.txt, log-3.txt and 4 more: not *.safetensors, *.npz, *.pt, *.pth in "
+        "this folder; left out"
+    ]
+
+
+def test_masks_in_a_folder_of_a_folder(folder: Path) -> None:
+    with pytest.raises(MaskError, match=r"in this folder; the folders in it are not looked into: give them by name$"):
+        found(folder.parent)
+
+
+def test_what_a_search_keeps_of_itself_is_no_mask_of_a_folder(pai: Pai, here: Path) -> None:
+    search = [
+        "sample",
+        "small.safetensors",
+        "--method",
+        "erk",
+        "--density",
+        0.5,
+        "--population",
+        2,
+        "-o",
+        "best.safetensors",
+    ]
+    assert pai(*search).status == 0
+    paths, notes = found(here)
+    assert [path.name for path in paths] == ["best.safetensors"]
+    assert f"{here / 'best.state.safetensors'}: no tensor has rows and columns; left out" in notes
 
 
 def test_a_damaged_file_in_a_folder_is_not_passed_over(folder: Path) -> None:

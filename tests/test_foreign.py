@@ -322,6 +322,7 @@ def test_the_table_is_that_of_prune(pai: Pai, here: Path) -> None:
     pruned = pai(
         "prune", "small.safetensors", "--method", "erk", "--density", 0.3, "-o", "m", "--format", "json"
     ).json()
+    assert {row.pop("density_default") for row in pruned} == {False}
     assert conversion(pai, "m", "-o", "n", "--format", "json").json() == pruned
     words = ["prune", "small.safetensors", "--method", "erk", "--density", 0.3, "-o", "m", "--force"]
     assert conversion(pai, "m", "-o", "n", "--force").out == pai(*words).out
@@ -403,6 +404,7 @@ def test_a_folder_lists_what_is_beyond_doubt(tmp_path: Path) -> None:
         "list.pt: holds arrays without names; left out",
         "optimizer.pt: no mask of a known kind; left out",
         "two.pt: could be nni or dict; left out",
+        f"{tmp_path}: notes.txt: not *.safetensors, *.npz, *.pt, *.pth in this folder; left out",
     ]
 
 

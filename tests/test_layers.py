@@ -72,7 +72,9 @@ def test_a_layer_that_is_not_finite_is_named(device: str) -> None:
     layers[3].weights[layers[3].mask] = np.nan
     with pytest.raises(NotFiniteError) as caught:
         measured(layers, device)
-    assert str(caught.value) == "m.safetensors: layer 'layer3': the weights have NaN or infinite values"
+    where = tuple(int(at[0]) for at in np.nonzero(layers[3].mask))
+    words = f"the weights have NaN or infinite values, the first nan at index {where}"
+    assert str(caught.value) == f"m.safetensors: layer 'layer3': {words}"
 
 
 def test_what_does_not_fit_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -676,7 +676,7 @@ def test_ctrl_c_and_going_on(pai: Pai, place: Path, monkeypatch: pytest.MonkeyPa
         "with --force instead of --resume"
     )
     with monkeypatch.context() as patch:
-        patch.setattr("pai_cli.training.job.digest_of", lambda _: "of other images")
+        patch.setattr("pai_cli.data.fingerprint.digest_of", lambda _: "of other images")
         done = pai(*words, "--resume")
         assert "this one has of other images; give the same, or begin again" in done.said[-1]
     for damaged in (state[: len(state) // 2], b"x", b""):

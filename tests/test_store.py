@@ -78,29 +78,6 @@ def test_no_store_keeps_nothing() -> None:
     store.close()
 
 
-def test_a_digest_of_a_large_file_is_kept_until_it_changes(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read: list[Path] = []
-    original = stores.sha256_of
-    monkeypatch.setattr(stores, "LARGE", 4)
-    monkeypatch.setattr(stores, "sha256_of", lambda files: read.extend(files) or original(files))
-    file = tmp_path / "file"
-    file.write_bytes(b"12345678")
-    young = [store.digest(file) for _ in range(2)]
-    assert len(read) == 2  # one that has just changed may change again without its time of change telling
-    os.utime(file, (1, 1))
-    old = [store.digest(file) for _ in range(3)]
-    assert len(read) == 3
-    assert len({*young, *old}) == 1
-    file.write_bytes(b"12345679")
-    os.utime(file, (2, 2))
-    assert store.digest(file) not in young
-    file.write_bytes(b"123")
-    assert store.digest(file) == store.digest(file)
-    assert len(read) == 6  # a small file is read each time
-
-
 WRITER = """
 import sys
 from pathlib import Path

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from pai_cli.compute.threads import mapped, one_blas_thread
-from pai_cli.errors import DeviceError, MaskError, NotFiniteError
+from pai_cli.errors import ArrayError, DeviceError, MaskError, NotFiniteError
 from pai_cli.spectral.metrics import MetricOptions
 from pai_cli.spectral.network import DenseCache, LayerInput, LayerReport, measure_together
 
@@ -31,7 +31,7 @@ class Measuring:
 def measure_everywhere(layers: Iterable[LayerInput], total: int, how: Measuring) -> Iterator[LayerReport]:
     """Reports in the order of `layers`, which are drawn as they are needed; `total` is how many weights there are.
 
-    Raises `NotFiniteError`, `MaskError` and `DeviceError` that name the source and the layer.
+    Raises `ArrayError`, `NotFiniteError`, `MaskError` and `DeviceError` that name the source and the layer.
     """
     measure = partial(_measured, how=how)
     if how.device != "cpu":
@@ -57,9 +57,9 @@ def _measured(layers: list[LayerInput], how: Measuring) -> list[LayerReport]:
     try:
         there = layers if how.device == "cpu" else _moved(layers, how.device)
         return measure_together(there, how.options, how.cache)
-    except NotFiniteError as error:
+    except (ArrayError, NotFiniteError) as error:
         if len(layers) == 1:
-            raise NotFiniteError(f"{first}: {error}") from error
+            raise type(error)(f"{first}: {error}") from error
         return [report for layer in layers for report in _measured([layer], how)]  # until the one it is
     except MemoryError as error:
         raise MaskError(f"{first} does not fit in memory; leave it out with pai analyze --layers") from error

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pai_cli.analysis.layers import Measuring, measure_everywhere
 from pai_cli.errors import LayerSelectionError, MaskError, MaskMismatchError, PaiError
-from pai_cli.files.masks import Mask
+from pai_cli.files.masks import Mask, check_layout
 from pai_cli.spectral.layout import Layout
 from pai_cli.spectral.metrics import MetricOptions
 from pai_cli.spectral.network import DenseCache, LayerInput, LayerReport, NetworkReport, summarise
@@ -24,6 +24,9 @@ SHOWN = 3  # names listed in a message before "and N more"
 LayerDone = Callable[[int, int], object]  # how many layers are done, of how many
 
 MOST_ENTRIES = 2**32  # of an unrolled layer: four times the largest matrix of today's language models
+MOST_GROUPED = (
+    2**29
+)  # of a layer in groups, most of whose entries no file holds: half as many again as EfficientNet-B7 has
 
 
 class Weights(Protocol):
@@ -48,16 +51,14 @@ class Weights(Protocol):
 class AnalysisRequest:
     """What to measure.
 
-    `weights` for the parameter metrics; `layers`: globs (none means all); `options` of the engine. `same_network`: a mask
-    of other layers than the first's is an error, because means over different layers do not compare. `device`: "cpu", or
-    the torch device where the engine runs. `trust`: a mask of another tool may run its pickle's code. `per_layer`: whether
-    the reports have their layers, or the network's means alone, which take a tenth of the memory.
+    `weights` for the parameter metrics; `layers`: globs (none means all); `options` of the engine. `device`: "cpu", or the
+    torch device where the engine runs. `trust`: a mask of another tool may run its pickle's code. `per_layer`: whether the
+    reports have their layers, or the network's means alone, which take a tenth of the memory.
     """
 
     weights: Weights | None = None
     layers: tuple[str, ...] = ()
     options: MetricOptions = field(default_factory=MetricOptions)
-    same_network: bool = False
     device: str = "cpu"
     trust: bool = False
     per_layer: bool = True
@@ -112,12 +113,12 @@ def _layer(mask: Mask, name: str, request: AnalysisRequest) -> LayerInput:
 
 def unrolls(path: Path, name: str, shape: tuple[int, ...], layout: Layout) -> None:
     """Raise `MaskMismatchError` or `MaskError` when a layer cannot be unrolled: its groups, or its size."""
-    if shape[0] % layout.groups:
-        raise MaskMismatchError(f"{path}: {name!r} has {shape[0]} channels, which {layout.groups} groups do not divide")
+    check_layout(path, name, shape, layout)
     rows, columns = layout.matrix(shape)
-    if rows * columns > MOST_ENTRIES:
+    most, which = (MOST_ENTRIES, "") if layout.groups == 1 else (MOST_GROUPED, " of a layer in groups")
+    if rows * columns > most:
         raise MaskError(
-            f"{path}: {name!r} unrolls to {rows:,} x {columns:,}, more than {MOST_ENTRIES:,} entries; "
+            f"{path}: {name!r} unrolls to {rows:,} x {columns:,}, more than {most:,} entries{which}; "
             "leave it out with --layers"
         )
 
@@ -136,7 +137,8 @@ def chosen(mask: Mask, layers: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[
             f"{mask.path}: no tensor has rows and columns (the first, {names[0]!r}, has shape "
             f"{mask.shapes[names[0]]}); a graph needs the mask of a weight"
         )
-    return matrices, tuple(name for name in names if name not in set(matrices))
+    measured = set(matrices)
+    return matrices, tuple(name for name in names if name not in measured)
 
 
 def wanted(name: str, globs: Sequence[str]) -> bool:

@@ -15,7 +15,7 @@ from pai_cli.analysis.finished import Finished, Looked
 from pai_cli.analysis.masks import AnalysisRequest, MaskReport, measure_mask
 from pai_cli.analysis.sent import NamedWeights, SentMask, SentWeights
 from pai_cli.compute.pieces import Here, Outcome, Pool, attempt
-from pai_cli.errors import DeviceError, MaskMismatchError, PaiError, WorkerLostError
+from pai_cli.errors import DeviceError, PaiError, WorkerLostError
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.opening import open_mask
 from pai_cli.files.store import Store, without_store
@@ -64,14 +64,9 @@ def analyze_masks(
     `pool`: who measures, by default this process. `store`: what is in it is not measured again, and what is measured is
     put into it. Reports do not depend on either.
     """
-    files = request.weights.files if isinstance(request.weights, Checkpoint) else ()
-    study = _Study(paths, _picklable(request), progress, Finished(store or without_store(), request, files))
-    first: MaskReport | None = None
+    study = _Study(paths, _picklable(request), progress, Finished(store or without_store(), request))
     for done, outcome in enumerate(study.outcomes(pool or Here()), start=1):
         report = study.report(outcome)
-        if request.same_network:
-            report = _compared(report, first)
-            first = first or (report if report.error is None else None)
         progress(done * STEPS, len(paths) * STEPS, report.path.name)
         yield report
 
@@ -209,15 +204,3 @@ def _picklable(request: AnalysisRequest) -> AnalysisRequest:
     if not isinstance(weights, Checkpoint):
         return request
     return replace(request, weights=NamedWeights(weights.path, trust=request.trust, opened=weights))
-
-
-def _compared(report: MaskReport, first: MaskReport | None) -> MaskReport:
-    """The report, or in its place an error when it is of a mask of another network than the first."""
-    if first is None or report.error is not None or report.shapes == first.shapes:
-        return report
-    differing = sorted(set(report.shapes.items()) ^ set(first.shapes.items()))
-    error = MaskMismatchError(
-        f"{report.path}: masks other layers than {first.path} ({differing[0][0]!r} differs); "
-        "rank the masks of one network at a time"
-    )
-    return MaskReport(report.path, report.metadata, None, error)

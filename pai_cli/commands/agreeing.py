@@ -13,6 +13,7 @@ import typer
 
 if TYPE_CHECKING:
     from pai_cli.files.masks import Mask
+    from pai_cli.files.plan import FilePlan
     from pai_cli.mining.collection import Collection
     from pai_cli.mining.level import Level
     from pai_cli.progress import Progress
@@ -35,7 +36,7 @@ class Given:
 
 
 def check_given(given: Given) -> None:
-    """Wrong usage where an option could do nothing; `OutputError` where the consensus could not be written."""
+    """Wrong usage where an option could do nothing."""
     of_masks = {
         "--level": given.level,
         "--weights": given.weights,
@@ -52,10 +53,6 @@ def check_given(given: Given) -> None:
         raise typer.BadParameter("--weights: at --level weight layers stand by themselves; leave it out")
     if given.packed and given.output is None:
         raise typer.BadParameter("--packed: is about the mask that -o writes; give -o MASK too")
-    if given.output is not None:
-        from pai_cli.files.atomic import check_output
-
-        check_output(given.output, force=given.force)
 
 
 def check_search(ctx: typer.Context, *, overlap: bool, consensus: bool) -> None:
@@ -70,16 +67,19 @@ def check_search(ctx: typer.Context, *, overlap: bool, consensus: bool) -> None:
         raise typer.BadParameter(f"{flag}: is about the search, and --overlap makes none; leave one out")
 
 
-def open_collection(given: Given, progress: Progress) -> tuple[Collection, list[Mask]]:
+def open_collection(given: Given, plan: FilePlan, progress: Progress) -> tuple[Collection, list[Mask]]:
     """The graphs, and the masks they are of (none with --graphs)."""
+    from pai_cli.commands.planning import read_masks
     from pai_cli.display.console import note
     from pai_cli.files.paths import mask_paths
     from pai_cli.mining.level import Level
     from pai_cli.mining.opening import NetworkSource, graph_collection, mask_collection, open_masks
 
     if given.graphs:
+        read_masks(plan, map(Path, given.files))
         return graph_collection([Path(text) for text in given.files], note, progress), []
     paths = mask_paths(given.files, sys.stdin or io.StringIO(), note, trust=given.trust)
+    read_masks(plan, paths)
     masks = open_masks(paths, note, trust=given.trust)
     source = NetworkSource(given.weights, given.model, given.input_shape, given.trust)
     return mask_collection(masks, given.level or Level.UNIT, source, note, progress), masks

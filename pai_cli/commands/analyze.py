@@ -16,6 +16,7 @@ from pai_cli.commands.between import (
     refuse_beside_between,
     refuse_network_options,
 )
+from pai_cli.commands.planning import plan_measuring, read_masks
 from pai_cli.compute.device import Device, resolve
 from pai_cli.files.tables import Format
 from pai_cli.spectral.choice import Solver
@@ -90,6 +91,7 @@ def analyze(
     from pai_cli.spectral.metrics import MetricOptions
 
     pictures = AnalysisPictures.wanted(plot, report, force=force, weights=weights)
+    plan = plan_measuring(weights, plot, report, working, force=force)
     request = AnalysisRequest(
         weights=options.the_weights(weights, trust=trust),
         layers=tuple(layers or ()),
@@ -101,6 +103,7 @@ def analyze(
         per_layer=not summary or pictures.asked,
     )
     paths = mask_paths(masks, sys.stdin or io.StringIO(), note, trust=trust)
+    read_masks(plan, paths)
     with (
         progress_bar("analyzing", streaming=format is not Format.TABLE or not summary) as progress,
         reports_of(paths, request, working, progress) as found,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pai_cli.commands import options
+from pai_cli.commands.planning import read_checkpoint
 from pai_cli.files.foreign.registry import KINDS, OURS
 from pai_cli.files.foreign.write import Target
 from pai_cli.files.tables import Format
@@ -77,14 +78,20 @@ def convert(
     from pai_cli.display.console import note, warn
     from pai_cli.display.kept import show_kept
     from pai_cli.display.progress import progress_bar
-    from pai_cli.files.atomic import check_output
+    from pai_cli.files.checkpoints import files_of
     from pai_cli.files.conversion import Output, read_any, write_any
     from pai_cli.files.foreign.write import check_suffix, kept_zeros
+    from pai_cli.files.plan import FilePlan
     from pai_cli.files.words import some_names
 
     path = output or options.default_conversion_path(file, to)
     check_suffix(path, to)
-    check_output(path, force=force)
+    plan = FilePlan(force=force)
+    plan.reads("what is converted", *files_of(file))
+    read_checkpoint(plan, weights)
+    read_checkpoint(plan, names_from)
+    plan.writes(path, "the mask", "-o")
+    plan.check()
     names = options.the_names(names_from, trust=trust)
     with progress_bar("reading") as progress:
         mask = read_any(file, kind, names, trust=trust, progress=progress)

@@ -16,6 +16,7 @@ from pai_cli.ranking.rules import AccuracyRules
 
 if TYPE_CHECKING:
     from pai_cli.analysis.masks import MaskReport
+    from pai_cli.files.plan import FilePlan
     from pai_cli.ranking.accuracy import Run
     from pai_cli.ranking.composite import Score
     from pai_cli.ranking.entrants import Entrants
@@ -90,9 +91,9 @@ def check_given(given: Given) -> None:
         raise typer.BadParameter("- is standard input, which one thing can be read from")
 
 
-def enter(given: Given) -> Entered:
+def enter(given: Given, plan: FilePlan) -> Entered:
     """Everything read, and masks measured; what is wrong with tables and names is told before anything is measured."""
-    return _from_masks(given) if given.table is None else _from_table(given, given.table)
+    return _from_masks(given, plan) if given.table is None else _from_table(given, given.table)
 
 
 def _refuse_idle(particular: Particular, *, accurate: bool, correlating: bool) -> None:
@@ -142,10 +143,11 @@ def _from_table(given: Given, table: Path) -> Entered:
     return Entered(entrants, [by or entrants.default_score()], False, [])
 
 
-def _from_masks(given: Given) -> Entered:
+def _from_masks(given: Given, plan: FilePlan) -> Entered:
     from pai_cli.analysis.masks import AnalysisRequest
     from pai_cli.commands.loading import reports_of
     from pai_cli.commands.options import the_weights
+    from pai_cli.commands.planning import read_masks
     from pai_cli.display.console import note
     from pai_cli.display.progress import progress_bar
     from pai_cli.files.paths import mask_paths
@@ -163,11 +165,11 @@ def _from_masks(given: Given) -> Entered:
         scores = scores_to_correlate(available(weights=weighted), given.metrics, by if given.by is not None else None)
     runs = None if given.accuracy is None else _runs(given, given.accuracy)
     paths = mask_paths(given.masks or [], _stdin(), note, trust=given.trust)
+    read_masks(plan, paths)
     matches = {} if runs is None else matched([str(path) for path in paths], runs, str(given.accuracy), note)
     request = AnalysisRequest(
         weights=the_weights(given.weights, trust=given.trust),
         options=MetricOptions(dense=any("l2_dense" in score.metrics for score in scores)),
-        same_network=True,
         trust=given.trust,
         per_layer=given.layers,
     )

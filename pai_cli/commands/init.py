@@ -29,11 +29,13 @@ def init(
 ) -> None:
     """Write a freshly initialised checkpoint of a known architecture, with the parameter names the ecosystem uses."""
     from pai_cli.display.console import note
-    from pai_cli.files.atomic import check_output
+    from pai_cli.files.plan import FilePlan
     from pai_cli.files.provenance import provenance
 
     path = output or Path(f"{name}.safetensors")
-    check_output(path, force=force)
+    plan = FilePlan(force=force)
+    plan.writes(path, "the checkpoint", "-o")
+    plan.check()
     from pai_cli.models.network import init_network, save_checkpoint
 
     network = init_network(name, classes, seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,17 +18,15 @@ if TYPE_CHECKING:
     from pai_cli.pruning.run import PruneRequest
 
 
-def refuse_early(method: str | None, output: Path, *, force: bool) -> None:
-    """Tell what can be told before anything slow is imported: a wrong method, an output that cannot be written."""
+def refuse_early(method: str | None) -> None:
+    """Tell of a wrong method before anything slow is imported."""
     from pai_cli.display.console import warn
-    from pai_cli.files.atomic import check_output
     from pai_cli.pruning.registry import faults_beside, get
 
     if method is not None:
         for fault in faults_beside(method):
             warn(fault)
         get(method)
-    check_output(output, force=force)
 
 
 def open_network(
@@ -37,13 +35,11 @@ def open_network(
     input_shape: tuple[int, ...] | None,
     *,
     trust: bool,
-    outputs: Iterable[Path | None] = (),
 ) -> tuple[Checkpoint, Network]:
-    """The checkpoint and its network. `outputs`: what will be written, which must be no file of the checkpoint."""
+    """The checkpoint and its network."""
     from pai_cli.files.checkpoints import open_checkpoint
 
     source = open_checkpoint(checkpoint, trust=trust)  # its faults are told before torch is imported
-    _refuse_overwriting(source, outputs)
     from pai_cli.models.network import load_network
 
     return source, load_network(source, model, input_shape)
@@ -54,33 +50,22 @@ def open_to_prune(
     model: str | None,
     input_shape: tuple[int, ...] | None,
     method: str,
-    outputs: Iterable[Path | None],
     *,
     trust: bool,
     whole: bool,
 ) -> tuple[Checkpoint, Network, bool]:
     """The checkpoint, its network, and whether that is an outline without values, to be pruned piece by piece.
 
-    `outputs`: as of `open_network`. `whole`: the network's values are needed for more than its mask.
+    `whole`: the network's values are needed for more than its mask.
     """
     from pai_cli.files.checkpoints import open_checkpoint
     from pai_cli.pruning.streaming.when import in_pieces
 
     source = open_checkpoint(checkpoint, trust=trust)  # its faults are told before torch is imported
-    _refuse_overwriting(source, outputs)
     pieces = not whole and in_pieces(source, method, model)
     from pai_cli.models.network import load_network, outline_network
 
     return source, (outline_network if pieces else load_network)(source, model, input_shape), pieces
-
-
-def _refuse_overwriting(source: Checkpoint, outputs: Iterable[Path | None]) -> None:
-    """Raise `OutputError` for an output that --force would put in place of a file of the checkpoint."""
-    from pai_cli.errors import OutputError
-
-    for path in outputs:
-        if path is not None and path.exists() and any(path.samefile(file) for file in (source.path, *source.files)):
-            raise OutputError(f"{path}: is a file of the checkpoint, which stays as it is; choose another name")
 
 
 def prune_request(
@@ -92,16 +77,19 @@ def prune_request(
     ignore: list[str] | None,
     **others: Any,
 ) -> PruneRequest:
-    """The options as the pruning engine takes them; a device that is not there is refused.
+    """The options as the pruning engine takes them, with a word on a density that nobody gave; a device that is not there
+    is refused.
 
     `others`: fields of `PruneRequest` that the command line has as they are.
     """
     from pai_cli.compute.device import resolve
+    from pai_cli.display.pruning import tell_amount
     from pai_cli.pruning.run import PruneRequest
 
-    return PruneRequest(
+    request = PruneRequest(
         method=method,
         density=amount.density,
+        density_default=amount.default,
         pattern=amount.pattern,
         densities=amount.densities,
         scope=scope.value if scope else None,
@@ -109,6 +97,8 @@ def prune_request(
         device=resolve(device),
         **others,
     )
+    tell_amount(request)
+    return request
 
 
 def accept(source: Checkpoint, network: Network, request: PruneRequest) -> Dataset | None:

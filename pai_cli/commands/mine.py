@@ -9,6 +9,7 @@ import typer
 
 from pai_cli.commands import options
 from pai_cli.commands.agreeing import Given, check_given, check_search, open_collection, write_consensus
+from pai_cli.commands.planning import plan_mining
 from pai_cli.files.tables import Format
 from pai_cli.mining.level import Level
 
@@ -100,9 +101,10 @@ def mine(
     from pai_cli.mining.support import parse_support
 
     needed = parse_support(support)
-    check_picture(plot, force=force)
+    check_picture(plot)
+    plan = plan_mining(weights, model, output, plot, force=force)
     with progress_bar("reading") as progress:
-        collection, opened = open_collection(given, progress)
+        collection, opened = open_collection(given, plan, progress)
     wanted = Wanted(needed.among(len(collection.names)), min_edges)
     table = format is Format.TABLE
     pairs = []

@@ -14,7 +14,7 @@ import typer
 from pai_cli.compute.device import Device
 from pai_cli.errors import SolverError
 from pai_cli.files.tables import Format
-from pai_cli.pruning.base import Pattern
+from pai_cli.pruning.base import USUAL_DENSITY, Pattern
 from pai_cli.pruning.registry import METHODS, names
 from pai_cli.spectral.choice import Solver, SolverOptions
 
@@ -74,7 +74,10 @@ ReportPage = Annotated[
 ]
 Packed = Annotated[bool, typer.Option("--packed", help="Write bits instead of bytes: an eighth of the size.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random; the same seed gives the same bits.")]
-Density = Annotated[float | None, typer.Option(help="Fraction of weights to keep, above 0 and at most 1.")]
+Density = Annotated[
+    float | None,
+    typer.Option(help=f"Fraction of weights to keep, above 0 and at most 1; by default {USUAL_DENSITY:g}."),
+]
 Sparsity = Annotated[str | None, typer.Option(help="Fraction of weights to remove: 1 - density.", metavar="FLOAT")]
 Model = Annotated[
     str | None,
@@ -97,11 +100,12 @@ Rounds = Annotated[
     typer.Option(metavar="N|auto", help="Rounds of an iterative method; auto takes each as large as is safe."),
 ]
 MethodName = Annotated[
-    str,
+    str | None,
     typer.Option(
         metavar="NAME",
         autocompletion=names,
-        help="; ".join(f"{method.name}: {method.summary}" for method in METHODS.values())
+        help="One of these, always needed. "
+        + "; ".join(f"{method.name}: {method.summary}" for method in METHODS.values())
         + "; and those that other installed packages add.",
     ),
 ]
@@ -243,28 +247,27 @@ def the_solver(solver: Solver, *, certify: bool, device: Device) -> SolverOption
 class Amount:
     """How much to keep: `density` of the network, `pattern` N:M or `densities` a layer, None where it is another.
 
-    With a pattern, `density` is the pattern's. `label`: what it is called in a file's name.
+    With a pattern, `density` is the pattern's. `label`: what it is called in a file's name. `default`: nothing was given.
     """
 
     density: float | None
     pattern: Pattern | None
     densities: LayerDensities | None
     label: str
+    default: bool = False
 
 
 def the_amount(
     density: float | None, sparsity: str | None, pattern: str | None = None, densities: Path | None = None
 ) -> Amount:
-    """How much to keep, from whichever of the options was given. Wrong usage when none or several were.
+    """How much to keep, from whichever of the options was given, or the usual density. Wrong usage when several were.
 
     A density may stand beside the pattern that has it. Raises `DensityError` for a file that holds no densities.
     """
     given = {"--density": density, "--sparsity": sparsity, "--pattern": pattern, "--densities": densities}
     flags = [flag for flag, value in given.items() if value is not None]
     if not flags:
-        raise typer.BadParameter(
-            "give --density (fraction kept) or --sparsity (fraction removed); or --pattern, or --densities"
-        )
+        return Amount(USUAL_DENSITY, None, None, f"{USUAL_DENSITY:g}", default=True)
     if flags[:2] == ["--density", "--sparsity"] or (len(flags) > 1 and (densities or len(flags) > 2)):
         raise typer.BadParameter(f"{' and '.join(flags)} exclude each other: give one")
     if densities is not None:

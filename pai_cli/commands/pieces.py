@@ -38,4 +38,4 @@ def prune_in_pieces(
         note("pruned piece by piece: whether a path of kept weights leads from input to output is not looked for")
     with progress_bar(request.method) as progress:
         write_chosen(path, chosen, arguments, progress, packed=packed, force=force)
-    show_pruning(chosen.summary, path, kind)
+    show_pruning(chosen.summary, request, path, kind)

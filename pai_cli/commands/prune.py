@@ -5,14 +5,16 @@ from __future__ import annotations
 import typer
 
 from pai_cli.commands import options, searching
+from pai_cli.commands.planning import Reads, plan_pruning
 from pai_cli.compute.device import Device
 from pai_cli.files.tables import Format
+from pai_cli.pruning.registry import given
 
 
 def prune(
     ctx: typer.Context,
     checkpoint: options.CheckpointPath,
-    method: options.MethodName,
+    method: options.MethodName = None,
     density: options.Density = None,
     sparsity: options.Sparsity = None,
     output: options.Output = None,
@@ -50,7 +52,7 @@ def prune(
     gem-miner, edge-popup and imp train, which takes as long as that does; interrupted, they go on with --resume.
     """
     amount, shape = options.the_amount(density, sparsity, pattern, densities), options.the_shape(input_shape)
-    in_rounds = options.the_rounds(rounds)
+    in_rounds, method = options.the_rounds(rounds), given(method)
     from pai_cli.commands.loading import accept, open_to_prune, prune_request, refuse_early, samples_story
     from pai_cli.commands.reinit import Weights, refuse_weights_early, write_weights
     from pai_cli.display.progress import progress_bar
@@ -60,13 +62,12 @@ def prune(
 
     changes = ("inverted" if invert else "", "shuffled" if shuffle else "")
     path = output or options.default_mask_path(checkpoint, method, amount.label, *changes)
-    again = force or resume
-    refuse_early(method, path, force=again)
-    refuse_weights_early(weights_out, path, method, reinit=reinit, force=force)
+    refuse_early(method)
+    refuse_weights_early(weights_out, method, reinit=reinit)
     searching.refuse_resume_early(method, resume=resume)
+    plan_pruning(Reads(checkpoint, model, data, densities), path, weights_out, method, resume=resume, force=force)
     training = TrainingOptions(epochs, freeze_every, penalty, rewind, optimizer, lr, batch_size)
-    outputs = (path, weights_out)
-    source, network, pieces = open_to_prune(checkpoint, model, shape, method, outputs, trust=trust, whole=reinit)
+    source, network, pieces = open_to_prune(checkpoint, model, shape, method, trust=trust, whole=reinit)
     from pai_cli.pruning.output import mask_to_write
     from pai_cli.pruning.run import prune as run
 
@@ -91,7 +92,7 @@ def prune(
 
         prune_in_pieces(path, source, network, request, ctx.obj.arguments, packed, no_collapse, force, format)
         return
-    searched = searching.open_run(outputs, request, source, dataset, resume=resume, force=force)
+    searched = searching.open_run(path, request, source, network, dataset, resume=resume, force=force)
     with tell_kept(searched.kept), progress_bar(method) as progress:
         result = run(network, request, progress, dataset, searched.run)
     tell_pruning(result, no_collapse=no_collapse)
@@ -99,6 +100,6 @@ def prune(
     mask = mask_to_write(result, request, source, ctx.obj.arguments, story)
     weights = Weights(weights_out, network, source, request, searched.run)
     write_weights(weights, ctx.obj.arguments, reinit=reinit, force=force)  # first, so that no mask lacks its weights
-    write_mask(path, mask, packed=packed, force=again)
+    write_mask(path, mask, packed=packed, force=searched.force)
     searched.close()
-    show_pruning(result, path, format)
+    show_pruning(result, request, path, format)

@@ -9,6 +9,7 @@ import typer
 
 from pai_cli.commands import options
 from pai_cli.commands.entering import Given, Particular, check_given, enter
+from pai_cli.commands.planning import plan_measuring
 from pai_cli.files.tables import Format
 from pai_cli.ranking.rules import COLLAPSED, MOST_RESAMPLES, RESAMPLES, AccuracyRules, AccuracyUnit
 from pai_cli.spectral.catalogue import METRICS
@@ -127,7 +128,8 @@ def rank(
     from pai_cli.display.report.ranking import RankPictures
 
     pictures = RankPictures.wanted(plot, report, force=force, weights=weights is not None)
-    entered = enter(given)
+    plan = plan_measuring(weights, plot, report, working, table, accuracy, force=force)
+    entered = enter(given, plan)
     failed = tell_reports(entered.reports)
     entrants = entered.entrants
     if entered.correlating:

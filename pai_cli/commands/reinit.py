@@ -14,13 +14,12 @@ if TYPE_CHECKING:
     from pai_cli.pruning.trained import TrainingRun
 
 
-def refuse_weights_early(path: Path | None, mask: Path, method: str, *, reinit: bool, force: bool) -> None:
-    """Refuse --reinit and -w without each other, and an output that cannot be written, before any work.
+def refuse_weights_early(path: Path | None, method: str, *, reinit: bool) -> None:
+    """Refuse --reinit and -w without each other, before any work.
 
     A method that trains has weights to write without --reinit as well.
     """
-    from pai_cli.errors import MethodOptionError, OutputError
-    from pai_cli.files.atomic import check_output
+    from pai_cli.errors import MethodOptionError
     from pai_cli.pruning.registry import get
 
     if reinit and path is None:
@@ -29,9 +28,6 @@ def refuse_weights_early(path: Path | None, mask: Path, method: str, *, reinit: 
         return
     if not reinit and not get(method).trains:
         raise MethodOptionError(f"-w {path}: {method} leaves the weights as they are; give --reinit, or leave -w out")
-    if path.resolve() == mask.resolve():
-        raise OutputError(f"{path}: the mask and the weights need different names; change -o or -w")
-    check_output(path, force=force)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import typer
 
 from pai_cli.commands import options
 from pai_cli.commands import sampling_options as sampling
+from pai_cli.commands.planning import Reads, plan_sampling
 from pai_cli.compute.device import Device
 from pai_cli.files.tables import Format
 
@@ -61,9 +62,11 @@ def sample(
     from pai_cli.files.masks import write_mask
 
     path = output or options.default_mask_path(checkpoint, name if construct else f"{name}-best", amount.label)
-    refuse_early(method, path, force=force or resume)
-    check_picture(plot, force=force)
-    source, network = open_network(checkpoint, model, shape, trust=trust, outputs=(path,))
+    refuse_early(method)
+    check_picture(plot)
+    reads, searches = Reads(checkpoint, model, data, densities), construct is None
+    plan_sampling(reads, path, trajectory, plot, searches=searches, resume=resume, force=force)
+    source, network = open_network(checkpoint, model, shape, trust=trust)
     from pai_cli.pruning.output import mask_to_write
     from pai_cli.sampling.search import SearchRequest, Workers, search
     from pai_cli.sampling.trajectory import open_search
@@ -91,12 +94,14 @@ def sample(
         return
     wish = SearchRequest.of(request, population, noise, (select or sampling.SelectChoice.MASK).value)
     dataset = accept(source, network, request)
-    lines, state = open_search(path, trajectory, wish.settings(source.sha256), resume=resume, force=force)
+    lines, state = open_search(
+        path, trajectory, wish.settings(source.sha256, network, dataset), resume=resume, force=force
+    )
     with progress_bar("sampling") as progress, tell_interrupted(state, population):
         result = search(network, wish, lines, state, progress, dataset=dataset, workers=workers)
     tell_pruning(result.pruned, no_collapse=False)
     story = {**samples_story(dataset, result.request), **result.story}
     mask = mask_to_write(result.pruned, request, source, ctx.obj.arguments, story)
-    write_mask(path, mask, packed=packed, force=force or resume)
+    write_mask(path, mask, packed=packed, force=force or lines.wrote(path))
     show_search(result, lines, path, format)
     plot_trajectory(lines.path, plot, f"{method} at density {result.pruned.density:.6g}", force=force)

@@ -15,6 +15,7 @@ from pai_cli.training.recipe import Optimizer
 if TYPE_CHECKING:
     from pai_cli.data.base import Dataset
     from pai_cli.files.checkpoints import Checkpoint
+    from pai_cli.models.network import Network
     from pai_cli.pruning.run import PruneRequest
     from pai_cli.pruning.trained import TrainingRun
     from pai_cli.training.searching.resume import RunFiles
@@ -56,9 +57,13 @@ Resume = Annotated[
 
 @dataclass(frozen=True)
 class Searched:
-    """A run of the chosen method, and the file it goes on from where the method trains."""
+    """A run of the chosen method, and the file it goes on from where the method trains.
+
+    `force`: whether a mask that stands in its way may be replaced.
+    """
 
     run: TrainingRun
+    force: bool
     files: RunFiles | None = None
 
     @property
@@ -83,28 +88,39 @@ def refuse_resume_early(method: str, *, resume: bool) -> None:
 
 
 def open_run(
-    outputs: tuple[Path, Path | None],
+    out: Path,
     request: PruneRequest,
     source: Checkpoint,
+    network: Network,
     dataset: Dataset | None,
     *,
     resume: bool,
     force: bool,
 ) -> Searched:
-    """A run of the request that writes a mask, and weights or None, to go on from what is kept with `resume`."""
+    """A run of the request that writes the mask `out`, to go on from what is kept with `resume`.
+
+    A run that is continued may replace a mask that it wrote itself, and no other: else `OutputError`.
+    """
+    from pai_cli.files.atomic import check_output
+    from pai_cli.files.runs import tells
     from pai_cli.pruning.registry import get
     from pai_cli.pruning.trained import TrainingOptions, TrainingRun
 
     if not get(request.method).trains:
-        return Searched(TrainingRun())
-    from pai_cli.training.job import digest_of
+        return Searched(TrainingRun(), force)
+    from pai_cli.data.fingerprint import digest_of
+    from pai_cli.pruning.request import INCIDENTAL
     from pai_cli.training.searching.resume import RunFiles
 
     assert dataset is not None
-    facts: dict[str, Any] = {key: value for key, value in asdict(request).items() if key not in ("device", "training")}
+    apart = {*INCIDENTAL, "training"}
+    facts: dict[str, Any] = {key: value for key, value in asdict(request).items() if key not in apart}
     facts |= asdict(request.training or TrainingOptions())
-    facts |= {"source_sha256": source.sha256, "examples": len(dataset), "data_sha256": digest_of([dataset])}
-    out, weights = outputs
+    facts |= {"source_sha256": source.sha256, "network": network.description}
+    facts |= {"examples": len(dataset), "data_sha256": digest_of([dataset])}
     files = RunFiles.beside(out, json.loads(json.dumps(facts)))
-    files.check_apart((source.path, *source.files), weights)
-    return Searched(files.begin(resume=resume, force=force), files)
+    own = {"method": request.method, "seed": str(request.seed), "source_sha256": source.sha256}
+    own |= {} if request.density is None else {"density": repr(request.density)}
+    replaces = force or (resume and tells(out, own))
+    check_output(out, force=replaces)
+    return Searched(files.begin(resume=resume), replaces, files)

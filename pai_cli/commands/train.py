@@ -6,6 +6,7 @@ import typer
 
 from pai_cli.commands import options
 from pai_cli.commands import training as given
+from pai_cli.commands.planning import Reads, plan_training
 from pai_cli.compute.device import Device
 from pai_cli.files.tables import Format
 from pai_cli.training.recipe import Augmentation, Optimizer, Schedule
@@ -86,8 +87,9 @@ def train(
     from pai_cli.display.training import show_training
 
     outputs = given.the_outputs(
-        out, mask_out, wish, plot=plot, results=results, log_dir=log_dir, keep_every=60 * keep_every
+        out, mask_out, wish, plot=plot, results=results, log_dir=log_dir, keep_every=60 * keep_every, force=force
     )
+    plan_training(Reads(checkpoint, model, data), mask, outputs, resume=resume)
     job = given.open_job(
         (checkpoint, mask, data), wish, outputs, model=model, shape=shape, trust=trust, arguments=ctx.obj.arguments
     )

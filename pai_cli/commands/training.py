@@ -187,7 +187,7 @@ def open_job(paths: tuple[Path, Path | None, str], recipe: Recipe, outputs: Outp
     source, network = open_network(checkpoint, others["model"], others["shape"], trust=others["trust"])
     from pai_cli.data.registry import open_dataset
     from pai_cli.training.job import Job
-    from pai_cli.training.process import rank_here
+    from pai_cli.training.ranks import rank_here
 
     job = Job(
         source=source,
@@ -213,6 +213,7 @@ def open_job(paths: tuple[Path, Path | None, str], recipe: Recipe, outputs: Outp
 def run_job(job: Job, device: Device, *, resume: bool, force: bool) -> Trained | None:
     """Train; None in all processes but the first, which alone writes and speaks."""
     from pai_cli.compute.device import resolve
+    from pai_cli.display.console import note
     from pai_cli.display.figures.canvas import check_picture
     from pai_cli.display.figures.updates import plot_updates
     from pai_cli.display.progress import progress_bar
@@ -220,7 +221,8 @@ def run_job(job: Job, device: Device, *, resume: bool, force: bool) -> Trained |
     from pai_cli.progress import silent
     from pai_cli.training.job import train_on_disk
     from pai_cli.training.model import check_amp
-    from pai_cli.training.process import processes, rank_here, world_here
+    from pai_cli.training.process import processes
+    from pai_cli.training.ranks import rank_here, world_here
 
     where = resolve(device)
     if job.recipe.amp:
@@ -228,7 +230,7 @@ def run_job(job: Job, device: Device, *, resume: bool, force: bool) -> Trained |
     first = rank_here() == 0
     if first:  # before the others are met, so that a refusal is told once and at once
         job.check_outputs(resume=resume, force=force)
-        check_picture(job.out.plot, force=force or resume)
+        check_picture(job.out.plot)
     journal, kept = job.open_journal(world_here(), resume=resume, force=force, first=first)
     with journal.unless_empty(), processes(where) as process:
         if not process.first:
@@ -237,6 +239,9 @@ def run_job(job: Job, device: Device, *, resume: bool, force: bool) -> Trained |
         tell_started(job, process)
         with tell_interrupted(journal), progress_bar("training") as progress:
             trained = train_on_disk(job, journal, process, progress, kept)
+    if resume and not force and job.out.plot is not None and job.out.plot.exists():
+        note(f"{job.out.plot}: exists already, and stays as it is; --force draws it again")
+        return trained
     label = f"{job.recipe.dynamic} from {job.mask.path if job.mask is not None else job.source.path}"
-    plot_updates(journal.lines, job.out.plot, label, force=True)
+    plot_updates(journal.lines, job.out.plot, label, force=force)
     return trained

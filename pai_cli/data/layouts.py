@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,3 +102,22 @@ def subfolders(folder: Path) -> list[str]:
 def cifar_folders(path: Path) -> list[Path]:
     """The unpacked CIFAR archives that lie in a folder, as other tools leave them there."""
     return [path / layout.folder for layout in (*CIFAR_PYTHON, *CIFAR_BINARY) if (path / layout.folder).is_dir()]
+
+
+Holds = Callable[[Path], bool]
+
+
+def read_from(path: Path) -> tuple[list[Path], dict[Path, Holds]]:
+    """The files that a data set at `path` is read from, and the folders, each with what says of a path below it whether a
+    file or a folder there would be part of the data.
+    """
+    folder = next(iter(cifar_folders(path)), path)
+    layouts = [layout for layout in (cifar_python(folder), cifar_binary(folder)) if layout is not None]
+    if layouts or not path.is_dir():
+        return [path, *(folder / name for layout in layouts for name in (*layout.train, layout.test))], {}
+    if is_saved_hf(path):
+        return [], {path: lambda below: below.suffix in (".arrow", ".json")}
+    parts = [path / part for part in ("train", *TEST_PARTS) if (path / part).is_dir()]
+    if path / "train" in parts:
+        return [], dict.fromkeys(parts, lambda _: True)
+    return [], {path: lambda below: len(below.parts) > 1}

@@ -6,9 +6,9 @@ import sys
 from collections.abc import Iterable
 
 from pai_cli.analysis.between import BetweenReport, PairReport
-from pai_cli.display.console import fail_line, note, output
+from pai_cli.display.console import fail_line, note, show_line
 from pai_cli.display.records import reasons
-from pai_cli.display.tables import number, show_records
+from pai_cli.display.tables import show_records
 from pai_cli.files.tables import Format, Record, TableWriter
 from pai_cli.files.words import some_names
 from pai_cli.spectral.catalogue import BETWEEN
@@ -35,7 +35,7 @@ def show_between(reports: Iterable[BetweenReport], kind: Format, *, header: bool
         elif report.error is None and summary:
             gathered += records
         elif report.error is None:
-            output().print(number(str(report.path)))
+            show_line(str(report.path))
             show_records([*records[:-1], records[-1] | {"writer": "network mean", "reader": ""}], COLUMNS, total=True)
     if writer is not None:
         writer.close()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from typing import TYPE_CHECKING
+
+from pai_cli.printable import as_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,27 +29,36 @@ def errors() -> Console:
     return Console(file=sys.stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
-def printable(text: str) -> str:
-    """The text with control characters spelled out: names come from files, and may not move the cursor or end a line."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+def show_line(text: str = "") -> None:
+    """One line of what a person asked for, on standard output."""
+    print(as_line(text))
 
 
 def note(text: str) -> None:
     """Say one line to the person, apart from the data."""
-    _say(f"pai: {text}")
+    _say("pai: ", text)
 
 
 def warn(text: str) -> None:
     """Say one line about something that may be wrong."""
-    _say(f"pai: warning: {text}")
+    _say("pai: warning: ", text)
+
+
+def warn_of(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    """Say a library's warning in one line, as `warnings.showwarning` is called; where in the library is left out."""
+    warn(f"{category.__name__}: {message}")
 
 
 def fail_line(text: str) -> None:
     """Say one line about what could not be done."""
-    _say(f"pai: error: {text}")
+    _say("pai: error: ", text)
 
 
-def _say(line: str) -> None:
-    print(printable(line).encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
+def show_traceback() -> None:
+    """Where the exception that is being handled came from, as Python tells it."""
+    for line in traceback.format_exc().splitlines():
+        _say("", line)
+
+
+def _say(kind: str, text: str) -> None:
+    print(f"{kind}{as_line(text)}", file=sys.stderr)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from pai_cli.display.console import printable
+from pai_cli.display.console import show_line
 from pai_cli.display.tables import show_records
-from pai_cli.files.tables import Format, Record, TableWriter
+from pai_cli.files.tables import Format, Record, TableWriter, write_document
 from pai_cli.files.words import some_names
 from pai_cli.ranking.correlation import Best, Correlation, Scope, ScopeKind, Study
 from pai_cli.ranking.statistics import LEVEL
@@ -41,8 +40,7 @@ def show_study(study: Study, by: str | None, kind: Format, *, header: bool) -> N
     if kind is Format.TABLE:
         _draw(study, by)
     elif kind is Format.JSON:
-        json.dump(_document(study), sys.stdout, indent=1, allow_nan=False)
-        print()
+        write_document(sys.stdout, _document(study))
     else:
         writer = TableWriter(sys.stdout, kind, FIELDS, header=header)
         writer.write(correlation_record(one) for scope in study.scopes for one in study.within(scope))
@@ -114,7 +112,7 @@ def _draw(study: Study, by: str | None) -> None:
     for setting in dict.fromkeys(scope.setting for scope in study.scopes):
         own = [scope for scope in study.scopes if scope.setting == setting]
         main = next((scope for scope in own if scope.kind is ScopeKind.POOLED), own[0])
-        print(printable(_title(main)))
+        show_line(_title(main))
         found = study.within(main)
         show_records([_row(one) for one in found], _columns(found))
         overall = next((scope for scope in own if scope.confounded), None)
@@ -122,8 +120,8 @@ def _draw(study: Study, by: str | None) -> None:
         if overall is not None and overall is not main:
             _show_densities(study, found, overall, densities)
         for line in _sentences(study, main, by) + _asides(study, overall, densities):
-            print(printable(line))
-        print()
+            show_line(line)
+        show_line()
 
 
 def _title(scope: Scope) -> str:
@@ -167,10 +165,10 @@ def _show_densities(study: Study, order: Sequence[Correlation], overall: Scope, 
     columns["mixed (confounded)"] = overall
     taus = {name: {one.metric: _rounded(one.tau.value) for one in study.within(at)} for name, at in columns.items()}
     rows: list[Record] = [{"metric": one.metric, **{name: taus[name][one.metric] for name in columns}} for one in order]
-    print("tau at each density, and with densities mixed")
+    show_line("tau at each density, and with densities mixed")
     show_records(rows, ["metric", *columns])
     if len(shown) > MOST_DENSITIES:
-        print(f"{len(shown) - MOST_DENSITIES} more densities: --format csv has them")
+        show_line(f"{len(shown) - MOST_DENSITIES} more densities: --format csv has them")
 
 
 def _sentences(study: Study, scope: Scope, by: str | None) -> list[str]:

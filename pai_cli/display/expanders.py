@@ -15,7 +15,7 @@ from pai_cli.sampling.expanders.network import BuiltNetwork
 
 MEASURES = ("dr_before", "dr", "sigma_2_before", "sigma_2")
 COLUMNS = ("layer", "shape", "kept", "density", *MEASURES, "switches", "made")
-FIELDS = (*COLUMNS, *(f"{name}_error" for name in MEASURES), "reason")
+FIELDS = (*COLUMNS, *(f"{name}_error" for name in MEASURES), "reason", "density_default")
 
 
 def show_construction(built: BuiltNetwork, path: Path, kind: Format) -> None:
@@ -31,7 +31,7 @@ def show_construction(built: BuiltNetwork, path: Path, kind: Format) -> None:
         )
         return
     writer = TableWriter(sys.stdout, kind, FIELDS)
-    writer.write(records)
+    writer.write(record | {"density_default": built.request.density_default} for record in records)
     writer.close()
 
 

@@ -25,8 +25,8 @@ def show_kept(masks: Mapping[str, np.ndarray], path: Path, kind: Format) -> None
     show_counts({name: (mask.shape, int(np.count_nonzero(mask))) for name, mask in masks.items()}, path, kind)
 
 
-def show_counts(counts: Counts, path: Path, kind: Format) -> None:
-    """The same of how many weights each layer keeps."""
+def show_counts(counts: Counts, path: Path, kind: Format, more: Record | None = None) -> None:
+    """The same of how many weights each layer keeps. `more`: what every record of the formats for programs has besides."""
     records = kept_records(counts)
     kept, total, density = (records[-1][field] for field in ("kept", "total", "density"))
     note(f"wrote {path}: {kept:,} of {total:,} weights kept, density {density:.6g}")
@@ -35,8 +35,8 @@ def show_counts(counts: Counts, path: Path, kind: Format) -> None:
     if kind is Format.TABLE:
         show_records([*records[:-1], records[-1] | {"layer": "network", "shape": ""}], FIELDS, total=True)
         return
-    writer = TableWriter(sys.stdout, kind, FIELDS)
-    writer.write(records)
+    writer = TableWriter(sys.stdout, kind, (*FIELDS, *(more or {})))
+    writer.write(record | (more or {}) for record in records)
     writer.close()
 
 

@@ -24,13 +24,13 @@ def drawn_plainly(cells: Mapping[str, Sequence[str]], console: Console, left: Co
 
 def plain_table(cells: Mapping[str, Sequence[str]], left: Collection[str], *, total: bool) -> list[str]:
     """Lines of a table with these columns; those of `left` are set to the left. With `total` the last row stands apart."""
-    widths = [max(map(_width, (name, *column))) for name, column in cells.items()]
+    widths = [max(map(screen_width, (name, *column))) for name, column in cells.items()]
     sides = [name in left for name in cells]
 
     def row(values: Sequence[str]) -> str:
         spaced = []
         for value, width, on_left in zip(values, widths, sides, strict=True):
-            space = " " * (width - _width(value))
+            space = " " * (width - screen_width(value))
             spaced.append(value + space if on_left else space + value)
         return f" {'  '.join(spaced)} "
 
@@ -43,7 +43,7 @@ def plain_table(cells: Mapping[str, Sequence[str]], left: Collection[str], *, to
     return [blank, row(list(cells)), rule, *rows, blank]
 
 
-def _width(text: str) -> int:
+def screen_width(text: str) -> int:
     """Columns on a screen, of which some letters take two or none."""
     if text.isascii():
         return len(text)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pai_cli.display.console import errors
+from pai_cli.printable import as_line
 from pai_cli.progress import Progress, silent
 
 PATIENCE = 1.0  # seconds before a bar appears: quick work shows none
@@ -26,9 +27,9 @@ def progress_bar(title: str, *, streaming: bool = False) -> Iterator[Progress]:
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    columns = [TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()]
+    columns = [TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()]
     bar = Bar(*columns, console=console, transient=True)
-    task = bar.add_task(title, total=None)
+    task = bar.add_task(as_line(title), total=None)
     begin = time.monotonic()
 
     def show(done: int, total: int, what: str = "") -> None:
@@ -37,7 +38,7 @@ def progress_bar(title: str, *, streaming: bool = False) -> Iterator[Progress]:
         if done >= total:
             bar.stop()  # before anything else is written
             return
-        bar.update(task, completed=done, total=total, description=f"{title} {what}".strip())
+        bar.update(task, completed=done, total=total, description=as_line(f"{title} {what}".strip()))
 
     try:
         yield show

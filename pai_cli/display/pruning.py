@@ -10,7 +10,16 @@ from pai_cli.display.console import note, warn
 from pai_cli.display.kept import show_counts
 from pai_cli.errors import CollapseError
 from pai_cli.files.tables import Format
-from pai_cli.pruning.run import PruneSummary
+from pai_cli.pruning.run import PruneRequest, PruneSummary
+
+
+def tell_amount(request: PruneRequest) -> None:
+    """Say how much is kept, where nobody said."""
+    if request.density_default:
+        kept = request.smallest_density
+        note(
+            f"keeping {100 * kept:g}% of the weights, density {kept:g} (the default; --density or --sparsity changes it)"
+        )
 
 
 @contextmanager
@@ -43,6 +52,7 @@ def tell_pruning(result: PruneSummary, *, no_collapse: bool) -> None:
         warn("no path of kept weights leads from the input to the output: nothing can be trained")
 
 
-def show_pruning(result: PruneSummary, path: Path, kind: Format) -> None:
+def show_pruning(result: PruneSummary, request: PruneRequest, path: Path, kind: Format) -> None:
     """The layers' densities on standard output, and where the mask went on standard error."""
-    show_counts({layer.name: (layer.shape, result.kept_by_layer[layer.name]) for layer in result.layers}, path, kind)
+    counts = {layer.name: (layer.shape, result.kept_by_layer[layer.name]) for layer in result.layers}
+    show_counts(counts, path, kind, {"density_default": request.density_default})

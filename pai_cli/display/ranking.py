@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pai_cli.analysis.masks import MaskReport
 from pai_cli.display.analysis import note_unproved
-from pai_cli.display.console import fail_line, note, printable, warn
+from pai_cli.display.console import fail_line, note, show_line, warn
 from pai_cli.display.tables import show_records
 from pai_cli.files.tables import Format, Record, TableWriter
 from pai_cli.ranking.order import RankedMask
@@ -80,7 +80,7 @@ def _draw(ranked: Sequence[RankedMask], by: str) -> None:
     for group in sorted({row.group for row in ranked}):
         records = [record for record in every if record["density_group"] == group]
         if records[0]["setting"]:
-            print(printable(str(records[0]["setting"])))
+            show_line(str(records[0]["setting"]))
         show_records([{_header(key, by): value for key, value in record.items()} for record in records], columns)
 
 

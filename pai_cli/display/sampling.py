@@ -16,7 +16,7 @@ from pai_cli.sampling.search import SHOWN, SearchResult
 from pai_cli.sampling.trajectory import SearchState, Trajectory
 
 COLUMNS = ("mask", "candidate", *SHOWN, "candidates", "explored")
-FIELDS = (*COLUMNS, "reason")
+FIELDS = (*COLUMNS, "reason", "density_default")
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def show_search(result: SearchResult, trajectory: Trajectory, path: Path, kind: 
         show_records(records, COLUMNS)
         return
     writer = TableWriter(sys.stdout, kind, FIELDS)
-    writer.write(records)
+    writer.write(record | {"density_default": result.request.density_default} for record in records)
     writer.close()
 
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pai_cli.display.bars import bar, bars_here
-from pai_cli.display.console import note, output, printable
-from pai_cli.display.plain import drawn_plainly
+from pai_cli.display.console import note, output, show_line
+from pai_cli.display.plain import drawn_plainly, screen_width
 from pai_cli.files.tables import Record, Value
+from pai_cli.printable import as_line
 
 if TYPE_CHECKING:
     from rich.console import JustifyMethod
@@ -41,7 +42,7 @@ DISPENSABLE = (
 
 def show_layers(records: Sequence[Record], *, weights: bool) -> None:
     """One mask's layers and, last, its network's means; what is missing is explained in the notes column."""
-    output().print(number(records[0]["mask"]))
+    show_line(number(records[0]["mask"]))
     rows = [{**record, "note": noted(record, weights)} for record in records]
     rows[-1] |= {"layer": "network mean", "shape": ""}
     columns = ["layer", "shape", *_columns(weights), "note"]
@@ -80,7 +81,7 @@ def number(value: Value) -> str:
         return f"{value:.5g}" if abs(value) < 1e5 else f"{value:.4e}"
     if isinstance(value, tuple):
         value = " ".join(value)
-    return printable(value)
+    return as_line(value)
 
 
 def _columns(weights: bool) -> tuple[str, ...]:
@@ -93,7 +94,7 @@ def _draw(columns: Sequence[str], records: Sequence[Record], *, total: bool = Fa
     from rich.table import Table
 
     console = output()
-    cells = {column: [number(record[column]) for record in records] for column in columns}
+    cells = {as_line(column): [number(record[column]) for record in records] for column in columns}
     if not any(cells.get("note", ["there is none"])):
         del cells["note"]
     shown, needed = _fitting(cells, console.width)
@@ -135,7 +136,7 @@ def _fitting(cells: dict[str, list[str]], width: int) -> tuple[list[str], int]:
 
 
 def _least_width(column: str, cells: list[str]) -> int:
-    widest = max(len(column), *(len(cell) for cell in cells)) if cells else len(column)
+    widest = max(map(screen_width, (column, *cells)))
     return min(widest, LEAST_FOLD.get(column, widest))
 
 

@@ -6,6 +6,7 @@ import errno
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,14 +26,14 @@ def check_output(path: Path, *, force: bool) -> None:
         raise OutputError(f"{path}: the folder {folder} does not exist; make it first (mkdir -p {folder})")
     if is_special(path):
         return
-    if path.exists() and not force:
+    if os.path.lexists(path) and not force:  # a link that leads nowhere is there too
         raise OutputError(f"{path}: exists already; --force replaces it")
     if not os.access(folder, os.W_OK):
         raise OutputError(f"{path}: no permission to write in {folder}")
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], None], *, force: bool) -> None:
-    """Call `write` on a temporary file beside `path`, flush it to disk, then rename it onto `path`.
+    """Call `write` on a temporary file beside `path`, flush it to disk, rename it onto `path`, and flush the folder.
 
     A reader never sees half a file; when anything fails the old file stays and the temporary one goes. A device or pipe
     (`/dev/stdout`) cannot be renamed onto and is written to directly. Raises `OutputError`.
@@ -62,6 +63,7 @@ def _write_and_rename(path: Path, write: Callable[[BinaryIO], None], *, force: b
             temporary.replace(path)
         else:
             _link(temporary, path)
+        flush_folder(path.parent)
     except BaseException:  # Ctrl-C too must leave nothing behind
         temporary.unlink(missing_ok=True)
         raise
@@ -77,6 +79,28 @@ def _link(temporary: Path, path: Path) -> None:
         temporary.replace(path)
         return
     temporary.unlink()
+
+
+def flush_folder(folder: Path) -> None:
+    """See to it that the names of a folder's files are on the disk, though the power fail.
+
+    A file system that cannot do that for a folder is left alone: the files are whole in any case.
+    """
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def flush_file(path: Path) -> None:
+    """See to it that what was appended to a file is on the disk. Raises `OutputError`."""
+    try:
+        with path.open("rb+") as stream:
+            os.fsync(stream.fileno())
+    except OSError as e:
+        raise OutputError(f"{path}: cannot be written: {_reason(e)}") from e
 
 
 def is_special(path: Path) -> bool:

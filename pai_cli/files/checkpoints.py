@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pai_cli.errors import CheckpointError, NotFiniteError
 from pai_cli.files.digest import sha256_of
-from pai_cli.files.folders import read_config, weights_of
+from pai_cli.files.folders import CONFIG, read_config, weights_of
 from pai_cli.files.tensors import BFLOAT16, Span, TensorFile, check_readable
 
 if TYPE_CHECKING:
@@ -170,6 +170,26 @@ def open_checkpoint(path: Path, *, trust: bool = False) -> Checkpoint:
     raise CheckpointError(f"{path}: {_what_it_is(start)}")
 
 
+def files_of(path: Path) -> list[Path]:
+    """What a checkpoint, or a mask, is read from: the file, and all that a folder or an index name.
+
+    Only an index is read; of what is damaged or missing, what is told is told when it is opened.
+    """
+    files = [path]
+    try:
+        if path.is_dir():
+            path = weights_of(path)
+            files += [path.parent / CONFIG, path]
+        with path.open("rb") as f:
+            start = f.read(64)
+        if start.lstrip().startswith(b"{") and not is_safetensors(start):
+            shards = sorted(set(_weight_map(path).values()))
+            files += [path.parent / shard for shard in shards if _plain_file_name(shard)]
+    except (OSError, CheckpointError):
+        pass
+    return files
+
+
 def is_safetensors(start: bytes) -> bool:
     """Whether a file that begins so is a safetensors file."""
     # A header's length in 8 bytes has zeros in it, which tells it from JSON with a brace in the same place.
@@ -221,7 +241,7 @@ def _open_sharded(path: Path) -> Checkpoint:
         except CheckpointError as e:
             raise CheckpointError(f"{e} (a shard of {path})") from e
     for name, shard in weight_map.items():
-        if name not in files[shard].names:
+        if name not in files[shard].shapes:
             raise CheckpointError(
                 f"{path.parent / shard}: tensor {name!r} is not in this shard, though {path.name} says so; "
                 "copy the whole set again"

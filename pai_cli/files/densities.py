@@ -22,13 +22,15 @@ def read_densities(path: Path) -> LayerDensities:
         raise DensityError(f"--densities {path}: is not valid JSON ({e})") from e
     if not isinstance(pairs, _Pairs) or not pairs:
         raise DensityError(f'--densities {path}: must be a JSON object such as {{"conv1": 0.5, "layer*": 0.05}}')
+    seen = set[str]()
     for name, density in pairs:
         if isinstance(density, bool) or not isinstance(density, int | float):
             raise DensityError(f"--densities {path}: {name!r} has {_short(density)}, and a number is needed")
-    names = [name for name, _ in pairs]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise DensityError(f"--densities {path}: {twice!r} stands there twice; leave one")
+        if abs(density) > 1:  # before it becomes a float, which cannot be of any size
+            raise DensityError(f"--densities {path}: {name!r} has {_short(density)}; must be above 0 and at most 1")
+        if name in seen:
+            raise DensityError(f"--densities {path}: {name!r} stands there twice; leave one")
+        seen.add(name)
     return tuple((name, float(density)) for name, density in pairs)
 
 

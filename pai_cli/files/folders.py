@@ -11,13 +11,15 @@ from pai_cli.errors import CheckpointError
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 """What transformers calls the weights; the second is of a sharded set."""
 
+CONFIG = "config.json"
+
 
 def weights_of(folder: Path) -> Path:
     """The file with the weights in a model's folder, or the index of its shards.
 
     Raises `CheckpointError` when the folder is not a model's, or has its weights in another format.
     """
-    if not (folder / "config.json").is_file():
+    if not (folder / CONFIG).is_file():
         raise CheckpointError(f"{folder}: is a directory, not a file")
     for name in WEIGHTS:
         if (folder / name).is_file():
@@ -31,7 +33,7 @@ def weights_of(folder: Path) -> Path:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The folder's `config.json`. Raises `CheckpointError` when it is not a JSON object."""
-    path = folder / "config.json"
+    path = folder / CONFIG
     try:
         config = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as e:

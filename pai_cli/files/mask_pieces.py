@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from pai_cli.files.atomic import write_atomically
 from pai_cli.files.canonical import canonical_header
-from pai_cli.files.masks import full_metadata
-from pai_cli.spectral.layout import Layout
+from pai_cli.files.masks import check_layout, full_metadata
+from pai_cli.spectral.layout import PLAIN, Layout
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,8 +44,11 @@ def file_order(names: Iterable[str]) -> list[str]:
 def write_mask_pieces(path: Path, outline: MaskOutline, pieces: Pieces, *, packed: bool, force: bool) -> None:
     """Write a mask file, whole or not at all; `pieces` is called once a parameter, in `file_order`.
 
-    Raises `OutputError`, and `ValueError` when the pieces of a parameter are not as many as its shape has elements.
+    Raises `OutputError`, `MaskMismatchError` for groups that do not divide channels, and `ValueError` when the pieces of a
+    parameter are not as many as its shape has elements.
     """
+    for name, shape in outline.shapes.items():
+        check_layout(path, name, shape, outline.layouts.get(name, PLAIN))
 
     def write(stream: BinaryIO) -> None:
         stream.write(_header(outline, packed=packed))

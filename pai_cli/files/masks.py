@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
-from pai_cli.errors import MaskError
+from pai_cli.errors import MaskError, MaskMismatchError
 from pai_cli.files.atomic import write_atomically
 from pai_cli.files.canonical import canonical_bytes
 from pai_cli.files.digest import sha256_of
@@ -91,13 +91,13 @@ def boolean(path: Path, name: str, raw: np.ndarray, remedy: str = CHECKPOINT_INS
         raise MaskError(
             f"{path}: tensor {name!r} holds {values.reshape(-1)[at]} at index {at}, and a mask holds only 0 and 1; {remedy}"
         )
-    mask: np.ndarray = values.astype(np.bool_)
+    mask: np.ndarray = values.view(np.bool_) if small else values.astype(np.bool_)
     return mask
 
 
 def is_binary(array: np.ndarray) -> bool:
     """Whether there is nothing but 0 and 1."""
-    return bool(((array == 0) | (array == 1)).all())
+    return array.dtype == bool or bool(((array == 0) | (array == 1)).all())
 
 
 class MaskFile:
@@ -118,6 +118,10 @@ class MaskFile:
         self._packed_shapes = self._read_json("shapes")
         self._layers = self._read_json("layers")
         self.names = self._ordered_names()
+        for name in self._packed_shapes:
+            self._check_packed(name)
+        for name in self._layers:
+            check_layout(path, name, self._shape(name), self.layout(name))
 
     @property
     def is_ours(self) -> bool:
@@ -163,15 +167,19 @@ class MaskFile:
 
         shape = self._shape(name)
         size = math.prod(shape)
-        if raw.dtype != np.uint8 or raw.ndim != 1 or raw.shape[0] != -(-size // 8):
-            raise MaskError(
-                f"{self.path}: tensor {name!r} is {raw.dtype} of shape {raw.shape}, which cannot hold the bits of "
-                f"shape {shape}; make the mask again"
-            )
         bits = np.unpackbits(raw)
         if bits[size:].any():
             raise MaskError(f"{self.path}: tensor {name!r} has bits set past its last element; make the mask again")
-        return bits[:size].astype(np.bool_).reshape(shape)
+        return bits[:size].view(np.bool_).reshape(shape)
+
+    def _check_packed(self, name: str) -> None:
+        """Raise `MaskError` unless the tensor has as many bits as the shape that is told, before anyone believes it."""
+        shape, stored, kind = self._shape(name), self._file.shapes[name], self._file.dtype(name)
+        if kind != "U8" or stored != (-(-math.prod(shape) // 8),):
+            raise MaskError(
+                f"{self.path}: tensor {name!r} is {kind} of shape {stored}, which cannot hold the bits of "
+                f"shape {shape}; make the mask again"
+            )
 
     def _shape(self, name: str) -> tuple[int, ...]:
         return tuple(self._packed_shapes[name]) if name in self._packed_shapes else self._file.shapes[name]
@@ -202,6 +210,15 @@ class MaskFile:
 def layout_of(facts: Mapping[str, Any]) -> Layout:
     """A layer's entry in the metadata `layers`."""
     return Layout(int(facts.get("groups", 1)), bool(facts.get("transposed", False))) if facts else PLAIN
+
+
+def check_layout(path: Path, name: str, shape: tuple[int, ...], layout: Layout) -> None:
+    """Raise `MaskMismatchError` when the groups of a layer do not divide its channels. Asked by all that read or write."""
+    if not layout.fits(shape):
+        channels = shape[0] if shape else 0
+        raise MaskMismatchError(
+            f"{path}: {name!r} has {channels} channels, which {layout.groups} groups do not divide; make the mask again"
+        )
 
 
 def valid_layers(value: Any) -> bool:
@@ -250,6 +267,8 @@ def _encode(path: Path, mask: MaskToWrite, *, packed: bool) -> bytes:
         if array.dtype != np.bool_:
             raise MaskError(f"{path}: the mask of {name!r} is {array.dtype}, not boolean")
     shapes = {name: array.shape for name, array in mask.masks.items()}
+    for name, shape in shapes.items():
+        check_layout(path, name, shape, mask.layouts.get(name, PLAIN))
     metadata = full_metadata(shapes, mask.layouts, mask.metadata, packed=packed)
     arrays = {name: np.ascontiguousarray(array) for name, array in mask.masks.items()}
     if packed:

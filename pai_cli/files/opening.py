@@ -126,9 +126,11 @@ def why_unlisted(path: Path, *, trust: bool = False) -> str:
     if is_foreign(path):
         content = read_content(path, trust=trust)
     else:
-        found = _perhaps_foreign(MaskFile(path))
-        if found is None:
-            return ""
+        file = MaskFile(path)
+        found = _perhaps_foreign(file)
+        if found is None:  # what a search keeps of itself beside its mask is no mask
+            matrices = file.is_ours or any(len(shape) > 1 for shape in file.shapes.values())
+            return "" if matrices else "no tensor has rows and columns"
         content = found
     kinds = [kind.name for kind in registry.candidates(content)]
     if len(kinds) > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TextIO
@@ -12,6 +13,9 @@ from pai_cli.files.opening import why_unlisted
 
 SUFFIXES = (".safetensors", ".npz", ".pt", ".pth")
 """What a folder's masks may end with; a mask of any other name is given by name."""
+
+SHOWN = 5  # names of other files that are told
+RESULTS = (".jsonl", ".csv", ".tsv", ".json", ".html", ".svg", ".png", ".pdf")  # what is written beside masks: not told
 
 Note = Callable[[str], None]
 
@@ -27,6 +31,8 @@ def mask_paths(given: Iterable[str], stdin: TextIO, note: Note, *, trust: bool =
     found: dict[Path, None] = {}
     for text in given:
         if text == "-":
+            if isinstance(stdin, io.TextIOWrapper):
+                stdin.reconfigure(errors="surrogateescape")  # as Python has the names of files that are no UTF-8
             listed = [line.strip() for line in stdin if line.strip()]
             if not listed:
                 raise MaskError("-: standard input lists no mask; give one path a line")
@@ -39,20 +45,30 @@ def mask_paths(given: Iterable[str], stdin: TextIO, note: Note, *, trust: bool =
 
 
 def _masks_in(folder: Path, note: Note, *, trust: bool) -> list[Path]:
-    files = sorted(
-        (path for path in folder.iterdir() if path.suffix in SUFFIXES and not path.name.startswith(".")),
-        key=lambda path: file_order(path.name),
-    )
+    files = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    files.sort(key=lambda path: file_order(path.name))
     masks = []
-    for path in files:
+    for path in (path for path in files if path.suffix in SUFFIXES):
         reason = _left_out(path, trust=trust)
         if reason:
             note(f"{path}: {reason}; left out")
         else:
             masks.append(path)
     if not masks:
-        raise MaskError(f"{folder}: no mask (*{', *'.join(SUFFIXES)}) in this folder")
+        inner = "; the folders in it are not looked into: give them by name" if any(map(Path.is_dir, files)) else ""
+        raise MaskError(f"{folder}: no mask (*{', *'.join(SUFFIXES)}) in this folder{inner}")
+    _tell_passed_over(folder, files, note)
     return masks
+
+
+def _tell_passed_over(folder: Path, files: Iterable[Path], note: Note) -> None:
+    """One line on what is not looked into, however much of it there is."""
+    others = [
+        f"{path.name}/" if path.is_dir() else path.name for path in files if path.suffix not in (*SUFFIXES, *RESULTS)
+    ]
+    if others:
+        more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
+        note(f"{folder}: {', '.join(others[:SHOWN])}{more}: not *{', *'.join(SUFFIXES)} in this folder; left out")
 
 
 def _left_out(path: Path, *, trust: bool) -> str:

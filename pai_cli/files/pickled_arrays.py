@@ -26,6 +26,12 @@ class PickledArray:
     def __setstate__(self, state: object) -> None:
         self._state = state
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the array will have, which are those that the pickle gives it."""
+        data = self._state[4] if isinstance(self._state, tuple) and len(self._state) > 4 else b""
+        return len(data) if isinstance(data, bytes) else 0
+
     def array(self) -> Any:
         """The array. Raises `ValueError` for anything that is no plain array of numbers or booleans."""
         import numpy as np

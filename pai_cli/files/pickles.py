@@ -6,6 +6,7 @@ import torch; reading a file does.
 
 from __future__ import annotations
 
+import mmap
 import re
 import sys
 import warnings
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pai_cli.errors import CheckpointError, UntrustedPickleError
+from pai_cli.files.budget import BudgetError, check_tree, open_zip
+from pai_cli.files.pickle_scan import NonsenseError, scan
 from pai_cli.files.pickled_arrays import stand_ins, with_tensors
 from pai_cli.files.words import one_line, some_names
 
@@ -29,6 +32,9 @@ WRAPPERS = ("state_dict", "model_state_dict", "model")
 LEGACY_MAGIC = b"l\xfc\x9cF\xf9 j\xa8P\x19"
 """The number that begins a file of `torch.save` before its zip format."""
 
+LEGACY_PICKLES = 5
+"""Of which that format consists, before the numbers: what it is, its version, the machine, the object, the storages."""
+
 TORCH_PROTOCOL = 2
 
 INSTEAD = "save model.state_dict(), best as .safetensors"
@@ -38,17 +44,61 @@ def load_pickle(path: Path, *, trust: bool, arrays: bool = False) -> object:
     """The object in a file of `torch.save`, tensors on the CPU; with `arrays`, NumPy arrays in it become tensors.
 
     Raises `UntrustedPickleError` when loading needs code and `trust` is false, `CheckpointError` when the file is
-    damaged, a TorchScript archive (refused in any case) or was written by something else.
+    damaged, a TorchScript archive (refused in any case), was written by something else, or would make far more than its
+    bytes allow (see `files.budget`; not asked of a file that is trusted).
     """
     in_zip = is_torch_zip(path)
+    if not trust:
+        _check_program(path, in_zip=in_zip)
     with stand_ins() if arrays and not trust else nullcontext():
         loaded = _load_or_tell(path, in_zip=in_zip, trust=trust)
+    if not trust:
+        try:
+            check_tree(loaded, path.stat().st_size)
+        except BudgetError as e:
+            raise CheckpointError(f"{path}: {e}") from e
     if not arrays:
         return loaded
     try:
         return with_tensors(loaded)
     except ValueError as e:
         raise CheckpointError(f"{path}: damaged: {e}; copy it again") from e
+
+
+def _check_program(path: Path, *, in_zip: bool) -> None:
+    """Raise `CheckpointError` when the file's pickles would do more than their bytes allow."""
+    size = path.stat().st_size
+    storages: dict[str, int] = {}
+    try:
+        if in_zip:
+            program = _program(path)
+            if program is not None:
+                scan(program, storages=storages)
+        else:
+            with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                at = 0
+                for _ in range(LEGACY_PICKLES):
+                    at = scan(data, at, storages=storages)
+        if sum(storages.values()) > size:
+            raise BudgetError(
+                f"its pickle tells of {sum(storages.values()):,} numbers, and the file has {size:,} bytes"
+            )
+    except BudgetError as e:
+        raise CheckpointError(f"{path}: {e}; {INSTEAD}") from e
+    except NonsenseError as e:
+        raise CheckpointError(f"{path}: damaged: {e}; copy it again, or {INSTEAD}") from e
+
+
+def _program(path: Path) -> bytes | None:
+    """The pickle in a zip of `torch.save`, as PyTorch will find it; None where it finds none, and says so when it loads."""
+    import torch
+
+    try:
+        reader = torch._C.PyTorchFileReader(str(path))
+        program: bytes = reader.get_record("data.pkl")
+    except RuntimeError:
+        return None
+    return program
 
 
 def _load_or_tell(path: Path, *, in_zip: bool, trust: bool) -> object:
@@ -105,8 +155,10 @@ def is_torch_zip(path: Path) -> bool:
             raise CheckpointError(f"{path}: a Python pickle that torch.save did not write; {INSTEAD}")
         return False
     try:
-        with zipfile.ZipFile(path) as archive:
+        with path.open("rb") as stream, open_zip(stream) as archive:
             members = archive.infolist()
+    except BudgetError as e:
+        raise CheckpointError(f"{path}: {e}; {INSTEAD}") from e
     except Exception as e:  # zipfile raises several kinds of what a damaged list of members makes it stumble over
         raise CheckpointError(f"{path}: truncated or damaged (a zip file without its end); copy it again") from e
     names = [member.filename.partition("/")[2] for member in members]

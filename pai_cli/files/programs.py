@@ -7,11 +7,11 @@ text of symbolic sizes. So these files are opened with `--trust` only.
 from __future__ import annotations
 
 import warnings
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pai_cli.errors import CheckpointError, UntrustedPickleError
+from pai_cli.files.budget import open_zip
 from pai_cli.files.words import one_line
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ MEMBERS = ("archive_format", "serialized_exported_program.json")
 def is_program(path: Path) -> bool:
     """Whether the file is a zip file that `torch.export.save` wrote."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with path.open("rb") as stream, open_zip(stream) as archive:
             return any(name.rpartition("/")[2] in MEMBERS for name in archive.namelist())
     except Exception:  # no zip file, or a damaged one: someone else says what is wrong
         return False

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from pai_cli.errors import OutputError
-from pai_cli.files.atomic import check_output, is_special, write_atomically
+from pai_cli.files.atomic import is_special, write_atomically
+from pai_cli.files.tables import as_cell
 
 FIELDS = (
     *("mask", "accuracy", "seed", "dataset", "recipe", "density", "epochs", "best_epoch", "validation_accuracy"),
@@ -34,7 +35,7 @@ def check_results(path: Path, row: Row, *, own: bool, force: bool) -> None:
     """
     if is_special(path):
         raise OutputError(f"{path}: is a device or a pipe, and --results adds to a table; name a file")
-    check_output(path, force=True)
+    row = _as_cells(row)
     others = [old for old in _read(path) if _same(row, old) and not (own and old["trained"] == row["trained"])]
     if others and not force:
         told = ", ".join(f"{key} {row[key]}" for key in KEY)
@@ -47,8 +48,8 @@ def add_result(path: Path, row: Row) -> None:
     Several processes may do so at once: a lock beside the table makes them take turns. Raises `OutputError`.
     """
     with _locked(path):
-        rows = [old for old in _read(path) if not _same(row, old)]
-        text = _table([*rows, row]).encode()
+        own = _as_cells(row)
+        text = _table([*(old for old in _read(path) if not _same(own, old)), own]).encode()
 
         def write(stream: BinaryIO) -> None:
             stream.write(text)
@@ -75,7 +76,11 @@ def _read(path: Path) -> list[Row]:
     rows = list(reader)
     if any(None in row or None in row.values() for row in rows):
         raise OutputError(f"{path}: has a row of another length than its first line; mend it, or give another file")
-    return rows
+    return [_as_cells(row) for row in rows]
+
+
+def _as_cells(row: Row) -> Row:
+    return {field: as_cell(text) for field, text in row.items()}
 
 
 def _table(rows: Sequence[Row]) -> str:
@@ -86,10 +91,15 @@ def _table(rows: Sequence[Row]) -> str:
     return stream.getvalue()
 
 
+def lock_beside(path: Path) -> Path:
+    """The lock of a table; it never has anything in it."""
+    return path.with_name(f".{path.name}.lock")
+
+
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold the lock of a table: a file beside it, gone when nobody holds it."""
-    lock = path.with_name(f".{path.name}.lock")
+    lock = lock_beside(path)
     try:
         stream = _lock_file(lock)
     except OSError as e:

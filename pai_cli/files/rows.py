@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,7 @@ def _parsed(source: str, stream: TextIO) -> Rows:
         )
     except csv.Error as e:
         raise TableError(f"{source}: line {skipped + reader.line_num}: {e}; a table is CSV or TSV") from e
-    repeated = sorted({name for name in columns if columns.count(name) > 1})
+    repeated = sorted(name for name, count in Counter(columns).items() if count > 1)
     if repeated:
         raise TableError(f"{source}: has two columns named {repeated[0]!r}; each needs its own name")
     if not rows:

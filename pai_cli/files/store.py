@@ -1,9 +1,9 @@
 """Work that is finished, kept in one SQLite file so that it is not done twice.
 
-A store is a convenience: rows are found by a digest of all that they follow from, so that a row is right or is not found,
-and a store that is lost costs time alone. Several processes may use one at once. Rows go in a few at a time, each time in
-one transaction, through SQLite's rollback journal and not its write-ahead log, which would not do on the network file
-systems that home folders stand on.
+A store is a convenience: rows are found by a digest of all that they follow from, and have one of their own, so that a row
+is right or is not found, and a store that is lost costs time alone. Several processes may use one at once. Rows go in a few
+at a time, each time in one transaction, through SQLite's rollback journal and not its write-ahead log, which would not do on
+the network file systems that home folders stand on.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pai_cli.errors import StoreError
-from pai_cli.files.digest import sha256_of
+from pai_cli.files.sealed import digest_of_row
 
 OURS = 0x70616973  # "pais": SQLite's application_id of a file that is a store
 
-FORM = 1  # of the tables; to be raised with any change of them
+FORM = 2  # of the tables; to be raised with any change of them: those of another form are dropped
 
 PATIENCE = 20.0  # seconds to wait for another process that is writing
 
@@ -29,14 +29,14 @@ SECONDS_BETWEEN_WRITES = 1.0
 
 MOST_WAITING = 500  # rows that wait to be written
 
-LARGE = 2**24  # bytes from which a file's digest is itself kept: below, hashing it takes a few milliseconds
+SIZE = 32  # bytes of a digest, which stands before what it is of
 
-SETTLED = 2 * 10**9  # nanoseconds after which a change of a file shows in its time of change on every file system
+TABLES = "CREATE TABLE IF NOT EXISTS results (key BLOB PRIMARY KEY, network BLOB NOT NULL, layers BLOB NOT NULL)"
 
-TABLES = """
-CREATE TABLE IF NOT EXISTS results (key BLOB PRIMARY KEY, network BLOB NOT NULL, layers BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS digests (path TEXT PRIMARY KEY, stamp TEXT NOT NULL, digest TEXT NOT NULL);
-"""
+OLD_TABLES = ("results", "digests")
+
+JOURNALS = {"-journal": b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7", "-wal": b"\x37\x7f\x06"}
+"""What SQLite keeps beside its file, by the ending of its name, and how it begins; SQLite removes any file of that name."""
 
 Note = Callable[[str], None]
 
@@ -53,6 +53,13 @@ def default_path() -> Path:
     return (Path(told) if Path(told).is_absolute() else usual.expanduser()) / "pai" / "results.db"
 
 
+def is_journal(path: Path) -> bool:
+    """Whether a file beside a store, of one of the names in `JOURNALS`, is SQLite's, or holds nothing."""
+    with path.open("rb") as stream:
+        start = stream.read(8)
+    return not start or any(path.name.endswith(name) and start.startswith(magic) for name, magic in JOURNALS.items())
+
+
 class Store:
     """Finished work by key. A fault of the file after it is open is told once, and the work goes on without it."""
 
@@ -61,6 +68,7 @@ class Store:
         self._database = database
         self._note = note
         self._waiting: dict[bytes, tuple[bytes, bytes]] = {}
+        self._damage_told = False
         self._written = time.monotonic()
 
     @property
@@ -72,9 +80,18 @@ class Store:
         """A row: what holds for the network, and with `layers` what holds for its layers, else b""; None for no row."""
         if key in self._waiting:
             return self._waiting[key]
-        columns = "network, layers" if layers else "network, x''"
-        found = self._asked(f"SELECT {columns} FROM results WHERE key = ?", key)
-        return None if found is None else (found[0], found[1])
+        column = "layers" if layers else "NULL"
+        row = self._asked(f"SELECT network, {column} FROM results WHERE key = ?", key)
+        if row is None:
+            return None
+        network = _opened_value(key, "network", row[0])
+        rest = _opened_value(key, "layers", row[1]) if layers else b""
+        if network is None or rest is None:
+            if not self._damage_told:
+                self._note(f"{self.path}: has damaged rows; what they were of is measured again")
+            self._damage_told = True
+            return None
+        return network, rest
 
     def put(self, key: bytes, network: bytes, layers: bytes) -> None:
         """Keep a row; it is written with others, within about a second."""
@@ -84,23 +101,12 @@ class Store:
         if len(self._waiting) >= MOST_WAITING or time.monotonic() - self._written > SECONDS_BETWEEN_WRITES:
             self.write()
 
-    def digest(self, path: Path) -> str:
-        """Hex SHA-256 of a file's bytes; of a large file that has not changed, as it was found before."""
-        facts = path.stat()
-        if facts.st_size < LARGE or self._database is None:
-            return sha256_of([path])
-        name, stamp = str(path.resolve()), stamp_of(facts)
-        found = self._asked("SELECT digest FROM digests WHERE path = ? AND stamp = ?", name, stamp)
-        if found is not None:
-            return str(found[0])
-        digest = sha256_of([path])
-        if time.time_ns() - facts.st_mtime_ns > SETTLED and stamp_of(path.stat()) == stamp:
-            self._changed("INSERT OR REPLACE INTO digests VALUES (?, ?, ?)", [(name, stamp, digest)])
-        return digest
-
     def write(self) -> None:
         """Write what waits, in one transaction."""
-        rows = [(key, *row) for key, row in self._waiting.items()]
+        rows = [
+            (key, _closed_value(key, "network", network), _closed_value(key, "layers", layers))
+            for key, (network, layers) in self._waiting.items()
+        ]
         if rows:
             self._changed("INSERT OR REPLACE INTO results VALUES (?, ?, ?)", rows)
         self._waiting.clear()
@@ -113,11 +119,11 @@ class Store:
             self._database.close()
             self._database = None
 
-    def _asked(self, question: str, *values: object) -> tuple[bytes, ...] | None:
+    def _asked(self, question: str, *values: object) -> tuple[object, ...] | None:
         if self._database is None:
             return None
         try:
-            row: tuple[bytes, ...] | None = self._database.execute(question, values).fetchone()
+            row: tuple[object, ...] | None = self._database.execute(question, values).fetchone()
         except sqlite3.Error as error:
             self._give_up(error)
             return None
@@ -140,9 +146,16 @@ class Store:
         self._database = None
 
 
-def stamp_of(facts: os.stat_result) -> str:
-    """What changes when a file does: its size, its time of change, its number."""
-    return f"{facts.st_size} {facts.st_mtime_ns} {facts.st_ino}"
+def _closed_value(key: bytes, column: str, value: bytes) -> bytes:
+    """A value as it is stored: after a digest of itself and of where it stands."""
+    return digest_of_row(key, column.encode(), value) + value
+
+
+def _opened_value(key: bytes, column: str, stored: object) -> bytes | None:
+    """A value as it was put there; None where it is not what was stored."""
+    if not isinstance(stored, bytes) or stored[:SIZE] != digest_of_row(key, column.encode(), stored[SIZE:]):
+        return None
+    return stored[SIZE:]
 
 
 def without_store() -> Store:
@@ -211,10 +224,11 @@ def _prepare(path: Path, database: sqlite3.Connection) -> None:
     database.execute("BEGIN IMMEDIATE")
     try:
         database.execute(f"PRAGMA user_version = {FORM}")  # finds out whether the file can be written at all
-        if application == OURS:
+        if (application, form) == (OURS, FORM):
             database.execute("ROLLBACK")
             return
-        for statement in (*TABLES.split(";")[:-1], f"PRAGMA application_id = {OURS}", "COMMIT"):
+        drops = [f"DROP TABLE IF EXISTS {table}" for table in OLD_TABLES]
+        for statement in (*drops, TABLES, f"PRAGMA application_id = {OURS}", "COMMIT"):
             database.execute(statement)
     finally:
         if database.in_transaction:

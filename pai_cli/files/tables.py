@@ -8,6 +8,10 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import TextIO
 
+from pai_cli.printable import printable
+
+FORMULA = "=+-@＝＋－＠"  # what a formula of a spreadsheet begins with, in narrow and in wide letters
+
 Value = str | int | float | bool | tuple[str, ...] | None
 Record = dict[str, Value]
 
@@ -22,12 +26,25 @@ class Format(StrEnum):
     TSV = "tsv"
 
 
+def as_cell(text: str) -> str:
+    """The text as CSV and TSV have it: on one line, control characters spelled out as `\\x1b`, and with an apostrophe in
+    front of what a spreadsheet would run as a formula. A cell stays as it is.
+    """
+    text = printable(text)
+    return f"'{text}" if len(text) > 1 and text[0] in FORMULA and not _spells_a_number(text) else text
+
+
+def write_document(stream: TextIO, document: object) -> None:
+    """Write one JSON document, over many lines."""
+    stream.write(_json(document, indent=1) + "\n")
+
+
 class TableWriter:
     """Writes records as they come, in any format for programs.
 
     Every record has every field of `fields`; None is null in JSON and empty elsewhere; several texts are a list in JSON and
-    stand with spaces between them elsewhere. Floats are written with the digits
-    that give the same float64 back.
+    stand with spaces between them elsewhere. Floats are written with the digits that give the same float64 back. JSON
+    has every text exactly, CSV and TSV as `as_cell` makes it.
     """
 
     def __init__(self, stream: TextIO, kind: Format, fields: Sequence[str], *, header: bool = True):
@@ -38,7 +55,7 @@ class TableWriter:
         dialect = "excel-tab" if kind is Format.TSV else "excel"
         self._csv = csv.writer(stream, dialect=dialect, lineterminator="\n")
         if kind in (Format.CSV, Format.TSV) and header:
-            self._csv.writerow(self._fields)
+            self._csv.writerow(map(as_cell, self._fields))
 
     def write(self, records: Iterable[Record]) -> None:
         """Write records in order."""
@@ -50,7 +67,7 @@ class TableWriter:
         if self._kind in (Format.CSV, Format.TSV):
             self._csv.writerow([_text(record[field]) for field in self._fields])
             return
-        line = json.dumps({field: record[field] for field in self._fields}, allow_nan=False)
+        line = _json({field: record[field] for field in self._fields})
         if self._kind is Format.JSON:
             self._stream.write(("[\n  " if self._written == 0 else ",\n  ") + line)
         else:
@@ -66,5 +83,18 @@ def _text(value: Value) -> str | int | float | None:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, tuple):
-        return " ".join(value)
-    return value
+        value = " ".join(value)
+    return as_cell(value) if isinstance(value, str) else value
+
+
+def _json(value: object, indent: int | None = None) -> str:
+    # The one control character that json leaves as it is.
+    return json.dumps(value, allow_nan=False, indent=indent).replace("\x7f", "\\u007f")
+
+
+def _spells_a_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

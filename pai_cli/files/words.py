@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from pai_cli.printable import as_line, shortened
+
+LONGEST = 200  # characters of another library's message
+
 
 def one_line(e: BaseException) -> str:
     """An exception's class and the first line of its text, without the full stop."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(e))  # some libraries colour their messages
-    lines = "".join(c for c in text if c.isprintable() or c == "\n").strip().splitlines()
-    return f"{type(e).__name__}: {lines[0][:200].rstrip('. ')}" if lines else type(e).__name__
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(e)).strip()  # some libraries colour their messages
+    line = shortened(as_line(text.splitlines()[0]), LONGEST).rstrip(". ") if text else ""
+    return f"{type(e).__name__}: {line}" if line else type(e).__name__
 
 
 def some_names(names: Iterable[str], shown: int = 3) -> str:

@@ -6,17 +6,26 @@ look at weights alone work. With `--model hf` the network itself is made by `tra
 
 from __future__ import annotations
 
+import logging
+import os
 import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 import torch
 from torch import nn
 
-from pai_cli.errors import CheckpointError, MethodOptionError, ModelFactoryError
+from pai_cli.errors import CheckpointError, MethodOptionError, ModelFactoryError, PaiError
+from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.words import one_line
 from pai_cli.models.base import Shapes, add_at
 from pai_cli.models.layers import PrunableLayer, prunable_layers
+from pai_cli.models.loading import check_names_and_shapes
+from pai_cli.models.outline import check_memory, no_larger_than
+from pai_cli.models.plain_config import INSTEAD, plain_config
 from pai_cli.spectral.layout import Layout
 
 FACTORY = "hf"
@@ -77,32 +86,107 @@ def refuse_weights_alone(model: nn.Module) -> None:
         model()
 
 
-def build(folder: str) -> tuple[nn.Module, tuple[int, ...] | None]:
-    """The network that transformers makes of the folder's `config.json`, values yet to be loaded, and its input's shape.
+def check_config(checkpoint: Checkpoint) -> None:
+    """Raise unless the network that `config.json` describes has the checkpoint's names and shapes.
 
-    It returns its logits alone. Nothing in the folder is run. Raises `ModelFactoryError` when transformers is not
+    It is made on the meta device, without values, and left off at the first weight that is larger than any in the
+    checkpoint: what this takes goes by the size of the files, not by the numbers in the configuration. Raises
+    `ModelFactoryError` as `build` does, and `StateDictMismatchError`.
+    """
+    with torch.device("meta"), no_larger_than(checkpoint.shapes, str(checkpoint.path.parent), INSTEAD):
+        network, _ = _made(checkpoint)
+    check_names_and_shapes(checkpoint, network, description(checkpoint), INSTEAD)
+    check_memory(network, checkpoint.shapes, str(checkpoint.path.parent), INSTEAD)
+
+
+def build(checkpoint: Checkpoint) -> tuple[nn.Module, tuple[int, ...] | None]:
+    """The network that transformers makes of a folder's `config.json`, values yet to be loaded, and its input's shape.
+
+    It returns its logits alone. Nothing in the folder is run, transformers is not told where it is, and gets of its
+    configuration what `plain_config` lets pass. Raises `ModelFactoryError` when that refuses, when transformers is not
     installed, or does not know the network.
     """
-    try:
-        import transformers
-    except ImportError as e:
-        raise ModelFactoryError(
-            "--model hf: transformers is not installed: pip install 'pai-cli[hf]', or leave --model out for methods that "
-            "look at weights alone"
-        ) from e
-    try:
-        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        name = (config.architectures or [""])[0]
-        with torch.random.fork_rng(devices=[]):
-            network: nn.Module = getattr(transformers, name)(config)
-    except Exception as e:  # whatever a configuration makes it stumble over
-        raise ModelFactoryError(
-            f"--model hf: transformers {transformers.__version__} cannot make the network of {folder}: {one_line(e)}; "
-            "leave --model out for methods that look at weights alone"
-        ) from e
+    network, config = _made(checkpoint)
     network.register_forward_hook(_logits)
     side, channels = getattr(config, "image_size", None), getattr(config, "num_channels", 3)
     return network, (channels, side, side) if isinstance(side, int) else None
+
+
+def description(checkpoint: Checkpoint) -> str:
+    """What to call the network of a model's folder."""
+    assert checkpoint.config is not None
+    return f"Hugging Face {str(checkpoint.config.get('model_type', 'model'))[:50]}"
+
+
+def _made(checkpoint: Checkpoint) -> tuple[nn.Module, Any]:
+    assert checkpoint.config is not None
+    folder = checkpoint.path.parent
+    plain = plain_config(checkpoint.config, str(folder / "config.json"))
+    with _offline():
+        try:
+            import transformers
+        except ImportError as e:
+            missing = "is not installed" if e.name == "transformers" else f"cannot be imported ({one_line(e)})"
+            raise ModelFactoryError(
+                f"--model hf: transformers {missing}: pip install 'pai-cli[hf]', or leave --model out for methods "
+                "that look at weights alone"
+            ) from e
+        try:
+            with _quiet(transformers), torch.random.fork_rng(devices=[]):
+                config, network_class = _classes(plain, checkpoint.config.get("architectures"))
+                return network_class(config), config
+        except PaiError:
+            raise
+        except Exception as e:  # whatever a configuration makes it stumble over
+            raise ModelFactoryError(
+                f"--model hf: transformers {transformers.__version__} cannot make the network of {folder}: {one_line(e)}; "
+                f"{INSTEAD}"
+            ) from e
+
+
+def _classes(plain: dict[str, Any], architectures: object) -> tuple[Any, Any]:
+    """The configuration as transformers holds it, and the class of the network: one of those it has for that type."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    config_class = CONFIG_MAPPING[plain["model_type"]]
+    for key in plain:
+        if callable(getattr(config_class, key, None)):  # values become attributes, in the place of its own functions
+            raise ValueError(f"its configuration says what {key} is, which is a function")
+    config = config_class.from_dict(plain)
+    name = architectures[0] if isinstance(architectures, list) and architectures else None
+    modeling = import_module(config_class.__module__.replace(".configuration_", ".modeling_"))
+    network_class = vars(modeling).get(name) if isinstance(name, str) else None
+    if not isinstance(network_class, type) or getattr(network_class, "config_class", None) is not config_class:
+        raise ValueError(f"architectures names no network of type {plain['model_type']}")
+    return config, network_class
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Told to the Hugging Face libraries while they are imported and used; they are given no name to look up either."""
+    before = {name: os.environ.get(name) for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")}
+    os.environ.update(dict.fromkeys(before, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """Without the package's own lines, which have values of the configuration in them as they are."""
+    level = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        transformers.logging.set_verbosity(level)
 
 
 def _logits(_module: nn.Module, _given: Any, output: Any) -> Any:

@@ -116,16 +116,15 @@ def _of_folder(checkpoint: Checkpoint, model: str | None, fill: Fill) -> Network
     assert checkpoint.config is not None
     if model not in (None, huggingface.FACTORY) or (model is None and recognise(checkpoint.shapes) is not None):
         return None
-    kind = checkpoint.config.get("model_type", "model")
     if model is None:
         layers = huggingface.weight_layers(checkpoint.shapes, checkpoint.config)
         if not layers:
             raise LayerSelectionError(f"{checkpoint.path}: no linear weight to prune by its name; give --model hf")
         alone = fill(checkpoint, huggingface.weights_alone(layers))
-        return Network(alone.eval(), f"Hugging Face {kind} (its linear layers)", None, layers)
-    network, input_shape = huggingface.build(str(checkpoint.path.parent))
-    description = f"Hugging Face {kind}"
-    check_names_and_shapes(checkpoint, network, description, "leave --model out for methods that look at weights alone")
+        return Network(alone.eval(), f"{huggingface.description(checkpoint)} (its linear layers)", None, layers)
+    huggingface.check_config(checkpoint)
+    network, input_shape = huggingface.build(checkpoint)
+    description = huggingface.description(checkpoint)
     network = fill(checkpoint, network)
     return Network(network.eval(), description, input_shape, huggingface.module_layers(network))
 

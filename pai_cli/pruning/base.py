@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 Allocation = Literal["none", "uniform", "erk", "smart-ratio"]
 Scope = Literal["global", "layer"]
 PieceScore = Literal["draw", "magnitude"]
+USUAL_DENSITY = 0.05
+"""The fraction kept where nothing is asked for: the command line takes it and says so."""
 Masks = dict[str, "NDArray[np.bool_]"]
 """By layer, in network order: true where a weight is kept."""
 Batches = tuple[tuple["torch.Tensor", "torch.Tensor"], ...]

@@ -48,13 +48,13 @@ def _density(result: PruneSummary, request: PruneRequest) -> float:
 
 
 def _selection(request: PruneRequest) -> dict[str, str]:
-    """What was asked for besides a density and a method, where it was."""
+    """What was asked for besides a density and a method, where it was, and that the density was not."""
     told = {}
     if request.pattern is not None:
         told["pattern"] = str(request.pattern)
     if request.densities is not None:
         told["densities"] = json.dumps(dict(request.densities), separators=(",", ":"))
-    for flag in ("shuffle", "invert"):
+    for flag in ("density_default", "shuffle", "invert"):
         if getattr(request, flag):
             told[flag] = "true"
     return told

@@ -5,7 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 from functools import cache
 
-from pai_cli.errors import UnknownMethodError
+from pai_cli.errors import UnknownMethodError, UnusableMethodError
 from pai_cli.pruning.base import Method
 from pai_cli.pruning.trained import freezes, usual_rounds
 
@@ -136,8 +136,8 @@ def register(method: Method) -> None:
 def get(name: str) -> Method:
     """The method of that name; other distributions' methods are loaded when it is not built in.
 
-    Raises `UnknownMethodError`, which lists the names and the closest one, or says why a distribution's method of that
-    name cannot be used.
+    Raises `UnknownMethodError`, which lists the names and the closest one, or `UnusableMethodError`, which says why a
+    distribution's method of that name cannot be used.
     """
     if name in METHODS:
         return METHODS[name]
@@ -145,10 +145,17 @@ def get(name: str) -> Method:
     if name in METHODS:
         return METHODS[name]
     if name in faults:
-        raise UnknownMethodError(f"{faults[name]}; --method takes {', '.join(METHODS)}")
+        raise UnusableMethodError(f"{faults[name]}; --method takes {', '.join(METHODS)}")
     close = get_close_matches(name.lower(), METHODS, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
     raise UnknownMethodError(f"unknown method {name!r}: {hint}--method takes {', '.join(METHODS)}")
+
+
+def given(name: str | None) -> str:
+    """The name, where there is one. Raises `UnknownMethodError`, which lists the names, for None."""
+    if name is None:
+        raise UnknownMethodError(f"no method: give --method, which takes {', '.join(names())}")
+    return name
 
 
 def names() -> list[str]:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Rounds = int | Literal["auto"]
 USUAL_PER_CLASS = 10
+INCIDENTAL = frozenset({"device", "density_default"})
+"""Fields that leave the masks as they are: an interrupted run goes on whatever they are."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class PruneRequest:
     `data`: the dataset that a method with data takes `per_class` samples of each class from (10 unless given).
     `pattern`: N:M selection. `densities`: pairs of a layer's name or glob and its density. `shuffle`: permute each
     layer's mask within the layer. `invert`: keep the smallest scores. `training`: for the methods that train.
+    `density_default`: nobody asked for the density, which is the usual one; the mask file tells.
     """
 
     method: str
@@ -48,6 +51,7 @@ class PruneRequest:
     shuffle: bool = False
     invert: bool = False
     training: TrainingOptions | None = None
+    density_default: bool = False
 
     @property
     def smallest_density(self) -> float:

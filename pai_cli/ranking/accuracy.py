@@ -13,6 +13,7 @@ from pathlib import PurePath
 
 from pai_cli.errors import TableError
 from pai_cli.files.rows import Row, Rows, number
+from pai_cli.files.tables import as_cell
 from pai_cli.files.words import some_names
 from pai_cli.ranking.rules import AccuracyRules, AccuracyUnit
 from pai_cli.ranking.scored import ScoredMask
@@ -152,7 +153,7 @@ def matched(names: Sequence[str], runs: Sequence[Run], source: str, tell: Tell) 
     found: Matches = {}
     unknown = []
     for run in runs:
-        meant = meanings.get(run.mask) or meanings.get(str(PurePath(run.mask)), [])
+        meant = meanings.get(as_cell(run.mask)) or meanings.get(as_cell(str(PurePath(run.mask))), [])
         if len(meant) > 1:
             raise TableError(
                 f"{source}: line {run.line}: {run.mask!r} could be {some_names(meant, 2)}; write the path as it is given"
@@ -198,10 +199,13 @@ def trained(mask: ScoredMask, runs: Sequence[Run], dataset: str = "") -> ScoredM
 
 
 def _meanings(names: Sequence[str]) -> dict[str, list[str]]:
-    """The masks that each name may stand for; a path as written stands for itself alone."""
+    """The masks that each name may stand for, as a cell of a table has it; a path as written stands for itself alone."""
     found: dict[str, list[str]] = defaultdict(list)
     for name in dict.fromkeys(names):
         path = PurePath(name)
         for short in {path.name, path.stem}:
-            found[short].append(name)
-    return found | {name: [name] for name in names}
+            found[as_cell(short)].append(name)
+    whole: dict[str, list[str]] = defaultdict(list)
+    for name in dict.fromkeys(names):
+        whole[as_cell(name)].append(name)
+    return found | whole

@@ -66,8 +66,9 @@ def _networks(table: Rows, tell: Tell) -> Rows:
 
 def _metrics(table: Rows) -> dict[str, Metric]:
     found = {}
+    columns = set(table.columns)
     for name in table.columns:
-        beside = any(name.endswith(suffix) and name.removesuffix(suffix) in table.columns for suffix in SUFFIXES)
+        beside = any(name.endswith(suffix) and name.removesuffix(suffix) in columns for suffix in SUFFIXES)
         if name in OTHER_NUMBERS or beside or not name:
             continue
         cells = [(row, row.cells[name]) for row in table.rows if row.cells[name]]

@@ -32,17 +32,24 @@ class ScoredMask:
 
 
 def scored_masks(reports: Iterable[MaskReport]) -> list[ScoredMask]:
-    """The masks that were measured; those that failed are left out."""
+    """The masks that were measured; those that failed are left out.
+
+    Means over different layers do not compare: masks of several networks have settings, named after the first of each.
+    """
+    measured = [(one, one.report) for one in reports if one.report is not None]
+    networks: dict[frozenset[object], str] = {}
+    for one, _ in measured:
+        networks.setdefault(frozenset(one.shapes.items()), f"layers of {one.path}")
     return [
         ScoredMask(
             name=str(one.path),
-            density=one.report.density,
-            values=one.report.measures,
-            counted=one.report.counted,
+            density=report.density,
+            values=report.measures,
+            counted=report.counted,
             method=one.metadata.get("method"),
+            setting=networks[frozenset(one.shapes.items())] if len(networks) > 1 else "",
         )
-        for one in reports
-        if one.report is not None
+        for one, report in measured
     ]
 
 

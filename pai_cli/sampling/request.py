@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from pai_cli.data.fingerprint import digest_of
 from pai_cli.errors import MethodOptionError
 from pai_cli.pruning import registry
-from pai_cli.pruning.request import PruneRequest
+from pai_cli.pruning.request import INCIDENTAL, PruneRequest
+from pai_cli.spectral.catalogue import METRIC_VERSION
+
+if TYPE_CHECKING:
+    from pai_cli.data.base import Dataset
+    from pai_cli.models.network import Network
 
 Select = Literal["mask", "layer"]
 USUAL_NOISE = 0.1
@@ -50,10 +56,18 @@ class SearchRequest:
             )
         return SearchRequest(request, population, 0.0, select)
 
-    def settings(self, source_sha256: str) -> dict[str, Any]:
-        """What must be the same for a search to be continued: everything but how many candidates, and the device."""
-        facts = {key: value for key, value in asdict(self.prune).items() if key != "device"}
+    def settings(
+        self, source_sha256: str, network: Network | None = None, dataset: Dataset | None = None
+    ) -> dict[str, Any]:
+        """What must be the same for a search to be continued: everything but how many candidates, and the device.
+
+        `network`: that of the checkpoint; `dataset`: of a method with data, whose contents are compared.
+        """
+        facts = {key: value for key, value in asdict(self.prune).items() if key not in INCIDENTAL}
         settings = {**facts, "noise": self.noise, "select": self.select, "source_sha256": source_sha256}
+        settings["network"] = None if network is None else network.description
+        settings["data_sha256"] = None if dataset is None else digest_of([dataset])
+        settings["metrics"] = METRIC_VERSION
         # As they come back from a file, tuples as lists.
         as_stored: dict[str, Any] = json.loads(json.dumps(settings))
         return as_stored

@@ -20,6 +20,7 @@ import numpy as np
 from pai_cli.errors import ResumeError, ScoreError
 from pai_cli.progress import Progress, silent
 from pai_cli.pruning.base import Masks
+from pai_cli.pruning.layers import select_layers
 from pai_cli.pruning.run import PruneRequest, PruneResult, result_of
 from pai_cli.sampling.candidates import Candidate, Failure, Workshop
 from pai_cli.sampling.measuring import SHOWN, LayerCache
@@ -86,6 +87,13 @@ def search(
     if state.done > request.population:
         raise ResumeError(
             f"{trajectory.path}: {state.done} candidates are done already; give --population {state.done} or more"
+        )
+    layers = select_layers(network.layers, request.prune.ignore)
+    if state.done and {name: mask.shape for name, mask in state.masks.items()} != {
+        one.name: one.shape for one in layers
+    }:
+        raise ResumeError(
+            f"{trajectory.state_path}: is of other layers than this network's; --force starts the search again"
         )
     taker = _Taker(LayerSelection(network, request, dataset, LayerCache()), trajectory)
     if state.done < request.population:

@@ -2,30 +2,29 @@
 
 The first line of the trajectory says what is being searched; `state` holds the best masks, every weight any candidate
 kept and, of a search that takes layers, the layers taken so far, as packed bits. Lines are written before the state, so
-that after a crash there may be lines that the state has not seen: those candidates are measured again.
+that after a crash there may be lines that the state has not seen: those candidates are measured again. The state tells its
+own digest and that of the lines it has seen; what does not fit is refused.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from pai_cli.errors import MaskError, OutputError, ResumeError
-from pai_cli.files.atomic import check_output, is_special, write_atomically
-from pai_cli.files.canonical import canonical_bytes
-from pai_cli.files.masks import MaskFile
-from pai_cli.files.tensors import TensorFile
+from pai_cli.errors import OutputError, ResumeError
+from pai_cli.files.atomic import check_output, flush_file, write_atomically
+from pai_cli.files.runs import JOURNAL, journal_beside, state_beside, tells
+from pai_cli.files.sealed import Chain, sealed, told_version, unsealed
 
 if TYPE_CHECKING:
     import numpy as np
 
     from pai_cli.files.tables import Record
 
-VERSION = 2
+VERSION = 3
 Settings = dict[str, Any]
 Measures = dict[str, Any]  # a number or None by name, and "reason": why one is missing
 LayerMeasures = dict[str, float | None]
@@ -68,14 +67,12 @@ class Trajectory:
     path: Path
     state_path: Path
     settings: Settings
+    _chain: Chain = field(default_factory=Chain)
 
-    def begin(self, *, force: bool) -> None:
-        """Start both files anew. Raises `OutputError` when one exists and `force` is false."""
-        if self.path.is_file() and not force:
-            raise OutputError(f"{self.path}: a search was begun here; --resume continues it, --force starts it again")
-        check_output(self.path, force=force)
+    def begin(self) -> None:
+        """Start both files anew, in the place of those of a search before it. Raises `OutputError`."""
         self.state_path.unlink(missing_ok=True)
-        self._rewrite([self._first_line()])
+        self._rewrite([self._first_line().encode()])
 
     def resume(self) -> SearchState:
         """What was finished, the trajectory cut back to that.
@@ -84,37 +81,39 @@ class Trajectory:
         """
         if not self.path.exists():
             raise ResumeError(f"{self.path}: no search to continue here; leave --resume out to begin one")
-        lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+        try:
+            lines = self.path.read_bytes().split(b"\n")[:-1]  # one that a crash cut short is not among them
+        except OSError as e:
+            raise ResumeError(f"{self.path}: cannot be read: {e.strerror or e}") from e
         self._check_settings(lines)
-        state = self._read_state()
+        state, digest = self._read_state()
         if len(lines) - 1 < state.done:
             raise ResumeError(
                 f"{self.path}: has {len(lines) - 1} candidates, its state {state.done}; --force starts the search again"
             )
-        self._rewrite([self._first_line(), *lines[1 : 1 + state.done]])
+        seen = [self._first_line().encode(), *lines[1 : 1 + state.done]]
+        if state.done and Chain(seen).after(len(seen)) != digest:
+            raise ResumeError(
+                f"{self.path}: is not as it was when {self.state_path.name} was written; --force starts the search again"
+            )
+        self._rewrite(seen)
         return state
 
     def wrote(self, mask: Path) -> bool:
         """Whether `mask` is a mask that this very search wrote: its own command, run again, may replace it."""
-        try:
-            told = MaskFile(mask).metadata
-        except MaskError:
-            return False
-        same = ("source_sha256", "method", "seed")
+        own = {key: str(self.settings[key]) for key in ("source_sha256", "method", "seed")}
         density = self.settings["density"]  # None where each layer has its own
-        return (
-            "candidate" in told
-            and all(told.get(key) == str(self.settings[key]) for key in same)
-            and (density is None or told.get("density") == repr(density))
-        )
+        return tells(mask, own if density is None else own | {"density": repr(density)}, "candidate")
 
     def append(self, record: Record) -> None:
         """Add one candidate's line, at once. Raises `OutputError`."""
+        line = json.dumps(record, allow_nan=False)
         try:
             with self.path.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(record, allow_nan=False) + "\n")
+                stream.write(line + "\n")
         except OSError as e:
             raise OutputError(f"{self.path}: cannot be written: {e.strerror or e}") from e
+        self._chain.add(line)
 
     def save(self, state: SearchState) -> None:
         """Replace the state file, whole or not at all. Raises `OutputError`."""
@@ -127,44 +126,41 @@ class Trajectory:
         facts = {name: getattr(state, name) for name in FACTS}
         shapes = {name: list(mask.shape) for name, mask in state.masks.items()}
         metadata = {
+            "lines": self._chain.after(1 + state.done),
             "search": json.dumps(self.settings, sort_keys=True),
             "facts": json.dumps(facts),
             "shapes": json.dumps(shapes),
+            "version": str(VERSION),
         }
-        data = canonical_bytes(save(packed, metadata))
-        self._flush()
+        data = sealed(save(packed), metadata)
+        flush_file(self.path)  # no state is on the disk without its lines, though the power fail
 
         def write(stream: BinaryIO) -> None:
             stream.write(data)
 
         write_atomically(self.state_path, write, force=True)
 
-    def _flush(self) -> None:
-        """See to it that no state is on the disk without its lines, though the power fail."""
-        try:
-            with self.path.open("rb+") as stream:
-                os.fsync(stream.fileno())
-        except OSError as e:
-            raise OutputError(f"{self.path}: cannot be written: {e.strerror or e}") from e
-
     def _first_line(self) -> str:
         return json.dumps({"trajectory": VERSION, **self.settings})
 
-    def _rewrite(self, lines: list[str]) -> None:
-        text = "".join(line + "\n" for line in lines).encode()
+    def _rewrite(self, lines: list[bytes]) -> None:
+        text = b"".join(line + b"\n" for line in lines)
 
         def write(stream: BinaryIO) -> None:
             stream.write(text)
 
         write_atomically(self.path, write, force=True)
+        self._chain = Chain(lines)
 
-    def _check_settings(self, lines: list[str]) -> None:
+    def _check_settings(self, lines: list[bytes]) -> None:
         try:
             first = json.loads(lines[0]) if lines else {}
         except (ValueError, RecursionError):
             first = {}
-        if not isinstance(first, dict) or first.get("trajectory") != VERSION:
+        if not isinstance(first, dict) or "trajectory" not in first:
             raise ResumeError(f"{self.path}: is not the trajectory of a search; --force replaces it")
+        if first["trajectory"] != VERSION:
+            raise ResumeError(f"{self.path}: was written by another version of pai; --force starts the search again")
         for key, value in self.settings.items():
             if first.get(key) != value:
                 raise ResumeError(
@@ -172,36 +168,65 @@ class Trajectory:
                     "begin again with --force instead of --resume"
                 )
 
-    def _read_state(self) -> SearchState:
+    def _read_state(self) -> tuple[SearchState, str]:
+        """The state, and the digest of the lines that it has seen."""
         from safetensors import SafetensorError
+        from safetensors.numpy import load
 
         if not self.state_path.exists():
-            return SearchState()
+            return SearchState(), ""
         try:
-            file = TensorFile(self.state_path, MaskError)
-            facts, shapes = json.loads(file.metadata["facts"]), json.loads(file.metadata["shapes"])
-            if file.metadata["search"] != json.dumps(self.settings, sort_keys=True):
+            data = self.state_path.read_bytes()
+            if told_version(data, "version") not in (None, str(VERSION)):
+                raise ResumeError(
+                    f"{self.state_path}: was written by another version of pai; --force starts the search again"
+                )
+            metadata = unsealed(data)
+            if metadata["search"] != json.dumps(self.settings, sort_keys=True):
                 raise ResumeError(f"{self.state_path}: belongs to another search; --force starts it again")
-            state = SearchState(**{name: facts[name] for name in FACTS})
-            arrays = {
-                kind: {name: _bits(file, f"{kind}/{name}", shape) for name, shape in shapes.items()}
-                for kind in ("best", "explored", *(["composite"] if state.layers else []))
-            }
-            state.masks, state.explored = arrays["best"], arrays["explored"]
-            state.composite = arrays.get("composite", {})
-            if type(state.done) is not int or type(state.best) is not int or not 0 <= state.best < state.done:
-                raise ValueError("its counts make no sense")
-            if state.layers and not state.layers.keys() == state.sources.keys() == shapes.keys():
-                raise ValueError("its layers are not those of its masks")
-        except (MaskError, SafetensorError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as e:
+            facts, shapes = json.loads(metadata["facts"]), json.loads(metadata["shapes"])
+            return _state_of(facts, shapes, load(data)), metadata["lines"]
+        except OSError as e:
+            raise ResumeError(f"{self.state_path}: cannot be read: {e.strerror or e}") from e
+        except (SafetensorError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as e:
             raise ResumeError(f"{self.state_path}: damaged ({e}); --force starts the search again") from e
-        return state
 
 
-def _bits(file: TensorFile, name: str, shape: list[int]) -> np.ndarray:
+def _state_of(facts: dict[str, Any], shapes: dict[str, Any], arrays: dict[str, np.ndarray]) -> SearchState:
+    """A state from what was kept of it. Raises what it stumbles over where that is no state."""
+    state = SearchState(**{name: facts[name] for name in FACTS})
+    kinds = ("best", "explored", *(["composite"] if state.layers else []))
+    if arrays.keys() != {f"{kind}/{name}" for kind in kinds for name in shapes}:
+        raise ValueError("its tensors are not those of its masks")
+    masks = {kind: {name: _bits(arrays, f"{kind}/{name}", shape) for name, shape in shapes.items()} for kind in kinds}
+    state.masks, state.explored, state.composite = masks["best"], masks["explored"], masks.get("composite", {})
+    for value in (state.done, state.best, state.best_rounds, *state.sources.values(), *state.best_sources.values()):
+        if type(value) is not int or value < 0:
+            raise ValueError(f"{value!r} is no number of a candidate")
+    candidates = (state.best, *state.sources.values(), *state.best_sources.values())
+    if state.best_rounds < 1 or any(one is None or one >= state.done for one in candidates):
+        raise ValueError("its counts make no sense")
+    if state.layers and not state.layers.keys() == state.sources.keys() == state.best_sources.keys() == shapes.keys():
+        raise ValueError("its layers are not those of its masks")
+    for measures in (state.best_measures, *state.layers.values()):
+        _check_measures(measures)
+    return state
+
+
+def _check_measures(measures: Measures) -> None:
+    """Raise `ValueError` unless every measure is a number or is missing, for a reason where one is told."""
+    if not {"l2", "dr_imdb"} <= measures.keys():
+        raise ValueError("measures are missing")
+    for name, value in measures.items():
+        kinds = (str, type(None)) if name == "reason" else (int, float, type(None))
+        if type(value) not in kinds:
+            raise ValueError(f"{name} is {value!r}")
+
+
+def _bits(arrays: dict[str, np.ndarray], name: str, shape: list[int]) -> np.ndarray:
     import numpy as np
 
-    stored, size = file.array(name), math.prod(shape)
+    stored, size = arrays[name], math.prod(shape)
     if stored.dtype != np.uint8 or stored.shape != (-(-size // 8),):
         raise ValueError(f"tensor {name!r} does not hold shape {shape}")
     return np.unpackbits(stored, count=size).astype(np.bool_).reshape(shape)
@@ -215,19 +240,10 @@ def open_search(
     `path`: of the trajectory; by default `mask` with the suffix .jsonl. Its state stands beside it. An existing `mask` is
     replaced with `force`, and when this very search wrote it. Raises `OutputError`, `ResumeError`.
     """
-    if path is None and is_special(mask):
-        raise OutputError(f"{mask}: is a device or a pipe; say with --trajectory where the search is to be written")
-    lines = path or mask.with_name(mask.name.removesuffix(".safetensors") + ".jsonl")
-    trajectory = Trajectory(lines, lines.with_name(lines.name.removesuffix(".jsonl") + ".state.safetensors"), settings)
-    for file in (trajectory.path, trajectory.state_path):
-        if is_special(file):
-            raise OutputError(f"{file}: is a device or a pipe, and a search must be read again; name a file")
-    if mask.resolve() in (trajectory.path.resolve(), trajectory.state_path.resolve()):
-        raise OutputError(
-            f"{mask}: the mask and the search's own files need different names; change -o or --trajectory"
-        )
+    lines = path or journal_beside(mask)
+    trajectory = Trajectory(lines, state_beside(lines, JOURNAL), settings)
     state = trajectory.resume() if resume else SearchState()
     check_output(mask, force=force or (resume and trajectory.wrote(mask)))
     if not resume:
-        trajectory.begin(force=force)
+        trajectory.begin()
     return trajectory, state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace, device, is_numpy_array
 
+from pai_cli.errors import ArrayError
 from pai_cli.spectral.compiled import calls
 from pai_cli.spectral.layout import PLAIN, Layout
 from pai_cli.spectral.result import Ints
+from pai_cli.spectral.validation import plain_array, real_weights, zero_one
 
 Array = Any  # a NumPy array or a torch tensor; the engine is written once against the array API
 
@@ -19,30 +22,28 @@ LISTED_DENSITY, LISTED_SIZE = 0.25, 2**23  # weighted edges are kept as lists up
 
 STEPS = 4  # to and fro that connect a layer, where it is connected: two are the rule
 
-EXACT_FLOAT32 = 2**24  # integers up to here are exact in float32, so counts of edges may be kept in it
-
 
 def unroll(tensor: Array, layout: Layout = PLAIN) -> Array:
     """The matrix of `out` rows and `in * prod(kernel)` columns that a weight (or its mask) unrolls to.
 
     `tensor`: (out, in/groups, *kernel), or (in, out/groups, *kernel) when `layout.transposed`. A grouped convolution
-    gives the block-diagonal matrix of its groups. Raises `ValueError` for fewer than two dimensions or when `groups`
-    does not divide the first.
+    gives the block-diagonal matrix of its groups. Raises `ArrayError` for what is no array, for fewer than two dimensions
+    and when `groups` does not divide the first.
     """
+    tensor = plain_array(tensor, "the layer")
     xp = array_namespace(tensor)
     if tensor.ndim < 2:
-        raise ValueError(f"a weight of shape {tuple(tensor.shape)} has no rows and columns")
+        raise ArrayError(f"a weight of shape {tuple(tensor.shape)} has no rows and columns")
     groups, first = layout.groups, tensor.shape[0]
     if first % groups:
-        raise ValueError(f"{groups} groups do not divide the {first} channels of shape {tuple(tensor.shape)}")
+        raise ArrayError(f"{groups} groups do not divide the {first} channels of shape {tuple(tensor.shape)}")
     blocks = xp.reshape(tensor, (groups, first // groups, *tensor.shape[1:]))
     if layout.transposed:
         blocks = xp.permute_dims(blocks, (0, 2, 1, *range(3, blocks.ndim)))
-    per_group = blocks.shape[1]
-    blocks = xp.reshape(blocks, (groups, per_group, -1))
+    per_group, width = blocks.shape[1], math.prod(blocks.shape[2:])
+    blocks = xp.reshape(blocks, (groups, per_group, width))
     if groups == 1:
         return blocks[0, :, :]
-    width = blocks.shape[2]
     matrix = xp.zeros((groups * per_group, groups * width), dtype=tensor.dtype, device=device(tensor))
     for g in range(groups):
         matrix[g * per_group : (g + 1) * per_group, g * width : (g + 1) * width] = blocks[g, :, :]
@@ -97,28 +98,25 @@ class BipartiteGraph:
     """A layer's graph without its isolated vertices, its left vertices sorted by degree.
 
     `mask`: (rows, columns), boolean or 0/1. `weights`: the same shape, real; only absolute values matter
-    (`A = abs(W) * M`). Prepared once; questions about it are asked of `singular` and `regular`. In this machine's memory
-    and with the compiled part the graph is kept as bits; else as an array of float32.
+    (`A = abs(W) * M`). Prepared once, and what is done to either array afterwards changes nothing; questions about it are
+    asked of `singular` and `regular`. In this machine's memory and with the compiled part the graph is kept as bits; else
+    as an array of float32. Raises `ArrayError` and `NotFiniteError` for what is no mask or no weights.
 
     n_L0, n_R0: all columns and rows; n_L, n_R: those with an edge; edges: the number of kept weights.
     """
 
     def __init__(self, mask: Array, weights: Array | None = None):
-        if mask.ndim != 2:
-            raise ValueError(f"a bipartite graph needs a matrix, not shape {tuple(mask.shape)}")
-        if weights is not None and tuple(weights.shape) != tuple(mask.shape):
-            raise ValueError(f"weights of shape {tuple(weights.shape)} for a mask of {tuple(mask.shape)}")
+        mask = zero_one(mask)
         self.xp = xp = array_namespace(mask)
-        self._mask, self._weights = mask, weights
+        self.weights = None if weights is None else real_weights(weights, mask)
         self.n_R0, self.n_L0 = int(mask.shape[0]), int(mask.shape[1])
-        if max(self.n_R0, self.n_L0) >= EXACT_FLOAT32:
-            raise ValueError(f"a side of {max(self.n_R0, self.n_L0):,} vertices is past exact float32 counts")
         self.packed = is_numpy_array(mask) and calls.available()
         if self.packed:
             bits = calls.pack_columns(mask)
             left = np.bitwise_count(bits).sum(axis=1, dtype=np.int64)
         else:
-            left = _degrees(xp, mask, axis=0)
+            self._mask = mask.view(xp.uint8) != 0  # a copy, in which True is 1 whatever byte stood for it
+            left = _degrees(xp, self._mask, axis=0)
         order = xp.argsort(left, stable=True)
         isolated = int(xp.sum(xp.astype(left == 0, xp.int64)))
         self._columns = order[isolated:]
@@ -134,11 +132,6 @@ class BipartiteGraph:
         """The graph's sizes, without its arrays."""
         return Counts(self.n_L0, self.n_R0, self.n_L, self.n_R, self.edges, self.components)
 
-    @property
-    def has_weights(self) -> bool:
-        """Whether `weights` were given."""
-        return self._weights is not None
-
     @cached_property
     def _rows(self) -> Array:
         """The right vertices with an edge."""
@@ -150,7 +143,10 @@ class BipartiteGraph:
     @cached_property
     def incidence(self) -> Array:
         """The 0/1 matrix, transposed: (n_L, n_R) float32, rows sorted by degree so that a class is a slice."""
-        return self.xp.astype(self._live(self._mask) != 0, self.xp.float32)
+        if self.packed:
+            flags = np.unpackbits(self.bits.view(np.uint8), axis=1, count=self.n_R0, bitorder="little")
+            return (flags if self.n_R == self.n_R0 else flags[:, self._rows]).astype(np.float32)
+        return self.xp.astype(self._live(self._mask), self.xp.float32)
 
     @cached_property
     def weighted(self) -> Array:
@@ -158,7 +154,7 @@ class BipartiteGraph:
         weights = self.xp.abs(self.xp.astype(self._live(self._given_weights()), self.xp.float64))
         if self.edges == self.n_L * self.n_R:
             return weights
-        return self.xp.where(self._live(self._mask) != 0, weights, self.xp.zeros_like(weights))
+        return self.xp.where(self.incidence != 0, weights, self.xp.zeros_like(weights))
 
     @cached_property
     def edge_lists(self) -> calls.EdgeLists:
@@ -169,7 +165,7 @@ class BipartiteGraph:
         return calls.EdgeLists(begin, neighbour, np.abs(values.astype(np.float64)), self.n_R0)
 
     def largest_weight(self, begin: int, end: int) -> float:
-        """The largest `abs(W)` of an edge of left vertices `begin` to `end`; NaN if one is."""
+        """The largest `abs(W)` of an edge of left vertices `begin` to `end`."""
         if self.packed and self.is_sparse:
             lists = self.edge_lists
             return float(np.max(lists.value[lists.begin[begin] : lists.begin[end]]))
@@ -182,9 +178,9 @@ class BipartiteGraph:
         return self.edges <= LISTED_DENSITY * size or self.edges < size <= LISTED_SIZE
 
     def _given_weights(self) -> Array:
-        if self._weights is None:
+        if self.weights is None:
             raise ValueError("this graph was prepared without weights")
-        return self._weights
+        return self.weights
 
     def _live(self, matrix: Array) -> Array:
         xp = self.xp
@@ -245,7 +241,7 @@ def _degrees(xp: Any, mask: Array, axis: int) -> Array:
     """Edges a column (`axis` 0) or a row (`axis` 1), as int64."""
     if is_numpy_array(mask):
         return xp.astype(xp.count_nonzero(mask, axis=axis), xp.int64)
-    return xp.sum(xp.astype(mask != 0, xp.int64), axis=axis)
+    return xp.sum(xp.astype(mask, xp.int64), axis=axis)
 
 
 def host(array: Array) -> Array:

@@ -22,6 +22,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pai_cli.errors import SolverError
+from pai_cli.spectral.parameters import flag, one_of, real_number, whole_number
+
 TOLERANCE = 1e-9  # of sigma_1: the error bound that is asked for unless the caller asks otherwise
 
 COMPILED_DIRECT_SIDE = 32
@@ -55,6 +58,8 @@ class SolverOptions:
 
     `tolerance`: error bound asked for, relative to sigma_1. `most_products`: where an iteration gives up. `solver`: what
     runs in place of the choice made here. `certify`: prove the second value whatever that costs.
+
+    Raises `ParameterError` for a value out of range or of another type, `SolverError` for what excludes each other.
     """
 
     tolerance: float = TOLERANCE
@@ -62,6 +67,20 @@ class SolverOptions:
     solver: Solver = Solver.AUTO
     certify: bool = False
 
+    def __post_init__(self) -> None:
+        plain = {
+            "tolerance": real_number("tolerance", self.tolerance, above=0, below=1),
+            "most_products": whole_number("most_products", self.most_products, 1, MOST),
+            "solver": one_of("solver", self.solver, Solver),
+            "certify": flag("certify", self.certify),
+        }
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
+        if self.certify and self.solver is Solver.MATRIX_FREE:
+            raise SolverError("certify=True needs a Gram matrix, which solver='matrix-free' does without: take 'power'")
+
+
+MOST = 2**31  # of products: more is no limit
 
 DEFAULT = SolverOptions()
 

@@ -14,13 +14,16 @@ from dataclasses import dataclass
 import numpy as np
 from array_api_compat import array_namespace
 
+from pai_cli.errors import ParameterError
 from pai_cli.spectral.bipartite import Array, BipartiteGraph, Counts
 from pai_cli.spectral.catalogue import FULL_SPECTRUM
 from pai_cli.spectral.choice import DEFAULT, SolverOptions
+from pai_cli.spectral.parameters import flag, shown
 from pai_cli.spectral.problems import Problems
 from pai_cli.spectral.regular import LEAST_DEGREE, RegularSubgraphs, regular_subgraphs
-from pai_cli.spectral.result import EPS, Floats, Measure, Outcome, Pairs, SingularPair
+from pai_cli.spectral.result import EPS, Floats, Measure, Outcome, Pairs, SingularPair, lost
 from pai_cli.spectral.singular import singular_pairs, structure_pair, weighted_pair
+from pai_cli.spectral.validation import matrix_of
 
 LOW_DEGREE = "mean degree below 3"
 NO_SUBGRAPH = "no left-regular subgraph with mean degrees of 3 or more"
@@ -33,12 +36,18 @@ class MetricOptions:
 
     `solver`: tolerances of the engine. `expansion_weighted`: multiply each subgraph's term by
     max(n_L, n_R) / (n_L + n_R - 1), as the authors' released scripts offer [F23]. `dense`: also measure the unmasked
-    layer, for l2_dense.
+    layer, for l2_dense. Raises `ParameterError` for values of another type.
     """
 
     solver: SolverOptions = DEFAULT
     expansion_weighted: bool = False
     dense: bool = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.solver, SolverOptions):
+            raise ParameterError(f"solver={shown(self.solver)}: give SolverOptions")
+        flag("expansion_weighted", self.expansion_weighted)
+        flag("dense", self.dense)
 
 
 @dataclass(frozen=True)
@@ -68,9 +77,9 @@ def measure_layer(
 ) -> LayerMetrics:
     """All of sections 2 to 4 for one layer.
 
-    `mask`: (rows, columns), boolean. `weights`: the same shape, or None, which leaves section 4 missing. `dense`: the
-    four full-spectrum measures of the unmasked layer when they are known already (`dense_reference`); to be given for a
-    grouped layer, whose matrix does not tell where weights stand.
+    `mask`: (rows, columns), boolean or 0/1. `weights`: the same shape, or None, which leaves section 4 missing. `dense`:
+    the four full-spectrum measures of the unmasked layer when they are known already (`dense_reference`); to be given for
+    a grouped layer, whose matrix does not tell where weights stand. Raises `ArrayError` and `NotFiniteError`.
     """
     options = options or MetricOptions()
     layer = prepare_layer(mask, weights)
@@ -96,9 +105,12 @@ class PreparedLayer:
 
 
 def prepare_layer(mask: Array, weights: Array | None = None) -> PreparedLayer:
-    """The graph of a layer: `mask` (rows, columns), boolean; `weights` of the same shape."""
+    """The graph of a layer: `mask` (rows, columns), boolean or 0/1; `weights` of the same shape. Neither is kept.
+
+    Raises `ArrayError` and `NotFiniteError` for what is no mask or no weights.
+    """
     graph = BipartiteGraph(mask, weights)
-    return PreparedLayer(graph, regular_subgraphs(graph), weights)
+    return PreparedLayer(graph, regular_subgraphs(graph), graph.weights)
 
 
 def measures_of(
@@ -130,6 +142,7 @@ def dense_reference(weights: Array, options: MetricOptions, ones: Array | None =
     `weights`: (rows, columns). `ones`: where a weight stands at all, for a grouped layer whose matrix is zero elsewhere.
     The layer has one left-regular subgraph, itself, so the means over subgraphs equal the layer's own values.
     """
+    weights = matrix_of(weights, "the weights")
     xp = array_namespace(weights)
     graph = BipartiteGraph(xp.ones_like(weights, dtype=xp.bool) if ones is None else ones, weights)
     pair = structure_pair(graph, options.solver)
@@ -277,9 +290,8 @@ def _no_mean(counts: Counts, subgraphs: RegularSubgraphs, pairs: Pairs) -> Measu
 def _mean(values: Floats, errors: Floats) -> Measure:
     """Mean of values, divided first: the sum may be past float64."""
     count = len(values)
-    return Measure.of(
-        math.fsum(values / count), math.fsum(errors / count) + 2 * EPS * math.fsum(np.abs(values) / count)
-    )
+    spread = math.fsum(errors / count) + 2 * EPS * math.fsum(np.abs(values) / count)
+    return Measure.of(math.fsum(values / count), spread + lost(4 * count, *values, *errors))
 
 
 def _factors(subgraphs: RegularSubgraphs, options: MetricOptions) -> Floats:
@@ -298,7 +310,8 @@ def mean_of(measures: Sequence[Measure]) -> Measure:
     values = [m.value for m in measures if m.value is not None]
     errors = [m.error or 0.0 for m in measures]
     mean = math.fsum(value / len(values) for value in values)  # divided first: the sum may be past float64
-    return Measure.of(mean, math.fsum(error / len(errors) for error in errors))
+    spread = math.fsum(error / len(errors) for error in errors)
+    return Measure.of(mean, spread + lost(2 * len(values), *values, *errors))
 
 
 def _norm(measures: list[Measure]) -> Measure:
@@ -325,7 +338,11 @@ def _unfinished(measures: list[Measure]) -> Measure | None:
 
 
 def _times(measure: Measure, factor: float) -> Measure:
-    return _map(measure, lambda value, error: (value * factor, error * factor + EPS * abs(value * factor)))
+    """The measure times a factor of at most a few."""
+    return _map(
+        measure,
+        lambda value, error: (value * factor, error * factor + EPS * abs(value * factor) + lost(4, value, error)),
+    )
 
 
 def _quotient(over: Measure, under: Measure) -> Measure:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from pai_cli.errors import NotFiniteError
 from pai_cli.spectral.bipartite import Array, BipartiteGraph
 from pai_cli.spectral.direct import forming_error
 from pai_cli.spectral.result import Floats, Ints
@@ -60,16 +58,10 @@ class Problems:
 
     @cached_property
     def scales(self) -> Floats:
-        """The largest entry of each part: weights are divided by it, so that no square overflows or vanishes.
-
-        Raises `NotFiniteError` for weights with NaN or infinity.
-        """
+        """The largest entry of each part: weights are divided by it, so that no square overflows or vanishes."""
         if not self.weighted:
             return np.ones(len(self))
-        scales = np.array([self.graph.largest_weight(begin, end) for begin, end in self.ranges.tolist()])
-        if not all(map(math.isfinite, scales.tolist())):
-            raise NotFiniteError("the weights have NaN or infinite values")
-        return scales
+        return np.array([self.graph.largest_weight(begin, end) for begin, end in self.ranges.tolist()])
 
     def matrix(self, k: int) -> Array:
         """Part `k` transposed, divided by its scale: (left, right) float64, or float32 for a mask.

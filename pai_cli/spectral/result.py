@@ -61,10 +61,17 @@ class Measure:
         """
         if not math.isfinite(value) or not math.isfinite(error):
             return Measure.missing(OVERFLOW)
-        return Measure(value, error + 8 * EPS * abs(value))
+        return Measure(value, error + 8 * EPS * abs(value) + lost(8, value, error))
 
 
 EPS = 2.0**-52
+
+LEAST = 2.0**-1074  # the smallest number above 0, and what a result below the normal range is rounded to multiples of
+
+
+def lost(operations: int, *numbers: float) -> float:
+    """What so many operations with these numbers may lose below the normal range, where EPS says nothing; 0 of zeros."""
+    return operations * LEAST if any(numbers) else 0.0
 
 
 @dataclass(frozen=True)

@@ -34,14 +34,14 @@ def structure_pair(graph: BipartiteGraph, options: SolverOptions = DEFAULT) -> S
 
 
 def weighted_pair(graph: BipartiteGraph, options: SolverOptions = DEFAULT) -> SingularPair:
-    """sigma_1 and sigma_2 of `A = abs(W) * M`. Raises `NotFiniteError` for weights with NaN or infinity."""
+    """sigma_1 and sigma_2 of `A = abs(W) * M`. Raises `NotFiniteError` where they overflow."""
     return singular_pairs([Problems.whole(graph, weighted=True)], options)[0][0]
 
 
 def singular_pairs(requests: Sequence[Problems], options: SolverOptions = DEFAULT) -> list[Pairs]:
     """The pairs of every part of every request, in order.
 
-    Raises `NotFiniteError` for weights with NaN or infinity, or whose singular values overflow, and `MemoryError`.
+    Raises `NotFiniteError` for weights whose singular values overflow, and `MemoryError`.
     """
     answers = [_closed_forms(request) for request in requests]
     still_open = [np.flatnonzero([not solver for solver in pairs.solver]) for pairs in answers]

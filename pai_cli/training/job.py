@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from pai_cli.data.batches import check_classes
+from pai_cli.data.fingerprint import digest_of
 from pai_cli.errors import OutputError, ResumeError
 from pai_cli.files.atomic import check_output
 from pai_cli.files.digest import sha256_of
 from pai_cli.files.masks import MaskToWrite, write_mask
 from pai_cli.files.provenance import provenance
 from pai_cli.files.results import FIELDS, add_result, check_results
+from pai_cli.files.runs import tells
 from pai_cli.models.network import save_tensors
 from pai_cli.models.recognise import OPTIONAL
 from pai_cli.progress import Progress
@@ -35,6 +37,8 @@ from pai_cli.training.recipe import Recipe
 from pai_cli.training.state import parse_state
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pai_cli.data.base import Dataset
     from pai_cli.files.checkpoints import Checkpoint
     from pai_cli.files.masks import Mask
@@ -95,19 +99,23 @@ class Job:
         mask = self.out.mask or (self.mask.path if self.mask is not None else DENSE)
         return {"mask": str(mask), "seed": str(self.recipe.seed), "dataset": self.parts[0].name}
 
+    @cached_property
+    def story(self) -> dict[str, str]:
+        """What the weights and the final mask tell of how they were made."""
+        recipe = json.dumps(asdict(self.recipe), sort_keys=True)
+        told = {"source_sha256": self.source.sha256, "seed": str(self.recipe.seed)}
+        return {**told, "data": self.data, "recipe": recipe}
+
+    def replaces(self, path: Path) -> bool:
+        """Whether a file in the place of the weights or the final mask may go: this training wrote it, or force is used."""
+        return self.out.force or tells(path, self.story)
+
     def check_outputs(self, *, resume: bool, force: bool) -> None:
-        """Refuse what could not be written, before any work. Raises `OutputError`."""
+        """Refuse what would have to be replaced and may not, before any work. Raises `OutputError`."""
         outputs = self.out
-        written = [path for path in (outputs.weights, outputs.mask) if path is not None]
-        for path in written:
-            check_output(path, force=force or resume)
-        own = Journal.beside(outputs.weights, {})
-        files = [*written, own.path, own.state_path, *filter(None, [outputs.results, outputs.plot])]
-        if len({path.resolve() for path in files}) < len(files):
-            raise OutputError(
-                f"{outputs.weights}: weights, mask, table, picture, {own.path.name} and {own.state_path.name} need "
-                "different names; change one"
-            )
+        for path in (outputs.weights, outputs.mask):
+            if path is not None:
+                check_output(path, force=self.replaces(path))
         if outputs.results is not None:
             row = self.key | {"trained": str(outputs.weights)}
             check_results(outputs.results, row, own=resume, force=force)
@@ -181,16 +189,6 @@ def _load(trainer: Trainer, journal: Journal, data: bytes) -> None:
         raise damaged(journal.state_path) from error
 
 
-def digest_of(parts: Sequence[Dataset], sampled: int = 8) -> str:
-    """Of all labels, and of examples here and there: all of them may be many gigabytes."""
-    digest = hashlib.sha256()
-    for part in parts:
-        chosen = np.linspace(0, len(part) - 1, sampled).astype(np.int64)
-        for array in (part.labels, part.examples(chosen)):
-            digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
-
-
 def _prepared(job: Job, recipe: Recipe, process: Process) -> TrainingData:
     """The data on the device, after the network was seen to tell its classes apart."""
     shape = job.input_shape or job.network.input_shape
@@ -228,26 +226,24 @@ def _numbers(job: Job, result: TrainResult, trainer: Trainer) -> Record:
 def _write(job: Job, result: TrainResult, record: Record) -> None:
     """The weights, the final mask of a dynamic training, and the row."""
     story = {
-        "source_sha256": job.source.sha256,
-        "seed": str(job.recipe.seed),
-        "data": job.data,
-        "recipe": json.dumps(asdict(job.recipe), sort_keys=True),
+        **job.story,
         **{key: str(record[key]) for key in ("mask", "best_epoch", DONE)},
         **provenance(job.arguments),
     }
     has = job.source.shapes
     # A counter that the file did not have is left out again.
     tensors = {name: one for name, one in result.weights.items() if name in has or not name.endswith(OPTIONAL)}
-    save_tensors(job.out.weights, tensors, story, force=True)
+    save_tensors(job.out.weights, tensors, story, force=job.replaces(job.out.weights))
     if job.out.mask is not None:
         layouts = {layer.name: layer.layout for layer in job.network.layers}
         told = {
             "method": str(job.recipe.dynamic),
             "density": repr(record["density"]),
-            **{key: story[key] for key in ("source_sha256", "seed", "data", "recipe")},
+            **job.story,
             **provenance(job.arguments),
         }
-        write_mask(job.out.mask, MaskToWrite(result.masks, layouts, told), packed=False, force=True)
+        mask = MaskToWrite(result.masks, layouts, told)
+        write_mask(job.out.mask, mask, packed=False, force=job.replaces(job.out.mask))
     _add_row(job, record)
 
 

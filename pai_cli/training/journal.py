@@ -12,16 +12,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pai_cli.errors import OutputError, RecipeError, ResumeError
-from pai_cli.files.atomic import check_output, is_special, write_atomically
+from pai_cli.files.atomic import flush_file, write_atomically
+from pai_cli.files.runs import journal_beside, state_beside
+from pai_cli.files.sealed import Chain, unsealed
 from pai_cli.training.outputs import damaged
 
 if TYPE_CHECKING:
     from pai_cli.files.tables import Record
     from pai_cli.training.state import TrainingState
 
-VERSION = 1
+VERSION = 2
 DONE = "test_accuracy"
 """What the last line of a finished training has."""
+
+DIGEST = "digest"
+"""In that line, last: the digest of all that stands before it in the file."""
 
 
 @dataclass
@@ -39,19 +44,13 @@ class Journal:
     @staticmethod
     def beside(out: Path, settings: dict[str, Any], log_dir: Path | None = None) -> Journal:
         """The journal of the training that writes `out`: the same name with .jsonl and .state.safetensors."""
-        if is_special(out):
-            raise OutputError(
-                f"{out}: is a device or a pipe, and a training needs files beside what it writes; name a file"
-            )
-        stem = out.name.removesuffix(".safetensors")
-        return Journal(out.with_name(f"{stem}.jsonl"), out.with_name(f"{stem}.state.safetensors"), settings, log_dir)
+        return Journal(journal_beside(out), state_beside(out), settings, log_dir)
 
     def begin(self, *, force: bool) -> None:
-        """Start anew. Raises `OutputError` when there is one and `force` is false."""
-        if self.path.is_file() and not force:
-            raise OutputError(f"{self.path}: a training was begun here; --resume continues it, --force starts it again")
-        check_output(self.path, force=force)
-        check_output(self.state_path, force=force)
+        """Start anew, in the place of a training before it. `force`: events of one before may be added to.
+
+        Raises `OutputError`, and `RecipeError` for the folder of events.
+        """
         check_log_dir(self.log_dir, force=force)
         self.state_path.unlink(missing_ok=True)
         self._rewrite()
@@ -83,8 +82,12 @@ class Journal:
             data = None
         except OSError as e:
             raise ResumeError(f"{self.state_path}: cannot be read: {e.strerror or e}") from e
-        if data is not None or not (found and DONE in found[-1]):
-            found = found[: _lines_told(self.state_path, data)] if data is not None else []
+        if data is not None:
+            found = self._up_to_state(found, data)
+        elif not (found and DONE in found[-1]):
+            found = []
+        elif found[-1].get(DIGEST) != self._digest(found[:-1], found[-1]):
+            raise ResumeError(f"{self.path}: damaged; --force trains again")
         self.lines = found
         self._rewrite()
         return data
@@ -97,6 +100,8 @@ class Journal:
     def append(self, record: Record) -> None:
         """Add one line, at once, and its numbers to TensorBoard's. Raises `OutputError`."""
         plain: Record = {key: _plain(value) for key, value in record.items()}
+        if DONE in plain:
+            plain[DIGEST] = self._digest(self.lines, plain)
         try:
             with self.path.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(plain, allow_nan=False) + "\n")
@@ -110,7 +115,8 @@ class Journal:
         """Write the state, with how many lines it comes after. Raises `OutputError`."""
         from pai_cli.training.state import write_state
 
-        state.facts["lines"] = len(self.lines)
+        state.facts |= {"lines": len(self.lines), DIGEST: self._digest(self.lines)}
+        flush_file(self.path)
         write_state(self.state_path, state, self.settings)
 
     def open_events(self) -> Callable[[], None]:
@@ -144,10 +150,31 @@ class Journal:
 
     def close(self) -> None:
         """Remove the state: the training is finished."""
+        flush_file(self.path)
         self.state_path.unlink(missing_ok=True)
 
     def _first_line(self) -> str:
         return json.dumps({"training": VERSION, **self.settings})
+
+    def _digest(self, lines: list[Record], last: Record | None = None) -> str:
+        """Of the first line and these, and of a last one without its own digest."""
+        told = [*lines, *([] if last is None else [{key: last[key] for key in last if key != DIGEST}])]
+        return Chain([self._first_line(), *map(json.dumps, told)]).after(len(told) + 1)
+
+    def _up_to_state(self, found: list[Record], data: bytes) -> list[Record]:
+        """The lines that a state comes after. Raises `ResumeError` when they are not those that it was written with."""
+        try:
+            facts = json.loads(unsealed(data)["facts"])
+            count, digest = facts["lines"], facts[DIGEST]
+            if type(count) is not int or count < 0:
+                raise ValueError("the number of lines")
+        except (ValueError, KeyError, TypeError, RecursionError) as e:
+            raise damaged(self.state_path) from e
+        if len(found) < count or self._digest(found[:count]) != digest:
+            raise ResumeError(
+                f"{self.path}: is not as it was when {self.state_path.name} was written; --force starts the training again"
+            )
+        return found[:count]
 
     def _rewrite(self) -> None:
         text = "".join(line + "\n" for line in (self._first_line(), *map(json.dumps, self.lines))).encode()
@@ -159,10 +186,15 @@ class Journal:
 
     def _read_lines(self) -> list[Record]:
         """The lines after the first that are whole, the first compared with the settings."""
-        lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+        try:
+            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError as e:
+            raise ResumeError(f"{self.path}: cannot be read: {e.strerror or e}") from e
         first = _parsed(lines[0]) if lines else None
-        if first is None or first.get("training") != VERSION:
+        if first is None or "training" not in first:
             raise ResumeError(f"{self.path}: is not the journal of a training; --force replaces it")
+        if first["training"] != VERSION:
+            raise ResumeError(f"{self.path}: was written by another version of pai; --force starts the training again")
         for key, value in self.settings.items():
             if first.get(key) != value:
                 raise ResumeError(
@@ -199,15 +231,6 @@ def _parsed(line: str) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
-
-
-def _lines_told(path: Path, data: bytes) -> int:
-    """How many lines a state comes after."""
-    try:
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        return int(json.loads(header["__metadata__"]["facts"])["lines"])
-    except (ValueError, KeyError, TypeError, RecursionError) as e:
-        raise damaged(path) from e
 
 
 def _plain(value: Any) -> Any:

@@ -35,7 +35,7 @@ from pai_cli.training.model import (
 )
 from pai_cli.training.recipe import Optimizer, Recipe
 from pai_cli.training.rescale import ITERATIONS, Rescaling
-from pai_cli.training.run import Best, Run, TrainResult
+from pai_cli.training.run import Best, Run, Stand, TrainResult
 from pai_cli.training.state import TrainingState, load_optimizer, optimizer_tensors, state_dict_of
 
 if TYPE_CHECKING:
@@ -347,10 +347,11 @@ class Trainer:
         return state
 
     def load(self, state: TrainingState) -> None:
-        """Go to where `state` was taken, by a run of the same settings."""
-        facts = state.facts
-        self.step, self.evaluated, self.seconds = int(facts["step"]), int(facts["evaluated"]), float(facts["seconds"])
+        """Go to where `state` was taken, by a run of the same settings. Raises `ValueError`, `KeyError` for another's."""
+        stand = Stand.of(state, self.steps, self.steps_in_epoch)
+        self.step, self.evaluated, self.seconds, self.best = stand.step, stand.evaluated, stand.seconds, stand.best
         self._fade()  # first, so that the parts and the optimizer's groups are those of that step
+        stand.check_tensors(state, self.state())
         self.model.load_state_dict(state.part("model"))
         if self.early.ghosts is not None:
             self.early.ghosts.load_state_dict(state.part("ghosts"))
@@ -360,9 +361,6 @@ class Trainer:
         self.explored = {name: mask.numpy() for name, mask in state.part("explored").items()}
         load_optimizer(self.optimizer, state.part("optimizer"))
         self.totals.copy_(state.part("run")["totals"])
-        epoch, correct, count, loss = facts["best"]
-        if epoch:
-            self.best = Best(epoch, Score(correct, count, loss), state.part("best"))
 
     def finish(self) -> TrainResult:
         """The result; the test part, where there is one, is looked at here and only here, with the best epoch."""

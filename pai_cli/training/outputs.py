@@ -13,7 +13,7 @@ class Outputs:
     """Where a training writes.
 
     `mask`: the final mask of a dynamic one; `plot`: the picture of how it moved; `results`: the table; `log_dir`: the folder
-    of TensorBoard's events. `keep_every`: seconds between two states.
+    of TensorBoard's events. `keep_every`: seconds between two states. `force`: files in the way of weights and mask may go.
     """
 
     weights: Path
@@ -22,6 +22,7 @@ class Outputs:
     results: Path | None = None
     log_dir: Path | None = None
     keep_every: float = 600.0
+    force: bool = False
 
 
 def damaged(path: Path) -> ResumeError:

@@ -12,6 +12,7 @@ from torch import distributed, nn
 
 from pai_cli.errors import DeviceError
 from pai_cli.files.words import one_line
+from pai_cli.training.ranks import started_by_torchrun
 
 
 @dataclass(frozen=True)
@@ -83,21 +84,6 @@ PARTED = ("Connection closed by peer", "Connection reset by peer", "Broken pipe"
 def parted(error: Exception) -> bool:
     """Whether it says that another process is gone."""
     return any(words in str(error) for words in PARTED)
-
-
-def started_by_torchrun() -> bool:
-    """Whether this process is one of several that `torchrun` started."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
-
-
-def rank_here() -> int:
-    """This process's number among those that `torchrun` started; 0 when it did not."""
-    return int(os.environ["RANK"]) if started_by_torchrun() else 0
-
-
-def world_here() -> int:
-    """How many processes `torchrun` started; 1 when it did not."""
-    return int(os.environ["WORLD_SIZE"]) if started_by_torchrun() else 1
 
 
 @contextmanager

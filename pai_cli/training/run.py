@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from pai_cli.progress import Progress, silent
 from pai_cli.pruning.base import Masks
 from pai_cli.training.model import Score
 from pai_cli.training.process import ALONE, Process
-from pai_cli.training.state import Tensors, TrainingState
+from pai_cli.training.state import Tensors, TrainingState, check_alike, check_parts, number_in
 
 if TYPE_CHECKING:
     from pai_cli.files.tables import Record
@@ -63,3 +64,42 @@ class Best:
     def beaten_by(self, score: Score) -> bool:
         """More right; at a tie a smaller loss; at a further tie the earlier epoch stays."""
         return (score.correct, -score.loss) > (self.score.correct, -self.score.loss)
+
+
+PARTS = ("model", "masks", "explored", "run", "ghosts", "rescaling")
+"""Of a state, those that have the same tensors at every step: but for the optimizer's and the best epoch's."""
+
+
+@dataclass(frozen=True)
+class Stand:
+    """Where a kept run stood: so many steps done and epochs evaluated, in so many seconds; the best epoch."""
+
+    step: int
+    evaluated: int
+    seconds: float
+    best: Best
+
+    @staticmethod
+    def of(state: TrainingState, steps: int, steps_in_epoch: int) -> Stand:
+        """What a state says, of a run of so many steps. Raises `ValueError`, `KeyError`, `TypeError` for what cannot be."""
+        step, seconds = number_in(state.facts, "step", steps), state.facts["seconds"]
+        epochs = step // steps_in_epoch
+        evaluated = number_in(state.facts, "evaluated", epochs)
+        if evaluated < epochs - 1:
+            raise ValueError(f"{evaluated} epochs evaluated of {epochs}")
+        if type(seconds) is not float or not 0 <= seconds < math.inf:
+            raise ValueError(f"{seconds!r} seconds")
+        epoch, correct, count, loss = state.facts["best"]
+        if epoch == 0:
+            return Stand(step, evaluated, seconds, Best())
+        if {type(one) for one in (epoch, correct, count)} != {int} or type(loss) is not float:
+            raise ValueError(f"the best epoch {state.facts['best']}")
+        if not (0 < epoch <= evaluated and 0 <= correct <= count and count > 0):
+            raise ValueError(f"the best epoch {state.facts['best']}")
+        return Stand(step, evaluated, seconds, Best(epoch, Score(correct, count, loss), state.part("best")))
+
+    def check_tensors(self, state: TrainingState, own: TrainingState) -> None:
+        """Raise `ValueError` unless the state has the tensors of the run, whose own state this step is `own`."""
+        check_parts(state, own, PARTS)
+        if self.best.epoch:
+            check_alike(self.best.tensors, own.part("model"))

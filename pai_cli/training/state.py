@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,10 +13,11 @@ from torch import nn
 
 from pai_cli.errors import ResumeError
 from pai_cli.files.atomic import write_atomically
-from pai_cli.files.canonical import canonical_bytes
+from pai_cli.files.sealed import sealed, told_version, unsealed
+from pai_cli.files.words import some_names
 from pai_cli.training.outputs import damaged
 
-VERSION = 1
+VERSION = 2
 Tensors = dict[str, torch.Tensor]
 
 
@@ -50,12 +51,19 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
-    """Give an optimizer of the same parameters back what `optimizer_tensors` took."""
+    """Give an optimizer of the same parameters back what `optimizer_tensors` took. Raises `ValueError` for other tensors."""
     whole = optimizer.state_dict()
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    remembered = ("step", "exp_avg", "exp_avg_sq") if isinstance(optimizer, torch.optim.Adam) else ("momentum_buffer",)
     state: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
         index, _, key = name.partition(".")
         state.setdefault(int(index), {})[key] = tensor
+    for number, kept in state.items():
+        if not 0 <= number < len(parameters) or set(kept) != set(remembered):
+            raise ValueError(f"an optimizer does not remember {some_names(sorted(kept))} of parameter {number}")
+        if any(one.shape != (() if key == "step" else parameters[number].shape) for key, one in kept.items()):
+            raise ValueError(f"what an optimizer remembers of parameter {number} has another shape")
     whole["state"] = state
     optimizer.load_state_dict(whole)
 
@@ -79,7 +87,7 @@ def write_state(path: Path, state: TrainingState, settings: Mapping[str, Any]) -
         "facts": json.dumps(state.facts),
     }
     tensors = {name: tensor.contiguous() for name, tensor in state.tensors.items()}
-    data = canonical_bytes(save(tensors, metadata))
+    data = sealed(save(tensors), metadata)
 
     def write(stream: BinaryIO) -> None:
         stream.write(data)
@@ -92,12 +100,14 @@ def parse_state(path: Path, data: bytes, settings: Mapping[str, Any]) -> Trainin
     from safetensors import SafetensorError
     from safetensors.torch import load
 
+    if told_version(data, "training") not in (None, str(VERSION)):
+        raise ResumeError(f"{path}: was written by another version of pai; --force starts the training again")
     try:
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
-        if header["training"] != str(VERSION):
-            raise ResumeError(f"{path}: was written by another version of pai; --force starts the training again")
-        told, facts = json.loads(header["settings"]), json.loads(header["facts"])
+        metadata = unsealed(data)
+        told, facts = json.loads(metadata["settings"]), json.loads(metadata["facts"])
         tensors = load(data)
+        if not isinstance(told, dict) or not isinstance(facts, dict):
+            raise ValueError("what it tells is no object")
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as e:
         raise damaged(path) from e
     for key, value in settings.items():
@@ -107,3 +117,26 @@ def parse_state(path: Path, data: bytes, settings: Mapping[str, Any]) -> Trainin
                 "with --force instead of --resume"
             )
     return TrainingState(tensors, facts)
+
+
+def check_alike(found: Tensors, wanted: Mapping[str, torch.Tensor]) -> None:
+    """Raise `ValueError` unless the tensors have the names, shapes and types of those that they are to take the place of."""
+    if found.keys() != wanted.keys():
+        raise ValueError(f"other tensors: {some_names(sorted(found.keys() ^ wanted.keys()))}")
+    for name, tensor in found.items():
+        if (tensor.shape, tensor.dtype) != (wanted[name].shape, wanted[name].dtype):
+            raise ValueError(f"{name} is {tensor.dtype} {tuple(tensor.shape)}")
+
+
+def check_parts(state: TrainingState, own: TrainingState, parts: Iterable[str]) -> None:
+    """`check_alike` for these parts of a state that is gone on from, and of the run's own as it would be kept now."""
+    for part in parts:
+        check_alike(state.part(part), own.part(part))
+
+
+def number_in(facts: Mapping[str, Any], name: str, most: float) -> int:
+    """A whole number from 0 to `most` among the facts. Raises `ValueError` for anything else, `KeyError` for nothing."""
+    value = facts[name]
+    if type(value) is not int or not 0 <= value <= most:
+        raise ValueError(f"{name} {value!r}")
+    return value

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import logging
 import textwrap
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,9 +17,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from pai_cli.display.console import printable
 from pai_cli.errors import PictureError
-from pai_cli.files.atomic import check_output, write_atomically
+from pai_cli.files.atomic import write_atomically
+from pai_cli.printable import as_line, printable, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -105,17 +106,16 @@ def stacked(pictures: Sequence[Picture]) -> Picture:
     return Picture("; ".join(picture.title for picture in pictures), width, height, paint)
 
 
-def check_picture(path: Path | None, *, force: bool) -> None:
-    """Refuse what could not be drawn or written, before any work is done for it; None is no picture at all.
+def check_picture(path: Path | None) -> None:
+    """Refuse what could not be drawn, before any work is done for it; None is no picture at all.
 
-    Raises `PictureError` for another suffix than .svg, .png and .pdf, and without matplotlib; `OutputError`.
+    Raises `PictureError` for another suffix than .svg, .png and .pdf, and without matplotlib.
     """
     if path is None:
         return
     if path.suffix.lower() not in SUFFIXES:
         raise PictureError(f"{path}: --plot writes .svg, .png or .pdf; end the file's name in one of those")
     need_matplotlib("--plot")
-    check_output(path, force=force)
 
 
 def need_matplotlib(flag: str) -> None:
@@ -129,7 +129,7 @@ def write_picture(picture: Picture, path: Path, *, force: bool) -> None:
 
     Raises `PictureError`, `OutputError`.
     """
-    check_picture(path, force=force)
+    check_picture(path)
     data = drawn(picture, path.suffix.lower())
 
     def write(stream: BinaryIO) -> None:
@@ -158,7 +158,8 @@ def _matplotlib() -> Iterator[Callable[..., Figure]]:
         from matplotlib.figure import Figure
     except ImportError as e:
         raise PictureError(f"--plot: {NO_MATPLOTLIB}") from e
-    with mpl.rc_context():
+    with mpl.rc_context(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # several lines on letters that its fonts lack, which are drawn as boxes
         mpl.rcdefaults()
         mpl.rcParams.update(_STYLE)
         yield Figure
@@ -166,11 +167,7 @@ def _matplotlib() -> Iterator[Callable[..., Figure]]:
 
 def named(text: str, longest: int = LONGEST_NAME) -> str:
     """A name from a file as a picture can show it: no control characters, the middle of a long one left out."""
-    text = printable(text)
-    if len(text) <= longest:
-        return text
-    tail = longest // 2
-    return f"{text[: longest - tail - 1]}…{text[-tail:]}"
+    return shortened(printable(text), longest)
 
 
 def short_labels(paths: Sequence[Path]) -> list[str]:
@@ -192,7 +189,7 @@ def short_labels(paths: Sequence[Path]) -> list[str]:
 def footnote(figure: FigureBase, notes: Sequence[str]) -> None:
     """Lines under everything, for what a picture does not show: its gaps, what it left out."""
     room = int(width_of(figure) * NOTE_CHARACTERS)
-    lines = [line for note in notes for line in textwrap.wrap(printable(note), room)]
+    lines = [line for note in notes for line in textwrap.wrap(as_line(note), room)]
     if lines:
         figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=8, color=FAINT)
 

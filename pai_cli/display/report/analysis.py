@@ -53,9 +53,9 @@ class AnalysisPictures:
 
     @staticmethod
     def wanted(plot: Path | None, report: Path | None, *, force: bool, weights: Path | None) -> AnalysisPictures:
-        """Refuses, before any work, what could not be written. Raises `PictureError`, `OutputError`."""
-        check_picture(plot, force=force)
-        check_report(report, force=force)
+        """Refuses, before any work, what could not be made. Raises `PictureError`."""
+        check_picture(plot)
+        check_report(report)
         return AnalysisPictures(plot, report, force, weights)
 
     @property

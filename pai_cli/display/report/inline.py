@@ -6,8 +6,8 @@ import re
 from html import escape
 from xml.etree import ElementTree
 
-from pai_cli.display.console import printable
 from pai_cli.display.figures.canvas import FAINT, GRID, INK, SERIES, Picture, drawn
+from pai_cli.printable import as_line
 
 SVG = "http://www.w3.org/2000/svg"
 LINK = "{http://www.w3.org/1999/xlink}href"
@@ -39,7 +39,7 @@ def inline_svg(picture: Picture, prefix: str) -> str:
     root.attrib |= {"xmlns": SVG, "role": "img", "aria-labelledby": f"{prefix}title"}
     root.attrib |= {"width": f"{width:.0f}", "height": f"{height:.0f}"}
     title = ElementTree.Element("title", {"id": f"{prefix}title"})
-    title.text = picture.title
+    title.text = as_line(picture.title)
     root.insert(0, title)
     return ElementTree.tostring(root, encoding="unicode")
 
@@ -63,6 +63,6 @@ def figure_html(picture: Picture, prefix: str, caption: str) -> str:
     """The picture with its caption, in a frame that scrolls where the page is narrower."""
     svg = inline_svg(picture, prefix)
     return (
-        f'<figure><div class="wide" tabindex="0" role="region" aria-label="{escape(printable(picture.title))}">{svg}</div>'
-        f"<figcaption>{escape(printable(caption))}</figcaption></figure>"
+        f'<figure><div class="wide" tabindex="0" role="region" aria-label="{escape(as_line(picture.title))}">{svg}</div>'
+        f"<figcaption>{escape(as_line(caption))}</figcaption></figure>"
     )

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Sequence
 from html import escape
 
-from pai_cli.display.console import printable
+from pai_cli.printable import as_line
 
 STYLE = """
 :root {
@@ -130,7 +130,7 @@ def policy() -> str:
 
 def text(words: str) -> str:
     """Words from anywhere, as HTML: nothing in them is markup, control characters are spelled out."""
-    return escape(printable(words))
+    return escape(as_line(words))
 
 
 def paragraph(words: str, *, faint: bool = False) -> str:

@@ -46,9 +46,9 @@ class RankPictures:
 
     @staticmethod
     def wanted(plot: Path | None, report: Path | None, *, force: bool, weights: bool) -> RankPictures:
-        """Refuses, before any work, what could not be written. Raises `PictureError`, `OutputError`."""
-        check_picture(plot, force=force)
-        check_report(report, force=force)
+        """Refuses, before any work, what could not be made. Raises `PictureError`."""
+        check_picture(plot)
+        check_report(report)
         return RankPictures(plot, report, force, weights)
 
     @property

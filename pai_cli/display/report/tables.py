@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
-from pai_cli.display.console import printable
+from pai_cli.display.report.page import text
 from pai_cli.display.tables import MISSING, number
 from pai_cli.files.tables import Record, Value
 
@@ -34,7 +33,7 @@ def _cell(record: Record, column: str) -> Cell:
     if value is None:
         return Cell(MISSING)
     if isinstance(value, str):
-        return Cell(printable(value), "", printable(value))
+        return Cell(number(value), "", number(value))
     parts = [repr(value)] if isinstance(value, float) else []
     error, layers = record.get(f"{column}_error"), record.get(f"{column}_layers")
     if error is not None:
@@ -49,12 +48,12 @@ def table_html(
 ) -> str:
     """A table that the page's script makes sortable; `total` stays below, whatever the order. `name`: its id."""
     sides = [_side(column, [row[at] for row in rows]) for at, column in enumerate(columns)]
-    heads = "".join(f'<th scope="col"{side}>{_text(column)}</th>' for column, side in zip(columns, sides, strict=True))
+    heads = "".join(f'<th scope="col"{side}>{text(column)}</th>' for column, side in zip(columns, sides, strict=True))
     body = "".join(_row(sides, row) for row in rows)
     foot = f"<tfoot>{_row(sides, total)}</tfoot>" if total is not None else ""
     return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{_text(caption)}">'
-        f'<table id="{escape(name)}" class="sortable"><caption>{_text(caption)}</caption>'
+        f'<div class="wide" tabindex="0" role="region" aria-label="{text(caption)}">'
+        f'<table id="{text(name)}" class="sortable"><caption>{text(caption)}</caption>'
         f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody>{foot}</table></div>"
     )
 
@@ -65,12 +64,12 @@ def _row(sides: Sequence[str], row: Sequence[Cell]) -> str:
 
 
 def _html(side: str, cell: Cell, *, first: bool) -> str:
-    title = f' title="{_text(cell.title)}"' if cell.title else ""
+    title = f' title="{text(cell.title)}"' if cell.title else ""
     # Numbers order by all their digits; words by what they say, so they need no second copy.
     order = f' data-order="{cell.sort!r}"' if isinstance(cell.sort, int | float) else ""
     if first:
-        return f'<th scope="row"{side}{order}{title}>{_text(cell.text)}</th>'
-    return f"<td{side}{order}{title}>{_text(cell.text)}</td>"
+        return f'<th scope="row"{side}{order}{title}>{text(cell.text)}</th>'
+    return f"<td{side}{order}{title}>{text(cell.text)}</td>"
 
 
 def _side(column: str, cells: Sequence[Cell]) -> str:
@@ -78,7 +77,3 @@ def _side(column: str, cells: Sequence[Cell]) -> str:
     if not any(isinstance(cell.sort, str) for cell in cells):
         return ""
     return ' class="text long"' if column in LONG else ' class="text"'
-
-
-def _text(words: str) -> str:
-    return escape(printable(words))

@@ -7,22 +7,21 @@ from typing import BinaryIO
 
 from pai_cli.display.figures.canvas import need_matplotlib
 from pai_cli.errors import PictureError
-from pai_cli.files.atomic import check_output, write_atomically
+from pai_cli.files.atomic import write_atomically
 
 SUFFIXES = (".html", ".htm")
 
 
-def check_report(path: Path | None, *, force: bool) -> None:
-    """Refuse what could not be written, before any work is done for it; None is no page at all.
+def check_report(path: Path | None) -> None:
+    """Refuse what could not be made, before any work is done for it; None is no page at all.
 
-    Raises `PictureError` for another suffix than .html and .htm, and without matplotlib; `OutputError`.
+    Raises `PictureError` for another suffix than .html and .htm, and without matplotlib.
     """
     if path is None:
         return
     if path.suffix.lower() not in SUFFIXES:
         raise PictureError(f"{path}: --report writes .html; end the file's name in that")
     need_matplotlib("--report")
-    check_output(path, force=force)
 
 
 def write_report(html: str, path: Path, *, force: bool) -> None:

@@ -61,7 +61,7 @@ def _of_checkpoint(checkpoint: Checkpoint, layouts: Mapping[str, Layout] | None 
         )
         for name in names
     }
-    told = {name: layout for name, layout in (layouts or {}).items() if {name, name + ORIGINAL} & set(tensors)}
+    told = {name: layout for name, layout in (layouts or {}).items() if name in tensors or name + ORIGINAL in tensors}
     container = "torch" if checkpoint.ordered else "safetensors"
     return Content(
         checkpoint.path,

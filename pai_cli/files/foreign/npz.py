@@ -9,37 +9,40 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from pai_cli.errors import MaskError
+from pai_cli.files.budget import BudgetError, check_unpacked, open_zip
 from pai_cli.files.foreign.base import Content, Stored
 
 if TYPE_CHECKING:
     import numpy as np
 
 SUFFIX = ".npy"
-MOST_BYTES = 2**33
-"""Of one compressed array: a small archive may not ask for any amount of memory."""
-
 AGAIN = "copy it again, or save it with numpy.savez"
 
 
 def is_npz(path: Path) -> bool:
     """Whether a zip file's members are arrays. Raises `MaskError` for a zip file without its end."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with path.open("rb") as stream, open_zip(stream) as archive:
             names = archive.namelist()
+    except BudgetError as e:
+        raise MaskError(f"{path}: {e}; {AGAIN}") from e
     except Exception as e:  # zipfile raises several kinds of what a damaged list of members makes it stumble over
         raise MaskError(f"{path}: truncated or damaged (a zip file without its end); copy it again") from e
     return bool(names) and all(name.endswith(SUFFIX) for name in names)
 
 
 def read_npz(path: Path) -> Content:
-    """Names, shapes and dtypes of the arrays; values are read when asked for."""
+    """Names, shapes and dtypes of the arrays; values are read when asked for.
+
+    The archive stays open as long as any array may be asked for: its list of members is read once.
+    """
     tensors: dict[str, Stored] = {}
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            name = member.filename.removesuffix(SUFFIX)
-            if name in tensors:
-                raise MaskError(f"{path}: holds two arrays named {name!r}; {AGAIN}")
-            tensors[name] = _stored(path, archive, member)
+    archive = zipfile.ZipFile(path)
+    for member in archive.infolist():
+        name = member.filename.removesuffix(SUFFIX)
+        if name in tensors:
+            raise MaskError(f"{path}: holds two arrays named {name!r}; {AGAIN}")
+        tensors[name] = _stored(path, archive, member)
     return Content(path, "npz", (path,), tensors)
 
 
@@ -55,12 +58,11 @@ def _stored(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> St
         raise MaskError(f"{path}: array {name!r} holds {dtype}, not numbers; save the masks as boolean arrays")
     if begin + math.prod(shape) * dtype.itemsize != member.file_size:
         raise MaskError(f"{path}: array {name!r} is not as long as its shape {shape} says; {AGAIN}")
-    if member.compress_type != zipfile.ZIP_STORED and member.file_size > MOST_BYTES:
-        raise MaskError(
-            f"{path}: array {name!r} would unpack to {member.file_size:,} bytes, more than {MOST_BYTES:,}; "
-            "save it with numpy.savez, uncompressed"
-        )
-    return Stored(name, shape, dtype.kind == "f", partial(_array, path, member.filename))
+    try:
+        check_unpacked(member.file_size, member.compress_size)
+    except BudgetError as e:
+        raise MaskError(f"{path}: array {name!r} {e}") from e
+    return Stored(name, shape, dtype.kind == "f", partial(_array, path, archive, member))
 
 
 def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype, bool]:
@@ -73,16 +75,17 @@ def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype, bool]:
     return shape, dtype, by_columns
 
 
-def _array(path: Path, member: str) -> np.ndarray:
+def _array(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
     import numpy as np
 
+    name = member.filename.removesuffix(SUFFIX)
     try:
-        with zipfile.ZipFile(path) as archive, archive.open(member) as stream:
+        with archive.open(member) as stream:
             shape, dtype, by_columns = _header(stream)
             data = stream.read()  # zipfile compares its checksum
         flat = np.frombuffer(data, dtype)
         return flat.reshape(shape, order="F" if by_columns else "C")
     except MemoryError as e:
-        raise MaskError(f"{path}: array {member.removesuffix(SUFFIX)!r} does not fit in memory") from e
+        raise MaskError(f"{path}: array {name!r} does not fit in memory") from e
     except Exception as e:  # of zipfile, zlib and NumPy
-        raise MaskError(f"{path}: array {member.removesuffix(SUFFIX)!r} is damaged; {AGAIN}") from e
+        raise MaskError(f"{path}: array {name!r} is damaged; {AGAIN}") from e

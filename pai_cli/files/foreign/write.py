@@ -15,7 +15,7 @@ from pai_cli.files.canonical import canonical_bytes
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.foreign.base import MASK, ORIGINAL
 from pai_cli.files.foreign.containers import LAYERS_KEY
-from pai_cli.files.masks import layers_json
+from pai_cli.files.masks import check_layout, layers_json
 from pai_cli.spectral.layout import Layout
 
 if TYPE_CHECKING:
@@ -99,6 +99,8 @@ def write_npz(path: Path, masks: Mapping[str, np.ndarray], *, force: bool) -> No
 
 def write_weights(path: Path, weights: Weights, target: Target, metadata: Mapping[str, str], *, force: bool) -> None:
     """Write a checkpoint of `target`'s kind, safetensors or as `torch.save` does by the suffix of `path`."""
+    for name, mask in weights.masks.items():
+        check_layout(path, name, mask.shape, weights.layouts[name])
     tensors = _torch_prune(weights) if target is Target.TORCH_PRUNE else _dense(weights)
     suffix = path.suffix if path.suffix in target.suffixes else target.suffixes[0]
     if suffix == SAFETENSORS:

@@ -1,11 +1,6 @@
 /* Keys above a window as bits, eight to a byte, the first the highest as NumPy packs them; and the places of those inside.
- * One pass over keys that lie in the cache, with the interpreter let go: sifting.py answers for the sizes. */
-#define PY_SSIZE_T_CLEAN
-#define Py_LIMITED_API 0x030B0000
-#include <Python.h>
-
-#include <stdint.h>
-#include <string.h>
+ * One pass over keys that lie in the cache, with the interpreter let go. */
+#include "../../spectral/compiled/buffers.h"
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "bits are packed for little-endian machines; without this part NumPy does the work"
@@ -83,22 +78,45 @@ SIFT(sift_16, uint16_t)
 SIFT(sift_32, uint32_t)
 SIFT(sift_64, uint64_t)
 
-/* sift(keys, bytes a key, low, last, bits, places): how many above, how many inside. */
+/* Arguments `at` and the next, as the least and the largest key of `width` bytes in the window. */
+static int take_window(PyObject *args, int at, Py_ssize_t width, uint64_t *low, uint64_t *last)
+{
+    const uint64_t most = UINT64_MAX >> (64 - 8 * width);
+    *low = PyLong_AsUnsignedLongLong(PyTuple_GetItem(args, at));
+    if (!PyErr_Occurred())
+        *last = PyLong_AsUnsignedLongLong(PyTuple_GetItem(args, at + 1));
+    if (PyErr_Occurred())
+        return 0;
+    if (*low <= most && *last <= most && (*low <= *last || *low - *last == 1))
+        return 1;
+    PyErr_SetString(PyExc_ValueError, "no window of such keys");
+    return 0;
+}
+
+/* sift(keys, bits, places, low, last): how many above, how many inside. */
 static PyObject *sift(PyObject *self, PyObject *args)
 {
-    Py_buffer keys, bits, places;
-    Py_ssize_t width;
-    unsigned long long low, last;
+    const wanted_t wanted[] = {{"keys", "u", 0, 1, 0}, {"bits", "u", 1, 1, 1}, {"places", "u", 4, 1, 1}};
+    buffers_t given;
+    uint64_t low = 0, last = 0;
     (void)self;
-    if (!PyArg_ParseTuple(args, "y*nKKw*w*", &keys, &width, &low, &last, &bits, &places))
+    if (!take_buffers(args, 5, wanted, 3, &given))
         return NULL;
-    sifted_t out = {0, 0, places.len / (Py_ssize_t)sizeof(uint32_t), places.buf};
+    const Py_buffer *keys = given.of, *bits = given.of + 1, *places = given.of + 2;
+    Py_ssize_t width = keys->itemsize, size = keys->shape[0];
+    if ((width != 2 && width != 4 && width != 8) || size > (Py_ssize_t)1 << 32)
+        return refused(&given, "the compiled part sifts contiguous keys of 2, 4 or 8 bytes, 2^32 at most");
+    if (bits->shape[0] != (size + 7) / 8)
+        return refused(&given, "bits: one is needed for each key");
+    if (!take_window(args, 3, width, &low, &last)) {
+        release(&given);
+        return NULL;
+    }
+    sifted_t out = {0, 0, places->shape[0], places->buf};
     Py_BEGIN_ALLOW_THREADS
-    (width == 2 ? sift_16 : width == 4 ? sift_32 : sift_64)(keys.buf, keys.len / width, low, last, bits.buf, &out);
+    (width == 2 ? sift_16 : width == 4 ? sift_32 : sift_64)(keys->buf, size, low, last, bits->buf, &out);
     Py_END_ALLOW_THREADS
-    PyBuffer_Release(&keys);
-    PyBuffer_Release(&bits);
-    PyBuffer_Release(&places);
+    release(&given);
     return Py_BuildValue("KK", (unsigned long long)out.above, (unsigned long long)out.inside);
 }
 

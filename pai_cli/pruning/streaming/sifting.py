@@ -33,14 +33,12 @@ class Sifted:
 
 def sift(keys: Keys, window: tuple[int, int], room: int) -> Sifted:
     """Sift at most 2^32 contiguous keys. `window`: the least and the largest key in it, the least not above the largest
-    plus one; `room`: how many places are wanted at most.
+    plus one; `room`: how many places are wanted at most. Raises `ValueError` for other keys or another window.
     """
     if compiled is None:
         return _sift(keys, window, room)
-    if not keys.flags.c_contiguous or keys.dtype.itemsize not in (2, 4, 8) or keys.size > 2**32:
-        raise ValueError("the compiled part sifts contiguous keys of 2, 4 or 8 bytes, 2^32 at most")
     bits, places = np.empty(-(-keys.size // 8), np.uint8), np.empty(room, np.uint32)
-    above, inside = compiled.sift(keys, keys.dtype.itemsize, *window, bits, places)
+    above, inside = compiled.sift(keys, bits, places, *window)
     return Sifted(bits, above, inside, places[:inside].copy() if inside <= room else None)
 
 

@@ -1,4 +1,4 @@
-"""What the compiled part does, with its arguments checked: a wrong size must end here and not in its memory.
+"""What the compiled part does, on arrays. It checks its arguments itself (binding.c) and raises `ValueError` for a wrong one.
 
 Everything here works on NumPy arrays in this machine's memory and lets the interpreter go while it runs, so threads gain.
 """
@@ -50,32 +50,28 @@ def pack_columns(mask: np.ndarray[Any, Any]) -> Bits:
     words = -(-rows // 64)
     bits = np.empty((-(-columns // 64) * 64, words), dtype=np.uint64)
     if flags.size:
-        kernel.pack(flags.view(np.uint8), rows, columns, bits)
+        kernel.pack(flags.view(np.uint8), bits)
     return bits[:columns]
 
 
 def component_count(bits: Bits) -> int:
     """Connected components of the graph whose left vertices are the rows of `bits`, each with at least one set."""
-    _check(bits, np.uint64, 2)
-    return int(kernel.components(bits, *bits.shape)) if len(bits) else 0
+    return int(kernel.components(bits)) if len(bits) else 0
 
 
 def edges_of_bits(bits: Bits) -> tuple[Ints, np.ndarray[Any, np.dtype[np.int32]]]:
     """`begin` and `neighbour` of the graph, as in `EdgeLists`."""
-    _check(bits, np.uint64, 2)
     begin = np.zeros(len(bits) + 1, dtype=np.int64)
     np.cumsum(np.bitwise_count(bits).sum(axis=1, dtype=np.int64), out=begin[1:])
     neighbour = np.empty(begin[-1], dtype=np.int32)
-    kernel.neighbours(bits, *bits.shape, neighbour)
+    kernel.neighbours(bits, neighbour)
     return begin, neighbour
 
 
 def solve_bits(bits: Bits, ranges: Ints, wish: Wish) -> Found:
     """The two largest singular values, squared, of each range of rows of a 0/1 matrix given as bits."""
-    _check(bits, np.uint64, 2)
-    _check_ranges(ranges, len(bits))
     found = np.zeros(len(ranges), dtype=FOUND)
-    kernel.solve_bits(bits, bits.shape[1], ranges, wish.packed, found)
+    kernel.solve_bits(bits, ranges, wish.packed, found.view(np.float64))
     return _with_memory(found)
 
 
@@ -84,21 +80,10 @@ def solve_edges(edges: EdgeLists, ranges: Ints, touched: Ints, wish: Wish) -> Fo
 
     Values are those of the weights over the largest weight of each range.
     """
-    _check(edges.begin, np.int64, 1)
-    _check(edges.neighbour, np.int32, 1)
-    _check(edges.value, np.float64, 1)
-    _check_ranges(ranges, len(edges.begin) - 1)
-    if not len(edges.neighbour) == len(edges.value) == edges.begin[-1]:
-        raise ValueError("edge lists of different lengths")
-    if edges.begin[0] != 0 or np.any(edges.begin[1:] < edges.begin[:-1]):
-        raise ValueError("edge lists that do not begin at 0 and go on")
-    if len(edges.neighbour) and not 0 <= edges.neighbour.min() <= edges.neighbour.max() < edges.right:
-        raise ValueError("a right vertex that is not there")
-    if touched.shape != (len(ranges),):
-        raise ValueError("as many counts of right vertices as ranges are needed")
     touched = np.ascontiguousarray(touched, dtype=np.int64)
     found = np.zeros(len(ranges), dtype=FOUND)
-    kernel.solve_edges(edges.begin, edges.neighbour, edges.value, edges.right, ranges, touched, wish.packed, found)
+    lists, table = (edges.begin, edges.neighbour, edges.value), found.view(np.float64)
+    kernel.solve_edges(*lists, ranges, touched, wish.packed, table, edges.right)
     return _with_memory(found)
 
 
@@ -113,21 +98,8 @@ def solve_gram(gram: Floats, wish: Wish) -> Found:
         padded[:side, :side] = gram
         gram = padded
     found = np.zeros(1, dtype=FOUND)
-    kernel.solve_gram(gram, side, stored, wish.packed, found)
+    kernel.solve_gram(gram, wish.packed, found.view(np.float64), side)
     return _with_memory(found)
-
-
-def _check(array: np.ndarray[Any, Any], dtype: type, dimensions: int) -> None:
-    if array.dtype != dtype or array.ndim != dimensions or not array.flags.c_contiguous:
-        raise ValueError(f"the compiled engine takes contiguous {np.dtype(dtype)} of {dimensions} dimensions")
-
-
-def _check_ranges(ranges: Ints, most: int) -> None:
-    _check(ranges, np.int64, 2)
-    if ranges.shape[1] != 2 or np.any(ranges[:, 0] < 0) or np.any(ranges[:, 1] > most):
-        raise ValueError("a range of vertices that are not there")
-    if np.any(ranges[:, 0] >= ranges[:, 1]):
-        raise ValueError("an empty range of vertices")
 
 
 def _with_memory(found: Found) -> Found:

@@ -110,7 +110,9 @@ void solve_gram(const double *gram, ptrdiff_t n, ptrdiff_t ld, const wish_t *wis
     memset(out, 0, sizeof *out);
     out->status = NO_MEMORY, out->side = (double)n;
     out->frobenius = frobenius(gram, n, ld);
-    if ((double)n <= wish->direct_side)
+    if (n == 0)
+        out->status = ALL_VALUES; /* a part without an edge: both values are 0 */
+    else if ((double)n <= wish->direct_side)
         all_values(gram, n, ld, work, out);
     else
         iterate(gram, n, ld, wish, work + ld * ld, work, out);
@@ -155,11 +157,12 @@ static void solve_free_bits(const uint64_t *near, ptrdiff_t n, const uint64_t *f
     free_edges(edges);
 }
 
-/* A 0/1 problem: `count` rows of bits, each with one set. The side with fewer live vertices is the near one. */
+/* A 0/1 problem: `count` rows of bits, usually each with one set. The side with fewer live vertices is the near one. */
 void solve_bits(const uint64_t *bits, ptrdiff_t words, ptrdiff_t count, const wish_t *wish, found_t *out)
 {
-    ptrdiff_t turned = (count + 63) / 64, room = words * 64 > fours(count) ? words * 64 : fours(count);
-    uint64_t *right = malloc((size_t)((room + 4) * (turned > words ? turned : words)) * sizeof(uint64_t));
+    /* room for the right side's rows, or for the left side's once more, either with its padding */
+    ptrdiff_t turned = (count + 63) / 64, other = (words * 64 + 4) * turned, same = (count + 4) * words;
+    uint64_t *right = malloc((size_t)(other > same ? other : same) * sizeof(uint64_t));
     memset(out, 0, sizeof *out);
     out->status = NO_MEMORY;
     if (right == NULL)

@@ -20,8 +20,8 @@ from pai_cli.training.loop import Run, Trainer
 from pai_cli.training.model import dtype_of, logits_of
 from pai_cli.training.process import Process
 from pai_cli.training.recipe import Optimizer, Recipe
-from pai_cli.training.searching.resume import kept_round, taking_up
-from pai_cli.training.state import Tensors, TrainingState, state_dict_of
+from pai_cli.training.searching.resume import check_rounds, kept_round, taking_up
+from pai_cli.training.state import Tensors, TrainingState, check_alike, state_dict_of
 
 if TYPE_CHECKING:
     from pai_cli.models.network import Network
@@ -60,6 +60,8 @@ class Rounds:
         self._state: TrainingState | None = self.training.run.state  # of the round that was interrupted
         self._latest: tuple[Masks, Scores] | None = None  # of the round before: its masks, and what they gave
         if self._state is not None:
+            with taking_up():
+                check_rounds(self.training, {layer.name: layer.shape for layer in context.layers})
             self.rewound = self._state.part("rewound")
         self.training.run.story = self._story()
 
@@ -89,7 +91,7 @@ class Rounds:
         trainer = Trainer(self.network, masks or {}, self.recipe, self.data, self._run(masks))
         if self._state is not None:
             with taking_up():
-                trainer.load(self._state)
+                self._take_up(trainer, self._state)
             self._state = None
         elif self.rewound:
             trainer.load(self._begun(masks or {}, trainer))
@@ -103,6 +105,14 @@ class Rounds:
         scores = Scores({name: trainer.model.get_parameter(name).detach().abs() for name in names})
         self._latest = masks or {}, scores
         return scores
+
+    def _take_up(self, trainer: Trainer, state: TrainingState) -> None:
+        """Put the trainer where the interrupted round stood. Raises `ValueError`, `KeyError` for what cannot be."""
+        trainer.load(state)
+        if self.rewound:
+            check_alike(self.rewound, trainer.state().part("model"))
+        elif self.done or trainer.step > self.point:
+            raise ValueError("the weights to go back to are missing")
 
     def _begun(self, masks: Masks, trainer: Trainer) -> TrainingState:
         """The state at the rewinding point, under other masks and with no momentum."""

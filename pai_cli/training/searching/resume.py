@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pai_cli.errors import OutputError, ResumeError
-from pai_cli.files.atomic import check_output, is_special
+from pai_cli.errors import ResumeError
+from pai_cli.files.runs import state_beside
 from pai_cli.files.words import one_line
-from pai_cli.pruning.trained import TrainingRun
-from pai_cli.training.state import TrainingState, parse_state, write_state
+from pai_cli.pruning.trained import TrainingContext, TrainingRun
+from pai_cli.training.state import TrainingState, number_in, parse_state, write_state
 
 if TYPE_CHECKING:
     from pai_cli.pruning.base import Masks
@@ -26,6 +27,17 @@ def kept_round(state: TrainingState, done: int, masks: Masks | None) -> Training
     if masks is not None:
         state.add("flags", {name: torch.from_numpy(mask) for name, mask in masks.items()})
     return state
+
+
+def check_rounds(training: TrainingContext, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise `ValueError` unless a run can stand after so many rounds, with such masks. `shapes`: of what is pruned."""
+    run = training.run
+    if not 0 <= run.done < training.rounds or (run.done == 0) != (run.masks is None):
+        raise ValueError(f"{run.done} of {training.rounds} rounds")
+    if run.masks is not None and {name: (one.shape, one.dtype.kind) for name, one in run.masks.items()} != {
+        name: (shape, "b") for name, shape in shapes.items()
+    }:
+        raise ValueError("masks of other layers")
 
 
 @contextmanager
@@ -48,33 +60,16 @@ class RunFiles:
 
     @staticmethod
     def beside(out: Path, settings: dict[str, Any]) -> RunFiles:
-        """Of the run that writes `out`: the same name with .state.safetensors. Raises `OutputError` for a device."""
-        if is_special(out):
-            raise OutputError(
-                f"{out}: is a device or a pipe, and a training needs a file beside what it writes; name a file"
-            )
-        return RunFiles(out.with_name(f"{out.name.removesuffix('.safetensors')}.state.safetensors"), settings)
+        """Of the run that writes `out`."""
+        return RunFiles(state_beside(out), settings)
 
-    def check_apart(self, sources: Iterable[Path], weights: Path | None) -> None:
-        """Raise `OutputError` where the state, which goes in the end, has the name of a source or of the weights."""
-        if any(self.path.exists() and source.exists() and self.path.samefile(source) for source in sources):
-            raise OutputError(
-                f"{self.path}: is a file of the checkpoint, and the training's state goes there; change -o"
-            )
-        if weights is not None and weights.resolve() == self.path.resolve():
-            raise OutputError(f"{weights}: the weights and the training's state need different names; change -o or -w")
+    def begin(self, *, resume: bool) -> TrainingRun:
+        """A run that keeps its state here: new, in the place of one before it, or with `resume` from what is kept.
 
-    def begin(self, *, resume: bool, force: bool) -> TrainingRun:
-        """A run that keeps its state here: new, or with `resume` from what is kept.
-
-        Raises `ResumeError` when there is nothing to continue, or something of other settings; `OutputError` when there is
-        something and neither `resume` nor `force` was said.
+        Raises `ResumeError` when there is nothing to continue, or something of other settings.
         """
         if resume:
             return self._continued()
-        if self.path.is_file() and not force:
-            raise OutputError(f"{self.path}: a training was begun here; --resume continues it, --force starts it again")
-        check_output(self.path, force=force)
         self.path.unlink(missing_ok=True)
         return TrainingRun(keep=self.keep)
 
@@ -95,8 +90,8 @@ class RunFiles:
             raise ResumeError(f"{self.path}: cannot be read: {e.strerror or e}") from e
         state = parse_state(self.path, data, self.settings)
         try:
-            done = int(state.facts["rounds_done"])
-        except (KeyError, TypeError, ValueError) as e:
+            done = number_in(state.facts, "rounds_done", math.inf)
+        except (KeyError, ValueError) as e:
             raise ResumeError(f"{self.path}: is the state of a pai train; --force starts this training again") from e
         masks = {name: tensor.numpy() for name, tensor in state.part("flags").items()}
         return TrainingRun(keep=self.keep, state=state, done=done, masks=masks or None)

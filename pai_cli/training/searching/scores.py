@@ -23,8 +23,15 @@ from pai_cli.training.loop import CHECK_EVERY
 from pai_cli.training.model import cross_entropy, dtype_of, logits_of
 from pai_cli.training.recipe import Augmentation, Optimizer, Recipe, Schedule
 from pai_cli.training.searching.constants import signed_constants
-from pai_cli.training.searching.resume import kept_round, taking_up
-from pai_cli.training.state import TrainingState, load_optimizer, optimizer_tensors, state_dict_of
+from pai_cli.training.searching.resume import check_rounds, kept_round, taking_up
+from pai_cli.training.state import (
+    TrainingState,
+    check_parts,
+    load_optimizer,
+    number_in,
+    optimizer_tensors,
+    state_dict_of,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -218,8 +225,11 @@ class ScoreTraining:
         return kept_round(state, self.done, self.masks)
 
     def load(self, state: TrainingState) -> None:
-        """Go to where `state` was taken."""
-        self.step, self.done = int(state.facts["step"]), self.training.run.done
+        """Go to where `state` was taken. Raises `ValueError`, `KeyError` for what cannot be."""
+        check_rounds(self.training, {name: tuple(one.shape) for name, one in self.constants.items()})
+        check_parts(state, self.state(), ("scores", "buffers"))
+        self.step = number_in(state.facts, "step", self.recipe.epochs * self.steps_in_epoch)
+        self.done = self.training.run.done
         with torch.no_grad():
             for name, tensor in state.part("scores").items():
                 self.scores[name].copy_(tensor)

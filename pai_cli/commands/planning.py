@@ -1,0 +1,195 @@
+"""Each command's plan of files: what is read for each kind of argument, what is written, also beside what was named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pai_cli.commands.options import Working
+    from pai_cli.files.plan import FilePlan
+    from pai_cli.training.outputs import Outputs
+
+STDIN = Path("-")
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What a command that runs a network reads: the checkpoint, --model, --data, --densities."""
+
+    checkpoint: Path
+    model: str | None = None
+    data: str | None = None
+    densities: Path | None = None
+
+    def plan(self, *, force: bool) -> FilePlan:
+        """A plan in which these are read."""
+        from pai_cli.files.plan import FilePlan
+
+        plan = FilePlan(force=force)
+        read_checkpoint(plan, self.checkpoint, self.model)
+        _read_data(plan, self.data)
+        plan.reads("the file of --densities", self.densities)
+        return plan
+
+
+def plan_pruning(reads: Reads, mask: Path, weights: Path | None, method: str, *, resume: bool, force: bool) -> None:
+    """Check the files of `pai prune`. Raises `OutputError`."""
+    from pai_cli.files.runs import PRUNE, state_beside
+    from pai_cli.pruning.registry import get
+
+    plan = reads.plan(force=force)
+    plan.writes(mask, "the mask", "-o", replace=resume)
+    plan.writes(weights, "the weights", "-w")
+    if get(method).trains:
+        _refuse_special(mask, "a training needs a file beside what it writes; name a file")
+        plan.keeps(state_beside(mask), "the training's state", "-o", PRUNE, resume=resume)
+    plan.check()
+
+
+def plan_sampling(
+    reads: Reads,
+    mask: Path,
+    trajectory: Path | None,
+    plot: Path | None,
+    *,
+    searches: bool,
+    resume: bool,
+    force: bool,
+) -> None:
+    """Check the files of `pai sample`; `searches`: whether it searches, and does not build. Raises `OutputError`."""
+    from pai_cli.errors import OutputError
+    from pai_cli.files.atomic import is_special
+    from pai_cli.files.runs import JOURNAL, SAMPLE, journal_beside, state_beside
+
+    plan = reads.plan(force=force)
+    plan.writes(mask, "the mask", "-o", replace=resume)
+    plan.writes(plot, "the picture", "--plot")
+    if searches:
+        if trajectory is None and is_special(mask):
+            raise OutputError(f"{mask}: is a device or a pipe; say with --trajectory where the search is to be written")
+        lines, option = trajectory or journal_beside(mask), "-o" if trajectory is None else "--trajectory"
+        state = state_beside(lines, JOURNAL)
+        for file in (lines, state):
+            _refuse_special(file, "a search must be read again; name a file")
+        plan.keeps(lines, "the search's trajectory", option, SAMPLE, resume=resume)
+        plan.keeps(state, "the search's state", option, SAMPLE, resume=resume, after=lines)
+    plan.check()
+
+
+def plan_training(reads: Reads, mask: Path | None, outputs: Outputs, *, resume: bool) -> None:
+    """Check the files of `pai train`, in the first of its processes, which alone writes. Raises `OutputError`."""
+    from pai_cli.files.results import lock_beside
+    from pai_cli.files.runs import TRAIN, journal_beside, state_beside
+    from pai_cli.training.ranks import rank_here
+
+    if rank_here() > 0:
+        return
+    out = outputs.weights
+    _refuse_special(out, "a training needs files beside what it writes; name a file")
+    journal = journal_beside(out)
+    plan = reads.plan(force=outputs.force)
+    plan.reads("the mask", mask)
+    plan.writes(out, "the weights", "-o", replace=resume)
+    plan.writes(outputs.mask, "the final mask", "--mask-out", replace=resume)
+    plan.writes(outputs.plot, "the picture", "--plot", replace=resume)
+    plan.keeps(journal, "the training's journal", "-o", TRAIN, resume=resume)
+    plan.keeps(state_beside(out), "the training's state", "-o", TRAIN, resume=resume, after=journal)
+    if outputs.results is not None:
+        plan.adds_to(outputs.results, "the table", "--results")
+        plan.uses(lock_beside(outputs.results), "the table's lock", "--results", lambda lock: not lock.stat().st_size)
+    plan.adds_to(outputs.log_dir, "the folder of events", "--log-dir", folder=True)
+    plan.check()
+
+
+def plan_measuring(
+    weights: Path | None, plot: Path | None, report: Path | None, working: Working, *tables: Path | None, force: bool
+) -> FilePlan:
+    """The files of `pai analyze` and `pai rank`, checked without the masks, which `read_masks` adds. Raises `OutputError`."""
+    from pai_cli.files.plan import FilePlan
+
+    plan = FilePlan(force=force)
+    read_checkpoint(plan, weights)
+    plan.reads("a table that is read", *(table for table in tables if table != STDIN))
+    plan.writes(plot, "the picture", "--plot")
+    plan.writes(report, "the page", "--report")
+    _use_store(plan, working)
+    plan.check()
+    return plan
+
+
+def plan_mining(
+    weights: Path | None, model: str | None, mask: Path | None, plot: Path | None, *, force: bool
+) -> FilePlan:
+    """The files of `pai mine`, checked but for the masks, which `read_masks` adds. Raises `OutputError`."""
+    from pai_cli.files.plan import FilePlan
+
+    plan = FilePlan(force=force)
+    read_checkpoint(plan, weights, model)
+    plan.writes(mask, "the mask", "-o")
+    plan.writes(plot, "the picture", "--plot")
+    plan.check()
+    return plan
+
+
+def read_masks(plan: FilePlan, paths: Iterable[Path]) -> None:
+    """Add the mask files, as they are found, with all that an index among them names, and check again."""
+    from pai_cli.files.checkpoints import files_of
+
+    for path in paths:
+        plan.reads("a file that is read", *(files_of(path) if path.suffix == ".json" else [path]))
+    plan.check()
+
+
+def read_checkpoint(plan: FilePlan, path: Path | None, model: str | None = None) -> None:
+    """Add a checkpoint with all its files, and the code that --model names."""
+    from pai_cli.files.checkpoints import files_of
+
+    if path is not None:
+        plan.reads("a file of the checkpoint", *files_of(path))
+    where, colon, _ = (model or "").rpartition(":")
+    if colon:
+        module = Path(*where.split("."))
+        files = [Path(where)] if where.endswith(".py") else [module.with_suffix(".py"), module / "__init__.py"]
+        plan.reads("the code of --model", *files)
+
+
+def _read_data(plan: FilePlan, data: str | None) -> None:
+    from pai_cli.data.layouts import read_from
+    from pai_cli.data.registry import DIGITS
+
+    if data is None or data == DIGITS:
+        return
+    try:
+        files, folders = read_from(Path(data).expanduser())
+    except (OSError, RuntimeError):  # no permission, no home folder: told when the data are opened
+        return
+    plan.reads("a file of the data", *files)
+    for folder, holds in folders.items():
+        plan.reads_in("part of the data", folder, holds)
+
+
+def _use_store(plan: FilePlan, working: Working) -> None:
+    """Add the store of finished work, and what SQLite keeps beside it."""
+    from pai_cli.files.store import JOURNALS, default_path, is_journal
+
+    if working.no_store:
+        return
+    try:
+        store = working.store or default_path()
+    except RuntimeError:  # no home folder, and so no store
+        return
+    plan.adds_to(working.store, "the store", "--store")
+    for ending in JOURNALS:
+        plan.uses(store.with_name(store.name + ending), "SQLite's journal", "--store", is_journal)
+
+
+def _refuse_special(path: Path, need: str) -> None:
+    """Raise `OutputError` for a device or a pipe, beside which no file can go and which cannot be read again."""
+    from pai_cli.errors import OutputError
+    from pai_cli.files.atomic import is_special
+
+    if is_special(path):
+        raise OutputError(f"{path}: is a device or a pipe, and {need}")

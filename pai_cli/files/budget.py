@@ -1,0 +1,111 @@
+"""What a file may make: work and memory follow the bytes that a file has, not the sizes that it tells.
+
+A few hundred bytes can tell of a tensor of any size, of lists that hold themselves, or of zeros without end. Every reader
+asks here before it makes what it was told of; the limits are far above what honest files need, and `docs/mask-file.md`
+states them.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from typing import BinaryIO
+
+ALWAYS, FACTOR = 2**26, 32
+"""The tensors of a file together may take so many bytes, and so many times the file's own: layers may share one tensor."""
+
+ITEMS, ITEMS_A_BYTE = 2**20, 4
+"""Containers may hold so many things, and so many more a byte of the file; what is held twice counts twice."""
+
+UNPACKED, RATIO = 2**30, 64
+"""A compressed array may unpack to so many bytes, and so many times what it takes compressed."""
+
+MEMBERS = 2**17
+"""Files in one archive."""
+
+DEEP = 6
+"""Levels of containers that are counted; nothing looks deeper for tensors than `with_tensors` and `unwrap` do."""
+
+DIRECTORY = 2**24
+"""Bytes that an archive's list of members may take."""
+
+LAST = 2**16 + 22 + 20 + 56  # bytes in which an archive's end stands: a comment, and three records
+
+
+class BudgetError(ValueError):
+    """A file would make more than it may; the text says what was found and the limit, and no file's name."""
+
+
+def check_tree(loaded: object, size: int) -> None:
+    """Raise `BudgetError` when what was unpickled from `size` bytes is more than they may make.
+
+    Lists, tuples and dicts are counted as what walks through them meets: one that is held by many counts for each. A tensor
+    counts with all its elements, whether or not each has bytes of its own.
+    """
+    items, taken = _count(loaded, DEEP, {})
+    if items > ITEMS + ITEMS_A_BYTE * size:
+        raise BudgetError(f"its {size:,} bytes make lists or dicts of {items:,} things, as they hold each other")
+    if taken > ALWAYS + FACTOR * size:
+        raise BudgetError(
+            f"its {size:,} bytes make tensors of {taken:,} (more than {ALWAYS:,} + {FACTOR} times the file), which are "
+            "expanded or share their values; save each with .clone()"
+        )
+
+
+def _count(value: object, depth: int, known: dict[tuple[int, int], tuple[int, int]]) -> tuple[int, int]:
+    """Things in `value`, itself included, and the bytes of its tensors; `known` has what was counted, by identity."""
+    inner = tuple(value.values()) if isinstance(value, Mapping) else value
+    if not isinstance(inner, list | tuple):
+        return 1, _bytes(value)
+    if depth == 0:
+        return 1, 0
+    key = id(value), depth
+    if key not in known:
+        counts = [_count(one, depth - 1, known) for one in inner]
+        known[key] = 1 + sum(items for items, _ in counts), sum(taken for _, taken in counts)
+    return known[key]
+
+
+def _bytes(value: object) -> int:
+    """What a tensor takes as a plain array; 0 for what cannot become one, sparse or without values, and is refused later."""
+    if str(getattr(value, "layout", "torch.strided")) != "torch.strided" or getattr(value, "is_meta", False):
+        return 0
+    taken = getattr(value, "nbytes", 0)
+    return taken if isinstance(taken, int) else 0
+
+
+def check_unpacked(size: int, compressed: int) -> None:
+    """Raise `BudgetError` when `compressed` bytes may not unpack to `size`."""
+    if size > UNPACKED + RATIO * compressed:
+        raise BudgetError(
+            f"would unpack from {compressed:,} to {size:,} bytes, more than {UNPACKED:,} + {RATIO} times; save it as "
+            "boolean, or uncompressed with numpy.savez"
+        )
+
+
+def open_zip(stream: BinaryIO) -> zipfile.ZipFile:
+    """The archive in a file, its list of members checked: how many, and that they do not claim the same bytes.
+
+    Raises `BudgetError`; `zipfile.BadZipFile` and whatever else a damaged list makes `zipfile` stumble over.
+    """
+    size = stream.seek(0, 2)
+    stream.seek(max(0, size - LAST))
+    told = _directory_size(stream.read())
+    if told > DIRECTORY:
+        raise BudgetError(f"its list of members takes {told:,} bytes, more than {DIRECTORY:,}")
+    archive = zipfile.ZipFile(stream)
+    members = archive.infolist()
+    if len(members) > MEMBERS:
+        raise BudgetError(f"holds {len(members):,} members, more than {MEMBERS:,}")
+    claimed = sum(member.compress_size for member in members)
+    if claimed > size:
+        raise BudgetError(f"its members claim {claimed:,} bytes, and the file has {size:,}")
+    return archive
+
+
+def _directory_size(last: bytes) -> int:
+    """What the end of an archive says of its list of members; 0 where there is no end, which `zipfile` will tell."""
+    at = last.rfind(b"PK\5\6")
+    size = int.from_bytes(last[at + 12 : at + 16], "little") if at >= 0 else 0
+    large = last.rfind(b"PK\6\6")
+    return int.from_bytes(last[large + 40 : large + 48], "little") if size == 2**32 - 1 and large >= 0 else size

@@ -1,0 +1,67 @@
+"""Numbers and choices that a caller sets, checked as they come in; whatever holds them is made of plain Python values."""
+
+from __future__ import annotations
+
+import math
+import operator
+from enum import StrEnum
+from numbers import Real
+from typing import Any, TypeVar
+
+from pai_cli.errors import ParameterError
+
+Choice = TypeVar("Choice", bound=StrEnum)
+
+LONGEST = 40  # characters of a wrong value that are shown
+
+
+def whole_number(name: str, value: Any, least: int, most: int) -> int:
+    """The value as an int from `least` to `most`. Raises `ParameterError`, for True and False too."""
+    number = None
+    if not isinstance(value, bool):
+        try:
+            number = operator.index(value)
+        except TypeError:
+            pass
+    if number is None or not least <= number <= most:
+        raise ParameterError(f"{name}={shown(value)}: give a whole number from {least:,} to {most:,}")
+    return number
+
+
+def real_number(name: str, value: Any, *, above: float, below: float) -> float:
+    """The value as a float between two others. Raises `ParameterError`, for NaN, True and False too."""
+    number = math.nan
+    if isinstance(value, Real) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:  # an integer past every float
+            pass
+    if not above < number < below:
+        raise ParameterError(f"{name}={shown(value)}: give a number above {above:g} and below {below:g}")
+    return number
+
+
+def flag(name: str, value: Any) -> bool:
+    """The value, which is True or False. Raises `ParameterError`."""
+    if type(value) is not bool:
+        raise ParameterError(f"{name}={shown(value)}: give True or False")
+    return value
+
+
+def one_of(name: str, value: Any, choices: type[Choice]) -> Choice:
+    """The choice of that name. Raises `ParameterError` that lists all."""
+    try:
+        return choices(value)
+    except ValueError:
+        names = ", ".join(choices)
+        raise ParameterError(f"{name}={shown(value)}: give one of {names}") from None
+
+
+def shown(value: Any) -> str:
+    """What was given, short and in one line."""
+    try:
+        text = repr(value)
+    except Exception:  # an int of thousands of digits, or what another library's object does
+        text = type(value).__name__
+    text = " ".join(text.split())
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
