@@ -140,8 +140,8 @@ def test_what_was_sent_is_forgotten(pool: DaskPool, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(cluster, "MOST_ITEMS", 1)
     tracemalloc.start()
     try:
-        for outcome in pool.map(workers.size, None, (bytes(20_000) for _ in range(300))):
-            assert outcome.get() == 20_000
+        for outcome in pool.map(workers.size, None, (bytes(100_000) for _ in range(80))):
+            assert outcome.get() == 100_000
         assert tracemalloc.get_traced_memory()[0] < 4_000_000
     finally:
         tracemalloc.stop()
@@ -202,7 +202,7 @@ def test_an_item_that_kills_its_workers_costs_itself_only(own: LoopbackCluster) 
 def test_the_scheduler_goes_away(own: LoopbackCluster, tmp_path: Path) -> None:
     own.add_worker()
     with open_pool(None, own.address) as pool:
-        outcomes = pool.map(workers.slower_first, 100, range(100))
+        outcomes = pool.map(workers.slower_first, 20, range(20))
         next(outcomes)
         own.scheduler.kill()
         with pytest.raises(ClusterError) as told:
@@ -309,7 +309,7 @@ def on_slurm(folder: Path, sbatch: str, *words: object) -> subprocess.CompletedP
         capture_output=True,
         text=True,
         check=False,
-        timeout=100,
+        timeout=workers.PATIENCE,
     )
 
 

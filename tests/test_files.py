@@ -98,6 +98,23 @@ def test_a_failing_writer_leaves_what_was_there(tmp_path: Path, error: type[Base
     assert old is None or path.read_bytes() == old
 
 
+@pytest.mark.parametrize("old", [None, b"old"])
+def test_a_file_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, old: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, flushed = tmp_path / "f", []
+    if old is not None:
+        path.write_bytes(old)
+
+    def watched(descriptor: int) -> None:
+        flushed.append((os.fstat(descriptor).st_size, path.read_bytes() if path.exists() else None))
+
+    monkeypatch.setattr(os, "fsync", watched)
+    write_atomically(path, writes(b"new and whole"), force=True)
+    assert (13, old) in flushed
+    assert path.read_bytes() == b"new and whole"
+
+
 def test_nothing_of_a_new_file_is_seen_before_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "out"
     path.write_bytes(b"old")

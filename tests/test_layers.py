@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from workers import PATIENCE, wait_until
 
 from pai_cli.analysis import layers as room
 from pai_cli.analysis.layers import Measuring, measure_everywhere
@@ -128,7 +129,7 @@ def test_mapped_keeps_the_order_and_runs_little_ahead(count: int, monkeypatch: p
 
 def test_mapped_works_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "cores", lambda: 2)
-    both = threading.Barrier(2, timeout=20)  # passed only when two are inside at once
+    both = threading.Barrier(2, timeout=PATIENCE)  # passed only when two are inside at once
     assert list(threads.mapped(lambda item: both.wait() >= 0 and item, [1, 2])) == [1, 2]
 
 
@@ -184,17 +185,14 @@ def test_work_that_nobody_waits_for_is_known(monkeypatch: pytest.MonkeyPatch) ->
 
     def work(item: int) -> int:
         if item == 0:
-            begun.wait(20)
+            begun.wait(PATIENCE)
             raise KeyboardInterrupt
         begun.set()
-        go.wait(20)
+        go.wait(PATIENCE)
         return item
 
     with pytest.raises(KeyboardInterrupt):
         list(threads.mapped(work, [0, 1]))
     assert threads.still_working()
     go.set()
-    deadline = time.monotonic() + 20
-    while threads.still_working() and time.monotonic() < deadline:
-        time.sleep(0.001)
-    assert not threads.still_working()
+    wait_until(lambda: not threads.still_working())

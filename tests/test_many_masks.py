@@ -364,7 +364,7 @@ def process(*words: object, **more: str) -> subprocess.Popen[str]:
 def test_two_commands_with_one_store(tmp_path: Path, pai: Pai) -> None:
     words = ["analyze", "--format", "csv", "--weights", RESNET]
     both = [process(*words, *part, "--store", tmp_path / "s.db") for part in (MASKS[:9], MASKS[6:])]
-    said = [one.communicate(timeout=60) for one in both]
+    said = [one.communicate(timeout=workers.PATIENCE) for one in both]
     for part, (out, err) in zip((MASKS[:9], MASKS[6:]), said, strict=True):
         again = pai(*words, *part, "--store", tmp_path / "s.db")
         assert (out, err) == (again.out, again.err)
@@ -415,7 +415,7 @@ def test_interrupted(tmp_path: Path) -> None:
         started = children(running.pid)
         for one in (running.pid, *started):  # as a terminal does
             os.kill(one, signal.SIGINT)
-        _, err = running.communicate(timeout=10)
+        _, err = running.communicate(timeout=workers.PATIENCE)
     finally:
         running.kill()
     assert (running.returncode, err) == (130, "pai: interrupted\n")

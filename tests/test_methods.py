@@ -78,7 +78,7 @@ def test_the_table_has_every_method() -> None:
 
 @METHOD
 @pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("density", [1.0, 0.7, 0.25, 0.1])
+@pytest.mark.parametrize("density", [1.0, 0.1])
 def test_exact_count_in_network_order(method: str, network: str, density: float) -> None:
     net = build(network)
     result = run(net, method, density, **one_round(method, network))
@@ -102,7 +102,7 @@ def test_exact_count_in_network_order(method: str, network: str, density: float)
 
 @METHOD
 @pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("density", [1.0, 0.5, 0.1])
+@pytest.mark.parametrize("density", [0.5, 0.1])
 def test_layer_scope_counts_each_layer(method: str, network: str, density: float) -> None:
     net = build(network)
     result = run(net, method, density, scope="layer", **one_round(method, network))
@@ -398,7 +398,7 @@ def test_inverting_round_by_round_says_when_nothing_is_left_to_score() -> None:
     assert text.endswith(" of 1,656 weights left); give --rounds 1")
 
 
-PATTERNS = [Pattern(2, 4), Pattern(1, 4), Pattern(1, 2), Pattern(3, 8)]
+PATTERNS = [Pattern(2, 4), Pattern(3, 8)]
 
 
 @BY_SCORES

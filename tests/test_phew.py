@@ -236,9 +236,9 @@ def test_no_layer_collapses_where_random_would_leave_few(name: str) -> None:
 
 def test_resnet20_takes_a_second_or_two() -> None:
     network = init_network("resnet20", 10, 0)
-    start = time.perf_counter()
+    start = time.process_time()
     result = prune(network, PruneRequest("phew", 0.05))
-    assert time.perf_counter() - start < 10.0
+    assert time.process_time() - start < 10.0
     assert result.kept == 13_417
 
 

@@ -9,12 +9,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, SAMPLES
 from safetensors.numpy import load_file
+from workers import PATIENCE, wait_until
 
 from pai_cli import __version__
 from pai_cli.spectral.compiled import calls
@@ -36,7 +36,7 @@ def run(*words: object, cwd: Path = ROOT, **more: str) -> subprocess.CompletedPr
         env=environment(**more),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
 
@@ -107,7 +107,7 @@ def test_a_pipe_is_not_waited_for_forever(tmp_path: Path) -> None:
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=5,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 1
@@ -189,11 +189,9 @@ def test_a_search_that_is_interrupted_goes_on(small: Path, tmp_path: Path) -> No
     )  # fmt: skip
     trajectory = tmp_path / "stopped" / "best.jsonl"
     try:
-        limit = time.monotonic() + 50
-        while candidates(trajectory) < 10 and process.poll() is None and time.monotonic() < limit:
-            time.sleep(0.01)
+        wait_until(lambda: candidates(trajectory) >= 10 or process.poll() is not None)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
     done = candidates(trajectory)

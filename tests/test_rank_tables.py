@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, SAMPLES, Done, Pai
+from workers import PATIENCE
 
 from pai_cli.errors import TableError
 from pai_cli.files.rows import Rows, read_rows
@@ -637,5 +638,5 @@ def test_interrupted(tmp_path: Path) -> None:
         assert "collapsed" in process.stderr.readline()  # the table is read: correlations follow
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out, err.splitlines()) == (130, "", ["pai: interrupted"])

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from conftest import SAMPLES, Pai, random_mask, save_mask
+from workers import PATIENCE
 
 from pai_cli.display.report import analysis, page
 from pai_cli.display.report.tables import cells_of
@@ -243,7 +244,7 @@ def looked_at(written: Path, folder: Path, names: list[str], *flags: str) -> tup
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     told = re.search(r'<pre id="told">(.*?)</pre>', done.stdout, re.DOTALL)

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import ROOT, Pai, run_pai
+from workers import PATIENCE, wait_until
 
 from pai_cli.compute.pieces import Outcome
 from pai_cli.errors import NotPortableError, WorkerLostError
@@ -69,14 +69,12 @@ def stopped(folder: Path, signal_: signal.Signals, lines: int, *arguments: str) 
         [*PAI, *arguments], cwd=folder, env=environment, start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    limit = time.monotonic() + 60
-    while candidates(folder) < lines and process.poll() is None and time.monotonic() < limit:
-        time.sleep(0.005)
+    wait_until(lambda: candidates(folder) >= lines or process.poll() is not None)
     if signal_ is signal.SIGINT:
         os.killpg(process.pid, signal_)  # as a terminal does
     else:
         process.send_signal(signal_)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=PATIENCE)
     assert "Traceback" not in said
     return process.returncode
 
@@ -94,10 +92,7 @@ def test_stopped_with_two_processes_it_ends_the_same(
     status = stopped(folder, how, 30, *words("magnitude", 10**6, "--select", select, "--jobs", 2))
     assert status == (130 if how is signal.SIGINT else -how)
     assert not (folder / "best.safetensors").exists()
-    deadline = time.monotonic() + 10
-    while not nobody_left(folder) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert nobody_left(folder)
+    wait_until(lambda: nobody_left(folder))
     monkeypatch.chdir(folder)
     last = words("magnitude", candidates(folder) + 3, "--select", select)
     assert run_pai(*last, "--resume", "--jobs", 1).status == 0

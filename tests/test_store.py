@@ -101,7 +101,7 @@ def writer(path: Path, name: str, count: int) -> subprocess.Popen[bytes]:
 
 def test_two_processes_at_once(path: Path) -> None:
     both = [writer(path, name, 200) for name in ("a", "b")]
-    assert [process.communicate(timeout=60)[0] for process in both] == [b"", b""]
+    assert [process.communicate(timeout=workers.PATIENCE)[0] for process in both] == [b"", b""]
     assert rows(path) == 400
 
 

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -22,6 +21,7 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from workers import PATIENCE, wait_until
 
 from pai_cli.errors import CheckpointError, NotFiniteError
 from pai_cli.files.checkpoints import Checkpoint, open_checkpoint
@@ -699,11 +699,9 @@ def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
         text=True,
     )
     try:
-        limit = time.monotonic() + 50
-        while not list(path.glob(".pai-*")) and process.poll() is None and time.monotonic() < limit:
-            time.sleep(0.01)  # until it writes
+        wait_until(lambda: list(path.glob(".pai-*")) != [] or process.poll() is not None)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
     assert (process.returncode, out, err.splitlines()[-1]) == (130, "", "pai: interrupted")

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ import torch
 from conftest import ROOT, Done, run_pai, save_mask
 from safetensors.torch import load_file, save_file
 from trainings import equal
+from workers import PATIENCE, wait_until
 
 from pai_cli.errors import DeviceError, MaskMismatchError, OutputError, RecipeError, ResumeError
 from pai_cli.files import results
@@ -404,11 +404,9 @@ def test_a_real_process_is_interrupted(place):
     command = [sys.executable, "-m", "pai_cli", "train", *common, "--epochs", "400", "-o", "o.safetensors"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
-        deadline = time.monotonic() + 60
-        while not (Path("o.jsonl").exists() and len(lines_so_far()) > 2) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_until(lambda: (Path("o.jsonl").exists() and len(lines_so_far()) > 2) or process.poll() is not None)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, said
     assert said.splitlines()[-1] == "pai: interrupted"
     state = Path("o.state.safetensors").read_bytes()
@@ -447,7 +445,7 @@ def two_processes(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> tuple[
         watcher = threading.Thread(target=watch)
         watcher.start()
         done = run_pai("train", *arguments)
-        watcher.join(60)
+        watcher.join(PATIENCE)
     return done, other
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from pai_cli.errors import MaskError
 
+PATIENCE = 300.0  # seconds to wait for what another process does: only one that hangs takes so long, on any machine
+
 
 class UnreadableError(Exception):
     """Can be pickled, and not read again."""
@@ -60,7 +62,7 @@ def deadly(how: str, number: int) -> int:
 
 def sleeps(folder: Path, number: int) -> int:
     (folder / f"{os.getpid()}").touch()
-    time.sleep(60)
+    time.sleep(2 * PATIENCE)
     return number
 
 
@@ -68,7 +70,7 @@ def fail_to_read() -> None:
     raise ValueError("cannot be read")
 
 
-def wait_until(holds: Callable[[], bool], limit: float = 20) -> None:
+def wait_until(holds: Callable[[], bool], limit: float = PATIENCE) -> None:
     """Wait for what another process does."""
     end = time.monotonic() + limit
     while not holds():
