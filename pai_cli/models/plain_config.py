@@ -37,7 +37,8 @@ PARTS = {
 """Configurations inside a configuration, and the model type that each must have."""
 
 NAMES_CODE = re.compile(
-    r"auto_?map|remote_?code|backbone|quantization|implementation|pipeline|adapter|peft|pretrained(?!_window)|timm", re.IGNORECASE
+    r"auto_?map|remote_?code|backbone|quantization|implementation|pipeline|adapter|peft|pretrained(?!_window)|timm",
+    re.IGNORECASE,
 )
 """In a key: it may name code, or a network that is elsewhere."""
 
