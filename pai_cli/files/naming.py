@@ -1,8 +1,9 @@
-"""Orders of names as a person would put them."""
+"""Names: their order as a person would put them, and whether one is a plain file's."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 
 def natural_order(name: str) -> list[tuple[int, int, str]]:
@@ -20,3 +21,10 @@ def file_order(name: str) -> list[tuple[int, float | str]]:
     """A sort key for file names: `mask-2` before `mask-10`, and as densities have it `erk-0.05` before `erk-0.2`."""
     parts = re.split(r"([0-9]+\.[0-9]+|[0-9]+)", name)
     return [(0, float(part)) if part[0] in "0123456789" else (1, part) for part in parts if part]
+
+
+def plain_file_name(name: str) -> bool:
+    """Whether the name leads to no other folder and can be a file's at all."""
+    if name in ("", ".", "..") or Path(name).name != name or set(name) & {"\\", "\0"}:
+        return False
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)  # halves of a character, which JSON can spell
