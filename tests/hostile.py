@@ -43,7 +43,7 @@ def as_file(name: str) -> str:
 
 def hostile_mask(path: Path, names: tuple[str, ...] = NAMES, seed: int = 0) -> Path:
     """A mask file whose layers have such names, and whose metadata are such texts."""
-    masks = {name: random_mask((8, 6), seed=seed + at) for at, name in enumerate(names)}
+    masks = {name: random_mask((8, 8), seed=seed + at) for at, name in enumerate(names)}
     story = dict.fromkeys(("method", "dataset", "model", "command", "checkpoint", *names[:3]), "".join(names)[:300])
     return save_mask(path, masks, **story)
 
@@ -107,5 +107,5 @@ def picture_is_safe(path: Path) -> None:
 
 def hostile_arrays(path: Path, names: tuple[str, ...]) -> Path:
     """Arrays by name, as .npz."""
-    np.savez(path, **{name: random_mask((8, 6)) for name in names})  # type: ignore[arg-type]
+    np.savez(path, **{name: random_mask((8, 8)) for name in names})  # type: ignore[arg-type]
     return path

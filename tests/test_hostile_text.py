@@ -181,9 +181,9 @@ def test_analyze(mask: Path, kind: str, more: tuple[str, ...]) -> None:
 
 def test_analyze_pictures(mask: Path, tmp_path: Path) -> None:
     few = hostile_mask(tmp_path / as_file("<script>alert(1)</script>$\\frac.safetensors"), NAMES[:20])
-    for suffix in ("svg", "pdf", "png"):
+    for suffix, masks in (("svg", (few, mask)), ("pdf", (few,))):
         page = ("--report", tmp_path / "r.html") if suffix == "svg" else ()
-        done = run_pai("analyze", few, mask, "--plot", tmp_path / f"p.{suffix}", *page, *OURS)
+        done = run_pai("analyze", *masks, "--plot", tmp_path / f"p.{suffix}", *page, *OURS)
         assert done.status == 0
         shown_well(done)
     picture_is_safe(tmp_path / "p.svg")
@@ -247,7 +247,7 @@ def test_foreign_masks(tmp_path: Path, command: str) -> None:
     damaged = pickle.dumps({"a\nb\x1b[31m": 1}, protocol=2).replace(b"\x1b[31m", b"\x1b[31\xff")
     (tmp_path / "damaged.pt").write_bytes(damaged)
     (tmp_path / "code.pt").write_bytes(b"\x80\x02cos\x1b]0;x\nsys\x07tem\nq\x00.")
-    for path in sorted(tmp_path.glob("*.pt")) + [tmp_path / "a.npz"]:
+    for path in [*sorted(tmp_path.glob("*.pt")), tmp_path / "a.npz"]:
         more = ("-o", tmp_path / f"out-{path.stem}.safetensors") if command == "convert" else OURS
         done = run_pai(command, path, *more)
         assert done.status in (0, 1), done
@@ -305,7 +305,8 @@ def test_tables(tmp_path: Path, kind: str, more: tuple[str, ...]) -> None:
               for at, name in enumerate(TABLE_NAMES)]  # fmt: skip
     table = tmp_path / "\x1b[31m.tsv"
     table.write_text("\n".join(lines), encoding="utf-8")
-    out = () if more[:1] == ("--order",) else ("--plot", tmp_path / "p.svg", "--report", tmp_path / "r.html")
+    drawn = kind == "table"  # which takes a while
+    out = ("--plot", tmp_path / "p.svg", "--report", tmp_path / "r.html") if drawn else ()
     by = ("--by", "=dr\x9b") if more[:1] == ("--order",) else ()
     done = run_pai("rank", "--table", table, "--format", kind, *more, *out, *by)
     assert done.status in (0, 1), done
@@ -313,7 +314,7 @@ def test_tables(tmp_path: Path, kind: str, more: tuple[str, ...]) -> None:
     if done.status == 0:
         if kind != "json":
             rows_of(done, kind)
-        if out:
+        if drawn:
             page_is_safe(tmp_path / "r.html")
             picture_is_safe(tmp_path / "p.svg")
 
@@ -370,7 +371,7 @@ def test_every_option(here: Path, command: str, option: str) -> None:
 @pytest.mark.parametrize("command", ENOUGH)
 @pytest.mark.parametrize("text", [TYPED, "[/x]", "[red]x", "", "=a", "x" * 100_000])
 def test_every_argument(here: Path, command: str, text: str) -> None:
-    more = [word for word in ENOUGH[command][1:]]
+    more = ENOUGH[command][1:]
     for words in ((command, text, *more), (command, f"--{text}", *more), (text, *more), (f"--{text}", command)):
         done = run_pai(*words)
         assert done.status in (0, 1, 2), done
@@ -423,19 +424,15 @@ def test_tables_on_a_screen(mask: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert drawn.count("漢") == 30
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8", "ascii:strict", "cp1252"])
-@pytest.mark.parametrize("kind", ["table", "csv"])
-def test_any_encoding(mask: Path, tmp_path: Path, encoding: str, kind: str) -> None:
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-8", "ascii:strict"])
+def test_any_encoding(mask: Path, tmp_path: Path, encoding: str) -> None:
     path = tmp_path / f"é漢\udcff\x1b{SURROGATE[:1]}.safetensors"
     path.write_bytes(mask.read_bytes())
     environment = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONPATH": str(ROOT)}
-    words = [sys.executable, "-m", "pai_cli", "analyze", path, tmp_path / "\udcfe", "--format", kind, "--no-store"]
+    words = [sys.executable, "-m", "pai_cli", "analyze", path, tmp_path / "\udcfe", "--no-store"]
     done = subprocess.run(words, env=environment, capture_output=True, check=False)
-    told = Done(
-        done.returncode,
-        done.stdout.decode(encoding.split(":", maxsplit=1)[0]),
-        done.stderr.decode(encoding.split(":", maxsplit=1)[0]),
-    )
+    codec = encoding.removesuffix(":strict")
+    told = Done(done.returncode, done.stdout.decode(codec), done.stderr.decode(codec))
     assert told.status == 1
     assert told.said == [f"pai: error: {printable(str(tmp_path))}/\\udcfe: no such file"]
     shown_well(told)
@@ -443,7 +440,7 @@ def test_any_encoding(mask: Path, tmp_path: Path, encoding: str, kind: str) -> N
 
 
 def test_names_on_standard_input_that_are_no_utf8(tmp_path: Path) -> None:
-    os.rename(save_mask(tmp_path / "a", {"a": random_mask((4, 4))}), tmp_path / "\udcff")
+    save_mask(tmp_path / "a", {"a": random_mask((4, 4))}).rename(tmp_path / "\udcff")
     environment = os.environ | {"PYTHONIOENCODING": "utf-8", "PYTHONPATH": str(ROOT)}
     words = [sys.executable, "-m", "pai_cli", "analyze", "-", "--summary", "--format", "csv", "--no-store"]
     listed = os.fsencode(tmp_path / "\udcff")
@@ -475,27 +472,27 @@ def test_tracebacks_are_printable(pai: Pai, tmp_path: Path) -> None:
 
 PACKAGE = ROOT / "pai_cli"
 MAY_PRINT = ("display/console.py", "display/tables.py")
-STREAM_CALLS = ("isatty", "flush", "fileno", "reconfigure")
+STREAM_CALLS = ("isatty", "flush", "fileno")
+WRITERS = ("TableWriter", "write_document")
+PRINTERS = ("print", "echo", "secho", "print_exc", "print_exception", "Console")
 
 
 def prints_in(tree: ast.AST) -> list[int]:
     """Lines that write to a standard stream by themselves: only the writers of tables are given one."""
     allowed: set[int] = set()
     found = []
-    for node in ast.walk(tree):
+    nodes = list(ast.walk(tree))
+    for node in nodes:
         if isinstance(node, ast.Attribute) and node.attr in STREAM_CALLS:
             allowed.add(id(node.value))
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("TableWriter", "write_document"):
-            allowed.add(id(node.args[0]))
-        if isinstance(node, ast.Compare):
-            allowed.add(id(node.left))
-        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in (
-            *("print", "echo", "secho", "print_exc", "Console", "print_exception"),
-        ):
-            found.append(node.lineno)
-    for node in ast.walk(tree):
-        is_stream = isinstance(node, ast.Attribute) and ast.unparse(node) in ("sys.stdout", "sys.stderr")
-        if is_stream and id(node) not in allowed:
+        if isinstance(node, ast.Call):
+            called = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            if called in WRITERS:
+                allowed.add(id(node.args[0]))
+            if called in PRINTERS:
+                found.append(node.lineno)
+    for node in nodes:
+        if isinstance(node, ast.Attribute) and node.attr in ("stdout", "stderr") and id(node) not in allowed:
             found.append(node.lineno)
     return found
 
