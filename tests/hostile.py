@@ -72,6 +72,7 @@ def rows_of(done: Done, kind: str) -> list[dict[str, object]]:
         return found if isinstance(found, list) else found["masks"]
     if kind == "jsonl":
         return [json.loads(line) for line in done.out.split("\n")[:-1]]
+    csv.field_size_limit(10**9)
     lines = done.out.split("\n")[:-1]
     rows = list(csv.reader(io.StringIO(done.out), dialect="excel-tab" if kind == "tsv" else "excel", strict=True))
     assert len(rows) == len(lines)

@@ -38,6 +38,8 @@ from pai_cli import errors
 from pai_cli.app import app
 from pai_cli.display import console, progress
 from pai_cli.errors import PaiError
+from pai_cli.files.foreign.write import write_npz
+from pai_cli.files.masks import MaskFile
 from pai_cli.files.tables import FORMULA, as_cell
 from pai_cli.files.words import one_line
 from pai_cli.printable import LONGEST_LINE, LONGEST_WORD, as_line, printable
@@ -202,6 +204,42 @@ def test_rank(mask: Path, tmp_path: Path, kind: str) -> None:
         assert len(rows_of(done, kind)) == 5
 
 
+@pytest.mark.parametrize(
+    ("name", "target", "told"),
+    [
+        ("\x00a", "npz", ".npz cannot hold the name '\\x00a.weight'; give --to pai"),
+        ("y" * 70_000, "npz", f".npz cannot hold the name '{'y' * 78}…{'y' * 72}'; give --to pai"),
+    ],
+    ids=["NUL", "long"],
+)
+def test_names_that_a_file_cannot_hold(here: Path, name: str, target: str, told: str) -> None:
+    torch.save({f"{name}.weight_orig": torch.ones(4, 4), f"{name}.weight_mask": torch.eye(4)}, "m.pt")
+    done = run_pai("convert", "m.pt", "--to", target, "-o", "out")
+    assert done.status == 1
+    assert done.said[-1] == f"pai: error: out: {told}"
+    assert not (here / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["convert", "prune"])
+def test_tensor_names_that_are_no_text(here: Path, command: str) -> None:
+    torch.save({f"{SURROGATE}.weight_orig": torch.ones(4, 4), f"{SURROGATE}.weight_mask": torch.eye(4)}, "m.pt")
+    done = run_pai(
+        command, "m.pt", "-o", "out", *(("--method", "magnitude", "--density", "1") if command == "prune" else ())
+    )
+    assert done.status == 1
+    assert "tensor name '\\udcff\\ud800.weight" in done.said[-1]
+    assert done.said[-1].endswith("' is no Unicode text; rename the tensor where the file is made")
+
+
+def test_our_masks_have_names_that_are_text(tmp_path: Path) -> None:
+    with pytest.raises(errors.OutputError, match="is no Unicode text"):
+        save_mask(tmp_path / "m", {SURROGATE: random_mask((4, 4))})
+    with pytest.raises(errors.OutputError, match="is no Unicode text"):
+        write_npz(tmp_path / "m", {SURROGATE: random_mask((4, 4))}, force=False)
+    path = save_mask(tmp_path / "m", {"a": random_mask((4, 4))}, mask=SURROGATE)
+    assert MaskFile(path).metadata["mask"] == "\\udcff\\ud800"
+
+
 def test_convert(mask: Path, tmp_path: Path) -> None:
     for target in ("npz", "pai", "torch-prune"):
         done = run_pai("convert", mask, "--to", target, "-o", tmp_path / as_file(f"\x1b{target}"))
@@ -252,6 +290,15 @@ def test_foreign_masks(tmp_path: Path, command: str) -> None:
         done = run_pai(command, path, *more)
         assert done.status in (0, 1), done
         shown_well(done)
+
+
+def test_a_pickle_whose_own_name_is_no_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "\udcff.pt"
+    with path.open("wb") as stream:
+        torch.save({"a.weight_orig": torch.ones(4, 4), "a.weight_mask": torch.eye(4)}, stream)
+    done = run_pai("analyze", path, "--summary", *OURS)
+    assert (done.status, done.err) == (0, "")
+    assert "/\\udcff.pt" in done.out
 
 
 def test_checkpoints(tmp_path: Path) -> None:

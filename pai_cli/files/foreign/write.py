@@ -95,8 +95,8 @@ def write_npz(path: Path, masks: Mapping[str, np.ndarray], *, force: bool) -> No
 
     check_names(path, masks, OutputError)
     for name in masks:
-        if len(name.encode()) > LONGEST_MEMBER:
-            raise OutputError(f"{path}: .npz has no room for the name {name!r}; give --to pai")
+        if len(name.encode()) > LONGEST_MEMBER or "\0" in name:  # which ends a name there
+            raise OutputError(f"{path}: .npz cannot hold the name {name!r}; give --to pai")
 
     def write(stream: BinaryIO) -> None:
         with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
