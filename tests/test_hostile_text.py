@@ -208,7 +208,7 @@ def test_rank(mask: Path, tmp_path: Path, kind: str) -> None:
     ("name", "target", "told"),
     [
         ("\x00a", "npz", ".npz cannot hold the name '\\x00a.weight'; give --to pai"),
-        ("y" * 70_000, "npz", f".npz cannot hold the name '{'y' * 78}…{'y' * 72}'; give --to pai"),
+        ("y" * 70_000, "npz", f".npz cannot hold the name '{'y' * 78}…{'y' * 71}.weight'; give --to pai"),
     ],
     ids=["NUL", "long"],
 )
