@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pai_cli.errors import CheckpointError, NotFiniteError
 from pai_cli.files.digest import sha256_of
 from pai_cli.files.folders import CONFIG, read_config, weights_of
-from pai_cli.files.naming import plain_file_name
+from pai_cli.files.naming import check_names, plain_file_name
 from pai_cli.files.tensors import BFLOAT16, Span, TensorFile, check_readable
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ class Checkpoint:
         self.config: Mapping[str, Any] | None = None
         self._source = source
         self.files = tuple(sorted(set(files), key=lambda file: file.name))
+        check_names(path, source.shapes, CheckpointError)
         self._stored, stripped = stripped_names(path, source.shapes)
         self.shapes: dict[str, tuple[int, ...]] = {name: source.shapes[stored] for name, stored in self._stored.items()}
         self.description = _description(under, stripped)

@@ -3,7 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
+
+from pai_cli.errors import PaiError
+
+
+def check_names(path: Path, names: Iterable[str], error: type[PaiError]) -> None:
+    """Raise `error` for a tensor's name that is no Unicode text: a pickle can hold one, what is written cannot."""
+    for name in names:
+        if spelled(name) != name:
+            raise error(f"{path}: tensor name {name!r} is no Unicode text; rename the tensor where the file is made")
+
+
+def spelled(text: str) -> str:
+    """The text with the bytes of a file name that is not UTF-8, which are no Unicode text, spelled out."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def natural_order(name: str) -> list[tuple[int, int, str]]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pai_cli.errors import CheckpointError, UntrustedPickleError
 from pai_cli.files.budget import BudgetError, check_tree, open_zip, told
+from pai_cli.files.naming import spelled
 from pai_cli.files.pickle_scan import NonsenseError, scan
 from pai_cli.files.pickled_arrays import stand_ins, with_tensors
 from pai_cli.files.words import one_line, some_names
@@ -132,7 +133,8 @@ def _load(path: Path, *, in_zip: bool, trust: bool) -> object:
     with warnings.catch_warnings(), importable(*((Path.cwd(), path.resolve().parent) if trust else ())):
         # About old pickle protocols and changed sources: it loads, or an error says what is wrong.
         warnings.simplefilter("ignore")
-        if path.suffix == ".safetensors":  # misnamed: PyTorch goes by the suffix of a path, and a stream has none
+        # Misnamed, where PyTorch goes by the suffix of a path; or of a name that is not UTF-8, which it cannot open.
+        if path.suffix == ".safetensors" or spelled(str(path)) != str(path):
             with path.open("rb") as stream:
                 return torch.load(stream, map_location="cpu", weights_only=not trust)
         return torch.load(path, map_location="cpu", weights_only=not trust, mmap=in_zip)
