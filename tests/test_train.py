@@ -542,8 +542,8 @@ def test_the_options_begin_as_the_recipe_does():
         (("--seed", -1), "--seed -1: must be 0 to 9223372036854775807"),
         (("-o", "missing/o.safetensors"), "missing/o.safetensors: the folder missing does not exist; make it first "
                                            "(mkdir -p missing)"),
-        (("-o", "net.safetensors"), "net.safetensors: is a file of the checkpoint, which stays as it is; choose another name "
-                                    "(-o)"),
+        (("-o", "net.safetensors"), "net.safetensors: is a file of the checkpoint, which stays as it is; choose another "
+                                    "name (-o)"),
         (("-o", "/dev/stdout"), "/dev/stdout: is a device or a pipe, and a training needs files beside what it writes; "
                                 "name a file"),
         (("--results", "table"), "table: is not a table of pai train (its first line differs); give --results another file"),
@@ -663,7 +663,9 @@ def test_damaged_states(place, damage):
 def test_damaged_journals(place):
     journal = Journal.beside(Path("o.safetensors"), {"lr": 1})
     Path("o.jsonl").write_text('{"trajectory": 1}\n')
-    with pytest.raises(ResumeError, match=r"^o.jsonl: is not the journal of a training; --force replaces it$"):
+    with pytest.raises(
+        ResumeError, match=r"^o.jsonl: is not the journal of a training; give another -o, or remove it$"
+    ):
         journal.resume()
     journal.begin(force=True)
     Path("o.state.safetensors").write_bytes(b"rubbish")

@@ -52,7 +52,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], None], *, force: bo
 class _Onward(io.FileIO):
     """A stream that only goes on: `>>` writes at the end of a file, wherever one has gone back to."""
 
-    def seek(self, offset: int, whence: int = 0, /) -> int:
+    def seek(self, *_: int) -> int:
         """Refused."""
         raise io.UnsupportedOperation("seek")
 

@@ -165,7 +165,7 @@ def _check_place(output: Output) -> None:
         raise OutputError(
             f"{path}: belongs to a {found.command}, and {output.what} goes there; change {output.option}, or remove it"
         )
-    elif found is None and path.stat().st_size:
+    elif found is None and path.stat().st_size and not output.resume and not _damaged(output):
         raise OutputError(
             f"{path}: damaged, or no file of a {run.command}, and {output.what} goes there; change {output.option}, or "
             "remove it"
@@ -175,6 +175,11 @@ def _check_place(output: Output) -> None:
         if output.after is not None and not output.after.exists():
             again = f"{output.after.name} is gone, without which it cannot go on; --force starts it again"
         raise OutputError(f"{path}: a {run.noun} was begun here; {again}")
+
+
+def _damaged(output: Output) -> bool:
+    """Whether what stands there is not known for a run's file but goes with one that is: then it was, and is damaged."""
+    return output.after is not None and run_of(output.after) == output.run
 
 
 def _two_of_one_name(one: Output, other: Output) -> str:

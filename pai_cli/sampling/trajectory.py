@@ -153,7 +153,7 @@ class Trajectory:
         except (ValueError, RecursionError):
             first = {}
         if not isinstance(first, dict) or first.get("trajectory") != VERSION:
-            raise ResumeError(f"{self.path}: is not the trajectory of a search; --force replaces it")
+            raise ResumeError(f"{self.path}: is not the trajectory of a search; give another name, or remove it")
         for key, value in self.settings.items():
             if first.get(key) != value:
                 raise ResumeError(

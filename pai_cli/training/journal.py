@@ -157,7 +157,7 @@ class Journal:
         lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
         first = _parsed(lines[0]) if lines else None
         if first is None or first.get("training") != VERSION:
-            raise ResumeError(f"{self.path}: is not the journal of a training; --force replaces it")
+            raise ResumeError(f"{self.path}: is not the journal of a training; give another -o, or remove it")
         for key, value in self.settings.items():
             if first.get(key) != value:
                 raise ResumeError(
