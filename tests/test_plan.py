@@ -505,7 +505,7 @@ def test_a_plan_of_what_is_free(tmp_path: Path) -> None:
     plan.reads("read", tmp_path / "missing", None)
     plan.writes(tmp_path / "x", "this", "-o")
     plan.writes(None, "that", "-w")
-    plan.adds_to(tmp_path / "logs", "the logs", "--logs", folder=True)
+    plan.adds_to(tmp_path / "logs", "the logs", "--logs", seen_to=True)
     plan.keeps(state_beside(tmp_path / "x"), "its state", "-o", PRUNE)
     plan.check()
     assert list(tmp_path.iterdir()) == []

@@ -100,7 +100,7 @@ def plan_training(reads: Reads, mask: Path | None, outputs: Outputs, *, resume: 
     if outputs.results is not None:
         plan.adds_to(outputs.results, "the table", "--results")
         plan.uses(lock_beside(outputs.results), "the table's lock", "--results", lambda lock: not lock.stat().st_size)
-    plan.adds_to(outputs.log_dir, "the folder of events", "--log-dir", folder=True)
+    plan.adds_to(outputs.log_dir, "the folder of events", "--log-dir", seen_to=True)
     plan.check()
 
 
@@ -195,7 +195,7 @@ def _use_store(plan: FilePlan, working: Working) -> None:
         store = working.store or default_path()
     except RuntimeError:  # no home folder, and so no store
         return
-    plan.adds_to(working.store, "the store", "--store")
+    plan.adds_to(working.store, "the store", "--store", seen_to=True)
     for ending in JOURNALS:
         plan.uses(store.with_name(store.name + ending), "SQLite's journal", "--store", is_journal)
 
