@@ -186,7 +186,7 @@ def files_of(path: Path) -> list[Path]:
             start = f.read(64)
         if start.lstrip().startswith(b"{") and not is_safetensors(start):
             shards = sorted(set(_weight_map(path).values()))
-            files += [path.parent / shard for shard in shards if _plain_file_name(shard)]
+            files += [path.parent / shard for shard in shards if plain_file_name(shard)]
     except (OSError, CheckpointError):
         pass
     return files

@@ -193,7 +193,7 @@ class Journal:
             raise ResumeError(f"{self.path}: cannot be read: {e.strerror or e}") from e
         first = _parsed(lines[0]) if lines else None
         if first is None or "training" not in first:
-            raise ResumeError(f"{self.path}: is not the journal of a training; --force replaces it")
+            raise ResumeError(f"{self.path}: is not the journal of a training; give another -o, or remove it")
         if first["training"] != VERSION:
             raise ResumeError(f"{self.path}: was written by another version of pai; --force starts the training again")
         for key, value in self.settings.items():
