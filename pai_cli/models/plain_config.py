@@ -71,7 +71,7 @@ FREE_TEXT = ("id2label", "label2id")
 TABLES = (*FREE_TEXT, "pruned_heads", "rope_parameters", "rope_scaling")
 """Keys that may have a dict of numbers and words, by layer type also a dict of dicts."""
 
-KEY, WORD = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}"), re.compile(r"[\w.+ -]{0,100}")
+KEY, WORD = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}|_remove_final_layer_norm"), re.compile(r"[\w.+ -]{0,100}")
 LARGEST = 2**24
 """Of a whole number, and of the sum of a list of them: 16,777,216, more than any model has layers or positions."""
 DEEPEST = 4  # lists in lists
