@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -105,7 +106,8 @@ def _leave_threads() -> None:
     if still_working():
         _settle_stdout()
         sys.stderr.flush()
-        os._exit(INTERRUPTED)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGINT)  # as Python itself ends when it is interrupted: a shell then stops its loop
 
 
 def _settle_stdout() -> None:

@@ -7,7 +7,10 @@ import os
 import re
 import select
 import shutil
+import signal
 import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -335,3 +338,23 @@ def test_the_script_has_a_usage(bash: Bash) -> None:
     done = bash(SCRIPT, "--help")
     assert (done.status, done.err) == (0, "")
     assert "METHODS=" in done.out
+
+
+def test_ctrl_c_ends_the_loop_and_not_one_turn_of_it(masks: Path) -> None:
+    """Bash goes on with the next mask unless the command itself ended by the signal."""
+    pai = f'"{sys.executable}" -m pai_cli analyze - --summary'
+    line = f"for m in masks/*.safetensors; do echo turn >&2; {pai}; done"
+    running = subprocess.Popen(
+        ["bash", "-c", line],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert running.stderr is not None
+    assert running.stderr.readline() == "turn\n"
+    time.sleep(1)  # in which it comes to read its input, or does not: either way the signal ends it
+    os.killpg(running.pid, signal.SIGINT)
+    _, err = running.communicate()
+    assert (running.returncode, err.replace("pai: interrupted\n", "")) == (-signal.SIGINT, "")
