@@ -65,7 +65,9 @@ class Workshop:
         read = state.pop("read")
         for name, digest in _read_by_name(state["dataset"], state["factory"]).items():
             if read.get(name) != digest:
-                raise ClusterError(f"{name}: a worker finds other content there than this machine; copy it to all of them")
+                raise ClusterError(
+                    f"{name}: a worker finds other content there than this machine; copy it to all of them"
+                )
         if state["factory"] is not None:
             load_factory(state["factory"])  # imports the user's own code, which the network's modules are of
         try:

@@ -119,17 +119,14 @@ def _place() -> Path:
     """A network and its data, as long as the process lives."""
     folder = Path(tempfile.mkdtemp(prefix="pai-fuzz-states-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    assert run_pai("init", "mlp-64-8-4", "-o", folder / "net.safetensors").status == 0
+    net = folder / "net.safetensors"
+    assert run_pai("init", "mlp-64-8-4", "-o", net).status == 0
     rng = np.random.default_rng(0)
     labels = np.arange(120) % 4
     images = rng.standard_normal((120, 8, 8)).astype(np.float32) + labels[:, None, None]
     np.savez(folder / "d.npz", x=images, y=labels, x_test=images[:40], y_test=labels[:40])
-    assert _pai("prune", "--method", "erk", "--density", 0.5, "-o", folder / "m.safetensors").status == 0
+    assert run_pai("prune", net, "--method", "erk", "--density", 0.5, "-o", folder / "m.safetensors").status == 0
     return folder
-
-
-def _pai(command: str, *words: object) -> Done:
-    return run_pai(command, _place() / "net.safetensors", *words)
 
 
 def _kept(first: Callable[[int], tuple[object, ...]], more: tuple[object, ...], where: str = "", step: int = 0) -> Kept:
@@ -211,7 +208,21 @@ def _stored() -> tuple[Path, dict[tuple[str, ...], str]]:
     (place / "masks").mkdir(parents=True)
     for seed in range(4):
         mask = place / "masks" / f"{seed}.safetensors"
-        assert _pai("prune", "--method", "random", "--density", 0.4, "--seed", seed, "-o", mask).status == 0
+        assert (
+            run_pai(
+                "prune",
+                _place() / "net.safetensors",
+                "--method",
+                "random",
+                "--density",
+                0.4,
+                "--seed",
+                seed,
+                "-o",
+                mask,
+            ).status
+            == 0
+        )
     kinds: tuple[tuple[str, ...], ...] = ((), ("--summary",))
     words = ("analyze", place / "masks", "--format", "csv", "--jobs", 1)
     assert run_pai(*words, "--store", place / "s.db").status == 0
