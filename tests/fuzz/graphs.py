@@ -77,7 +77,9 @@ def _check(mask: Mask, weights: Matrix | None, options: SolverOptions, *, as_ten
     assert graph.edges == int(mask.sum())
     order = np.asarray([int(column) for column in graph._columns])
     parts = regular_subgraphs(graph)
-    requests = [parts.problems(graph, weighted=weighted) for weighted in ((False,) if weights is None else (False, True))]
+    requests = [
+        parts.problems(graph, weighted=weighted) for weighted in ((False,) if weights is None else (False, True))
+    ]
     for request, pairs in zip(requests, singular_pairs(requests, options), strict=True):
         matrix = mask.astype(float) if not request.weighted else np.where(mask, np.abs(weights), 0.0)
         for k, (begin, end) in enumerate(request.ranges.tolist()):
