@@ -106,7 +106,10 @@ def texts_of(svg: bytes) -> list[str]:
         ),
     ],
 )
-def test_other_suffixes_are_refused_before_any_work(pai: Pai, tmp_path: Path, command: list[object], name: str) -> None:
+def test_other_suffixes_are_refused_before_any_work(
+    pai: Pai, tmp_path: Path, command: list[object], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where `pai sample` would write its mask
     out = tmp_path / "out.jpg"
     done = pai(*command, name, out)
     assert done.status == 1
