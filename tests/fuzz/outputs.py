@@ -18,24 +18,32 @@ THERE = (
     *("lines.state.safetensors", ".new.csv.lock", "new.db-journal", "densities.json"),
 )
 NEW = ("new", "new.safetensors", "new.svg", "new.html", "new.csv", "new.db", "new.npz", "lines.safetensors", "lines")
+INPUTS = {
+    "NET": "net.safetensors",
+    "MASK": "mask.safetensors",
+    "DATA": "data.npz",
+    "JSON": "densities.json",
+    "CSV": "t.csv",
+}
 COMMANDS = (
     "init mlp-4-3-2 -o OUT",
-    "prune IN --method random --density 0.5 -o OUT",
-    "prune IN --method erk --densities IN -o OUT --reinit -w OUT",
-    "prune IN --method edge-popup --density 0.5 --data IN --epochs 1 -o OUT -w OUT",
-    "sample IN --method erk --density 0.5 --population 1 -o OUT",
-    "sample IN --method erk --density 0.5 --population 1 -o OUT --trajectory OUT --plot OUT.svg",
-    "sample IN --construct biregular --density 0.5 -o OUT",
-    "train IN --mask IN --data IN --epochs 1 -o OUT --results OUT",
-    "train IN --data IN --epochs 1 --dynamic set -o OUT --mask-out OUT --plot OUT.svg",
-    "analyze IN IN --summary --plot OUT.svg --report OUT.html --store OUT",
-    "rank IN --weights IN --no-store --report OUT.html",
-    "rank --table IN --plot OUT.svg",
-    "mine IN IN --level weight -o OUT --plot OUT.svg",
-    "convert IN -o OUT",
-    "convert IN --to npz -o OUT",
-    "convert IN --to dense --weights IN -o OUT",
+    "prune NET --method random --density 0.5 -o OUT",
+    "prune NET --method erk --densities JSON -o OUT --reinit -w OUT",
+    "prune NET --method edge-popup --density 0.5 --data DATA --epochs 1 -o OUT -w OUT",
+    "sample NET --method erk --density 0.5 --population 1 -o OUT",
+    "sample NET --method erk --density 0.5 --population 1 -o OUT --trajectory OUT --plot OUT.svg",
+    "sample NET --construct biregular --density 0.5 -o OUT",
+    "train NET --mask MASK --data DATA --epochs 1 --batch-size 9 -o OUT --results OUT",
+    "train NET --mask MASK --data DATA --epochs 1 --batch-size 9 --dynamic set -o OUT --mask-out OUT --plot OUT.svg",
+    "analyze MASK MASK --summary --plot OUT.svg --report OUT.html --store OUT",
+    "rank MASK --weights NET --no-store --report OUT.html",
+    "rank --table CSV --plot OUT.svg",
+    "mine MASK MASK --level weight -o OUT --plot OUT.svg",
+    "convert MASK -o OUT",
+    "convert MASK --to npz -o OUT",
+    "convert MASK --to dense --weights NET -o OUT",
 )
+RESUMED = ("train", "--population", "edge-popup")
 
 
 def case(seed: int, folder: Path) -> None:
@@ -46,16 +54,17 @@ def case(seed: int, folder: Path) -> None:
         pattern = rng.choice(COMMANDS).split()
         words, read, written = [], set(), set()
         for word in pattern:
-            if word == "IN":
-                words.append(_spelled(rng, rng.choice(THERE[:3] if rng.random() < 0.8 else THERE)))
+            if word in INPUTS:
+                words.append(_spelled(rng, INPUTS[word] if rng.random() < 0.95 else rng.choice(THERE)))
                 read.add(os.path.realpath(words[-1]))
             elif word.startswith("OUT"):
-                name = rng.choice(THERE + NEW)
+                name = rng.choice(THERE if rng.random() < 0.4 else NEW)
                 words.append(_spelled(rng, name if word == "OUT" or name.endswith(word[3:]) else f"new{word[3:]}"))
                 written.add(words[-1])
             else:
                 words.append(word)
-        more = [flag for flag in ("--force", "--resume") if rng.random() < 0.5]
+        flags = ("--force", "--resume") if set(RESUMED) & set(pattern) else ("--force",)
+        more = [flag for flag in flags if rng.random() < 0.4]
         before = _state()
         done = run_pai(*words, *more)
         after = _state()
@@ -80,9 +89,10 @@ def _fill() -> None:
     """Files of each kind that is read or in the way, and a folder with links to the place itself."""
     for name, content in _base().items():
         Path(name).write_bytes(content)
-    np.savez("data.npz", x=np.ones((40, 1, 4, 6), np.float32), y=np.arange(40) % 10)
+    x, y = np.ones((40, 1, 4, 6), np.float32), np.arange(40) % 10
+    np.savez("data.npz", x=x, y=y, x_test=x, y_test=y)
     Path("densities.json").write_text('{"*": 0.5}')
-    Path("t.csv").write_text("mask,dr\na,1\nb,2\n")
+    Path("t.csv").write_text("mask,dr_imdb,density\na,1,0.5\nb,2,0.5\n")
     for name in THERE:
         if not Path(name).exists():
             Path(name).write_bytes(b"" if name == "s.db" else b"my own")
