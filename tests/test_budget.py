@@ -88,7 +88,7 @@ BOMBS = {
     ),
     "a storage of any size": (
         b"}" + text("w") + TENSOR % struct.pack("<i", 2**31 - 1) + b"s",
-        "tells of 2,147,483,647 numbers",
+        "tells of 8,589,934,588 bytes of numbers",
     ),
     "text longer than the file": (b"X" + struct.pack("<I", 2**31), "damaged: its pickle tells of 2,147,483,648 bytes where"),
     "a large memo": (b"K\1r\xff\xff\xff\x7f", "numbers a thing 2,147,483,647"),

@@ -31,7 +31,7 @@ STREAMS = {
     "a state of a list": START + b"]}b" + END,
     "a storage with more elements than bytes": START
     + b"}X\x01\x00\x00\x00a"
-    + TENSOR % (b"\xff", b"\xff")
+    + TENSOR % (b"\x40", b"\x40")
     + b"s"
     + END,
     "a tensor larger than its storage": START + b"}X\x01\x00\x00\x00a" + TENSOR % (b"\x01", b"\x40") + b"s" + END,

@@ -55,6 +55,14 @@ class NonsenseError(ValueError):
     """Instructions that no unpickler can follow."""
 
 
+ITEM_BYTES = {
+    "torch.DoubleStorage": 8, "torch.FloatStorage": 4, "torch.HalfStorage": 2, "torch.BFloat16Storage": 2,
+    "torch.LongStorage": 8, "torch.IntStorage": 4, "torch.ShortStorage": 2,
+    "torch.ComplexDoubleStorage": 16, "torch.ComplexFloatStorage": 8,
+}  # fmt: skip
+"""Bytes of one number in torch's kinds of storage; 1 in those that are not listed."""
+
+
 class _Thing:
     """A value on the stack: how much there is of it, the number that it is, its text or name, and what a tuple holds."""
 
@@ -76,7 +84,7 @@ _SOMETHING = _Thing()  # that nothing is ever put into
 def scan(data: Any, begin: int = 0, *, storages: dict[str, int] | None = None) -> int:
     """Follow the pickle that begins there, and give where it ends. `data`: bytes, or a file mapped to memory.
 
-    `storages`: the lengths that it tells of torch's storages are put there, by key. Raises `BudgetError` for a pickle that
+    `storages`: the bytes that it tells of torch's storages are put there, by key. Raises `BudgetError` for a pickle that
     would make more than its bytes allow, `NonsenseError` for one that cannot be followed.
     """
     run = _Run(data, begin, storages)
@@ -249,8 +257,8 @@ class _Run:
         """One of torch's storages by its key: what it says of its length is noted."""
         told = self.stack.pop()
         if self.storages is not None and len(told.items) > 4:
-            key, count = told.items[2].name, told.items[4].number
-            self.storages[key] = max(count, self.storages.get(key, 0))
+            kind, key, count = told.items[1].name, told.items[2].name, told.items[4].number
+            self.storages[key] = max(count * ITEM_BYTES.get(kind, 1), self.storages.get(key, 0))
         self.stack.append(_Thing())
 
 

@@ -75,17 +75,31 @@ def _check_program(path: Path, *, in_zip: bool) -> None:
             program = _program(path)
             if program is not None:
                 scan(program, storages=storages)
+                _check_storages(path, storages)
         else:
             with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 at = 0
                 for _ in range(LEGACY_PICKLES):
                     at = scan(data, at, storages=storages)
         if (numbers := sum(storages.values())) > size:
-            raise BudgetError(f"its pickle tells of {told(numbers)} numbers, and the file has {size:,} bytes")
+            raise NonsenseError(f"its pickle tells of {told(numbers)} bytes of numbers, and the file has {size:,} bytes")
     except BudgetError as e:
         raise CheckpointError(f"{path}: {e}; {INSTEAD}") from e
     except NonsenseError as e:
         raise CheckpointError(f"{path}: damaged: {e}; copy it again, or {INSTEAD}") from e
+
+
+def _check_storages(path: Path, storages: dict[str, int]) -> None:
+    """Raise `BudgetError` for a storage said to be larger than its member of the zip file.
+
+    PyTorch, which maps the file, would give it the bytes that follow.
+    """
+    with zipfile.ZipFile(path) as archive:
+        held = {member.filename.partition("/")[2]: member.file_size for member in archive.infolist()}
+    for key, told_bytes in storages.items():
+        there = held.get(f"data/{key}")
+        if there is not None and told_bytes > there:
+            raise BudgetError(f"storage {key[:20]!r} is said to have {told(told_bytes)} bytes, and has {there:,}")
 
 
 def _program(path: Path) -> bytes | None:
