@@ -261,7 +261,7 @@ def test_an_archive_has_so_many_members(tmp_path: Path, monkeypatch: pytest.Monk
 def test_groups_divide_channels_wherever_masks_are_read_or_written(tmp_path: Path, pai: Pai) -> None:
     path = tmp_path / "a.safetensors"
     mask = {"conv": random_mask((10, 2, 3, 3))}
-    for groups in (3, 20, 0):
+    for groups in (3, 20):
         with pytest.raises(MaskMismatchError, match=f"'conv' has 10 channels, which {groups} groups do not divide"):
             save_mask(path, mask, {"conv": Layout(groups)})
         outline = MaskOutline({"conv": (10, 2, 3, 3)}, {"conv": Layout(groups)}, {})

@@ -19,7 +19,7 @@ from pai_cli.files.canonical import canonical_bytes
 from pai_cli.files.digest import sha256_of
 from pai_cli.files.naming import check_names, natural_order, spelled
 from pai_cli.files.tensors import TensorFile
-from pai_cli.spectral.layout import PLAIN, Layout
+from pai_cli.spectral.layout import MOST_GROUPS, PLAIN, Layout
 
 if TYPE_CHECKING:
     import numpy as np
@@ -237,7 +237,7 @@ def _valid_entry(key: str, entry: Any) -> bool:
             return False
         return all(type(n) is int and 0 <= n <= MOST_ELEMENTS for n in entry) and math.prod(entry) <= MOST_ELEMENTS
     groups = entry.get("groups", 1) if isinstance(entry, dict) else None
-    return type(groups) is int and 1 <= groups <= MOST_ELEMENTS
+    return type(groups) is int and 1 <= groups <= MOST_GROUPS
 
 
 @dataclass(frozen=True)
