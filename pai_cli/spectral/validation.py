@@ -74,7 +74,7 @@ def _widened(plain: Any, name: str) -> Array:
         wide = plain.to(torch.float64)
     except RuntimeError as error:
         raise ArrayError(f"{name}: torch cannot convert {plain.dtype} to float64") from error
-    if plain.dtype == torch.uint64:
+    if plain.dtype == torch.uint64 and not plain.is_meta:
         _refuse_first(wide >= EXACT_INTEGERS, plain, name, "an integer that float64 does not hold; round it first")
     return wide
 
