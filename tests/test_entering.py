@@ -240,6 +240,13 @@ def test_weights_that_float64_does_not_hold_are_refused(value: str) -> None:
         measure_layer(MASK, spoilt(np.longdouble(value), np.longdouble))
 
 
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+@pytest.mark.skipif(not hasattr(torch, "quantize_per_tensor"), reason="this torch has no quantised tensors")
+def test_quantised_tensors_are_refused() -> None:
+    with pytest.raises(ArrayError, match=r"give dequantize\(\) of it$"):
+        measure_layer(torch.quantize_per_tensor(tensor(), 1.0, 0, torch.qint8))
+
+
 def test_an_entry_past_the_kept_ones_is_refused_too() -> None:
     with pytest.raises(NotFiniteError):
         BipartiteGraph(np.zeros((3, 3), bool), np.full((3, 3), np.nan))

@@ -29,7 +29,7 @@ def whole_number(name: str, value: Any, least: int, most: int) -> int:
 def real_number(name: str, value: Any, *, above: float, below: float) -> float:
     """The value as a float between two others. Raises `ParameterError`, for NaN, True and False too."""
     number = math.nan
-    if isinstance(value, Real) and type(value) is not bool:
+    if type(value) is not bool and isinstance(value, Real):
         try:
             number = float(value)
         except OverflowError:  # an integer past every float

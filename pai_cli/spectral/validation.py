@@ -48,7 +48,7 @@ def _plain_tensor(given: Any, name: str) -> Array:
         raise ArrayError(f"{name}: a {type(given).__name__} is not a plain torch tensor; give one with its values")
     if given.is_nested or given.layout != torch.strided:
         raise ArrayError(f"{name}: a sparse or nested tensor is not taken; give to_dense() of it")
-    if given.is_quantized:
+    if getattr(given, "is_quantized", False):
         raise ArrayError(f"{name}: a quantised tensor is not taken; give dequantize() of it")
     plain = given.detach().resolve_neg()
     if plain.dtype == torch.bool or plain.dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
@@ -74,7 +74,7 @@ def _widened(plain: Any, name: str) -> Array:
         wide = plain.to(torch.float64)
     except RuntimeError as error:
         raise ArrayError(f"{name}: torch cannot convert {plain.dtype} to float64") from error
-    if plain.dtype == torch.uint64:
+    if plain.dtype == torch.uint64 and not plain.is_meta:
         _refuse_first(wide >= EXACT_INTEGERS, plain, name, "an integer that float64 does not hold; round it first")
     return wide
 

@@ -188,8 +188,6 @@ def _torch_only(change: str) -> Change:
         import torch
 
         tensor = _tensor(rng, array.astype(np.float32))
-        if change == "quantised":
-            return torch.quantize_per_tensor(tensor, 1.0, 0, torch.qint8)
         if change == "meta":
             return tensor.to("meta")
         return tensor.to_sparse() if change == "sparse" else tensor.to(torch.complex64)
@@ -217,7 +215,7 @@ SPOILT: dict[str, Change] = {
     "three": lambda rng, array: array[None],
     "number": lambda rng, array: np.float64(array.size),
     "text": lambda rng, array: "mask",
-    **{f"{name} tensor": _torch_only(name) for name in ("quantised", "meta", "sparse", "complex")},
+    **{f"{name} tensor": _torch_only(name) for name in ("meta", "sparse", "complex")},
 }
 
 NUMBERS: tuple[Any, ...] = (
