@@ -351,6 +351,20 @@ def test_a_large_field_of_a_results_table_is_told(tmp_path: Path) -> None:
         check_results(path, row, own=False, force=True)
 
 
+@pytest.mark.parametrize("program", [b"cnumpy\nndarray\n)\x81", b"cnumpy\nndarray\n)R(K\1)cnumpy\ndtype\n)\x81\x89NtR"])
+def test_arrays_that_were_told_nothing(tmp_path: Path, program: bytes) -> None:
+    path = torch_zip(tmp_path / "a.pt", b"}" + text("w") + program + b"s")
+    with pytest.raises(CheckpointError):
+        open_mask(path)
+
+
+def test_arrays_whose_type_was_told_nothing(tmp_path: Path) -> None:
+    array = b"cnumpy\nndarray\n)R(K\1)cnumpy\ndtype\n)\x81\x89" + text("") + b"tb"
+    path = torch_zip(tmp_path / "a.pt", b"}" + text("w") + array + b"s")
+    with pytest.raises(CheckpointError, match="damaged: it holds a NumPy array of type ''"):
+        open_mask(path)
+
+
 def test_a_program_that_has_no_end() -> None:
     with pytest.raises(NonsenseError, match="has no end"):
         scan(PROTOCOL + b"K\1")

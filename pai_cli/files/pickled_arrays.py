@@ -20,8 +20,7 @@ ITEM_TYPES = re.compile(r"b1|[iuf][1248]")
 class PickledArray:
     """What a pickle says of one array."""
 
-    def __init__(self) -> None:
-        self._state: Any = None
+    _state: Any = None  # a pickle may make one without `__init__`
 
     def __setstate__(self, state: object) -> None:
         self._state = state
@@ -55,9 +54,11 @@ class PickledArray:
 class PickledType:
     """What a pickle says of an array's dtype."""
 
+    _kind: object = ""
+    _order: object = "="
+
     def __init__(self, kind: object = "", *_: object):
         self._kind = kind
-        self._order: object = "="
 
     def __setstate__(self, state: object) -> None:
         if isinstance(state, tuple) and len(state) > 1:

@@ -52,7 +52,7 @@ def held(*arguments: object) -> Done:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
     assert time.process_time() - begun < MOST_SECONDS
     assert done.status in (0, 1), done
-    for word in ("unexpected", "Traceback", "out of memory", "in memory"):
+    for word in ("error: unexpected", "Traceback", "out of memory", "in memory"):
         assert word not in done.err + done.out, done.err
     assert sum(line.startswith("pai: error:") for line in done.said) == (done.status == 1), done.err
     return done
