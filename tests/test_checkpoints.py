@@ -464,7 +464,7 @@ def test_finite_array(tmp_path, kind, value, word):
 def test_one_line():
     assert one_line(ValueError("a\nb")) == "ValueError: a"
     assert one_line(ValueError("a. \nb")) == "ValueError: a"
-    assert one_line(ValueError("x" * 300)) == f"ValueError: {'x' * 200}"
+    assert one_line(ValueError("x" * 300)) == f"ValueError: {'x' * 79}…{'x' * 80}"
     assert one_line(ValueError()) == "ValueError"
 
 
