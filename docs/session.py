@@ -1,7 +1,7 @@
 """Fills in the README's console blocks with what the commands print; with --check, says what differs and exits 1 instead.
 
 A block's first line is the command after `$ `; the lines below it are its standard output. Commands run in an empty folder
-that holds nothing but sample_masks/.
+that holds nothing but sample_masks/ and scripts/.
 """
 
 from __future__ import annotations
@@ -22,11 +22,9 @@ BLOCK = re.compile(r"```console\n\$ (?P<command>[^\n]*)\n.*?```", re.DOTALL)
 
 def output_of(command: str, folder: Path) -> str:
     """What `command` prints on standard output in `folder`, without the spaces that end lines. Raises when it fails."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
-    runnable = re.sub(r"^pai ", f"{sys.executable} -m pai_cli ", command)
-    done = subprocess.run(
-        runnable, shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
+    path = f"{folder.parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "PATH": path}
+    done = subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{command}: exit {done.returncode}: {done.stderr.strip()}")
     lines = [line.rstrip() for line in done.stdout.splitlines()]
@@ -36,8 +34,11 @@ def output_of(command: str, folder: Path) -> str:
 def filled(text: str) -> str:
     """The README with every block's output made anew."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        shutil.copytree(ROOT / "sample_masks", folder / "sample_masks")
+        folder, pai = Path(name) / "session", Path(name) / "pai"
+        for shipped in ("sample_masks", "scripts"):
+            shutil.copytree(ROOT / shipped, folder / shipped)
+        pai.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pai_cli "$@"\n', encoding="utf-8")
+        pai.chmod(0o755)
 
         def block(match: re.Match[str]) -> str:
             command = match["command"]

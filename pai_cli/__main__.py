@@ -14,10 +14,20 @@ def main() -> None:
     try:
         _run()
     except KeyboardInterrupt:  # while still starting; later the application sees to it
-        sys.exit(130)
+        _end_interrupted()
+    except SystemExit as leaving:
+        if leaving.code == 130:
+            _end_interrupted()
+        raise
     except OSError as error:  # help or the version, and nowhere to write them
         sys.stdout = None
         sys.exit(f"pai: error: standard output: {error.strerror or error}")
+
+
+def _end_interrupted() -> None:
+    """End by the interruption itself, in silence: a shell sees status 130 either way, and stops a loop only for this one."""
+    sys.excepthook = lambda *_: None
+    raise KeyboardInterrupt from None
 
 
 def _run() -> None:

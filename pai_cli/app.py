@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -105,7 +106,8 @@ def _leave_threads() -> None:
     if still_working():
         _settle_stdout()
         sys.stderr.flush()
-        os._exit(INTERRUPTED)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGINT)  # as Python itself ends when it is interrupted: a shell then stops its loop
 
 
 def _settle_stdout() -> None:
@@ -160,14 +162,14 @@ _add(init.init, "init", "pai init resnet20 --classes 10 --seed 0 -o fresh.safete
 _add(
     prune.prune,
     "prune",
-    "pai prune sample_masks/resnet20.safetensors --method synflow --density 0.05",
+    "pai prune sample_masks/resnet20.safetensors --method synflow",
 )
 _add(analyze.analyze, "analyze", "pai analyze sample_masks/synflow-0.05.safetensors")
 _add(rank.rank, "rank", "pai rank sample_masks --weights sample_masks/resnet20.safetensors")
 _add(
     sample.sample,
     "sample",
-    "pai sample sample_masks/resnet20.safetensors --method erk --density 0.05 --population 10",
+    "pai sample sample_masks/resnet20.safetensors --method erk --population 10",
 )
 _add(
     convert.convert,

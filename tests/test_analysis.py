@@ -316,10 +316,11 @@ def test_only_vectors(pai: Pai, tmp_path: Path) -> None:
 
 
 def test_groups_that_do_not_divide(pai: Pai, tmp_path: Path) -> None:
-    path = save_mask(tmp_path / "m.safetensors", {"w": random_mask((8, 8))}, {"w": Layout(groups=3)})
+    path = save_mask(tmp_path / "m.safetensors", {"w": random_mask((8, 8))}, {"w": Layout(groups=2)})
+    path.write_bytes(path.read_bytes().replace(b'groups\\":2', b'groups\\":3'))
     done = pai("analyze", path)
     assert done.status == 1
-    assert done.said == [f"pai: error: {path}: 'w' has 8 channels, which 3 groups do not divide"]
+    assert done.said == [f"pai: error: {path}: 'w' has 8 channels, which 3 groups do not divide; make the mask again"]
 
 
 def test_weights_of_another_shape(pai: Pai, tmp_path: Path) -> None:

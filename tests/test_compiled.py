@@ -464,7 +464,7 @@ def test_a_wrong_count_of_right_vertices_costs_time_only(touched: int) -> None:
 
 def test_counts_of_right_vertices_go_with_ranges() -> None:
     for touched in (np.array([1, 2]), np.zeros(0, dtype=np.int64), np.ones((1, 1), dtype=np.int64)):
-        with pytest.raises(ValueError, match="as many counts|touched: "):
+        with pytest.raises(ValueError, match=r"as many counts|touched: "):
             calls.solve_edges(LISTS, everything(3), touched, WISH)
 
 

@@ -256,7 +256,7 @@ FAULTS: dict[str, tuple[list[object], str]] = {
     "density": (["--density", 1.5], "density 1.5: must be above 0 and at most 1"),
     "too small": (["--density", 1e-6], "density 1e-06 keeps fewer than one of 696 weights"),
     "ignore": (["--density", 0.5, "--ignore", "x*"], "--ignore x*: matches none of the 3 prunable layers"),
-    "output": (["--density", 0.5, "-o", "small.safetensors"], "small.safetensors: exists already; --force replaces it"),
+    "output": (["--density", 0.5, "-o", "small.safetensors"], "small.safetensors: is a file of the checkpoint"),
 }
 
 

@@ -244,7 +244,7 @@ REFUSED = {
     "same name": (["--reinit", "-w", "x.safetensors", "-o", "x.safetensors"],
                   "x.safetensors: the mask and the weights need different names; change -o or -w"),
     "there already": (["--reinit", "-w", "small.safetensors"],
-                      "small.safetensors: exists already; give another -o, or --force to replace it"),
+                      "small.safetensors: is a file of the checkpoint, which stays as it is; choose another name (-w)"),
     "no data": (["--data", "digits"],
                 "--data digits: magnitude needs no data; leave --data out (methods that take it: snip, iter-snip, grasp, "
                 "gem-miner, edge-popup, imp)"),
@@ -275,7 +275,7 @@ def test_the_checkpoint_is_not_written_over(pai: Pai, here: Path, command: str) 
         words = ("small.safetensors", "--method", "random", "--density", 0.5, *more, flag, out, "--force")
         done = pai(name, *words)
         assert (done.status, done.said) == (1, [
-            f"pai: error: {out}: is a file of the checkpoint, which stays as it is; choose another name"
+            f"pai: error: {out}: is a file of the checkpoint, which stays as it is; choose another name ({flag})"
         ])  # fmt: skip
     assert (here / "small.safetensors").read_bytes() == before
 

@@ -23,9 +23,10 @@ from torch import nn
 from torch.nn.utils import prune
 
 from pai_cli.errors import AmbiguousMaskError, CheckpointError, MaskError, PaiError, UnknownMaskKindError
+from pai_cli.files import budget
 from pai_cli.files.checkpoints import open_checkpoint
 from pai_cli.files.conversion import read_any
-from pai_cli.files.foreign import npz, registry
+from pai_cli.files.foreign import registry
 from pai_cli.files.foreign.base import Kind, Names
 from pai_cli.files.masks import MaskFile
 from pai_cli.files.opening import open_as, open_mask
@@ -841,10 +842,14 @@ def test_one_name_twice(here: Path) -> None:
 
 
 def test_a_small_archive_may_not_fill_the_memory(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(npz, "MOST_BYTES", 10**6)
-    (here / "m.npz").write_bytes(npz_of({"w.npy": npy(np.zeros((1000, 2000), np.bool_))}, zipfile.ZIP_DEFLATED))
+    monkeypatch.setattr(budget, "UNPACKED", 10**6)
+    packed = npz_of({"w.npy": npy(np.zeros((1000, 2000), np.bool_))}, zipfile.ZIP_DEFLATED)
+    (here / "m.npz").write_bytes(packed)
+    with zipfile.ZipFile(here / "m.npz") as archive:
+        size = archive.infolist()[0].compress_size
     assert refusal(here / "m.npz") == (
-        "array 'w' would unpack to 2,000,128 bytes, more than 1,000,000; save it with numpy.savez, uncompressed"
+        f"array 'w' would unpack from {size:,} to 2,000,128 bytes, more than 1,000,000 + 64 times; save it as boolean, or "
+        "uncompressed with numpy.savez"
     )
 
 

@@ -241,6 +241,6 @@ def test_transformers_makes_the_network(tmp_path: Path) -> None:
         )
         assert result.kept == round(0.3 * images.total)
         assert result.connected is True
-    (tmp_path / "images" / "config.json").write_text('{"model_type": "no-such-type", "architectures": ["X"]}')
+    (tmp_path / "images" / "config.json").write_text('{"model_type": "resnet", "architectures": ["X"]}')
     with pytest.raises(ModelFactoryError, match=r"^--model hf: transformers [\d.]+ cannot make the network of "):
         loaded(tmp_path / "images", "hf")

@@ -220,10 +220,10 @@ SHAPES = json.dumps({"w": [3, 5]})
 @pytest.mark.parametrize(
     ("stored", "said"),
     [
-        (np.zeros(1, np.uint8), "is uint8 of shape (1,), which cannot hold the bits of shape (3, 5)"),
-        (np.zeros(3, np.uint8), "is uint8 of shape (3,), which cannot hold the bits of shape (3, 5)"),
-        (np.zeros((1, 2), np.uint8), "is uint8 of shape (1, 2), which cannot hold the bits of shape (3, 5)"),
-        (np.zeros(2, np.int16), "is int16 of shape (2,), which cannot hold the bits of shape (3, 5)"),
+        (np.zeros(1, np.uint8), "is U8 of shape (1,), which cannot hold the bits of shape (3, 5)"),
+        (np.zeros(3, np.uint8), "is U8 of shape (3,), which cannot hold the bits of shape (3, 5)"),
+        (np.zeros((1, 2), np.uint8), "is U8 of shape (1, 2), which cannot hold the bits of shape (3, 5)"),
+        (np.zeros(2, np.int16), "is I16 of shape (2,), which cannot hold the bits of shape (3, 5)"),
         (np.array([0, 1], np.uint8), "has bits set past its last element"),
     ],
     ids=["short", "long", "two dimensions", "dtype", "stray bit"],

@@ -639,4 +639,4 @@ def test_interrupted(tmp_path: Path) -> None:
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, out, err.splitlines()) == (130, "", ["pai: interrupted"])
+    assert (process.returncode, out, err.splitlines()) == (-signal.SIGINT, "", ["pai: interrupted"])

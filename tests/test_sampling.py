@@ -314,7 +314,7 @@ def test_a_file_that_is_no_trajectory(here: Path, text: bytes) -> None:
     (here / "best.jsonl").write_bytes(text)
     done = sample(3, "--resume")
     assert done.status == 1
-    assert done.said[-1] == "pai: error: best.jsonl: is not the trajectory of a search; --force replaces it"
+    assert done.said[-1] == "pai: error: best.jsonl: is not the trajectory of a search; give another name, or remove it"
     assert (here / "best.jsonl").read_bytes() == text
 
 

@@ -76,7 +76,6 @@ def open_collection(given: Given, plan: FilePlan, progress: Progress) -> tuple[C
     from pai_cli.mining.opening import NetworkSource, graph_collection, mask_collection, open_masks
 
     if given.graphs:
-        read_masks(plan, map(Path, given.files))
         return graph_collection([Path(text) for text in given.files], note, progress), []
     paths = mask_paths(given.files, sys.stdin or io.StringIO(), note, trust=given.trust)
     read_masks(plan, paths)

@@ -91,7 +91,7 @@ def analyze(
     from pai_cli.spectral.metrics import MetricOptions
 
     pictures = AnalysisPictures.wanted(plot, report, force=force, weights=weights)
-    plan = plan_measuring(weights, plot, report, working, force=force)
+    plan = plan_measuring(masks, weights, plot, report, working, force=force)
     request = AnalysisRequest(
         weights=options.the_weights(weights, trust=trust),
         layers=tuple(layers or ()),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pai_cli.display.expanders import show_construction
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from pai_cli.sampling.expanders.network import BuiltNetwork
     from pai_cli.sampling.workers import Workers
 
-__all__ = ["construct_mask", "show_construction"]
+__all__ = ["construct_mask", "show_construction", "write_built"]
 
 
 def construct_mask(
@@ -34,3 +36,13 @@ def construct_mask(
         built = construct(network, request, construction, workers, progress)
     tell_pruning(built.pruned, no_collapse=False)
     return built
+
+
+def write_built(
+    path: Path, built: BuiltNetwork, source: Checkpoint, arguments: Sequence[str], *, packed: bool, force: bool
+) -> None:
+    """Write the mask. Raises `OutputError`."""
+    from pai_cli.files.masks import write_mask
+    from pai_cli.pruning.output import mask_to_write
+
+    write_mask(path, mask_to_write(built.pruned, built.request, source, arguments), packed=packed, force=force)

@@ -102,7 +102,7 @@ def mine(
 
     needed = parse_support(support)
     check_picture(plot)
-    plan = plan_mining(weights, model, output, plot, force=force)
+    plan = plan_mining(masks, weights, model, output, plot, force=force)
     with progress_bar("reading") as progress:
         collection, opened = open_collection(given, plan, progress)
     wanted = Wanted(needed.among(len(collection.names)), min_edges)

@@ -100,14 +100,23 @@ def plan_training(reads: Reads, mask: Path | None, outputs: Outputs, *, resume: 
     if outputs.results is not None:
         plan.adds_to(outputs.results, "the table", "--results")
         plan.uses(lock_beside(outputs.results), "the table's lock", "--results", lambda lock: not lock.stat().st_size)
-    plan.adds_to(outputs.log_dir, "the folder of events", "--log-dir", folder=True)
+    plan.adds_to(outputs.log_dir, "the folder of events", "--log-dir", seen_to=True)
     plan.check()
 
 
 def plan_measuring(
-    weights: Path | None, plot: Path | None, report: Path | None, working: Working, *tables: Path | None, force: bool
+    masks: list[str],
+    weights: Path | None,
+    plot: Path | None,
+    report: Path | None,
+    working: Working,
+    *tables: Path | None,
+    force: bool,
 ) -> FilePlan:
-    """The files of `pai analyze` and `pai rank`, checked without the masks, which `read_masks` adds. Raises `OutputError`."""
+    """The files of `pai analyze` and `pai rank`, checked; `read_masks` adds those masks that are still to be found.
+
+    Raises `OutputError`.
+    """
     from pai_cli.files.plan import FilePlan
 
     plan = FilePlan(force=force)
@@ -116,26 +125,26 @@ def plan_measuring(
     plan.writes(plot, "the picture", "--plot")
     plan.writes(report, "the page", "--report")
     _use_store(plan, working)
-    plan.check()
+    read_masks(plan, _named(masks))
     return plan
 
 
 def plan_mining(
-    weights: Path | None, model: str | None, mask: Path | None, plot: Path | None, *, force: bool
+    masks: list[str], weights: Path | None, model: str | None, mask: Path | None, plot: Path | None, *, force: bool
 ) -> FilePlan:
-    """The files of `pai mine`, checked but for the masks, which `read_masks` adds. Raises `OutputError`."""
+    """The files of `pai mine`, checked; `read_masks` adds those masks that are still to be found. Raises `OutputError`."""
     from pai_cli.files.plan import FilePlan
 
     plan = FilePlan(force=force)
     read_checkpoint(plan, weights, model)
     plan.writes(mask, "the mask", "-o")
     plan.writes(plot, "the picture", "--plot")
-    plan.check()
+    read_masks(plan, _named(masks))
     return plan
 
 
 def read_masks(plan: FilePlan, paths: Iterable[Path]) -> None:
-    """Add the mask files, as they are found, with all that an index among them names, and check again."""
+    """Add mask files, as they are found, with all that an index among them names, and check again."""
     from pai_cli.files.checkpoints import files_of
 
     for path in paths:
@@ -154,6 +163,11 @@ def read_checkpoint(plan: FilePlan, path: Path | None, model: str | None = None)
         module = Path(*where.split("."))
         files = [Path(where)] if where.endswith(".py") else [module.with_suffix(".py"), module / "__init__.py"]
         plan.reads("the code of --model", *files)
+
+
+def _named(masks: Iterable[str]) -> list[Path]:
+    """The masks that are told outright, not by a folder or on standard input."""
+    return [path for path in map(Path, masks) if path != STDIN and not path.is_dir()]
 
 
 def _read_data(plan: FilePlan, data: str | None) -> None:
@@ -181,7 +195,7 @@ def _use_store(plan: FilePlan, working: Working) -> None:
         store = working.store or default_path()
     except RuntimeError:  # no home folder, and so no store
         return
-    plan.adds_to(working.store, "the store", "--store")
+    plan.adds_to(working.store, "the store", "--store", seen_to=True)
     for ending in JOURNALS:
         plan.uses(store.with_name(store.name + ending), "SQLite's journal", "--store", is_journal)
 

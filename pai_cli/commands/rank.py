@@ -128,7 +128,7 @@ def rank(
     from pai_cli.display.report.ranking import RankPictures
 
     pictures = RankPictures.wanted(plot, report, force=force, weights=weights is not None)
-    plan = plan_measuring(weights, plot, report, working, table, accuracy, force=force)
+    plan = plan_measuring(masks or [], weights, plot, report, working, table, accuracy, force=force)
     entered = enter(given, plan)
     failed = tell_reports(entered.reports)
     entrants = entered.entrants

@@ -85,18 +85,16 @@ def sample(
     )
     workers = Workers(jobs, cluster, model if model and ":" in model else None)
     if construct or not population:
-        from pai_cli.commands.construct import construct_mask, show_construction
+        from pai_cli.commands.construct import construct_mask, show_construction, write_built
 
         built = construct_mask(source, network, request, steps, workers)
-        mask = mask_to_write(built.pruned, built.request, source, ctx.obj.arguments)
-        write_mask(path, mask, packed=packed, force=force)
+        write_built(path, built, source, ctx.obj.arguments, packed=packed, force=force)
         show_construction(built, path, format)
         return
     wish = SearchRequest.of(request, population, noise, (select or sampling.SelectChoice.MASK).value)
     dataset = accept(source, network, request)
-    lines, state = open_search(
-        path, trajectory, wish.settings(source.sha256, network, dataset), resume=resume, force=force
-    )
+    settings = wish.settings(source.sha256, network, dataset)
+    lines, state = open_search(path, trajectory, settings, resume=resume, force=force)
     with progress_bar("sampling") as progress, tell_interrupted(state, population):
         result = search(network, wish, lines, state, progress, dataset=dataset, workers=workers)
     tell_pruning(result.pruned, no_collapse=False)

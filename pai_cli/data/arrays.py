@@ -47,6 +47,14 @@ def check_labels(labels: object, count: int, where: str, classes: int | None = N
     has no example. Raises `DataError`, which names the first label that is wrong by its index; `where` is said before
     that, as in "data.npz: y".
     """
+    if isinstance(
+        labels, list | tuple
+    ):  # NumPy would make an array of any size of lists, arrays and texts held many times
+        other = next((one for one in labels if hasattr(one, "__len__")), None)
+        if isinstance(other, str | bytes):
+            raise DataError(f"{where}: labels of type {np.asarray(other).dtype}; whole numbers are needed")
+        if other is not None:
+            raise DataError(f"{where}: labels of shape (); one whole number an example is needed")
     try:
         given = np.asarray(labels)
     except ValueError:  # lists of several lengths

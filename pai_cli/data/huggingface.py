@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ from numpy.typing import NDArray
 from pai_cli.data.arrays import check_labels, no_test_part
 from pai_cli.data.extras import need
 from pai_cli.data.images import ImageDataset, Source, in_chunks, looked_at
-from pai_cli.data.layouts import HF_DICT, TEST_PARTS
+from pai_cli.data.layouts import HF_DICT, HF_ONE, TEST_PARTS
 from pai_cli.data.normalise import measure
 from pai_cli.errors import DataError
+from pai_cli.files.naming import plain_file_name
 from pai_cli.files.words import one_line
 
 LABELS = ("label", "labels", "fine_label")
@@ -28,8 +30,12 @@ MEASURED_ON = 2048
 
 @dataclass(frozen=True)
 class Split:
-    """One split: its rows, with images as they are stored, and what its columns are called. `where` is for errors."""
+    """One split: its rows, with images as they are stored, and what its columns are called. `where` is for errors.
 
+    An image that is no part of the rows is a file in the folder `root`.
+    """
+
+    root: Path
     rows: Any
     pictures: Any
     image: str
@@ -42,7 +48,12 @@ class Split:
         held = self.pictures[index][self.image]
         if not isinstance(held, dict) or (held.get("bytes") is None and held.get("path") is None):
             raise DataError(f"{where}: no image in column {self.image}")
-        return where, held["bytes"] if held["bytes"] is not None else Path(held["path"])
+        if held["bytes"] is not None:
+            return where, held["bytes"]
+        path = (self.root / held["path"]).resolve()
+        if not path.is_relative_to(self.root.resolve()) or (path.exists() and not path.is_file()):
+            raise DataError(f"{where}: its image is no file in the data set's folder; save it with its images embedded")
+        return where, path
 
     def labels(self) -> list[int | None]:
         """The labels as they are stored."""
@@ -80,20 +91,45 @@ def _evenly_spaced(count: int) -> NDArray[np.int64]:
 
 def _splits(folder: Path) -> dict[str, Split]:
     datasets = need("datasets", "datasets", "hf", str(folder))
+    _refuse_other_folders(folder)
     with _no_bars(datasets):
         try:
             loaded = datasets.load_from_disk(str(folder))
         except Exception as e:  # Arrow, JSON and the package itself fail each in their own way
             raise DataError(f"{folder}: truncated or damaged ({one_line(e)}); save it again") from e
     if not (folder / HF_DICT).is_file():
-        return {"train": _split(loaded, str(folder), datasets)}
+        return {"train": _split(folder, loaded, str(folder), datasets)}
     if "train" not in loaded:
         raise DataError(f"{folder}: no split called train; there are {', '.join(loaded) or 'none'}")
     wanted = [name for name in ("train", *TEST_PARTS) if name in loaded]
-    return {name: _split(loaded[name], str(folder / name), datasets) for name in wanted}
+    return {name: _split(folder, loaded[name], str(folder / name), datasets) for name in wanted}
 
 
-def _split(rows: Any, where: str, datasets: Any) -> Split:
+def _refuse_other_folders(folder: Path) -> None:
+    """Raise `DataError` for the name of a split or a file that leads elsewhere: the package would open what it says."""
+    splits = _listed(folder / HF_DICT, "splits")
+    _check_names(folder, splits)
+    for part in (folder, *(folder / split for split in splits)):
+        files = _listed(part / HF_ONE, "_data_files")
+        _check_names(part, [one.get("filename") for one in files if isinstance(one, dict)])
+
+
+def _check_names(folder: Path, names: list[Any]) -> None:
+    for name in names:
+        if not isinstance(name, str) or not plain_file_name(name):
+            raise DataError(f"{folder}: {ascii(name)[:80]} is no name of a file or folder in it; save it again")
+
+
+def _listed(path: Path, key: str) -> list[Any]:
+    """A list in a JSON file; none where there is none, and the package says what is missing."""
+    try:
+        held = json.loads(path.read_bytes()).get(key)
+    except (OSError, ValueError, RecursionError, AttributeError):
+        return []
+    return held if isinstance(held, list) else []
+
+
+def _split(root: Path, rows: Any, where: str, datasets: Any) -> Split:
     features = rows.features
     images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
     if len(images) != 1:
@@ -105,7 +141,7 @@ def _split(rows: Any, where: str, datasets: Any) -> Split:
         raise DataError(f"{where}: no column of labels (label); its columns are {', '.join(features)}")
     rows = rows.with_format(None)  # it may have been saved as one that gives tensors
     pictures = rows.select_columns(images).cast_column(images[0], datasets.Image(decode=False))
-    return Split(rows, pictures, images[0], label, where)
+    return Split(root, rows, pictures, images[0], label, where)
 
 
 def _class_names(split: Split) -> tuple[str, ...]:

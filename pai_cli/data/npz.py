@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pai_cli.data.arrays import ArrayDataset, check_finite, check_labels, no_test_part
 from pai_cli.data.normalise import measure
 from pai_cli.errors import DataError
+from pai_cli.files.budget import BudgetError, check_unpacked, open_zip
 from pai_cli.files.words import one_line, some_names
 
 CHUNK = 2**20
@@ -47,7 +48,10 @@ def open_npz(path: Path, *, train: bool) -> ArrayDataset:
 def _read(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
     with path.open("rb") as stream:  # numpy leaves a damaged file open
         try:
+            unpacked = _unpacked(stream)
             archive = np.load(stream, allow_pickle=False)
+        except BudgetError as e:
+            raise DataError(f"{path}: {e}; numpy.savez writes an archive") from e
         except Exception as e:  # not a zip file, or one whose list of members is damaged
             raise DataError(f"{path}: not an .npz archive, or damaged; numpy.savez writes one") from e
         if not isinstance(archive, np.lib.npyio.NpzFile):
@@ -58,7 +62,23 @@ def _read(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
         if missing:
             held = some_names(archive.files, 8) or "none"
             raise DataError(f"{path}: no array called {missing[0]}; arrays x and y are needed, these are there: {held}")
+        for name in names:
+            try:
+                check_unpacked(*unpacked.get(f"{name}.npy", (0, 0)))
+            except BudgetError as e:
+                raise DataError(f"{path}: {name} {e}") from e
         return {name: _array(archive, name, path) for name in names}
+
+
+def _unpacked(stream: BinaryIO) -> dict[str, tuple[int, int]]:
+    """Bytes of each member of an archive, unpacked and as they stand there; {} for a file that is no archive."""
+    zipped = stream.read(2) == b"PK"
+    found = {}
+    if zipped:
+        with open_zip(stream) as archive:
+            found = {one.filename: (one.file_size, one.compress_size) for one in archive.infolist()}
+    stream.seek(0)
+    return found
 
 
 def _array(archive: Any, name: str, path: Path) -> NDArray[Any]:

@@ -7,6 +7,7 @@ too trusting: what they are given decides what they allocate and how they read i
 
 from __future__ import annotations
 
+import mmap
 import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pai_cli.errors import DataError
+from pai_cli.files.budget import BudgetError
+from pai_cli.files.pickle_scan import scan
 from pai_cli.files.words import one_line
 
 NUMBERS = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f4", "f8")
@@ -29,12 +32,17 @@ def read_plain(path: Path) -> dict[str, object]:
     """
     with path.open("rb") as stream:
         try:
+            if path.stat().st_size:
+                with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                    scan(data)
             loaded = _Reader(stream, encoding="bytes").load()
             if not isinstance(loaded, Mapping):
                 raise DataError(f"{path}: a pickled {type(loaded).__name__}, not a dict of arrays and lists")
             return {_text(key): value.made() if isinstance(value, _Array) else value for key, value in loaded.items()}
         except _RefusedError as e:
             raise DataError(f"{path}: not read: its pickle asks for {e}, and plain data needs no code") from e
+        except BudgetError as e:
+            raise DataError(f"{path}: {e}; plain data needs nothing of the kind") from e
         except DataError:
             raise
         except Exception as e:  # a damaged stream makes the unpickler, or numpy, stumble over anything

@@ -38,7 +38,7 @@ def progress_bar(title: str, *, streaming: bool = False) -> Iterator[Progress]:
         if done >= total:
             bar.stop()  # before anything else is written
             return
-        bar.update(task, completed=done, total=total, description=as_line(f"{title} {what}".strip()))
+        bar.update(task, completed=done, total=total, description=f"{as_line(title)} {as_line(what)}".strip())
 
     try:
         yield show

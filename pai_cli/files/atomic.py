@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import tempfile
 from collections.abc import Callable
@@ -41,12 +42,36 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], None], *, force: bo
     check_output(path, force=force)
     try:
         if is_special(path):
-            with path.open("wb") as stream:
+            with _opened(path) as stream:
                 write(stream)
             return
         _write_and_rename(path, write, force=force)
     except OSError as e:
         raise OutputError(f"{path}: cannot be written: {_reason(e)}") from e
+
+
+class _Onward(io.FileIO):
+    """A stream that only goes on: `>>` writes at the end of a file, wherever one has gone back to."""
+
+    def seek(self, *_: int) -> int:
+        """Refused."""
+        raise io.UnsupportedOperation("seek")
+
+    def tell(self) -> int:
+        """Refused, for what knows where it stands goes back."""
+        raise io.UnsupportedOperation("tell")
+
+    def seekable(self) -> bool:
+        """It is not."""
+        return False
+
+
+def _opened(path: Path) -> BinaryIO:
+    """A device or a pipe. A stream of this process is taken as it stands: opened anew, a file it was sent to would lose
+    what is in it.
+    """
+    number = path.readlink().name if path.is_symlink() else ""
+    return io.BufferedWriter(_Onward(os.dup(int(number)), "wb")) if number.isdecimal() else path.open("wb")
 
 
 def _write_and_rename(path: Path, write: Callable[[BinaryIO], None], *, force: bool) -> None:

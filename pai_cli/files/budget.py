@@ -36,6 +36,11 @@ class BudgetError(ValueError):
     """A file would make more than it may; the text says what was found and the limit, and no file's name."""
 
 
+def told(count: int) -> str:
+    """A number as a message says it, however large it is."""
+    return f"{count:,}" if count < 10**15 else "more than 10^15"
+
+
 def check_tree(loaded: object, size: int) -> None:
     """Raise `BudgetError` when what was unpickled from `size` bytes is more than they may make.
 
@@ -44,11 +49,14 @@ def check_tree(loaded: object, size: int) -> None:
     """
     items, taken = _count(loaded, DEEP, {})
     if items > ITEMS + ITEMS_A_BYTE * size:
-        raise BudgetError(f"its {size:,} bytes make lists or dicts of {items:,} things, as they hold each other")
+        raise BudgetError(
+            f"its {size:,} bytes make containers of {told(items)} things, as they hold each other; "
+            "save model.state_dict() alone"
+        )
     if taken > ALWAYS + FACTOR * size:
         raise BudgetError(
-            f"its {size:,} bytes make tensors of {taken:,} (more than {ALWAYS:,} + {FACTOR} times the file), which are "
-            "expanded or share their values; save each with .clone()"
+            f"its {size:,} bytes make tensors of {told(taken)} bytes, which are expanded or share their values, more than "
+            f"{ALWAYS:,} + {FACTOR} times the file; save each with .clone()"
         )
 
 

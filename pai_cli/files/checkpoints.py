@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pai_cli.errors import CheckpointError, NotFiniteError
 from pai_cli.files.digest import sha256_of
 from pai_cli.files.folders import CONFIG, read_config, weights_of
+from pai_cli.files.naming import check_names, plain_file_name
 from pai_cli.files.tensors import BFLOAT16, Span, TensorFile, check_readable
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class Checkpoint:
         self.config: Mapping[str, Any] | None = None
         self._source = source
         self.files = tuple(sorted(set(files), key=lambda file: file.name))
+        check_names(path, source.shapes, CheckpointError)
         self._stored, stripped = stripped_names(path, source.shapes)
         self.shapes: dict[str, tuple[int, ...]] = {name: source.shapes[stored] for name, stored in self._stored.items()}
         self.description = _description(under, stripped)
@@ -184,7 +186,7 @@ def files_of(path: Path) -> list[Path]:
             start = f.read(64)
         if start.lstrip().startswith(b"{") and not is_safetensors(start):
             shards = sorted(set(_weight_map(path).values()))
-            files += [path.parent / shard for shard in shards if _plain_file_name(shard)]
+            files += [path.parent / shard for shard in shards if plain_file_name(shard)]
     except (OSError, CheckpointError):
         pass
     return files
@@ -232,7 +234,7 @@ def _open_sharded(path: Path) -> Checkpoint:
     weight_map = _weight_map(path)
     files: dict[str, TensorFile] = {}
     for shard in sorted(set(weight_map.values())):
-        if not _plain_file_name(shard):
+        if not plain_file_name(shard):
             raise CheckpointError(
                 f"{path}: shard {shard!r} is not a plain file name in the same folder; correct the index"
             )
@@ -248,13 +250,6 @@ def _open_sharded(path: Path) -> Checkpoint:
             )
     source = _SafetensorsSource(files.values(), {name: files[shard] for name, shard in weight_map.items()})
     return Checkpoint(path, source, [path.parent / shard for shard in files])
-
-
-def _plain_file_name(name: str) -> bool:
-    """Whether the name leads to no other folder and can be a file's at all."""
-    if name in ("", "..") or Path(name).name != name or set(name) & {"\\", "\0"}:
-        return False
-    return not any("\ud800" <= letter <= "\udfff" for letter in name)  # halves of a character, which JSON can spell
 
 
 def _weight_map(path: Path) -> dict[str, str]:

@@ -13,13 +13,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
-from pai_cli.errors import MaskError, MaskMismatchError
+from pai_cli.errors import MaskError, MaskMismatchError, OutputError
 from pai_cli.files.atomic import write_atomically
 from pai_cli.files.canonical import canonical_bytes
 from pai_cli.files.digest import sha256_of
-from pai_cli.files.naming import natural_order
+from pai_cli.files.naming import check_names, natural_order, spelled
 from pai_cli.files.tensors import TensorFile
-from pai_cli.spectral.layout import PLAIN, Layout
+from pai_cli.spectral.layout import MOST_GROUPS, PLAIN, Layout
 
 if TYPE_CHECKING:
     import numpy as np
@@ -237,7 +237,7 @@ def _valid_entry(key: str, entry: Any) -> bool:
             return False
         return all(type(n) is int and 0 <= n <= MOST_ELEMENTS for n in entry) and math.prod(entry) <= MOST_ELEMENTS
     groups = entry.get("groups", 1) if isinstance(entry, dict) else None
-    return type(groups) is int and groups >= 1
+    return type(groups) is int and 1 <= groups <= MOST_GROUPS
 
 
 @dataclass(frozen=True)
@@ -250,7 +250,10 @@ class MaskToWrite:
 
 
 def write_mask(path: Path, mask: MaskToWrite, *, packed: bool, force: bool) -> None:
-    """Write a mask file, whole or not at all. Raises `OutputError`, and `MaskError` for an array that is not boolean."""
+    """Write a mask file, whole or not at all.
+
+    Raises `OutputError`, also for a name that the file cannot hold, and `MaskError` for an array that is not boolean.
+    """
     data = _encode(path, mask, packed=packed)
 
     def write(stream: BinaryIO) -> None:
@@ -266,6 +269,7 @@ def _encode(path: Path, mask: MaskToWrite, *, packed: bool) -> bytes:
     for name, array in mask.masks.items():
         if array.dtype != np.bool_:
             raise MaskError(f"{path}: the mask of {name!r} is {array.dtype}, not boolean")
+    check_names(path, mask.masks, OutputError)
     shapes = {name: array.shape for name, array in mask.masks.items()}
     for name, shape in shapes.items():
         check_layout(path, name, shape, mask.layouts.get(name, PLAIN))
@@ -281,7 +285,8 @@ def full_metadata(
 ) -> dict[str, str]:
     """All of a mask file's metadata: its `story`, and what the format asks for. `shapes`: in network order."""
     layers = layers_json({name: layouts.get(name, PLAIN) for name in shapes})
-    metadata = {**story, "format": FORMAT, "format_version": str(FORMAT_VERSION), "layers": layers}
+    told = {key: spelled(text) for key, text in story.items()}
+    metadata = {**told, "format": FORMAT, "format_version": str(FORMAT_VERSION), "layers": layers}
     if packed:
         metadata["shapes"] = _json({name: list(shape) for name, shape in shapes.items()})
     return metadata

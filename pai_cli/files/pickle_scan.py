@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pai_cli.files.budget import BudgetError
+from pai_cli.files.budget import BudgetError, told
 
 CALLS_ALWAYS, CALLS_FACTOR = 2**20, 16
 """What the calls of a pickle are given may weigh so much, and so many times its bytes: values, and characters of text."""
@@ -22,6 +22,7 @@ HEAVIEST_KEY = 2**12
 DEEPEST_TUPLE = 100  # tuples are hashed and written by functions that call themselves
 LARGEST_KEY = 2**61  # whole numbers from here on can be chosen so that a dict compares each with all others
 LONGEST_NAME = 64
+LONGEST_INDEX = 19  # digits
 
 BUILDERS = re.compile(r"torch\.([\w.]*\.)?\w*(Tensor|Storage)|torch\._utils\._rebuild_\w+|torch\._tensor\._rebuild\w+")
 """What of torch makes tensors."""
@@ -54,6 +55,14 @@ class NonsenseError(ValueError):
     """Instructions that no unpickler can follow."""
 
 
+ITEM_BYTES = {
+    "torch.DoubleStorage": 8, "torch.FloatStorage": 4, "torch.HalfStorage": 2, "torch.BFloat16Storage": 2,
+    "torch.LongStorage": 8, "torch.IntStorage": 4, "torch.ShortStorage": 2,
+    "torch.ComplexDoubleStorage": 16, "torch.ComplexFloatStorage": 8,
+}  # fmt: skip
+"""Bytes of one number in torch's kinds of storage; 1 in those that are not listed."""
+
+
 class _Thing:
     """A value on the stack: how much there is of it, the number that it is, its text or name, and what a tuple holds."""
 
@@ -75,7 +84,7 @@ _SOMETHING = _Thing()  # that nothing is ever put into
 def scan(data: Any, begin: int = 0, *, storages: dict[str, int] | None = None) -> int:
     """Follow the pickle that begins there, and give where it ends. `data`: bytes, or a file mapped to memory.
 
-    `storages`: the lengths that it tells of torch's storages are put there, by key. Raises `BudgetError` for a pickle that
+    `storages`: the bytes that it tells of torch's storages are put there, by key. Raises `BudgetError` for a pickle that
     would make more than its bytes allow, `NonsenseError` for one that cannot be followed.
     """
     run = _Run(data, begin, storages)
@@ -149,9 +158,9 @@ class _Run:
     def _lines(self, code: bytes, lines: list[bytes]) -> None:
         first = lines[0]
         if code == b"g":
-            self.stack.append(self.memo[int(first)])
+            self.stack.append(self.memo[_index(first)])
         elif code == b"p":
-            self.remember(int(first))
+            self.remember(_index(first))
         elif code in (b"c", b"i"):
             named = _Thing(name=b".".join(lines).decode("utf-8", "replace"))
             if code == b"i":
@@ -160,7 +169,9 @@ class _Run:
                 self.stack.append(named)
         elif code in (b"I", b"L"):
             digits = first.rstrip(b"L").lstrip(b"-")
-            self.stack.append(_Thing(number=int(digits) if digits.isdigit() and len(digits) < 20 else HEAVIEST))
+            self.stack.append(
+                _Thing(number=int(digits) if digits.isdigit() and len(digits) <= LONGEST_INDEX else HEAVIEST)
+            )
         else:
             self.stack.append(_Thing(1 + len(first)))
 
@@ -218,7 +229,7 @@ class _Run:
         self.given += weight
         limit = CALLS_ALWAYS + CALLS_FACTOR * (self.at - self.begin)
         if self.given > limit:
-            raise BudgetError(f"its pickle's calls are given {_told(self.given)} values, more than {limit:,}")
+            raise BudgetError(f"its pickle's calls are given {told(self.given)} values, more than {limit:,}")
 
     def reduce(self) -> None:
         """Call what stands below the arguments."""
@@ -246,13 +257,15 @@ class _Run:
         """One of torch's storages by its key: what it says of its length is noted."""
         told = self.stack.pop()
         if self.storages is not None and len(told.items) > 4:
-            key, count = told.items[2].name, told.items[4].number
-            self.storages[key] = max(count, self.storages.get(key, 0))
+            kind, key, count = told.items[1].name, told.items[2].name, told.items[4].number
+            self.storages[key] = max(count * ITEM_BYTES.get(kind, 1), self.storages.get(key, 0))
         self.stack.append(_Thing())
 
 
-def _told(count: int) -> str:
-    return f"{count:,}" if count < 2**40 else "more than a million million"
+def _index(digits: bytes) -> int:
+    if not digits.isdigit() or len(digits) > LONGEST_INDEX:
+        raise NonsenseError("its pickle stream makes no sense")
+    return int(digits)
 
 
 def _number(code: bytes, raw: bytes) -> int:

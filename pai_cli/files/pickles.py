@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pai_cli.errors import CheckpointError, UntrustedPickleError
-from pai_cli.files.budget import BudgetError, check_tree, open_zip
+from pai_cli.files.budget import BudgetError, check_tree, open_zip, told
+from pai_cli.files.naming import spelled
 from pai_cli.files.pickle_scan import NonsenseError, scan
 from pai_cli.files.pickled_arrays import stand_ins, with_tensors
 from pai_cli.files.words import one_line, some_names
@@ -74,19 +75,31 @@ def _check_program(path: Path, *, in_zip: bool) -> None:
             program = _program(path)
             if program is not None:
                 scan(program, storages=storages)
+                _check_storages(path, storages)
         else:
             with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 at = 0
                 for _ in range(LEGACY_PICKLES):
                     at = scan(data, at, storages=storages)
-        if sum(storages.values()) > size:
-            raise BudgetError(
-                f"its pickle tells of {sum(storages.values()):,} numbers, and the file has {size:,} bytes"
-            )
+        if (numbers := sum(storages.values())) > size:
+            raise NonsenseError(f"its pickle tells of {told(numbers)} bytes of numbers, and the file has {size:,} bytes")
     except BudgetError as e:
         raise CheckpointError(f"{path}: {e}; {INSTEAD}") from e
     except NonsenseError as e:
         raise CheckpointError(f"{path}: damaged: {e}; copy it again, or {INSTEAD}") from e
+
+
+def _check_storages(path: Path, storages: dict[str, int]) -> None:
+    """Raise `BudgetError` for a storage said to be larger than its member of the zip file.
+
+    PyTorch, which maps the file, would give it the bytes that follow.
+    """
+    with zipfile.ZipFile(path) as archive:
+        held = {member.filename.partition("/")[2]: member.file_size for member in archive.infolist()}
+    for key, told_bytes in storages.items():
+        there = held.get(f"data/{key}")
+        if there is not None and told_bytes > there:
+            raise BudgetError(f"storage {key[:20]!r} is said to have {told(told_bytes)} bytes, and has {there:,}")
 
 
 def _program(path: Path) -> bytes | None:
@@ -134,7 +147,8 @@ def _load(path: Path, *, in_zip: bool, trust: bool) -> object:
     with warnings.catch_warnings(), importable(*((Path.cwd(), path.resolve().parent) if trust else ())):
         # About old pickle protocols and changed sources: it loads, or an error says what is wrong.
         warnings.simplefilter("ignore")
-        if path.suffix == ".safetensors":  # misnamed: PyTorch goes by the suffix of a path, and a stream has none
+        # Misnamed, where PyTorch goes by the suffix of a path; or of a name that is not UTF-8, which it cannot open.
+        if path.suffix == ".safetensors" or spelled(str(path)) != str(path):
             with path.open("rb") as stream:
                 return torch.load(stream, map_location="cpu", weights_only=not trust)
         return torch.load(path, map_location="cpu", weights_only=not trust, mmap=in_zip)

@@ -50,7 +50,7 @@ class Output:
 
     `replace`: whether a file there may go. `run`: of a run's own file, whose; `resume`: that run is continued; `after`:
     the file without which it cannot be. `ours`: of another implicit file, whether what stands there is such a one.
-    `folder`: it is a folder.
+    `seen_to`: what opens it tells whether it can be, as of a folder or a database.
     """
 
     path: Path
@@ -61,7 +61,7 @@ class Output:
     resume: bool = False
     after: Path | None = None
     ours: Callable[[Path], bool] | None = None
-    folder: bool = False
+    seen_to: bool = False
 
     @property
     def implicit(self) -> bool:
@@ -91,10 +91,13 @@ class FilePlan:
         if path is not None:
             self._outputs.append(Output(path, what, option, replace=replace or self.force))
 
-    def adds_to(self, path: Path | None, what: str, option: str, *, folder: bool = False) -> None:
-        """A file, or a `folder`, that is kept and added to; that it is one to add to is for its reader to see."""
+    def adds_to(self, path: Path | None, what: str, option: str, *, seen_to: bool = False) -> None:
+        """A file, or a folder, that is kept and added to; that it is one of its kind is for what reads it to see.
+
+        `seen_to`: and so is that it can be written.
+        """
         if path is not None:
-            self._outputs.append(Output(path, what, option, folder=folder))
+            self._outputs.append(Output(path, what, option, seen_to=seen_to))
 
     def keeps(
         self, path: Path, what: str, option: str, run: Run, *, resume: bool = False, after: Path | None = None
@@ -119,7 +122,7 @@ class FilePlan:
             if _identity(one.path) == _identity(other.path) or _spelled(one.path) == _spelled(other.path):
                 raise OutputError(_two_of_one_name(one, other))
         for output in self._outputs:
-            if not output.folder:
+            if not output.seen_to:
                 _check_place(output)
 
     def _check_standard_output(self, read: Mapping[Identity, Source]) -> None:
@@ -165,7 +168,7 @@ def _check_place(output: Output) -> None:
         raise OutputError(
             f"{path}: belongs to a {found.command}, and {output.what} goes there; change {output.option}, or remove it"
         )
-    elif found is None and path.stat().st_size:
+    elif found is None and path.stat().st_size and not output.resume and not _damaged(output):
         raise OutputError(
             f"{path}: damaged, or no file of a {run.command}, and {output.what} goes there; change {output.option}, or "
             "remove it"
@@ -175,6 +178,11 @@ def _check_place(output: Output) -> None:
         if output.after is not None and not output.after.exists():
             again = f"{output.after.name} is gone, without which it cannot go on; --force starts it again"
         raise OutputError(f"{path}: a {run.noun} was begun here; {again}")
+
+
+def _damaged(output: Output) -> bool:
+    """Whether what stands there is not known for a run's file but goes with one that is: then it was, and is damaged."""
+    return output.after is not None and run_of(output.after) == output.run
 
 
 def _two_of_one_name(one: Output, other: Output) -> str:

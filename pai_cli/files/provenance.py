@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from pai_cli import __version__
+from pai_cli.files.naming import spelled
 
 
 def provenance(arguments: Sequence[str]) -> dict[str, str]:
@@ -17,8 +18,7 @@ def provenance(arguments: Sequence[str]) -> dict[str, str]:
     """
     return {
         "pai_version": __version__,
-        # A file name that is not UTF-8 arrives as surrogates, which no JSON header can hold.
-        "command": shlex.join(("pai", *arguments)).encode("utf-8", "backslashreplace").decode(),
+        "command": spelled(shlex.join(("pai", *arguments))),
         "created": _moment().strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
 

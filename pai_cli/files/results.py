@@ -71,9 +71,14 @@ def _read(path: Path) -> list[Row]:
     except OSError as e:
         raise OutputError(f"{path}: cannot be read: {e.strerror or e}") from e
     reader = csv.DictReader(io.StringIO(text))
-    if text and tuple(reader.fieldnames or ()) != FIELDS:
-        raise OutputError(f"{path}: is not a table of pai train (its first line differs); give --results another file")
-    rows = list(reader)
+    try:
+        if text and tuple(reader.fieldnames or ()) != FIELDS:
+            raise OutputError(
+                f"{path}: is not a table of pai train (its first line differs); give --results another file"
+            )
+        rows = list(reader)
+    except csv.Error as e:  # a field of more than 128 KiB
+        raise OutputError(f"{path}: line {reader.line_num + 1}: {e}; mend it, or give --results another file") from e
     if any(None in row or None in row.values() for row in rows):
         raise OutputError(f"{path}: has a row of another length than its first line; mend it, or give another file")
     return [_as_cells(row) for row in rows]

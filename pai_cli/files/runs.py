@@ -65,7 +65,7 @@ def _of_state(header: bytes) -> Run | None:
     told = told.get("__metadata__") if isinstance(told, dict) else None
     if not isinstance(told, dict):
         return None
-    if "search" in told and "facts" in told:
+    if "search" in told:
         return SAMPLE
     if "training" in told and "settings" in told:
         settings: Any = json.loads(told["settings"])

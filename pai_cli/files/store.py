@@ -38,6 +38,8 @@ OLD_TABLES = ("results", "digests")
 JOURNALS = {"-journal": b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7", "-wal": b"\x37\x7f\x06"}
 """What SQLite keeps beside its file, by the ending of its name, and how it begins; SQLite removes any file of that name."""
 
+FAULTS = (sqlite3.Error, UnicodeDecodeError)  # the latter of words with damaged names in them
+
 Note = Callable[[str], None]
 
 
@@ -124,7 +126,7 @@ class Store:
             return None
         try:
             row: tuple[object, ...] | None = self._database.execute(question, values).fetchone()
-        except sqlite3.Error as error:
+        except FAULTS as error:
             self._give_up(error)
             return None
         return row
@@ -136,10 +138,10 @@ class Store:
             with self._database:  # a transaction: all of it, or nothing
                 self._database.execute("BEGIN IMMEDIATE")
                 self._database.executemany(statement, rows)
-        except sqlite3.Error as error:
+        except FAULTS as error:
             self._give_up(error)
 
-    def _give_up(self, error: sqlite3.Error) -> None:
+    def _give_up(self, error: Exception) -> None:
         self._note(f"{self.path}: {_words(error)}; going on without the store")
         if self._database is not None:
             self._database.close()
@@ -197,11 +199,11 @@ def _opened(path: Path) -> sqlite3.Connection:
         raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
     try:
         database = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
-    except sqlite3.Error as error:
+    except FAULTS as error:
         raise StoreError(f"{path}: {_words(error)}; --store FILE names another, --no-store does without") from error
     try:
         _prepare(path, database)
-    except sqlite3.Error as error:
+    except FAULTS as error:
         database.close()
         remedy = "delete it, or give another file with --store" if _damaged(error) else "--store FILE names another"
         raise StoreError(f"{path}: {_words(error)}; {remedy}") from error
@@ -235,16 +237,17 @@ def _prepare(path: Path, database: sqlite3.Connection) -> None:
             database.execute("ROLLBACK")
 
 
-def _damaged(error: sqlite3.Error) -> bool:
-    return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
+def _damaged(error: Exception) -> bool:
+    told = getattr(error, "sqlite_errorname", "").startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
+    return told or not isinstance(error, sqlite3.Error)
 
 
-def _words(error: sqlite3.Error) -> str:
+def _words(error: Exception) -> str:
     """What is wrong, for a person."""
     name = getattr(error, "sqlite_errorname", "")
     if name.startswith("SQLITE_NOTADB"):
         return "is no store of finished work"
-    if name.startswith("SQLITE_CORRUPT"):
+    if _damaged(error):
         return "is damaged"
     if name.startswith("SQLITE_BUSY"):
         return f"another process has kept it locked for {PATIENCE:.0f} seconds"

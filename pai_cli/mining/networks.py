@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pai_cli.errors import MaskError, MaskMismatchError
-from pai_cli.files.masks import Mask
+from pai_cli.files.masks import Mask, check_layout
 from pai_cli.mining.collection import Collection, Indices, Labels, add_holder, empty_holders
 from pai_cli.mining.wiring import Wiring
 from pai_cli.progress import Progress, silent
@@ -72,10 +72,7 @@ def matrices(mask: Mask) -> tuple[str, ...]:
         raise MaskError(f"{mask.path}: no tensor has rows and columns; a graph needs the mask of a weight")
     for name in names:
         shape, layout = mask.shapes[name], mask.layout(name)
-        if shape[0] % layout.groups:
-            raise MaskMismatchError(
-                f"{mask.path}: {name!r} has {shape[0]} channels, which {layout.groups} groups do not divide"
-            )
+        check_layout(mask.path, name, shape, layout)
     return names
 
 

@@ -70,10 +70,16 @@ def add_at(root: nn.Module, path: str, module: nn.Module) -> None:
     place.add_module(last, module)
 
 
-def build_empty(build: Callable[[], nn.Module]) -> nn.Module:
-    """The network on the CPU, its values yet to be loaded: quick, and no random number is drawn."""
+def on_meta(build: Callable[[], nn.Module]) -> nn.Module:
+    """The network without memory for its values: quick, whatever its size, and no random number is drawn."""
     with torch.device("meta"):
-        network = build()
+        return build()
+
+
+def with_memory(network: nn.Module) -> nn.Module:
+    """A network of `on_meta` on the CPU, its values yet to be loaded; any other as it is."""
+    if not any(parameter.is_meta for parameter in network.parameters()):
+        return network
     # Not `to_empty`: for that torch imports sympy, which takes half a second.
     empty = {name: torch.empty(tensor.shape, dtype=tensor.dtype) for name, tensor in network.state_dict().items()}
     network.load_state_dict(empty, assign=True)
@@ -85,5 +91,4 @@ def build_empty(build: Callable[[], nn.Module]) -> nn.Module:
 
 def shapes_of(build: Callable[[], nn.Module]) -> dict[str, tuple[int, ...]]:
     """State-dict names and shapes of a network, without memory for its weights."""
-    with torch.device("meta"):
-        return {name: tuple(tensor.shape) for name, tensor in build().state_dict().items()}
+    return {name: tuple(tensor.shape) for name, tensor in on_meta(build).state_dict().items()}

@@ -16,9 +16,9 @@ from pai_cli.errors import LayerSelectionError, MethodOptionError, ModelFactoryE
 from pai_cli.files.atomic import check_output, write_atomically
 from pai_cli.files.canonical import canonical_bytes
 from pai_cli.files.checkpoints import Checkpoint
-from pai_cli.files.naming import natural_order
+from pai_cli.files.naming import natural_order, spelled
 from pai_cli.models import huggingface
-from pai_cli.models.base import Architecture, build_empty, shapes_of
+from pai_cli.models.base import Architecture, on_meta, shapes_of, with_memory
 from pai_cli.models.factory import load_factory
 from pai_cli.models.layers import PrunableLayer, prunable_layers
 from pai_cli.models.loading import check_names_and_shapes, load_values
@@ -102,6 +102,10 @@ def _network_of(checkpoint: Checkpoint, model: str | None, input_shape: tuple[in
         return found
     network, description, shape, hint = _network_for(checkpoint, model)
     check_names_and_shapes(checkpoint, network, description, hint)
+    try:
+        network = with_memory(network)
+    except (RuntimeError, MemoryError) as e:
+        raise UnknownModelError(f"{description} does not fit in memory; choose a smaller network") from e
     network = fill(checkpoint, network)
     layers = program_layers(network) if isinstance(network, fx.GraphModule) else prunable_layers(network)
     if not layers:
@@ -148,10 +152,10 @@ def _network_for(checkpoint: Checkpoint, model: str | None) -> tuple[nn.Module, 
                 f"{checkpoint.path}: names and shapes of its {len(checkpoint.shapes)} tensors match no known "
                 f"architecture{_hint_of_names(checkpoint)}; give --model NAME, module:factory or file.py:factory"
             )
-        return _fitting(found, build_empty), found.description, found.input_shape, "give --model"
+        return _fitting(found, on_meta), found.description, found.input_shape, "give --model"
     hint = f"it matches {found.name}: leave --model out" if found else "choose another --model"
     chosen = _named_architecture(checkpoint, model, found)
-    return _fitting(chosen, build_empty), chosen.description, chosen.input_shape, hint
+    return _fitting(chosen, on_meta), chosen.description, chosen.input_shape, hint
 
 
 def _hint_of_names(checkpoint: Checkpoint) -> str:
@@ -247,7 +251,8 @@ def save_tensors(
         storage = dense.untyped_storage().data_ptr()
         tensors[name] = dense.clone() if storage in seen else dense
         seen.add(storage)
-    data = canonical_bytes(save(tensors, dict(metadata) if metadata else None))
+    story = {key: spelled(text) for key, text in (metadata or {}).items()}
+    data = canonical_bytes(save(tensors, story or None))
 
     def write(stream: BinaryIO) -> None:
         stream.write(data)

@@ -25,7 +25,7 @@ mobilebert mobilenet_v1 mobilenet_v2 mobilevit mobilevitv2 modernbert mpnet mt5 
 olmoe openai-gpt opt pegasus pegasus_x persimmon phi phi3 plbart poolformer prophetnet pvt pvt_v2 qwen2 qwen2_moe qwen3
 qwen3_moe regnet rembert resnet roberta roberta-prelayernorm roc_bert roformer segformer siglip siglip_text_model
 siglip_vision_model smollm3 splinter squeezebert stablelm starcoder2 swiftformer swin swinv2 switch_transformers t5
-textnet umt5 vit vit_mae vit_msn xglm xlm xlm-roberta xlm-roberta-xl xlnet xmod
+textnet umt5 vit vit_mae vit_msn xglm xlm xlm-roberta xlm-roberta-xl xlnet
 """
 PLAIN_TYPES = frozenset(_TYPES.split())
 """Model types whose network is made from numbers alone: none asks for another model, by name or by configuration."""
@@ -37,7 +37,8 @@ PARTS = {
 """Configurations inside a configuration, and the model type that each must have."""
 
 NAMES_CODE = re.compile(
-    r"auto_?map|remote_?code|backbone|quantization|implementation|pipeline|adapter|peft|pretrained|timm", re.IGNORECASE
+    r"auto_?map|remote_?code|backbone|quantization|implementation|pipeline|adapter|peft|pretrained(?!_window)|timm",
+    re.IGNORECASE,
 )
 """In a key: it may name code, or a network that is elsewhere."""
 
@@ -70,7 +71,7 @@ FREE_TEXT = ("id2label", "label2id")
 TABLES = (*FREE_TEXT, "pruned_heads", "rope_parameters", "rope_scaling")
 """Keys that may have a dict of numbers and words, by layer type also a dict of dicts."""
 
-KEY, WORD = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}"), re.compile(r"[\w.+ -]{0,100}")
+KEY, WORD = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}|_remove_final_layer_norm"), re.compile(r"[\w.+ -]{0,100}")
 LARGEST = 2**24
 """Of a whole number, and of the sum of a list of them: 16,777,216, more than any model has layers or positions."""
 DEEPEST = 4  # lists in lists

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from pai_cli.files.densities import LayerDensities
     from pai_cli.models.network import PrunableLayer
 
+MAGIC = frozenset("*?[")
+MOST_GLOBS = 1_000
+
 
 def matches(name: str, glob: str) -> bool:
     """Whether a glob means the layer, whose name may be given without `.weight`."""
@@ -42,11 +45,19 @@ def given_densities(
     `layers` are all of the network's. Raises `DensityError` for a density not above 0 and at most 1,
     `LayerSelectionError` for a name that no layer has and for layers that no name matches.
     """
+    exact = dict(given)
+    names = {own for layer in layers for own in _own_names(layer)}
+    globs = []
     for glob, density in given:
         if not (isfinite(density) and 0 < density <= 1):
             raise DensityError(f"--densities: {glob!r} has {density:g}; must be above 0 and at most 1")
-        _check_matches("--densities", glob, layers)
-    found = {layer.name: _density_of(layer.name, given) for layer in chosen}
+        if MAGIC & set(glob):
+            globs.append((glob, density))
+        if len(globs) > MOST_GLOBS:
+            raise DensityError(f"--densities: has more than {MOST_GLOBS:,} globs; give layers by name")
+        if glob not in names:
+            _check_matches("--densities", glob, layers)
+    found = {layer.name: _density_of(layer, exact, globs) for layer in chosen}
     missing = [name for name, density in found.items() if density is None]
     if missing:
         raise LayerSelectionError(
@@ -55,12 +66,15 @@ def given_densities(
     return {name: density for name, density in found.items() if density is not None}
 
 
-def _density_of(name: str, given: LayerDensities) -> float | None:
-    exact = dict(given)
-    for own in (name, name.removesuffix(".weight")):
+def _own_names(layer: PrunableLayer) -> tuple[str, str]:
+    return layer.name, layer.name.removesuffix(".weight")
+
+
+def _density_of(layer: PrunableLayer, exact: dict[str, float], globs: list[tuple[str, float]]) -> float | None:
+    for own in _own_names(layer):
         if own in exact:
             return exact[own]
-    return next((density for glob, density in given if matches(name, glob)), None)
+    return next((density for glob, density in globs if matches(layer.name, glob)), None)
 
 
 def _check_matches(flag: str, glob: str, layers: tuple[PrunableLayer, ...]) -> None:

@@ -8,9 +8,13 @@ from fnmatch import fnmatchcase
 
 from pai_cli.analysis.masks import MaskReport
 from pai_cli.errors import UnknownMetricError
+from pai_cli.files.words import some_names
 from pai_cli.ranking.composite import Score, score_of
 from pai_cli.ranking.scored import ScoredMask, scored_masks
 from pai_cli.spectral.catalogue import METRICS, Metric
+
+MOST_SCORES = 1_000
+"""Correlated with accuracy at once: each takes milliseconds of tests and intervals, and a line that someone reads."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Entrants:
             if name in self.metrics:
                 return score_of(name, self.metrics)
         raise UnknownMetricError(
-            f"no column l2 or dr_imdb to rank by: give --by, which takes {', '.join(self.metrics)}"
+            f"no column l2 or dr_imdb to rank by: give --by, which takes {some_names(self.metrics, 40)}"
         )
 
 
@@ -51,9 +55,13 @@ def measured(reports: Iterable[MaskReport], *, weights: bool) -> Entrants:
 def scores_to_correlate(metrics: Mapping[str, Metric], wanted: str | None, by: Score | None) -> list[Score]:
     """A score a metric of `wanted`, a list of names and globs with commas between them (None means all), and then `by`.
 
-    Raises `UnknownMetricError` for a name or glob that matches none.
+    Raises `UnknownMetricError` for a name or glob that matches none, and for more than `MOST_SCORES`.
     """
     names = list(metrics) if wanted is None else _chosen(metrics, wanted)
+    if len(names) > MOST_SCORES:
+        raise UnknownMetricError(
+            f"{len(names):,} metrics, of which at most {MOST_SCORES:,} are compared with accuracy; --metrics chooses"
+        )
     scores = [score_of(name, metrics) for name in names]
     return scores if by is None or by.name in names else [*scores, by]
 
@@ -62,5 +70,5 @@ def _chosen(metrics: Mapping[str, Metric], wanted: str) -> list[str]:
     globs = [part.strip() for part in wanted.split(",") if part.strip()]
     for glob in globs or [wanted]:
         if not any(fnmatchcase(name, glob) for name in metrics):
-            raise UnknownMetricError(f"--metrics {glob}: matches no metric; there are {', '.join(metrics)}")
+            raise UnknownMetricError(f"--metrics {glob}: matches no metric; there are {some_names(metrics, 40)}")
     return [name for name in metrics if any(fnmatchcase(name, glob) for glob in globs)]

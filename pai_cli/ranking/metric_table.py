@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from pai_cli.errors import TableError
 from pai_cli.files.rows import Row, Rows, finite, number
+from pai_cli.files.words import some_names
 from pai_cli.ranking.accuracy import Run, Tell, accuracies, trained
 from pai_cli.ranking.entrants import Entrants
 from pai_cli.ranking.rules import AccuracyRules
@@ -89,7 +90,9 @@ def _groups(table: Rows, group_by: Sequence[str] | None) -> list[str]:
         return []
     for name in group_by:
         if name not in table.columns:
-            raise TableError(f"{table.source}: --group-by {name}: no such column; there are {', '.join(table.columns)}")
+            raise TableError(
+                f"{table.source}: --group-by {name}: no such column; there are {some_names(table.columns, 40)}"
+            )
     return list(group_by)
 
 

@@ -10,13 +10,17 @@ import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from pai_cli.errors import NotPortableError, ScoreError
+from pai_cli.data.fingerprint import digest_of
+from pai_cli.data.images import ImageDataset
+from pai_cli.errors import ClusterError, NotPortableError, ScoreError
+from pai_cli.files.digest import sha256_of
 from pai_cli.files.words import one_line
 from pai_cli.models.factory import load_factory
 from pai_cli.pruning.base import Masks
@@ -54,9 +58,16 @@ class Workshop:
             network = pickle.dumps(self.network)
         except Exception as error:  # whatever a module of the user's may raise
             raise _not_portable(error) from error
-        return {"network": network, "request": self.request, "dataset": self.dataset, "factory": self.factory}
+        own = {"network": network, "request": self.request, "dataset": self.dataset, "factory": self.factory}
+        return {**own, "read": _read_by_name(self.dataset, self.factory)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        read = state.pop("read")
+        for name, digest in _read_by_name(state["dataset"], state["factory"]).items():
+            if read.get(name) != digest:
+                raise ClusterError(
+                    f"{name}: a worker finds other content there than this machine; copy it to all of them"
+                )
         if state["factory"] is not None:
             load_factory(state["factory"])  # imports the user's own code, which the network's modules are of
         try:
@@ -76,6 +87,13 @@ class Workshop:
                 draw = torch.from_numpy(generator.standard_normal(layer.shape)).to(weight.dtype)
                 weight.copy_(own).add_(draw, alpha=self.request.noise * spread)
         return self.twin
+
+
+def _read_by_name(dataset: Dataset | None, factory: str | None) -> dict[str, str]:
+    """Digests, by their names, of what every process reads for itself: images in files, a file of the user's code."""
+    found = {dataset.name: digest_of([dataset])} if isinstance(dataset, ImageDataset) else {}
+    code = Path((factory or "").rpartition(":")[0])
+    return found | ({str(code): sha256_of([code])} if code.suffix == ".py" and code.is_file() else {})
 
 
 def _not_portable(error: Exception) -> NotPortableError:

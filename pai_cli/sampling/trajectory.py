@@ -158,7 +158,7 @@ class Trajectory:
         except (ValueError, RecursionError):
             first = {}
         if not isinstance(first, dict) or "trajectory" not in first:
-            raise ResumeError(f"{self.path}: is not the trajectory of a search; --force replaces it")
+            raise ResumeError(f"{self.path}: is not the trajectory of a search; give another name, or remove it")
         if first["trajectory"] != VERSION:
             raise ResumeError(f"{self.path}: was written by another version of pai; --force starts the search again")
         for key, value in self.settings.items():

@@ -17,12 +17,10 @@ LONGEST = 40  # characters of a wrong value that are shown
 
 def whole_number(name: str, value: Any, least: int, most: int) -> int:
     """The value as an int from `least` to `most`. Raises `ParameterError`, for True and False too."""
-    number = None
-    if not isinstance(value, bool):
-        try:
-            number = operator.index(value)
-        except TypeError:
-            pass
+    try:
+        number = None if type(value) is bool else operator.index(value)
+    except TypeError:
+        number = None
     if number is None or not least <= number <= most:
         raise ParameterError(f"{name}={shown(value)}: give a whole number from {least:,} to {most:,}")
     return number
@@ -31,11 +29,11 @@ def whole_number(name: str, value: Any, least: int, most: int) -> int:
 def real_number(name: str, value: Any, *, above: float, below: float) -> float:
     """The value as a float between two others. Raises `ParameterError`, for NaN, True and False too."""
     number = math.nan
-    if isinstance(value, Real) and not isinstance(value, bool):
+    if type(value) is not bool and isinstance(value, Real):
         try:
             number = float(value)
         except OverflowError:  # an integer past every float
-            pass
+            number = math.inf
     if not above < number < below:
         raise ParameterError(f"{name}={shown(value)}: give a number above {above:g} and below {below:g}")
     return number

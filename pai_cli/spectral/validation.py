@@ -29,7 +29,7 @@ def plain_array(given: Any, name: str) -> Array:
     """
     if is_torch_array(given):
         return _plain_tensor(given, name)
-    if not is_numpy_array(given) or isinstance(given, np.generic):
+    if not isinstance(given, np.ndarray):
         told = "toarray() of it" if type(given).__module__.startswith("scipy.sparse") else "numpy.asarray of it"
         raise ArrayError(f"{name}: a {type(given).__name__} is neither a NumPy array nor a torch tensor; give {told}")
     if isinstance(given, np.ma.MaskedArray):
@@ -48,12 +48,12 @@ def _plain_tensor(given: Any, name: str) -> Array:
         raise ArrayError(f"{name}: a {type(given).__name__} is not a plain torch tensor; give one with its values")
     if given.is_nested or given.layout != torch.strided:
         raise ArrayError(f"{name}: a sparse or nested tensor is not taken; give to_dense() of it")
-    if given.is_quantized:
+    if getattr(given, "is_quantized", False):
         raise ArrayError(f"{name}: a quantised tensor is not taken; give dequantize() of it")
     plain = given.detach().resolve_neg()
     if plain.dtype == torch.bool or plain.dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         return plain
-    if plain.is_complex() or plain.dtype.is_floating_point is False and plain.dtype not in _integers():
+    if not plain.dtype.is_floating_point and plain.dtype not in _integers():
         raise ArrayError(f"{name}: its entries are {plain.dtype}, not real numbers or booleans; convert them")
     return plain if plain.dtype in _integers()[:5] else _widened(plain, name)
 
@@ -74,7 +74,7 @@ def _widened(plain: Any, name: str) -> Array:
         wide = plain.to(torch.float64)
     except RuntimeError as error:
         raise ArrayError(f"{name}: torch cannot convert {plain.dtype} to float64") from error
-    if plain.dtype == torch.uint64:
+    if plain.dtype == torch.uint64 and not plain.is_meta:
         _refuse_first(wide >= EXACT_INTEGERS, plain, name, "an integer that float64 does not hold; round it first")
     return wide
 
@@ -92,7 +92,7 @@ def matrix_of(given: Any, name: str) -> Array:
 
 
 def zero_one(given: Any, name: str = "the mask") -> Array:
-    """The matrix as booleans, which may share memory with what was given. Raises `ArrayError` for other entries than 0, 1."""
+    """The matrix as booleans, perhaps in the given memory. Raises `ArrayError` for other entries than 0 and 1."""
     plain = matrix_of(given, name)
     xp = array_namespace(plain)
     if plain.dtype == xp.bool:
@@ -117,7 +117,9 @@ def real_weights(given: Any, mask: Array, name: str = "the weights") -> Array:
     if not xp.isdtype(plain.dtype, "real floating"):
         wide = xp.astype(plain, xp.float64)
         if not xp.isdtype(plain.dtype, "bool"):
-            _refuse_first(xp.abs(wide) >= EXACT_INTEGERS, plain, name, "an integer that float64 does not hold; round it")
+            _refuse_first(
+                xp.abs(wide) >= EXACT_INTEGERS, plain, name, "an integer that float64 does not hold; round it"
+            )
         return wide
     finite = xp.isfinite(plain)
     if not bool(xp.all(finite)):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pai_cli.errors import OutputError, RecipeError, ResumeError
 from pai_cli.files.atomic import flush_file, write_atomically
+from pai_cli.files.naming import spelled
 from pai_cli.files.runs import journal_beside, state_beside
 from pai_cli.files.sealed import Chain, unsealed
 from pai_cli.training.outputs import damaged
@@ -192,7 +193,7 @@ class Journal:
             raise ResumeError(f"{self.path}: cannot be read: {e.strerror or e}") from e
         first = _parsed(lines[0]) if lines else None
         if first is None or "training" not in first:
-            raise ResumeError(f"{self.path}: is not the journal of a training; --force replaces it")
+            raise ResumeError(f"{self.path}: is not the journal of a training; give another -o, or remove it")
         if first["training"] != VERSION:
             raise ResumeError(f"{self.path}: was written by another version of pai; --force starts the training again")
         for key, value in self.settings.items():
@@ -219,6 +220,8 @@ def check_log_dir(path: Path | None, *, force: bool) -> None:
         return
     if find_spec("tensorboard") is None:
         raise RecipeError("--log-dir: needs tensorboard; pip install pai-cli[tensorboard]")
+    if spelled(str(path)) != str(path):
+        raise OutputError(f"--log-dir {path}: tensorboard takes no name that is not UTF-8; name another folder")
     if path.exists() and not path.is_dir():
         raise OutputError(f"--log-dir {path}: is a file; name a folder")
     if not force and path.is_dir() and any(path.glob("events.out.tfevents.*")):

@@ -1,4 +1,4 @@
-"""Graphs and weights of every kind through every solver and both engines: each value lies within its bound of a dense SVD."""
+"""Graphs and weights of every kind, every solver, both engines: each value lies within its bound of a dense SVD."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _check(mask: Mask, weights: Matrix | None, options: SolverOptions, *, as_ten
         given = [None if one is None else torch.from_numpy(np.ascontiguousarray(one)) for one in given]
     graph = BipartiteGraph(*given)
     assert graph.edges == int(mask.sum())
-    order = np.asarray([int(column) for column in graph._columns])
+    order = np.array([int(column) for column in graph._columns], dtype=np.int64)
     parts = regular_subgraphs(graph)
     requests = [
         parts.problems(graph, weighted=weighted) for weighted in ((False,) if weights is None else (False, True))

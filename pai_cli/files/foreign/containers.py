@@ -61,7 +61,11 @@ def _of_checkpoint(checkpoint: Checkpoint, layouts: Mapping[str, Layout] | None 
         )
         for name in names
     }
-    told = {name: layout for name, layout in (layouts or {}).items() if name in tensors or name + ORIGINAL in tensors}
+    told = {}
+    for name, layout in (layouts or {}).items():
+        stored = tensors.get(name) or tensors.get(name + ORIGINAL)
+        if stored is not None and layout.fits(stored.shape):
+            told[name] = layout
     container = "torch" if checkpoint.ordered else "safetensors"
     return Content(
         checkpoint.path,

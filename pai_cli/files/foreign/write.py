@@ -16,6 +16,7 @@ from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.foreign.base import MASK, ORIGINAL
 from pai_cli.files.foreign.containers import LAYERS_KEY
 from pai_cli.files.masks import check_layout, layers_json
+from pai_cli.files.naming import check_names, spelled
 from pai_cli.spectral.layout import Layout
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 SAFETENSORS = ".safetensors"
+LONGEST_MEMBER = 60_000  # bytes; what a .zip file has for a name is 65,535
 
 
 class Target(StrEnum):
@@ -85,8 +87,16 @@ def kept_zeros(checkpoint: Checkpoint, masks: Mapping[str, np.ndarray]) -> dict[
 
 
 def write_npz(path: Path, masks: Mapping[str, np.ndarray], *, force: bool) -> None:
-    """Write boolean arrays by name, as `numpy.savez_compressed` does, but for the clock and reserved names."""
+    """Write boolean arrays by name, as `numpy.savez_compressed` does, but for the clock and reserved names.
+
+    Raises `OutputError`, also for a name that the file cannot hold.
+    """
     import numpy as np
+
+    check_names(path, masks, OutputError)
+    for name in masks:
+        if len(name.encode()) > LONGEST_MEMBER or "\0" in name:  # which ends a name there
+            raise OutputError(f"{path}: .npz cannot hold the name {name!r}; give --to pai")
 
     def write(stream: BinaryIO) -> None:
         with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -106,8 +116,9 @@ def write_weights(path: Path, weights: Weights, target: Target, metadata: Mappin
     if suffix == SAFETENSORS:
         from safetensors.torch import save
 
+        story = {key: spelled(text) for key, text in metadata.items()}
         layers = layers_json({name: weights.layouts[name] for name in weights.masks})
-        data = canonical_bytes(save(tensors, {**metadata, "format": "pt", LAYERS_KEY: layers}))
+        data = canonical_bytes(save(tensors, {**story, "format": "pt", LAYERS_KEY: layers}))
         write_atomically(path, lambda stream: _write(stream, data), force=force)
         return
     import torch

@@ -1,4 +1,4 @@
-"""What the compiled part does, on arrays. It checks its arguments itself (binding.c) and raises `ValueError` for a wrong one.
+"""What the compiled part does, on arrays. It checks its arguments itself (binding.c): `ValueError` for a wrong one.
 
 Everything here works on NumPy arrays in this machine's memory and lets the interpreter go while it runs, so threads gain.
 """
