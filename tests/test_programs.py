@@ -49,10 +49,16 @@ def test_without_trust_nothing_is_loaded(tmp_path: Path, pai) -> None:
     assert done.said[0].endswith(f"{path}: a program of torch.export, 6 prunable weights")
 
 
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Network, Network]:
+    """A network, and the program that it was exported as."""
+    network = init_network("resnet8", 10, 0)
+    return network, loaded(exported(tmp_path_factory.mktemp("program"), network.model, (3, 32, 32)))
+
+
 @pytest.mark.parametrize("method", ["random", "uniform", "erk", "magnitude", "synflow", "phew"])
-def test_masks_are_those_of_the_network_that_was_exported(tmp_path: Path, method: str) -> None:
-    network = init_network("resnet20", 10, 0)
-    program = loaded(exported(tmp_path, network.model, (3, 32, 32)))
+def test_masks_are_those_of_the_network_that_was_exported(both: tuple[Network, Network], method: str) -> None:
+    network, program = both
     assert program.layers == network.layers
     assert program.input_shape == (3, 32, 32)
     request = PruneRequest(method, 0.1, rounds=3 if method == "synflow" else None)
@@ -127,7 +133,7 @@ def test_relu6_and_other_batch_sizes(tmp_path: Path) -> None:
         model[0].weight.mul_(1000)
     network = loaded(exported(tmp_path, model, (3, 8, 8), batch=2, dynamic=True))
     assert prune(network, PruneRequest("synflow", 0.5, rounds=2)).kept == round(0.5 * network.total)
-    fixed = loaded(exported(tmp_path, init_network("resnet20", 10, 0).model, (3, 32, 32), batch=4))
+    fixed = loaded(exported(tmp_path, init_network("resnet8", 10, 0).model, (3, 32, 32), batch=4))
     assert prune(fixed, PruneRequest("magnitude", 0.5)).kept == round(0.5 * fixed.total)
     assert prune(fixed, PruneRequest("synflow", 0.5, rounds=1)).kept == round(0.5 * fixed.total)
 

@@ -9,6 +9,7 @@ from math import fsum
 import numpy as np
 import pytest
 import torch
+from networks import slim_vgg
 from torch import nn
 
 from pai_cli.errors import DeviceError, MethodOptionError, PaiError, ScoreError
@@ -89,10 +90,13 @@ def test_what_flows_into_a_hidden_unit_flows_out() -> None:
     assert torch.allclose(values["0.weight"].sum(1), values["2.weight"].sum(0), rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("name", ["vgg11-bn", "vgg16-bn", "vgg19-bn"])
+@pytest.mark.parametrize("name", ["vgg11-bn", "vgg19-bn"])
 def test_both_laws_hold_throughout_a_vgg(name: str) -> None:
+    assert_both_laws_hold(slim_vgg(name))
+
+
+def assert_both_laws_hold(network: Network) -> None:
     """Every layer sums to the output, and what flows into each channel flows out of it, all to 1e-12."""
-    network = init_network(name, 10, 0)
     scores = scorer_of(network)(None)
     output = Linearised(network, (), network.input_shape, "cpu").flow().output
     assert scores.flow == pytest.approx(output, rel=1e-12)
@@ -107,7 +111,7 @@ def test_both_laws_hold_throughout_a_vgg(name: str) -> None:
 
 @pytest.mark.parametrize("factor", [1024.0, 3.0])
 def test_rescaling_neighbours_leaves_scores_and_masks_of_a_vgg(factor: float) -> None:
-    network = init_network("vgg11-bn", 10, 0)
+    network = slim_vgg("vgg11-bn")
     first = scorer_of(network)(None).values
     masks = synflow(network, 0.1, rounds=2)
     names = [layer.name for layer in network.layers]
@@ -230,20 +234,27 @@ def test_exponential_ends_at_the_density() -> None:
 
 
 def test_one_round_empties_most_of_vgg16_and_a_hundred_rounds_nothing() -> None:
-    network = init_network("vgg16-bn", 10, 0)
+    assert_rounds_save(slim_vgg("vgg16-bn"), 231)
+
+
+def assert_rounds_save(network: Network, kept: int) -> None:
     once = synflow(network, 1e-3, rounds=1)
     assert len(once.masks) == 14
     assert len(once.collapsed) == 10
     assert once.connected is False
     result = synflow(network, 1e-3)
     assert result.rounds == 100
-    assert result.kept == once.kept == 14716
+    assert result.kept == once.kept == kept
     assert result.collapsed == ()
     assert result.connected is True
 
 
-@pytest.mark.parametrize(("name", "rounds"), [("resnet20", 100), ("resnet56", 10), ("resnet110", 2)])
+@pytest.mark.parametrize(("name", "rounds"), [("resnet20", 10), ("resnet56", 1)])
 def test_deep_residual_networks_keep_the_exact_count(name: str, rounds: int) -> None:
+    assert_exact_count(name, rounds)
+
+
+def assert_exact_count(name: str, rounds: int) -> None:
     network = init_network(name, 10, 0)
     result = synflow(network, 0.05, rounds=rounds)
     assert result.kept == int(np.floor(0.05 * network.total + 0.5))

@@ -240,11 +240,22 @@ def test_what_returns_several() -> None:
     ]  # fmt: skip
 
 
-NAMES = [name for name in known_names() if name != "mlp-A-B-...-Z" and "imagenet" not in name and "vit" not in name]
+NAMED = [name for name in known_names() if name != "mlp-A-B-...-Z" and "imagenet" not in name and "vit" not in name]
 
 
-@pytest.mark.parametrize("name", [*NAMES, "mlp-20-15-5"])
+# One of each kind of block; the others, of which there are hundreds of layers, are looked at by `make fuzz`.
+KINDS = (
+    *("resnet18", "resnet18-3x3", "resnet50", "resnet20", "resnet20-1x1", "wrn-16-1", "vgg11", "vgg11-bn"),
+    *("mobilenetv2", "densenet121", "lenet-5", "lenet-300-100", "mlp-20-15-5"),
+)
+
+
+@pytest.mark.parametrize("name", KINDS)
 def test_every_prunable_layer_of_the_known_networks_is_found(name: str) -> None:
+    assert_every_layer_is_found(name)
+
+
+def assert_every_layer_is_found(name: str) -> None:
     network = init_network(name, None, 0)
     before = [parameter.clone() for parameter in network.model.parameters()]
     network.model.train()
