@@ -82,7 +82,9 @@ def _check_program(path: Path, *, in_zip: bool) -> None:
                 for _ in range(LEGACY_PICKLES):
                     at = scan(data, at, storages=storages)
         if (numbers := sum(storages.values())) > size:
-            raise NonsenseError(f"its pickle tells of {told(numbers)} bytes of numbers, and the file has {size:,} bytes")
+            raise NonsenseError(
+                f"its pickle tells of {told(numbers)} bytes of numbers, and the file has {size:,} bytes"
+            )
     except BudgetError as e:
         raise CheckpointError(f"{path}: {e}; {INSTEAD}") from e
     except NonsenseError as e:
