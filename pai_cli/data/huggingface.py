@@ -20,6 +20,7 @@ from pai_cli.data.normalise import measure
 from pai_cli.errors import DataError
 from pai_cli.files.naming import plain_file_name
 from pai_cli.files.words import one_line
+from pai_cli.printable import shortened
 
 LABELS = ("label", "labels", "fine_label")
 """Columns that labels are taken from, the first that is there; else the only one of type ClassLabel."""
@@ -117,7 +118,9 @@ def _refuse_other_folders(folder: Path) -> None:
 def _check_names(folder: Path, names: list[Any]) -> None:
     for name in names:
         if not isinstance(name, str) or not plain_file_name(name):
-            raise DataError(f"{folder}: {ascii(name)[:80]} is no name of a file or folder in it; save it again")
+            raise DataError(
+                f"{folder}: {shortened(repr(name), 80)} is no name of a file or folder in it; save it again"
+            )
 
 
 def _listed(path: Path, key: str) -> list[Any]:

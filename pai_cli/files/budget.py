@@ -98,9 +98,9 @@ def open_zip(stream: BinaryIO) -> zipfile.ZipFile:
     """
     size = stream.seek(0, 2)
     stream.seek(max(0, size - LAST))
-    told = _directory_size(stream.read())
-    if told > DIRECTORY:
-        raise BudgetError(f"its list of members takes {told:,} bytes, more than {DIRECTORY:,}")
+    listed = _directory_size(stream.read())
+    if listed > DIRECTORY:
+        raise BudgetError(f"its list of members takes {listed:,} bytes, more than {DIRECTORY:,}")
     archive = zipfile.ZipFile(stream)
     members = archive.infolist()
     if len(members) > MEMBERS:

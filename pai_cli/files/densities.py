@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pai_cli.errors import DensityError
+from pai_cli.printable import shortened
 
 LayerDensities = tuple[tuple[str, float], ...]
 """Pairs of a layer's name, or a glob, and its density, in the file's order."""
@@ -39,5 +40,4 @@ class _Pairs(list[tuple[str, Any]]):
 
 
 def _short(value: object) -> str:
-    text = "an object" if isinstance(value, _Pairs) else json.dumps(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+    return shortened("an object" if isinstance(value, _Pairs) else json.dumps(value), 40)

@@ -42,4 +42,4 @@ def plain_file_name(name: str) -> bool:
     """Whether the name leads to no other folder and can be a file's at all."""
     if name in ("", ".", "..") or Path(name).name != name or set(name) & {"\\", "\0"}:
         return False
-    return not any("\ud800" <= letter <= "\udfff" for letter in name)  # halves of a character, which JSON can spell
+    return spelled(name) == name  # JSON can spell halves of a character

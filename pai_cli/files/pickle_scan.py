@@ -255,9 +255,9 @@ class _Run:
 
     def storage(self) -> None:
         """One of torch's storages by its key: what it says of its length is noted."""
-        told = self.stack.pop()
-        if self.storages is not None and len(told.items) > 4:
-            kind, key, count = told.items[1].name, told.items[2].name, told.items[4].number
+        items = self.stack.pop().items
+        if self.storages is not None and len(items) > 4:
+            kind, key, count = items[1].name, items[2].name, items[4].number
             self.storages[key] = max(count * ITEM_BYTES.get(kind, 1), self.storages.get(key, 0))
         self.stack.append(_Thing())
 

@@ -101,7 +101,7 @@ def _check_storages(path: Path, storages: dict[str, int]) -> None:
     for key, told_bytes in storages.items():
         there = held.get(f"data/{key}")
         if there is not None and told_bytes > there:
-            raise BudgetError(f"storage {key[:20]!r} is said to have {told(told_bytes)} bytes, and has {there:,}")
+            raise BudgetError(f"storage {key!r} is said to have {told(told_bytes)} bytes, and has {there:,}")
 
 
 def _program(path: Path) -> bytes | None:

@@ -26,6 +26,7 @@ from pai_cli.models.layers import PrunableLayer, prunable_layers
 from pai_cli.models.loading import check_names_and_shapes
 from pai_cli.models.outline import check_memory, no_larger_than
 from pai_cli.models.plain_config import INSTEAD, plain_config
+from pai_cli.printable import shortened
 from pai_cli.spectral.layout import Layout
 
 FACTORY = "hf"
@@ -115,7 +116,7 @@ def build(checkpoint: Checkpoint) -> tuple[nn.Module, tuple[int, ...] | None]:
 def description(checkpoint: Checkpoint) -> str:
     """What to call the network of a model's folder."""
     assert checkpoint.config is not None
-    return f"Hugging Face {str(checkpoint.config.get('model_type', 'model'))[:50]}"
+    return f"Hugging Face {shortened(str(checkpoint.config.get('model_type', 'model')), 50)}"
 
 
 def _made(checkpoint: Checkpoint) -> tuple[nn.Module, Any]:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pai_cli.errors import ModelFactoryError
+from pai_cli.printable import shortened
 
 _TYPES = """
 albert bart beit bert bert-generation big_bird bigbird_pegasus biogpt bit blenderbot blenderbot-small bloom camembert
@@ -91,31 +92,21 @@ def plain_config(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     """
     try:
         for path, key, value in _everything(config):
-            if (
-                key not in NOTES
-                and NAMES_CODE.search(key)
-                and not any(value is one or value == one for one in NAMES_NOTHING)
-            ):
-                raise _NotPlainError(
-                    path, "may name code or a network that is elsewhere, which are not run or looked up"
-                )
+            says_nothing = key in NOTES or value in NAMES_NOTHING
+            if NAMES_CODE.search(key) and not says_nothing:
+                why = "may name code or a network that is elsewhere, which are not run or looked up"
+                raise _NotPlainError(path, why)
         kind = config.get("model_type")
         if not isinstance(kind, str) or kind not in PLAIN_TYPES:
             raise _NotPlainError("model_type", "is none of those that are known to be made of numbers alone")
         return _plain(config, kind, "")
     except _NotPlainError as e:
         path, why = e.args
-        raise ModelFactoryError(f"--model hf: {where}: {_shown(path)} {why}; {INSTEAD}") from e
+        raise ModelFactoryError(f"--model hf: {where}: {shortened(path, SHOWN)} {why}; {INSTEAD}") from e
 
 
 class _NotPlainError(Exception):
     """What is not plain: the path of its key, and why."""
-
-
-def _shown(path: str) -> str:
-    """The path of a key as one short line."""
-    plain = path if path.isprintable() and path.isascii() else ascii(path)
-    return plain if len(plain) <= SHOWN else f"{plain[:SHOWN]}..."
 
 
 def _everything(config: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
