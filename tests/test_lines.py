@@ -79,7 +79,7 @@ class Bash:
 
 
 @pytest.fixture
-def bash(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Bash:
+def bash(tmp_path_factory: pytest.TempPathFactory) -> Bash:
     folder = tmp_path_factory.mktemp("bin")
     for name in ("ask", "answer"):
         os.mkfifo(folder / name)

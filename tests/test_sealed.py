@@ -47,8 +47,6 @@ from pai_cli.training.journal import DONE, Journal
 from pai_cli.training.recipe import Optimizer
 from pai_cli.training.state import TrainingState, parse_state, write_state
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def flipped(data: bytes, step: int = 1) -> Iterator[bytes]:
     """The data with one bit changed, every `step`-th bit in turn."""
