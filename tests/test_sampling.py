@@ -378,7 +378,7 @@ def test_a_state_of_another_search(here: Path) -> None:
     shutil.copy("kept", STATE)
     done = sample(6, "--resume", seed=1)
     assert done.status == 1
-    assert done.said[-1] == f"pai: error: {STATE}: belongs to another search; --force starts it again"
+    assert done.said[-1] == f"pai: error: {STATE}: belongs to another search; --force starts the search again"
 
 
 def test_a_trajectory_shorter_than_its_state(here: Path) -> None:

@@ -110,7 +110,7 @@ def searched(tmp_path: Path) -> Trajectory:
     network = init_network("mlp-6-5-4", 4, 0)
     wish = SearchRequest.of(PruneRequest("magnitude", 0.5), 3, None, "layer")
     trajectory = Trajectory(tmp_path / "t.jsonl", tmp_path / "t.state.safetensors", wish.settings("x", network))
-    trajectory.begin(force=False)
+    trajectory.begin()
     search(network, wish, trajectory, SearchState())
     return trajectory
 

@@ -427,7 +427,7 @@ def test_a_state_of_another_network(method: str) -> None:
     state = states[0]
     state.tensors = {name: one[:-1] if one.dim() == 4 else one for name, one in state.tensors.items()}
     with pytest.raises(
-        ResumeError, match=r"^the state does not fit this network \(.+\); begin again with --force instead"
+        ResumeError, match=r"^the state does not fit this network \(.+\); --force starts the training again"
     ):
         prune(residual(), request, dataset=toy(), run=TrainingRun(state=state))
 

@@ -263,7 +263,7 @@ def test_ctrl_c_and_resume(pai, place, monkeypatch):
     assert len(table()) == 1
     Path("o.safetensors").unlink()
     assert pai(*command, "--resume").said[-1] == (
-        "pai: error: o.safetensors: the training was finished, and this file is gone; --force trains again"
+        "pai: error: o.safetensors: the training was finished, and this file is gone; --force starts it again"
     )
 
 
@@ -689,7 +689,7 @@ def test_tables_that_are_others(tmp_path):
     )
     path.write_text(",".join(results.FIELDS) + "\n1,2\n")
     with pytest.raises(
-        OutputError, match=r"has a row of another length than its first line; mend it, or give another file$"
+        OutputError, match=r"has a row of another length than its first line; mend it, or give --results another file$"
     ):
         results.add_result(path, row())
 

@@ -108,9 +108,8 @@ def _files_of(request: AnalysisRequest) -> tuple[Path, ...]:
     """What the weights follow from: an index, which says in which file a tensor is, and the files themselves."""
     if not isinstance(request.weights, Checkpoint):
         return ()
-    return tuple(
-        dict.fromkeys([*([request.weights.path] if request.weights.path.is_file() else []), *request.weights.files])
-    )
+    path, files = request.weights.path, request.weights.files
+    return (path, *files) if path.is_file() and path not in files else files
 
 
 def _is_plain(path: Path) -> bool:

@@ -24,9 +24,8 @@ SHOWN = 3  # names listed in a message before "and N more"
 LayerDone = Callable[[int, int], object]  # how many layers are done, of how many
 
 MOST_ENTRIES = 2**32  # of an unrolled layer: four times the largest matrix of today's language models
-MOST_GROUPED = (
-    2**29
-)  # of a layer in groups, most of whose entries no file holds: half as many again as EfficientNet-B7 has
+MOST_GROUPED = 2**29
+"""Of a layer in groups, most of whose entries no file holds: half as many again as EfficientNet-B7 has."""
 
 
 class Weights(Protocol):

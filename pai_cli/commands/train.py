@@ -93,6 +93,6 @@ def train(
     job = given.open_job(
         (checkpoint, mask, data), wish, outputs, model=model, shape=shape, trust=trust, arguments=ctx.obj.arguments
     )
-    trained = given.run_job(job, device, resume=resume, force=force)
+    trained = given.run_job(job, device, resume=resume)
     if trained is not None:
         show_training(trained, job.out, format)

@@ -210,7 +210,7 @@ def open_job(paths: tuple[Path, Path | None, str], recipe: Recipe, outputs: Outp
     return job
 
 
-def run_job(job: Job, device: Device, *, resume: bool, force: bool) -> Trained | None:
+def run_job(job: Job, device: Device, *, resume: bool) -> Trained | None:
     """Train; None in all processes but the first, which alone writes and speaks."""
     from pai_cli.compute.device import resolve
     from pai_cli.display.console import note
@@ -229,9 +229,9 @@ def run_job(job: Job, device: Device, *, resume: bool, force: bool) -> Trained |
         check_amp(where)
     first = rank_here() == 0
     if first:  # before the others are met, so that a refusal is told once and at once
-        job.check_outputs(resume=resume, force=force)
+        job.check_outputs(resume=resume)
         check_picture(job.out.plot)
-    journal, kept = job.open_journal(world_here(), resume=resume, force=force, first=first)
+    journal, kept = job.open_journal(world_here(), resume=resume, first=first)
     with journal.unless_empty(), processes(where) as process:
         if not process.first:
             train_on_disk(job, journal, process, silent, None)
@@ -239,9 +239,9 @@ def run_job(job: Job, device: Device, *, resume: bool, force: bool) -> Trained |
         tell_started(job, process)
         with tell_interrupted(journal), progress_bar("training") as progress:
             trained = train_on_disk(job, journal, process, progress, kept)
-    if resume and not force and job.out.plot is not None and job.out.plot.exists():
+    if resume and not job.out.force and job.out.plot is not None and job.out.plot.exists():
         note(f"{job.out.plot}: exists already, and stays as it is; --force draws it again")
         return trained
     label = f"{job.recipe.dynamic} from {job.mask.path if job.mask is not None else job.source.path}"
-    plot_updates(journal.lines, job.out.plot, label, force=force)
+    plot_updates(journal.lines, job.out.plot, label, force=job.out.force)
     return trained

@@ -47,9 +47,8 @@ def check_labels(labels: object, count: int, where: str, classes: int | None = N
     has no example. Raises `DataError`, which names the first label that is wrong by its index; `where` is said before
     that, as in "data.npz: y".
     """
-    if isinstance(
-        labels, list | tuple
-    ):  # NumPy would make an array of any size of lists, arrays and texts held many times
+    if isinstance(labels, list | tuple):
+        # NumPy would make an array of any size of lists, arrays and texts that are held many times.
         other = next((one for one in labels if hasattr(one, "__len__")), None)
         if isinstance(other, str | bytes):
             raise DataError(f"{where}: labels of type {np.asarray(other).dtype}; whole numbers are needed")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SAMPLED, AT_ONCE = 8, 1024
 
 
-def digest_of(parts: Sequence[Dataset], sampled: int = SAMPLED) -> str:
+def digest_of(parts: Sequence[Dataset]) -> str:
     """Hex SHA-256 of all labels, and of what is in memory all values.
 
     Of images in files, which may be hundreds of gigabytes, the size of every file, and some images as a network takes
@@ -27,7 +27,7 @@ def digest_of(parts: Sequence[Dataset], sampled: int = SAMPLED) -> str:
     """
     digest = hashlib.sha256()
     for part in parts:
-        chosen = np.linspace(0, len(part) - 1, sampled).astype(np.int64)
+        chosen = np.linspace(0, len(part) - 1, SAMPLED).astype(np.int64)
         arrays: list[NDArray[Any]] = [part.labels, part.examples(chosen)]
         if isinstance(part, ArrayDataset):
             arrays.append(part.stored)
@@ -35,10 +35,8 @@ def digest_of(parts: Sequence[Dataset], sampled: int = SAMPLED) -> str:
             arrays.append(_sizes(part))
         for array in arrays:
             digest.update(f"{array.dtype.str} {array.shape} ".encode())
-            for first in range(0, len(array), AT_ONCE):
-                digest.update(
-                    array[first : first + AT_ONCE].tobytes()
-                )  # a view's rows in order, a copy of few at a time
+            for first in range(0, len(array), AT_ONCE):  # a copy of few at a time, of a view the rows in order
+                digest.update(array[first : first + AT_ONCE].tobytes())
     return digest.hexdigest()
 
 

@@ -80,7 +80,9 @@ def _read(path: Path) -> list[Row]:
     except csv.Error as e:  # a field of more than 128 KiB
         raise OutputError(f"{path}: line {reader.line_num + 1}: {e}; mend it, or give --results another file") from e
     if any(None in row or None in row.values() for row in rows):
-        raise OutputError(f"{path}: has a row of another length than its first line; mend it, or give another file")
+        raise OutputError(
+            f"{path}: has a row of another length than its first line; mend it, or give --results another file"
+        )
     return [_as_cells(row) for row in rows]
 
 

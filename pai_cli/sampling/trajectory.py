@@ -183,7 +183,7 @@ class Trajectory:
                 )
             metadata = unsealed(data)
             if metadata["search"] != json.dumps(self.settings, sort_keys=True):
-                raise ResumeError(f"{self.state_path}: belongs to another search; --force starts it again")
+                raise ResumeError(f"{self.state_path}: belongs to another search; --force starts the search again")
             facts, shapes = json.loads(metadata["facts"]), json.loads(metadata["shapes"])
             return _state_of(facts, shapes, load(data)), metadata["lines"]
         except OSError as e:

@@ -110,7 +110,7 @@ class Job:
         """Whether a file in the place of the weights or the final mask may go: this training wrote it, or force is used."""
         return self.out.force or tells(path, self.story)
 
-    def check_outputs(self, *, resume: bool, force: bool) -> None:
+    def check_outputs(self, *, resume: bool) -> None:
         """Refuse what would have to be replaced and may not, before any work. Raises `OutputError`."""
         outputs = self.out
         for path in (outputs.weights, outputs.mask):
@@ -118,9 +118,9 @@ class Job:
                 check_output(path, force=self.replaces(path))
         if outputs.results is not None:
             row = self.key | {"trained": str(outputs.weights)}
-            check_results(outputs.results, row, own=resume, force=force)
+            check_results(outputs.results, row, own=resume, force=outputs.force)
 
-    def open_journal(self, world: int, *, resume: bool, force: bool, first: bool) -> tuple[Journal, bytes | None]:
+    def open_journal(self, world: int, *, resume: bool, first: bool) -> tuple[Journal, bytes | None]:
         """The journal, begun or resumed by the `first` process, and the state that was kept.
 
         Raises `OutputError`, `ResumeError` also when the training is finished and what it wrote is gone.
@@ -129,12 +129,12 @@ class Job:
         if not first:
             return journal, None
         if not resume:
-            journal.begin(force=force)
+            journal.begin(force=self.out.force)
             return journal, None
         kept = journal.resume()
         gone = [path for path in (self.out.weights, self.out.mask) if path is not None and not path.exists()]
         if journal.finished is not None and gone:
-            raise ResumeError(f"{gone[0]}: the training was finished, and this file is gone; --force trains again")
+            raise ResumeError(f"{gone[0]}: the training was finished, and this file is gone; --force starts it again")
         return journal, kept
 
 

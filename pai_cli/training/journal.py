@@ -88,7 +88,7 @@ class Journal:
         elif not (found and DONE in found[-1]):
             found = []
         elif found[-1].get(DIGEST) != self._digest(found[:-1], found[-1]):
-            raise ResumeError(f"{self.path}: damaged; --force trains again")
+            raise ResumeError(f"{self.path}: damaged; --force starts the training again")
         self.lines = found
         self._rewrite()
         return data

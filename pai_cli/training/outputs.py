@@ -13,7 +13,7 @@ class Outputs:
     """Where a training writes.
 
     `mask`: the final mask of a dynamic one; `plot`: the picture of how it moved; `results`: the table; `log_dir`: the folder
-    of TensorBoard's events. `keep_every`: seconds between two states. `force`: files in the way of weights and mask may go.
+    of TensorBoard's events. `keep_every`: seconds between two states. `force`: what is in the way of any of them may go.
     """
 
     weights: Path

@@ -46,9 +46,8 @@ def taking_up() -> Iterator[None]:
     try:
         yield
     except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-        raise ResumeError(
-            f"the state does not fit this network ({one_line(error)}); begin again with --force instead of --resume"
-        ) from error
+        told = f"the state does not fit this network ({one_line(error)}); --force starts the training again"
+        raise ResumeError(told) from error
 
 
 @dataclass(frozen=True)
@@ -92,6 +91,6 @@ class RunFiles:
         try:
             done = number_in(state.facts, "rounds_done", math.inf)
         except (KeyError, ValueError) as e:
-            raise ResumeError(f"{self.path}: is the state of a pai train; --force starts this training again") from e
+            raise ResumeError(f"{self.path}: is the state of a pai train; --force starts the training again") from e
         masks = {name: tensor.numpy() for name, tensor in state.part("flags").items()}
         return TrainingRun(keep=self.keep, state=state, done=done, masks=masks or None)
