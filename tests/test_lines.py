@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -354,7 +353,9 @@ def test_ctrl_c_ends_the_loop_and_not_one_turn_of_it(masks: Path) -> None:
     )
     assert running.stderr is not None
     assert running.stderr.readline() == "turn\n"
-    time.sleep(1)  # in which it comes to read its input, or does not: either way the signal ends it
+    assert running.stdin is not None
+    running.stdin.write("no mask\n" * 2**17)  # more than a pipe holds: written when it reads, and it reads to the end
+    running.stdin.flush()
     os.killpg(running.pid, signal.SIGINT)
     _, err = running.communicate()
     assert (running.returncode, err.replace("pai: interrupted\n", "")) == (-signal.SIGINT, "")
