@@ -257,6 +257,7 @@ def keep_runs(folder: Path) -> None:
     journal.keep(TrainingState({}))
     trajectory = Trajectory(folder / "sample.jsonl", folder / "sample.state.safetensors", {"density": 0.5})
     trajectory.begin()
+    trajectory.append({"candidate": 0})
     trajectory.save(SearchState(1, 0))
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 SUFFIX = ".safetensors"
 STATE = ".state.safetensors"
@@ -47,8 +47,7 @@ def run_of(path: Path) -> Run | None:
             start = stream.read(8)
             if start.startswith(b"{") and b"\0" not in start:  # else it is a length, of a state's header
                 return _of_journal(start + stream.readline(MOST_BYTES))
-            length = int.from_bytes(start, "little")
-            return _of_state(stream.read(length)) if length <= MOST_BYTES else None
+            return _of_state(_metadata(start, stream))
     except (OSError, ValueError, TypeError, RecursionError):
         return None
 
@@ -60,11 +59,7 @@ def _of_journal(line: bytes) -> Run | None:
     return TRAIN if type(first.get("training")) is int else None
 
 
-def _of_state(header: bytes) -> Run | None:
-    told = json.loads(header)
-    told = told.get("__metadata__") if isinstance(told, dict) else None
-    if not isinstance(told, dict):
-        return None
+def _of_state(told: dict[str, Any]) -> Run | None:
     if "search" in told:
         return SAMPLE
     if "training" in told and "settings" in told:
@@ -79,8 +74,15 @@ def tells(path: Path, facts: Mapping[str, str], *keys: str) -> bool:
     """
     try:
         with path.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            told = json.loads(stream.read(length))["__metadata__"] if length <= MOST_BYTES else {}
-        return all(told.get(key) == value for key, value in facts.items()) and all(key in told for key in keys)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            told = _metadata(stream.read(8), stream)
+    except (OSError, ValueError, RecursionError):
         return False
+    return facts.items() <= told.items() and told.keys() >= set(keys)
+
+
+def _metadata(length: bytes, stream: BinaryIO) -> dict[str, Any]:
+    """What a safetensors file tells of itself, whose header is so long and comes next; {} where it is none."""
+    size = int.from_bytes(length, "little")
+    header = json.loads(stream.read(size)) if size <= MOST_BYTES else None
+    told = header.get("__metadata__") if isinstance(header, dict) else None
+    return told if isinstance(told, dict) else {}
