@@ -131,7 +131,7 @@ BAD_FILES = {
     "text": ('{"fc": "0.5"}', """'fc' has "0.5", and a number is needed"""),
     "truth": ('{"fc": true}', "'fc' has true, and a number is needed"),
     "nested": ('{"fc": {"a": 1}}', "'fc' has an object, and a number is needed"),
-    "long": (json.dumps({"fc": "x" * 100}), "'fc' has \"" + "x" * 36 + "..., and a number is needed"),
+    "long": (json.dumps({"fc": "x" * 100}), "'fc' has \"" + "x" * 18 + "…" + "x" * 19 + '", and a number is needed'),
     "twice": ('{"fc": 0.5, "a": 1, "fc": 0.4}', "'fc' stands there twice; leave one"),
     "deep": ("[" * 10**5, "is not valid JSON ("),
 }
