@@ -215,18 +215,21 @@ def _opened(path: Path) -> sqlite3.Connection:
 
 def _prepare(path: Path, database: sqlite3.Connection) -> None:
     """Check whose file it is, and make the tables of one that is empty."""
-    application, form, tables = (
-        database.execute(question).fetchone()[0]
-        for question in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_schema")
-    )
+    database.execute("BEGIN")  # answers of one moment, though another process is making the tables just now
+    application, form, tables = _facts(database)
+    database.execute("ROLLBACK")
     if application != OURS and tables:
         raise StoreError(f"{path}: is a database of another program's; --store takes a file of pai's, or a new name")
     if application == OURS and form > FORM:
         raise StoreError(f"{path}: was made by a newer pai; upgrade pai-cli, or give another file with --store")
     database.execute("BEGIN IMMEDIATE")
     try:
+        made = _facts(database)[:2] == (
+            OURS,
+            FORM,
+        )  # asked again: another process may have made it while this one waited
         database.execute(f"PRAGMA user_version = {FORM}")  # finds out whether the file can be written at all
-        if (application, form) == (OURS, FORM):
+        if made:
             database.execute("ROLLBACK")
             return
         drops = [f"DROP TABLE IF EXISTS {table}" for table in OLD_TABLES]
@@ -235,6 +238,13 @@ def _prepare(path: Path, database: sqlite3.Connection) -> None:
     finally:
         if database.in_transaction:
             database.execute("ROLLBACK")
+
+
+def _facts(database: sqlite3.Connection) -> tuple[int, int, int]:
+    """Whose database it is, of which form, and how many tables it has."""
+    questions = ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_schema")
+    application, form, tables = (int(database.execute(question).fetchone()[0]) for question in questions)
+    return application, form, tables
 
 
 def _damaged(error: Exception) -> bool:
