@@ -109,8 +109,8 @@ def _program(path: Path) -> bytes | None:
     import torch
 
     try:
-        reader = torch._C.PyTorchFileReader(str(path))
-        program: bytes = reader.get_record("data.pkl")
+        with path.open("rb") as stream:  # PyTorch opens no name that is not UTF-8
+            program: bytes = torch._C.PyTorchFileReader(stream).get_record("data.pkl")
     except RuntimeError:
         return None
     return program
