@@ -108,11 +108,11 @@ def _program(path: Path) -> bytes | None:
     """The pickle in a zip of `torch.save`, as PyTorch will find it; None where it finds none, and says so when it loads."""
     import torch
 
-    with path.open("rb") as stream:  # not its name, which may be no text that PyTorch can take
-        try:
+    try:
+        with path.open("rb") as stream:  # PyTorch opens no name that is not UTF-8
             program: bytes = torch._C.PyTorchFileReader(stream).get_record("data.pkl")
-        except RuntimeError:
-            return None
+    except RuntimeError:
+        return None
     return program
 
 
