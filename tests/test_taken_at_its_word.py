@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import Pai
 
+from pai_cli.__main__ import _settle_environment
 from pai_cli.compute.threads import all_cores
 from pai_cli.errors import ArrayError, CheckpointError, ModelFactoryError, TrainingError
 from pai_cli.files.checkpoints import open_checkpoint
@@ -47,6 +48,17 @@ def test_cores_that_are_no_number_are_not_believed(monkeypatch: pytest.MonkeyPat
     without = all_cores()
     monkeypatch.setenv("OMP_NUM_THREADS", text)
     assert all_cores() == without
+
+
+@pytest.mark.parametrize("name", ["COLUMNS", "LINES", "SOURCE_DATE_EPOCH"])
+@pytest.mark.parametrize("text", [LONG, "two", "9" * 19])
+def test_variables_that_libraries_fail_at_are_forgotten(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
+    monkeypatch.setenv(name, text)
+    _settle_environment()
+    assert name not in os.environ
+    monkeypatch.setenv(name, "80")
+    _settle_environment()
+    assert os.environ[name] == "80"
 
 
 @pytest.mark.parametrize("text", ["two", "", LONG])

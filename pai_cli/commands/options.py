@@ -307,7 +307,7 @@ def the_shape(text: str | None) -> tuple[int, ...] | None:
     sides = [from_digits(side.strip()) or 0 for side in text.replace("x", ",").split(",")]
     if not all(sides):
         raise typer.BadParameter(
-            f"--input-shape {shown(text)}: give whole numbers above 0, of at most {MOST_DIGITS} digits, such as 3,32,32"
+            f"--input-shape {shown(text)}: give numbers of 1 to {MOST_DIGITS} digits, such as 3,32,32"
         )
     return tuple(sides)
 
@@ -318,11 +318,8 @@ def the_rounds(text: str | None) -> int | Literal["auto"] | None:
         return None
     if text == "auto":
         return "auto"
-    number = from_digits(text.removeprefix("-"))
-    if number is None:
-        raise typer.BadParameter(
-            f"--rounds {shown(text)}: give a whole number of at most {MOST_DIGITS} digits, or auto"
-        )
+    if (number := from_digits(text.removeprefix("-"))) is None:
+        raise typer.BadParameter(f"--rounds {shown(text)}: give a number of at most {MOST_DIGITS} digits, or auto")
     return -number if text.startswith("-") else number
 
 
