@@ -304,12 +304,11 @@ def the_shape(text: str | None) -> tuple[int, ...] | None:
     """`3,32,32` as a tuple."""
     if text is None:
         return None
-    sides = [from_digits(side.strip()) or 0 for side in text.replace("x", ",").split(",")]
-    if not all(sides):
+    if not all(sides := tuple(from_digits(side.strip()) or 0 for side in text.replace("x", ",").split(","))):
         raise typer.BadParameter(
             f"--input-shape {shown(text)}: give numbers of 1 to {MOST_DIGITS} digits, such as 3,32,32"
         )
-    return tuple(sides)
+    return sides
 
 
 def the_rounds(text: str | None) -> int | Literal["auto"] | None:
