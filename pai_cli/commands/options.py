@@ -17,7 +17,7 @@ from pai_cli.files.tables import Format
 from pai_cli.pruning.base import USUAL_DENSITY, Pattern
 from pai_cli.pruning.registry import METHODS, names
 from pai_cli.spectral.choice import Solver, SolverOptions
-from pai_cli.spectral.parameters import MOST_DIGITS, from_digits, shown
+from pai_cli.spectral.parameters import from_digits
 
 if TYPE_CHECKING:
     from pai_cli.files.checkpoints import Checkpoint
@@ -305,9 +305,7 @@ def the_shape(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     if not all(sides := tuple(from_digits(side.strip()) or 0 for side in text.replace("x", ",").split(","))):
-        raise typer.BadParameter(
-            f"--input-shape {shown(text)}: give numbers of 1 to {MOST_DIGITS} digits, such as 3,32,32"
-        )
+        raise typer.BadParameter(f"--input-shape {text}: give whole numbers above 0, such as 3,32,32")
     return sides
 
 
@@ -318,7 +316,7 @@ def the_rounds(text: str | None) -> int | Literal["auto"] | None:
     if text == "auto":
         return "auto"
     if (number := from_digits(text.removeprefix("-"))) is None:
-        raise typer.BadParameter(f"--rounds {shown(text)}: give a number of at most {MOST_DIGITS} digits, or auto")
+        raise typer.BadParameter(f"--rounds {text}: give a whole number, or auto")
     return -number if text.startswith("-") else number
 
 
