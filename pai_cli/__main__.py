@@ -40,6 +40,7 @@ def _run() -> None:
             stream.reconfigure(
                 errors="backslashreplace"
             )  # a name or a line that the encoding lacks is no reason to stop
+    _settle_environment()
     from pai_cli.app import app
     from pai_cli.compute.threads import settle
     from pai_cli.display.console import warn_of
@@ -50,6 +51,16 @@ def _run() -> None:
         app(prog_name="pai")
     finally:
         sys.stdout.flush()  # now, where a full disk can still be reported
+
+
+def _settle_environment() -> None:
+    """Forget what libraries would take for a number and fail at, each in its own way, or would take gigabytes for."""
+    from pai_cli.spectral.parameters import from_digits
+
+    for name, most in (("COLUMNS", 10_000), ("LINES", 10_000), ("SOURCE_DATE_EPOCH", 10**18)):
+        number = from_digits(os.environ.get(name, "0"))
+        if number is None or number > most:
+            del os.environ[name]
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pai_cli.errors import ModelFactoryError, PaiError, StateDictMismatchError
 from pai_cli.files.checkpoints import open_checkpoint
 from pai_cli.models.network import load_network
 from pai_cli.models.outline import check_memory, no_larger_than
-from pai_cli.models.plain_config import LARGEST, PARTS, PLAIN_TYPES, plain_config
+from pai_cli.models.plain_config import LARGEST, MOST_COUNTED, PARTS, PLAIN_TYPES, plain_config
 
 RESNET = {
     "model_type": "resnet",
@@ -237,9 +237,9 @@ TOO_LARGE = [
         BERT | {"hidden_size": 65536, "vocab_size": 200_000},
         "a tensor 'weight' of shape (200000, 65536), larger than any",
     ),
-    (BERT | {"num_hidden_layers": LARGEST}, "many times more parts than the 1 tensors of its weights"),
+    (BERT | {"num_hidden_layers": MOST_COUNTED}, "many times more parts than the 1 tensors of its weights"),
     (BERT | {"max_position_embeddings": LARGEST}, "a tensor 'weight' of shape (16777216, 8), larger than any"),
-    (RESNET | {"depths": [1, LARGEST - 1]}, "many times more parts than the 1 tensors of its weights"),
+    (RESNET | {"depths": [1, MOST_COUNTED - 1]}, "many times more parts than the 1 tensors of its weights"),
 ]
 
 

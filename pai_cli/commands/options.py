@@ -17,6 +17,7 @@ from pai_cli.files.tables import Format
 from pai_cli.pruning.base import USUAL_DENSITY, Pattern
 from pai_cli.pruning.registry import METHODS, names
 from pai_cli.spectral.choice import Solver, SolverOptions
+from pai_cli.spectral.parameters import from_digits
 
 if TYPE_CHECKING:
     from pai_cli.files.checkpoints import Checkpoint
@@ -303,10 +304,9 @@ def the_shape(text: str | None) -> tuple[int, ...] | None:
     """`3,32,32` as a tuple."""
     if text is None:
         return None
-    sides = text.replace("x", ",").split(",")
-    if not all(side.strip().isdecimal() and int(side) > 0 for side in sides):
+    if not all(sides := tuple(from_digits(side.strip()) or 0 for side in text.replace("x", ",").split(","))):
         raise typer.BadParameter(f"--input-shape {text}: give whole numbers above 0, such as 3,32,32")
-    return tuple(int(side) for side in sides)
+    return sides
 
 
 def the_rounds(text: str | None) -> int | Literal["auto"] | None:
@@ -315,9 +315,9 @@ def the_rounds(text: str | None) -> int | Literal["auto"] | None:
         return None
     if text == "auto":
         return "auto"
-    if not text.removeprefix("-").isdecimal():
+    if (number := from_digits(text.removeprefix("-"))) is None:
         raise typer.BadParameter(f"--rounds {text}: give a whole number, or auto")
-    return int(text)
+    return -number if text.startswith("-") else number
 
 
 def check_header(kind: Format, *, no_header: bool) -> None:

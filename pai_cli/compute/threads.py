@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pai_cli.spectral.parameters import from_digits
+
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
@@ -56,7 +58,7 @@ def all_cores() -> int:
     """How many cores there are for this command's processes: of a container or a job's share, not of the machine."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     told = os.environ.get("OMP_NUM_THREADS", "")  # what batch systems and users set for "this many cores"
-    return max(1, min(allowed, int(told) if told.isdecimal() and int(told) > 0 else allowed))
+    return max(1, min(allowed, from_digits(told) or allowed))
 
 
 def threads_each(processes: int) -> dict[str, str]:

@@ -182,6 +182,8 @@ def files_of(path: Path) -> list[Path]:
         if path.is_dir():
             path = weights_of(path)
             files += [path.parent / CONFIG, path]
+        if not path.is_file():  # a pipe would be waited for
+            return files
         with path.open("rb") as f:
             start = f.read(64)
         if start.lstrip().startswith(b"{") and not is_safetensors(start):
@@ -296,8 +298,12 @@ class _TorchSource:
         tensor = self._tensors[name]
         try:
             array: np.ndarray = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
-        except (TypeError, RuntimeError) as e:  # sparse, quantised, 8-bit floating point
-            kind = f"{tensor.dtype}, {tensor.layout}".replace("torch.", "")
+        except (
+            TypeError,
+            RuntimeError,
+            ValueError,
+        ) as e:  # sparse, quantised, 8-bit floating point, past 64 dimensions
+            kind = f"{tensor.dtype}, {tensor.layout}, {tensor.dim()} dimensions".replace("torch.", "")
             raise CheckpointError(
                 f"{self._path}: tensor {name!r} ({kind}) cannot be read; convert it to a dense float32 tensor"
             ) from e

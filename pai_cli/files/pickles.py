@@ -54,6 +54,7 @@ def load_pickle(path: Path, *, trust: bool, arrays: bool = False) -> object:
     with stand_ins() if arrays and not trust else nullcontext():
         loaded = _load_or_tell(path, in_zip=in_zip, trust=trust)
     if not trust:
+        _clear_attributes(loaded)
         try:
             check_tree(loaded, path.stat().st_size)
         except BudgetError as e:
@@ -64,6 +65,20 @@ def load_pickle(path: Path, *, trust: bool, arrays: bool = False) -> object:
         return with_tensors(loaded)
     except ValueError as e:
         raise CheckpointError(f"{path}: damaged: {e}; copy it again") from e
+
+
+def _clear_attributes(loaded: object) -> None:
+    """Take from tensors and dicts the attributes that a pickle set on them: one named as a method is would be called."""
+    import torch
+
+    waiting, seen = [loaded], set[int]()
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, torch.Tensor | dict | list | tuple | set) and id(one) not in seen:
+            seen.add(id(one))
+            getattr(one, "__dict__", {}).clear()
+            if not isinstance(one, torch.Tensor):
+                waiting += dict.values(one) if isinstance(one, dict) else one
 
 
 def _check_program(path: Path, *, in_zip: bool) -> None:

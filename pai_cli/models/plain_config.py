@@ -75,6 +75,8 @@ TABLES = (*FREE_TEXT, "pruned_heads", "rope_parameters", "rope_scaling")
 KEY, WORD = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}|_remove_final_layer_norm"), re.compile(r"[\w.+ -]{0,100}")
 LARGEST = 2**24
 """Of a whole number, and of the sum of a list of them: 16,777,216, more than any model has layers or positions."""
+COUNTS, MOST_COUNTED = re.compile(r"layer|label|types|depth|block|stage|expert|head"), 2**16
+"""Keys that count what gets an object of Python's each, and the largest such count."""
 DEEPEST = 4  # lists in lists
 SHOWN = 80  # characters of a key
 
@@ -140,7 +142,7 @@ def _plain(config: Mapping[str, Any], kind: str, at: str) -> dict[str, Any]:
         if isinstance(value, dict):
             _check_table(value, key, path)
         else:
-            _check(value, path, DEEPEST)
+            _check(value, path, DEEPEST, MOST_COUNTED if COUNTS.search(key) else LARGEST)
         kept[key] = value
     return kept
 
@@ -155,19 +157,19 @@ def _check_table(table: dict[str, Any], key: str, path: str) -> None:
             _check(inner, f"{path}.{name}{inner_name and '.'}{inner_name}", 1)
 
 
-def _check(value: object, path: str, depth: int) -> None:
-    """Raise unless the value is a number, a word, or a list of those."""
+def _check(value: object, path: str, depth: int, most: int = LARGEST) -> None:
+    """Raise unless the value is a number of at most `most`, a word, or a list of those."""
     if isinstance(value, list) and depth:
         for one in value:
-            _check(one, path, depth - 1)
-        if sum(abs(one) for one in value if isinstance(one, int)) > LARGEST:
-            raise _NotPlainError(path, f"holds numbers of more than {LARGEST:,} together")
+            _check(one, path, depth - 1, most)
+        if sum(abs(one) for one in value if isinstance(one, int)) > most:
+            raise _NotPlainError(path, f"holds numbers of more than {most:,} together")
     elif isinstance(value, str):
         if not WORD.fullmatch(value):
             raise _NotPlainError(path, "is a text that may be a path or an address, and plain ones are single words")
     elif isinstance(value, int):
-        if abs(value) > LARGEST:
-            raise _NotPlainError(path, f"is a number beyond {LARGEST:,}")
+        if abs(value) > most:
+            raise _NotPlainError(path, f"is a number beyond {most:,}")
     elif isinstance(value, float):
         if not math.isfinite(value):
             raise _NotPlainError(path, "is no finite number")

@@ -19,7 +19,7 @@ import torch
 
 from pai_cli.data.fingerprint import digest_of
 from pai_cli.data.images import ImageDataset
-from pai_cli.errors import ClusterError, NotPortableError, ScoreError
+from pai_cli.errors import ClusterError, MethodOptionError, NotPortableError, ScoreError
 from pai_cli.files.digest import sha256_of
 from pai_cli.files.words import one_line
 from pai_cli.models.factory import load_factory
@@ -85,7 +85,12 @@ class Workshop:
                 own, weight = self.network.parameter(layer.name), self.twin.parameter(layer.name)
                 spread = float(own.double().std(correction=0))
                 draw = torch.from_numpy(generator.standard_normal(layer.shape)).to(weight.dtype)
-                weight.copy_(own).add_(draw, alpha=self.request.noise * spread)
+                size = self.request.noise * spread
+                if size <= torch.finfo(weight.dtype).max and weight.copy_(own).add_(draw, alpha=size).isfinite().all():
+                    continue
+                raise MethodOptionError(
+                    f"--noise {self.request.noise:g}: makes weights of {layer.name} infinite; give a smaller one"
+                )
         return self.twin
 
 

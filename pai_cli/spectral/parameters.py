@@ -13,6 +13,7 @@ from pai_cli.errors import ParameterError
 Choice = TypeVar("Choice", bound=StrEnum)
 
 LONGEST = 40  # characters of a wrong value that are shown
+MOST_DIGITS = 18  # of a number in words: any with as many is an int64
 
 
 def whole_number(name: str, value: Any, least: int, most: int) -> int:
@@ -44,6 +45,11 @@ def flag(name: str, value: Any) -> bool:
     if type(value) is not bool:
         raise ParameterError(f"{name}={shown(value)}: give True or False")
     return value
+
+
+def from_digits(text: str) -> int | None:
+    """The whole number that a text of ASCII digits writes; None for any other text, and past 18 digits."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= MOST_DIGITS else None
 
 
 def one_of(name: str, value: Any, choices: type[Choice]) -> Choice:

@@ -43,8 +43,10 @@ def plain_array(given: Any, name: str) -> Array:
 def _plain_tensor(given: Any, name: str) -> Array:
     import torch
 
-    lazy = torch.nn.parameter.is_lazy(given)
-    if lazy or type(given).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+    kind = type(given)
+    own = [getattr(torch.Tensor.__torch_function__, "__func__", None), torch._C._disabled_torch_function_impl]
+    foreign = getattr(kind.__torch_function__, "__func__", kind.__torch_function__) not in own
+    if foreign or kind.__torch_dispatch__ is not torch.Tensor.__torch_dispatch__ or torch.nn.parameter.is_lazy(given):
         raise ArrayError(f"{name}: a {type(given).__name__} is not a plain torch tensor; give one with its values")
     if given.is_nested or given.layout != torch.strided:
         raise ArrayError(f"{name}: a sparse or nested tensor is not taken; give to_dense() of it")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from torch import distributed, nn
 
 from pai_cli.errors import DeviceError
 from pai_cli.files.words import one_line
-from pai_cli.training.ranks import started_by_torchrun
+from pai_cli.training.ranks import number_of, started_by_torchrun
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def processes(device: str) -> Iterator[Process]:
         yield Process(device=device)
         return
     if device != "cpu":
-        local = int(os.environ.get("LOCAL_RANK", "0"))
+        local = number_of("LOCAL_RANK", "0")
         if local >= torch.cuda.device_count():
             raise DeviceError(
                 f"process {local} of this machine has no GPU: torch sees {torch.cuda.device_count()}; give torchrun "

@@ -49,4 +49,7 @@ def _arrays(content: Content) -> tuple[Stored, ...]:
     matches = [match for match in positions if match is not None]
     if not matches or len(matches) < len(content.tensors):
         return ()
-    return tuple(positions[match] for match in sorted(matches, key=lambda match: int(match[1])))
+    return tuple(
+        positions[match]
+        for match in sorted(matches, key=lambda match: (len(match[1].lstrip("0")), match[1].lstrip("0")))
+    )
