@@ -18,7 +18,7 @@ def case(seed: int, folder: Path) -> None:
     done = run_pai("analyze", path, "--summary", "--no-store", "--jobs", 1)
     errors = [line for line in done.said if line.startswith("pai: error:")]
     assert done.status in (0, 1), done
-    assert "unexpected" not in done.err, done.err
+    assert "error: unexpected " not in done.err, done.err
     assert "Traceback" not in done.err + done.out, done.err
     assert len(errors) <= 1, done.err
 

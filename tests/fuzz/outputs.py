@@ -69,7 +69,7 @@ def case(seed: int, folder: Path) -> None:
         done = run_pai(*words, *more)
         after = _state()
         told = f"{words} {more}\n{done.err}"
-        assert "unexpected" not in done.err, told
+        assert "error: unexpected " not in done.err, told
         free = {os.path.normpath(name) for one in written for name in _of(one)}
         for path, digest in before.items():
             changed = after.get(path) != digest

@@ -69,7 +69,7 @@ def _store_case(rng: random.Random, folder: Path) -> None:
 
 def _check_words(done: Done) -> None:
     assert done.status in (0, 1), done
-    assert "unexpected" not in done.err, done.err
+    assert "error: unexpected " not in done.err, done.err
     assert "Traceback" not in done.err + done.out, done.err
     assert len([line for line in done.said if line.startswith("pai: error:")]) == done.status, done.err
 
