@@ -11,6 +11,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what 
 
 import numpy as np
 import pytest
+import typer.testing
 from hypothesis import HealthCheck, settings
-from typer.testing import CliRunner
 
 from pai_cli.app import app
 from pai_cli.files.masks import MaskToWrite, write_mask
@@ -48,6 +49,10 @@ ANY_MACHINE = settings(
 settings.register_profile("few", ANY_MACHINE, derandomize=True, max_examples=25)
 settings.register_profile("fuzz", ANY_MACHINE, derandomize=False, max_examples=200, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "few"))
+
+# A process makes the commands out of their functions once; thousands of runs in one process need not make them anew,
+# which takes several times as long as most of what they do.
+typer.testing._get_command = cache(typer.testing._get_command)  # type: ignore[attr-defined]
 
 SMALL = "mlp-24-16-12-10"  # 696 prunable weights in three layers
 
@@ -89,7 +94,7 @@ Pai = Callable[..., Done]
 
 def run_pai(*arguments: object, stdin: str | None = None) -> Done:
     """Run `pai` with these arguments in this process."""
-    result = CliRunner().invoke(app, [str(a) for a in arguments], input=stdin, prog_name="pai")
+    result = typer.testing.CliRunner().invoke(app, [str(a) for a in arguments], input=stdin, prog_name="pai")
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Done(result.exit_code, result.stdout, result.stderr)

@@ -186,22 +186,19 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [*paths[:20], damaged, paths[20]]
 
 
-def test_an_item_that_kills_its_workers_costs_itself_only(own: LoopbackCluster) -> None:
+def test_an_item_that_kills_its_workers_costs_itself_only_and_a_scheduler_that_dies_everything(
+    own: LoopbackCluster,
+) -> None:
     for _ in range(3):
         own.add_worker()
     with open_pool(None, own.address) as pool:
         workers.wait_until(lambda: pool.workers == 3)
-        outcomes = list(pool.map(workers.deadly_late, None, range(80)))
-    assert [one.value for one in outcomes] == [n if n != 50 else None for n in range(80)]
-    assert isinstance(outcomes[50].error, WorkerLostError)
-    assert str(outcomes[50].error) == (
-        "the cluster's workers at work on it died, one after the other; their own logs say of what"
-    )
-
-
-def test_the_scheduler_goes_away(own: LoopbackCluster, tmp_path: Path) -> None:
-    own.add_worker()
-    with open_pool(None, own.address) as pool:
+        late = list(pool.map(workers.deadly_late, None, range(80)))
+        assert [one.value for one in late] == [n if n != 50 else None for n in range(80)]
+        assert isinstance(late[50].error, WorkerLostError)
+        assert str(late[50].error) == (
+            "the cluster's workers at work on it died, one after the other; their own logs say of what"
+        )
         outcomes = pool.map(workers.slower_first, 20, range(20))
         next(outcomes)
         own.scheduler.kill()

@@ -77,8 +77,9 @@ def test_the_table_has_every_method() -> None:
 
 
 @METHOD
-@pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("density", [1.0, 0.1])
+@pytest.mark.parametrize(
+    ("network", "density"), [*((name, 0.1) for name in NETWORKS), ("convolutions", 1.0), ("tied", 1.0), ("tokens", 1.0)]
+)
 def test_exact_count_in_network_order(method: str, network: str, density: float) -> None:
     net = build(network)
     result = run(net, method, density, **one_round(method, network))
@@ -101,8 +102,7 @@ def test_exact_count_in_network_order(method: str, network: str, density: float)
 
 
 @METHOD
-@pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("density", [0.5, 0.1])
+@pytest.mark.parametrize(("network", "density"), [*((name, 0.1) for name in NETWORKS), ("convolutions", 0.5)])
 def test_layer_scope_counts_each_layer(method: str, network: str, density: float) -> None:
     net = build(network)
     result = run(net, method, density, scope="layer", **one_round(method, network))
@@ -269,17 +269,19 @@ ITERATIVE = pytest.mark.parametrize("method", [name for name in TABLE if registr
 
 
 @ITERATIVE
-@pytest.mark.parametrize("network", ["residual", "convolutions", "tokens"])
 @pytest.mark.parametrize(
-    "options",
+    ("network", "options"),
     [
-        {"density": 0.2},
-        {"density": 0.2, "scope": "layer"},
-        {"density": 0.9, "invert": True},
-        {"pattern": Pattern(1, 8)},
-        {"densities": (("*", 0.2),)},
+        ("residual", {"density": 0.2}),
+        ("convolutions", {"density": 0.2}),
+        ("tokens", {"density": 0.2}),
+        ("residual", {"density": 0.2, "scope": "layer"}),
+        ("residual", {"density": 0.9, "invert": True}),
+        ("residual", {"pattern": Pattern(1, 8)}),
+        ("convolutions", {"pattern": Pattern(1, 8)}),
+        ("residual", {"densities": (("*", 0.2),)}),
     ],
-    ids=["global", "layer", "invert", "pattern", "densities"],
+    ids=["global", "groups", "tokens", "layer", "invert", "pattern", "pattern of groups", "densities"],
 )
 def test_a_pruned_weight_never_comes_back(
     method: str, network: str, options: dict[str, object], monkeypatch: pytest.MonkeyPatch
@@ -341,8 +343,13 @@ def test_dropout_and_mode_do_not_matter(method: str) -> None:
 # ---- flags that any method takes
 
 
-@METHOD
-@pytest.mark.parametrize("network", ["residual", "convolutions", "tied"])
+@pytest.mark.parametrize(
+    ("method", "network"),
+    [
+        *((method, "residual") for method in TABLE),
+        *((method, network) for method in ("erk", "synflow", "snip") for network in ("convolutions", "tied")),
+    ],
+)
 def test_shuffling_keeps_the_counts_and_moves_the_rest(method: str, network: str) -> None:
     net = build(network)
     plain, mixed = run(net, method, 0.3), run(net, method, 0.3, shuffle=True)
@@ -398,12 +405,14 @@ def test_inverting_round_by_round_says_when_nothing_is_left_to_score() -> None:
     assert text.endswith(" of 1,656 weights left); give --rounds 1")
 
 
-PATTERNS = [Pattern(2, 4), Pattern(3, 8)]
+PATTERNS = [
+    *((name, Pattern(2, 4)) for name in ("residual", "convolutions", "tokens", "tied", "mlp")),
+    *((name, Pattern(3, 8)) for name in ("residual", "convolutions")),
+]
 
 
 @BY_SCORES
-@pytest.mark.parametrize("network", ["residual", "convolutions", "tokens", "tied", "mlp"])
-@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+@pytest.mark.parametrize(("network", "pattern"), PATTERNS, ids=str)
 def test_a_pattern_holds_in_every_group(method: str, network: str, pattern: Pattern) -> None:
     net = build(network)
     if not any(groups_of(mask_of(layer), layer, pattern.of) is not None for layer in net.layers):
