@@ -724,6 +724,29 @@ def test_unreadable_images_are_named(tmp_path):
     )
 
 
+def test_images_take_what_their_bytes_allow(tmp_path):
+    save_tree(tmp_path / "bugs", parts=("",))
+    dataset = open_dataset(str(tmp_path / "bugs"))
+    bad = tmp_path / "bugs/bee/2.png"
+
+    def said():
+        return refusal(tmp_path, dataset.examples, np.asarray([2]))
+
+    Image.new("1", (8_000, 8_000)).save(bad)
+    size = bad.stat().st_size
+    assert said() == (
+        f"bugs/bee/2.png (example 2): 8000 x 8000 pixels, more than the {2**25 + 64 * size:,} that {size:,} bytes may have; "
+        "replace it or take it out"
+    )
+    Image.new("1", (3_000_000, 1)).save(bad)  # as wide as this and six high it would have 108 million
+    assert said() == (
+        "bugs/bee/2.png (example 2): 3000000 x 1 pixels, too narrow to be made square; replace it or take it out"
+    )
+    bad.unlink()
+    os.mkfifo(bad)  # which nobody will ever write to
+    assert said() == "bugs/bee/2.png (example 2): a device or a pipe, not an image; take it out"
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])
 def test_modes_become_colour(tmp_path, mode):
     picture = Image.fromarray(pixels(6, 6, 3)).convert(mode)
