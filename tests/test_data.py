@@ -6,6 +6,8 @@ import os
 import pickle
 import subprocess
 import sys
+import warnings
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -577,6 +579,19 @@ def test_damaged_npz(tmp_path):
     path.write_bytes(stream)
     assert refused(path) == "toy.npz: x cannot be read, truncated or damaged (BadZipFile: Bad CRC-32 for file 'x.npy')"
     assert not (tmp_path / "made").exists()
+
+
+def test_members_of_npz_that_are_no_arrays_or_two(tmp_path):
+    path = tmp_path / "toy.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.npy", b"text")
+        archive.writestr("y.npy", b"text")
+    assert refused(path) == "toy.npz: x is no array; save it again with numpy.savez"
+    save_npz(path, **GOOD)
+    with zipfile.ZipFile(path, "a") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the name stands there already
+        archive.writestr("x.npy", archive.read("x.npy"))
+    assert refused(path) == "toy.npz: holds two arrays named 'x'; save it again with numpy.savez"
 
 
 def test_npz_is_measured_in_pieces(tmp_path, monkeypatch):

@@ -64,7 +64,9 @@ def decoded(where: str, source: Path | bytes, mode: str, side: int) -> NDArray[n
         shorter = min(width, height)
         size = max(side, round(width * side / shorter)), max(side, round(height * side / shorter))
         if size[0] * size[1] > PIXELS:
-            raise DataError(f"{where}: {width} x {height} pixels, too narrow to be made square; replace it or take it out")
+            raise DataError(
+                f"{where}: {width} x {height} pixels, too narrow to be made square; replace it or take it out"
+            )
         left, top = (size[0] - side) // 2, (size[1] - side) // 2
         picture = picture.resize(size, _pillow(where).Resampling.BILINEAR)
         picture = picture.crop((left, top, left + side, top + side))
@@ -103,7 +105,8 @@ def _picture(where: str, source: Path | bytes, mode: str | None) -> Any:
                 if picture.mode.startswith(("I", "F")):
                     # Conversion would clip at 255 without a word.
                     raise DataError(f"{where}: an image of more than 8 bits a channel; store it with 8")
-                check_pixels(*picture.size, taken)
+                width, height = picture.size
+                check_pixels(width, height, taken)
                 picture.load()
                 return picture.copy() if mode is None else picture.convert(mode)
         except DataError:
