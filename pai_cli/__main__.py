@@ -61,6 +61,9 @@ def _settle_environment() -> None:
         number = from_digits(os.environ.get(name, "0"))
         if number is None or number > most:
             del os.environ[name]
+    bash = os.environ.get("_PAI_COMPLETE") == "complete_bash"
+    if bash and ("COMP_WORDS" not in os.environ or from_digits(os.environ.get("COMP_CWORD", "")) is None):
+        del os.environ["_PAI_COMPLETE"]  # nothing to complete, as bash always says where it is
 
 
 if __name__ == "__main__":

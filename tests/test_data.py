@@ -6,6 +6,8 @@ import os
 import pickle
 import subprocess
 import sys
+import warnings
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -579,6 +581,19 @@ def test_damaged_npz(tmp_path):
     assert not (tmp_path / "made").exists()
 
 
+def test_members_of_npz_that_are_no_arrays_or_two(tmp_path):
+    path = tmp_path / "toy.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.npy", b"text")
+        archive.writestr("y.npy", b"text")
+    assert refused(path) == "toy.npz: x is no array; save it again with numpy.savez"
+    save_npz(path, **GOOD)
+    with zipfile.ZipFile(path, "a") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the name stands there already
+        archive.writestr("x.npy", archive.read("x.npy"))
+    assert refused(path) == "toy.npz: holds two arrays named 'x'; save it again with numpy.savez"
+
+
 def test_npz_is_measured_in_pieces(tmp_path, monkeypatch):
     x = RANDOM.normal(1000, 0.01, (37, 2, 3, 4))
     path = save_npz(tmp_path / "toy.npz", x=x, y=np.arange(37) % 3)
@@ -722,6 +737,29 @@ def test_unreadable_images_are_named(tmp_path):
     assert refused(tmp_path / "bugs") == (
         "bugs/ant/0.png (example 0): cannot be read as an image (not an image); replace it or take it out"
     )
+
+
+def test_images_take_what_their_bytes_allow(tmp_path):
+    save_tree(tmp_path / "bugs", parts=("",))
+    dataset = open_dataset(str(tmp_path / "bugs"))
+    bad = tmp_path / "bugs/bee/2.png"
+
+    def said():
+        return refusal(tmp_path, dataset.examples, np.asarray([2]))
+
+    Image.new("1", (8_000, 8_000)).save(bad)
+    size = bad.stat().st_size
+    assert said() == (
+        f"bugs/bee/2.png (example 2): 8000 x 8000 pixels, more than the {2**25 + 64 * size:,} that {size:,} bytes may have; "
+        "replace it or take it out"
+    )
+    Image.new("1", (3_000_000, 1)).save(bad)  # as wide as this and six high it would have 108 million
+    assert said() == (
+        "bugs/bee/2.png (example 2): 3000000 x 1 pixels, too narrow to be made square; replace it or take it out"
+    )
+    bad.unlink()
+    os.mkfifo(bad)  # which nobody will ever write to
+    assert said() == "bugs/bee/2.png (example 2): a device or a pipe, not an image; take it out"
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])

@@ -167,6 +167,26 @@ def test_of_two_distributions_the_first_has_the_name(pai: Pai, here: Path, insta
     assert pai(*PRUNE, "signed", "--force").said[0] == done.said[0]  # said again, loaded once
 
 
+@pytest.mark.parametrize(
+    ("file", "words"), [("entry_points.txt", b"[pai.methods]\nsigned\n"), ("METADATA", b"Name: \xff")]
+)
+def test_damaged_metadata_of_any_distribution(pai: Pai, here: Path, install: Install, file: str, words: bytes) -> None:
+    site = install("acme-pruning", "acme_methods", SIGNED, signed="acme_methods:METHOD")
+    damaged = site / "acme_pruning-1.2.dist-info"
+    (damaged / file).write_bytes(words)
+    told = f"methods of other distributions are not looked up: the metadata in {damaged} is damaged ("
+    remedy = "); install that distribution again"
+    done = pai(*PRUNE, "random")
+    assert done.status == 0
+    line = done.err.replace("\n", "")
+    assert f"pai: warning: {told}" in line
+    assert remedy in line
+    done = pai(*PRUNE, "signed", "--force")
+    assert (done.status, len(done.said)) == (1, 1)
+    assert done.said[0].startswith(f"pai: error: {told}")
+    assert f"{remedy}; --method takes random, " in done.said[0]
+
+
 def test_help_loads_no_other_distribution(install: Install, tmp_path: Path) -> None:
     mark = tmp_path / "loaded"
     site = install("a-dist", "a_methods", f"open({str(mark)!r}, 'w').close()", one="a_methods:METHOD")

@@ -53,6 +53,12 @@ def test_it_runs_as_a_module() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, f"pai {__version__} (engine {ENGINE})\n", "")
 
 
+@pytest.mark.parametrize("more", [{}, {"COMP_WORDS": "pai an"}, {"COMP_WORDS": "pai an", "COMP_CWORD": "one"}])
+def test_a_completion_that_says_not_where_is_none(more: dict[str, str]) -> None:
+    done = run("--version", _PAI_COMPLETE="complete_bash", **more)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"pai {__version__} (engine {ENGINE})\n", "")
+
+
 @pytest.mark.parametrize(
     ("flags", "last"), [(["--format", "json"], "standard output: No space left on device"), ([], "standard output: ")]
 )

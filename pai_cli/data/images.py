@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pai_cli.data.extras import need
 from pai_cli.data.normalise import Normalisation
 from pai_cli.errors import DataError
+from pai_cli.files.budget import PIXELS, BudgetError, check_pixels
 from pai_cli.files.words import one_line
 
 LARGEST_SIDE = 256
@@ -62,6 +63,10 @@ def decoded(where: str, source: Path | bytes, mode: str, side: int) -> NDArray[n
     if (width, height) != (side, side):
         shorter = min(width, height)
         size = max(side, round(width * side / shorter)), max(side, round(height * side / shorter))
+        if size[0] * size[1] > PIXELS:
+            raise DataError(
+                f"{where}: {width} x {height} pixels, too narrow to be made square; replace it or take it out"
+            )
         left, top = (size[0] - side) // 2, (size[1] - side) // 2
         picture = picture.resize(size, _pillow(where).Resampling.BILINEAR)
         picture = picture.crop((left, top, left + side, top + side))
@@ -95,16 +100,30 @@ def _picture(where: str, source: Path | bytes, mode: str | None) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
+            taken = _taken(where, source)
             with pillow.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as picture:
                 if picture.mode.startswith(("I", "F")):
                     # Conversion would clip at 255 without a word.
                     raise DataError(f"{where}: an image of more than 8 bits a channel; store it with 8")
+                width, height = picture.size
+                check_pixels(width, height, taken)
                 picture.load()
                 return picture.copy() if mode is None else picture.convert(mode)
         except DataError:
             raise
+        except BudgetError as e:
+            raise DataError(f"{where}: {e}; replace it or take it out") from e
         except FileNotFoundError as e:
             raise DataError(f"{where}: no such file") from e
         except Exception as e:  # every format has its own ways to fail
             what = "not an image" if type(e).__name__ == "UnidentifiedImageError" else one_line(e)
             raise DataError(f"{where}: cannot be read as an image ({what}); replace it or take it out") from e
+
+
+def _taken(where: str, source: Path | bytes) -> int:
+    """Bytes of the image as it is stored. Raises `DataError` for a pipe, which nobody may ever write to, or a device."""
+    if isinstance(source, bytes):
+        return len(source)
+    if source.exists() and not source.is_file():
+        raise DataError(f"{where}: a device or a pipe, not an image; take it out")
+    return source.stat().st_size

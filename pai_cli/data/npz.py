@@ -82,12 +82,16 @@ def _unpacked(stream: BinaryIO) -> dict[str, tuple[int, int]]:
 
 
 def _array(archive: Any, name: str, path: Path) -> NDArray[Any]:
+    if archive.files.count(name) > 1:
+        raise DataError(f"{path}: holds two arrays named {name!r}; save it again with numpy.savez")
     try:
-        array: NDArray[Any] = archive[name]
+        array = archive[name]
     except Exception as e:  # a damaged member makes zipfile, zlib or numpy stumble
         if "allow_pickle" in str(e):
             raise DataError(f"{path}: {name} holds Python objects, which are not read; store numbers") from e
         raise DataError(f"{path}: {name} cannot be read, truncated or damaged ({one_line(e)})") from e
+    if not isinstance(array, np.ndarray):  # numpy gives the bytes of what does not begin as an array
+        raise DataError(f"{path}: {name} is no array; save it again with numpy.savez")
     return array
 
 

@@ -20,6 +20,9 @@ ITEMS, ITEMS_A_BYTE = 2**20, 4
 UNPACKED, RATIO = 2**30, 64
 """A compressed array may unpack to so many bytes, and so many times what it takes compressed."""
 
+PIXELS, PIXELS_A_BYTE = 2**25, 64
+"""A picture may have so many pixels, and so many more a byte of its file."""
+
 MEMBERS = 2**17
 """Files in one archive."""
 
@@ -89,6 +92,13 @@ def check_unpacked(size: int, compressed: int) -> None:
             f"would unpack from {compressed:,} to {size:,} bytes, more than {UNPACKED:,} + {RATIO} times; save it as "
             "boolean, or uncompressed with numpy.savez"
         )
+
+
+def check_pixels(width: int, height: int, size: int) -> None:
+    """Raise `BudgetError` when a picture in `size` bytes may not be so wide and high."""
+    limit = PIXELS + PIXELS_A_BYTE * size
+    if width * height > limit:
+        raise BudgetError(f"{width} x {height} pixels, more than the {limit:,} that {size:,} bytes may have")
 
 
 def open_zip(stream: BinaryIO) -> zipfile.ZipFile:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, distributions, entry_points
 
 from pai_cli.files.words import one_line
 from pai_cli.pruning.base import Method
 
 GROUP = "pai.methods"
+
+ANY = ""
+"""In the place of a name, where the fault is no one method's."""
 
 
 @dataclass
@@ -25,14 +28,39 @@ class Plugins:
 
 
 def found() -> tuple[EntryPoint, ...]:
-    """The entry points, ordered by name and then by distribution. Imports none of them."""
-    return tuple(sorted(entry_points(group=GROUP), key=lambda one: (one.name, _distribution(one))))
+    """The entry points, ordered by name and then by distribution. Imports none of them.
+
+    There are none where the metadata of any distribution is damaged, which `taken` tells.
+    """
+    return _looked_up()[0]
+
+
+def _looked_up() -> tuple[tuple[EntryPoint, ...], str]:
+    try:
+        return tuple(sorted(entry_points(group=GROUP), key=lambda one: (one.name, _distribution(one)))), ""
+    except Exception as error:  # in the metadata of any distribution, whether or not it has methods
+        told = (
+            f"methods of other distributions are not looked up: the metadata {_where()} is damaged ({one_line(error)})"
+        )
+        return (), f"{told}; install that distribution again"
+
+
+def _where() -> str:
+    for one in distributions():
+        try:
+            for entry in one.entry_points.select(group=GROUP):
+                _distribution(entry)
+        except Exception:  # as above
+            return f"in {getattr(one, '_path', 'one')}"
+    return "of one"
 
 
 def taken(names: Collection[str]) -> dict[str, str]:
-    """By name, a line on each entry point that has one of `names`, which it may not take over."""
-    return {
-        one.name: f"{_title(one)} is not used: pai has a method of that name" for one in found() if one.name in names
+    """By name, a line on each entry point that has one of `names`, which it may not take over; of `ANY`, on all."""
+    entries, fault = _looked_up()
+    told = {ANY: fault} if fault else {}
+    return told | {
+        one.name: f"{_title(one)} is not used: pai has a method of that name" for one in entries if one.name in names
     }
 
 

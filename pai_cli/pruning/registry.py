@@ -141,11 +141,13 @@ def get(name: str) -> Method:
     """
     if name in METHODS:
         return METHODS[name]
+    from pai_cli.pruning import plugins
+
     faults = _extend()
     if name in METHODS:
         return METHODS[name]
-    if name in faults:
-        raise UnusableMethodError(f"{faults[name]}; --method takes {', '.join(METHODS)}")
+    if fault := faults.get(name) or faults.get(plugins.ANY):
+        raise UnusableMethodError(f"{fault}; --method takes {', '.join(METHODS)}")
     close = get_close_matches(name.lower(), METHODS, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
     raise UnknownMethodError(f"unknown method {name!r}: {hint}--method takes {', '.join(METHODS)}")
@@ -174,7 +176,7 @@ def faults_beside(name: str) -> list[str]:
     from pai_cli.pruning import plugins
 
     faults = plugins.taken(METHODS.keys() - _added) if name in METHODS.keys() - _added else _extend()
-    return [line for one, line in faults.items() if one != name or name in METHODS]
+    return [line for one, line in faults.items() if one not in (name, plugins.ANY) or name in METHODS]
 
 
 _added: set[str] = set()  # names of other distributions' methods
