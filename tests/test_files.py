@@ -355,6 +355,9 @@ def test_a_list_on_standard_input(folder: Path) -> None:
     with pytest.raises(MaskError) as told:
         found("-", stdin="\n \n")
     assert str(told.value) == "-: standard input lists no mask; give one path a line"
+    with pytest.raises(MaskError) as told:
+        mask_paths(["-"], io.StringIO("a.npz\0b.npz\0"), print)
+    assert str(told.value) == "-: standard input has NUL bytes, as of find -print0; give one path a line"
 
 
 def test_each_path_once_in_the_order_given(folder: Path) -> None:

@@ -36,6 +36,8 @@ def mask_paths(given: Iterable[str], stdin: TextIO, note: Note, *, trust: bool =
             listed = [line.strip() for line in stdin if line.strip()]
             if not listed:
                 raise MaskError("-: standard input lists no mask; give one path a line")
+            if any("\0" in line for line in listed):
+                raise MaskError("-: standard input has NUL bytes, as of find -print0; give one path a line")
             found.update(dict.fromkeys(Path(line) for line in listed))
         elif Path(text).is_dir():
             found.update(dict.fromkeys(_masks_in(Path(text), note, trust=trust)))
