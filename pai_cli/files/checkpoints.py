@@ -298,12 +298,12 @@ class _TorchSource:
         tensor = self._tensors[name]
         try:
             array: np.ndarray = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
-        except (
-            TypeError,
-            RuntimeError,
-            ValueError,
-        ) as e:  # sparse, quantised, 8-bit floating point, past 64 dimensions
-            kind = f"{tensor.dtype}, {tensor.layout}, {tensor.dim()} dimensions".replace("torch.", "")
+        except ValueError as e:
+            raise CheckpointError(
+                f"{self._path}: tensor {name!r} has {tensor.dim()} dimensions, more than NumPy can hold; reshape it"
+            ) from e
+        except (TypeError, RuntimeError) as e:  # sparse, quantised, 8-bit floating point
+            kind = f"{tensor.dtype}, {tensor.layout}".replace("torch.", "")
             raise CheckpointError(
                 f"{self._path}: tensor {name!r} ({kind}) cannot be read; convert it to a dense float32 tensor"
             ) from e
