@@ -13,7 +13,8 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 
 # On every core, which memory allows for eight: a worker takes up to a gigabyte.
 PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
-ASK_THE_ENGINE := analysis analyze_between between bipartite construct many_masks metrics power rank_tables ranking \
+# Not those that compare with processes of their own, which have the compiled part all the same.
+ASK_THE_ENGINE := analysis analyze_between between bipartite construct metrics power ranking \
 	report sampling singular store streaming study
 
 FUZZ_SECONDS ?= 600
