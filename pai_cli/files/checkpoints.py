@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -178,7 +179,7 @@ def files_of(path: Path) -> list[Path]:
     Only an index is read; of what is damaged or missing, what is told is told when it is opened.
     """
     files = [path]
-    try:
+    with suppress(OSError, CheckpointError):
         if path.is_dir():
             path = weights_of(path)
             files += [path.parent / CONFIG, path]
@@ -189,8 +190,6 @@ def files_of(path: Path) -> list[Path]:
         if start.lstrip().startswith(b"{") and not is_safetensors(start):
             shards = sorted(set(_weight_map(path).values()))
             files += [path.parent / shard for shard in shards if plain_file_name(shard)]
-    except (OSError, CheckpointError):
-        pass
     return files
 
 
