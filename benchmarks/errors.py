@@ -32,10 +32,10 @@ from numpy.typing import NDArray
 from tables import LEFT, Table
 
 from pai_cli.compute.threads import one_blas_thread
-from pai_cli.spectral.bipartite import BipartiteGraph
-from pai_cli.spectral.choice import Solver, SolverOptions
+from pai_cli.spectral.graph import BipartiteGraph
 from pai_cli.spectral.result import EPS, Outcome, SingularPair
 from pai_cli.spectral.singular import structure_pair, weighted_pair
+from pai_cli.spectral.solvers import Solver, SolverOptions
 
 ALLOWANCE = 50 * EPS
 

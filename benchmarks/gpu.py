@@ -37,7 +37,7 @@ from tables import LEFT, Table
 from pai_cli.compute.device import Device, resolve
 from pai_cli.compute.threads import one_blas_thread
 from pai_cli.errors import DeviceError
-from pai_cli.spectral.bipartite import BipartiteGraph, unroll
+from pai_cli.spectral.graph import BipartiteGraph, unroll
 from pai_cli.spectral.metrics import MetricOptions, prepare_layer
 from pai_cli.spectral.network import DenseCache, LayerInput, measure_together
 from pai_cli.spectral.singular import structure_pair

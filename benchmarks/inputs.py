@@ -9,9 +9,10 @@ import numpy as np
 from machine import Mask
 from numpy.typing import NDArray
 
+from pai_cli.methods.registry import get
 from pai_cli.models.network import Network, init_network
 from pai_cli.pruning.run import PruneRequest, choose_masks
-from pai_cli.spectral.bipartite import unroll
+from pai_cli.spectral.graph import unroll
 from pai_cli.spectral.network import LayerInput
 
 CIFAR = (3, 32, 32)
@@ -48,7 +49,7 @@ def network_of(name: str) -> Network:
 def pruned(name: str, kind: str, density: float, rounds: int) -> NetworkMask:
     """A mask by the package's own method `kind`: `uniform` draws an exact count in each layer, `synflow` iterates."""
     network = network_of(name)
-    request = PruneRequest(kind, density, rounds=rounds if kind == "synflow" else None, input_shape=CIFAR)
+    request = PruneRequest(get(kind), density, rounds=rounds if kind == "synflow" else None, input_shape=CIFAR)
     masks, _ = choose_masks(network, request)
     layers = [
         LayerInput(layer.name, masks[layer.name], network.parameter(layer.name).detach().numpy(), layer.layout)

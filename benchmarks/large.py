@@ -80,7 +80,7 @@ def tasks() -> dict[str, Callable[[Any], Answer]]:
     """What a process can be asked to do with a mask."""
     from rivals import golub_kahan, sparse_svds
 
-    from pai_cli.spectral.bipartite import BipartiteGraph
+    from pai_cli.spectral.graph import BipartiteGraph
     from pai_cli.spectral.metrics import measure_layer
     from pai_cli.spectral.result import SingularPair
     from pai_cli.spectral.singular import structure_pair

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pai_cli.compute.threads import cores
 from pai_cli.spectral.compiled import calls
-from pai_cli.spectral.found import Wish
+from pai_cli.spectral.solver_table import Wish
 
 Mask = NDArray[np.bool_]
 

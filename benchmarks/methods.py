@@ -33,8 +33,9 @@ from tables import Table
 
 from pai_cli.data.base import Dataset
 from pai_cli.data.registry import open_dataset
+from pai_cli.methods import registry
+from pai_cli.methods.registry import get
 from pai_cli.models.network import Network, init_network
-from pai_cli.pruning import registry
 from pai_cli.pruning.base import Masks, Pattern
 from pai_cli.pruning.run import PruneRequest, choose_masks, result_of
 from pai_cli.pruning.samples import draw
@@ -99,11 +100,11 @@ class Bench:
 
     def _request(self, method: str) -> PruneRequest:
         if method == PATTERN:
-            return PruneRequest("magnitude", 0.5, pattern=Pattern(2, 4))
+            return PruneRequest(get("magnitude"), 0.5, pattern=Pattern(2, 4))
         known = registry.METHODS[method]
         rounds = max(2, self.setting.rounds // 10) if known.data else self.setting.rounds
         return PruneRequest(
-            method,
+            get(method),
             self.density,
             rounds=rounds if known.iterative else None,
             data="digits" if known.data else None,

@@ -46,6 +46,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from tables import LEFT, Table
 
+from pai_cli.methods.registry import get
 from pai_cli.mining.collection import Collection, add_holder, empty_holders
 from pai_cli.mining.parts import Part, parts_of
 from pai_cli.mining.search import Wanted, by_classes, by_graphs, maximal
@@ -94,7 +95,11 @@ def of_masks(method: str, count: int = 20, *, one_network: bool) -> Case:
         for seed, path in enumerate(paths):
             network = init_network("resnet20", 10, 0 if one_network else seed)
             request = PruneRequest(
-                method, 0.05, seed=seed, input_shape=network.input_shape, rounds=20 if method == "synflow" else None
+                get(method),
+                0.05,
+                seed=seed,
+                input_shape=network.input_shape,
+                rounds=20 if method == "synflow" else None,
             )
             layouts = {layer.name: layer.layout for layer in network.layers}
             mask = MaskToWrite(choose_masks(network, request)[0], layouts, {})

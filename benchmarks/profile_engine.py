@@ -21,12 +21,12 @@ from machine import GRAM_ONLY, best, describe
 from tables import LEFT, Table
 
 from pai_cli.compute.threads import one_blas_thread
-from pai_cli.spectral import choice
+from pai_cli.spectral import solvers
 from pai_cli.spectral.compiled import calls
-from pai_cli.spectral.found import Status, Wish
 from pai_cli.spectral.metrics import MetricOptions, prepare_layer
 from pai_cli.spectral.network import LayerInput, measure_layers
 from pai_cli.spectral.problems import Problems
+from pai_cli.spectral.solver_table import Status, Wish
 
 STAGES = (  # name, function with its module's file; the later a stage, the further inside the earlier ones
     ("everything else", "network.py", "measure_layers"),
@@ -93,11 +93,11 @@ def open_problems(layers: list[LayerInput]) -> list[Problems]:
 def by_asking_less(problems: list[Problems], repeats: int) -> dict[str, tuple[int, float]]:
     """Problems and seconds of each stage inside the compiled solver."""
     wish = Wish(
-        tolerance=choice.TOLERANCE,
-        most_products=choice.MOST_PRODUCTS,
-        direct_side=choice.COMPILED_DIRECT_SIDE,
-        proof_side=choice.PROOF_SIDE,
-        few_edges=choice.FEW_EDGES,
+        tolerance=solvers.TOLERANCE,
+        most_products=solvers.MOST_PRODUCTS,
+        direct_side=solvers.COMPILED_DIRECT_SIDE,
+        proof_side=solvers.PROOF_SIDE,
+        few_edges=solvers.FEW_EDGES,
     )
     names = ("Gram matrices", "all eigenvalues", "iteration", "proof", "without a Gram matrix")
     counts, times = dict.fromkeys(names, 0), dict.fromkeys(names, 0.0)

@@ -30,15 +30,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pai_cli.analysis.between import Pair, pairs_of
+from pai_cli.analysis.junctions import Pair, pairs_of
 from pai_cli.compute.threads import one_blas_thread
+from pai_cli.methods.registry import get
 from pai_cli.models.network import Network, init_network
 from pai_cli.models.trace import trace
 from pai_cli.pruning.run import PruneRequest, PruneResult, prune
-from pai_cli.spectral import between
-from pai_cli.spectral.between import Degrees, Junction
-from pai_cli.spectral.bipartite import unroll
+from pai_cli.spectral import junctions
 from pai_cli.spectral.catalogue import BETWEEN
+from pai_cli.spectral.graph import unroll
+from pai_cli.spectral.junctions import Degrees, Junction
 from pai_cli.spectral.metrics import MetricOptions
 from pai_cli.spectral.network import LayerInput, measure_layers, summarise
 
@@ -51,7 +52,7 @@ Means = dict[str, float]
 
 def means(network: Network, pairs: Sequence[Pair], method: str, density: float, seed: int) -> tuple[Means, Means]:
     """The network means of one fresh mask, as the table has them; and those over every pair."""
-    result = prune(network, PruneRequest(method, density, seed=seed))
+    result = prune(network, PruneRequest(get(method), density, seed=seed))
     layers = (LayerInput(layer.name, result.masks[layer.name], None, layer.layout) for layer in result.layers)
     with one_blas_thread():
         reports = list(measure_layers(layers, MetricOptions()))
@@ -70,11 +71,11 @@ def between_layers(result: PruneResult, pairs: Sequence[Pair]) -> tuple[Means, M
     every = []
     for pair in pairs:
         p, q, where = pair.writer.name, pair.reader.name, pair.where
-        meeting = [measure(degrees[p], degrees[q], where) for measure in (between.compatibility, between.copeland)]
-        every.append([one.value for one in (*meeting, between.overlap(masks[q], where))])
+        meeting = [measure(degrees[p], degrees[q], where) for measure in (junctions.compatibility, junctions.copeland)]
+        every.append([one.value for one in (*meeting, junctions.overlap(masks[q], where))])
         if p not in rows and (len(pair.reader.shape) > 2 or len(pair.writer.shape) == 2):
             channels, k = pair.writer.shape[1], math.prod(pair.writer.shape[2:])
-            own = between.overlap(masks[p], Junction.regular(channels, k))
+            own = junctions.overlap(masks[p], Junction.regular(channels, k))
             rows[p] = (meeting[0].value or 0.0, meeting[1].value or 0.0, own.value or 0.0)
     table = np.sum(list(rows.values()), axis=0) / len(masks)
     means_of_pairs = np.nanmean(np.array(every, dtype=float), axis=0)

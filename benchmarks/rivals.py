@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.linalg import ArpackNoConvergence, eigsh, svds
 
-from pai_cli.spectral.regular import LEAST_DEGREE, LEAST_LEFT
+from pai_cli.spectral.subgraphs import LEAST_DEGREE, LEAST_LEFT
 
 Matrix = NDArray[np.float32]
 Wide = NDArray[np.float64]

@@ -27,6 +27,7 @@ from pathlib import Path
 
 from tables import LEFT, Table
 
+from pai_cli.methods.registry import get
 from pai_cli.models.network import Network, init_network
 from pai_cli.pruning.run import PruneRequest
 from pai_cli.pruning.samples import open_samples
@@ -60,7 +61,7 @@ RATES = (
 
 def workshop(network: Network, method: str, population: int, select: Select = "mask") -> Workshop:
     """What candidates of a method are made from."""
-    prune = PruneRequest(method, 0.05, data="digits" if method in ("snip", "grasp", "iter-snip") else None)
+    prune = PruneRequest(get(method), 0.05, data="digits" if method in ("snip", "grasp", "iter-snip") else None)
     request = SearchRequest.of(prune, population, None, select)
     return Workshop(network, request, open_samples(prune))
 
@@ -75,7 +76,7 @@ def searched(table: Table, shop: Workshop, marks: list[int], jobs: int) -> None:
         last = found[mark - 1]
         taken = sum(line["taken"] for line in found[:mark])
         cells = (last["best_l2"], last["best_dr_imdb"], last["explored"], taken)
-        table.row(shop.request.prune.method, shop.request.select, mark, *cells)
+        table.row(shop.request.prune.method.name, shop.request.select, mark, *cells)
 
 
 def shares(shop: Workshop, count: int) -> tuple[float, float]:

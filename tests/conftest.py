@@ -30,7 +30,7 @@ from hypothesis import HealthCheck, settings
 from pai_cli.app import app
 from pai_cli.files.masks import MaskToWrite, write_mask
 from pai_cli.pruning.streaming import sifting
-from pai_cli.spectral import choice
+from pai_cli.spectral import solvers
 from pai_cli.spectral.compiled import calls
 from pai_cli.spectral.layout import Layout
 
@@ -182,5 +182,5 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 @pytest.fixture
 def iterate_from_33(monkeypatch: pytest.MonkeyPatch) -> None:
     """NumPy arrays of side 33 are iterated too, as the compiled engine does, so that tests need no large matrices."""
-    monkeypatch.setattr(choice, "ARRAY_DIRECT_SIDE", choice.COMPILED_DIRECT_SIDE)
-    monkeypatch.setattr(choice, "DEVICE_DIRECT_SIDE", choice.COMPILED_DIRECT_SIDE)
+    monkeypatch.setattr(solvers, "ARRAY_DIRECT_SIDE", solvers.COMPILED_DIRECT_SIDE)
+    monkeypatch.setattr(solvers, "DEVICE_DIRECT_SIDE", solvers.COMPILED_DIRECT_SIDE)

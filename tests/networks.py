@@ -10,9 +10,10 @@ import torch
 from standin import Toy
 from torch import nn
 
+from pai_cli.methods import registry
+from pai_cli.methods.registry import get
 from pai_cli.models import vgg
 from pai_cli.models.network import Network, init_network, prunable_layers
-from pai_cli.pruning import registry
 from pai_cli.pruning.run import PruneRequest, PruneResult, prune
 from pai_cli.pruning.trained import TrainingOptions
 
@@ -130,7 +131,7 @@ def run(network: Network, method: str, density: float | None = None, **options: 
         options["rounds"] = ROUNDS[method]
     options.setdefault("training", TRAINING.get(method))
     dataset = toy_for(network) if method in registry.METHODS and registry.METHODS[method].data else None
-    return prune(network, PruneRequest(method, density, **options), dataset=dataset)  # type: ignore[arg-type]
+    return prune(network, PruneRequest(get(method), density, **options), dataset=dataset)  # type: ignore[arg-type]
 
 
 def same(a: PruneResult, b: PruneResult) -> bool:

@@ -41,16 +41,16 @@ FAULTS = {
         "spectral/power.py", "_outer(first[:, :n], values[:, 0])", "_outer(first[:, :n], 0 * values[:, 0])", "power"
     ),
     "bits in another order": Fault(
-        "spectral/bipartite.py", 'view(np.uint8), bitorder="little"', 'view(np.uint8), bitorder="big"', "bipartite"
+        "spectral/graph.py", 'view(np.uint8), bitorder="little"', 'view(np.uint8), bitorder="big"', "bipartite"
     ),
     "groups taken for none": Fault(
-        "spectral/bipartite.py", "groups, first = layout.groups,", "groups, first = 1,", "bipartite"
+        "spectral/graph.py", "groups, first = layout.groups,", "groups, first = 1,", "bipartite"
     ),
     "transposed taken for plain": Fault(
-        "spectral/bipartite.py", "    if layout.transposed:\n", "    if False:\n", "bipartite"
+        "spectral/graph.py", "    if layout.transposed:\n", "    if False:\n", "bipartite"
     ),
     "isolated vertices counted": Fault(
-        "spectral/bipartite.py", "self.n_L = int(self._columns.shape[0])", "self.n_L = self.n_L0", "bipartite"
+        "spectral/graph.py", "self.n_L = int(self._columns.shape[0])", "self.n_L = self.n_L0", "bipartite"
     ),
     "one too many among equals": Fault(
         "pruning/select.py", "np.flatnonzero(equal)[:ties]", "np.flatnonzero(equal)[: ties + 1]", "pruning"
@@ -62,9 +62,9 @@ FAULTS = {
     "densities in binary": Fault(
         "pruning/allocation.py", "Fraction(repr(float(density)))", "Fraction(density)", "pruning"
     ),
-    "signed flow": Fault("pruning/linearised.py", "tensor.abs_()", "tensor.abs()", "synflow"),
+    "signed flow": Fault("models/linearised.py", "tensor.abs_()", "tensor.abs()", "synflow"),
     "flow in float32": Fault(
-        "pruning/linearised.py", 'device, torch.float64, "synflow"', 'device, torch.float32, "synflow"', "synflow"
+        "models/linearised.py", 'device, torch.float64, "synflow"', 'device, torch.float32, "synflow"', "synflow"
     ),
     "one seed for all": Fault(
         "pruning/base.py", "np.random.SeedSequence(seed, ", "np.random.SeedSequence(0, ", "methods"

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from graphs import KINDS, LARGER_KINDS, WEIGHTS, Mask, Matrix, reference_rounding, svd
 
-from pai_cli.spectral.bipartite import BipartiteGraph
-from pai_cli.spectral.choice import DEFAULT, Solver, SolverOptions
+from pai_cli.spectral.graph import BipartiteGraph
 from pai_cli.spectral.problems import Problems
 from pai_cli.spectral.result import Outcome, SingularPair
 from pai_cli.spectral.singular import singular_pairs
+from pai_cli.spectral.solvers import DEFAULT, Solver, SolverOptions
 
 EVERY_KIND = KINDS | LARGER_KINDS
 

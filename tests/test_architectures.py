@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from pai_cli.errors import ScoreError, TraceError, UnknownModelError
 from pai_cli.files.checkpoints import open_checkpoint
+from pai_cli.methods.registry import get
 from pai_cli.models.base import shapes_of
 from pai_cli.models.network import Network, init_network, load_network
 from pai_cli.models.recognise import recognise
@@ -183,7 +184,7 @@ def test_methods_run_on_the_convolutional_ones(name: str, method: str) -> None:
     network = network_of(name)
     assert len(network.layers) == SMALL[name]
     rounds, density = (2 if method == "synflow" else None), (0.05 if method == "phew" else 0.3)
-    result = prune(network, PruneRequest(method, density, rounds=rounds, input_shape=(3, 32, 32)))
+    result = prune(network, PruneRequest(get(method), density, rounds=rounds, input_shape=(3, 32, 32)))
     assert result.kept == round(density * network.total)
     if method != "magnitude":  # which empties whole layers of the first two
         assert result.connected is True
@@ -195,15 +196,15 @@ def test_vit_takes_the_methods_that_need_no_flow(classes: int) -> None:
     assert len(network.layers) == 50
     assert network.model(torch.zeros(1, 3, 224, 224)).shape == (1, classes)
     for method in ("random", "magnitude", "erk", "uniform"):
-        assert prune(network, PruneRequest(method, 0.25)).connected is None
+        assert prune(network, PruneRequest(get(method), 0.25)).connected is None
     with pytest.raises(ScoreError) as caught:
-        prune(network, PruneRequest("synflow", 0.25))
+        prune(network, PruneRequest(get("synflow"), 0.25))
     assert str(caught.value) == (
         "synflow: blocks.0.norm1 (LayerNorm) divides by the size of its own input, so no flow passes it unchanged; "
         "give another --method"
     )
     with pytest.raises(TraceError) as caught_trace:
-        prune(network, PruneRequest("phew", 0.25))
+        prune(network, PruneRequest(get("phew"), 0.25))
     assert re.fullmatch(
         r"the wiring of the network cannot be followed: 'blocks\.0\.attn' calls \w+, which mixes its inputs so that units "
         r"cannot be told apart; take a --method that needs no wiring, such as erk",
@@ -247,5 +248,5 @@ def test_relu6_is_no_ceiling_for_the_flow() -> None:
         for parameter in network.model.parameters():
             parameter.mul_(100)
     before = [type(module) for module in network.model.modules()]
-    assert prune(network, PruneRequest("synflow", 0.5, rounds=1, input_shape=(3, 32, 32))).connected is True
+    assert prune(network, PruneRequest(get("synflow"), 0.5, rounds=1, input_shape=(3, 32, 32))).connected is True
     assert [type(module) for module in network.model.modules()] == before

@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pai_cli.spectral import between as module
-from pai_cli.spectral.between import (
+from pai_cli.spectral import junctions as module
+from pai_cli.spectral.junctions import (
     NOTHING_READ,
     NOTHING_SHARED,
     NOTHING_WRITTEN,
     Degrees,
     Junction,
 )
-from pai_cli.spectral.between import compatibility as compatibility_of
-from pai_cli.spectral.between import copeland as copeland_of
-from pai_cli.spectral.between import overlap as overlap_of
+from pai_cli.spectral.junctions import compatibility as compatibility_of
+from pai_cli.spectral.junctions import copeland as copeland_of
+from pai_cli.spectral.junctions import overlap as overlap_of
 from pai_cli.spectral.result import Measure
 
 

@@ -12,13 +12,13 @@ from hypothesis.extra.numpy import arrays
 from scipy.sparse import bmat, csr_array
 from scipy.sparse.csgraph import connected_components
 
-from pai_cli.spectral.bipartite import BipartiteGraph, unroll
-from pai_cli.spectral.choice import SolverOptions
 from pai_cli.spectral.gram import smaller_gram
+from pai_cli.spectral.graph import BipartiteGraph, unroll
 from pai_cli.spectral.layout import PLAIN, Layout
-from pai_cli.spectral.regular import RegularSubgraphs, regular_subgraphs
 from pai_cli.spectral.result import Outcome, Pairs
 from pai_cli.spectral.singular import singular_pairs
+from pai_cli.spectral.solvers import SolverOptions
+from pai_cli.spectral.subgraphs import RegularSubgraphs, regular_subgraphs
 from pai_cli.spectral.validation import MOST_VERTICES
 
 # Whatever asks a graph is run with graphs kept as bits and with graphs kept as arrays.

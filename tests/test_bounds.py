@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from pai_cli.spectral.bounds import OUTCOMES, pairs_of
 from pai_cli.spectral.direct import forming_error
-from pai_cli.spectral.found import FOUND, Found, Status, shift_for
 from pai_cli.spectral.result import Outcome, Pairs, root_interval, root_intervals
+from pai_cli.spectral.solver_table import FOUND, Found, Status, shift_for
 
 TOLERANCE = 1e-9
 

@@ -22,7 +22,7 @@ from torch import nn
 from pai_cli.errors import CheckpointError, NotFiniteError, UntrustedPickleError
 from pai_cli.files.canonical import canonical_bytes
 from pai_cli.files.checkpoints import open_checkpoint
-from pai_cli.files.words import one_line, some_names
+from pai_cli.files.messages import one_line, some_names
 
 STATE = {"fc.weight": torch.arange(6.0).reshape(2, 3), "fc.bias": torch.tensor([1.0, -1.0])}
 INSTEAD = "save model.state_dict(), best as .safetensors"

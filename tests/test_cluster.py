@@ -16,8 +16,8 @@ import pytest
 import workers
 from conftest import ROOT, SAMPLES, Pai, random_mask, save_mask
 
+from pai_cli.analysis.many import analyze_masks
 from pai_cli.analysis.masks import AnalysisRequest
-from pai_cli.analysis.study import analyze_masks
 from pai_cli.compute import cluster
 from pai_cli.compute.cluster import DaskPool, about
 from pai_cli.compute.pool import Outcome, open_pool

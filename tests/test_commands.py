@@ -16,7 +16,7 @@ from conftest import ROOT, SAMPLES, Done, Pai, random_mask, run_pai, save_mask
 from safetensors.numpy import load_file, save_file
 
 from pai_cli import __version__
-from pai_cli.pruning import quota as selecting
+from pai_cli.pruning import counts as selecting
 from pai_cli.pruning import run as running
 from pai_cli.spectral import network as measuring
 from pai_cli.spectral.compiled import calls

@@ -37,10 +37,10 @@ from hypothesis.extra.numpy import arrays
 from scipy.sparse import bmat, csr_array
 from scipy.sparse.csgraph import connected_components
 
-from pai_cli.spectral.bipartite import BipartiteGraph
 from pai_cli.spectral.compiled import calls
 from pai_cli.spectral.compiled.calls import EdgeLists
-from pai_cli.spectral.found import FOUND, Found, Status, Wish, shift_for
+from pai_cli.spectral.graph import BipartiteGraph
+from pai_cli.spectral.solver_table import FOUND, Found, Status, Wish, shift_for
 
 pytestmark = pytest.mark.skipif(
     not calls.available(), reason="the compiled part of the engine is not built: installed without a C compiler"

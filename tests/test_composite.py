@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pai_cli.errors import CompositeError, UnknownMetricError
 from pai_cli.printable import as_line
-from pai_cli.ranking.composite import metric_score, score_of
+from pai_cli.ranking.expression import metric_score, score_of
 from pai_cli.spectral.catalogue import METRICS, Metric
 from pai_cli.spectral.result import Measure
 

@@ -15,12 +15,13 @@ from conftest import Done, Pai, run_pai
 from safetensors.numpy import load_file
 
 from pai_cli.files.masks import MaskFile
+from pai_cli.methods.registry import get
 from pai_cli.models.network import Network, prunable_layers
 from pai_cli.pruning.request import PruneRequest
 from pai_cli.sampling.expanders.layer import Construction, LayerPlan, build_layer, rolled
 from pai_cli.sampling.expanders.network import construct
 from pai_cli.sampling.workers import Workers
-from pai_cli.spectral.bipartite import unroll
+from pai_cli.spectral.graph import unroll
 from pai_cli.spectral.layout import Layout
 
 SEARCHING = "builds a mask and searches for none; leave"
@@ -201,7 +202,7 @@ def test_two_processes_build_the_same() -> None:
 
     model = Convolutions()
     network = Network(model, "two convolutions", None, prunable_layers(model))
-    request = PruneRequest("ramanujan", 0.4)
+    request = PruneRequest(get("erk"), 0.4)
     here, there = (
         construct(network, request, Construction("ramanujan", steps=10), Workers(jobs=jobs)) for jobs in (1, 2)
     )
@@ -215,7 +216,7 @@ def test_progress_is_of_work() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(40, 10), torch.nn.Linear(10, 30), torch.nn.Linear(30, 30))
     network = Network(model, "three layers", None, prunable_layers(model))
     told: list[tuple[int, int]] = []
-    request, construction = PruneRequest("ramanujan", 0.5), Construction("ramanujan", steps=2)
+    request, construction = PruneRequest(get("erk"), 0.5), Construction("ramanujan", steps=2)
     construct(network, request, construction, Workers(jobs=1), lambda done, total, _="": told.append((done, total)))
     work = [30**3, 40 * 10**2, 30 * 10**2]
     assert told == [(sum(work[:count]), sum(work)) for count in range(4)]

@@ -14,15 +14,15 @@ from graphs import KINDS, WEIGHTS, uniform
 from scipy.sparse import csr_array
 
 from pai_cli.errors import ArrayError, NotFiniteError, PaiError, ParameterError, SolverError
-from pai_cli.spectral.between import Degrees, Junction, compatibility, copeland, overlap
-from pai_cli.spectral.bipartite import BipartiteGraph, unroll
-from pai_cli.spectral.choice import Solver, SolverOptions
 from pai_cli.spectral.compiled import calls
-from pai_cli.spectral.found import FOUND, Wish
+from pai_cli.spectral.graph import BipartiteGraph, unroll
+from pai_cli.spectral.junctions import Degrees, Junction, compatibility, copeland, overlap
 from pai_cli.spectral.layout import Layout
 from pai_cli.spectral.metrics import MetricOptions, dense_reference, measure_layer, measures_of, prepare_layer
 from pai_cli.spectral.network import DenseCache, LayerInput, measure_together
 from pai_cli.spectral.singular import singular_pairs, structure_pair, weighted_pair
+from pai_cli.spectral.solver_table import FOUND, Wish
+from pai_cli.spectral.solvers import Solver, SolverOptions
 
 MASK = uniform(np.random.default_rng(0), 9, 14, 0.5)
 WEIGHTED = np.random.default_rng(1).normal(size=MASK.shape)

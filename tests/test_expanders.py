@@ -19,7 +19,7 @@ from pai_cli.sampling.expanders.fields import field, is_prime, prime_power
 from pai_cli.sampling.expanders.lifts import lift, signing
 from pai_cli.sampling.expanders.planes import affine_plane, copies, projective_plane
 from pai_cli.sampling.expanders.switches import improved
-from pai_cli.spectral.bipartite import BipartiteGraph
+from pai_cli.spectral.graph import BipartiteGraph
 from pai_cli.spectral.singular import structure_pair
 
 Rng = np.random.Generator

@@ -20,7 +20,7 @@ from safetensors.numpy import save_file
 from pai_cli import __version__
 from pai_cli.errors import CheckpointError, MaskError, OutputError
 from pai_cli.files.atomic import check_output, write_atomically
-from pai_cli.files.naming import file_order, natural_order
+from pai_cli.files.ordering import file_order, natural_order
 from pai_cli.files.paths import mask_paths
 from pai_cli.files.provenance import provenance
 from pai_cli.files.tables import Format, Record, TableWriter, as_cell

@@ -25,8 +25,8 @@ from pai_cli.files.masks import MaskFile
 from pai_cli.models.network import PrunableLayer, init_network
 from pai_cli.pruning.allocation import layer_counts
 from pai_cli.pruning.base import Pattern
+from pai_cli.pruning.counts import AllocatedQuota, PatternQuota
 from pai_cli.pruning.pattern import fits, inputs_of, keep_in_groups
-from pai_cli.pruning.quota import AllocatedQuota, PatternQuota
 from pai_cli.pruning.sanity import redrawn, shuffled
 from pai_cli.spectral.layout import Layout
 

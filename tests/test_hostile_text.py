@@ -40,8 +40,8 @@ from pai_cli.display import console, progress
 from pai_cli.errors import PaiError
 from pai_cli.files.foreign.write import write_npz
 from pai_cli.files.masks import MaskFile
+from pai_cli.files.messages import one_line
 from pai_cli.files.tables import FORMULA, as_cell
-from pai_cli.files.words import one_line
 from pai_cli.printable import LONGEST_LINE, LONGEST_WORD, as_line, printable
 from pai_cli.ranking.accuracy import Run, matched
 

@@ -17,7 +17,7 @@ from pai_cli.app import app
 
 PACKAGE = ROOT / "pai_cli"
 LAYERS = (
-    *("commands", "display", "ranking", "sampling", "training", "mining", "analysis", "pruning", "models"),
+    *("commands", "display", "ranking", "sampling", "methods", "training", "mining", "analysis", "pruning", "models"),
     *("data", "files", "compute", "spectral"),
 )
 BOTTOM = ("errors", "progress", "printable")
@@ -184,7 +184,7 @@ def test_docstrings_are_text_not_broken_string_literals() -> None:
         ("pai_cli.display.ranking", "pai_cli.ranking.order", True),
         ("pai_cli.ranking.order", "pai_cli.display.ranking", False),
         ("pai_cli.pruning.run", "pai_cli.data.batches", True),
-        ("pai_cli.data.npz", "pai_cli.files.words", True),
+        ("pai_cli.data.npz", "pai_cli.files.messages", True),
         ("pai_cli.data.npz", "pai_cli.models.seeds", False),
         ("pai_cli.progress", "pai_cli.errors", False),
         ("pai_cli.errors", "pai_cli.printable", True),

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from pai_cli.errors import CheckpointError, LayerSelectionError, MethodOptionError, ModelFactoryError, UnknownModelError
 from pai_cli.files.checkpoints import open_checkpoint
 from pai_cli.files.masks import MaskFile
+from pai_cli.methods.registry import get
 from pai_cli.models.network import Network, init_network, load_network
 from pai_cli.pruning.run import PruneRequest, choose_masks, prune
 from pai_cli.spectral.layout import Layout
@@ -66,7 +67,7 @@ def test_linear_layers_and_conv1d(tmp_path: Path, shards: int) -> None:
     assert {layer.layout for layer in network.layers} == {Layout(transposed=True)}
     fc = next(layer for layer in network.layers if layer.name == "h.1.mlp.c_fc.weight")
     assert fc.layout.matrix(fc.shape) == (4 * WIDTH, WIDTH)  # rows are outputs
-    result = prune(network, PruneRequest("magnitude", 0.25))
+    result = prune(network, PruneRequest(get("magnitude"), 0.25))
     weights = torch.cat([state[layer.name].abs().reshape(-1) for layer in network.layers])
     assert result.kept == round(0.25 * len(weights)) == sum(int(mask.sum()) for mask in result.masks.values())
     kept = torch.cat([torch.from_numpy(mask).reshape(-1) for mask in result.masks.values()])
@@ -79,7 +80,7 @@ def test_shards_change_nothing(tmp_path: Path) -> None:
     one = loaded(folder(tmp_path / "one", state, model_type="gpt2"))
     many = loaded(folder(tmp_path / "many", state, 4, model_type="gpt2"))
     for method in ("random", "uniform", "erk", "magnitude"):
-        masks = [choose_masks(network, PruneRequest(method, 0.3))[0] for network in (one, many)]
+        masks = [choose_masks(network, PruneRequest(get(method), 0.3))[0] for network in (one, many)]
         assert all(np.array_equal(mask, masks[1][name]) for name, mask in masks[0].items())
 
 
@@ -147,7 +148,7 @@ def one_line(caught: pytest.ExceptionInfo[Exception], path: Path) -> str:
 def test_methods_that_need_the_network_say_so(tmp_path: Path, method: str) -> None:
     network = loaded(folder(tmp_path / "net", gpt2(), model_type="gpt2"))
     with pytest.raises(MethodOptionError) as caught:
-        prune(network, PruneRequest(method, 0.5))
+        prune(network, PruneRequest(get(method), 0.5))
     assert str(caught.value) == (
         "this needs the network itself, and of a model's folder only the weights are read; give --model hf where "
         "transformers is installed (pip install 'pai-cli[hf]'), or a --method that looks at weights alone, such as erk"
@@ -226,7 +227,7 @@ def test_transformers_makes_the_network(tmp_path: Path) -> None:
     assert set(alone.layers) == layers  # lm_head is the tied table
     assert all(torch.equal(whole.parameter(one.name), alone.parameter(one.name)) for one in layers)
     with pytest.raises(MethodOptionError, match=r"^synflow: the shape of one input is not known"):
-        prune(whole, PruneRequest("synflow", 0.5))
+        prune(whole, PruneRequest(get("synflow"), 0.5))
 
     resnet = transformers.ResNetForImageClassification(
         transformers.ResNetConfig(
@@ -237,7 +238,7 @@ def test_transformers_makes_the_network(tmp_path: Path) -> None:
     images = loaded(tmp_path / "images", "hf")
     for method in ("synflow", "phew"):
         result = prune(
-            images, PruneRequest(method, 0.3, input_shape=(3, 64, 64), rounds=3 if method == "synflow" else None)
+            images, PruneRequest(get(method), 0.3, input_shape=(3, 64, 64), rounds=3 if method == "synflow" else None)
         )
         assert result.kept == round(0.3 * images.total)
         assert result.connected is True

@@ -21,7 +21,7 @@ from conftest import ROOT, SAMPLES, Done, run_pai, save_mask
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from pai_cli.pruning.registry import METHODS
+from pai_cli.methods.registry import METHODS
 
 SCRIPT = ROOT / "scripts" / "rank-all.sh"
 DEFAULT = "pai: keeping 5% of the weights, density 0.05 (the default; --density or --sparsity changes it)"

@@ -20,11 +20,11 @@ import workers
 from conftest import ROOT, SAMPLES, Pai, random_mask, save_mask
 from safetensors.numpy import load_file, save_file
 
-from pai_cli.analysis import finished, sent, study
+from pai_cli.analysis import finished, many, transfer
 from pai_cli.analysis.encoded import Encoded, decode, encode
+from pai_cli.analysis.many import analyze_masks, jobs_for
 from pai_cli.analysis.masks import AnalysisRequest, MaskReport
-from pai_cli.analysis.sent import NamedWeights, SentMask, SentWeights
-from pai_cli.analysis.study import analyze_masks, jobs_for
+from pai_cli.analysis.transfer import NamedWeights, SentMask, SentWeights
 from pai_cli.compute.pieces import Outcome
 from pai_cli.compute.processes import Processes
 from pai_cli.errors import CheckpointError, ClusterError, DeviceError, NotFiniteError, WorkerLostError
@@ -32,9 +32,9 @@ from pai_cli.files.checkpoints import open_checkpoint
 from pai_cli.files.opening import open_mask
 from pai_cli.files.store import Store, open_store
 from pai_cli.spectral.catalogue import METRIC_VERSION
-from pai_cli.spectral.choice import SolverOptions
 from pai_cli.spectral.layout import Layout
 from pai_cli.spectral.metrics import MetricOptions, measure_layer
+from pai_cli.spectral.solvers import SolverOptions
 
 RESNET = SAMPLES / "resnet20.safetensors"
 MASKS = sorted(path for path in SAMPLES.glob("*.safetensors") if path != RESNET)
@@ -70,7 +70,7 @@ def two() -> Iterator[Processes]:
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Work goes to other processes from the second mask on."""
-    monkeypatch.setattr(study, "QUICK", 0.0)
+    monkeypatch.setattr(many, "QUICK", 0.0)
 
 
 def plain(reports: list[MaskReport]) -> list[tuple[MaskReport, str]]:
@@ -145,7 +145,7 @@ def test_progress_goes_to_the_end(masks: list[Path], store: Store) -> None:
         list(analyze_masks(masks[:3], AnalysisRequest(), tell, store=store))
         done = [words[0] for words in told]
         assert done == sorted(done)
-        assert told[-1] == (3 * study.STEPS, 3 * study.STEPS, "m2.safetensors")
+        assert told[-1] == (3 * many.STEPS, 3 * many.STEPS, "m2.safetensors")
 
 
 def test_how_many_jobs(masks: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +159,7 @@ def test_how_many_jobs(masks: list[Path], monkeypatch: pytest.MonkeyPatch) -> No
         with pytest.raises(DeviceError) as error:
             jobs_for(masks, gpu, jobs, cluster)
         assert str(error.value) == f"--device cuda measures in one process; leave --device or {flag} out"
-    monkeypatch.setattr(study, "LARGE", 100)
+    monkeypatch.setattr(many, "LARGE", 100)
     assert jobs_for(masks, request, None, None) == 1
 
 
@@ -238,7 +238,7 @@ def test_weights_travel_with_their_faults(tmp_path: Path) -> None:
 
 
 def test_weights_that_are_too_many_to_travel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sent, "MOST_WEIGHTS", 10_000)
+    monkeypatch.setattr(transfer, "MOST_WEIGHTS", 10_000)
     with pytest.raises(ClusterError) as error:
         SentWeights(open_checkpoint(RESNET), ())
     assert str(error.value) == (
@@ -263,7 +263,7 @@ def test_a_mask_is_measured_once(masks: list[Path], store: Store, monkeypatch: p
     assert keys(store) == 29
     copy = masks[0].with_name("copy.safetensors")
     shutil.copy(masks[0], copy)
-    monkeypatch.setattr(study, "measure_mask", None)  # whatever would be measured now is an error
+    monkeypatch.setattr(many, "measure_mask", None)  # whatever would be measured now is an error
     assert plain(list(analyze_masks(masks, request, store=store))) == plain(before)
     assert list(analyze_masks([copy], request, store=store)) == [replace(before[0], path=copy)]
     brief = replace(request, per_layer=False)
@@ -314,14 +314,14 @@ def test_a_report_follows_from_the_index_of_shards(masks: list[Path], store: Sto
 def test_a_file_that_changes_meanwhile_is_not_kept(
     masks: list[Path], store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = study.measure_mask
+    original = many.measure_mask
 
     def slow(mask, *rest):  # type: ignore[no-untyped-def]
         report = original(mask, *rest)
         mask.path.touch()
         return report
 
-    monkeypatch.setattr(study, "measure_mask", slow)
+    monkeypatch.setattr(many, "measure_mask", slow)
     assert [report.error for report in analyze_masks(masks[:3], AnalysisRequest(), store=store)] == [None] * 3
     assert keys(store) == 0
 

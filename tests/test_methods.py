@@ -12,8 +12,9 @@ import torch
 from networks import NETWORKS, ROUNDS, TRAINING, build, half_up, run, same, toy_for
 
 from pai_cli.errors import MethodOptionError, ScoreError
+from pai_cli.methods import registry
+from pai_cli.methods.registry import get
 from pai_cli.models.network import Network, PrunableLayer
-from pai_cli.pruning import registry
 from pai_cli.pruning.base import Masks, Pattern, ScoreContext, Scorer, Scores
 from pai_cli.pruning.run import PruneRequest, choose_masks, prune, result_of
 
@@ -192,7 +193,7 @@ def test_half_precision_and_double(method: str) -> None:
 @METHOD
 def test_prune_is_choosing_and_then_looking(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     net = build("residual")
-    request = PruneRequest(method, 0.3, rounds=ROUNDS.get(method), training=TRAINING.get(method))
+    request = PruneRequest(get(method), 0.3, rounds=ROUNDS.get(method), training=TRAINING.get(method))
     dataset = toy_for(net)
     dataset = dataset if TABLE[method].data else None
     whole = prune(net, request, dataset=dataset)
@@ -204,7 +205,7 @@ def test_prune_is_choosing_and_then_looking(method: str, monkeypatch: pytest.Mon
     assert same(result, whole)
     assert (result.kept, result.connected, result.scope) == (whole.kept, whole.connected, whole.scope)
     with pytest.raises(MethodOptionError, match=r"^--seed -2:"):
-        choose_masks(net, PruneRequest(method, 0.3, seed=-2))
+        choose_masks(net, PruneRequest(get(method), 0.3, seed=-2))
 
 
 @METHOD
@@ -319,11 +320,11 @@ def test_the_samples_and_their_need(method: str, network: str) -> None:
     net = build(network)
     if not TABLE[method].data:
         dataset = toy_for(net)
-        prune(net, PruneRequest(method, 0.5, rounds=1 if method in ROUNDS else None), dataset=dataset)
+        prune(net, PruneRequest(get(method), 0.5, rounds=1 if method in ROUNDS else None), dataset=dataset)
         assert dataset.asked == []
         return
     with pytest.raises(MethodOptionError) as caught:
-        prune(net, PruneRequest(method, 0.5))
+        prune(net, PruneRequest(get(method), 0.5))
     does = "trains on labelled data" if TABLE[method].trains else "scores with labelled samples"
     assert str(caught.value) == f"--method {method}: {does}; give --data"
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from pai_cli.errors import NotFiniteError
 from pai_cli.spectral import metrics
-from pai_cli.spectral.bipartite import Counts
 from pai_cli.spectral.catalogue import FULL_SPECTRUM, METRICS
+from pai_cli.spectral.graph import Counts
 from pai_cli.spectral.layout import Layout
 from pai_cli.spectral.metrics import (
     MetricOptions,

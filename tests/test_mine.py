@@ -138,7 +138,7 @@ def test_edges_of_units(tmp_path: Path) -> None:
     "layout", [PLAIN, Layout(groups=2), Layout(transposed=True), Layout(groups=2, transposed=True)]
 )
 def test_edges_of_weights_are_the_unrolled_matrix(tmp_path: Path, layout: Layout) -> None:
-    from pai_cli.spectral.bipartite import unroll
+    from pai_cli.spectral.graph import unroll
 
     array = random_mask((4, 6, 2, 3), 0.4, 1)
     found = collection_of_masks(masked(tmp_path, [{"a": array}], {"a": layout}), None)

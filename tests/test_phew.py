@@ -12,12 +12,13 @@ from test_trace import conv, net
 from torch import nn
 
 from pai_cli.errors import MethodOptionError, ScoreError, TraceError
+from pai_cli.methods.phew import make_scorer
+from pai_cli.methods.registry import get
+from pai_cli.methods.walks import Walker, _Choices
 from pai_cli.models.network import Network, init_network, prunable_layers
 from pai_cli.models.trace import INPUT, Graph, trace
 from pai_cli.pruning.base import Masks, ScoreContext
-from pai_cli.pruning.phew import make_scorer
 from pai_cli.pruning.run import PruneRequest, choose_masks, prune
-from pai_cli.pruning.walks import Walker, _Choices
 
 
 def wrap(model: nn.Module, shape: tuple[int, ...]) -> Network:
@@ -101,7 +102,7 @@ def off_paths(graph: Graph, masks: Masks) -> dict[str, np.ndarray]:
 )
 def test_everything_kept_lies_on_a_kept_path_but_for_the_last_walk(name: str, density: float) -> None:
     network = shortcuts() if name == "shortcuts" else init_network(name, None, 1)
-    masks, _ = choose_masks(network, PruneRequest("phew", density, seed=3))
+    masks, _ = choose_masks(network, PruneRequest(get("phew"), density, seed=3))
     graph = trace(network.model, network.input_shape)
     stray = off_paths(graph, masks)
     # A walk through a weight passes each call at most once.
@@ -124,8 +125,8 @@ def test_scores_are_the_order_of_the_walks() -> None:
 
 def test_a_larger_density_keeps_what_a_smaller_one_kept_when_walks_are_the_same() -> None:
     network = wrap(nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 4)), (6,))
-    small, _ = choose_masks(network, PruneRequest("phew", 0.2))
-    large, _ = choose_masks(network, PruneRequest("phew", 0.25))
+    small, _ = choose_masks(network, PruneRequest(get("phew"), 0.2))
+    large, _ = choose_masks(network, PruneRequest(get("phew"), 0.25))
     assert all((small[name] <= large[name]).all() for name in small)
 
 
@@ -196,7 +197,7 @@ def test_zero_weights_are_walked_on_last() -> None:
     with torch.no_grad():
         model[0].weight[5:] = 0
         model[1].weight[:, 5:] = 0
-    masks, _ = choose_masks(wrap(model, (10,)), PruneRequest("phew", 0.5))
+    masks, _ = choose_masks(wrap(model, (10,)), PruneRequest(get("phew"), 0.5))
     assert masks["0.weight"].any(1).tolist() == [True] * 5 + [False] * 5
     assert sum(mask.sum() for mask in masks.values()) == 100 == sum(int((w != 0).sum()) for w in model.parameters())
     assert all(
@@ -206,25 +207,25 @@ def test_zero_weights_are_walked_on_last() -> None:
         for weight in model.parameters():
             weight.zero_()
     for density in (0.05, 0.5, 1.0):
-        masks, _ = choose_masks(wrap(model, (10,)), PruneRequest("phew", density))
+        masks, _ = choose_masks(wrap(model, (10,)), PruneRequest(get("phew"), density))
         assert sum(mask.sum() for mask in masks.values()) == 200 * density
 
 
 def test_weights_on_no_path_come_after_all_others() -> None:
     model = net(lambda m, x: m.b(m.a(x)[:, :3]), a=nn.Linear(4, 6), b=nn.Linear(3, 2), unused=nn.Linear(5, 5))
     network = wrap(model, (4,))
-    masks, _ = choose_masks(network, PruneRequest("phew", 18 / network.total))
+    masks, _ = choose_masks(network, PruneRequest(get("phew"), 18 / network.total))
     assert masks["a.weight"].any(1).tolist() == [True] * 3 + [False] * 3
     assert masks["a.weight"][:3].all()
     assert masks["b.weight"].all()
     assert not masks["unused.weight"].any()
-    masks, _ = choose_masks(network, PruneRequest("phew", 1.0))
+    masks, _ = choose_masks(network, PruneRequest(get("phew"), 1.0))
     assert all(mask.all() for mask in masks.values())
 
 
 def test_walks_lead_through_layers_that_are_ignored() -> None:
     network = shortcuts()
-    result = prune(network, PruneRequest("phew", 0.1, ignore=("second", "up")))
+    result = prune(network, PruneRequest(get("phew"), 0.1, ignore=("second", "up")))
     assert not {"second.weight", "up.weight"} & set(result.masks)
     whole = {layer.name: np.ones(layer.shape, bool) for layer in network.layers} | result.masks
     graph = trace(network.model, network.input_shape)
@@ -235,7 +236,7 @@ def test_walks_lead_through_layers_that_are_ignored() -> None:
 
 @pytest.mark.parametrize("name", ["resnet20", "vgg11-bn"])
 def test_no_layer_collapses_where_random_would_leave_few(name: str) -> None:
-    result = prune(init_network(name, 10, 0), PruneRequest("phew", 0.005))
+    result = prune(init_network(name, 10, 0), PruneRequest(get("phew"), 0.005))
     assert result.collapsed == ()
     assert result.connected is True
 
@@ -243,18 +244,20 @@ def test_no_layer_collapses_where_random_would_leave_few(name: str) -> None:
 def test_resnet20_takes_a_second_or_two() -> None:
     network = init_network("resnet20", 10, 0)
     start = time.process_time()
-    result = prune(network, PruneRequest("phew", 0.05))
+    result = prune(network, PruneRequest(get("phew"), 0.05))
     assert time.process_time() - start < 10.0
     assert result.kept == 13_417
 
 
 def test_what_phew_cannot_do_is_said_in_one_line() -> None:
     with pytest.raises(MethodOptionError, match=r"^the shape of one input is not known, .* --input-shape"):
-        choose_masks(Network(nn.Linear(3, 2), "toy", None, prunable_layers(nn.Linear(3, 2))), PruneRequest("phew", 0.5))
+        choose_masks(
+            Network(nn.Linear(3, 2), "toy", None, prunable_layers(nn.Linear(3, 2))), PruneRequest(get("phew"), 0.5)
+        )
     cut = net(lambda m, x: x * m.a(x).numel(), a=nn.Linear(2, 2))
     with pytest.raises(ScoreError) as caught:
-        choose_masks(wrap(cut, (2,)), PruneRequest("phew", 0.5))
+        choose_masks(wrap(cut, (2,)), PruneRequest(get("phew"), 0.5))
     assert str(caught.value) == "phew: no path leads from the network's input to its output; give another --method"
     attention = wrap(nn.TransformerEncoderLayer(4, 2, batch_first=True), (3, 4))
     with pytest.raises(TraceError, match=r"take a --method that needs no wiring, such as erk$"):
-        choose_masks(attention, PruneRequest("phew", 0.5))
+        choose_masks(attention, PruneRequest(get("phew"), 0.5))

@@ -246,9 +246,9 @@ def test_two_outputs_have_two_names(pai: Pai, place: Place, case: str) -> None:
 
 def keep_runs(folder: Path) -> None:
     """What interrupted runs of all three kinds leave, of outputs called after their commands."""
+    from pai_cli.methods.resume import RunFiles
     from pai_cli.sampling.trajectory import SearchState, Trajectory
     from pai_cli.training.journal import Journal
-    from pai_cli.training.searching.resume import RunFiles
     from pai_cli.training.state import TrainingState
 
     RunFiles.beside(folder / "prune", {"method": "imp"}).keep(TrainingState({}, {"rounds_done": 1}))
@@ -365,7 +365,7 @@ def test_an_interrupted_pruning_survives_a_search_of_the_same_name(pai: Pai, pla
 
 
 def test_resume_is_no_leave_to_replace_a_mask_of_another_making(pai: Pai, place: Place) -> None:
-    from pai_cli.training.searching.resume import RunFiles
+    from pai_cli.methods.resume import RunFiles
     from pai_cli.training.state import TrainingState
 
     RunFiles.beside(place.folder / "x", {"method": "imp"}).keep(TrainingState({}, {"rounds_done": 1}))

@@ -23,8 +23,8 @@ from conftest import ROOT, SAMPLES, Pai, random_mask, save_mask
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pai_cli.analysis.many import analyze_masks
 from pai_cli.analysis.masks import AnalysisRequest, MaskReport
-from pai_cli.analysis.study import analyze_masks
 from pai_cli.display.bars import PLAIN, SIDE, bar
 from pai_cli.display.figures import canvas, layers
 from pai_cli.display.figures.canvas import Picture, drawn, named, short_labels, write_picture
@@ -36,8 +36,8 @@ from pai_cli.display.figures.trajectory import read_trajectory, trajectory_pictu
 from pai_cli.errors import PictureError
 from pai_cli.files.checkpoints import open_checkpoint
 from pai_cli.ranking.bootstrap import Resampling
-from pai_cli.ranking.composite import Score
 from pai_cli.ranking.entrants import scores_to_correlate
+from pai_cli.ranking.expression import Score
 from pai_cli.ranking.plane import plane_points
 from pai_cli.ranking.scored import ScoredMask
 from pai_cli.ranking.study import correlate
@@ -199,7 +199,7 @@ def test_ctrl_c_leaves_no_picture(pai: Pai, tmp_path: Path, monkeypatch: pytest.
         yield next(iter(analyze_masks([MASK], AnalysisRequest())))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pai_cli.analysis.study.analyze_masks", one_and_out)
+    monkeypatch.setattr("pai_cli.analysis.many.analyze_masks", one_and_out)
     done = pai("analyze", *SAME_DENSITY, "--plot", tmp_path / "out.svg", "--report", tmp_path / "out.html")
     assert done.status == 130
     assert "conv1.weight" in done.out  # what was finished

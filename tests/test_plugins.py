@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 
 from pai_cli.errors import UnknownMethodError
 from pai_cli.files.masks import MaskFile
-from pai_cli.pruning import registry
+from pai_cli.methods import registry
 
 SIGNED = '''
 """The most positive weights, as docs/methods.md has them."""

@@ -31,8 +31,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pai_cli.spectral import power
-from pai_cli.spectral.found import FOUND, Found, Status, Wish, shift_for
 from pai_cli.spectral.power import batches, leading_eigenpairs, padded_side
+from pai_cli.spectral.solver_table import FOUND, Found, Status, Wish, shift_for
 
 ITERATE = Wish(tolerance=1e-9, most_products=1200, direct_side=0, proof_side=4096)
 

@@ -16,6 +16,7 @@ from torch import nn
 
 from pai_cli.errors import CheckpointError, ScoreError, UntrustedPickleError
 from pai_cli.files.checkpoints import open_checkpoint
+from pai_cli.methods.registry import get
 from pai_cli.models.network import Network, init_network, load_network, prunable_layers
 from pai_cli.pruning.run import PruneRequest, prune
 
@@ -61,7 +62,7 @@ def test_masks_are_those_of_the_network_that_was_exported(both: tuple[Network, N
     network, program = both
     assert program.layers == network.layers
     assert program.input_shape == (3, 32, 32)
-    request = PruneRequest(method, 0.1, rounds=3 if method == "synflow" else None)
+    request = PruneRequest(get(method), 0.1, rounds=3 if method == "synflow" else None)
     ours, theirs = prune(network, request), prune(program, request)
     assert all(np.array_equal(mask, theirs.masks[name]) for name, mask in ours.masks.items())
 
@@ -91,7 +92,7 @@ def test_methods_with_data_look_at_the_batch_whatever_mode_was_exported(
     program = torch.export.export(model.train(training), (torch.zeros(2, 3, 6, 6),))
     path = tmp_path / "net.pt2"
     torch.export.save(program.run_decompositions() if low else program, path)
-    request = PruneRequest(method, 0.3)
+    request = PruneRequest(get(method), 0.3)
     data = Toy(5, (3, 6, 6))
     ours = prune(Network(model, "toy", (3, 6, 6), prunable_layers(model)), request, dataset=data)
     theirs = prune(loaded(path), request, dataset=data)
@@ -112,7 +113,7 @@ def test_every_kind_of_layer_is_found(tmp_path: Path) -> None:
     program = torch.export.load(path).run_decompositions()
     torch.export.save(program, tmp_path / "low.pt2")
     assert set(loaded(tmp_path / "low.pt2").layers) == set(prunable_layers(model))
-    assert prune(loaded(tmp_path / "low.pt2"), PruneRequest("phew", 0.2)).kept == round(
+    assert prune(loaded(tmp_path / "low.pt2"), PruneRequest(get("phew"), 0.2)).kept == round(
         0.2 * sum(int(np.prod(layer.shape)) for layer in prunable_layers(model))
     )
 
@@ -121,9 +122,9 @@ def test_attention_has_prunable_weights_and_no_flow(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Flatten(2), nn.Linear(16, 8), nn.TransformerEncoderLayer(8, 2, batch_first=True))
     network = loaded(exported(tmp_path, model, (3, 4, 4)))
     assert {"1.weight", "2.linear1.weight", "2.linear2.weight"} <= {layer.name for layer in network.layers}
-    assert prune(network, PruneRequest("magnitude", 0.5)).kept == round(0.5 * network.total)
+    assert prune(network, PruneRequest(get("magnitude"), 0.5)).kept == round(0.5 * network.total)
     with pytest.raises(ScoreError, match=r"^synflow: layer_norm \(an operation\) divides by the size of its own input"):
-        prune(network, PruneRequest("synflow", 0.5, rounds=1))
+        prune(network, PruneRequest(get("synflow"), 0.5, rounds=1))
 
 
 def test_relu6_and_other_batch_sizes(tmp_path: Path) -> None:
@@ -133,10 +134,10 @@ def test_relu6_and_other_batch_sizes(tmp_path: Path) -> None:
     with torch.no_grad():
         model[0].weight.mul_(1000)
     network = loaded(exported(tmp_path, model, (3, 8, 8), batch=2, dynamic=True))
-    assert prune(network, PruneRequest("synflow", 0.5, rounds=2)).kept == round(0.5 * network.total)
+    assert prune(network, PruneRequest(get("synflow"), 0.5, rounds=2)).kept == round(0.5 * network.total)
     fixed = loaded(exported(tmp_path, init_network("resnet8", 10, 0).model, (3, 32, 32), batch=4))
-    assert prune(fixed, PruneRequest("magnitude", 0.5)).kept == round(0.5 * fixed.total)
-    assert prune(fixed, PruneRequest("synflow", 0.5, rounds=1)).kept == round(0.5 * fixed.total)
+    assert prune(fixed, PruneRequest(get("magnitude"), 0.5)).kept == round(0.5 * fixed.total)
+    assert prune(fixed, PruneRequest(get("synflow"), 0.5, rounds=1)).kept == round(0.5 * fixed.total)
 
 
 def test_a_damaged_program_is_said_in_one_line(tmp_path: Path) -> None:

@@ -25,8 +25,9 @@ from pai_cli.errors import (
     ScoreError,
     UnknownMethodError,
 )
+from pai_cli.methods import registry
+from pai_cli.methods.registry import get
 from pai_cli.models.network import init_network
-from pai_cli.pruning import registry
 from pai_cli.pruning.allocation import kept_count, layer_counts
 from pai_cli.pruning.base import Masks, Method, ScoreContext, Scorer, Scores
 from pai_cli.pruning.connectivity import is_connected
@@ -96,7 +97,7 @@ def test_connected_does_not_depend_on_what_norms_have_learned(name: str) -> None
     assert result.collapsed == ()
     assert result.connected is True
     net.model.double()
-    assert result_of(net, PruneRequest("random", 0.05), result.masks, 1).connected is True
+    assert result_of(net, PruneRequest(get("random"), 0.05), result.masks, 1).connected is True
     last = net.layers[-1].name
     assert is_connected(net, result.masks | {last: np.zeros_like(result.masks[last])}, net.input_shape, "cpu") is False
 
@@ -271,7 +272,7 @@ def test_what_is_wrong_is_said_in_one_line(
     method: str, options: dict[str, object], kind: type[PaiError], text: str
 ) -> None:
     with pytest.raises(kind) as caught:
-        prune(build("residual"), PruneRequest(method, **{"density": 0.1, **options}))  # type: ignore[arg-type]
+        prune(build("residual"), PruneRequest(get(method), **{"density": 0.1, **options}))  # type: ignore[arg-type]
     assert str(caught.value) == text
 
 
@@ -294,7 +295,7 @@ def test_network_without_layers() -> None:
 
 
 def test_the_registry_is_light_and_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    code = "import sys, pai_cli.pruning.registry; sys.exit(bool({'torch', 'numpy', 'scipy'} & set(sys.modules)))"
+    code = "import sys, pai_cli.methods.registry; sys.exit(bool({'torch', 'numpy', 'scipy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     monkeypatch.setattr(registry, "METHODS", dict(registry.METHODS))
 
@@ -313,10 +314,12 @@ def test_the_registry_is_light_and_open(monkeypatch: pytest.MonkeyPatch) -> None
 def test_progress_is_told() -> None:
     heard: list[tuple[int, int, str]] = []
     net = build("mlp")
-    prune(net, PruneRequest("synflow", 0.1, rounds=4), lambda done, total, what="": heard.append((done, total, what)))
+    prune(
+        net, PruneRequest(get("synflow"), 0.1, rounds=4), lambda done, total, what="": heard.append((done, total, what))
+    )
     assert [h[:2] for h in heard] == [(1, 4), (2, 4), (3, 4), (4, 4)]
     heard.clear()
-    prune(net, PruneRequest("synflow", 0.1, rounds="auto"), lambda *a: heard.append(a))
+    prune(net, PruneRequest(get("synflow"), 0.1, rounds="auto"), lambda *a: heard.append(a))
     assert heard[-1][0] == heard[-1][1] == 1160 - 116
     assert [h[0] for h in heard] == sorted(h[0] for h in heard)
 

@@ -13,7 +13,7 @@ from conftest import SAMPLES, Pai, random_mask, save_mask
 
 from pai_cli.analysis.masks import MaskReport
 from pai_cli.errors import MaskError, UnknownMetricError
-from pai_cli.ranking.composite import Score, metric_score
+from pai_cli.ranking.expression import Score, metric_score
 from pai_cli.ranking.order import RankedMask, rank_masks
 from pai_cli.ranking.scored import ScoredMask, scored_masks
 from pai_cli.spectral.catalogue import METRICS

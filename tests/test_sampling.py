@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save
 from pai_cli.errors import ResumeError
 from pai_cli.files.masks import MaskFile
 from pai_cli.files.sealed import sealed
+from pai_cli.methods.registry import get
 from pai_cli.models.network import init_network
 from pai_cli.pruning.run import PruneRequest
 from pai_cli.sampling import candidates as making
@@ -134,7 +135,7 @@ def test_more_noise_goes_further(here: Path) -> None:
 def test_the_checkpoint_is_left_alone_by_noise() -> None:
     network = init_network("mlp-24-16-12-10", 10, 0)
     before = {name: value.clone() for name, value in network.model.state_dict().items()}
-    workshop = Workshop(network, SearchRequest(PruneRequest("magnitude", 0.5), 3, 0.5))
+    workshop = Workshop(network, SearchRequest(PruneRequest(get("magnitude"), 0.5), 3, 0.5))
     noisy = workshop.noisy(np.random.default_rng(0)).model.state_dict()
     assert all((before[name] == value).all() for name, value in network.model.state_dict().items())
     assert {n for n, value in noisy.items() if not (before[n] == value).all()} == {one.name for one in network.layers}
@@ -221,7 +222,7 @@ def test_resumed_when_finished_nothing_changes(here: Path) -> None:
 
 def test_the_state_is_saved_when_a_candidate_fails(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = init_network("mlp-24-16-12-10", 10, 0)
-    wish = SearchRequest(PruneRequest("erk", 0.5), 6, 0.1)
+    wish = SearchRequest(PruneRequest(get("erk"), 0.5), 6, 0.1)
     trajectory, state = open_search(here / "m.safetensors", None, wish.settings("x"), resume=False, force=False)
     stop_at(monkeypatch, making, "measure", 3)
     with pytest.raises(Stopped):

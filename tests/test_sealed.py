@@ -23,10 +23,10 @@ from PIL import Image
 from safetensors.numpy import load, save, save_file
 from trainings import SIDE, masks_of, recipe, residual, through_a_file, toy, trainer
 
-from pai_cli.analysis import study
+from pai_cli.analysis import many
 from pai_cli.analysis.finished import Finished
+from pai_cli.analysis.many import analyze_masks
 from pai_cli.analysis.masks import AnalysisRequest
-from pai_cli.analysis.study import analyze_masks
 from pai_cli.data.arrays import ArrayDataset
 from pai_cli.data.fingerprint import digest_of
 from pai_cli.data.normalise import CIFAR
@@ -36,6 +36,7 @@ from pai_cli.files.atomic import write_atomically
 from pai_cli.files.checkpoints import open_checkpoint
 from pai_cli.files.sealed import Chain, sealed, told_version, unsealed
 from pai_cli.files.store import Store, open_store
+from pai_cli.methods.registry import get
 from pai_cli.models.network import init_network
 from pai_cli.pruning.run import PruneRequest, prune
 from pai_cli.pruning.trained import TrainingOptions, TrainingRun
@@ -108,7 +109,7 @@ def test_a_chain_tells_lines_apart() -> None:
 def searched(tmp_path: Path) -> Trajectory:
     """A search of three candidates that is done."""
     network = init_network("mlp-6-5-4", 4, 0)
-    wish = SearchRequest.of(PruneRequest("magnitude", 0.5), 3, None, "layer")
+    wish = SearchRequest.of(PruneRequest(get("magnitude"), 0.5), 3, None, "layer")
     trajectory = Trajectory(tmp_path / "t.jsonl", tmp_path / "t.state.safetensors", wish.settings("x", network))
     trajectory.begin()
     search(network, wish, trajectory, SearchState())
@@ -229,7 +230,7 @@ def test_facts_that_cannot_be(searched: Trajectory, name: str) -> None:
 
 def test_a_state_of_another_networks_layers(searched: Trajectory) -> None:
     state = searched.resume()
-    wish = SearchRequest.of(PruneRequest("magnitude", 0.5), 5, None, "layer")
+    wish = SearchRequest.of(PruneRequest(get("magnitude"), 0.5), 5, None, "layer")
     with pytest.raises(ResumeError, match="is of other layers than this network's; --force starts the search again"):
         search(init_network("mlp-6-5-5-4", 4, 0), wish, searched, state)
 
@@ -371,7 +372,7 @@ def test_what_adam_remembers(tmp_path: Path) -> None:
 def test_rounds_that_cannot_be(method: str) -> None:
     options = {"epochs": 5, "freeze_every": 2} if method == "gem-miner" else {"epochs": 2, "rewind": 0.5}
     request = PruneRequest(
-        method, 0.2, training=TrainingOptions(**options, batch_size=20), rounds=3 if method == "imp" else None
+        get(method), 0.2, training=TrainingOptions(**options, batch_size=20), rounds=3 if method == "imp" else None
     )
     states: list[TrainingState] = []
     prune(residual(), request, dataset=toy(), run=TrainingRun(keep=states.append, keep_every=-1.0))
@@ -439,7 +440,7 @@ def test_a_worker_that_finds_other_files_is_told(tree: Path, tmp_path: Path) -> 
     code.write_text(
         "from pai_cli.models.network import init_network\ndef make():\n    return init_network('mlp-6-5-4', 4, 0).model\n"
     )
-    wish = SearchRequest.of(PruneRequest("magnitude", 0.5), 3, None)
+    wish = SearchRequest.of(PruneRequest(get("magnitude"), 0.5), 3, None)
     of_data = Workshop(init_network("mlp-6-5-4", 4, 0), wish, open_dataset(str(tree)))
     of_code = Workshop(init_network("mlp-6-5-4", 4, 0), wish, factory=f"{code}:make")
     sent = [pickle.dumps(one) for one in (of_data, of_code)]
@@ -505,7 +506,7 @@ def test_what_changes_while_it_is_measured_is_not_kept(
     one, other = two_masks(tmp_path)
     weights = tmp_path / "weights.safetensors"
     save_file({"w": np.ones((30, 40), np.float32)}, weights)
-    original = study.measure_mask
+    original = many.measure_mask
 
     def slow(*given: Any) -> Any:
         report = original(*given)
@@ -518,7 +519,7 @@ def test_what_changes_while_it_is_measured_is_not_kept(
             os.utime(weights, (1, 1))
         return report
 
-    monkeypatch.setattr(study, "measure_mask", slow)
+    monkeypatch.setattr(many, "measure_mask", slow)
     (report,) = analyze_masks([one], AnalysisRequest(weights=open_checkpoint(weights)), store=store)
     assert report.error is None
     store.write()

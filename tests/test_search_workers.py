@@ -21,6 +21,7 @@ from workers import PATIENCE, wait_until
 from pai_cli.compute.pieces import Outcome
 from pai_cli.errors import NotPortableError, WorkerLostError
 from pai_cli.files.checkpoints import open_checkpoint
+from pai_cli.methods.registry import get
 from pai_cli.models.network import Network, init_network, load_network
 from pai_cli.pruning.run import PruneRequest
 from pai_cli.sampling import workers as working
@@ -186,7 +187,7 @@ def own_network(folder: Path) -> tuple[Network, str]:
 
 def test_a_network_of_a_file_is_made_anew_elsewhere(folder: Path) -> None:
     network, factory = own_network(folder)
-    workshop = Workshop(network, SearchRequest.of(PruneRequest("magnitude", 0.4), 3, None), factory=factory)
+    workshop = Workshop(network, SearchRequest.of(PruneRequest(get("magnitude"), 0.4), 3, None), factory=factory)
     sent = pickle.dumps(workshop)
     del sys.modules["_pai_factory_own"]  # as in a process that never heard of it
     there = pickle.loads(sent)
@@ -200,7 +201,7 @@ def test_a_network_of_a_file_is_made_anew_elsewhere(folder: Path) -> None:
 def test_a_network_that_cannot_be_sent(folder: Path) -> None:
     network, _ = own_network(folder)
     workshop = Workshop(
-        network, SearchRequest.of(PruneRequest("magnitude", 0.4), 3, None)
+        network, SearchRequest.of(PruneRequest(get("magnitude"), 0.4), 3, None)
     )  # a factory that is not told
     sent = pickle.dumps(workshop)
     del sys.modules["_pai_factory_own"]
@@ -217,7 +218,7 @@ def test_left_to_itself_a_network_that_cannot_be_sent_stays_here(
 ) -> None:
     network = init_network("mlp-24-16-12-10", 10, 0)
     network.model.hidden = lambda: 0
-    request = SearchRequest.of(PruneRequest("magnitude", 0.4), 4, None)
+    request = SearchRequest.of(PruneRequest(get("magnitude"), 0.4), 4, None)
     monkeypatch.setattr(working, "WORTH_PROCESSES", 0.0)
     monkeypatch.setattr(working, "all_cores", lambda: 2)
     assert [one.number for one in made(Workshop(network, request), 0, Workers())] == [0, 1, 2, 3]
@@ -227,7 +228,7 @@ def test_left_to_itself_a_network_that_cannot_be_sent_stays_here(
 
 def test_what_comes_back_is_what_was_made_here() -> None:
     network = init_network("mlp-24-16-12-10", 10, 0)
-    workshop = Workshop(network, SearchRequest.of(PruneRequest("erk", 0.4), 5, None))
+    workshop = Workshop(network, SearchRequest.of(PruneRequest(get("erk"), 0.4), 5, None))
     here: list[Any] = [candidate(workshop, number) for number in range(5)]
     there: list[Any] = list(made(workshop, 0, Workers(jobs=2)))
     for one, other in zip(here, there, strict=True):
@@ -238,7 +239,7 @@ def test_what_comes_back_is_what_was_made_here() -> None:
 def test_threads_of_one_worker_do_not_disturb_each_other() -> None:
     """As a worker of a cluster may have them, with one workshop between them."""
     network = init_network("mlp-24-16-12-10", 10, 0)
-    request = SearchRequest.of(PruneRequest("magnitude", 0.4), 40, None)
+    request = SearchRequest.of(PruneRequest(get("magnitude"), 0.4), 40, None)
     alone: list[Any] = [candidate(Workshop(network, request), number) for number in range(40)]
     shared = Workshop(network, request)
     with ThreadPoolExecutor(4) as pool:

@@ -22,20 +22,20 @@ from trainings import data_for, equal, residual, through_a_file, toy
 
 from pai_cli.errors import DataError, MethodOptionError, OutputError, RecipeError, ResumeError, TrainingError
 from pai_cli.files.masks import MaskFile
+from pai_cli.methods import edge_popup, gem_miner, registry
+from pai_cli.methods.registry import get
+from pai_cli.methods.score_training import ScoreTraining
+from pai_cli.methods.signed_constants import constant_of, fan_in, signed_constants
 from pai_cli.models.network import Network, init_network
 from pai_cli.progress import silent
-from pai_cli.pruning import registry
 from pai_cli.pruning.base import Masks, ScoreContext
-from pai_cli.pruning.quota import NetworkQuota
+from pai_cli.pruning.counts import NetworkQuota
 from pai_cli.pruning.run import PruneRequest, choose_masks, prune
 from pai_cli.pruning.sanity import redrawn, with_weights
 from pai_cli.pruning.select import keep_largest
 from pai_cli.pruning.trained import TrainingContext, TrainingOptions, TrainingRun, freezes, usual_rounds
 from pai_cli.training.loop import fit
 from pai_cli.training.recipe import Optimizer, Recipe
-from pai_cli.training.searching import edge_popup, gem_miner
-from pai_cli.training.searching.constants import constant_of, fan_in, signed_constants
-from pai_cli.training.searching.scores import ScoreTraining
 from pai_cli.training.state import TrainingState
 
 TRAINED = pytest.mark.parametrize("method", TRAINING)
@@ -146,7 +146,7 @@ def test_signed_constants() -> None:
 @pytest.mark.parametrize("method", ["gem-miner", "edge-popup"])
 def test_what_comes_out_are_the_untouched_constants(method: str) -> None:
     network, training = residual(), TrainingRun()
-    result = prune(network, PruneRequest(method, 0.3, training=TRAINING[method]), dataset=toy(), run=training)
+    result = prune(network, PruneRequest(get(method), 0.3, training=TRAINING[method]), dataset=toy(), run=training)
     expected = signed_constants(network, network.layers).state_dict()
     assert equal(training.weights, dict(expected))
     assert result.kept / result.total == pytest.approx(0.3, abs=0.005)
@@ -154,7 +154,7 @@ def test_what_comes_out_are_the_untouched_constants(method: str) -> None:
 
 def test_an_ignored_layer_is_left_as_it_is() -> None:
     network, training = residual(), TrainingRun()
-    request = PruneRequest("gem-miner", 0.3, training=TRAINING["gem-miner"], ignore=("linear",))
+    request = PruneRequest(get("gem-miner"), 0.3, training=TRAINING["gem-miner"], ignore=("linear",))
     masks = prune(network, request, dataset=toy(), run=training).masks
     assert "linear.weight" not in masks
     assert torch.equal(training.weights["linear.weight"], network.parameter("linear.weight"))
@@ -300,7 +300,7 @@ def test_freezes_come_at_the_ends_of_epochs_p_2p_3p(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(ScoreTraining, "freeze", freeze)
     network = residual()
     options = TrainingOptions(epochs=8, freeze_every=2, batch_size=40)
-    result = prune(network, PruneRequest("gem-miner", 0.1, training=options), dataset=toy())
+    result = prune(network, PruneRequest(get("gem-miner"), 0.1, training=options), dataset=toy())
     assert frozen == [3, 5]  # and a third after 7 epochs, which is the result's
     assert result.rounds == 3
     counts = [sum(int(mask.sum()) for mask in masks.values()) for masks in [*seen, result.masks]]
@@ -357,7 +357,7 @@ IMP = TrainingOptions(epochs=3, rewind=1, batch_size=16, lr=0.05)
 def test_the_first_round_is_magnitude_after_training() -> None:
     network, training = residual(), TrainingRun()
     recipe = Recipe(epochs=3, batch_size=16, lr=0.05)
-    masks, _ = choose_masks(network, PruneRequest("imp", 0.2, rounds=1, training=IMP), dataset=toy(), run=training)
+    masks, _ = choose_masks(network, PruneRequest(get("imp"), 0.2, rounds=1, training=IMP), dataset=toy(), run=training)
     data = data_for(recipe, network, test=False)
     trained = fit(network, {}, recipe, data)
     scores = {layer.name: trained.last[layer.name].abs().numpy() for layer in network.layers}
@@ -371,7 +371,9 @@ def test_later_rounds_go_back_and_never_bring_a_weight_back() -> None:
     network, training = residual(), TrainingRun()
     states: list[TrainingState] = []
     training.keep, training.keep_every = states.append, 0.0
-    masks, rounds = choose_masks(network, PruneRequest("imp", 0.1, rounds=3, training=IMP), dataset=toy(), run=training)
+    masks, rounds = choose_masks(
+        network, PruneRequest(get("imp"), 0.1, rounds=3, training=IMP), dataset=toy(), run=training
+    )
     assert rounds == 3
     point = len(data_for(Recipe(batch_size=16), network).train) // 16
     firsts = [next(s for s in states if s.facts["rounds_done"] == k and s.facts["step"] > point) for k in (1, 2)]
@@ -403,7 +405,7 @@ def test_rewinding_past_the_end_is_refused() -> None:
 @TRAINED
 def test_a_run_goes_on_from_any_state_to_the_same_ticket(method: str, tmp_path: Path) -> None:
     network, states = residual(), []
-    request = PruneRequest(method, 0.2, training=TRAINING[method], rounds=3 if method == "imp" else None)
+    request = PruneRequest(get(method), 0.2, training=TRAINING[method], rounds=3 if method == "imp" else None)
     first = TrainingRun(keep=states.append, keep_every=-1.0)
     whole = prune(network, request, dataset=toy(), run=first)
     assert len(states) >= 4
@@ -422,7 +424,7 @@ def test_a_run_goes_on_from_any_state_to_the_same_ticket(method: str, tmp_path: 
 @TRAINED
 def test_a_state_of_another_network(method: str) -> None:
     states: list[TrainingState] = []
-    request = PruneRequest(method, 0.2, training=TRAINING[method])
+    request = PruneRequest(get(method), 0.2, training=TRAINING[method])
     prune(residual(), request, dataset=toy(), run=TrainingRun(keep=states.append, keep_every=-1.0))
     state = states[0]
     state.tensors = {name: one[:-1] if one.dim() == 4 else one for name, one in state.tensors.items()}
@@ -435,7 +437,7 @@ def test_a_state_of_another_network(method: str) -> None:
 @TRAINED
 def test_progress_goes_up_to_all_of_it(method: str) -> None:
     told: list[tuple[int, int]] = []
-    request = PruneRequest(method, 0.2, training=TRAINING[method], rounds=3 if method == "imp" else None)
+    request = PruneRequest(get(method), 0.2, training=TRAINING[method], rounds=3 if method == "imp" else None)
     prune(residual(), request, lambda done, total, what="": told.append((done, total)), dataset=toy())
     assert all(a[0] < b[0] for a, b in pairwise(told))
     assert {total for _, total in told} == {told[-1][0]}
@@ -460,7 +462,7 @@ REFUSED = {
 def test_options_of_other_methods(name: str) -> None:
     method, options, said = REFUSED[name]
     with pytest.raises((MethodOptionError, RecipeError)) as caught:
-        prune(residual(), PruneRequest(method, 0.3, training=TrainingOptions(**options)), dataset=toy())
+        prune(residual(), PruneRequest(get(method), 0.3, training=TrainingOptions(**options)), dataset=toy())
     assert str(caught.value) == said
 
 
@@ -485,7 +487,7 @@ def test_numbers_out_of_range(options: dict[str, Any], said: str) -> None:
 @TRAINED
 def test_data_of_other_classes(method: str) -> None:
     with pytest.raises(DataError, match="has 4 outputs, but toy has 7 classes"):
-        prune(residual(), PruneRequest(method, 0.3, training=TRAINING[method]), dataset=Toy(7, (3, 6, 6)))
+        prune(residual(), PruneRequest(get(method), 0.3, training=TRAINING[method]), dataset=Toy(7, (3, 6, 6)))
 
 
 def test_a_loss_that_is_not_finite() -> None:
@@ -495,7 +497,7 @@ def test_a_loss_that_is_not_finite() -> None:
     with pytest.raises(
         TrainingError, match=r"^gem-miner: the loss is no longer finite at step \d+; give a smaller --lr"
     ):
-        prune(network, PruneRequest("gem-miner", 0.3, training=TRAINING["gem-miner"]), dataset=dataset)
+        prune(network, PruneRequest(get("gem-miner"), 0.3, training=TRAINING["gem-miner"]), dataset=dataset)
 
 
 # ---- the commands
@@ -630,7 +632,7 @@ def test_no_mask_is_left_without_its_weights(pai: Pai, place: Path, monkeypatch:
 
 def test_shared_weights_stay_shared_when_they_are_redrawn() -> None:
     network, training = build("tied"), TrainingRun()
-    request = PruneRequest("gem-miner", 0.3, training=TRAINING["gem-miner"])
+    request = PruneRequest(get("gem-miner"), 0.3, training=TRAINING["gem-miner"])
     prune(network, request, dataset=toy_for(network), run=training)
     changed = with_weights(network, training.weights)
     assert equal(dict(changed.model.state_dict()), training.weights)

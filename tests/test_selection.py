@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 from pai_cli.analysis import layers as analysis
 from pai_cli.errors import ScoreError
 from pai_cli.files.masks import MaskFile
+from pai_cli.methods.registry import get
 from pai_cli.models.network import Network, init_network
 from pai_cli.pruning.base import Masks
 from pai_cli.pruning.run import PruneRequest, score_arrays
@@ -49,7 +50,7 @@ def network() -> Network:
 
 def made(network: Network, method: str, count: int, **more: Any) -> tuple[SearchRequest, list[Candidate]]:
     """The first candidates of a search that takes layers."""
-    request = SearchRequest.of(PruneRequest(method, **{"density": 0.4, **more}), count, None, "layer")
+    request = SearchRequest.of(PruneRequest(get(method), **{"density": 0.4, **more}), count, None, "layer")
     workshop = Workshop(network, request)
     found = [candidate(workshop, number) for number in range(count)]
     return request, [one for one in found if isinstance(one, Candidate)]

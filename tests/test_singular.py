@@ -46,13 +46,13 @@ from scipy.sparse import csr_array
 from scipy.sparse.linalg import svds
 
 from pai_cli.errors import NotFiniteError
-from pai_cli.spectral import choice, singular
-from pai_cli.spectral.bipartite import BipartiteGraph
-from pai_cli.spectral.choice import DEFAULT, Solver, SolverOptions
+from pai_cli.spectral import singular, solvers
 from pai_cli.spectral.direct import forming_error
+from pai_cli.spectral.graph import BipartiteGraph
 from pai_cli.spectral.problems import Problems
 from pai_cli.spectral.result import Outcome, SingularPair
 from pai_cli.spectral.singular import singular_pairs, structure_pair, weighted_pair
+from pai_cli.spectral.solvers import DEFAULT, Solver, SolverOptions
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -237,7 +237,7 @@ def test_copies_have_sigma_1_twice(shape: tuple[int, int], copies: int) -> None:
         heavy = weighted(union(*[one] * copies), np.kron(np.eye(copies), weights))
         assert_agrees(heavy, [svd(weights * one)[0]] * 2, f"weighted, seed {seed}")
         assert pair.outcome is heavy.outcome is Outcome.PROVED
-        if min(shape) * copies > choice.COMPILED_DIRECT_SIDE:
+        if min(shape) * copies > solvers.COMPILED_DIRECT_SIDE:
             assert {pair.solver, heavy.solver} <= {"power", "direct"}
 
 
@@ -602,7 +602,7 @@ def test_no_problems() -> None:
 
 @pytest.mark.parametrize("past", [0, 1])
 def test_solver_by_size(past: int, engine: str) -> None:
-    rows = (choice.COMPILED_DIRECT_SIDE if engine == "compiled" else choice.ARRAY_DIRECT_SIDE) + past
+    rows = (solvers.COMPILED_DIRECT_SIDE if engine == "compiled" else solvers.ARRAY_DIRECT_SIDE) + past
     mask = uniform(np.random.default_rng(0), rows, rows + 50, 0.1)
     pair = structure(mask)
     assert pair.solver == ("power" if past else "gram")
@@ -744,7 +744,7 @@ def test_any_budget_ends_in_the_truth_or_in_no_answer(solver: Solver) -> None:
 
 @pytest.fixture
 def proofs_to_side_40(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choice, "PROOF_SIDE", 40)
+    monkeypatch.setattr(solvers, "PROOF_SIDE", 40)
 
 
 @pytest.mark.usefixtures("iterate_from_33", "proofs_to_side_40")
@@ -830,7 +830,7 @@ def test_copies_within_a_subgraph_are_found_past_the_proof_side() -> None:
 
 def test_a_layer_past_the_proof_side_as_it_comes(engine: str) -> None:
     """With nothing set by the test, and SciPy's iteration for reference: a dense one takes too long."""
-    side = choice.PROOF_SIDE + 50
+    side = solvers.PROOF_SIDE + 50
     mask = uniform(np.random.default_rng(0), side, side + 100, 0.003)
     mask[:, :side] |= np.eye(side, dtype=bool)
     pair = structure(mask)
@@ -949,7 +949,7 @@ def test_torch_tiny_sigma_2_and_options() -> None:
 def test_defaults() -> None:
     assert DEFAULT.tolerance == 1e-9
     assert (DEFAULT.solver, DEFAULT.certify) == (Solver.AUTO, False)
-    assert choice.COMPILED_DIRECT_SIDE < choice.ARRAY_DIRECT_SIDE < choice.PROOF_SIDE < choice.SVD_SIDE
+    assert solvers.COMPILED_DIRECT_SIDE < solvers.ARRAY_DIRECT_SIDE < solvers.PROOF_SIDE < solvers.SVD_SIDE
 
 
 def test_the_kind_of_engine_is_that_of_the_array(engine: str) -> None:

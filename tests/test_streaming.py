@@ -27,9 +27,10 @@ from pai_cli.errors import CheckpointError, NotFiniteError
 from pai_cli.files.checkpoints import Checkpoint, open_checkpoint
 from pai_cli.files.mask_pieces import MaskOutline, write_mask_pieces
 from pai_cli.files.masks import MaskFile, MaskToWrite, write_mask
+from pai_cli.methods import registry
+from pai_cli.methods.registry import get
 from pai_cli.models.layers import PrunableLayer
 from pai_cli.models.network import Network, init_network, load_network, outline_network, save_checkpoint
-from pai_cli.pruning import registry
 from pai_cli.pruning.base import Pattern, Scope, generator_for
 from pai_cli.pruning.groups import keep_largest_in_groups
 from pai_cli.pruning.output import mask_to_write
@@ -154,7 +155,7 @@ def test_the_methods_that_score_in_pieces() -> None:
 def test_same_bits_as_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, selection: str) -> None:
     cut_small(monkeypatch)
     path = folder(tmp_path / "net", {name: tensor.to(BRAIN) for name, tensor in state("random").items()})
-    request = PruneRequest(method, seed=3, **SELECTIONS[selection])  # type: ignore[arg-type]
+    request = PruneRequest(get(method), seed=3, **SELECTIONS[selection])  # type: ignore[arg-type]
     if method == "smart-ratio" and selection == "few":
         request = replace(request, density=0.02)
     assert_same_bytes(path, request)
@@ -170,10 +171,10 @@ def test_every_floating_type(
         cut_small(monkeypatch)
     path = folder(tmp_path / "net", {name: tensor.to(dtype) for name, tensor in state(kind).items()})
     for request in (
-        PruneRequest("magnitude", 0.3),
-        PruneRequest("magnitude", 0.3, invert=True),
-        PruneRequest("magnitude", 0.3, scope="layer"),
-        PruneRequest("magnitude", pattern=Pattern(2, 4)),
+        PruneRequest(get("magnitude"), 0.3),
+        PruneRequest(get("magnitude"), 0.3, invert=True),
+        PruneRequest(get("magnitude"), 0.3, scope="layer"),
+        PruneRequest(get("magnitude"), pattern=Pattern(2, 4)),
     ):
         assert_same_bytes(path, request)
 
@@ -183,12 +184,12 @@ def test_types_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dty
     cut_small(monkeypatch)
     for kind in ("random", "two values", "tiny"):
         tensors = {name: tensor.to(dtypes[i % len(dtypes)]) for i, (name, tensor) in enumerate(state(kind).items())}
-        assert_same_bytes(folder(tmp_path / "net", tensors), PruneRequest("magnitude", 0.37))
+        assert_same_bytes(folder(tmp_path / "net", tensors), PruneRequest(get("magnitude"), 0.37))
 
 
 def test_ties_go_through_the_layers_in_the_networks_order(tmp_path: Path) -> None:
     path = folder(tmp_path / "net", {name: tensor.to(BRAIN) for name, tensor in state("equal").items()})
-    summary = streamed(open_checkpoint(path), PruneRequest("magnitude", 0.5)).summary
+    summary = streamed(open_checkpoint(path), PruneRequest(get("magnitude"), 0.5)).summary
     sizes = {layer.name: int(np.prod(layer.shape)) for layer in summary.layers}
     left = summary.kept
     for name, size in sizes.items():
@@ -208,7 +209,7 @@ def test_a_recognised_network_with_grouped_convolutions(tmp_path: Path, name: st
         network.description,
         network.input_shape,
     )
-    for request in (PruneRequest("magnitude", 0.1), PruneRequest("erk", pattern=Pattern(1, 4))):
+    for request in (PruneRequest(get("magnitude"), 0.1), PruneRequest(get("erk"), pattern=Pattern(1, 4))):
         result = prune(replace(network, input_shape=None), request)  # whether it is connected takes its time
         write_mask(tmp_path / "a", mask_to_write(result, request, source, []), packed=True, force=True)
         write_chosen(tmp_path / "b", choose(source, outline, request), [], packed=True, force=True)
@@ -225,7 +226,7 @@ def test_groups_of_a_transposed_convolution(tmp_path: Path, monkeypatch: pytest.
     source = open_checkpoint(tmp_path / "up.safetensors")
     network = Network(model, "", None, (layer,))
     for method in ("magnitude", "random"):
-        request = PruneRequest(method, pattern=Pattern(2, 4))
+        request = PruneRequest(get(method), pattern=Pattern(2, 4))
         result = prune(network, request)
         write_chosen(tmp_path / "m.safetensors", choose(source, network, request), [], packed=False, force=True)
         assert np.array_equal(MaskFile(tmp_path / "m.safetensors").array("up.weight"), result.masks["up.weight"])
@@ -286,7 +287,7 @@ def test_one_pass_is_the_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(Search, "finish", counted)
     for method in ("magnitude", "random"):
         for density in (0.01, 0.5, 0.9):
-            streamed(open_checkpoint(path), PruneRequest(method, density))
+            streamed(open_checkpoint(path), PruneRequest(get(method), density))
     assert ended == [True] * 6
 
 
@@ -323,7 +324,7 @@ def test_without_the_compiled_part_the_bits_are_the_same(
 ) -> None:
     cut_small(monkeypatch)
     monkeypatch.setattr(sifting, "compiled", None)
-    assert_same_bytes(folder(tmp_path / "net", state("random")), PruneRequest(method, 0.3))
+    assert_same_bytes(folder(tmp_path / "net", state("random")), PruneRequest(get(method), 0.3))
 
 
 def test_draws_in_blocks_are_those_of_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,8 +334,8 @@ def test_draws_in_blocks_are_those_of_the_whole(tmp_path: Path, monkeypatch: pyt
     for most_bytes in (0, 10**6):
         few_drafts(monkeypatch, most_bytes)
         for density in (0.001, 0.5, 0.999):
-            assert_same_bytes(path, PruneRequest("random", density))
-            assert_same_bytes(path, PruneRequest("random", density, invert=True))
+            assert_same_bytes(path, PruneRequest(get("random"), density))
+            assert_same_bytes(path, PruneRequest(get("random"), density, invert=True))
 
 
 @pytest.mark.parametrize("most_bytes", [0, 10**6])
@@ -353,7 +354,7 @@ def test_what_was_drawn_is_kept_where_there_is_room(
         return blocks(self, piece, magnitude)
 
     monkeypatch.setattr(Draws, "blocks", counted)
-    assert_same_bytes(path, PruneRequest("random", 0.3, scope=scope))
+    assert_same_bytes(path, PruneRequest(get("random"), 0.3, scope=scope))
     times = 1 if most_bytes else 3  # to choose once, to write twice
     assert sum(drawn) == times * 16 * 48
 
@@ -364,8 +365,8 @@ def test_what_was_read_is_kept_where_there_is_room(
 ) -> None:
     """Weights whose masks fit in memory are read once; the mask is then of what was read, whatever is there since."""
     path = folder(tmp_path / "net", {name: tensor.to(BRAIN) for name, tensor in state("random").items()})
-    result = prune(load_network(open_checkpoint(path)), PruneRequest("magnitude", 0.3, scope=scope))
-    chosen = streamed(open_checkpoint(path), PruneRequest("magnitude", 0.3, scope=scope))
+    result = prune(load_network(open_checkpoint(path)), PruneRequest(get("magnitude"), 0.3, scope=scope))
+    chosen = streamed(open_checkpoint(path), PruneRequest(get("magnitude"), 0.3, scope=scope))
     for shard in path.glob("*.safetensors"):
         shard.unlink()
     write_chosen(tmp_path / "m", chosen, [], packed=True, force=False)
@@ -468,7 +469,7 @@ def test_weights_that_are_not_finite(
     tensors["wte.weight"][0, 0] = value  # a table, which is not loaded either way
     source = open_checkpoint(folder(tmp_path / "net", tensors))
     lines = []
-    for run in (lambda: load_network(source), lambda: streamed(source, PruneRequest(method, 0.5))):
+    for run in (lambda: load_network(source), lambda: streamed(source, PruneRequest(get(method), 0.5))):
         with pytest.raises(NotFiniteError) as caught:
             run()
         lines.append(str(caught.value))
@@ -487,21 +488,21 @@ def test_weights_that_are_no_numbers_of_use(tmp_path: Path) -> None:
         folder(tmp_path / "net", state("random") | {"a.weight": torch.ones(7, 6, dtype=torch.int64)})
     )
     with pytest.raises(CheckpointError) as caught:
-        streamed(source, PruneRequest("random", 0.5))
+        streamed(source, PruneRequest(get("random"), 0.5))
     assert str(caught.value) == f"{source.path}: tensor 'a.weight' holds int64, not weights; is this a mask?"
     eighth = {"a.weight": torch.ones(7, 6).to(torch.float8_e4m3fn)}
     source = open_checkpoint(folder(tmp_path / "net", state("random") | eighth))
     with pytest.raises(
         CheckpointError, match=r"tensor 'a.weight' has dtype F8_E4M3, which cannot be read; convert it to fl"
     ):
-        streamed(source, PruneRequest("random", 0.5))
+        streamed(source, PruneRequest(get("random"), 0.5))
 
 
 def test_a_checkpoint_that_changes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few_drafts(monkeypatch, 0)  # else it would not be read again
     path = folder(tmp_path / "net", state("random"))
     source = open_checkpoint(path)
-    chosen = streamed(source, PruneRequest("magnitude", 0.3))
+    chosen = streamed(source, PruneRequest(get("magnitude"), 0.3))
     folder(path, {name: tensor * 2 for name, tensor in state("random").items()})
     with pytest.raises(CheckpointError) as caught:
         write_chosen(tmp_path / "m", chosen, [], packed=False, force=False)
@@ -512,7 +513,7 @@ def test_a_checkpoint_that_changes_meanwhile(tmp_path: Path, monkeypatch: pytest
     os.truncate(shard, shard.stat().st_size - 600)
     for run in (
         lambda: write_chosen(tmp_path / "m", chosen, [], packed=False, force=False),
-        lambda: streamed(source, PruneRequest("random", 0.3)),
+        lambda: streamed(source, PruneRequest(get("random"), 0.3)),
     ):
         with pytest.raises(CheckpointError, match=r"model-8.safetensors: changed while it was being read; wait until"):
             run()
@@ -598,18 +599,18 @@ def test_a_network_that_could_be_run_is_told_not_to_be(here: Path, monkeypatch: 
 
 def test_when_a_run_goes_piece_by_piece(tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = open_checkpoint(small)
-    assert not when.in_pieces(source, "magnitude", None)
+    assert not when.in_pieces(source, get("magnitude"), None)
     monkeypatch.setattr(when, "LARGE", sum(int(np.prod(shape)) for shape in source.shapes.values()))
-    assert when.in_pieces(source, "magnitude", None)
-    assert when.in_pieces(source, "magnitude", "lenet-300-100")
+    assert when.in_pieces(source, get("magnitude"), None)
+    assert when.in_pieces(source, get("magnitude"), "lenet-300-100")
     for method in ("synflow", "snip", "phew"):
-        assert not when.in_pieces(source, method, None)
+        assert not when.in_pieces(source, get(method), None)
     for model in ("nets.py:make", "hf"):
-        assert not when.in_pieces(source, "magnitude", model)
+        assert not when.in_pieces(source, get("magnitude"), model)
     torch.save({name: torch.zeros(shape) for name, shape in source.shapes.items()}, tmp_path / "c.pt")
-    assert not when.in_pieces(open_checkpoint(tmp_path / "c.pt"), "magnitude", None)
+    assert not when.in_pieces(open_checkpoint(tmp_path / "c.pt"), get("magnitude"), None)
     monkeypatch.setattr(when, "LARGE", when.LARGE + 1)
-    assert not when.in_pieces(source, "magnitude", None)
+    assert not when.in_pieces(source, get("magnitude"), None)
 
 
 def test_reinit_needs_the_values(here: Path, monkeypatch: pytest.MonkeyPatch, pai) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from pai_cli.ranking.bootstrap import Resampling
-from pai_cli.ranking.composite import Score, score_of
 from pai_cli.ranking.correlation import Correlation, ScopeKind, Study
+from pai_cli.ranking.expression import Score, score_of
 from pai_cli.ranking.scored import ScoredMask
 from pai_cli.ranking.study import correlate
 from pai_cli.spectral.catalogue import METRICS, Metric

@@ -13,11 +13,13 @@ from standin import Toy
 from torch import nn
 
 from pai_cli.errors import MethodOptionError, PaiError, ScoreError
+from pai_cli.methods import grasp, registry, snip
+from pai_cli.methods.registry import get
+from pai_cli.methods.supervised import Supervised
 from pai_cli.models.network import Network, init_network
-from pai_cli.pruning import grasp, registry, samples, snip
+from pai_cli.pruning import samples
 from pai_cli.pruning.base import ScoreContext
 from pai_cli.pruning.run import PruneRequest, prune
-from pai_cli.pruning.supervised import Supervised
 
 Tensors = dict[str, torch.Tensor]
 
@@ -146,7 +148,7 @@ def prune_with(network: Network, context: ScoreContext, method: str, density: fl
     """The masks of a method scoring with the context's batches."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(samples, "draw", lambda *_: context.batches)
-        return prune(network, PruneRequest(method, density), dataset=toy_for(network)).masks
+        return prune(network, PruneRequest(get(method), density), dataset=toy_for(network)).masks
 
 
 def test_the_hessian_vector_product_is_the_hessian_s() -> None:
@@ -259,7 +261,7 @@ def test_a_network_that_draws_in_its_pass_is_repeatable(method: str) -> None:
 def test_samples_are_mixed_batches_fixed_by_the_seed() -> None:
     network = init_network("resnet20", 10, 0)
     dataset = Toy(10, (3, 32, 32), per_class=40)
-    request = PruneRequest("snip", 0.1, per_class=30, seed=3)
+    request = PruneRequest(get("snip"), 0.1, per_class=30, seed=3)
     batches = samples.draw(dataset, request, network)
     assert [len(labels) for _, labels in batches] == [100, 100, 100]
     for inputs, labels in batches:
@@ -276,18 +278,18 @@ def test_samples_are_mixed_batches_fixed_by_the_seed() -> None:
 
 def test_large_inputs_come_in_smaller_batches() -> None:
     network = wrap(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2)), (3, 128, 128))
-    batches = samples.draw(Toy(2, (3, 128, 128), per_class=40), PruneRequest("snip", 0.5, per_class=40), network)
+    batches = samples.draw(Toy(2, (3, 128, 128), per_class=40), PruneRequest(get("snip"), 0.5, per_class=40), network)
     assert [len(labels) for _, labels in batches] == [27, 27, 26]
 
 
 def test_what_a_mask_tells_of_its_samples() -> None:
     dataset = Toy(3, (6,))
-    told = samples.story(dataset, PruneRequest("snip", 0.1, per_class=2))
+    told = samples.story(dataset, PruneRequest(get("snip"), 0.1, per_class=2))
     assert (told["data"], told["per_class"]) == ("toy", "2")
     indices = [int(word) for word in told["samples"].strip("[]").split(",")]
     assert indices == sorted(set(indices))
     assert np.bincount(dataset.labels[indices]).tolist() == [2, 2, 2]
-    assert samples.story(None, PruneRequest("erk", 0.1)) == {}
+    assert samples.story(None, PruneRequest(get("erk"), 0.1)) == {}
 
 
 @pytest.mark.parametrize("method", ["snip", "grasp"])
@@ -361,7 +363,7 @@ def test_no_samples() -> None:
 def test_one_value_a_channel_cannot_be_normalised() -> None:
     network = wrap(nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)), (6,))
     with pytest.raises(MethodOptionError) as caught:
-        prune(network, PruneRequest("snip", 0.5, per_class=1), dataset=Toy(1, (6,)))
+        prune(network, PruneRequest(get("snip"), 0.5, per_class=1), dataset=Toy(1, (6,)))
     text = str(caught.value)
     assert text.startswith("snip: the network failed on a batch of shape 1,6 (ValueError: Expected more than 1 value")
     assert text.endswith("; give the shape of one input with --input-shape, or more samples with --per-class")
@@ -369,13 +371,13 @@ def test_one_value_a_channel_cannot_be_normalised() -> None:
 
 def test_classes_that_the_network_cannot_tell_apart() -> None:
     with pytest.raises(PaiError, match=r"^toy: the network has 10 outputs, but toy has 7 classes"):
-        prune(build("residual"), PruneRequest("snip", 0.5), dataset=Toy(7, (3, 8, 8)))
+        prune(build("residual"), PruneRequest(get("snip"), 0.5), dataset=Toy(7, (3, 8, 8)))
 
 
 def test_an_input_shape_that_is_not_the_network_s() -> None:
     network = build("convolutions")
     with pytest.raises(MethodOptionError) as caught:
-        prune(network, PruneRequest("snip", 0.5, input_shape=(3, 16, 16)), dataset=Toy(10, (3, 16, 16)))
+        prune(network, PruneRequest(get("snip"), 0.5, input_shape=(3, 16, 16)), dataset=Toy(10, (3, 16, 16)))
     text = str(caught.value)
     assert text.startswith("snip: the network failed on a batch of shape 1,3,16,16 (RuntimeError: ")
     assert text.endswith("; give the shape of one input with --input-shape")

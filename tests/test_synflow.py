@@ -13,13 +13,14 @@ from networks import slim_vgg
 from torch import nn
 
 from pai_cli.errors import DeviceError, MethodOptionError, PaiError, ScoreError
+from pai_cli.methods.registry import get
+from pai_cli.methods.synflow import make_scorer
+from pai_cli.models.linearised import Linearised
 from pai_cli.models.network import Network, init_network, prunable_layers
 from pai_cli.pruning.base import Masks, ScoreContext, Scorer
-from pai_cli.pruning.linearised import Linearised
-from pai_cli.pruning.quota import NetworkQuota
+from pai_cli.pruning.counts import NetworkQuota
 from pai_cli.pruning.run import PruneRequest, PruneResult, prune
 from pai_cli.pruning.schedule import ROUNDING, exponential, safe_count
-from pai_cli.pruning.synflow import make_scorer
 
 
 def wrap(model: nn.Module, *input_shape: int) -> Network:
@@ -52,7 +53,7 @@ def scorer_of(network: Network) -> Scorer:
 
 
 def synflow(network: Network, density: float, **options: object) -> PruneResult:
-    return prune(network, PruneRequest("synflow", density, **options))  # type: ignore[arg-type]
+    return prune(network, PruneRequest(get("synflow"), density, **options))  # type: ignore[arg-type]
 
 
 def same(a: PruneResult, b: PruneResult) -> bool:
@@ -377,7 +378,7 @@ def test_a_network_it_cannot_score(factory: Callable[[], nn.Module], kind: type[
     # Methods that need no forward pass still work, and say what they know.
     name = next(f[0] for f in FAILURES if f[1] is factory)
     known = True if name in ("detached", "zeros", "log_softmax", "float32_only") else None
-    assert prune(network, PruneRequest("magnitude", 0.5)).connected is known
+    assert prune(network, PruneRequest(get("magnitude"), 0.5)).connected is known
 
 
 def test_missing_and_wrong_input_shape() -> None:

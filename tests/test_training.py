@@ -34,7 +34,7 @@ from pai_cli.data.images import ImageDataset
 from pai_cli.data.normalise import Normalisation
 from pai_cli.errors import DataError, RecipeError, ScoreError, TrainingError
 from pai_cli.models.network import init_network
-from pai_cli.training import early, loop, rescale
+from pai_cli.training import loop, rescale, tost
 from pai_cli.training.dynamic import Move, moved
 from pai_cli.training.examples import Augment, augmentation, prepare
 from pai_cli.training.loop import Run, fit
@@ -528,7 +528,7 @@ def test_too_few_examples_to_hold_some_out():
 
 def test_soft_neurons_sharpen_to_relu():
     x = torch.linspace(-4, 4, 101, dtype=torch.float64)
-    soft = early.SoftReLU()
+    soft = tost.SoftReLU()
     torch.testing.assert_close(soft(x), x * torch.sigmoid(x))
     soft.sharpness = 7.0
     torch.testing.assert_close(soft(x), x * torch.sigmoid(7 * x))
@@ -544,9 +544,9 @@ def test_taking_out_the_early_parts_changes_no_output(make):
     names = list(model.state_dict())
     plain = copy.deepcopy(model)
     inputs = torch.randn(8, 3, SIDE, SIDE)
-    parts = early.EarlyParts(model, soft_neurons=True, ghost_skips=True, steps=10)
+    parts = tost.EarlyParts(model, soft_neurons=True, ghost_skips=True, steps=10)
     ghosts, soft = parts.ghosts, parts.soft
-    assert len(ghosts) == 2 * sum(isinstance(one, early.ResidualBlock) for one in model.modules())
+    assert len(ghosts) == 2 * sum(isinstance(one, tost.ResidualBlock) for one in model.modules())
     assert list(model.state_dict()) == names
     assert not torch.allclose(parts.whole(inputs), plain(inputs), atol=1e-3)
     ghosts.fade(1.0)
@@ -557,7 +557,7 @@ def test_taking_out_the_early_parts_changes_no_output(make):
     assert torch.equal(before, after)
     assert parts.whole is model
     assert torch.equal(after, plain(inputs))
-    assert not any(isinstance(one, early.SoftReLU) for one in model.modules())
+    assert not any(isinstance(one, tost.SoftReLU) for one in model.modules())
     hooks = [one for module in model.modules() for one in (*module._forward_hooks, *module._forward_pre_hooks)]
     assert hooks == []
 
@@ -566,7 +566,7 @@ def test_a_ghost_skip_is_what_is_written():
     """h = act(norm1(conv1 x) + a norm(J1 x)), y = act(norm2(conv2 h) + shortcut(x) + a norm(J2 h))."""
     network = residual()
     block = network.model.layer2[0].train()
-    parts = early.GhostSkips(network.model)
+    parts = tost.GhostSkips(network.model)
     parts.fade(0.25)
     first, second = parts.branches[2], parts.branches[3]
     for branch in (first, second):
@@ -614,14 +614,14 @@ def test_ghosts_are_in_evaluation_mode_when_the_network_is():
 
 def test_parts_that_a_network_has_no_place_for_are_told():
     network = init_network("lenet-300-100", 4, 0)
-    parts = early.EarlyParts(network.model, soft_neurons=True, ghost_skips=True, steps=4)
+    parts = tost.EarlyParts(network.model, soft_neurons=True, ghost_skips=True, steps=4)
     assert parts.absent == {
         "--ghost-skips": "no block of the network has a norm after each convolution, as pai's ResNets have"
     }
-    parts = early.EarlyParts(nn.Linear(2, 2), soft_neurons=True, ghost_skips=False, steps=4)
+    parts = tost.EarlyParts(nn.Linear(2, 2), soft_neurons=True, ghost_skips=False, steps=4)
     assert parts.absent == {"--soft-neurons": "the network has no ReLU module"}
     vgg = init_network("vgg11-bn", 4, 0)
-    parts = early.EarlyParts(vgg.model, soft_neurons=True, ghost_skips=True, steps=4)
+    parts = tost.EarlyParts(vgg.model, soft_neurons=True, ghost_skips=True, steps=4)
     assert len(parts.soft) == 8
     assert not parts.at(3)
     assert parts.present

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pai_cli.analysis.masks import MaskReport
-from pai_cli.spectral.bipartite import Counts
+from pai_cli.spectral.graph import Counts
 from pai_cli.spectral.metrics import LayerMetrics
 from pai_cli.spectral.network import LayerReport, NetworkReport
 from pai_cli.spectral.result import Measure, Outcome, SingularPair

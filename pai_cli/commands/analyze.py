@@ -19,7 +19,7 @@ from pai_cli.commands.between import (
 from pai_cli.commands.planning import plan_measuring, read_masks
 from pai_cli.compute.device import Device, resolve
 from pai_cli.files.tables import Format
-from pai_cli.spectral.choice import Solver
+from pai_cli.spectral.solvers import Solver
 
 
 def analyze(

@@ -57,8 +57,8 @@ def analyze_between(masks: list[str], layers: list[str], given: NetworkOptions, 
     shape = options.the_shape(given.input_shape)
     paths = mask_paths(masks, sys.stdin or io.StringIO(), note, trust=trust)
     source, network = open_network(given.weights, given.model, shape, trust=trust)
-    from pai_cli.analysis.between import BetweenRequest, analyze_between
-    from pai_cli.display.between import show_between
+    from pai_cli.analysis.junctions import BetweenRequest, analyze_between
+    from pai_cli.display.junctions import show_between
 
     request = BetweenRequest.of(source, network, layers, trust=trust)
     with progress_bar("analyzing", streaming=shown.kind is not Format.TABLE or not shown.summary) as progress:

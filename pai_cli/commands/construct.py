@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pai_cli.files.checkpoints import Checkpoint
     from pai_cli.models.network import Network
     from pai_cli.pruning.request import PruneRequest
-    from pai_cli.sampling.expanders.layer import Kind
+    from pai_cli.sampling.expanders.layer import Construction
     from pai_cli.sampling.expanders.network import BuiltNetwork
     from pai_cli.sampling.workers import Workers
 
@@ -20,19 +20,16 @@ __all__ = ["construct_mask", "show_construction", "write_built"]
 
 
 def construct_mask(
-    source: Checkpoint, network: Network, request: PruneRequest, steps: int | None, workers: Workers
+    source: Checkpoint, network: Network, request: PruneRequest, construction: Construction, workers: Workers
 ) -> BuiltNetwork:
     """Build the mask, with a progress bar, and tell what is worth knowing of it."""
     from pai_cli.display.console import note
     from pai_cli.display.progress import progress_bar
     from pai_cli.display.pruning import tell_pruning
-    from pai_cli.sampling.expanders.layer import USUAL_STEPS, Construction
     from pai_cli.sampling.expanders.network import construct
 
-    kind: Kind = "ramanujan" if request.method == "ramanujan" else "biregular"
-    construction = Construction(kind, request.seed, steps or USUAL_STEPS)
     note(f"{source.path}: {network.description}, {network.total:,} prunable weights")
-    with progress_bar(request.method) as progress:
+    with progress_bar(construction.kind) as progress:
         built = construct(network, request, construction, workers, progress)
     tell_pruning(built.pruned, no_collapse=False)
     return built
@@ -45,4 +42,9 @@ def write_built(
     from pai_cli.files.masks import write_mask
     from pai_cli.pruning.output import mask_to_write
 
-    write_mask(path, mask_to_write(built.pruned, built.request, source, arguments), packed=packed, force=force)
+    write_mask(
+        path,
+        mask_to_write(built.pruned, built.request, source, arguments, {"method": built.kind}),
+        packed=packed,
+        force=force,
+    )

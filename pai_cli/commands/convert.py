@@ -81,8 +81,8 @@ def convert(
     from pai_cli.files.checkpoints import files_of
     from pai_cli.files.conversion import Output, read_any, write_any
     from pai_cli.files.foreign.write import check_suffix, kept_zeros
+    from pai_cli.files.messages import some_names
     from pai_cli.files.plan import FilePlan
-    from pai_cli.files.words import some_names
 
     path = output or options.default_conversion_path(file, to)
     check_suffix(path, to)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from pai_cli.analysis.masks import MaskReport
     from pai_cli.files.plan import FilePlan
     from pai_cli.ranking.accuracy import Run
-    from pai_cli.ranking.composite import Score
     from pai_cli.ranking.entrants import Entrants
+    from pai_cli.ranking.expression import Score
 
 
 Options = Mapping[str, object]
@@ -118,8 +118,8 @@ def _from_table(given: Given, table: Path) -> Entered:
     from pai_cli.errors import TableError
     from pai_cli.files.rows import read_rows
     from pai_cli.ranking.accuracy import matched, with_accuracies
-    from pai_cli.ranking.composite import score_of
     from pai_cli.ranking.entrants import scores_to_correlate
+    from pai_cli.ranking.expression import score_of
     from pai_cli.ranking.metric_table import ACCURACY, metric_table
 
     groups = None if given.group_by is None else [name.strip() for name in given.group_by.split(",")]
@@ -152,8 +152,8 @@ def _from_masks(given: Given, plan: FilePlan) -> Entered:
     from pai_cli.display.progress import progress_bar
     from pai_cli.files.paths import mask_paths
     from pai_cli.ranking.accuracy import matched, with_accuracies
-    from pai_cli.ranking.composite import metric_score
     from pai_cli.ranking.entrants import available, measured, scores_to_correlate
+    from pai_cli.ranking.expression import metric_score
     from pai_cli.spectral.metrics import MetricOptions
 
     weighted = given.weights is not None

@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from pai_cli.files.checkpoints import Checkpoint
     from pai_cli.models.network import Network
     from pai_cli.progress import Progress
+    from pai_cli.pruning.base import Method
     from pai_cli.pruning.run import PruneRequest
 
 
-def refuse_early(method: str | None) -> None:
-    """Tell of a wrong method before anything slow is imported."""
+def method_of(name: str) -> Method:
+    """The method of that name; a wrong one is told before anything slow is imported."""
     from pai_cli.display.console import warn
-    from pai_cli.pruning.registry import faults_beside, get
+    from pai_cli.methods.registry import faults_beside, get
 
-    if method is not None:
-        for fault in faults_beside(method):
-            warn(fault)
-        get(method)
+    for fault in faults_beside(name):
+        warn(fault)
+    return get(name)
 
 
 def open_network(
@@ -49,7 +49,7 @@ def open_to_prune(
     checkpoint: Path,
     model: str | None,
     input_shape: tuple[int, ...] | None,
-    method: str,
+    method: Method,
     *,
     trust: bool,
     whole: bool,
@@ -69,7 +69,7 @@ def open_to_prune(
 
 
 def prune_request(
-    method: str,
+    method: Method,
     amount: Amount,
     *,
     device: Device,
@@ -136,7 +136,7 @@ def reports_of(
     """Reports of the masks, measured as `working` says; workers and store are let go at the end of the block."""
     from contextlib import closing
 
-    from pai_cli.analysis.study import analyze_masks, jobs_for
+    from pai_cli.analysis.many import analyze_masks, jobs_for
     from pai_cli.compute.pool import open_pool
     from pai_cli.display.console import note
     from pai_cli.files.store import open_store, without_store

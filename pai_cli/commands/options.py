@@ -14,10 +14,10 @@ import typer
 from pai_cli.compute.device import Device
 from pai_cli.errors import SolverError
 from pai_cli.files.tables import Format
-from pai_cli.pruning.base import USUAL_DENSITY, Pattern
-from pai_cli.pruning.registry import METHODS, names
-from pai_cli.spectral.choice import Solver, SolverOptions
+from pai_cli.methods.registry import names
+from pai_cli.pruning.base import METHODS, USUAL_DENSITY, Pattern
 from pai_cli.spectral.parameters import from_digits
+from pai_cli.spectral.solvers import Solver, SolverOptions
 
 if TYPE_CHECKING:
     from pai_cli.files.checkpoints import Checkpoint

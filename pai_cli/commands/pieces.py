@@ -31,11 +31,11 @@ def prune_in_pieces(
     from pai_cli.pruning.streaming.choosing import choose
     from pai_cli.pruning.streaming.writing import write_chosen
 
-    with progress_bar(request.method) as progress:
+    with progress_bar(request.method.name) as progress:
         chosen = choose(source, network, request, progress)
     tell_pruning(chosen.summary, no_collapse=no_collapse)
     if request.input_shape or network.input_shape:
         note("pruned piece by piece: whether a path of kept weights leads from input to output is not looked for")
-    with progress_bar(request.method) as progress:
+    with progress_bar(request.method.name) as progress:
         write_chosen(path, chosen, arguments, progress, packed=packed, force=force)
     show_pruning(chosen.summary, request, path, kind)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pai_cli.commands.options import Working
     from pai_cli.files.plan import FilePlan
+    from pai_cli.pruning.base import Method
     from pai_cli.training.outputs import Outputs
 
 STDIN = Path("-")
@@ -35,15 +36,14 @@ class Reads:
         return plan
 
 
-def plan_pruning(reads: Reads, mask: Path, weights: Path | None, method: str, *, resume: bool, force: bool) -> None:
+def plan_pruning(reads: Reads, mask: Path, weights: Path | None, method: Method, *, resume: bool, force: bool) -> None:
     """Check the files of `pai prune`. Raises `OutputError`."""
     from pai_cli.files.runs import PRUNE, state_beside
-    from pai_cli.pruning.registry import get
 
     plan = reads.plan(force=force)
     plan.writes(mask, "the mask", "-o", replace=resume)
     plan.writes(weights, "the weights", "-w")
-    if get(method).trains:
+    if method.trains:
         _refuse_special(mask, "a training needs a file beside what it writes; name a file")
         plan.keeps(state_beside(mask), "the training's state", "-o", PRUNE, resume=resume)
     plan.check()

@@ -8,7 +8,7 @@ from pai_cli.commands import options, searching
 from pai_cli.commands.planning import Reads, plan_pruning
 from pai_cli.compute.device import Device
 from pai_cli.files.tables import Format
-from pai_cli.pruning.registry import given
+from pai_cli.methods.registry import given
 
 
 def prune(
@@ -53,7 +53,7 @@ def prune(
     """
     amount, shape = options.the_amount(density, sparsity, pattern, densities), options.the_shape(input_shape)
     in_rounds, method = options.the_rounds(rounds), given(method)
-    from pai_cli.commands.loading import accept, open_to_prune, prune_request, refuse_early, samples_story
+    from pai_cli.commands.loading import accept, method_of, open_to_prune, prune_request, samples_story
     from pai_cli.commands.reinit import Weights, refuse_weights_early, write_weights
     from pai_cli.display.progress import progress_bar
     from pai_cli.display.pruning import show_pruning, tell_kept, tell_pruning
@@ -62,17 +62,17 @@ def prune(
 
     changes = ("inverted" if invert else "", "shuffled" if shuffle else "")
     path = output or options.default_mask_path(checkpoint, method, amount.label, *changes)
-    refuse_early(method)
-    refuse_weights_early(weights_out, method, reinit=reinit)
-    searching.refuse_resume_early(method, resume=resume)
-    plan_pruning(Reads(checkpoint, model, data, densities), path, weights_out, method, resume=resume, force=force)
+    chosen = method_of(method)
+    refuse_weights_early(weights_out, chosen, reinit=reinit)
+    searching.refuse_resume_early(chosen, resume=resume)
+    plan_pruning(Reads(checkpoint, model, data, densities), path, weights_out, chosen, resume=resume, force=force)
     training = TrainingOptions(epochs, freeze_every, penalty, rewind, optimizer, lr, batch_size)
-    source, network, pieces = open_to_prune(checkpoint, model, shape, method, trust=trust, whole=reinit)
+    source, network, pieces = open_to_prune(checkpoint, model, shape, chosen, trust=trust, whole=reinit)
     from pai_cli.pruning.output import mask_to_write
     from pai_cli.pruning.run import prune as run
 
     request = prune_request(
-        method,
+        chosen,
         amount,
         device=device,
         scope=scope,

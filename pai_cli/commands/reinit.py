@@ -10,24 +10,26 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pai_cli.files.checkpoints import Checkpoint
     from pai_cli.models.network import Network
+    from pai_cli.pruning.base import Method
     from pai_cli.pruning.run import PruneRequest
     from pai_cli.pruning.trained import TrainingRun
 
 
-def refuse_weights_early(path: Path | None, method: str, *, reinit: bool) -> None:
+def refuse_weights_early(path: Path | None, method: Method, *, reinit: bool) -> None:
     """Refuse --reinit and -w without each other, before any work.
 
     A method that trains has weights to write without --reinit as well.
     """
     from pai_cli.errors import MethodOptionError
-    from pai_cli.pruning.registry import get
 
     if reinit and path is None:
         raise MethodOptionError("--reinit: redraws the weights; say with -w where to write them")
     if path is None:
         return
-    if not reinit and not get(method).trains:
-        raise MethodOptionError(f"-w {path}: {method} leaves the weights as they are; give --reinit, or leave -w out")
+    if not reinit and not method.trains:
+        raise MethodOptionError(
+            f"-w {path}: {method.name} leaves the weights as they are; give --reinit, or leave -w out"
+        )
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,8 @@ def write_weights(weights: Weights, arguments: Sequence[str], *, reinit: bool, f
     told = {"redrawn_from_sha256" if reinit else "source_sha256": source.sha256, "seed": str(request.seed)}
     whose = "its parameters"
     if run.weights:
-        network, whose = with_weights(network, run.weights), f"the weights that {request.method} masks"
-        told |= {"method": request.method, **run.story}
+        network, whose = with_weights(network, run.weights), f"the weights that {request.method.name} masks"
+        told |= {"method": request.method.name, **run.story}
     if reinit:
         network, whose = redrawn(network, request.seed), f"{whose} redrawn"
     save_checkpoint(path, network, {**told, **provenance(arguments)}, force=force)

@@ -53,26 +53,34 @@ def sample(
     sampling.check_search(construct, ctx.params)
     amount, shape = options.the_amount(density, sparsity, pattern, densities), options.the_shape(input_shape)
     in_rounds, name = options.the_rounds(rounds), construct or method or ""  # one there is, as check_search sees to
-    from pai_cli.commands.loading import accept, open_network, prune_request, refuse_early, samples_story
+    from pai_cli.commands.loading import accept, method_of, open_network, prune_request, samples_story
     from pai_cli.display.figures.canvas import check_picture
     from pai_cli.display.figures.trajectory import plot_trajectory
     from pai_cli.display.progress import progress_bar
     from pai_cli.display.pruning import tell_pruning
     from pai_cli.display.sampling import show_search, tell_interrupted
     from pai_cli.files.masks import write_mask
+    from pai_cli.sampling.expanders.network import ALLOCATION
 
     path = output or options.default_mask_path(checkpoint, name if construct else f"{name}-best", amount.label)
-    refuse_early(method)
+    chosen = method_of(ALLOCATION if construct else name)
     check_picture(plot)
-    reads, searches = Reads(checkpoint, model, data, densities), construct is None
-    plan_sampling(reads, path, trajectory, plot, searches=searches, resume=resume, force=force)
+    plan_sampling(
+        Reads(checkpoint, model, data, densities),
+        path,
+        trajectory,
+        plot,
+        searches=construct is None,
+        resume=resume,
+        force=force,
+    )
     source, network = open_network(checkpoint, model, shape, trust=trust)
     from pai_cli.pruning.output import mask_to_write
     from pai_cli.sampling.search import SearchRequest, Workers, search
     from pai_cli.sampling.trajectory import open_search
 
     request = prune_request(
-        name,
+        chosen,
         amount,
         device=device,
         scope=scope,
@@ -87,7 +95,7 @@ def sample(
     if construct or not population:
         from pai_cli.commands.construct import construct_mask, show_construction, write_built
 
-        built = construct_mask(source, network, request, steps, workers)
+        built = construct_mask(source, network, request, sampling.construction(construct, seed, steps), workers)
         write_built(path, built, source, ctx.obj.arguments, packed=packed, force=force)
         show_construction(built, path, format)
         return

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pai_cli.pruning.registry import names
+from pai_cli.methods.registry import names
+
+if TYPE_CHECKING:
+    from pai_cli.sampling.expanders.layer import Construction
 
 
 class SelectChoice(StrEnum):
@@ -65,6 +68,15 @@ TrajectoryPath = Annotated[
     ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where a search of the same settings was interrupted.")]
+
+
+def construction(choice: ConstructChoice | None, seed: int, steps: int | None) -> Construction:
+    """How layers are to be built."""
+    from pai_cli.sampling.expanders.layer import USUAL_STEPS, Construction
+
+    ramanujan = choice is ConstructChoice.RAMANUJAN
+    return Construction("ramanujan" if ramanujan else "biregular", seed, steps or USUAL_STEPS)
+
 
 OF_A_SEARCH = (
     *("method", "population", "select", "noise", "trajectory", "resume", "scope", "rounds", "data", "per_class"),

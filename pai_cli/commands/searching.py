@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,10 +15,11 @@ from pai_cli.training.recipe import Optimizer
 if TYPE_CHECKING:
     from pai_cli.data.base import Dataset
     from pai_cli.files.checkpoints import Checkpoint
+    from pai_cli.methods.resume import RunFiles
     from pai_cli.models.network import Network
+    from pai_cli.pruning.base import Method
     from pai_cli.pruning.run import PruneRequest
     from pai_cli.pruning.trained import TrainingRun
-    from pai_cli.training.searching.resume import RunFiles
 
 Epochs = Annotated[
     int | None,
@@ -77,14 +78,16 @@ class Searched:
             self.files.close()
 
 
-def refuse_resume_early(method: str, *, resume: bool) -> None:
+def refuse_resume_early(method: Method, *, resume: bool) -> None:
     """Refuse --resume where nothing is kept."""
     from pai_cli.errors import MethodOptionError
-    from pai_cli.pruning.registry import METHODS, get
+    from pai_cli.pruning.base import METHODS
 
-    if resume and not get(method).trains:
+    if resume and not method.trains:
         takers = ", ".join(one.name for one in METHODS.values() if one.trains)
-        raise MethodOptionError(f"--resume: {method} does not train; leave it out (methods that take it: {takers})")
+        raise MethodOptionError(
+            f"--resume: {method.name} does not train; leave it out (methods that take it: {takers})"
+        )
 
 
 def open_run(
@@ -103,23 +106,21 @@ def open_run(
     """
     from pai_cli.files.atomic import check_output
     from pai_cli.files.runs import tells
-    from pai_cli.pruning.registry import get
     from pai_cli.pruning.trained import TrainingOptions, TrainingRun
 
-    if not get(request.method).trains:
+    if not request.method.trains:
         return Searched(TrainingRun(), force)
     from pai_cli.data.fingerprint import digest_of
-    from pai_cli.pruning.request import INCIDENTAL
-    from pai_cli.training.searching.resume import RunFiles
+    from pai_cli.methods.resume import RunFiles
 
     assert dataset is not None
-    apart = {*INCIDENTAL, "training"}
-    facts: dict[str, Any] = {key: value for key, value in asdict(request).items() if key not in apart}
+    facts = request.facts()
+    del facts["training"]
     facts |= asdict(request.training or TrainingOptions())
     facts |= {"source_sha256": source.sha256, "network": network.description}
     facts |= {"examples": len(dataset), "data_sha256": digest_of([dataset])}
     files = RunFiles.beside(out, json.loads(json.dumps(facts)))
-    own = {"method": request.method, "seed": str(request.seed), "source_sha256": source.sha256}
+    own = {"method": request.method.name, "seed": str(request.seed), "source_sha256": source.sha256}
     own |= {} if request.density is None else {"density": repr(request.density)}
     replaces = force or (resume and tells(out, own))
     check_output(out, force=replaces)

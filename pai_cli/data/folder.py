@@ -13,7 +13,7 @@ from pai_cli.data.images import ImageDataset, Source, looked_at
 from pai_cli.data.layouts import ANNOTATIONS, SUFFIXES, TEST_PARTS, subfolders
 from pai_cli.data.normalise import IMAGENET
 from pai_cli.errors import DataError
-from pai_cli.files.words import some_names
+from pai_cli.files.messages import some_names
 
 
 @dataclass(frozen=True)

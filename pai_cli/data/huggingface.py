@@ -18,8 +18,8 @@ from pai_cli.data.images import ImageDataset, Source, in_chunks, looked_at
 from pai_cli.data.layouts import HF_DICT, HF_ONE, TEST_PARTS
 from pai_cli.data.normalise import measure
 from pai_cli.errors import DataError
-from pai_cli.files.naming import plain_file_name
-from pai_cli.files.words import one_line
+from pai_cli.files.messages import one_line
+from pai_cli.files.ordering import plain_file_name
 from pai_cli.printable import shortened
 
 LABELS = ("label", "labels", "fine_label")

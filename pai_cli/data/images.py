@@ -16,7 +16,7 @@ from pai_cli.data.extras import need
 from pai_cli.data.normalise import Normalisation
 from pai_cli.errors import DataError
 from pai_cli.files.budget import PIXELS, BudgetError, check_pixels
-from pai_cli.files.words import one_line
+from pai_cli.files.messages import one_line
 
 LARGEST_SIDE = 256
 """Larger images are made this small: the usual size before the crop of ImageNet's networks."""

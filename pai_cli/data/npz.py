@@ -13,7 +13,7 @@ from pai_cli.data.arrays import ArrayDataset, check_finite, check_labels, no_tes
 from pai_cli.data.normalise import measure
 from pai_cli.errors import DataError
 from pai_cli.files.budget import BudgetError, check_unpacked, open_zip
-from pai_cli.files.words import one_line, some_names
+from pai_cli.files.messages import one_line, some_names
 
 CHUNK = 2**20
 """Values that are turned into floats at once while mean and deviation are measured: 8 MiB."""

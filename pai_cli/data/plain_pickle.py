@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from pai_cli.errors import DataError
 from pai_cli.files.budget import BudgetError
+from pai_cli.files.messages import one_line
 from pai_cli.files.pickle_scan import scan
-from pai_cli.files.words import one_line
 
 NUMBERS = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f4", "f8")
 """The types of number that arrays may have, as `numpy.dtype` calls them."""

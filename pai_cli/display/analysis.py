@@ -9,8 +9,8 @@ from pai_cli.analysis.masks import MaskReport
 from pai_cli.display.console import fail_line, note, warn
 from pai_cli.display.records import ANALYZE_FIELDS, mask_records
 from pai_cli.display.tables import network_row, show_layers, show_networks
+from pai_cli.files.messages import some_names
 from pai_cli.files.tables import Format, Record, TableWriter
-from pai_cli.files.words import some_names
 
 
 def show_reports(reports: Iterable[MaskReport], kind: Format, *, header: bool, summary: bool, weights: bool) -> int:

@@ -9,8 +9,8 @@ from typing import Any
 
 from pai_cli.display.console import show_line
 from pai_cli.display.tables import show_records
+from pai_cli.files.messages import some_names
 from pai_cli.files.tables import Format, Record, TableWriter, write_document
-from pai_cli.files.words import some_names
 from pai_cli.ranking.correlation import Best, Correlation, Scope, ScopeKind, Study
 from pai_cli.ranking.statistics import LEVEL
 

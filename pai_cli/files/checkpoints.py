@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pai_cli.errors import CheckpointError, NotFiniteError
 from pai_cli.files.digest import sha256_of
 from pai_cli.files.folders import CONFIG, read_config, weights_of
-from pai_cli.files.naming import check_names, plain_file_name
+from pai_cli.files.ordering import check_names, plain_file_name
 from pai_cli.files.tensors import BFLOAT16, Span, TensorFile, check_readable
 
 if TYPE_CHECKING:

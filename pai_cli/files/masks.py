@@ -17,7 +17,7 @@ from pai_cli.errors import MaskError, MaskMismatchError, OutputError
 from pai_cli.files.atomic import write_atomically
 from pai_cli.files.canonical import canonical_bytes
 from pai_cli.files.digest import sha256_of
-from pai_cli.files.naming import check_names, natural_order, spelled
+from pai_cli.files.ordering import check_names, natural_order, spelled
 from pai_cli.files.tensors import TensorFile
 from pai_cli.spectral.layout import MOST_GROUPS, PLAIN, Layout
 

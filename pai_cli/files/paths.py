@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TextIO
 
 from pai_cli.errors import MaskError, PaiError, UntrustedPickleError
-from pai_cli.files.naming import file_order
 from pai_cli.files.opening import why_unlisted
+from pai_cli.files.ordering import file_order
 
 SUFFIXES = (".safetensors", ".npz", ".pt", ".pth")
 """What a folder's masks may end with; a mask of any other name is given by name."""

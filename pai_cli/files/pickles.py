@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from pai_cli.errors import CheckpointError, UntrustedPickleError
 from pai_cli.files.budget import BudgetError, check_tree, open_zip, told
-from pai_cli.files.naming import spelled
+from pai_cli.files.messages import one_line, some_names
+from pai_cli.files.ordering import spelled
 from pai_cli.files.pickle_scan import NonsenseError, scan
 from pai_cli.files.pickled_arrays import stand_ins, with_tensors
-from pai_cli.files.words import one_line, some_names
 
 if TYPE_CHECKING:
     import torch

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pai_cli.errors import CheckpointError, UntrustedPickleError
 from pai_cli.files.budget import open_zip
-from pai_cli.files.words import one_line
+from pai_cli.files.messages import one_line
 
 if TYPE_CHECKING:
     import torch

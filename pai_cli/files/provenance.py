@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from pai_cli import __version__
-from pai_cli.files.naming import spelled
+from pai_cli.files.ordering import spelled
 
 
 def provenance(arguments: Sequence[str]) -> dict[str, str]:

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from pai_cli.errors import ModelFactoryError
+from pai_cli.files.messages import one_line
 from pai_cli.files.pickles import importable
-from pai_cli.files.words import one_line
 
 
 def load_factory(spec: str) -> nn.Module:

@@ -20,7 +20,7 @@ from torch import nn
 
 from pai_cli.errors import CheckpointError, MethodOptionError, ModelFactoryError, PaiError
 from pai_cli.files.checkpoints import Checkpoint
-from pai_cli.files.words import one_line
+from pai_cli.files.messages import one_line
 from pai_cli.models.base import Shapes, add_at
 from pai_cli.models.layers import PrunableLayer, prunable_layers
 from pai_cli.models.loading import check_names_and_shapes

@@ -8,7 +8,7 @@ from torch import nn
 
 from pai_cli.errors import StateDictMismatchError
 from pai_cli.files.checkpoints import Checkpoint
-from pai_cli.files.words import some_names
+from pai_cli.files.messages import some_names
 from pai_cli.models.recognise import OPTIONAL
 
 SHOWN = 5

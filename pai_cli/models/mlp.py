@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from pai_cli.files.naming import natural_order
+from pai_cli.files.ordering import natural_order
 from pai_cli.models.base import Architecture, Shapes, add_at
 
 NAMES = ("lenet-300-100", "mlp-A-B-...-Z")

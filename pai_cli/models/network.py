@@ -16,7 +16,7 @@ from pai_cli.errors import LayerSelectionError, MethodOptionError, ModelFactoryE
 from pai_cli.files.atomic import check_output, write_atomically
 from pai_cli.files.canonical import canonical_bytes
 from pai_cli.files.checkpoints import Checkpoint
-from pai_cli.files.naming import natural_order, spelled
+from pai_cli.files.ordering import natural_order, spelled
 from pai_cli.models import huggingface
 from pai_cli.models.base import Architecture, on_meta, shapes_of, with_memory
 from pai_cli.models.factory import load_factory

@@ -23,7 +23,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from pai_cli.errors import MethodOptionError, TraceError
-from pai_cli.files.words import one_line
+from pai_cli.files.messages import one_line
 from pai_cli.models.follow import CoarseInputNeeded, Follower, Visit
 from pai_cli.models.huggingface import refuse_weights_alone
 

@@ -114,7 +114,7 @@ MakeScorer = Callable[[ScoreContext], Scorer]
 
 @dataclass(frozen=True)
 class Method:
-    """A row of the registry.
+    """A row of `methods.registry`.
 
     `make_scorer` is called once a run and gives the scorer that each round calls; as "module:function" it is
     imported only when used, so that listing the methods imports nothing heavy.
@@ -165,3 +165,7 @@ class Method:
         module, _, function = self.make_scorer.partition(":")
         loaded: MakeScorer = getattr(import_module(module), function)
         return loaded
+
+
+METHODS: dict[str, Method] = {}
+"""The methods known so far, by name; `methods.registry` fills it. Here they are told of, not chosen."""

@@ -11,9 +11,9 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from pai_cli.errors import ScoreError
+from pai_cli.models.copies import seeded
 from pai_cli.models.layers import CONVOLUTIONS
-from pai_cli.pruning.linearised import refuse_self_normalising
-from pai_cli.pruning.working import seeded
+from pai_cli.models.linearised import refuse_self_normalising
 
 if TYPE_CHECKING:
     from pai_cli.models.network import Network

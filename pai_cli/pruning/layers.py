@@ -7,7 +7,7 @@ from math import isfinite
 from typing import TYPE_CHECKING
 
 from pai_cli.errors import DensityError, LayerSelectionError
-from pai_cli.files.words import some_names
+from pai_cli.files.messages import some_names
 
 if TYPE_CHECKING:
     from pai_cli.files.densities import LayerDensities

@@ -30,7 +30,7 @@ def mask_to_write(
 def run_metadata(result: PruneSummary, request: PruneRequest, source_sha256: str) -> dict[str, str]:
     """The metadata of `mask-file`: method, density asked for, seed, scope, what the mask was made from."""
     return {
-        "method": request.method,
+        "method": request.method.name,
         "density": repr(_density(result, request)),
         "seed": str(request.seed),
         "scope": result.scope,

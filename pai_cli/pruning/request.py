@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from math import isclose
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pai_cli.errors import DensityError, MethodOptionError
 from pai_cli.models.seeds import check_seed
-from pai_cli.pruning import registry
-from pai_cli.pruning.base import Method, Pattern, Scope
+from pai_cli.pruning.base import METHODS, Method, Pattern, Scope
+from pai_cli.pruning.counts import AllocatedQuota, GivenQuota, NetworkQuota, PatternQuota, Quota
 from pai_cli.pruning.layers import given_densities
-from pai_cli.pruning.quota import AllocatedQuota, GivenQuota, NetworkQuota, PatternQuota, Quota
 from pai_cli.pruning.trained import TrainingOptions, flag_of
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ class PruneRequest:
     `density_default`: nobody asked for the density, which is the usual one; the mask file tells.
     """
 
-    method: str
+    method: Method
     density: float | None = None
     scope: Scope | None = None
     seed: int = 0
@@ -52,6 +51,12 @@ class PruneRequest:
     invert: bool = False
     training: TrainingOptions | None = None
     density_default: bool = False
+
+    def facts(self) -> dict[str, Any]:
+        """What fixes the masks, as JSON can hold it: every field that is not incidental, the method by its name."""
+        facts = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in INCIDENTAL}
+        training = None if self.training is None else asdict(self.training)
+        return {**facts, "method": self.method.name, "training": training}
 
     @property
     def smallest_density(self) -> float:
@@ -72,7 +77,7 @@ def quota_of(request: PruneRequest, network: Network, layers: tuple[PrunableLaye
         return GivenQuota(shapes, given_densities(request.densities, network.layers, layers))
     if request.density is None:
         raise DensityError("no density; give --density, --sparsity, --pattern or --densities")
-    rule = registry.get(request.method).allocation
+    rule = request.method.allocation
     if rule == "none" and request.scope == "layer":
         rule = "uniform"
     if rule == "none":
@@ -86,7 +91,7 @@ def check_options(request: PruneRequest, *, has_samples: bool = False) -> None:
     `has_samples`: whether samples come from elsewhere than `request.data`. Raises `MethodOptionError`,
     `UnknownMethodError`.
     """
-    method = registry.get(request.method)
+    method = request.method
     check_seed(request.seed)
     if request.scope not in (None, "global", "layer"):
         raise MethodOptionError(f"--scope {request.scope}: must be global or layer")
@@ -135,7 +140,7 @@ def _check_data(method: Method, request: PruneRequest, *, has_samples: bool) -> 
         return
     for flag, value in (("--data", request.data), ("--per-class", request.per_class)):
         if value is not None:
-            takers = ", ".join(one.name for one in registry.METHODS.values() if one.data)
+            takers = ", ".join(one.name for one in METHODS.values() if one.data)
             raise MethodOptionError(
                 f"{flag} {value}: {method.name} needs no data; leave {flag} out (methods that take it: {takers})"
             )
@@ -145,7 +150,7 @@ def _check_training(method: Method, request: PruneRequest) -> None:
     given = {} if request.training is None else request.training.given()
     for name, value in given.items():
         if name not in method.trains:
-            takers = ", ".join(one.name for one in registry.METHODS.values() if name in one.trains)
+            takers = ", ".join(one.name for one in METHODS.values() if name in one.trains)
             does = "has no use for it" if method.trains else "does not train"
             raise MethodOptionError(
                 f"{flag_of(name)} {value}: {method.name} {does}; leave {flag_of(name)} out (methods that take it: {takers})"
@@ -156,7 +161,7 @@ def _check_training(method: Method, request: PruneRequest) -> None:
 
 def rounds_of(request: PruneRequest) -> int:
     """How many rounds, where the request does not say: the method's. Raises `MethodOptionError`."""
-    rounds = registry.get(request.method).rounds
+    rounds = request.method.rounds
     if isinstance(rounds, int):
         return rounds
     density = request.smallest_density
@@ -166,7 +171,7 @@ def rounds_of(request: PruneRequest) -> int:
 def _check_rounds(method: Method, request: PruneRequest) -> None:
     rounds = request.rounds
     if not method.iterative:
-        takers = ", ".join(m.name for m in registry.METHODS.values() if m.iterative)
+        takers = ", ".join(m.name for m in METHODS.values() if m.iterative)
         does = "freezes by --epochs and --freeze-every" if "freeze_every" in method.trains else "scores once"
         raise MethodOptionError(
             f"--rounds {rounds}: {method.name} {does}; leave --rounds out (methods that take it: {takers})"
@@ -179,7 +184,7 @@ def _check_rounds(method: Method, request: PruneRequest) -> None:
 
 def _check_auto(method: Method, request: PruneRequest) -> None:
     if not method.adaptive:
-        takers = ", ".join(m.name for m in registry.METHODS.values() if m.adaptive)
+        takers = ", ".join(m.name for m in METHODS.values() if m.adaptive)
         raise MethodOptionError(f"--rounds auto: only for {takers}; give {method.name} a number of --rounds")
     others = {
         "--scope layer": request.scope == "layer",

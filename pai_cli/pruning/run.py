@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pai_cli.progress import Progress, silent
-from pai_cli.pruning import registry
 from pai_cli.pruning.allocation import network_count
 from pai_cli.pruning.base import Batches, Masks, Scope, ScoreContext, Scorer
+from pai_cli.pruning.counts import Counts, NetworkQuota, PatternQuota, Quota
 from pai_cli.pruning.layers import select_layers
-from pai_cli.pruning.quota import Counts, NetworkQuota, PatternQuota, Quota
 from pai_cli.pruning.request import PruneRequest, Rounds, check_options, quota_of, rounds_of
 from pai_cli.pruning.sanity import inverted, shuffled
 from pai_cli.pruning.schedule import safe_count
@@ -140,7 +139,7 @@ def _scorer(
     network: Network, request: PruneRequest, dataset: Dataset | None, progress: Progress, run: TrainingRun
 ) -> tuple[Scorer, ScoreContext]:
     """The method's scorer, with samples where it needs them; inverted where that is asked for."""
-    method = registry.get(request.method)
+    method = request.method
     if method.data and dataset is None:
         from pai_cli.pruning.samples import open_samples
 
@@ -154,7 +153,7 @@ def _context(
     network: Network, request: PruneRequest, dataset: Dataset | None, progress: Progress, run: TrainingRun
 ) -> ScoreContext:
     """What the method may look at: with samples where it needs them, all of the data where it trains."""
-    method = registry.get(request.method)
+    method = request.method
     layers = select_layers(network.layers, request.ignore)
     batches: Batches = ()
     training = None

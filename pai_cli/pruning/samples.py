@@ -11,11 +11,10 @@ import torch
 from pai_cli.data.batches import batch_for, check_classes, choose
 from pai_cli.data.registry import open_dataset
 from pai_cli.errors import MethodOptionError
-from pai_cli.files.words import one_line
-from pai_cli.pruning import registry
+from pai_cli.files.messages import one_line
+from pai_cli.models.copies import seeded, working_copy
 from pai_cli.pruning.base import Batches, generator_for
 from pai_cli.pruning.request import USUAL_PER_CLASS, PruneRequest
-from pai_cli.pruning.working import seeded, working_copy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,7 +32,7 @@ def open_samples(request: PruneRequest) -> Dataset | None:
 
     Raises `DataError`.
     """
-    if request.data is None or not registry.get(request.method).data:
+    if request.data is None or not request.method.data:
         return None
     return open_dataset(request.data, train=True)
 
@@ -66,7 +65,7 @@ def story(dataset: Dataset | None, request: PruneRequest) -> dict[str, str]:
     """
     if dataset is None:
         return {}
-    if registry.get(request.method).trains:
+    if request.method.trains:
         return {"data": request.data or dataset.name, "examples": str(len(dataset))}
     return {
         "data": request.data or dataset.name,
@@ -77,7 +76,7 @@ def story(dataset: Dataset | None, request: PruneRequest) -> dict[str, str]:
 
 def _outputs(network: Network, example: torch.Tensor, request: PruneRequest) -> int:
     """How many numbers the network gives for one example."""
-    name = request.method
+    name = request.method.name
     twin = working_copy(network.model, "cpu", torch.float32, name)
     with torch.no_grad(), seeded("cpu", request.seed):
         try:

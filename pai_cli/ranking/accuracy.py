@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 from pai_cli.errors import TableError
+from pai_cli.files.messages import some_names
 from pai_cli.files.rows import Row, Rows, number
 from pai_cli.files.tables import as_cell
-from pai_cli.files.words import some_names
 from pai_cli.ranking.rules import AccuracyRules, AccuracyUnit
 from pai_cli.ranking.scored import ScoredMask
 

@@ -8,8 +8,8 @@ from fnmatch import fnmatchcase
 
 from pai_cli.analysis.masks import MaskReport
 from pai_cli.errors import UnknownMetricError
-from pai_cli.files.words import some_names
-from pai_cli.ranking.composite import Score, score_of
+from pai_cli.files.messages import some_names
+from pai_cli.ranking.expression import Score, score_of
 from pai_cli.ranking.scored import ScoredMask, scored_masks
 from pai_cli.spectral.catalogue import METRICS, Metric
 

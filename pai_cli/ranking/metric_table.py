@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pai_cli.errors import TableError
+from pai_cli.files.messages import some_names
 from pai_cli.files.rows import Row, Rows, finite, number
-from pai_cli.files.words import some_names
 from pai_cli.ranking.accuracy import Run, Tell, accuracies, trained
 from pai_cli.ranking.entrants import Entrants
 from pai_cli.ranking.rules import AccuracyRules

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pai_cli.ranking.composite import Score
+from pai_cli.ranking.expression import Score
 from pai_cli.ranking.scored import ScoredMask, equal_groups
 from pai_cli.ranking.statistics import dense_ranks
 from pai_cli.spectral.result import Measure

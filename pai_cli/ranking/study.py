@@ -8,11 +8,11 @@ import numpy as np
 
 from pai_cli.progress import Progress, silent
 from pai_cli.ranking.bootstrap import Resampling
-from pai_cli.ranking.composite import Score
 from pai_cli.ranking.correlation import Correlation, Point, Scope, ScopeKind, Study
+from pai_cli.ranking.expression import Score
+from pai_cli.ranking.scope import Scoped, correlate_within
 from pai_cli.ranking.scored import ScoredMask, equal_groups
 from pai_cli.ranking.statistics import Ints
-from pai_cli.ranking.within import Scoped, correlate_within
 
 Group = list[ScoredMask]
 

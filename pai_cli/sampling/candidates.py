@@ -21,7 +21,7 @@ from pai_cli.data.fingerprint import digest_of
 from pai_cli.data.images import ImageDataset
 from pai_cli.errors import ClusterError, MethodOptionError, NotPortableError, ScoreError
 from pai_cli.files.digest import sha256_of
-from pai_cli.files.words import one_line
+from pai_cli.files.messages import one_line
 from pai_cli.models.factory import load_factory
 from pai_cli.pruning.base import Masks
 from pai_cli.pruning.run import choose_masks

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from pai_cli.data.fingerprint import digest_of
 from pai_cli.errors import MethodOptionError
-from pai_cli.pruning import registry
-from pai_cli.pruning.request import INCIDENTAL, PruneRequest
+from pai_cli.pruning.request import PruneRequest
 from pai_cli.spectral.catalogue import METRIC_VERSION
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ class SearchRequest:
 
         Raises `MethodOptionError` for a method that trains, and when noise is asked for that would do nothing.
         """
-        method = registry.get(request.method)
+        method = request.method
         if method.trains:
             raise MethodOptionError(
                 f"--method {method.name}: trains, and would for every candidate; take its one mask from pai prune"
@@ -52,7 +51,7 @@ class SearchRequest:
         if noise is not None:
             does, by = ("scores with samples", "samples") if method.data else ("draws at random", "seeds")
             raise MethodOptionError(
-                f"--noise {noise:g}: {request.method} {does}, so its candidates differ by their {by}; leave --noise out"
+                f"--noise {noise:g}: {method.name} {does}, so its candidates differ by their {by}; leave --noise out"
             )
         return SearchRequest(request, population, 0.0, select)
 
@@ -63,8 +62,7 @@ class SearchRequest:
 
         `network`: that of the checkpoint; `dataset`: of a method with data, whose contents are compared.
         """
-        facts = {key: value for key, value in asdict(self.prune).items() if key not in INCIDENTAL}
-        settings = {**facts, "noise": self.noise, "select": self.select, "source_sha256": source_sha256}
+        settings = {**self.prune.facts(), "noise": self.noise, "select": self.select, "source_sha256": source_sha256}
         settings["network"] = None if network is None else network.description
         settings["data_sha256"] = None if dataset is None else digest_of([dataset])
         settings["metrics"] = METRIC_VERSION
@@ -74,14 +72,14 @@ class SearchRequest:
 
     def of_candidate(self, number: int) -> PruneRequest:
         """What is asked of candidate `number`: of one that draws, with a seed of its own."""
-        if number == 0 or not registry.get(self.prune.method).draws:
+        if number == 0 or not self.prune.method.draws:
             return self.prune
         seed = int(self._source(number).generate_state(1, np.uint64)[0] >> np.uint64(1))
         return replace(self.prune, seed=seed)
 
     def noise_of(self, number: int) -> np.random.Generator | None:
         """What draws the noise on the weights of candidate `number`; None where it has none."""
-        if number == 0 or registry.get(self.prune.method).draws:
+        if number == 0 or self.prune.method.draws:
             return None
         return np.random.default_rng(self._source(number))
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pai_cli.errors import ScoreError
-from pai_cli.pruning import registry
 from pai_cli.pruning.base import Masks
 from pai_cli.pruning.layers import select_layers
 from pai_cli.pruning.request import quota_of
@@ -104,7 +103,7 @@ class LayerSelection:
 
     def _scores_within(self, composite: Masks) -> ScoreArrays:
         """What the kept weights score: of a method in rounds, in one round more; of another, what they always do."""
-        method, rounds = registry.get(self.request.prune.method), self.request.prune.rounds
+        method, rounds = self.request.prune.method, self.request.prune.rounds
         if method.iterative and (rounds or method.rounds) != 1:
             with suppress(ScoreError):  # of a composite without a path from input to output, say
                 return self._scores(composite)

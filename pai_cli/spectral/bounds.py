@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from pai_cli.spectral.found import Found, Status
 from pai_cli.spectral.result import EPS, Floats, Outcome, Pairs, root_intervals
+from pai_cli.spectral.solver_table import Found, Status
 
 OUTCOMES = {
     Status.ALL_VALUES: Outcome.PROVED,

@@ -6,7 +6,7 @@ import math
 
 from array_api_compat import array_namespace
 
-from pai_cli.spectral.bipartite import Array
+from pai_cli.spectral.graph import Array
 from pai_cli.spectral.result import EPS, Outcome, SingularPair, root_interval
 
 

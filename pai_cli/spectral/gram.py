@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array_api_compat import array_namespace, is_torch_array
 
-from pai_cli.spectral.bipartite import Array
+from pai_cli.spectral.graph import Array
 
 
 def smaller_gram(matrix: Array) -> Array:

@@ -15,14 +15,14 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from pai_cli.errors import ParameterError
-from pai_cli.spectral.bipartite import Array, BipartiteGraph, Counts
 from pai_cli.spectral.catalogue import FULL_SPECTRUM
-from pai_cli.spectral.choice import DEFAULT, SolverOptions
+from pai_cli.spectral.graph import Array, BipartiteGraph, Counts
 from pai_cli.spectral.parameters import flag, shown
 from pai_cli.spectral.problems import Problems
-from pai_cli.spectral.regular import LEAST_DEGREE, RegularSubgraphs, regular_subgraphs
 from pai_cli.spectral.result import EPS, Floats, Measure, Outcome, Pairs, SingularPair, lost
 from pai_cli.spectral.singular import singular_pairs, structure_pair, weighted_pair
+from pai_cli.spectral.solvers import DEFAULT, SolverOptions
+from pai_cli.spectral.subgraphs import LEAST_DEGREE, RegularSubgraphs, regular_subgraphs
 from pai_cli.spectral.validation import matrix_of
 
 LOW_DEGREE = "mean degree below 3"

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from array_api_compat import array_namespace
 
-from pai_cli.spectral.bipartite import Array, unroll
 from pai_cli.spectral.catalogue import METRICS
+from pai_cli.spectral.graph import Array, unroll
 from pai_cli.spectral.layout import PLAIN, Layout
 from pai_cli.spectral.metrics import (
     LayerMetrics,

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace, device, is_numpy_array, is_torch_array, to_device
 
-from pai_cli.spectral.found import FOUND, Found, Status, Wish, shift_for
 from pai_cli.spectral.result import EPS
+from pai_cli.spectral.solver_table import FOUND, Found, Status, Wish, shift_for
 
 Array = Any  # a NumPy array or a torch tensor
 

@@ -7,8 +7,8 @@ from functools import cached_property
 
 import numpy as np
 
-from pai_cli.spectral.bipartite import Array, BipartiteGraph
 from pai_cli.spectral.direct import forming_error
+from pai_cli.spectral.graph import Array, BipartiteGraph
 from pai_cli.spectral.result import Floats, Ints
 
 

@@ -13,9 +13,8 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from pai_cli.errors import NotFiniteError
-from pai_cli.spectral import arrays, packed
-from pai_cli.spectral.bipartite import BipartiteGraph, host
-from pai_cli.spectral.choice import DEFAULT, SVD_SIDE, Solver, SolverOptions
+from pai_cli.spectral import batched
+from pai_cli.spectral.compiled import solve
 from pai_cli.spectral.direct import (
     pair_of_complete,
     pair_of_gram,
@@ -24,8 +23,10 @@ from pai_cli.spectral.direct import (
     pair_of_vector,
 )
 from pai_cli.spectral.gram import smaller_gram
+from pai_cli.spectral.graph import BipartiteGraph, host
 from pai_cli.spectral.problems import Problems
 from pai_cli.spectral.result import EPS, Outcome, Pairs, SingularPair, unanswered
+from pai_cli.spectral.solvers import DEFAULT, SVD_SIDE, Solver, SolverOptions
 
 
 def structure_pair(graph: BipartiteGraph, options: SolverOptions = DEFAULT) -> SingularPair:
@@ -56,8 +57,8 @@ def singular_pairs(requests: Sequence[Problems], options: SolverOptions = DEFAUL
 
 def _by_products(requests: Sequence[Problems], options: SolverOptions) -> list[Pairs]:
     """Each request where it lives: graphs kept as bits one by one, the others all together."""
-    others = iter(arrays.solve([request for request in requests if not request.graph.packed], options))
-    return [packed.solve(request, options) if request.graph.packed else next(others) for request in requests]
+    others = iter(batched.solve([request for request in requests if not request.graph.packed], options))
+    return [solve.solve(request, options) if request.graph.packed else next(others) for request in requests]
 
 
 def _by_lapack(request: Problems, options: SolverOptions) -> Pairs:

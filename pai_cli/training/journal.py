@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pai_cli.errors import OutputError, RecipeError, ResumeError
 from pai_cli.files.atomic import flush_file, write_atomically
-from pai_cli.files.naming import spelled
+from pai_cli.files.ordering import spelled
 from pai_cli.files.runs import journal_beside, state_beside
 from pai_cli.files.sealed import Chain, unsealed
 from pai_cli.training.outputs import damaged

@@ -18,7 +18,6 @@ from pai_cli.compute.memory import keep_freed
 from pai_cli.errors import RecipeError, TrainingError
 from pai_cli.pruning.base import Masks, generator_for
 from pai_cli.training.dynamic import Move, moved, share_of, spectrum
-from pai_cli.training.early import EarlyParts
 from pai_cli.training.examples import Examples, Pair, TrainingData
 from pai_cli.training.interruption import heard
 from pai_cli.training.masking import MaskedWeights, array_of
@@ -37,6 +36,7 @@ from pai_cli.training.recipe import Optimizer, Recipe
 from pai_cli.training.rescale import ITERATIONS, Rescaling
 from pai_cli.training.run import Best, Run, Stand, TrainResult
 from pai_cli.training.state import TrainingState, load_optimizer, optimizer_tensors, state_dict_of
+from pai_cli.training.tost import EarlyParts
 
 if TYPE_CHECKING:
     from pai_cli.files.tables import Record

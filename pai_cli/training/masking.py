@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pai_cli.errors import MaskMismatchError
-from pai_cli.files.words import some_names
+from pai_cli.files.messages import some_names
 from pai_cli.pruning.base import Masks
 
 

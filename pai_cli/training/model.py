@@ -11,9 +11,9 @@ import torch
 from torch import fx, nn
 
 from pai_cli.errors import DeviceError, RecipeError, TrainingError
-from pai_cli.files.words import one_line
+from pai_cli.files.messages import one_line
+from pai_cli.models.copies import kind_of
 from pai_cli.models.network import Network
-from pai_cli.pruning.working import kind_of
 from pai_cli.training.examples import Pair
 from pai_cli.training.process import ALONE, Process, parted
 

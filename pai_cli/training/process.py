@@ -10,7 +10,7 @@ import torch
 from torch import distributed, nn
 
 from pai_cli.errors import DeviceError
-from pai_cli.files.words import one_line
+from pai_cli.files.messages import one_line
 from pai_cli.training.ranks import number_of, started_by_torchrun
 
 

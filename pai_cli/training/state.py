@@ -13,8 +13,8 @@ from torch import nn
 
 from pai_cli.errors import ResumeError
 from pai_cli.files.atomic import write_atomically
+from pai_cli.files.messages import some_names
 from pai_cli.files.sealed import sealed, told_version, unsealed
-from pai_cli.files.words import some_names
 from pai_cli.training.outputs import damaged
 
 VERSION = 2

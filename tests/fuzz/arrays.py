@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from pai_cli.errors import ArrayError, NotFiniteError, ParameterError, SolverError
-from pai_cli.spectral.bipartite import unroll
-from pai_cli.spectral.choice import Solver, SolverOptions
 from pai_cli.spectral.compiled import calls
+from pai_cli.spectral.graph import unroll
 from pai_cli.spectral.layout import Layout
 from pai_cli.spectral.metrics import MetricOptions, measure_layer
+from pai_cli.spectral.solvers import Solver, SolverOptions
 
 Rng = np.random.Generator
 Change = Callable[[Rng, Any], Any]

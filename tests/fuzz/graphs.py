@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from graphs import KINDS, LARGER_KINDS, WEIGHTS, Mask, Matrix, Rng, either_way, reference_rounding, svd
 
-from pai_cli.spectral import choice
-from pai_cli.spectral.bipartite import BipartiteGraph
-from pai_cli.spectral.choice import Solver, SolverOptions
+from pai_cli.spectral import solvers
 from pai_cli.spectral.compiled import calls
-from pai_cli.spectral.regular import regular_subgraphs
+from pai_cli.spectral.graph import BipartiteGraph
 from pai_cli.spectral.result import Outcome, Pairs
 from pai_cli.spectral.singular import singular_pairs
+from pai_cli.spectral.solvers import Solver, SolverOptions
+from pai_cli.spectral.subgraphs import regular_subgraphs
 
 STRANGE_WEIGHTS = {
     "graded": lambda rng, shape: np.ldexp(rng.uniform(0.5, 1, shape), rng.integers(-1074, 900, shape)),
@@ -37,13 +37,13 @@ def case(seed: int, folder: Path) -> None:
     weights = kinds[str(rng.choice(list(kinds)))](rng, mask.shape) if rng.random() < 0.6 else None
     options = _options(rng)
     kept, calls.kernel = calls.kernel, calls.kernel if rng.random() < 0.7 else None
-    direct = choice.ARRAY_DIRECT_SIDE
+    direct = solvers.ARRAY_DIRECT_SIDE
     try:
         if rng.random() < 0.5:
-            choice.ARRAY_DIRECT_SIDE = choice.COMPILED_DIRECT_SIDE  # so that NumPy iterates small ones too
+            solvers.ARRAY_DIRECT_SIDE = solvers.COMPILED_DIRECT_SIDE  # so that NumPy iterates small ones too
         _check(mask, weights, options, as_tensor=rng.random() < 0.15)
     finally:
-        calls.kernel, choice.ARRAY_DIRECT_SIDE = kept, direct
+        calls.kernel, solvers.ARRAY_DIRECT_SIDE = kept, direct
 
 
 def _mask(rng: Rng) -> Mask:
@@ -60,8 +60,8 @@ def _mask(rng: Rng) -> Mask:
 def _options(rng: Rng) -> SolverOptions:
     solver = Solver(str(rng.choice(list(Solver))))
     return SolverOptions(
-        tolerance=float(10.0 ** rng.uniform(-14, -2)) if rng.random() < 0.3 else choice.TOLERANCE,
-        most_products=int(rng.integers(1, 60)) if rng.random() < 0.2 else choice.MOST_PRODUCTS,
+        tolerance=float(10.0 ** rng.uniform(-14, -2)) if rng.random() < 0.3 else solvers.TOLERANCE,
+        most_products=int(rng.integers(1, 60)) if rng.random() < 0.2 else solvers.MOST_PRODUCTS,
         solver=solver,
         certify=solver is not Solver.MATRIX_FREE and rng.random() < 0.3,
     )
@@ -114,4 +114,4 @@ def _check_pair(matrix: Matrix, pairs: Pairs, k: int, note: str) -> None:
 
 def options_may_end(note: str) -> bool:
     """Whether the budget was so small that an iteration may give up."""
-    return f"most_products={choice.MOST_PRODUCTS}," not in note
+    return f"most_products={solvers.MOST_PRODUCTS}," not in note

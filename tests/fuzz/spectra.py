@@ -9,9 +9,9 @@ from unittest.mock import patch
 import numpy as np
 from random_graphs import EVERY_KIND, case_of, check_all, check_residuals
 
-from pai_cli.spectral import choice
-from pai_cli.spectral.choice import Solver, SolverOptions
+from pai_cli.spectral import solvers
 from pai_cli.spectral.compiled import calls
+from pai_cli.spectral.solvers import Solver, SolverOptions
 
 
 def case(seed: int, folder: Path) -> None:
@@ -22,10 +22,10 @@ def case(seed: int, folder: Path) -> None:
         if rng.random() < 0.4:
             patches.enter_context(patch.object(calls, "kernel", None))
         if rng.random() < 0.5:  # the iteration, though the matrices are small
-            patches.enter_context(patch.object(choice, "ARRAY_DIRECT_SIDE", choice.COMPILED_DIRECT_SIDE))
-            patches.enter_context(patch.object(choice, "PROOF_SIDE", 40))
+            patches.enter_context(patch.object(solvers, "ARRAY_DIRECT_SIDE", solvers.COMPILED_DIRECT_SIDE))
+            patches.enter_context(patch.object(solvers, "PROOF_SIDE", 40))
         solver = list(Solver)[rng.integers(len(Solver))]
-        if solver is Solver.MATRIX_FREE or choice.PROOF_SIDE == 40:
+        if solver is Solver.MATRIX_FREE or solvers.PROOF_SIDE == 40:
             check_residuals(cases)
         else:
             check_all(cases, SolverOptions(solver=solver))

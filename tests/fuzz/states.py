@@ -152,10 +152,10 @@ def _interrupted(where: str, step: int) -> Iterator[None]:
     if not where:
         yield
         return
+    from pai_cli.methods import score_training
     from pai_cli.training import loop
-    from pai_cli.training.searching import scores
 
-    kind: Any = {"Trainer": loop.Trainer, "ScoreTraining": scores.ScoreTraining}[where]
+    kind: Any = {"Trainer": loop.Trainer, "ScoreTraining": score_training.ScoreTraining}[where]
     inner = kind._one_step
 
     def stopping(self: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pai_cli.display.figures.canvas import FAINT, Picture, footnote, named
 from pai_cli.display.figures.scatter import Dots, Shade, marker_legend, markers_of, scatter, shade_bar
-from pai_cli.files.words import some_names
+from pai_cli.files.messages import some_names
 from pai_cli.ranking.correlation import Correlation, Point, Scope, Study
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from pai_cli.files.checkpoints import Checkpoint, is_pickle, is_safetensors, ope
 from pai_cli.files.foreign.base import ORIGINAL, Content, Stored
 from pai_cli.files.foreign.npz import is_npz, read_npz
 from pai_cli.files.masks import layout_of, valid_layers
-from pai_cli.files.naming import natural_order
+from pai_cli.files.ordering import natural_order
 from pai_cli.files.tensors import TensorFile, check_readable
 from pai_cli.spectral.layout import Layout
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pai_cli.errors import MaskError, MaskMismatchError, NotFiniteError
 from pai_cli.files.foreign.base import Content, Masks, Names, Stored
 from pai_cli.files.masks import is_binary
-from pai_cli.files.words import some_names
+from pai_cli.files.messages import some_names
 
 if TYPE_CHECKING:
     import numpy as np

@@ -16,7 +16,7 @@ from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.foreign.base import MASK, ORIGINAL
 from pai_cli.files.foreign.containers import LAYERS_KEY
 from pai_cli.files.masks import check_layout, layers_json
-from pai_cli.files.naming import check_names, spelled
+from pai_cli.files.ordering import check_names, spelled
 from pai_cli.spectral.layout import Layout
 
 if TYPE_CHECKING:

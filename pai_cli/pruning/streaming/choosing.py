@@ -12,9 +12,8 @@ from pai_cli.compute.threads import mapped
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.models.loading import names_to_check
 from pai_cli.progress import Progress, silent
-from pai_cli.pruning import registry
+from pai_cli.pruning.counts import PatternQuota, Quota
 from pai_cli.pruning.layers import select_layers
-from pai_cli.pruning.quota import PatternQuota, Quota
 from pai_cli.pruning.request import PruneRequest, quota_of
 from pai_cli.pruning.run import PruneSummary
 from pai_cli.pruning.streaming.drafts import Draft, Drafts, drafted
@@ -100,7 +99,7 @@ def scores_of(
     source: Checkpoint, request: PruneRequest, layers: tuple[PrunableLayer, ...], files: OpenFiles
 ) -> PieceScores:
     """The scores that the request's method gives in pieces."""
-    if registry.get(request.method).in_pieces == "draw":
+    if request.method.in_pieces == "draw":
         return Draws(request.seed, invert=request.invert)
     return Magnitudes(source, layers, files, invert=request.invert)
 

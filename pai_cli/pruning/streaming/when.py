@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING
 
-from pai_cli.pruning import registry
+from pai_cli.pruning.base import Method
 
 if TYPE_CHECKING:
     from pai_cli.files.checkpoints import Checkpoint
@@ -19,11 +19,11 @@ whether a path of kept weights leads from its input to its output.
 """
 
 
-def in_pieces(source: Checkpoint, method: str, model: str | None) -> bool:
+def in_pieces(source: Checkpoint, method: Method, model: str | None) -> bool:
     """Whether to prune the checkpoint without loading it: a method that scores in pieces, a large checkpoint in
     safetensors, and a network that names and shapes tell (code that makes a network makes all of it).
     """
-    if registry.get(method).in_pieces is None or not source.in_spans:
+    if method.in_pieces is None or not source.in_spans:
         return False
     if model is not None and (":" in model or model == "hf"):
         return False

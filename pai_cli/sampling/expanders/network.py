@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from pai_cli.compute.pool import open_pool
 from pai_cli.errors import MethodOptionError
+from pai_cli.methods.registry import get
 from pai_cli.progress import Progress, silent
 from pai_cli.pruning.layers import select_layers
 from pai_cli.pruning.request import PruneRequest, quota_of
 from pai_cli.pruning.run import PruneResult, check_request, result_of
-from pai_cli.sampling.expanders.layer import BuiltLayer, Construction, LayerPlan, build_layer
+from pai_cli.sampling.expanders.layer import BuiltLayer, Construction, Kind, LayerPlan, build_layer
 
 if TYPE_CHECKING:
     from pai_cli.models.network import Network
@@ -26,12 +27,13 @@ WORTH_PROCESSES = 2e10  # multiplications of a Gram matrix's making, about ten s
 class BuiltNetwork:
     """The layers in network order; `pruned`: their masks and what is worth knowing of them.
 
-    `request`: what was asked for, the construction as its method.
+    `request`: what was asked for, with the method whose densities the layers have; `kind`: how they were built.
     """
 
     layers: tuple[BuiltLayer, ...]
     pruned: PruneResult
     request: PruneRequest
+    kind: Kind
 
 
 def plans(network: Network, request: PruneRequest) -> list[LayerPlan]:
@@ -41,7 +43,7 @@ def plans(network: Network, request: PruneRequest) -> list[LayerPlan]:
     """
     if request.pattern is not None:
         raise MethodOptionError(f"--pattern {request.pattern}: --construct builds whole layers; leave one out")
-    as_erk = replace(request, method=ALLOCATION)
+    as_erk = replace(request, method=get(ALLOCATION))
     check_request(network, as_erk)
     layers = select_layers(network.layers, request.ignore)
     counts = quota_of(as_erk, network, layers).steps(1)[-1]
@@ -76,8 +78,8 @@ def construct(
             progress(done, total, layer.plan.name.removesuffix(".weight"))
     layers = tuple(built[plan.name] for plan in wanted)
     masks = {layer.plan.name: layer.mask for layer in layers}
-    pruned = result_of(network, replace(request, method=ALLOCATION), masks, 1)
-    return BuiltNetwork(layers, pruned, replace(request, method=construction.kind))
+    as_erk = replace(request, method=get(ALLOCATION))
+    return BuiltNetwork(layers, result_of(network, as_erk, masks, 1), as_erk, construction.kind)
 
 
 def _work(plan: LayerPlan) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pai_cli.spectral.found import FOUND, Found, Status, Wish
+from pai_cli.spectral.solver_table import FOUND, Found, Status, Wish
 
 kernel: Any
 try:

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from pai_cli.errors import MethodOptionError
+from pai_cli.methods.score_training import Kind, ScoreTraining, Tensors
+from pai_cli.methods.signed_constants import fan_in
 from pai_cli.pruning.base import Masks, ScoreContext, Scorer, Scores
-from pai_cli.training.searching.constants import fan_in
-from pai_cli.training.searching.scores import Kind, ScoreTraining, Tensors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

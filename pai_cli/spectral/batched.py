@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 from array_api_compat import device, is_numpy_array
 
-from pai_cli.spectral import choice
+from pai_cli.spectral import solvers
 from pai_cli.spectral.bounds import pairs_of
-from pai_cli.spectral.choice import SolverOptions
-from pai_cli.spectral.found import FOUND, Found, wish_of
 from pai_cli.spectral.gram import smaller_gram
 from pai_cli.spectral.power import batches, leading_eigenpairs, padded_side
 from pai_cli.spectral.problems import Problems
 from pai_cli.spectral.result import Pairs
+from pai_cli.spectral.solver_table import FOUND, Found, wish_of
+from pai_cli.spectral.solvers import SolverOptions
 
 BATCH_BYTES = 2**30  # of Gram matrices worked on at once
 
@@ -41,5 +41,5 @@ def _solve_batch(parts: Sequence[tuple[Problems, int]], sides: Sequence[int], op
     for place, (request, k) in enumerate(parts):
         gram = smaller_gram(request.matrix(k))
         grams[place, : gram.shape[0], : gram.shape[0]] = xp.astype(gram, xp.float64)
-    direct_side = choice.ARRAY_DIRECT_SIDE if is_numpy_array(grams) else choice.DEVICE_DIRECT_SIDE
+    direct_side = solvers.ARRAY_DIRECT_SIDE if is_numpy_array(grams) else solvers.DEVICE_DIRECT_SIDE
     return leading_eigenpairs(grams, sides, wish_of(options, direct_side))

@@ -13,7 +13,7 @@ from pathlib import Path
 from pai_cli.analysis.encoded import Encoded, decode, encode
 from pai_cli.analysis.finished import Finished, Looked
 from pai_cli.analysis.masks import AnalysisRequest, MaskReport, measure_mask
-from pai_cli.analysis.sent import NamedWeights, SentMask, SentWeights
+from pai_cli.analysis.transfer import NamedWeights, SentMask, SentWeights
 from pai_cli.compute.pieces import Here, Outcome, Pool, attempt
 from pai_cli.errors import DeviceError, PaiError, WorkerLostError
 from pai_cli.files.checkpoints import Checkpoint

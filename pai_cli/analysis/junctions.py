@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pai_cli.analysis.many import STEPS
 from pai_cli.analysis.masks import check_match, unrolls, wanted
-from pai_cli.analysis.study import STEPS
 from pai_cli.errors import LayerSelectionError, MethodOptionError, PaiError
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.masks import Mask
@@ -19,10 +19,10 @@ from pai_cli.models.layers import PrunableLayer
 from pai_cli.models.network import Network
 from pai_cli.models.trace import Call, Graph, Wire, trace
 from pai_cli.progress import Progress, silent
-from pai_cli.spectral import between
-from pai_cli.spectral.between import Degrees, Junction
-from pai_cli.spectral.bipartite import unroll
+from pai_cli.spectral import junctions
 from pai_cli.spectral.catalogue import BETWEEN
+from pai_cli.spectral.graph import unroll
+from pai_cli.spectral.junctions import Degrees, Junction
 from pai_cli.spectral.metrics import mean_of
 from pai_cli.spectral.result import Measure
 
@@ -151,7 +151,7 @@ class _Layers:
     def __init__(self, mask: Mask) -> None:
         self._mask = mask
         self._degrees: dict[str, Degrees] = {}
-        self._last: tuple[str, between.Mask] | None = None
+        self._last: tuple[str, junctions.Mask] | None = None
         self._names = frozenset(mask.names)
         self.missing: dict[str, None] = {}
 
@@ -160,7 +160,7 @@ class _Layers:
         """The layers asked for that the mask does not have."""
         return tuple(self.missing)
 
-    def matrix(self, layer: PrunableLayer) -> between.Mask:
+    def matrix(self, layer: PrunableLayer) -> junctions.Mask:
         """The unrolled mask."""
         if self._last is None or self._last[0] != layer.name:
             unrolls(self._mask.path, layer.name, layer.shape, layer.layout)
@@ -183,9 +183,9 @@ def _measured(pair: Pair, layers: _Layers) -> PairReport:
     where = pair.where
     p, q = layers.degrees(pair.writer), layers.degrees(pair.reader)
     measures = {
-        "compatibility": between.compatibility(p, q, where),
-        "copeland": between.copeland(p, q, where),
-        "overlap": between.overlap(layers.matrix(pair.reader), where),
+        "compatibility": junctions.compatibility(p, q, where),
+        "copeland": junctions.copeland(p, q, where),
+        "overlap": junctions.overlap(layers.matrix(pair.reader), where),
     }
     outputs = np.unique(where.outputs)
     live = int(np.count_nonzero(p.rows[outputs]))

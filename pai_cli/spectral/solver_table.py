@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from pai_cli.spectral import choice
-from pai_cli.spectral.choice import Solver, SolverOptions
+from pai_cli.spectral import solvers
 from pai_cli.spectral.result import EPS
+from pai_cli.spectral.solvers import Solver, SolverOptions
 
 FOUND = np.dtype(
     [
@@ -70,12 +70,12 @@ class Wish:
 
 def wish_of(options: SolverOptions, direct_side: int) -> Wish:
     """What an eigensolver is asked for; `direct_side` of the place where it runs."""
-    proof_side = choice.ANY_SIDE if options.certify or options.solver is Solver.POWER else choice.PROOF_SIDE
+    proof_side = solvers.ANY_SIDE if options.certify or options.solver is Solver.POWER else solvers.PROOF_SIDE
     if options.solver is Solver.POWER:
         direct_side = 3  # smaller spaces have no room for a block of two and its first power
     if options.solver is Solver.MATRIX_FREE and not options.certify:
         direct_side = proof_side = 3
-    return Wish(options.tolerance, options.most_products, direct_side, proof_side, choice.FEW_EDGES)
+    return Wish(options.tolerance, options.most_products, direct_side, proof_side, solvers.FEW_EDGES)
 
 
 def shift_for(first: Any, second: Any, side: Any, tolerance: float) -> Any:

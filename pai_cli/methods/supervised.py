@@ -11,10 +11,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pai_cli.errors import MethodOptionError, ScoreError
-from pai_cli.files.words import one_line
+from pai_cli.files.messages import one_line
+from pai_cli.models.copies import kind_of, repeatable, seeded, working_copy
 from pai_cli.models.programs import normalise_by_batch
 from pai_cli.pruning.base import Masks, ScoreContext
-from pai_cli.pruning.working import kind_of, repeatable, seeded, working_copy
 
 Tensors = dict[str, torch.Tensor]
 

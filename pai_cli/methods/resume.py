@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pai_cli.errors import ResumeError
+from pai_cli.files.messages import one_line
 from pai_cli.files.runs import state_beside
-from pai_cli.files.words import one_line
 from pai_cli.pruning.trained import TrainingContext, TrainingRun
 from pai_cli.training.state import TrainingState, number_in, parse_state, write_state
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pai_cli.spectral.bipartite import BipartiteGraph
+from pai_cli.spectral.graph import BipartiteGraph
 from pai_cli.spectral.problems import Problems
 from pai_cli.spectral.result import Floats, Ints
 

@@ -6,21 +6,21 @@ from dataclasses import replace
 
 import numpy as np
 
-from pai_cli.spectral import choice
+from pai_cli.spectral import solvers
 from pai_cli.spectral.bounds import pairs_of
-from pai_cli.spectral.choice import Solver, SolverOptions
 from pai_cli.spectral.compiled import calls
-from pai_cli.spectral.found import FOUND, Found, Wish, wish_of
 from pai_cli.spectral.gram import smaller_gram
 from pai_cli.spectral.problems import Problems
 from pai_cli.spectral.result import Pairs
+from pai_cli.spectral.solver_table import FOUND, Found, Wish, wish_of
+from pai_cli.spectral.solvers import Solver, SolverOptions
 
 
 def solve(request: Problems, options: SolverOptions) -> Pairs:
     """The pairs of a request's parts. Raises `MemoryError`."""
     if not len(request):
         return Pairs.blank(0)
-    wish = wish_of(options, choice.COMPILED_DIRECT_SIDE)
+    wish = wish_of(options, solvers.COMPILED_DIRECT_SIDE)
     large = np.minimum(request.left, request.right) > wish.proof_side
     if np.any(large):
         # A connected graph has one largest singular value, but its subgraphs may fall apart.

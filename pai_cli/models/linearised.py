@@ -9,14 +9,18 @@ import torch
 from torch import fx, nn
 
 from pai_cli.errors import MethodOptionError, ScoreError
-from pai_cli.files.words import one_line
+from pai_cli.files.messages import one_line
+from pai_cli.models.copies import kind_of, repeatable, seeded, working_copy
 from pai_cli.models.huggingface import refuse_weights_alone
 from pai_cli.models.programs import lift_ceilings, self_normalising
-from pai_cli.pruning.working import kind_of, repeatable, seeded, working_copy
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
     from pai_cli.models.network import Network
-    from pai_cli.pruning.base import Masks
 
 _SEED = 0  # for a network that draws in its pass
 _SELF_NORMALISING = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
@@ -66,7 +70,7 @@ class Linearised:
         for weight in self.weights.values():
             weight.requires_grad_(True)
 
-    def mask(self, masks: Masks | None) -> None:
+    def mask(self, masks: Mapping[str, NDArray[np.bool_]] | None) -> None:
         """Set the weights that are false in `masks` to zero, for good: masks only ever shrink."""
         for name, mask in (masks or {}).items():
             pruned = torch.from_numpy(~mask).to(self._device)

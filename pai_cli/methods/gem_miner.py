@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pai_cli.methods.score_training import Kind, ScoreTraining, Tensors
 from pai_cli.pruning.base import Masks, ScoreContext, Scorer, Scores
 from pai_cli.pruning.trained import FREEZE_EVERY, TrainingContext
 from pai_cli.training.recipe import Optimizer
-from pai_cli.training.searching.scores import Kind, ScoreTraining, Tensors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

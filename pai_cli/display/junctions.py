@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 
-from pai_cli.analysis.between import BetweenReport, PairReport
+from pai_cli.analysis.junctions import BetweenReport, PairReport
 from pai_cli.display.console import fail_line, note, show_line
 from pai_cli.display.records import reasons
 from pai_cli.display.tables import show_records
+from pai_cli.files.messages import some_names
 from pai_cli.files.tables import Format, Record, TableWriter
-from pai_cli.files.words import some_names
 from pai_cli.spectral.catalogue import BETWEEN
 from pai_cli.spectral.result import Measure
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from pai_cli.methods.supervised import Supervised
 from pai_cli.pruning.base import Masks, ScoreContext, Scorer, Scores
-from pai_cli.pruning.supervised import Supervised
 
 TEMPERATURE = 200.0
 """What logits are divided by, so that the softmax is smooth and the scores vary little from sample to sample."""

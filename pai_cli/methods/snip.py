@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from pai_cli.methods.supervised import Supervised
 from pai_cli.pruning.base import Masks, ScoreContext, Scorer, Scores
-from pai_cli.pruning.supervised import Supervised
 
 
 def make_scorer(context: ScoreContext) -> Scorer:

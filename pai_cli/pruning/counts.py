@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 
 from pai_cli.errors import DensityError, LayerSelectionError
-from pai_cli.files.words import some_names
+from pai_cli.files.messages import some_names
 from pai_cli.pruning.allocation import Shapes, kept_count, layer_counts, network_count
 from pai_cli.pruning.base import Masks, Pattern, Scope
 from pai_cli.pruning.pattern import fits, inputs_of, keep_in_groups

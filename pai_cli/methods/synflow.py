@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from pai_cli.errors import ScoreError
+from pai_cli.models.linearised import Flow, Linearised
 from pai_cli.pruning.base import Masks, ScoreContext, Scorer, Scores
-from pai_cli.pruning.linearised import Flow, Linearised
 
 
 def make_scorer(context: ScoreContext) -> Scorer:

@@ -6,13 +6,15 @@ from difflib import get_close_matches
 from functools import cache
 
 from pai_cli.errors import UnknownMethodError, UnusableMethodError
-from pai_cli.pruning.base import Method
+from pai_cli.pruning.base import METHODS, Method
 from pai_cli.pruning.trained import freezes, usual_rounds
 
-_RANDOM = "pai_cli.pruning.random:make_scorer"
-_SNIP = "pai_cli.pruning.snip:make_scorer"
+__all__ = ["METHODS", "faults_beside", "get", "given", "names", "register"]
 
-METHODS: dict[str, Method] = {
+_RANDOM = "pai_cli.methods.random:make_scorer"
+_SNIP = "pai_cli.methods.snip:make_scorer"
+
+_BUILT_IN: dict[str, Method] = {
     "random": Method(
         name="random",
         summary="weights at random over the whole network",
@@ -43,14 +45,14 @@ METHODS: dict[str, Method] = {
         name="magnitude",
         summary="the weights of largest absolute value",
         source="Han et al. 2015, arXiv:1506.02626",
-        make_scorer="pai_cli.pruning.magnitude:make_scorer",
+        make_scorer="pai_cli.methods.magnitude:make_scorer",
         in_pieces="magnitude",
     ),
     "synflow": Method(
         name="synflow",
         summary="the weights that carry the most synaptic flow, scored anew in each of 100 rounds; no data",
         source="Tanaka et al. 2020, arXiv:2006.05467",
-        make_scorer="pai_cli.pruning.synflow:make_scorer",
+        make_scorer="pai_cli.methods.synflow:make_scorer",
         rounds=100,
         iterative=True,
         adaptive=True,
@@ -84,21 +86,21 @@ METHODS: dict[str, Method] = {
         name="grasp",
         summary="the weights whose removal would reduce the gradient flow most; needs --data",
         source="Wang et al. 2020, arXiv:2002.07376",
-        make_scorer="pai_cli.pruning.grasp:make_scorer",
+        make_scorer="pai_cli.methods.grasp:make_scorer",
         data=True,
     ),
     "phew": Method(
         name="phew",
         summary="the weights that random walks between input and output come upon, heavy ones likely; no data",
         source="Patil and Dovrolis 2021, arXiv:2010.11354",
-        make_scorer="pai_cli.pruning.phew:make_scorer",
+        make_scorer="pai_cli.methods.phew:make_scorer",
         random=True,
     ),
     "gem-miner": Method(
         name="gem-miner",
         summary="the weights that do well as signed constants, by scores trained and frozen in steps; needs --data",
         source="Sreenivasan et al. 2022, arXiv:2202.12002",
-        make_scorer="pai_cli.training.searching.gem_miner:make_scorer",
+        make_scorer="pai_cli.methods.gem_miner:make_scorer",
         rounds=freezes,
         data=True,
         trains=("epochs", "freeze_every", "penalty", "optimizer", "lr", "batch_size"),
@@ -107,7 +109,7 @@ METHODS: dict[str, Method] = {
         name="edge-popup",
         summary="the same, each layer's largest trained scores at every step; needs --data",
         source="Ramanujan et al. 2020, arXiv:1911.13299",
-        make_scorer="pai_cli.training.searching.edge_popup:make_scorer",
+        make_scorer="pai_cli.methods.edge_popup:make_scorer",
         allocation="uniform",
         data=True,
         trains=("epochs", "optimizer", "lr", "batch_size"),
@@ -116,14 +118,15 @@ METHODS: dict[str, Method] = {
         name="imp",
         summary="the weights largest after training, round by round, each from the same early weights; needs --data",
         source="Frankle et al. 2020, arXiv:1912.05671",
-        make_scorer="pai_cli.training.searching.imp:make_scorer",
+        make_scorer="pai_cli.methods.imp:make_scorer",
         rounds=usual_rounds,
         iterative=True,
         data=True,
         trains=("epochs", "rewind", "optimizer", "lr", "batch_size"),
     ),
 }
-"""Every method known so far: the built-in ones in the order that help shows, then those that were added."""
+
+METHODS.update(_BUILT_IN)  # in the order that help shows; those that are added follow
 
 
 def register(method: Method) -> None:
@@ -141,7 +144,7 @@ def get(name: str) -> Method:
     """
     if name in METHODS:
         return METHODS[name]
-    from pai_cli.pruning import plugins
+    from pai_cli.methods import plugins
 
     faults = _extend()
     if name in METHODS:
@@ -162,7 +165,7 @@ def given(name: str | None) -> str:
 
 def names() -> list[str]:
     """What `--method` takes, by the metadata of what is installed; nothing is imported for it."""
-    from pai_cli.pruning import plugins
+    from pai_cli.methods import plugins
 
     return list(dict.fromkeys([*METHODS, *(one.name for one in plugins.found())]))
 
@@ -173,7 +176,7 @@ def faults_beside(name: str) -> list[str]:
     A name that is taken is told whatever is asked for. What fails to load is told when `name` is not built in: for one
     that is, nothing is imported.
     """
-    from pai_cli.pruning import plugins
+    from pai_cli.methods import plugins
 
     faults = plugins.taken(METHODS.keys() - _added) if name in METHODS.keys() - _added else _extend()
     return [line for one, line in faults.items() if one not in (name, plugins.ANY) or name in METHODS]
@@ -185,7 +188,7 @@ _added: set[str] = set()  # names of other distributions' methods
 @cache
 def _extend() -> dict[str, str]:
     """Load other distributions' methods, once; the fault of each that cannot be used, by name."""
-    from pai_cli.pruning import plugins
+    from pai_cli.methods import plugins
 
     loaded = plugins.load(METHODS)
     METHODS.update(loaded.methods)

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, distributions, entry_points
 
-from pai_cli.files.words import one_line
+from pai_cli.files.messages import one_line
 from pai_cli.pruning.base import Method
 
 GROUP = "pai.methods"

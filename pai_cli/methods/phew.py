@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from pai_cli.errors import ScoreError
+from pai_cli.methods.walks import Indices, Reals, Steps, Walker
 from pai_cli.models.trace import trace
 from pai_cli.pruning.base import Masks, ScoreContext, Scorer, Scores
-from pai_cli.pruning.walks import Indices, Reals, Steps, Walker
 
 LARGEST_BATCH = 16_384
 """How many walks are taken together at the most."""

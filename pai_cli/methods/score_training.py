@@ -15,6 +15,8 @@ from torch import nn
 from pai_cli.compute.memory import keep_freed
 from pai_cli.data.batches import check_classes
 from pai_cli.errors import RecipeError, TrainingError
+from pai_cli.methods.resume import check_rounds, kept_round, taking_up
+from pai_cli.methods.signed_constants import signed_constants
 from pai_cli.pruning.base import Masks, ScoreContext, generator_for
 from pai_cli.pruning.trained import EPOCHS, TrainingContext
 from pai_cli.training.examples import Augment, Examples, augmentation
@@ -22,8 +24,6 @@ from pai_cli.training.interruption import heard
 from pai_cli.training.loop import CHECK_EVERY
 from pai_cli.training.model import cross_entropy, dtype_of, logits_of
 from pai_cli.training.recipe import Augmentation, Optimizer, Recipe, Schedule
-from pai_cli.training.searching.constants import signed_constants
-from pai_cli.training.searching.resume import check_rounds, kept_round, taking_up
 from pai_cli.training.state import (
     TrainingState,
     check_parts,

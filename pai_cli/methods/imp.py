@@ -14,13 +14,13 @@ import torch
 
 from pai_cli.data.batches import check_classes
 from pai_cli.errors import RecipeError
+from pai_cli.methods.resume import check_rounds, kept_round, taking_up
 from pai_cli.pruning.base import Masks, ScoreContext, Scorer, Scores
 from pai_cli.training.examples import prepare
 from pai_cli.training.loop import Run, Trainer
 from pai_cli.training.model import dtype_of, logits_of
 from pai_cli.training.process import Process
 from pai_cli.training.recipe import Optimizer, Recipe
-from pai_cli.training.searching.resume import check_rounds, kept_round, taking_up
 from pai_cli.training.state import Tensors, TrainingState, check_alike, state_dict_of
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pai_cli.errors import DeviceError, ScoreError
-from pai_cli.files.words import one_line
+from pai_cli.files.messages import one_line
 
 
 def working_copy(model: nn.Module, device: str, dtype: torch.dtype, method: str) -> nn.Module:

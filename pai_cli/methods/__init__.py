@@ -1,0 +1,1 @@
+"""Every pruning method, a file each, and what they share."""

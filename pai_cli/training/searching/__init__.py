@@ -1,1 +1,0 @@
-"""Pruning methods that train: scores on frozen weights (Gem-Miner, edge-popup), or weights, to be rewound."""
