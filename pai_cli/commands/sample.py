@@ -52,7 +52,7 @@ def sample(
     """
     sampling.check_search(construct, ctx.params)
     amount, shape = options.the_amount(density, sparsity, pattern, densities), options.the_shape(input_shape)
-    in_rounds, name = options.the_rounds(rounds), construct or method or ""  # one there is, as check_search sees to
+    name = construct or method or ""  # one there is, as check_search sees to
     from pai_cli.commands.loading import accept, method_of, open_network, prune_request, samples_story
     from pai_cli.display.figures.canvas import check_picture
     from pai_cli.display.figures.trajectory import plot_trajectory
@@ -63,17 +63,9 @@ def sample(
     from pai_cli.sampling.expanders.network import ALLOCATION
 
     path = output or options.default_mask_path(checkpoint, name if construct else f"{name}-best", amount.label)
-    chosen = method_of(ALLOCATION if construct else name)
+    chosen, reads = method_of(ALLOCATION if construct else name), Reads(checkpoint, model, data, densities)
     check_picture(plot)
-    plan_sampling(
-        Reads(checkpoint, model, data, densities),
-        path,
-        trajectory,
-        plot,
-        searches=construct is None,
-        resume=resume,
-        force=force,
-    )
+    plan_sampling(reads, path, trajectory, plot, searches=construct is None, resume=resume, force=force)
     source, network = open_network(checkpoint, model, shape, trust=trust)
     from pai_cli.pruning.output import mask_to_write
     from pai_cli.sampling.search import SearchRequest, Workers, search
@@ -86,7 +78,7 @@ def sample(
         scope=scope,
         ignore=ignore,
         seed=seed,
-        rounds=in_rounds,
+        rounds=options.the_rounds(rounds),
         input_shape=shape,
         data=data,
         per_class=per_class,
@@ -106,7 +98,7 @@ def sample(
     with progress_bar("sampling") as progress, tell_interrupted(state, population):
         result = search(network, wish, lines, state, progress, dataset=dataset, workers=workers)
     tell_pruning(result.pruned, no_collapse=False)
-    story = {**samples_story(dataset, result.request), **result.story}
+    story = samples_story(dataset, result.request) | result.story
     mask = mask_to_write(result.pruned, request, source, ctx.obj.arguments, story)
     write_mask(path, mask, packed=packed, force=force or lines.wrote(path))
     show_search(result, lines, path, format)
