@@ -81,7 +81,7 @@ def _printable_usage() -> Iterator[None]:
 
 def _one_line(error: Exception, command: str | None) -> str:
     if isinstance(error, PaiError):
-        return str(error)
+        return error.in_shell
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _out_of_memory(str(error))):
         if command == "train":
             return "out of memory; give a smaller --batch-size, or train a smaller network"

@@ -1,20 +1,34 @@
 """Everything that can go wrong for a person, by name.
 
-Each message is one line: what, where, and which flag or value would fix it. The command line prints it and
+Each message is one line: what, where, and which parameter or value would fix it. The command line prints it and
 exits with `status`; a library user catches the class.
 """
 
 from pai_cli.printable import as_line
+from pai_cli.spelling import for_python, for_shell
 
 
 class PaiError(Exception):
-    """Something could not be done; the text is one printable line for a person, whatever names stand in it."""
+    """Something could not be done; the text is one printable line for a person, whatever names stand in it.
 
-    def __init__(self, text: str) -> None:
-        super().__init__(as_line(text))
+    `text`: the message as it was made, its parameters named by `spelling.option`: what another message is made of.
+    """
 
     status = 1
     """The command line's exit status: 1 could not be done, 2 wrong usage."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        """The message as a program is told it: `density=`."""
+        return as_line(for_python(self.text))
+
+    @property
+    def in_shell(self) -> str:
+        """The message as the command line tells it: `--density`."""
+        return as_line(for_shell(self.text))
 
 
 class CheckpointError(PaiError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -97,6 +98,7 @@ def run_pai(*arguments: object, stdin: str | None = None) -> Done:
     result = typer.testing.CliRunner().invoke(app, [str(a) for a in arguments], input=stdin, prog_name="pai")
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
+    assert not re.search("[\ue000-\ue002]", result.stdout + result.stderr), "a parameter that nobody spelled"
     return Done(result.exit_code, result.stdout, result.stderr)
 
 

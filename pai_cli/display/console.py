@@ -7,6 +7,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 from pai_cli.printable import as_line
+from pai_cli.spelling import for_shell
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,4 +62,4 @@ def show_traceback() -> None:
 
 
 def _say(kind: str, text: str) -> None:
-    print(f"{kind}{as_line(text)}", file=sys.stderr)
+    print(f"{kind}{as_line(for_shell(text))}", file=sys.stderr)
