@@ -83,7 +83,7 @@ def imported(module: str) -> set[str]:
 
 
 def layer(module: str) -> str:
-    """`spectral` of `pai_cli.spectral.gram`; "" of the package itself."""
+    """`spectral` of `pai_cli.spectral.problems`; "" of the package itself."""
     return module.split(".")[1] if "." in module else ""
 
 

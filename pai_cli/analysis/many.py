@@ -10,8 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from pai_cli.analysis.encoded import Encoded, decode, encode
-from pai_cli.analysis.finished import Finished, Looked
+from pai_cli.analysis.cache import Encoded, Finished, Looked, decode, encode
 from pai_cli.analysis.masks import AnalysisRequest, MaskReport, measure_mask
 from pai_cli.analysis.transfer import NamedWeights, SentMask, SentWeights
 from pai_cli.compute.pieces import Here, Outcome, Pool, attempt
