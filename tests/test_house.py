@@ -32,7 +32,11 @@ LAYERS = (
     ),
     *("data", "files", "compute", "spectral"),
 )
-BOTTOM = ("errors", "progress", "printable", "spelling", "telling")
+GROUND = {
+    *((above, below) for above in ("errors", "telling") for below in ("printable", "spelling")),
+    *(("random", "errors"), ("random", "spelling")),
+}
+BOTTOM = ("errors", "progress", "printable", "spelling", "telling", "random")
 
 MOST_LINES_OF_FUNCTION, MOST_LINES_OF_MODULE, MOST_PARAMETERS = 50, 400, 7
 
@@ -94,11 +98,7 @@ def may_import(importer: str, target: str) -> bool:
     if importer == "pai_cli":  # the library's face
         return below in ("api", *BOTTOM)
     if below in ("", *BOTTOM):  # the package itself holds the version
-        return (
-            below == ""
-            or above not in BOTTOM
-            or (above in ("errors", "telling") and below in ("printable", "spelling"))
-        )
+        return below == "" or above not in BOTTOM or ((above, below) in GROUND)
     if above not in LAYERS or below not in LAYERS:
         return False
     return LAYERS.index(above) <= LAYERS.index(below)

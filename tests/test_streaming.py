@@ -31,7 +31,7 @@ from pai_cli.methods import registry
 from pai_cli.methods.registry import get
 from pai_cli.models.layers import PrunableLayer
 from pai_cli.models.network import Network, init_network, load_network, outline_network, save_checkpoint
-from pai_cli.pruning.base import Pattern, Scope, generator_for
+from pai_cli.pruning.base import Pattern, Scope
 from pai_cli.pruning.groups import keep_largest_in_groups
 from pai_cli.pruning.output import mask_to_write
 from pai_cli.pruning.pattern import input_axis, keep_in_groups
@@ -43,6 +43,7 @@ from pai_cli.pruning.streaming.reading import OpenFiles, Piece
 from pai_cli.pruning.streaming.scores import Draws, Sample, window_around
 from pai_cli.pruning.streaming.search import Search, tally
 from pai_cli.pruning.streaming.writing import write_chosen
+from pai_cli.random import generator_for
 from pai_cli.spectral.layout import PLAIN, Layout
 
 HALF, BRAIN, SINGLE, DOUBLE = torch.float16, torch.bfloat16, torch.float32, torch.float64

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,6 +20,7 @@ from pai_cli.errors import (
     PaiError,
 )
 from pai_cli.files.masks import Mask, check_layout
+from pai_cli.files.ordering import matches
 from pai_cli.spectral.layout import Layout
 from pai_cli.spectral.metrics import MetricOptions
 from pai_cli.spectral.network import DenseCache, LayerInput, LayerReport, NetworkReport, measure_together, summarise
@@ -231,8 +231,7 @@ def chosen(mask: Mask, layers: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[
 
 def wanted(name: str, globs: Sequence[str]) -> bool:
     """Whether one of the globs matches the parameter's name, with or without `.weight`; all do when there is no glob."""
-    stem = name.removesuffix(".weight")
-    return not globs or any(fnmatchcase(name, glob) or fnmatchcase(stem, glob) for glob in globs)
+    return not globs or any(matches(name, glob) for glob in globs)
 
 
 def check_match(path: Path, shapes: Mapping[str, tuple[int, ...]], weights: Weights) -> None:

@@ -16,7 +16,8 @@ from torch import nn
 
 from pai_cli.compute.memory import keep_freed
 from pai_cli.errors import RecipeError, TrainingError
-from pai_cli.pruning.base import Masks, generator_for
+from pai_cli.pruning.base import Masks
+from pai_cli.random import generator_for, seed_torch
 from pai_cli.training.applied import apply_masks
 from pai_cli.training.dynamic import Move, moved, share_of, spectrum
 from pai_cli.training.examples import Examples, Pair, TrainingData
@@ -261,11 +262,7 @@ class Trainer:
     def _seed_torch(self) -> None:
         """What the network draws itself, in dropout, is a function of seed, step and process."""
         random = generator_for(self.recipe.seed, f"step {self.step} of process {self.process.rank}")
-        seed = int(random.integers(2**62))
-        torch.default_generator.manual_seed(seed)
-        # `torch.manual_seed` formats a traceback for every GPU library that is not in use: a millisecond a step.
-        if self.process.device.startswith("cuda"):
-            torch.cuda.manual_seed(seed)
+        seed_torch(int(random.integers(2**62)), self.process.device)
 
     def _count(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
         right = (logits.argmax(1) == labels).sum()
