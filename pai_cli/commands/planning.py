@@ -41,11 +41,11 @@ def plan_pruning(reads: Reads, mask: Path, weights: Path | None, method: Method,
     from pai_cli.files.runs import PRUNE, state_beside
 
     plan = reads.plan(force=force)
-    plan.writes(mask, "the mask", "-o", replace=resume)
-    plan.writes(weights, "the weights", "-w")
+    plan.writes(mask, "the mask", "output", replace=resume)
+    plan.writes(weights, "the weights", "weights_out")
     if method.trains:
         _refuse_special(mask, "a training needs a file beside what it writes; name a file")
-        plan.keeps(state_beside(mask), "the training's state", "-o", PRUNE, resume=resume)
+        plan.keeps(state_beside(mask), "the training's state", "output", PRUNE, resume=resume)
     plan.check()
 
 
@@ -65,12 +65,12 @@ def plan_sampling(
     from pai_cli.files.runs import JOURNAL, SAMPLE, journal_beside, state_beside
 
     plan = reads.plan(force=force)
-    plan.writes(mask, "the mask", "-o", replace=resume)
-    plan.writes(plot, "the picture", "--plot")
+    plan.writes(mask, "the mask", "output", replace=resume)
+    plan.writes(plot, "the picture", "plot")
     if searches:
         if trajectory is None and is_special(mask):
             raise OutputError(f"{mask}: is a device or a pipe; say with --trajectory where the search is to be written")
-        lines, option = trajectory or journal_beside(mask), "-o" if trajectory is None else "--trajectory"
+        lines, option = trajectory or journal_beside(mask), "output" if trajectory is None else "trajectory"
         state = state_beside(lines, JOURNAL)
         for file in (lines, state):
             _refuse_special(file, "a search must be read again; name a file")
@@ -92,15 +92,15 @@ def plan_training(reads: Reads, mask: Path | None, outputs: Outputs, *, resume: 
     journal = journal_beside(out)
     plan = reads.plan(force=outputs.force)
     plan.reads("the mask", mask)
-    plan.writes(out, "the weights", "-o", replace=resume)
-    plan.writes(outputs.mask, "the final mask", "--mask-out", replace=resume)
-    plan.writes(outputs.plot, "the picture", "--plot", replace=resume)
-    plan.keeps(journal, "the training's journal", "-o", TRAIN, resume=resume)
-    plan.keeps(state_beside(out), "the training's state", "-o", TRAIN, resume=resume, after=journal)
+    plan.writes(out, "the weights", "output", replace=resume)
+    plan.writes(outputs.mask, "the final mask", "mask_out", replace=resume)
+    plan.writes(outputs.plot, "the picture", "plot", replace=resume)
+    plan.keeps(journal, "the training's journal", "output", TRAIN, resume=resume)
+    plan.keeps(state_beside(out), "the training's state", "output", TRAIN, resume=resume, after=journal)
     if outputs.results is not None:
-        plan.adds_to(outputs.results, "the table", "--results")
-        plan.uses(lock_beside(outputs.results), "the table's lock", "--results", lambda lock: not lock.stat().st_size)
-    plan.adds_to(outputs.log_dir, "the folder of events", "--log-dir", seen_to=True)
+        plan.adds_to(outputs.results, "the table", "results")
+        plan.uses(lock_beside(outputs.results), "the table's lock", "results", lambda lock: not lock.stat().st_size)
+    plan.adds_to(outputs.log_dir, "the folder of events", "log_dir", seen_to=True)
     plan.check()
 
 
@@ -122,8 +122,8 @@ def plan_measuring(
     plan = FilePlan(force=force)
     read_checkpoint(plan, weights)
     plan.reads("a table that is read", *(table for table in tables if table != STDIN))
-    plan.writes(plot, "the picture", "--plot")
-    plan.writes(report, "the page", "--report")
+    plan.writes(plot, "the picture", "plot")
+    plan.writes(report, "the page", "report")
     _use_store(plan, working)
     read_masks(plan, _named(masks))
     return plan
@@ -137,8 +137,8 @@ def plan_mining(
 
     plan = FilePlan(force=force)
     read_checkpoint(plan, weights, model)
-    plan.writes(mask, "the mask", "-o")
-    plan.writes(plot, "the picture", "--plot")
+    plan.writes(mask, "the mask", "output")
+    plan.writes(plot, "the picture", "plot")
     read_masks(plan, _named(masks))
     return plan
 
@@ -195,9 +195,9 @@ def _use_store(plan: FilePlan, working: Working) -> None:
         store = working.store or default_path()
     except RuntimeError:  # no home folder, and so no store
         return
-    plan.adds_to(working.store, "the store", "--store", seen_to=True)
+    plan.adds_to(working.store, "the store", "store", seen_to=True)
     for ending in JOURNALS:
-        plan.uses(store.with_name(store.name + ending), "SQLite's journal", "--store", is_journal)
+        plan.uses(store.with_name(store.name + ending), "SQLite's journal", "store", is_journal)
 
 
 def _refuse_special(path: Path, need: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pai_cli.errors import DensityError
 from pai_cli.printable import shortened
+from pai_cli.spelling import option
 
 LayerDensities = tuple[tuple[str, float], ...]
 """Pairs of a layer's name, or a glob, and its density, in the file's order."""
@@ -18,19 +19,23 @@ def read_densities(path: Path) -> LayerDensities:
     try:
         pairs = json.loads(path.read_bytes(), object_pairs_hook=_Pairs)
     except OSError as e:
-        raise DensityError(f"--densities {path}: cannot be read: {e.strerror or e}") from e
+        raise DensityError(f"{option('densities', path)}: cannot be read: {e.strerror or e}") from e
     except (ValueError, RecursionError) as e:
-        raise DensityError(f"--densities {path}: is not valid JSON ({e})") from e
+        raise DensityError(f"{option('densities', path)}: is not valid JSON ({e})") from e
     if not isinstance(pairs, _Pairs) or not pairs:
-        raise DensityError(f'--densities {path}: must be a JSON object such as {{"conv1": 0.5, "layer*": 0.05}}')
+        raise DensityError(
+            f'{option("densities", path)}: must be a JSON object such as {{"conv1": 0.5, "layer*": 0.05}}'
+        )
     seen = set[str]()
     for name, density in pairs:
         if isinstance(density, bool) or not isinstance(density, int | float):
-            raise DensityError(f"--densities {path}: {name!r} has {_short(density)}, and a number is needed")
+            raise DensityError(f"{option('densities', path)}: {name!r} has {_short(density)}, and a number is needed")
         if abs(density) > 1:  # before it becomes a float, which cannot be of any size
-            raise DensityError(f"--densities {path}: {name!r} has {_short(density)}; must be above 0 and at most 1")
+            raise DensityError(
+                f"{option('densities', path)}: {name!r} has {_short(density)}; must be above 0 and at most 1"
+            )
         if name in seen:
-            raise DensityError(f"--densities {path}: {name!r} stands there twice; leave one")
+            raise DensityError(f"{option('densities', path)}: {name!r} stands there twice; leave one")
         seen.add(name)
     return tuple((name, float(density)) for name, density in pairs)
 

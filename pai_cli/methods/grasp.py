@@ -16,7 +16,7 @@ def make_scorer(context: ScoreContext) -> Scorer:
     half of |g|^2, by -w * (H g) to first order. The paper's score is that change, and it REMOVES the largest: weights
     without which the gradient flows more. The score here has the opposite sign, so that the largest are KEPT: weights
     whose removal would reduce the flow most. The flow is that of every prunable weight of the network, those of layers
-    left whole by `--ignore` included. Float64 when a weight of the network is, else float32. Wang et al. 2020,
+    left whole by `ignore` included. Float64 when a weight of the network is, else float32. Wang et al. 2020,
     https://arxiv.org/abs/2002.07376
 
     Raises what `Supervised` does.
