@@ -135,6 +135,12 @@ class ParameterError(PaiError, ValueError):
     """A number or a choice that a program set is out of range, or of another type."""
 
 
+class UsageError(ParameterError):
+    """Parameters that exclude each other, do nothing together, or are missing."""
+
+    status = 2
+
+
 class DataError(PaiError):
     """Data is missing, damaged, of no known kind, or does not fit the network."""
 

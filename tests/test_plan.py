@@ -494,7 +494,7 @@ def test_standard_output_is_an_output_too(here: Path) -> None:
 
 def test_only_the_first_process_looks(pai: Pai, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """The others come when the first has begun its journal."""
-    from pai_cli.commands.planning import Reads, plan_training
+    from pai_cli.api.plans import Reads, plan_training
     from pai_cli.training.outputs import Outputs
 
     out = place.folder / "net"

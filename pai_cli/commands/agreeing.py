@@ -69,7 +69,7 @@ def check_search(ctx: typer.Context, *, overlap: bool, consensus: bool) -> None:
 
 def open_collection(given: Given, plan: FilePlan, progress: Progress) -> tuple[Collection, list[Mask]]:
     """The graphs, and the masks they are of (none with --graphs)."""
-    from pai_cli.commands.planning import read_masks
+    from pai_cli.api.plans import read_masks
     from pai_cli.display.console import note
     from pai_cli.files.paths import mask_paths
     from pai_cli.mining.level import Level

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from pai_cli.api.plans import plan_measuring, read_masks
 from pai_cli.commands import options
 from pai_cli.commands.between import (
     NetworkOptions,
@@ -16,7 +17,6 @@ from pai_cli.commands.between import (
     refuse_beside_between,
     refuse_network_options,
 )
-from pai_cli.commands.planning import plan_measuring, read_masks
 from pai_cli.compute.device import Device, resolve
 from pai_cli.files.tables import Format
 from pai_cli.spectral.solvers import Solver

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from pai_cli.api.plans import read_checkpoint
 from pai_cli.commands import options
-from pai_cli.commands.planning import read_checkpoint
 from pai_cli.files.foreign.registry import KINDS, OURS
 from pai_cli.files.foreign.write import Target
 from pai_cli.files.tables import Format

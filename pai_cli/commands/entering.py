@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import typer
 
-from pai_cli.commands.options import Working
+from pai_cli.api.working import Working
 from pai_cli.ranking.rules import AccuracyRules
 
 if TYPE_CHECKING:
@@ -145,9 +145,9 @@ def _from_table(given: Given, table: Path) -> Entered:
 
 def _from_masks(given: Given, plan: FilePlan) -> Entered:
     from pai_cli.analysis.masks import AnalysisRequest
+    from pai_cli.api.plans import read_masks
     from pai_cli.commands.loading import reports_of
     from pai_cli.commands.options import the_weights
-    from pai_cli.commands.planning import read_masks
     from pai_cli.display.console import note
     from pai_cli.display.progress import progress_bar
     from pai_cli.files.paths import mask_paths

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pai_cli.analysis.masks import AnalysisRequest, MaskReport
-    from pai_cli.commands.options import Amount, ScopeChoice, Working
+    from pai_cli.api.working import Working
+    from pai_cli.commands.options import Amount, ScopeChoice
     from pai_cli.compute.device import Device
     from pai_cli.data.base import Dataset
     from pai_cli.files.checkpoints import Checkpoint

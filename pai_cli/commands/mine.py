@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
+from pai_cli.api.plans import plan_mining
 from pai_cli.commands import options
 from pai_cli.commands.agreeing import Given, check_given, check_search, open_collection, write_consensus
-from pai_cli.commands.planning import plan_mining
 from pai_cli.files.tables import Format
 from pai_cli.mining.level import Level
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from pai_cli.api.working import Working
 from pai_cli.compute.device import Device
 from pai_cli.errors import SolverError
 from pai_cli.files.tables import Format
@@ -324,16 +325,6 @@ def check_header(kind: Format, *, no_header: bool) -> None:
     """Refuse --no-header where there is no header to leave out."""
     if no_header and kind not in (Format.CSV, Format.TSV):
         raise typer.BadParameter(f"--no-header: {kind.value} has no line of field names; give it with csv or tsv")
-
-
-@dataclass(frozen=True)
-class Working:
-    """Who works, and where what they finish is kept: `--jobs`, `--cluster`, `--store` and `--no-store`."""
-
-    jobs: int | None = None
-    cluster: str | None = None
-    store: Path | None = None
-    no_store: bool = False
 
 
 def check_workers(jobs: int | None, cluster: str | None) -> None:

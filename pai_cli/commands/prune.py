@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from pai_cli.api.plans import Reads, plan_pruning
 from pai_cli.commands import options, searching
-from pai_cli.commands.planning import Reads, plan_pruning
 from pai_cli.compute.device import Device
 from pai_cli.files.tables import Format
 from pai_cli.methods.registry import given

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
+from pai_cli.api.plans import plan_measuring
 from pai_cli.commands import options
 from pai_cli.commands.entering import Given, Particular, check_given, enter
-from pai_cli.commands.planning import plan_measuring
 from pai_cli.files.tables import Format
 from pai_cli.ranking.rules import COLLAPSED, MOST_RESAMPLES, RESAMPLES, AccuracyRules, AccuracyUnit
 from pai_cli.spectral.catalogue import METRICS

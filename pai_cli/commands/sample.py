@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import typer
 
+from pai_cli.api.plans import Reads, plan_sampling
 from pai_cli.commands import options
 from pai_cli.commands import sampling_options as sampling
-from pai_cli.commands.planning import Reads, plan_sampling
 from pai_cli.compute.device import Device
 from pai_cli.files.tables import Format
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pai_cli.commands.options import Working
+    from pai_cli.api.working import Working
     from pai_cli.files.plan import FilePlan
     from pai_cli.pruning.base import Method
     from pai_cli.training.outputs import Outputs
