@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pai_cli.spelling import option
+
 if TYPE_CHECKING:
     from pai_cli.api.working import Working
     from pai_cli.files.plan import FilePlan
@@ -18,7 +20,7 @@ STDIN = Path("-")
 
 @dataclass(frozen=True)
 class Reads:
-    """What a command that runs a network reads: the checkpoint, --model, --data, --densities."""
+    """What a command that runs a network reads: the checkpoint, and what `model`, `data` and `densities` name."""
 
     checkpoint: Path
     model: str | None = None
@@ -32,7 +34,7 @@ class Reads:
         plan = FilePlan(force=force)
         read_checkpoint(plan, self.checkpoint, self.model)
         _read_data(plan, self.data)
-        plan.reads("the file of --densities", self.densities)
+        plan.reads(f"the file of {option('densities')}", self.densities)
         return plan
 
 
@@ -69,13 +71,14 @@ def plan_sampling(
     plan.writes(plot, "the picture", "plot")
     if searches:
         if trajectory is None and is_special(mask):
-            raise OutputError(f"{mask}: is a device or a pipe; say with --trajectory where the search is to be written")
-        lines, option = trajectory or journal_beside(mask), "output" if trajectory is None else "trajectory"
+            told = option("trajectory")
+            raise OutputError(f"{mask}: is a device or a pipe; say with {told} where the search is to be written")
+        lines, parameter = trajectory or journal_beside(mask), "output" if trajectory is None else "trajectory"
         state = state_beside(lines, JOURNAL)
         for file in (lines, state):
             _refuse_special(file, "a search must be read again; name a file")
-        plan.keeps(lines, "the search's trajectory", option, SAMPLE, resume=resume)
-        plan.keeps(state, "the search's state", option, SAMPLE, resume=resume, after=lines)
+        plan.keeps(lines, "the search's trajectory", parameter, SAMPLE, resume=resume)
+        plan.keeps(state, "the search's state", parameter, SAMPLE, resume=resume, after=lines)
     plan.check()
 
 
@@ -153,7 +156,7 @@ def read_masks(plan: FilePlan, paths: Iterable[Path]) -> None:
 
 
 def read_checkpoint(plan: FilePlan, path: Path | None, model: str | None = None) -> None:
-    """Add a checkpoint with all its files, and the code that --model names."""
+    """Add a checkpoint with all its files, and the code that `model` names."""
     from pai_cli.files.checkpoints import files_of
 
     if path is not None:
@@ -162,7 +165,7 @@ def read_checkpoint(plan: FilePlan, path: Path | None, model: str | None = None)
     if colon:
         module = Path(*where.split("."))
         files = [Path(where)] if where.endswith(".py") else [module.with_suffix(".py"), module / "__init__.py"]
-        plan.reads("the code of --model", *files)
+        plan.reads(f"the code of {option('model')}", *files)
 
 
 def _named(masks: Iterable[str]) -> list[Path]:
