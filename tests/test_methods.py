@@ -204,7 +204,7 @@ def test_prune_is_choosing_and_then_looking(method: str, monkeypatch: pytest.Mon
     result = result_of(net, request, masks, rounds)
     assert same(result, whole)
     assert (result.kept, result.connected, result.scope) == (whole.kept, whole.connected, whole.scope)
-    with pytest.raises(MethodOptionError, match=r"^--seed -2:"):
+    with pytest.raises(MethodOptionError, match=r"^seed=-2:"):
         choose_masks(net, PruneRequest(get(method), 0.3, seed=-2))
 
 
@@ -326,7 +326,7 @@ def test_the_samples_and_their_need(method: str, network: str) -> None:
     with pytest.raises(MethodOptionError) as caught:
         prune(net, PruneRequest(get(method), 0.5))
     does = "trains on labelled data" if TABLE[method].trains else "scores with labelled samples"
-    assert str(caught.value) == f"--method {method}: {does}; give --data"
+    assert str(caught.value) == f"method={method}: {does}; give data="
 
 
 @METHOD

@@ -688,7 +688,7 @@ def test_factory_network(tmp_path, nets):
     assert network.input_shape == (3,)
     assert [layer.name for layer in network.layers] == ["weight"]
     np.testing.assert_array_equal(network.parameter("weight").detach().numpy(), checkpoint.array("weight"))
-    with pytest.raises(StateDictMismatchError, match=r"; change the factory, or choose another --model$"):
+    with pytest.raises(StateDictMismatchError, match=r"; change the factory, or choose another model=$"):
         load_network(saved(tmp_path, nn.Linear(4, 2)), f"{nets}.py:build")
 
 
@@ -785,7 +785,7 @@ def test_init_is_decided_by_the_seed():
 def test_init_with_a_seed_out_of_range(seed):
     with pytest.raises(MethodOptionError) as caught:
         init_network("lenet-5", 10, seed)
-    assert str(caught.value) == f"--seed {seed}: must be 0 to 9223372036854775807"
+    assert str(caught.value) == f"seed={seed}: must be 0 to 9223372036854775807"
 
 
 def test_init_with_the_largest_seed():
@@ -867,7 +867,7 @@ def test_saved_file_is_the_same_bytes_and_comes_back(tmp_path):
     assert again.description == network.description
     for name, tensor in network.model.state_dict().items():
         assert torch.equal(again.model.state_dict()[name], tensor)
-    with pytest.raises(OutputError, match=r"exists already; --force replaces it$"):
+    with pytest.raises(OutputError, match=r"exists already; force=True replaces it$"):
         save_checkpoint(tmp_path / "a.safetensors", network)
     save_checkpoint(tmp_path / "a.safetensors", network, force=True)
     assert open_checkpoint(tmp_path / "a.safetensors").shapes == again_shapes(again)
@@ -882,7 +882,7 @@ def test_a_file_without_a_function(tmp_path: Path) -> None:
     save_checkpoint(checkpoint, init_network("mlp-4-3-2", None, 0))
     with pytest.raises(ModelFactoryError) as caught:
         load_network(open_checkpoint(checkpoint), "net.py")
-    assert str(caught.value) == "--model net.py: say which function in it makes the network, as net.py:NAME"
+    assert str(caught.value) == "model=net.py: say which function in it makes the network, as net.py:NAME"
 
 
 def test_a_wrapper_s_prefix_is_named(tmp_path: Path) -> None:

@@ -290,7 +290,7 @@ def test_nan_weight_is_named() -> None:
 
 
 def test_network_without_layers() -> None:
-    with pytest.raises(LayerSelectionError, match=r"^the network has no layer to prune; check --model$"):
+    with pytest.raises(LayerSelectionError, match=r"^the network has no layer to prune; check model=$"):
         run(wrap(nn.Sequential(nn.ReLU()), (3,)), "magnitude", 0.1)
 
 
@@ -305,7 +305,7 @@ def test_the_registry_is_light_and_open(monkeypatch: pytest.MonkeyPatch) -> None
 
     registry.register(Method("signed", "the most positive weights", "a test", make_scorer, iterative=True))
     assert run(build("mlp"), "signed", 0.1).kept == half_up(0.1, 1160)
-    with pytest.raises(MethodOptionError, match=r"^--rounds auto: only for synflow; give signed a number of --rounds$"):
+    with pytest.raises(MethodOptionError, match=r"^rounds=auto: only for synflow; give signed a number of rounds=$"):
         run(build("mlp"), "signed", 0.1, rounds="auto")
     with pytest.raises(ValueError, match=r"'signed' is registered already"):
         registry.register(registry.get("signed"))

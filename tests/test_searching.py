@@ -429,7 +429,7 @@ def test_a_state_of_another_network(method: str) -> None:
     state = states[0]
     state.tensors = {name: one[:-1] if one.dim() == 4 else one for name, one in state.tensors.items()}
     with pytest.raises(
-        ResumeError, match=r"^the state does not fit this network \(.+\); --force starts the training again"
+        ResumeError, match=r"^the state does not fit this network \(.+\); force=True starts the training again"
     ):
         prune(residual(), request, dataset=toy(), run=TrainingRun(state=state))
 
@@ -495,7 +495,7 @@ def test_a_loss_that_is_not_finite() -> None:
     dataset = toy_for(network)
     dataset._inputs = dataset._inputs * np.float32(1e37)
     with pytest.raises(
-        TrainingError, match=r"^gem-miner: the loss is no longer finite at step \d+; give a smaller --lr"
+        TrainingError, match=r"^gem-miner: the loss is no longer finite at step \d+; give a smaller lr="
     ):
         prune(network, PruneRequest(get("gem-miner"), 0.3, training=TRAINING["gem-miner"]), dataset=dataset)
 

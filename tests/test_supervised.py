@@ -356,7 +356,7 @@ def test_a_network_it_cannot_score(factory: Callable[[], nn.Module], kind: type[
 
 def test_no_samples() -> None:
     network = build("mlp")
-    with pytest.raises(ScoreError, match=r"^grasp: has no samples to score with; give --data$"):
+    with pytest.raises(ScoreError, match=r"^grasp: has no samples to score with; give data=$"):
         grasp.make_scorer(replace(context_of(network), batches=(), method="grasp"))
 
 

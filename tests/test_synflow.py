@@ -420,7 +420,7 @@ def test_a_cut_before_the_last_round_is_said() -> None:
 
 
 def test_unknown_device() -> None:
-    with pytest.raises(DeviceError, match=r"^device nonsense: cannot be used \(.*\); give --device cpu$"):
+    with pytest.raises(DeviceError, match=r"^device nonsense: cannot be used \(.*\); give device=cpu$"):
         synflow(chain(), 0.5, device="nonsense")
 
 

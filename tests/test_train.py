@@ -211,7 +211,7 @@ def test_tensorboard(pai, place):
 
 def test_without_tensorboard(monkeypatch, tmp_path):
     monkeypatch.setattr("pai_cli.training.journal.find_spec", lambda name: None)
-    with pytest.raises(RecipeError, match=r"^--log-dir: needs tensorboard; pip install pai-cli\[tensorboard\]$"):
+    with pytest.raises(RecipeError, match=r"^log_dir: needs tensorboard; pip install pai-cli\[tensorboard\]$"):
         check_log_dir(tmp_path, force=False)
 
 
@@ -667,7 +667,7 @@ def test_damaged_journals(place):
     journal.begin(force=True)
     Path("o.state.safetensors").write_bytes(b"rubbish")
     with pytest.raises(
-        ResumeError, match=r"^o.state.safetensors: damaged, or not the state of a training; --force starts"
+        ResumeError, match=r"^o.state.safetensors: damaged, or not the state of a training; force=True starts"
     ):
         journal.resume()
 
@@ -689,7 +689,7 @@ def test_tables_that_are_others(tmp_path):
     )
     path.write_text(",".join(results.FIELDS) + "\n1,2\n")
     with pytest.raises(
-        OutputError, match=r"has a row of another length than its first line; mend it, or give --results another file$"
+        OutputError, match=r"has a row of another length than its first line; mend it, or give results= another file$"
     ):
         results.add_result(path, row())
 

@@ -393,7 +393,7 @@ def test_what_is_usual_for_the_data():
     assert augmentation(Augmentation.CROP, grey, (1, 8, 8)) == Augment(1)
     assert Augment(4, flip=True).stated() == "random crops of images padded by 4 and random flips"
     assert Augment().stated() == "none"
-    with pytest.raises(RecipeError, match=r"^--augment crop: the network's inputs are no images; leave --augment out$"):
+    with pytest.raises(RecipeError, match=r"^augment=crop: the network's inputs are no images; leave augment= out$"):
         augmentation(Augmentation.CROP, cifar, (3072,))
 
 
@@ -713,7 +713,7 @@ def test_nothing_to_scale():
     model = nn.Linear(2, 2, bias=False)
     nn.init.zeros_(model.weight)
     with pytest.raises(
-        TrainingError, match=r"^--rescale: every parameter is 0, and has no scale; leave --rescale out$"
+        TrainingError, match=r"^rescale=True: every parameter is 0, and has no scale; leave rescale=True out$"
     ):
         rescale.Rescaling(model, {}, 0.1, lambda _: None)
 
