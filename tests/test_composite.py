@@ -97,9 +97,9 @@ def test_what_the_grammar_has_not(text: str, told: str) -> None:
     [
         (
             "dr + lamda",
-            f"by= 'dr + lamda': character 6: unknown metric 'lamda': did you mean lambda? by= takes {NAMES}",
+            f"by='dr + lamda': character 6: unknown metric 'lamda': did you mean lambda? by= takes {NAMES}",
         ),
-        ("2*zzz", f"by= '2*zzz': character 3: unknown metric 'zzz': by= takes {NAMES}"),
+        ("2*zzz", f"by='2*zzz': character 3: unknown metric 'zzz': by= takes {NAMES}"),
         ("abs", f"unknown metric 'abs': by= takes {NAMES}"),
     ],
 )

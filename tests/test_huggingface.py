@@ -183,7 +183,7 @@ def test_faults_of_folders(tmp_path: Path) -> None:
     with pytest.raises(LayerSelectionError) as caught_layers:
         loaded(path)
     assert one_line(caught_layers, tmp_path) == (
-        "net/model.safetensors: no linear weight to prune by its name; give --model hf"
+        "net/model.safetensors: no linear weight to prune by its name; give model=hf"
     )
 
 
@@ -201,7 +201,7 @@ def test_without_transformers_the_network_cannot_be_made(tmp_path: Path, monkeyp
     with pytest.raises(ModelFactoryError) as caught:
         loaded(folder(tmp_path / "net", gpt2(), model_type="gpt2"), "hf")
     assert str(caught.value) == (
-        "--model hf: transformers is not installed: pip install 'pai-cli[hf]', or leave --model out for methods that look "
+        "model=hf: transformers is not installed: pip install 'pai-cli[hf]', or leave model= out for methods that look "
         "at weights alone"
     )
 

@@ -372,7 +372,7 @@ def test_what_goes_by_layers_takes_neither_pattern_nor_inversion(method: str, op
     with pytest.raises(MethodOptionError) as caught:
         run(build("mlp"), method, **options)  # type: ignore[arg-type]
     assert str(caught.value) == (
-        f"--method {method}: every step keeps so many of each layer's largest scores; leave --pattern and --invert out"
+        f"method={method}: every step keeps so many of each layer's largest scores; leave pattern= and invert=True out"
     )
 
 
@@ -402,8 +402,10 @@ def test_inverting_round_by_round_says_when_nothing_is_left_to_score() -> None:
     with pytest.raises(ScoreError) as caught:
         run(build("residual"), "synflow", 0.3, rounds=6, invert=True)
     text = str(caught.value)
-    assert text.startswith("--invert: removes first what a later round scores by (synflow: no flow reaches the output")
-    assert text.endswith(" of 1,656 weights left); give --rounds 1")
+    assert text.startswith(
+        "invert=True: removes first what a later round scores by (synflow: no flow reaches the output"
+    )
+    assert text.endswith(" of 1,656 weights left); give rounds=1")
 
 
 PATTERNS = [

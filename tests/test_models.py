@@ -530,7 +530,7 @@ def test_factory_failures(nets, spec, message):
     before = list(sys.path)
     with pytest.raises(ModelFactoryError) as caught:
         load_factory(spec.format(nets))
-    assert one_line(caught) == f"--model {spec.format(nets)}: {message}"
+    assert one_line(caught) == f"model={spec.format(nets)}: {message}"
     assert sys.path == before
 
 
@@ -608,7 +608,7 @@ def test_named_model_that_does_not_fit(tmp_path):
         "net.safetensors does not fit ResNet-20 (CIFAR layout, option A shortcuts, 7 classes); unexpected in it: "
         "'layer2.0.shortcut.0.weight', 'layer2.0.shortcut.1.bias', 'layer2.0.shortcut.1.num_batches_tracked', "
         "'layer2.0.shortcut.1.running_mean', 'layer2.0.shortcut.1.running_var' and 7 more; "
-        "it matches resnet20-1x1: leave --model out"
+        "it matches resnet20-1x1: leave model= out"
     )
 
 
@@ -620,7 +620,7 @@ def test_mismatch_in_every_way(tmp_path):
         load_network(saved(tmp_path, state), "mlp-6-5-4")
     assert one_line(caught, tmp_path) == (
         "net.safetensors does not fit MLP 6-5-4 (4 classes); missing from the checkpoint: 'fc2.bias'; "
-        "unexpected in it: 'more'; of another shape: 'fc1.weight' is (5, 7), must be (5, 6); choose another --model"
+        "unexpected in it: 'more'; of another shape: 'fc1.weight' is (5, 7), must be (5, 6); choose another model="
     )
 
 
@@ -629,7 +629,7 @@ def test_unrecognised(tmp_path):
         load_network(saved(tmp_path, nn.Conv2d(3, 4, 5)))
     assert one_line(caught, tmp_path) == (
         "net.safetensors: names and shapes of its 2 tensors match no known architecture; "
-        "give --model NAME, module:factory or file.py:factory"
+        "give model=NAME, module:factory or file.py:factory"
     )
     with pytest.raises(UnknownModelError, match=r"^unknown model 'resnet21'"):
         load_network(saved(tmp_path, nn.Conv2d(3, 4, 5)), "resnet21")
@@ -763,7 +763,7 @@ def test_nothing_to_prune(tmp_path):
         load_network(saved(tmp_path, nn.LayerNorm(4)), f"{__name__}:nothing_to_prune")
     assert one_line(caught, tmp_path) == (
         f"net.safetensors: the network of {__name__}:nothing_to_prune has no convolution or linear weight to prune; "
-        "choose another --model"
+        "choose another model="
     )
 
 
@@ -828,9 +828,7 @@ def test_the_classes_of_an_mlp_are_in_its_name():
     assert init_network("lenet-5", None, 0).description == "LeNet-5 (28x28 inputs, 10 classes)"
     with pytest.raises(MethodOptionError) as caught:
         init_network("mlp-20-10", 7, 0)
-    assert str(caught.value) == (
-        "--classes 7: mlp-20-10 has 10, its last size; leave --classes out, or change the name"
-    )
+    assert str(caught.value) == ("classes=7: mlp-20-10 has 10, its last size; leave classes= out, or change the name")
 
 
 INIT_FAULTS = [

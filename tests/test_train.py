@@ -610,7 +610,7 @@ def test_one_weight_with_two_masks(tmp_path):
     with pytest.raises(MaskMismatchError) as caught:
         without_twins(Path("m.npz"), {"a.weight": one, "b.weight": other}, parameters)
     assert str(caught.value) == (
-        "m.npz: the masks of 'a.weight' and 'b.weight' differ, and in this network they are one weight; --mask takes a mask "
+        "m.npz: the masks of 'a.weight' and 'b.weight' differ, and in this network they are one weight; mask= takes a mask "
         "that was made for it"
     )
 
@@ -649,7 +649,7 @@ def test_damaged_states(place, damage):
     with pytest.raises(ResumeError) as caught:
         parse_state(path, data, {"lr": 1})
     assert str(caught.value) == (
-        "o.state.safetensors: damaged, or not the state of a training; --force starts the training again"
+        "o.state.safetensors: damaged, or not the state of a training; force=True starts the training again"
     )
     with pytest.raises(
         ResumeError, match=r"^o.state.safetensors: that training had lr 1, this one has 2; give the same, or"
@@ -685,7 +685,7 @@ def test_tables_that_are_others(tmp_path):
     with pytest.raises(OutputError) as caught:
         results.add_result(path, row())
     assert str(caught.value) == (
-        f"{path}: is not a table of pai train (its first line differs); give --results another file"
+        f"{path}: is not a table of pai train (its first line differs); give results= another file"
     )
     path.write_text(",".join(results.FIELDS) + "\n1,2\n")
     with pytest.raises(
