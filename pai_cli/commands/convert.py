@@ -90,7 +90,7 @@ def convert(
     plan.reads("what is converted", *files_of(file))
     read_checkpoint(plan, weights)
     read_checkpoint(plan, names_from)
-    plan.writes(path, "the mask", "-o")
+    plan.writes(path, "the mask", "output")
     plan.check()
     names = options.the_names(names_from, trust=trust)
     with progress_bar("reading") as progress:

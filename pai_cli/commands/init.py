@@ -34,7 +34,7 @@ def init(
 
     path = output or Path(f"{name}.safetensors")
     plan = FilePlan(force=force)
-    plan.writes(path, "the checkpoint", "-o")
+    plan.writes(path, "the checkpoint", "output")
     plan.check()
     from pai_cli.models.network import init_network, save_checkpoint
 

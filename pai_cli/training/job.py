@@ -25,6 +25,7 @@ from pai_cli.models.network import save_tensors
 from pai_cli.models.recognise import OPTIONAL
 from pai_cli.progress import Progress
 from pai_cli.pruning.base import Masks
+from pai_cli.spelling import option
 from pai_cli.training.dynamic import share_of
 from pai_cli.training.examples import TrainingData, prepare
 from pai_cli.training.fitting import check_masks, without_twins
@@ -90,7 +91,7 @@ class Job:
         masks = {name: self.mask.array(name) for name in self.mask.names}
         parameters = dict(self.network.model.named_parameters(remove_duplicate=False))
         shapes = {name: tuple(one.shape) for name, one in parameters.items()}
-        source, remedy = str(self.mask.path), "--mask takes a mask that was made for it"
+        source, remedy = str(self.mask.path), f"{option('mask')} takes a mask that was made for it"
         check_masks(masks, shapes, source=source, network=str(self.source.path), remedy=remedy)
         return without_twins(masks, parameters, source=source, remedy=remedy)
 
@@ -135,7 +136,9 @@ class Job:
         kept = journal.resume()
         gone = [path for path in (self.out.weights, self.out.mask) if path is not None and not path.exists()]
         if journal.finished is not None and gone:
-            raise ResumeError(f"{gone[0]}: the training was finished, and this file is gone; --force starts it again")
+            raise ResumeError(
+                f"{gone[0]}: the training was finished, and this file is gone; {option('force')} starts it again"
+            )
         return journal, kept
 
 
