@@ -76,8 +76,13 @@ def name_of(data: Data) -> str:
     """What to call the data: the name or the path that was given, or `GIVEN`."""
     from os import PathLike, fspath
 
-    if isinstance(data, str | PathLike):
-        return str(fspath(data))
+    from pai_cli.data.registry import DIGITS
+
+    if isinstance(data, PathLike):
+        path = str(fspath(data))
+        return f"./{path}" if path == DIGITS else path  # a path is no name
+    if isinstance(data, str):
+        return data
     return str(data.name) if _is_dataset(data) else GIVEN
 
 
@@ -116,7 +121,7 @@ def _held(x: Any, y: Any, called: tuple[str, str], train: Dataset | None = None)
 
     where, labelled = (f"{GIVEN}: {one}" for one in called)
     stored = as_images(_array(x, where), where)
-    labels = check_labels(_array(y, labelled), len(stored), labelled, train and train.classes)
+    labels = check_labels(_array(y, labelled), len(stored), labelled, None if train is None else train.classes)
     if train is not None and stored.shape[1:] != train.shape:
         raise DataError(f"{where}: examples of shape {stored.shape[1:]}, and those to train with are {train.shape}")
     for _ in checked(stored, where):
@@ -133,7 +138,8 @@ def _read(loader: Loader, called: str) -> tuple[NDArray[Any], NDArray[Any]]:
     import torch
 
     most = _batches_of(loader, called)
-    inputs, labels = [], []
+    inputs: list[NDArray[Any]] = []
+    labels: list[NDArray[Any]] = []
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)  # a shuffling loader then has one order
         for number, batch in enumerate(loader):
@@ -169,12 +175,12 @@ def _array(given: Any, where: str) -> NDArray[Any]:
     """An array of the values; a tensor from wherever it is, of bfloat16 as float32."""
     import numpy as np
 
-    if hasattr(given, "detach"):
-        given = given.detach().cpu()
-        given = (given.float() if str(given.dtype) == "torch.bfloat16" else given).numpy()
     try:
+        if hasattr(given, "detach"):
+            given = given.detach().cpu()
+            given = (given.float() if str(given.dtype) == "torch.bfloat16" else given).numpy()
         return np.asarray(given)
-    except (ValueError, TypeError) as error:  # lists of several lengths, what refuses to be an array
+    except (ValueError, TypeError, RuntimeError) as error:  # lists of several lengths, tensors that are sparse
         raise DataError(f"{where}: is no array: {' '.join(str(error).split())}") from error
 
 

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from pai_cli import __version__
 from pai_cli.files.ordering import spelled
 
-
 _typed: Sequence[str] | None = None
 
 
