@@ -55,7 +55,9 @@ class Mining:
     latest search, "" for none.
     """
 
-    def __init__(self, collection: Collection, masks: Sequence[Stored], sought: Sought, limits: Limits, *, overlap: bool):
+    def __init__(
+        self, collection: Collection, masks: Sequence[Stored], sought: Sought, limits: Limits, *, overlap: bool
+    ):
         self.collection = collection
         self.names = collection.names
         self.support = sought.support
@@ -71,14 +73,18 @@ class Mining:
 
     def __repr__(self) -> str:
         least = self._sought.least
-        return f"<Mining of {len(self.names)} graphs: subgraphs of {least} edges or more that {self.support} of them hold>"
+        return (
+            f"<Mining of {len(self.names)} graphs: subgraphs of {least} edges or more that {self.support} of them hold>"
+        )
 
     def search(self, progress: Progress) -> Search:
         """One search, to be iterated over: it knows itself how many it `found` and what `stopped` it."""
         from pai_cli.mining.run import Mining as Search
 
         if self._overlap:
-            raise UsageError(f"{option('overlap')}: the pairs alone were asked for, and no search is made; leave it out")
+            raise UsageError(
+                f"{option('overlap')}: the pairs alone were asked for, and no search is made; leave it out"
+            )
         self._latest = Search(self.collection, self._sought, self._limits, progress)
         return self._latest
 
@@ -137,7 +143,7 @@ def mine(
     trust: bool = False,
     progress: Wanted = None,
 ) -> Mining:
-    """What masks of one network agree on: maximal connected subgraphs that enough of them hold in full, all of them, exactly.
+    """What masks of one network agree on: all maximal connected subgraphs that enough of them hold in full, exactly.
 
     The masks are read and compared here; the search is made as the result is iterated over.
 
@@ -149,7 +155,7 @@ def mine(
     `nn.Module`, a state dict), which is then followed to find who reads whom, as `model` and with `input_shape` where names
     do not tell; otherwise order and names of the layers tell. `overlap`: the pairs alone are wanted, no search is made.
     `output`: where to write the consensus mask, `packed` as bits. `max_results`, `timeout`: stop a search after so many
-    subgraphs, or seconds. `plot`: draw the Jaccard index of every pair: .svg, .png or .pdf. `force`: replace what is written.
+    subgraphs, or seconds. `plot`: draw the Jaccard index of every pair: .svg, .png or .pdf. `force`: replace files.
     `trust`: a pickle may run the code in it. `progress`: True for a bar, or what is called with (done, total, what).
 
     Raises `UsageError` where an option could do nothing, `MiningError`, `MaskError`, `EdgeListError`, `TraceError`,
@@ -175,8 +181,9 @@ def mine(
     named = [str(one) for one in given if not isinstance(one, Mask)]
     plan = plan_mining(named, source_path(weights), model, path, picture, force=force)
     with shown_by(progress, "reading") as reading:
+        opened: list[Stored] = []
         if graphs:
-            collection, opened = _of_graphs(given, reading), []
+            collection = _of_graphs(given, reading)
         else:
             followed = _Followed(weights, model, shape, trust)
             collection, opened = _of_masks(given, how or Level.UNIT, followed, plan, reading)
@@ -216,9 +223,7 @@ def _check_search(of_search: Mapping[str, object], *, overlap: bool) -> None:
     """Refuse an option of the search where none is made. The support counts without one where a consensus is written."""
     idle = [name for name, value in of_search.items() if value is not None]
     if overlap and idle:
-        raise UsageError(
-            f"{option(idle[0])}: is about the search, and {option('overlap')} makes none; leave one out"
-        )
+        raise UsageError(f"{option(idle[0])}: is about the search, and {option('overlap')} makes none; leave one out")
 
 
 def _opened(weights: Source, *, trust: bool) -> Checkpoint | None:

@@ -18,4 +18,6 @@ def check_least(least: float, **given: float | None) -> None:
 def check_force(force: bool, **outputs: object) -> None:
     """Refuse `force` where no file is written that it could replace. Raises `UsageError`; `outputs`: by parameter."""
     if force and all(one is None for one in outputs.values()):
-        raise UsageError(f"{option('force')}: no file is written; give {option(next(iter(outputs)))} too, or leave it out")
+        raise UsageError(
+            f"{option('force')}: no file is written; give {option(next(iter(outputs)))} too, or leave it out"
+        )

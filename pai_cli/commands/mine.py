@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pai_cli.commands import options
+from pai_cli.commands.given import asked
 from pai_cli.files.tables import Format
 from pai_cli.mining.level import Level
 
@@ -76,32 +77,14 @@ def mine(
 
     Also how much each pair shares beside what chance would give, and the consensus mask (-o).
     """
+    given = asked(locals())
     options.check_header(format, no_header=no_header)
     from pai_cli.api.mine import mine as run
     from pai_cli.display.kept import is_in_the_way
     from pai_cli.display.mining import show_masks, show_matrix, show_pairs, show_subgraphs
     from pai_cli.display.progress import progress_bar
 
-    with progress_bar("reading") as progress:
-        mined = run(
-            masks,
-            support,
-            min_edges=min_edges,
-            level=level,
-            graphs=graphs,
-            weights=weights,
-            model=model,
-            input_shape=input_shape,
-            overlap=overlap,
-            output=output,
-            packed=packed,
-            max_results=max_results,
-            timeout=timeout,
-            plot=plot,
-            force=force,
-            trust=trust,
-            progress=progress,
-        )
+    mined = run(**given, progress=True)
     if is_in_the_way(output):
         return
     table, header = format is Format.TABLE, not no_header
