@@ -12,6 +12,7 @@ from pai_cli.compute.threads import mapped, one_blas_thread
 from pai_cli.errors import ArrayError, DeviceError, MaskError, NotFiniteError
 from pai_cli.spectral.metrics import MetricOptions
 from pai_cli.spectral.network import DenseCache, LayerInput, LayerReport, measure_together
+from pai_cli.spelling import option
 
 WORTH_THREADS = 2**21  # weights of a network from which threads gain: a smaller one's time is the interpreter's
 
@@ -59,14 +60,14 @@ def _measured(layers: list[LayerInput], how: Measuring) -> list[LayerReport]:
         return measure_together(there, how.options, how.cache)
     except (ArrayError, NotFiniteError) as error:
         if len(layers) == 1:
-            raise type(error)(f"{first}: {error}") from error
+            raise type(error)(f"{first}: {error.text}") from error
         return [report for layer in layers for report in _measured([layer], how)]  # until the one it is
     except MemoryError as error:
-        raise MaskError(f"{first} does not fit in memory; leave it out with pai analyze --layers") from error
+        raise MaskError(f"{first} does not fit in memory; leave it out with pai analyze {option('layers')}") from error
     except RuntimeError as error:  # of torch, whose class is not imported for its sake
         if "out of memory" not in str(error):
             raise
-        raise DeviceError(f"{first} does not fit on the GPU; use --device cpu") from error
+        raise DeviceError(f"{first} does not fit on the GPU; use {option('device', 'cpu')}") from error
 
 
 def _batches(layers: Iterable[LayerInput]) -> Iterator[list[LayerInput]]:

@@ -15,6 +15,7 @@ from pai_cli.files.masks import Mask, check_layout
 from pai_cli.spectral.layout import Layout
 from pai_cli.spectral.metrics import MetricOptions
 from pai_cli.spectral.network import DenseCache, LayerInput, LayerReport, NetworkReport, summarise
+from pai_cli.spelling import option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -118,7 +119,7 @@ def unrolls(path: Path, name: str, shape: tuple[int, ...], layout: Layout) -> No
     if rows * columns > most:
         raise MaskError(
             f"{path}: {name!r} unrolls to {rows:,} x {columns:,}, more than {most:,} entries{which}; "
-            "leave it out with --layers"
+            f"leave it out with {option('layers')}"
         )
 
 
@@ -128,7 +129,8 @@ def chosen(mask: Mask, layers: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[
     if not names:
         globs = " ".join(layers)
         raise LayerSelectionError(
-            f"{mask.path}: --layers {globs} matches no layer; its first is {mask.names[0]!r} of {len(mask.names)}"
+            f"{mask.path}: {option('layers', globs)} matches no layer; its first is {mask.names[0]!r} of "
+            f"{len(mask.names)}"
         )
     matrices = tuple(name for name in names if len(mask.shapes[name]) >= 2 and 0 not in mask.shapes[name])
     if not matrices:
@@ -152,7 +154,7 @@ def check_match(path: Path, shapes: Mapping[str, tuple[int, ...]], weights: Weig
     if missing:
         raise MaskMismatchError(
             f"{path}: masks {_some(missing)}, which {weights.path} does not have; "
-            "--weights takes the checkpoint the mask was made for"
+            f"{option('weights')} takes the checkpoint the mask was made for"
         )
     misshapen = [
         f"{name!r} is {_times(shape)} here and {_times(weights.shapes[name])} there"
@@ -162,7 +164,7 @@ def check_match(path: Path, shapes: Mapping[str, tuple[int, ...]], weights: Weig
     if misshapen:
         raise MaskMismatchError(
             f"{path}: does not fit {weights.path}: {_some(misshapen)}; "
-            "--weights takes the checkpoint the mask was made for"
+            f"{option('weights')} takes the checkpoint the mask was made for"
         )
 
 

@@ -48,5 +48,7 @@ def init(
     if path is not None:
         story = {"architecture": name, "seed": str(seed), **provenance(typed())}
         save_checkpoint(path, network, story, force=force)
-        note(f"wrote {path}: {network.description}, {network.total:,} prunable weights in {len(network.layers)} tensors")
+        note(
+            f"wrote {path}: {network.description}, {network.total:,} prunable weights in {len(network.layers)} tensors"
+        )
     return network.model

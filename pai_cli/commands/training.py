@@ -153,11 +153,11 @@ def the_recipe(choice: RecipeName, given: Mapping[str, Any], parts: Mapping[str,
 
 def recipe_name(recipe: Recipe) -> str:
     """What a table calls it: `plain`, `tost`, or the parts that it has; and how the mask moves."""
-    parts = [*recipe.early_parts, *["--rescale"] * recipe.rescale]
+    parts = [*recipe.early_parts, *["rescale"] * recipe.rescale]
     if len(parts) == 4 and recipe.label_smoothing == SMOOTHING:
         parts = ["tost"]
     dynamic = [] if recipe.dynamic is None else [recipe.dynamic.value]
-    return "+".join(part.removeprefix("--") for part in [*parts, *dynamic]) or "plain"
+    return "+".join(part.replace("_", "-") for part in [*parts, *dynamic]) or "plain"
 
 
 def the_outputs(out: Path, mask: Path | None, recipe: Recipe, **others: Any) -> Outputs:

@@ -36,7 +36,7 @@ def show_reports(reports: Iterable[MaskReport], kind: Format, *, header: bool, s
 
 def _say(report: MaskReport) -> int:
     if report.error is not None:
-        fail_line(str(report.error))
+        fail_line(report.error.text)
         return 1
     if report.told:
         note(f"{report.path}: {report.told}")

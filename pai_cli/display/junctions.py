@@ -48,7 +48,7 @@ def between_records(report: BetweenReport, *, summary: bool) -> list[Record]:
     """A record a pair (none with `summary`), then one for the network; for a mask that failed, one with the reason."""
     blank: Record = dict.fromkeys((*FIELDS, "note"), None) | {"mask": str(report.path)}
     if report.error is not None:
-        return [blank | {"level": "network", "outcome": "failed", "reason": str(report.error)}]
+        return [blank | {"level": "network", "outcome": "failed", "reason": report.error.in_shell}]
     pairs = [] if summary else [blank | _pair_record(pair) for pair in report.pairs]
     counted: Record = {f"{name}_pairs": count for name, count in report.counted.items()}
     return [*pairs, blank | {"level": "network", "outcome": "done"} | _fields(report.measures) | counted]
@@ -69,7 +69,7 @@ def _fields(measures: dict[str, Measure]) -> Record:
 
 def _say(report: BetweenReport) -> int:
     if report.error is not None:
-        fail_line(str(report.error))
+        fail_line(report.error.text)
         return 1
     if report.told:
         note(f"{report.path}: {report.told}")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from pai_cli.analysis.masks import MaskReport
 from pai_cli.display.analysis import note_unproved
 from pai_cli.display.console import fail_line, note, show_line, warn
 from pai_cli.display.tables import show_records
+from pai_cli.errors import PaiError
 from pai_cli.files.tables import Format, Record, TableWriter
 from pai_cli.ranking.order import RankedMask
+from pai_cli.spelling import for_shell
 
 FIELDS = (
     "rank",
@@ -37,7 +40,7 @@ def tell_reports(reports: Sequence[MaskReport]) -> int:
     """Say on standard error what failed and what to know of how masks were read; return how many failed."""
     failed = [report.error for report in reports if report.error is not None]
     for error in failed:
-        fail_line(str(error))
+        fail_line(error.text)
     for report in reports:
         if report.told:
             note(f"{report.path}: {report.told}")
@@ -68,7 +71,7 @@ def show_ranking(
         return
     writer = TableWriter(sys.stdout, kind, FIELDS, header=header)
     writer.write(ranked_record(row, by) for row in ranked)
-    writer.write(_failed(report, by) for report in reports if report.error is not None)
+    writer.write(_failed(report.path, report.error, by) for report in reports if report.error is not None)
     writer.close()
 
 
@@ -97,17 +100,17 @@ def ranked_record(row: RankedMask, by: str) -> Record:
         "error": row.value.error,
         "layers": row.counted,
         "margin": row.margin,
-        "decided": row.decided,
-        "reason": row.value.reason,
+        "decided": for_shell(row.decided),
+        "reason": row.value.reason and for_shell(row.value.reason),
         "setting": row.source.setting or None,
         "accuracy": row.source.accuracy,
         "runs": row.source.runs or None,
     }
 
 
-def _failed(report: MaskReport, by: str) -> Record:
+def _failed(path: Path, error: PaiError, by: str) -> Record:
     blank: Record = dict.fromkeys(FIELDS, None)
-    return blank | {"mask": str(report.path), "by": by, "reason": str(report.error)}
+    return blank | {"mask": str(path), "by": by, "reason": error.in_shell}
 
 
 def _header(column: str, by: str) -> str:

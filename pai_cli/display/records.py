@@ -7,6 +7,7 @@ from pai_cli.files.tables import Record
 from pai_cli.spectral.catalogue import METRICS
 from pai_cli.spectral.network import LayerReport, NetworkReport
 from pai_cli.spectral.result import Measure
+from pai_cli.spelling import for_shell
 
 COUNTS = ("rows", "columns", "n_R", "n_L", "d_R", "d_L", "kept", "total", "density", "components", "n_regular")
 
@@ -26,7 +27,8 @@ ANALYZE_FIELDS = (
 def mask_records(report: MaskReport, *, summary: bool) -> list[Record]:
     """A record a layer (none with `summary`), then one for the network; for a mask that failed, one with the reason."""
     if report.report is None:
-        return [_blank(report) | {"level": "network", "outcome": "failed", "reason": str(report.error)}]
+        assert report.error is not None
+        return [_blank(report) | {"level": "network", "outcome": "failed", "reason": report.error.in_shell}]
     layers = [] if summary else [_layer_record(report, layer) for layer in report.report.layers]
     return [*layers, _network_record(report, report.report)]
 
@@ -53,7 +55,7 @@ def _layer_record(report: MaskReport, layer: LayerReport) -> Record:
         "components": counts.components,
         "n_regular": layer.metrics.n_regular,
         "solver": pair.solver,
-        "outcome": layer.metrics.note or pair.outcome.value,
+        "outcome": for_shell(layer.metrics.note or pair.outcome.value),
         "reason": reasons(layer.metrics.measures),
     }
     return record | _measure_fields(layer.metrics.measures)
@@ -85,5 +87,5 @@ def reasons(measures: dict[str, Measure]) -> str | None:
     names_by_reason: dict[str, list[str]] = {}
     for name, measure in measures.items():
         if measure.reason is not None:
-            names_by_reason.setdefault(measure.reason, []).append(name)
+            names_by_reason.setdefault(for_shell(measure.reason), []).append(name)
     return "; ".join(f"{reason} ({', '.join(names)})" for reason, names in names_by_reason.items()) or None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pai_cli.display.console import note, warn
 from pai_cli.display.tables import show_records
 from pai_cli.files.tables import Format, Record, TableWriter
+from pai_cli.spelling import option
 from pai_cli.training.journal import DONE, Journal
 
 if TYPE_CHECKING:
@@ -60,8 +61,8 @@ def tell_interrupted(journal: Journal) -> Iterator[None]:
 
 def show_training(trained: Trained, out: Outputs, kind: Format) -> None:
     """The accuracy on standard output; where the files are, and what did not apply, on standard error."""
-    for flag, why in trained.absent.items():
-        warn(f"{flag}: {why}: left out")
+    for name, why in trained.absent.items():
+        warn(f"{option(name)}: {why}: left out")
     if trained.again:
         note(f"{out.weights}: this training was finished before; its numbers follow")
     else:

@@ -17,6 +17,7 @@ from pai_cli.mining.level import Level
 from pai_cli.mining.networks import check_same_network, collection_of_masks, matrices, teller
 from pai_cli.mining.wiring import Wiring, named_wiring, sizes_of, traced_wiring
 from pai_cli.progress import Progress, silent
+from pai_cli.spelling import option
 
 if TYPE_CHECKING:
     from pai_cli.files.checkpoints import Checkpoint
@@ -81,7 +82,7 @@ def mask_collection(
         )
         note(
             "who reads whom is taken from the order and the names of the layers, a chain with residual blocks; "
-            "--weights CKPT follows the network itself"
+            f"{option('weights', 'CKPT')} follows the network itself"
         )
     else:
         wiring = _followed(teller(masks), source)
@@ -101,17 +102,18 @@ def _followed(mask: Mask, source: NetworkSource) -> Wiring:
     try:
         wiring = traced_wiring(trace(network.model, network.input_shape))
     except TraceError as error:
-        raise TraceError(f"{error}; --level weight needs no wiring") from error
+        raise TraceError(f"{error.text}; {option('level', 'weight')} needs no wiring") from error
     missing = [name for name in matrices(mask) if name not in wiring.outputs]
     if missing:
         raise MaskMismatchError(
-            f"{mask.path}: masks {missing[0]!r}, which {checkpoint.path} never uses on an input; give --level weight"
+            f"{mask.path}: masks {missing[0]!r}, which {checkpoint.path} never uses on an input; give "
+            f"{option('level', 'weight')}"
         )
     for name in matrices(mask):
         if len(wiring.inputs[name]) != sizes_of(mask.shapes[name], mask.layout(name)).places:
             raise MaskMismatchError(
                 f"{mask.path}: does not tell how {name!r} is grouped or transposed, as {checkpoint.path} has it; "
-                "give a mask that does, as `pai prune` writes it, or --level weight"
+                f"give a mask that does, as `pai prune` writes it, or {option('level', 'weight')}"
             )
     return wiring
 

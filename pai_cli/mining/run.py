@@ -13,6 +13,7 @@ from pai_cli.mining.collection import Collection, Indices, bits
 from pai_cli.mining.parts import Part, parts_of
 from pai_cli.mining.search import Wanted, maximal
 from pai_cli.progress import Progress, silent
+from pai_cli.spelling import option
 
 if TYPE_CHECKING:
     from pai_cli.files.tables import Record
@@ -116,13 +117,13 @@ class Mining:
             for steps, found in enumerate(maximal(part, self.wanted)):
                 if steps % LOOK == 0:
                     if end is not None and time.monotonic() > end:
-                        self.stopped = f"--timeout {self.limits.seconds:g}"
+                        self.stopped = option("timeout", f"{self.limits.seconds:g}")
                         return
                     self.progress(done, len(parts), f"{self.found:,} found")
                 if found is None:
                     continue
                 if self.found == self.limits.results:
-                    self.stopped = f"--max-results {self.limits.results}"
+                    self.stopped = option("max_results", self.limits.results)
                     return
                 self.found += 1
                 yield Subgraph(self.found, part.size(found[0]), found[1], part, found[0], self.collection)

@@ -12,6 +12,7 @@ from pai_cli.data.fingerprint import digest_of
 from pai_cli.errors import MethodOptionError
 from pai_cli.pruning.request import PruneRequest
 from pai_cli.spectral.catalogue import METRIC_VERSION
+from pai_cli.spelling import option
 
 if TYPE_CHECKING:
     from pai_cli.data.base import Dataset
@@ -44,14 +45,16 @@ class SearchRequest:
         method = request.method
         if method.trains:
             raise MethodOptionError(
-                f"--method {method.name}: trains, and would for every candidate; take its one mask from pai prune"
+                f"{option('method', method.name)}: trains, and would for every candidate; take its one mask from pai "
+                "prune"
             )
         if not method.draws:
             return SearchRequest(request, population, USUAL_NOISE if noise is None else noise, select)
         if noise is not None:
             does, by = ("scores with samples", "samples") if method.data else ("draws at random", "seeds")
             raise MethodOptionError(
-                f"--noise {noise:g}: {method.name} {does}, so its candidates differ by their {by}; leave --noise out"
+                f"{option('noise', f'{noise:g}')}: {method.name} {does}, so its candidates differ by their {by}; "
+                f"leave {option('noise')} out"
             )
         return SearchRequest(request, population, 0.0, select)
 

@@ -18,6 +18,7 @@ from pai_cli.pruning.base import Masks, generator_for
 from pai_cli.pruning.select import keep_largest
 from pai_cli.spectral.metrics import MetricOptions
 from pai_cli.spectral.network import DenseCache, LayerInput, summarise
+from pai_cli.spelling import for_shell
 from pai_cli.training.recipe import Dynamic
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def spectrum(layers: tuple[PrunableLayer, ...], masks: Masks, weights: Arrays) -
     for name in SPECTRUM:
         record[name], record[f"{name}_error"] = measures[name].value, measures[name].error
     reasons = [f"{name}: {measures[name].reason}" for name in SPECTRUM if measures[name].reason is not None]
-    record["reason"] = "; ".join(reasons) or None
+    record["reason"] = for_shell("; ".join(reasons)) or None
     return record
 
 

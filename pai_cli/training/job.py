@@ -25,6 +25,7 @@ from pai_cli.models.network import save_tensors
 from pai_cli.models.recognise import OPTIONAL
 from pai_cli.progress import Progress
 from pai_cli.pruning.base import Masks
+from pai_cli.spelling import option
 from pai_cli.training.dynamic import share_of
 from pai_cli.training.examples import TrainingData, prepare
 from pai_cli.training.journal import DONE, Journal
@@ -134,7 +135,9 @@ class Job:
         kept = journal.resume()
         gone = [path for path in (self.out.weights, self.out.mask) if path is not None and not path.exists()]
         if journal.finished is not None and gone:
-            raise ResumeError(f"{gone[0]}: the training was finished, and this file is gone; --force starts it again")
+            raise ResumeError(
+                f"{gone[0]}: the training was finished, and this file is gone; {option('force')} starts it again"
+            )
         return journal, kept
 
 

@@ -14,6 +14,7 @@ from torch import nn
 from pai_cli.errors import MaskMismatchError
 from pai_cli.files.messages import some_names
 from pai_cli.pruning.base import Masks
+from pai_cli.spelling import option
 
 
 class MaskedWeights:
@@ -76,13 +77,14 @@ def check_masks(path: Path, masks: Masks, shapes: Mapping[str, tuple[int, ...]],
     missing = [repr(name) for name in masks if name not in shapes]
     if missing:
         raise MaskMismatchError(
-            f"{path}: masks {some_names(missing)}, which {where} does not have; --mask takes a mask that was made for it"
+            f"{path}: masks {some_names(missing)}, which {where} does not have; {option('mask')} takes a mask that "
+            "was made for it"
         )
     for name, mask in masks.items():
         if mask.shape != tuple(shapes[name]):
             raise MaskMismatchError(
                 f"{path}: the mask of {name!r} has shape {mask.shape}, and {where} has it in {tuple(shapes[name])}; "
-                "--mask takes a mask that was made for it"
+                f"{option('mask')} takes a mask that was made for it"
             )
 
 
@@ -96,7 +98,7 @@ def without_twins(path: Path, masks: Masks, parameters: Mapping[str, nn.Paramete
         known = first.setdefault(id(parameters[name]), name)
         if not np.array_equal(masks[known], mask):
             raise MaskMismatchError(
-                f"{path}: the masks of {known!r} and {name!r} differ, and in this network they are one weight; --mask takes "
-                "a mask that was made for it"
+                f"{path}: the masks of {known!r} and {name!r} differ, and in this network they are one weight; "
+                f"{option('mask')} takes a mask that was made for it"
             )
     return {name: masks[name] for name in first.values()}

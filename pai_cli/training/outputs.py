@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pai_cli.errors import ResumeError
+from pai_cli.spelling import option
 
 
 @dataclass(frozen=True)
@@ -27,4 +28,4 @@ class Outputs:
 
 def damaged(path: Path) -> ResumeError:
     """The refusal of a state that cannot be gone on from."""
-    return ResumeError(f"{path}: damaged, or not the state of a training; --force starts the training again")
+    return ResumeError(f"{path}: damaged, or not the state of a training; {option('force')} starts the training again")

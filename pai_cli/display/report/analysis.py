@@ -84,7 +84,8 @@ class AnalysisPictures:
 
     def _see(self, report: MaskReport) -> None:
         if report.report is None:
-            self.failed.append(str(report.error))
+            assert report.error is not None
+            self.failed.append(report.error.text)
             return
         self.measured += 1
         if len(self.profiles) < MOST_ROWS:
