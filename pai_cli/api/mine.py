@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from copy import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from pai_cli.api.inputs import AnyPath, Shape, Source, maybe_path, one_of, open_source, shape_of, source_path
+from pai_cli.api.mask_inputs import AnyMask, masks_or_paths, stored_as
 from pai_cli.api.masks import Mask
 from pai_cli.api.plans import plan_mining, read_masks
 from pai_cli.api.progress import Wanted, shown_by
@@ -124,7 +123,7 @@ class Mining:
 
 
 def mine(
-    masks: Any,
+    masks: AnyMask | Iterable[AnyMask],
     support: str | float = SUPPORT,
     *,
     min_edges: int | None = None,
@@ -177,7 +176,7 @@ def mine(
 
     needed = parse_support(str(support))
     check_picture(picture)
-    given = _listed(masks)
+    given = masks_or_paths(masks, "masks")
     named = [str(one) for one in given if not isinstance(one, Mask)]
     plan = plan_mining(named, source_path(weights), model, path, picture, force=force)
     with shown_by(progress, "reading") as reading:
@@ -230,24 +229,6 @@ def _opened(weights: Source, *, trust: bool) -> Checkpoint | None:
     return None if weights is None else open_source(weights, trust=trust)
 
 
-def _listed(masks: Any) -> list[str | Path | Mask]:
-    """What was given for masks, one or several: texts and paths, and masks that a program holds."""
-    alone = isinstance(masks, (str, PathLike, Mapping))
-    try:
-        every = [masks] if alone else list(masks)
-    except TypeError:
-        raise UsageError(f"{option('masks')}: give paths or masks, not {type(masks).__name__}") from None
-    found: list[str | Path | Mask] = []
-    for one in every:
-        if isinstance(one, Mapping):
-            found.append(one if isinstance(one, Mask) else Mask.from_tensors(one))
-        elif isinstance(one, (str, PathLike)):
-            found.append(one if isinstance(one, str) else Path(one))
-        else:
-            raise UsageError(f"{option('masks')}: give paths or masks, not {type(one).__name__}")
-    return found
-
-
 def _of_graphs(given: Sequence[str | Path | Mask], progress: Progress) -> Collection:
     from pai_cli.mining.opening import graph_collection
 
@@ -267,7 +248,7 @@ def _of_masks(
     found: list[Path | Stored] = []
     for number, one in enumerate(given, 1):
         if isinstance(one, Mask):
-            found.append(_named(one, number))
+            found.append(stored_as(one, f"mask {number}"))
         else:
             paths = mask_paths([str(one)], sys.stdin or io.StringIO(), note, trust=followed.trust)
             found += [path for path in paths if path not in found]
@@ -275,13 +256,6 @@ def _of_masks(
     masks = open_masks(found, note, trust=followed.trust)
     source = NetworkSource(_opened(followed.weights, trust=followed.trust), followed.model, followed.shape)
     return mask_collection(masks, level, source, note, progress), masks
-
-
-def _named(mask: Mask, number: int) -> Stored:
-    """A mask that a program holds, by its file's name, or by its place among those given."""
-    stored: Any = copy(mask.stored)
-    stored.path = mask.path or Path(f"mask {number}")
-    return cast("Stored", stored)
 
 
 def _draw(mined: Mining, picture: Path | None, *, force: bool) -> None:

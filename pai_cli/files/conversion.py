@@ -27,7 +27,8 @@ OF_THE_FORMAT = ("format", "format_version", "layers", "shapes")
 class Converted:
     """A mask read whole: arrays and layouts by name in order, its kind, and the metadata that goes on with it.
 
-    It is a `files.masks.Mask` too. `layouts_known`: whether anyone told the layouts. `told`: what a person should know of how it was read.
+    It is a `files.masks.Mask` too. `layouts_known`: whether anyone told the layouts.
+    `told`: what a person should know of how it was read.
     """
 
     path: Path
