@@ -63,7 +63,10 @@ def test_bfloat16_is_read() -> None:
 
 def test_shapes_of_fewer_dimensions() -> None:
     assert as_dataset((X[:, 0], Y)).shape == (1, 4, 5)
-    assert as_dataset((X[:, 0, 0], Y)).shape == (1, 1, 5)
+    flat = as_dataset((X[:, 0, 0], Y))
+    assert flat.shape == (1, 1, 5)
+    np.testing.assert_array_equal(batch_for(flat, EVERY, None).inputs, X[:, 0, 0].astype(np.float32))
+    assert batch_for(as_dataset((X[:, 0], Y)), EVERY, None).inputs.shape == (12, 1, 4, 5)
 
 
 @pytest.mark.parametrize("form", ["four", "two loaders"])

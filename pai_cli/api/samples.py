@@ -42,7 +42,8 @@ def as_dataset(data: Data, train: bool = True) -> Dataset:
     `data`: what the command line's `--data` takes ("digits", or a path), a pair (x, y), four arrays (x, y, x_test, y_test),
     a `DataLoader` whose batches are pairs, two of them (loader, test loader), or a dataset of `pai`'s own, which is given
     back. x is (n, C, H, W), (n, H, W) or (n, F), of any type of numbers, and taken as it is: nothing is scaled or
-    standardised. y is (n,), whole numbers from 0; the largest of the training part says how many classes there are.
+    standardised, and (n, F) goes into a network as (n, F). y is (n,), whole numbers from 0; the largest of the training part
+    says how many classes there are.
 
     A loader is read once, to its end, in its own order, into memory. A shuffling one without a generator of its own gives
     the same order each time, and leaves torch's random numbers as they were.
@@ -120,7 +121,8 @@ def _held(x: Any, y: Any, called: tuple[str, str], train: Dataset | None = None)
     from pai_cli.data.normalise import Normalisation
 
     where, labelled = (f"{GIVEN}: {one}" for one in called)
-    stored = as_images(_array(x, where), where)
+    inputs = _array(x, where)
+    stored = as_images(inputs, where)
     labels = check_labels(_array(y, labelled), len(stored), labelled, None if train is None else train.classes)
     if train is not None and stored.shape[1:] != train.shape:
         raise DataError(f"{where}: examples of shape {stored.shape[1:]}, and those to train with are {train.shape}")
@@ -129,7 +131,8 @@ def _held(x: Any, y: Any, called: tuple[str, str], train: Dataset | None = None)
     channels = stored.shape[1]
     as_it_is = Normalisation(1.0, (0.0,) * channels, (1.0,) * channels, "as given")
     classes = int(labels.max()) + 1 if train is None else train.classes
-    return ArrayDataset(GIVEN, classes, labels, stored, as_it_is)
+    flat = stored.shape[3:] if inputs.ndim == 2 else None
+    return ArrayDataset(GIVEN, classes, labels, stored, as_it_is, flat)
 
 
 def _read(loader: Loader, called: str) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -76,7 +76,7 @@ class Training:
 
     @property
     def history(self) -> list[Record]:
-        """The numbers of each epoch and of each move of the mask, in order, those of the end last; the first process has them.
+        """The numbers of each epoch and each move of the mask, in order, those of the end last; the first process has them.
 
         An epoch's: epoch, step, lr, train_loss, train_accuracy, validation_loss, validation_accuracy, seconds.
         """

@@ -20,7 +20,8 @@ CHUNK = 2**20
 class ArrayDataset:
     """A data set whose stored values are in memory, in their own type: (n, C, H, W).
 
-    What is asked for becomes float32, never the whole.
+    What is asked for becomes float32, never the whole. `input_shape`: of one input of a network that does not tell its own,
+    None for `shape`.
     """
 
     name: str
@@ -28,6 +29,7 @@ class ArrayDataset:
     labels: NDArray[np.int64]
     stored: NDArray[Any]
     normalisation: Normalisation
+    input_shape: tuple[int, ...] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -93,7 +93,8 @@ class Job:
         """The masks by parameter; {} without. Raises `MaskMismatchError` for those of another network."""
         if self.mask is None:
             return {}
-        masks = {name: self.mask.array(name) for name in self.mask.names}
+        # Copies of those that a program holds, which are read-only: torch shares what it is given.
+        masks = {name: np.require(self.mask.array(name), requirements="W") for name in self.mask.names}
         parameters = dict(self.network.model.named_parameters(remove_duplicate=False))
         shapes = {name: tuple(one.shape) for name, one in parameters.items()}
         check_masks(self.mask.path, masks, shapes, str(self.source.path))
