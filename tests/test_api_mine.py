@@ -58,6 +58,8 @@ def test_what_a_program_holds_and_files_give_the_same_as_the_command(files: list
     held = pai.mine(MASKS, "4", level="weight")
     assert held.names == tuple(f"mask {number}" for number in range(1, 7))
     assert [one | {"masks": 0} for one in records(held)] == [one | {"masks": 0} for one in expected]
+    by_name = pai.mine({"a": pai.Mask(MASKS[0]), "b": pai.Mask.load(files[1])}, 1.0, level="weight")
+    assert by_name.names == ("a", "b")
     mixed = pai.mine([pai.Mask(MASKS[0]), *files[1:3], *map(pai.Mask.load, files[3:])], 4, level="weight")
     assert mixed.names == ("mask 1", *map(str, files[1:]))
     assert records(pai.mine(Path(), 4, level="weight")) == [

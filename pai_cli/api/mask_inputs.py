@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from copy import copy
 from os import PathLike
 from pathlib import Path
@@ -30,20 +30,25 @@ def mask_or_path(given: AnyMask, name: str) -> str | Path | Mask:
     raise UsageError(f"{option(name)}: give a path or a mask, not {type(given).__name__}")
 
 
-def masks_or_paths(given: AnyMask, name: str) -> list[str | Path | Mask]:
-    """The same of one or several."""
-    if isinstance(given, (str, PathLike, Mapping)):
-        return [mask_or_path(given, name)]
-    try:
-        return [mask_or_path(one, name) for one in given]
-    except TypeError:
-        raise UsageError(f"{option(name)}: give paths or masks, not {type(given).__name__}") from None
+def masks_or_paths(given: AnyMask, name: str) -> list[str | Path | Stored]:
+    """One or several: text and paths as they are, and what a program holds as masks of files are.
+
+    Such a mask is called by its file's name or by its place, "mask 2"; of a mapping of masks by its key there. Raises
+    `UsageError`.
+    """
+    if isinstance(given, Mapping) and given and all(isinstance(one, Mask) for one in given.values()):
+        return [stored_as(one, str(key), own_name=False) for key, one in given.items()]
+    alone = isinstance(given, (str, PathLike, Mapping))
+    if not alone and not isinstance(given, Iterable):
+        raise UsageError(f"{option(name)}: give paths or masks, not {type(given).__name__}")
+    every = [mask_or_path(one, name) for one in ([given] if alone else given)]
+    return [stored_as(one, f"mask {place}") if isinstance(one, Mask) else one for place, one in enumerate(every, 1)]
 
 
-def stored_as(mask: Mask, name: str = "the mask") -> Stored:
-    """A mask that a program holds as those of files are; it is called by its file's name, or by this one."""
+def stored_as(mask: Mask, name: str = "the mask", *, own_name: bool = True) -> Stored:
+    """A mask that a program holds as those of files are; it is called by its file's `own_name`, or by this one."""
     stored: Any = copy(mask.stored)
-    stored.path = mask.path or Path(name)
+    stored.path = (own_name and mask.path) or Path(name)
     return cast("Stored", stored)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pai_cli.api.inputs import AnyPath, Shape, Source, maybe_path, one_of, open_source, shape_of, source_path
-from pai_cli.api.mask_inputs import AnyMask, masks_or_paths, stored_as
+from pai_cli.api.mask_inputs import AnyMask, masks_or_paths
 from pai_cli.api.masks import Mask
 from pai_cli.api.plans import plan_mining, read_masks
 from pai_cli.api.progress import Wanted, shown_by
@@ -146,15 +146,15 @@ def mine(
 
     The masks are read and compared here; the search is made as the result is iterated over.
 
-    `masks`: paths, folders, `Mask` objects or mappings of boolean arrays, one or a list. `support`: how many must hold a
-    subgraph: a share as a number with a point, 0.8 (1.0 is all), or a whole number of masks, 12. `min_edges`: the fewest
-    edges of a subgraph, 3 by default. `level`: "unit", the default: an edge is a kernel of which any weight is kept, between
-    units that one layer writes and the next reads; "weight": an edge is a kept weight, each layer by itself. `graphs`: the
-    files are lists of edges, two names a line, instead of masks. `weights`: a checkpoint of the masks' network (a path, an
-    `nn.Module`, a state dict), which is then followed to find who reads whom, as `model` and with `input_shape` where names
-    do not tell; otherwise order and names of the layers tell. `overlap`: the pairs alone are wanted, no search is made.
-    `output`: where to write the consensus mask, `packed` as bits. `max_results`, `timeout`: stop a search after so many
-    subgraphs, or seconds. `plot`: draw the Jaccard index of every pair: .svg, .png or .pdf. `force`: replace files.
+    `masks`: paths, folders, `Mask` objects or mappings of boolean arrays, one, a list or by name. `support`: how many must
+    hold a subgraph: a share as a number with a point, 0.8 (1.0 is all), or a whole number of masks, 12. `min_edges`: the
+    fewest edges of a subgraph, 3 by default. `level`: "unit", the default: an edge is a kernel of which any weight is kept,
+    between units that one layer writes and the next reads; "weight": an edge is a kept weight, each layer by itself.
+    `graphs`: the files are lists of edges, two names a line, instead of masks. `weights`: a checkpoint of the masks' network
+    (a path, an `nn.Module`, a state dict), which is then followed to find who reads whom, as `model` and with `input_shape`
+    where names do not tell; otherwise order and names of the layers tell. `overlap`: the pairs alone are wanted, no search
+    is made. `output`: where to write the consensus mask, `packed` as bits. `max_results`, `timeout`: stop a search after so
+    many subgraphs, or seconds. `plot`: draw the Jaccard index of every pair: .svg, .png or .pdf. `force`: replace files.
     `trust`: a pickle may run the code in it. `progress`: True for a bar, or what is called with (done, total, what).
 
     Raises `UsageError` where an option could do nothing, `MiningError`, `MaskError`, `EdgeListError`, `TraceError`,
@@ -177,7 +177,7 @@ def mine(
     needed = parse_support(str(support))
     check_picture(picture)
     given = masks_or_paths(masks, "masks")
-    named = [str(one) for one in given if not isinstance(one, Mask)]
+    named = [str(one) for one in given if isinstance(one, (str, Path))]
     plan = plan_mining(named, source_path(weights), model, path, picture, force=force)
     with shown_by(progress, "reading") as reading:
         opened: list[Stored] = []
@@ -229,29 +229,29 @@ def _opened(weights: Source, *, trust: bool) -> Checkpoint | None:
     return None if weights is None else open_source(weights, trust=trust)
 
 
-def _of_graphs(given: Sequence[str | Path | Mask], progress: Progress) -> Collection:
+def _of_graphs(given: Sequence[str | Path | Stored], progress: Progress) -> Collection:
     from pai_cli.mining.opening import graph_collection
 
-    held = [one for one in given if isinstance(one, Mask)]
-    if held:
+    files = [Path(one) for one in given if isinstance(one, (str, Path))]
+    if len(files) < len(given):
         raise UsageError(f"{option('graphs')}: reads files of edges, and a mask was given; leave one out")
-    return graph_collection([Path(one) for one in given if not isinstance(one, Mask)], note, progress)
+    return graph_collection(files, note, progress)
 
 
 def _of_masks(
-    given: Sequence[str | Path | Mask], level: Level, followed: _Followed, plan: FilePlan, progress: Progress
+    given: Sequence[str | Path | Stored], level: Level, followed: _Followed, plan: FilePlan, progress: Progress
 ) -> tuple[Collection, list[Stored]]:
     """The graphs, and the masks they are of."""
     from pai_cli.files.paths import mask_paths
     from pai_cli.mining.opening import NetworkSource, mask_collection, open_masks
 
     found: list[Path | Stored] = []
-    for number, one in enumerate(given, 1):
-        if isinstance(one, Mask):
-            found.append(stored_as(one, f"mask {number}"))
-        else:
+    for one in given:
+        if isinstance(one, (str, Path)):
             paths = mask_paths([str(one)], sys.stdin or io.StringIO(), note, trust=followed.trust)
             found += [path for path in paths if path not in found]
+        else:
+            found.append(one)
     read_masks(plan, [one for one in found if isinstance(one, Path)])
     masks = open_masks(found, note, trust=followed.trust)
     source = NetworkSource(_opened(followed.weights, trust=followed.trust), followed.model, followed.shape)
