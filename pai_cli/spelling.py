@@ -53,6 +53,8 @@ def _in_python(found: re.Match[str]) -> str:
     name, value = found.groups()
     if value is None and name in SWITCHES:
         value = "True"
+    if value is None and found.string.startswith(":", found.end()):
+        return name  # what is said of it follows
     return f"{name}={value or ''}"
 
 

@@ -164,7 +164,7 @@ def test_what_is_not_recognised_says_how_to_go_on(tmp_path) -> None:
         load_network(open_checkpoint(tmp_path / "net.safetensors"))
     assert str(caught.value) == (
         f"{tmp_path / 'net.safetensors'}: names and shapes of its 2 tensors match no known architecture (names as timm has "
-        "them: where timm is installed, --model timm.models:NAME makes a network of it); give --model NAME, "
+        "them: where timm is installed, model=timm.models:NAME makes a network of it); give model=NAME, "
         "module:factory or file.py:factory"
     )
 
@@ -201,13 +201,13 @@ def test_vit_takes_the_methods_that_need_no_flow(classes: int) -> None:
         prune(network, PruneRequest(get("synflow"), 0.25))
     assert str(caught.value) == (
         "synflow: blocks.0.norm1 (LayerNorm) divides by the size of its own input, so no flow passes it unchanged; "
-        "give another --method"
+        "give another method="
     )
     with pytest.raises(TraceError) as caught_trace:
         prune(network, PruneRequest(get("phew"), 0.25))
     assert re.fullmatch(
         r"the wiring of the network cannot be followed: 'blocks\.0\.attn' calls \w+, which mixes its inputs so that units "
-        r"cannot be told apart; take a --method that needs no wiring, such as erk",
+        r"cannot be told apart; take a method= that needs no wiring, such as erk",
         str(caught_trace.value),
     )
 

@@ -371,7 +371,7 @@ def test_safetensors_names_that_collide(tmp_path):
 def untrusted(path, needs):
     assert refusal(path, UntrustedPickleError) == (
         f"{path.name}: cannot be read without running code ({needs}); {INSTEAD}, "
-        "or give --trust to run the file's code if you trust its maker"
+        "or give trust=True to run the file's code if you trust its maker"
     )
 
 
@@ -418,7 +418,7 @@ def test_trusted_code_that_fails(tmp_path):
     path = tmp_path / "x.pt"
     torch.save({"a": Failing()}, path)
     assert refusal(path, trust=True) == (
-        "x.pt: cannot be loaded even with --trust: ValueError: invalid literal for int() with base 10: 'x'; "
+        "x.pt: cannot be loaded even with trust=True: ValueError: invalid literal for int() with base 10: 'x'; "
         f"copy it again, or {INSTEAD}"
     )
 
@@ -437,7 +437,7 @@ def test_torchscript_is_refused(tmp_path, trust):
         for name in ("data.pkl", "constants.pkl", "code/__torch__.py"):
             archive.writestr(f"x/{name}", b"\x80\x02.")
     assert refusal(tmp_path / "x.pt", trust=trust) == (
-        f"x.pt: a TorchScript archive, which --trust does not open either; {INSTEAD}, "
+        f"x.pt: a TorchScript archive, which trust=True does not open either; {INSTEAD}, "
         "from the model it was compiled from"
     )
 

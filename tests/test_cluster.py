@@ -205,7 +205,7 @@ def test_an_item_that_kills_its_workers_costs_itself_only_and_a_scheduler_that_d
         with pytest.raises(ClusterError) as told:
             list(outcomes)
     assert str(told.value) == (
-        f"--cluster {own.address}: the scheduler is gone; start it again, and the command: what is stored stays"
+        f"cluster={own.address}: the scheduler is gone; start it again, and the command: what is stored stays"
     )
 
 
@@ -218,7 +218,7 @@ def refusal(address: str) -> str:
 def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "PATIENCE", 0.5)
     assert re.fullmatch(
-        r"--cluster tcp://127\.0\.0\.1:9: no Dask scheduler answers there \(.*\); start one with `dask scheduler`, "
+        r"cluster=tcp://127\.0\.0\.1:9: no Dask scheduler answers there \(.*\); start one with `dask scheduler`, "
         "which prints its address",
         refusal("tcp://127.0.0.1:9"),
     )
@@ -228,7 +228,7 @@ def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_worker_or_one_without_pai(own: LoopbackCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "PATIENCE", 0.5)
     assert refusal(own.address) == (
-        f"--cluster {own.address}: the scheduler has no worker; start some with `dask worker {own.address}`"
+        f"cluster={own.address}: the scheduler has no worker; start some with `dask worker {own.address}`"
     )
     monkeypatch.setattr(cluster, "PATIENCE", 20)
     fake = own.folder / "fake" / "pai_cli"
@@ -236,7 +236,7 @@ def test_no_worker_or_one_without_pai(own: LoopbackCluster, monkeypatch: pytest.
     (fake / "__init__.py").write_text("raise ImportError('there is none here')\n")
     own.add_worker(PYTHONPATH=str(fake.parent))
     assert re.fullmatch(
-        rf"--cluster {own.address}: the worker tcp://\S+ has no pai that works \(.*\); install pai-cli \S+ there",
+        rf"cluster={own.address}: the worker tcp://\S+ has no pai that works \(.*\); install pai-cli \S+ there",
         refusal(own.address),
     )
 
@@ -245,7 +245,7 @@ def test_another_pai(dask: LoopbackCluster, monkeypatch: pytest.MonkeyPatch) -> 
     there = about()
     monkeypatch.setattr(cluster, "about", Renamed("about", "pai 9.9, engine compiled"))
     assert re.fullmatch(
-        rf"--cluster {dask.address}: the worker tcp://\S+ has {re.escape(there)}, and here it is pai 9.9, engine compiled: "
+        rf"cluster={dask.address}: the worker tcp://\S+ has {re.escape(there)}, and here it is pai 9.9, engine compiled: "
         "install the same at both ends",
         refusal(dask.address),
     )
@@ -271,7 +271,7 @@ def test_a_worker_that_joins_later_with_another_pai() -> None:
 
 def test_without_dask(monkeypatch: pytest.MonkeyPatch, pai: Pai) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
-    assert refusal("tcp://127.0.0.1:9") == "--cluster: needs Dask; pip install pai-cli[dask]"
+    assert refusal("tcp://127.0.0.1:9") == "cluster: needs Dask; pip install pai-cli[dask]"
 
 
 SBATCH = """#!/bin/sh
@@ -329,7 +329,7 @@ def test_slurm_that_takes_no_job(tmp_path: Path, study: list[Path]) -> None:
 
 def test_slurm_without_settings() -> None:
     assert refusal("slurm") == (
-        "--cluster slurm: set jobqueue.slurm.cores and jobqueue.slurm.memory, of one job, in ~/.config/dask/jobqueue.yaml, "
+        "cluster=slurm: set jobqueue.slurm.cores and jobqueue.slurm.memory, of one job, in ~/.config/dask/jobqueue.yaml, "
         "and there its queue and walltime too"
     )
 

@@ -927,7 +927,7 @@ def test_hugging_face_without_its_package(tmp_path, monkeypatch):
 
 # --- recognising ---
 
-TAKES = "--data takes digits, a CIFAR folder, an .npz file, a saved Hugging Face data set or a folder of class folders"
+TAKES = "data= takes digits, a CIFAR folder, an .npz file, a saved Hugging Face data set or a folder of class folders"
 
 
 def test_what_is_not_data(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
@@ -137,7 +138,7 @@ def test_arrows_point_down() -> None:
 
 def test_the_engine_knows_errors_and_itself() -> None:
     engine = [module for module in MODULES if layer(module) == "spectral"]
-    assert {layer(target) for module in engine for target in imported(module)} <= {"spectral", "errors"}
+    assert {layer(target) for module in engine for target in imported(module)} <= {"spectral", "errors", "spelling"}
 
 
 def test_every_import_of_this_package_exists() -> None:
@@ -226,3 +227,35 @@ def test_options_are_named_by_themselves() -> None:
                     assert any(str(one).startswith("--") for one in told), (
                         f"{command.callback.__name__}: name --{name} in its typer.Option"
                     )
+
+
+IN_SHELL = ("commands", "display", "app", "__main__", "spelling")
+"""Whose words are the command line's own; `spelling` is what knows the flags."""
+
+FLAG = re.compile(r"(?<![\w-])(--[a-z][a-z-]*|-[how]\b)")
+OF_OTHERS = "torchrun --nproc-per-node"  # what a person types to another program
+
+
+def flags_in(source: ast.AST) -> list[str]:
+    """Every flag that stands in a string, docstrings among them, with its line."""
+    strings = [node for node in ast.walk(source) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    return [
+        f"{node.lineno}: {flag}" for node in strings for flag in FLAG.findall(str(node.value).replace(OF_OTHERS, ""))
+    ]
+
+
+def test_no_flag_is_named_below_the_command_line() -> None:
+    found = {module: flags_in(TREES[module]) for module in MODULES if layer(module) not in IN_SHELL}
+    assert {module: flags for module, flags in found.items() if flags} == {}
+
+
+@pytest.mark.parametrize("text", ["give --data", "`--freeze-every` of", "another folder (-o)", "--seed", "{path}: -w"])
+def test_a_flag_in_a_string_is_found(text: str) -> None:
+    assert len(flags_in(ast.parse(f'f"""{text}"""'))) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["mlp-A-B", "a -- b", "-mask", "vgg-bn", "every `n`-th", "mkdir -p", "per_class=", "a-o"]
+)
+def test_what_is_no_flag_is_passed_over(text: str) -> None:
+    assert flags_in(ast.parse(repr(text))) == []

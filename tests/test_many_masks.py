@@ -155,10 +155,10 @@ def test_how_many_jobs(masks: list[Path], monkeypatch: pytest.MonkeyPatch) -> No
     assert jobs_for(masks[:1], request, None, None) == 1
     assert jobs_for([*masks, Path("none")], request, None, None) is None
     assert jobs_for(masks, gpu, None, None) == 1
-    for jobs, cluster, flag in ((2, None, "--jobs"), (None, "tcp://h:1", "--cluster")):
+    for jobs, cluster, other in ((2, None, "jobs="), (None, "tcp://h:1", "cluster=")):
         with pytest.raises(DeviceError) as error:
             jobs_for(masks, gpu, jobs, cluster)
-        assert str(error.value) == f"--device cuda measures in one process; leave --device or {flag} out"
+        assert str(error.value) == f"device=cuda measures in one process; leave device= or {other} out"
     monkeypatch.setattr(many, "LARGE", 100)
     assert jobs_for(masks, request, None, None) == 1
 
@@ -242,8 +242,8 @@ def test_weights_that_are_too_many_to_travel(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(ClusterError) as error:
         SentWeights(open_checkpoint(RESNET), ())
     assert str(error.value) == (
-        f"--cluster: 0.0 billion weights of {RESNET} would go to every worker; leave --cluster out, or choose layers "
-        "with --layers"
+        f"cluster: 0.0 billion weights of {RESNET} would go to every worker; leave cluster= out, or choose layers "
+        "with layers="
     )
     SentWeights(open_checkpoint(RESNET), ("conv1",))
 

@@ -204,7 +204,7 @@ def test_prune_is_choosing_and_then_looking(method: str, monkeypatch: pytest.Mon
     result = result_of(net, request, masks, rounds)
     assert same(result, whole)
     assert (result.kept, result.connected, result.scope) == (whole.kept, whole.connected, whole.scope)
-    with pytest.raises(MethodOptionError, match=r"^--seed -2:"):
+    with pytest.raises(MethodOptionError, match=r"^seed=-2:"):
         choose_masks(net, PruneRequest(get(method), 0.3, seed=-2))
 
 
@@ -326,7 +326,7 @@ def test_the_samples_and_their_need(method: str, network: str) -> None:
     with pytest.raises(MethodOptionError) as caught:
         prune(net, PruneRequest(get(method), 0.5))
     does = "trains on labelled data" if TABLE[method].trains else "scores with labelled samples"
-    assert str(caught.value) == f"--method {method}: {does}; give --data"
+    assert str(caught.value) == f"method={method}: {does}; give data="
 
 
 @METHOD
@@ -372,7 +372,7 @@ def test_what_goes_by_layers_takes_neither_pattern_nor_inversion(method: str, op
     with pytest.raises(MethodOptionError) as caught:
         run(build("mlp"), method, **options)  # type: ignore[arg-type]
     assert str(caught.value) == (
-        f"--method {method}: every step keeps so many of each layer's largest scores; leave --pattern and --invert out"
+        f"method={method}: every step keeps so many of each layer's largest scores; leave pattern= and invert=True out"
     )
 
 
@@ -402,8 +402,10 @@ def test_inverting_round_by_round_says_when_nothing_is_left_to_score() -> None:
     with pytest.raises(ScoreError) as caught:
         run(build("residual"), "synflow", 0.3, rounds=6, invert=True)
     text = str(caught.value)
-    assert text.startswith("--invert: removes first what a later round scores by (synflow: no flow reaches the output")
-    assert text.endswith(" of 1,656 weights left); give --rounds 1")
+    assert text.startswith(
+        "invert=True: removes first what a later round scores by (synflow: no flow reaches the output"
+    )
+    assert text.endswith(" of 1,656 weights left); give rounds=1")
 
 
 PATTERNS = [

@@ -101,7 +101,7 @@ def test_wiring_that_names_do_not_tell(
     with pytest.raises(TraceError) as caught:
         wired(shapes, layouts)
     assert str(caught.value).startswith(text)
-    assert str(caught.value).endswith("give --weights CKPT, by which the network is followed, or --level weight")
+    assert str(caught.value).endswith("give weights=CKPT, by which the network is followed, or level=weight")
 
 
 def masked(

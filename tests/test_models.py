@@ -530,7 +530,7 @@ def test_factory_failures(nets, spec, message):
     before = list(sys.path)
     with pytest.raises(ModelFactoryError) as caught:
         load_factory(spec.format(nets))
-    assert one_line(caught) == f"--model {spec.format(nets)}: {message}"
+    assert one_line(caught) == f"model={spec.format(nets)}: {message}"
     assert sys.path == before
 
 
@@ -608,7 +608,7 @@ def test_named_model_that_does_not_fit(tmp_path):
         "net.safetensors does not fit ResNet-20 (CIFAR layout, option A shortcuts, 7 classes); unexpected in it: "
         "'layer2.0.shortcut.0.weight', 'layer2.0.shortcut.1.bias', 'layer2.0.shortcut.1.num_batches_tracked', "
         "'layer2.0.shortcut.1.running_mean', 'layer2.0.shortcut.1.running_var' and 7 more; "
-        "it matches resnet20-1x1: leave --model out"
+        "it matches resnet20-1x1: leave model= out"
     )
 
 
@@ -620,7 +620,7 @@ def test_mismatch_in_every_way(tmp_path):
         load_network(saved(tmp_path, state), "mlp-6-5-4")
     assert one_line(caught, tmp_path) == (
         "net.safetensors does not fit MLP 6-5-4 (4 classes); missing from the checkpoint: 'fc2.bias'; "
-        "unexpected in it: 'more'; of another shape: 'fc1.weight' is (5, 7), must be (5, 6); choose another --model"
+        "unexpected in it: 'more'; of another shape: 'fc1.weight' is (5, 7), must be (5, 6); choose another model="
     )
 
 
@@ -629,7 +629,7 @@ def test_unrecognised(tmp_path):
         load_network(saved(tmp_path, nn.Conv2d(3, 4, 5)))
     assert one_line(caught, tmp_path) == (
         "net.safetensors: names and shapes of its 2 tensors match no known architecture; "
-        "give --model NAME, module:factory or file.py:factory"
+        "give model=NAME, module:factory or file.py:factory"
     )
     with pytest.raises(UnknownModelError, match=r"^unknown model 'resnet21'"):
         load_network(saved(tmp_path, nn.Conv2d(3, 4, 5)), "resnet21")
@@ -688,7 +688,7 @@ def test_factory_network(tmp_path, nets):
     assert network.input_shape == (3,)
     assert [layer.name for layer in network.layers] == ["weight"]
     np.testing.assert_array_equal(network.parameter("weight").detach().numpy(), checkpoint.array("weight"))
-    with pytest.raises(StateDictMismatchError, match=r"; change the factory, or choose another --model$"):
+    with pytest.raises(StateDictMismatchError, match=r"; change the factory, or choose another model=$"):
         load_network(saved(tmp_path, nn.Linear(4, 2)), f"{nets}.py:build")
 
 
@@ -763,7 +763,7 @@ def test_nothing_to_prune(tmp_path):
         load_network(saved(tmp_path, nn.LayerNorm(4)), f"{__name__}:nothing_to_prune")
     assert one_line(caught, tmp_path) == (
         f"net.safetensors: the network of {__name__}:nothing_to_prune has no convolution or linear weight to prune; "
-        "choose another --model"
+        "choose another model="
     )
 
 
@@ -785,7 +785,7 @@ def test_init_is_decided_by_the_seed():
 def test_init_with_a_seed_out_of_range(seed):
     with pytest.raises(MethodOptionError) as caught:
         init_network("lenet-5", 10, seed)
-    assert str(caught.value) == f"--seed {seed}: must be 0 to 9223372036854775807"
+    assert str(caught.value) == f"seed={seed}: must be 0 to 9223372036854775807"
 
 
 def test_init_with_the_largest_seed():
@@ -828,9 +828,7 @@ def test_the_classes_of_an_mlp_are_in_its_name():
     assert init_network("lenet-5", None, 0).description == "LeNet-5 (28x28 inputs, 10 classes)"
     with pytest.raises(MethodOptionError) as caught:
         init_network("mlp-20-10", 7, 0)
-    assert str(caught.value) == (
-        "--classes 7: mlp-20-10 has 10, its last size; leave --classes out, or change the name"
-    )
+    assert str(caught.value) == ("classes=7: mlp-20-10 has 10, its last size; leave classes= out, or change the name")
 
 
 INIT_FAULTS = [
@@ -867,7 +865,7 @@ def test_saved_file_is_the_same_bytes_and_comes_back(tmp_path):
     assert again.description == network.description
     for name, tensor in network.model.state_dict().items():
         assert torch.equal(again.model.state_dict()[name], tensor)
-    with pytest.raises(OutputError, match=r"exists already; --force replaces it$"):
+    with pytest.raises(OutputError, match=r"exists already; force=True replaces it$"):
         save_checkpoint(tmp_path / "a.safetensors", network)
     save_checkpoint(tmp_path / "a.safetensors", network, force=True)
     assert open_checkpoint(tmp_path / "a.safetensors").shapes == again_shapes(again)
@@ -882,7 +880,7 @@ def test_a_file_without_a_function(tmp_path: Path) -> None:
     save_checkpoint(checkpoint, init_network("mlp-4-3-2", None, 0))
     with pytest.raises(ModelFactoryError) as caught:
         load_network(open_checkpoint(checkpoint), "net.py")
-    assert str(caught.value) == "--model net.py: say which function in it makes the network, as net.py:NAME"
+    assert str(caught.value) == "model=net.py: say which function in it makes the network, as net.py:NAME"
 
 
 def test_a_wrapper_s_prefix_is_named(tmp_path: Path) -> None:

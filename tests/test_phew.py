@@ -250,14 +250,14 @@ def test_resnet20_takes_a_second_or_two() -> None:
 
 
 def test_what_phew_cannot_do_is_said_in_one_line() -> None:
-    with pytest.raises(MethodOptionError, match=r"^the shape of one input is not known, .* --input-shape"):
+    with pytest.raises(MethodOptionError, match=r"^the shape of one input is not known, .* input_shape="):
         choose_masks(
             Network(nn.Linear(3, 2), "toy", None, prunable_layers(nn.Linear(3, 2))), PruneRequest(get("phew"), 0.5)
         )
     cut = net(lambda m, x: x * m.a(x).numel(), a=nn.Linear(2, 2))
     with pytest.raises(ScoreError) as caught:
         choose_masks(wrap(cut, (2,)), PruneRequest(get("phew"), 0.5))
-    assert str(caught.value) == "phew: no path leads from the network's input to its output; give another --method"
+    assert str(caught.value) == "phew: no path leads from the network's input to its output; give another method="
     attention = wrap(nn.TransformerEncoderLayer(4, 2, batch_first=True), (3, 4))
-    with pytest.raises(TraceError, match=r"take a --method that needs no wiring, such as erk$"):
+    with pytest.raises(TraceError, match=r"take a method= that needs no wiring, such as erk$"):
         choose_masks(attention, PruneRequest(get("phew"), 0.5))

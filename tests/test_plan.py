@@ -508,9 +508,9 @@ def test_only_the_first_process_looks(pai: Pai, place: Place, monkeypatch: pytes
 def test_a_plan_of_what_is_free(tmp_path: Path) -> None:
     plan = FilePlan()
     plan.reads("read", tmp_path / "missing", None)
-    plan.writes(tmp_path / "x", "this", "-o")
-    plan.writes(None, "that", "-w")
-    plan.adds_to(tmp_path / "logs", "the logs", "--logs", seen_to=True)
-    plan.keeps(state_beside(tmp_path / "x"), "its state", "-o", PRUNE)
+    plan.writes(tmp_path / "x", "this", "output")
+    plan.writes(None, "that", "weights_out")
+    plan.adds_to(tmp_path / "logs", "the logs", "log_dir", seen_to=True)
+    plan.keeps(state_beside(tmp_path / "x"), "its state", "output", PRUNE)
     plan.check()
     assert list(tmp_path.iterdir()) == []

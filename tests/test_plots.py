@@ -42,6 +42,7 @@ from pai_cli.ranking.plane import plane_points
 from pai_cli.ranking.scored import ScoredMask
 from pai_cli.ranking.study import correlate
 from pai_cli.spectral.catalogue import METRICS
+from pai_cli.spectral.metrics import NO_WEIGHTS
 from pai_cli.spectral.result import Measure
 
 MASK = SAMPLES / "erk-0.05.safetensors"
@@ -342,7 +343,7 @@ def test_the_plane_is_the_two_halves_of_l2(reports: list[MaskReport]) -> None:
 def test_without_weights_there_is_no_plane() -> None:
     bare = list(analyze_masks([MASK], AnalysisRequest()))
     (point,) = plane_points(bare)
-    assert (point.topology.value, point.topology.reason) == (None, "needs --weights")
+    assert (point.topology.value, point.topology.reason) == (None, NO_WEIGHTS)
 
 
 def test_the_plane_coloured_by_accuracy(reports: list[MaskReport]) -> None:

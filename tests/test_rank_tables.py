@@ -22,6 +22,7 @@ from pai_cli.ranking.metric_table import metric_table
 from pai_cli.ranking.rules import AccuracyRules, AccuracyUnit
 from pai_cli.ranking.scored import ScoredMask
 from pai_cli.spectral.result import Measure
+from pai_cli.spelling import for_shell
 
 NO_STDIN = io.StringIO()
 
@@ -86,7 +87,7 @@ def test_no_file(tmp_path: Path) -> None:
 
 def runs_of(text: str, rules: AccuracyRules | None = None) -> tuple[list[Run], list[str]]:
     told: list[str] = []
-    return read_runs(rows_of(text), rules or AccuracyRules(), told.append), told
+    return read_runs(rows_of(text), rules or AccuracyRules(), lambda line: told.append(for_shell(line))), told
 
 
 @pytest.mark.parametrize(
@@ -153,7 +154,7 @@ def test_rules_of_accuracies() -> None:
         ("mask,accuracy\na,-0.5\n", "line 2: accuracy -0.5 is neither a fraction (0 to 1) nor a percentage (0 to 100)"),
         ("mask,accuracy\na,inf\n", "line 2: accuracy inf is neither a fraction (0 to 1) nor a percentage (0 to 100)"),
         ("mask,accuracy\na,92\nb,0.93\n", "line 3: accuracy 0.93 looks like a fraction, and 92 on line 2 like a percentage; "
-         "say --accuracy-unit percent if it is one"),
+         "say accuracy_unit=percent if it is one"),
         ("mask,accuracy\n,0.5\n", "line 2: names no mask"),
         ("mask,accuracy,dataset\na,0.5,x\na,0.5,\n", "line 3: names no data set, where other rows do"),
         ("mask,accuracy,seed\na,0.5,1\nb,0.5,1\na,0.6,1\n", "line 4: gives 'a', seed 1, another accuracy than line 2 does"),
@@ -219,7 +220,9 @@ def table_of(
 ) -> tuple[list[ScoredMask], list[str], list[str]]:
     """Its masks, metrics and what was told."""
     told: list[str] = []
-    found = metric_table(rows_of(text), group_by or None, rules or AccuracyRules(), told.append)
+    found = metric_table(
+        rows_of(text), group_by or None, rules or AccuracyRules(), lambda line: told.append(for_shell(line))
+    )
     return found.masks, list(found.metrics), told
 
 
@@ -274,14 +277,14 @@ def test_what_separates_comparisons(columns: tuple[str, ...], settings: list[str
     ("text", "columns", "told"),
     [
         ("mask,dr\na,x\n", (), "line 2: dr 'x' is not a number"),
-        ("mask,note\na,x\n", (), "has no column of numbers that could be a metric; see pai analyze --summary"),
+        ("mask,note\na,x\n", (), "has no column of numbers that could be a metric; see pai analyze summary=True"),
         ("mask,dr,dr_error\na,1,x\n", (), "line 2: dr_error 'x' is not a number"),
         ("mask,dr\n,1\n", (), "line 2: names no mask"),
         ("mask,dr,density\na,1,5%\n", (), "line 2: density '5%' is not a fraction (0 to 1)"),
         ("mask,dr,density\na,1,20\n", (), "line 2: density '20' is not a fraction (0 to 1)"),
         ("mask,dr\na,1\na,2\n", (), "line 3: dr of 'a' differs from line 2's; each mask needs a name of its own"),
         ("mask,dr\na,1\na,\n", (), "line 3: dr of 'a' differs from line 2's; each mask needs a name of its own"),
-        ("mask,dr\na,1\n", ("net",), "--group-by net: no such column; there are mask, dr"),
+        ("mask,dr\na,1\n", ("net",), "group_by=net: no such column; there are mask, dr"),
         (
             "mask,level,dr\na,layer,1\n",
             (),

@@ -130,10 +130,10 @@ def test_the_metric(name: str | None, weights: bool, wanted: str) -> None:
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("dr_imbd", f"unknown metric 'dr_imbd': did you mean dr_imdb? --by takes {', '.join(METRICS)}"),
-        ("zzz", f"unknown metric 'zzz': --by takes {', '.join(METRICS)}"),
-        ("l2", "--by l2: needs the weights; give --weights CKPT"),
-        ("dr + lambda", "--by 'dr + lambda': lambda needs the weights; give --weights CKPT"),
+        ("dr_imbd", f"unknown metric 'dr_imbd': did you mean dr_imdb? by= takes {', '.join(METRICS)}"),
+        ("zzz", f"unknown metric 'zzz': by= takes {', '.join(METRICS)}"),
+        ("l2", "by=l2: needs the weights; give weights=CKPT"),
+        ("dr + lambda", "by='dr + lambda': lambda needs the weights; give weights=CKPT"),
     ],
 )
 def test_metrics_that_cannot_be(name: str, told: str) -> None:

@@ -123,7 +123,7 @@ def test_no_bit_of_a_searchs_state_is_believed(searched: Trajectory) -> None:
     for data in (*flipped(whole, 41), *(whole[:length] for length in range(0, len(whole), 53))):
         searched.state_path.write_bytes(data)
         with pytest.raises(
-            ResumeError, match=r"^[^\n]*t\.state\.safetensors: [^\n]*; --force starts the search again$"
+            ResumeError, match=r"^[^\n]*t\.state\.safetensors: [^\n]*; force=True starts the search again$"
         ):
             searched.resume()
     assert searched.path.read_bytes() == before
@@ -170,7 +170,7 @@ def test_lines_that_are_not_those_of_the_state(searched: Trajectory, change: str
     with pytest.raises(ResumeError) as caught:
         searched.resume()
     assert str(caught.value) == (
-        f"{searched.path}: is not as it was when t.state.safetensors was written; --force starts the search again"
+        f"{searched.path}: is not as it was when t.state.safetensors was written; force=True starts the search again"
     )
 
 
@@ -186,13 +186,13 @@ def test_files_of_another_version(searched: Trajectory) -> None:
     text = searched.path.read_text()
     searched.path.write_text(text.replace('"trajectory": 3', '"trajectory": 2'))
     with pytest.raises(
-        ResumeError, match="jsonl: was written by another version of pai; --force starts the search again"
+        ResumeError, match="jsonl: was written by another version of pai; force=True starts the search again"
     ):
         searched.resume()
     searched.path.write_text(text)
     searched.state_path.write_bytes(sealed(save({}), {"version": "99"}))
     with pytest.raises(
-        ResumeError, match="safetensors: was written by another version of pai; --force starts the search"
+        ResumeError, match="safetensors: was written by another version of pai; force=True starts the search"
     ):
         searched.resume()
 
@@ -231,7 +231,7 @@ def test_facts_that_cannot_be(searched: Trajectory, name: str) -> None:
 def test_a_state_of_another_networks_layers(searched: Trajectory) -> None:
     state = searched.resume()
     wish = SearchRequest.of(PruneRequest(get("magnitude"), 0.5), 5, None, "layer")
-    with pytest.raises(ResumeError, match="is of other layers than this network's; --force starts the search again"):
+    with pytest.raises(ResumeError, match="is of other layers than this network's; force=True starts the search again"):
         search(init_network("mlp-6-5-5-4", 4, 0), wish, searched, state)
 
 
@@ -258,7 +258,7 @@ def test_no_bit_of_a_trainings_state_is_believed(tmp_path: Path) -> None:
     assert parse_state(path, whole, {"lr": 0.1}).facts == {"step": 1}
     for data in (*flipped(whole), *(whole[:length] for length in range(len(whole)))):
         with pytest.raises(
-            ResumeError, match=r"^[^\n]*o\.state\.safetensors: [^\n]*--force starts the training again$"
+            ResumeError, match=r"^[^\n]*o\.state\.safetensors: [^\n]*force=True starts the training again$"
         ):
             parse_state(path, data, {"lr": 0.1})
 
@@ -292,7 +292,7 @@ def test_a_journal_of_another_version_or_that_is_a_folder(tmp_path: Path) -> Non
     journal = Journal.beside(tmp_path / "o", {})
     journal.path.write_text('{"training": 1}\n')
     with pytest.raises(
-        ResumeError, match=r"o.jsonl: was written by another version of pai; --force starts the training"
+        ResumeError, match=r"o.jsonl: was written by another version of pai; force=True starts the training"
     ):
         journal.resume()
     journal.path.unlink()

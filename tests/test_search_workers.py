@@ -205,10 +205,10 @@ def test_a_network_that_cannot_be_sent(folder: Path) -> None:
     )  # a factory that is not told
     sent = pickle.dumps(workshop)
     del sys.modules["_pai_factory_own"]
-    text = r"the network cannot be sent to another process \(ModuleNotFoundError: .*_pai_factory_own.*\); give --jobs 1"
+    text = r"the network cannot be sent to another process \(ModuleNotFoundError: .*_pai_factory_own.*\); give jobs=1"
     with pytest.raises(NotPortableError, match=text):
         pickle.loads(sent)
-    text = r"the network cannot be sent to another process \(PicklingError: .*_pai_factory_own.*\); give --jobs 1"
+    text = r"the network cannot be sent to another process \(PicklingError: .*_pai_factory_own.*\); give jobs=1"
     with pytest.raises(NotPortableError, match=text):
         pickle.dumps(workshop)
 

@@ -102,7 +102,7 @@ def test_no_freeze_is_refused() -> None:
     with pytest.raises(MethodOptionError) as caught:
         run(residual(), "gem-miner", 0.3, training=TrainingOptions(5, 5))
     assert str(caught.value) == (
-        "--freeze-every 5: no freeze comes in 5 epochs; give more --epochs, or a smaller --freeze-every"
+        "freeze_every=5: no freeze comes in 5 epochs; give more epochs=, or a smaller freeze_every="
     )
 
 
@@ -394,9 +394,7 @@ def test_later_rounds_go_back_and_never_bring_a_weight_back() -> None:
 def test_rewinding_past_the_end_is_refused() -> None:
     with pytest.raises(RecipeError) as caught:
         run(residual(), "imp", 0.2, training=TrainingOptions(epochs=2, batch_size=16))
-    assert str(caught.value) == (
-        "--rewind 2.5: is not before the end of 2 epochs; give a smaller one, or more --epochs"
-    )
+    assert str(caught.value) == ("rewind=2.5: is not before the end of 2 epochs; give a smaller one, or more epochs=")
 
 
 # ---- where a run stopped
@@ -429,7 +427,7 @@ def test_a_state_of_another_network(method: str) -> None:
     state = states[0]
     state.tensors = {name: one[:-1] if one.dim() == 4 else one for name, one in state.tensors.items()}
     with pytest.raises(
-        ResumeError, match=r"^the state does not fit this network \(.+\); --force starts the training again"
+        ResumeError, match=r"^the state does not fit this network \(.+\); force=True starts the training again"
     ):
         prune(residual(), request, dataset=toy(), run=TrainingRun(state=state))
 
@@ -447,14 +445,14 @@ def test_progress_goes_up_to_all_of_it(method: str) -> None:
 
 
 REFUSED = {
-    "epochs": ("magnitude", {"epochs": 3}, "--epochs 3: magnitude does not train; leave --epochs out (methods that take "
+    "epochs": ("magnitude", {"epochs": 3}, "epochs=3: magnitude does not train; leave epochs= out (methods that take "
                "it: gem-miner, edge-popup, imp)"),
-    "penalty": ("edge-popup", {"penalty": 0.1}, "--penalty 0.1: edge-popup has no use for it; leave --penalty out "
+    "penalty": ("edge-popup", {"penalty": 0.1}, "penalty=0.1: edge-popup has no use for it; leave penalty= out "
                 "(methods that take it: gem-miner)"),
-    "rewind": ("gem-miner", {"rewind": 1.0}, "--rewind 1.0: gem-miner has no use for it; leave --rewind out (methods that "
+    "rewind": ("gem-miner", {"rewind": 1.0}, "rewind=1.0: gem-miner has no use for it; leave rewind= out (methods that "
                "take it: imp)"),
     "batch": ("gem-miner", {"epochs": 6, "batch_size": 1000},
-              "--batch-size 1000: toy has 80 examples to train with; give a smaller one"),
+              "batch_size=1000: toy has 80 examples to train with; give a smaller one"),
 }  # fmt: skip
 
 
@@ -469,13 +467,13 @@ def test_options_of_other_methods(name: str) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"epochs": 0}, "--epochs 0: must be 1 or more"),
-        ({"freeze_every": -1}, "--freeze-every -1: must be 1 or more"),
-        ({"batch_size": 0}, "--batch-size 0: must be 1 or more"),
-        ({"penalty": -1.0}, "--penalty -1: must be 0 or more"),
-        ({"penalty": math.nan}, "--penalty nan: must be 0 or more"),
-        ({"rewind": -0.5}, "--rewind -0.5: must be 0 or more"),
-        ({"lr": 0.0}, "--lr 0: must be above 0"),
+        ({"epochs": 0}, "epochs=0: must be 1 or more"),
+        ({"freeze_every": -1}, "freeze_every=-1: must be 1 or more"),
+        ({"batch_size": 0}, "batch_size=0: must be 1 or more"),
+        ({"penalty": -1.0}, "penalty=-1: must be 0 or more"),
+        ({"penalty": math.nan}, "penalty=nan: must be 0 or more"),
+        ({"rewind": -0.5}, "rewind=-0.5: must be 0 or more"),
+        ({"lr": 0.0}, "lr=0: must be above 0"),
     ],
 )
 def test_numbers_out_of_range(options: dict[str, Any], said: str) -> None:
@@ -495,7 +493,7 @@ def test_a_loss_that_is_not_finite() -> None:
     dataset = toy_for(network)
     dataset._inputs = dataset._inputs * np.float32(1e37)
     with pytest.raises(
-        TrainingError, match=r"^gem-miner: the loss is no longer finite at step \d+; give a smaller --lr"
+        TrainingError, match=r"^gem-miner: the loss is no longer finite at step \d+; give a smaller lr="
     ):
         prune(network, PruneRequest(get("gem-miner"), 0.3, training=TRAINING["gem-miner"]), dataset=dataset)
 

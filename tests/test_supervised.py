@@ -319,7 +319,7 @@ def uncopyable() -> nn.Module:
     return model
 
 
-NEEDED = "and logits of shape (5, classes) are needed; give a --model factory whose network returns the logits alone"
+NEEDED = "and logits of shape (5, classes) are needed; give a model= factory whose network returns the logits alone"
 FAILURES = [
     ("tuple", lambda: Returns(lambda y: (y, y)), ScoreError, f"snip: the network returns a tuple, {NEEDED}"),
     ("integers", lambda: Returns(lambda y: y.argmax(1)), ScoreError,
@@ -327,17 +327,17 @@ FAILURES = [
     ("images", lambda: Returns(lambda y: y[:, :, None]), ScoreError,
      f"snip: the network returns shape (5, 3, 1), {NEEDED}"),
     ("few_outputs", lambda: Returns(lambda y: y[:, :2]), ScoreError,
-     "snip: the samples have labels 0 to 2, and the network 2 outputs; give --data of as many classes"),
+     "snip: the samples have labels 0 to 2, and the network 2 outputs; give data= of as many classes"),
     ("detached", lambda: Returns(lambda y: y.detach()), ScoreError,
      "snip: the network's loss cannot be differentiated (RuntimeError: element 0 of tensors does not require grad and does "
      "not have a grad_fn)"),
     ("infinite", lambda: Returns(lambda y: y * float("inf")), ScoreError,
-     "snip: the loss on the samples is not finite (weights or inputs too large); give another --method, such as erk"),
+     "snip: the loss on the samples is not finite (weights or inputs too large); give another method=, such as erk"),
     ("fails", lambda: Returns(lambda y: y @ torch.ones(2, 2)), MethodOptionError,
      "snip: the network failed on a batch of shape 5,4 (RuntimeError: mat1 and mat2 shapes cannot be multiplied (5x3 and "
-     "2x2)); give the shape of one input with --input-shape, or more samples with --per-class"),
+     "2x2)); give the shape of one input with input_shape=, or more samples with per_class="),
     ("uncopyable", uncopyable, ScoreError,
-     "snip: the network cannot be copied (TypeError: cannot pickle 'generator' object); give another --method"),
+     "snip: the network cannot be copied (TypeError: cannot pickle 'generator' object); give another method="),
 ]  # fmt: skip
 
 
@@ -356,7 +356,7 @@ def test_a_network_it_cannot_score(factory: Callable[[], nn.Module], kind: type[
 
 def test_no_samples() -> None:
     network = build("mlp")
-    with pytest.raises(ScoreError, match=r"^grasp: has no samples to score with; give --data$"):
+    with pytest.raises(ScoreError, match=r"^grasp: has no samples to score with; give data=$"):
         grasp.make_scorer(replace(context_of(network), batches=(), method="grasp"))
 
 
@@ -366,7 +366,7 @@ def test_one_value_a_channel_cannot_be_normalised() -> None:
         prune(network, PruneRequest(get("snip"), 0.5, per_class=1), dataset=Toy(1, (6,)))
     text = str(caught.value)
     assert text.startswith("snip: the network failed on a batch of shape 1,6 (ValueError: Expected more than 1 value")
-    assert text.endswith("; give the shape of one input with --input-shape, or more samples with --per-class")
+    assert text.endswith("; give the shape of one input with input_shape=, or more samples with per_class=")
 
 
 def test_classes_that_the_network_cannot_tell_apart() -> None:
@@ -380,7 +380,7 @@ def test_an_input_shape_that_is_not_the_network_s() -> None:
         prune(network, PruneRequest(get("snip"), 0.5, input_shape=(3, 16, 16)), dataset=Toy(10, (3, 16, 16)))
     text = str(caught.value)
     assert text.startswith("snip: the network failed on a batch of shape 1,3,16,16 (RuntimeError: ")
-    assert text.endswith("; give the shape of one input with --input-shape")
+    assert text.endswith("; give the shape of one input with input_shape=")
 
 
 def test_the_methods_with_data_say_so_in_the_help() -> None:

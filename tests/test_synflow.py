@@ -283,8 +283,8 @@ def test_auto_rounds_stop_at_the_last_path() -> None:
     with pytest.raises(ScoreError) as caught:
         synflow(network, 3 / network.total, rounds="auto")
     assert str(caught.value) == (
-        "--rounds auto: of the 4 weights left none can be removed without cutting the network, and the density asks "
-        "for 3; give a larger --density, or a number of --rounds to go on regardless"
+        "rounds=auto: of the 4 weights left none can be removed without cutting the network, and the density asks "
+        "for 3; give a larger density=, or a number of rounds= to go on regardless"
     )
 
 
@@ -338,7 +338,7 @@ def uncopyable() -> nn.Module:
     return model
 
 
-ONE = "give a --model factory whose network returns the logits alone"
+ONE = "give a model= factory whose network returns the logits alone"
 FAILURES = [
     ("tuple", lambda: Returns(lambda y: (y, y)), ScoreError,
      f"synflow: the network returns a tuple, and one floating tensor is needed; {ONE}"),
@@ -349,13 +349,13 @@ FAILURES = [
      "and does not have a grad_fn)"),
     ("float32_only", lambda: Returns(lambda y: y @ torch.ones(3, 2)), MethodOptionError,
      "synflow: the network failed on one float64 input of shape 4 (RuntimeError: expected m1 and m2 to have the same dtype, "
-     "but got: double != float); give the shape it takes with --input-shape"),
+     "but got: double != float); give the shape it takes with input_shape="),
     ("zeros", zeros, ScoreError,
      "synflow: no flow reaches the output even before pruning (a layer of zeros, or a last activation that is flat); "
-     "give another --method, such as erk"),
+     "give another method=, such as erk"),
     ("log_softmax", lambda: Returns(lambda y: y.log_softmax(1)), ScoreError,
      "synflow: no flow reaches the output even before pruning (a layer of zeros, or a last activation that is flat); "
-     "give another --method, such as erk"),
+     "give another method=, such as erk"),
     ("norm", lambda: nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)), ScoreError,
      "synflow: 1 (LayerNorm) divides by the size of its own input, so no flow passes it unchanged; give another "
      "--method"),
@@ -364,7 +364,7 @@ FAILURES = [
      "synflow: 1 (BatchNorm1d) divides by the size of its own input, so no flow passes it unchanged; give another "
      "--method"),
     ("uncopyable", uncopyable, ScoreError,
-     "synflow: the network cannot be copied (TypeError: cannot pickle 'generator' object); give another --method"),
+     "synflow: the network cannot be copied (TypeError: cannot pickle 'generator' object); give another method="),
 ]  # fmt: skip
 
 
@@ -387,12 +387,12 @@ def test_missing_and_wrong_input_shape() -> None:
         synflow(network, 0.5, input_shape=(1, 8, 8))
     text = str(caught.value)
     assert text.startswith("synflow: the network failed on one float64 input of shape 1,8,8 (")
-    assert text.endswith("; give the shape it takes with --input-shape")
+    assert text.endswith("; give the shape it takes with input_shape=")
     assert "\n" not in text
     network.input_shape = None
     with pytest.raises(MethodOptionError) as caught:
         synflow(network, 0.5)
-    expected = "synflow: the shape of one input is not known; give it with --input-shape, such as 3,32,32"
+    expected = "synflow: the shape of one input is not known; give it with input_shape=, such as 3,32,32"
     assert str(caught.value) == expected
     assert synflow(network, 0.5, input_shape=(3, 8, 8), rounds=1).connected is True
 
@@ -406,7 +406,7 @@ def test_overflow_is_said() -> None:
         synflow(network, 0.5)
     assert str(caught.value) == (
         "synflow: the flow through the network is not a finite float64 (too deep, or weights too large or not "
-        "finite); give another --method, such as erk"
+        "finite); give another method=, such as erk"
     )
 
 
@@ -414,13 +414,11 @@ def test_a_cut_before_the_last_round_is_said() -> None:
     network = narrow(30, 40, 50, 20, 10)
     with pytest.raises(ScoreError) as caught:
         synflow(network, 1 / network.total, rounds=200)  # the round that keeps three weights cuts it
-    assert str(caught.value).endswith(
-        " of 4,400 weights left; give more --rounds, --rounds auto, or a larger --density"
-    )
+    assert str(caught.value).endswith(" of 4,400 weights left; give more rounds=, rounds=auto, or a larger density=")
 
 
 def test_unknown_device() -> None:
-    with pytest.raises(DeviceError, match=r"^device nonsense: cannot be used \(.*\); give --device cpu$"):
+    with pytest.raises(DeviceError, match=r"^device nonsense: cannot be used \(.*\); give device=cpu$"):
         synflow(chain(), 0.5, device="nonsense")
 
 

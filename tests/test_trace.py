@@ -291,7 +291,7 @@ def test_what_cannot_be_followed_is_said_in_one_line() -> None:
     attention = net(attend, qkv=nn.Linear(4, 12), out=nn.Linear(4, 4))
     line = (
         "the wiring of the network cannot be followed: {} calls {}, which {} so that units cannot be told apart; "
-        "take a --method that needs no wiring, such as erk"
+        "take a method= that needs no wiring, such as erk"
     )
     assert refusal(attention, (5, 4)) == line.format("the network", "bmm", "mixes its inputs")
     inside = refusal(nn.Sequential(nn.Linear(4, 4), nn.TransformerEncoderLayer(4, 2, batch_first=True)), (5, 4))
@@ -311,13 +311,13 @@ def test_what_cannot_be_followed_is_said_in_one_line() -> None:
 def test_what_cannot_be_run_is_said_in_one_line() -> None:
     assert refusal(nn.Linear(3, 2), None, MethodOptionError) == (
         "the shape of one input is not known, and the order of layers is found by following one; "
-        "give it with --input-shape, such as 3,32,32"
+        "give it with input_shape=, such as 3,32,32"
     )
     assert refusal(nn.Linear(3, 2), (4,), MethodOptionError) == (
         "the network failed on one input of shape 4 (RuntimeError: mat1 and mat2 shapes cannot be multiplied "
-        "(1x4 and 3x2)); give the shape it takes with --input-shape"
+        "(1x4 and 3x2)); give the shape it takes with input_shape="
     )
-    assert refusal(nn.ReLU(), (4,)) == "no convolution or linear layer of the network reads its input; check --model"
+    assert refusal(nn.ReLU(), (4,)) == "no convolution or linear layer of the network reads its input; check model="
 
 
 def test_the_input_may_go_straight_to_the_output() -> None:

@@ -211,7 +211,7 @@ def test_tensorboard(pai, place):
 
 def test_without_tensorboard(monkeypatch, tmp_path):
     monkeypatch.setattr("pai_cli.training.journal.find_spec", lambda name: None)
-    with pytest.raises(RecipeError, match=r"^--log-dir: needs tensorboard; pip install pai-cli\[tensorboard\]$"):
+    with pytest.raises(RecipeError, match=r"^log_dir: needs tensorboard; pip install pai-cli\[tensorboard\]$"):
         check_log_dir(tmp_path, force=False)
 
 
@@ -610,7 +610,7 @@ def test_one_weight_with_two_masks(tmp_path):
     with pytest.raises(MaskMismatchError) as caught:
         without_twins(Path("m.npz"), {"a.weight": one, "b.weight": other}, parameters)
     assert str(caught.value) == (
-        "m.npz: the masks of 'a.weight' and 'b.weight' differ, and in this network they are one weight; --mask takes a mask "
+        "m.npz: the masks of 'a.weight' and 'b.weight' differ, and in this network they are one weight; mask= takes a mask "
         "that was made for it"
     )
 
@@ -649,7 +649,7 @@ def test_damaged_states(place, damage):
     with pytest.raises(ResumeError) as caught:
         parse_state(path, data, {"lr": 1})
     assert str(caught.value) == (
-        "o.state.safetensors: damaged, or not the state of a training; --force starts the training again"
+        "o.state.safetensors: damaged, or not the state of a training; force=True starts the training again"
     )
     with pytest.raises(
         ResumeError, match=r"^o.state.safetensors: that training had lr 1, this one has 2; give the same, or"
@@ -667,7 +667,7 @@ def test_damaged_journals(place):
     journal.begin(force=True)
     Path("o.state.safetensors").write_bytes(b"rubbish")
     with pytest.raises(
-        ResumeError, match=r"^o.state.safetensors: damaged, or not the state of a training; --force starts"
+        ResumeError, match=r"^o.state.safetensors: damaged, or not the state of a training; force=True starts"
     ):
         journal.resume()
 
@@ -685,11 +685,11 @@ def test_tables_that_are_others(tmp_path):
     with pytest.raises(OutputError) as caught:
         results.add_result(path, row())
     assert str(caught.value) == (
-        f"{path}: is not a table of pai train (its first line differs); give --results another file"
+        f"{path}: is not a table of pai train (its first line differs); give results= another file"
     )
     path.write_text(",".join(results.FIELDS) + "\n1,2\n")
     with pytest.raises(
-        OutputError, match=r"has a row of another length than its first line; mend it, or give --results another file$"
+        OutputError, match=r"has a row of another length than its first line; mend it, or give results= another file$"
     ):
         results.add_result(path, row())
 

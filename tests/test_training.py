@@ -393,7 +393,7 @@ def test_what_is_usual_for_the_data():
     assert augmentation(Augmentation.CROP, grey, (1, 8, 8)) == Augment(1)
     assert Augment(4, flip=True).stated() == "random crops of images padded by 4 and random flips"
     assert Augment().stated() == "none"
-    with pytest.raises(RecipeError, match=r"^--augment crop: the network's inputs are no images; leave --augment out$"):
+    with pytest.raises(RecipeError, match=r"^augment=crop: the network's inputs are no images; leave augment= out$"):
         augmentation(Augmentation.CROP, cifar, (3072,))
 
 
@@ -423,15 +423,15 @@ def test_the_mask_moves_as_scheduled():
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"epochs": 0}, "--epochs 0: must be 1 or more"),
-        ({"batch_size": -1}, "--batch-size -1: must be 1 or more"),
-        ({"lr": 0.0}, "--lr 0: must be above 0"),
-        ({"lr": math.nan}, "--lr nan: must be above 0"),
-        ({"weight_decay": -1.0}, "--weight-decay -1: must be 0 or more"),
-        ({"validation": 1.0}, "--validation 1: must be above 0 and below 1"),
-        ({"early": 0.0}, "--early 0: must be above 0 and below 1"),
-        ({"update_fraction": 2.0}, "--update-fraction 2: must be above 0 and below 1"),
-        ({"label_smoothing": 1.0}, "--label-smoothing 1: must be 0 or more and below 1"),
+        ({"epochs": 0}, "epochs=0: must be 1 or more"),
+        ({"batch_size": -1}, "batch_size=-1: must be 1 or more"),
+        ({"lr": 0.0}, "lr=0: must be above 0"),
+        ({"lr": math.nan}, "lr=nan: must be above 0"),
+        ({"weight_decay": -1.0}, "weight_decay=-1: must be 0 or more"),
+        ({"validation": 1.0}, "validation=1: must be above 0 and below 1"),
+        ({"early": 0.0}, "early=0: must be above 0 and below 1"),
+        ({"update_fraction": 2.0}, "update_fraction=2: must be above 0 and below 1"),
+        ({"label_smoothing": 1.0}, "label_smoothing=1: must be 0 or more and below 1"),
     ],
 )
 def test_numbers_out_of_range(options, text):
@@ -452,38 +452,38 @@ def test_refused():
         return str(caught.value)
 
     assert told(RecipeError, recipe(batch_size=100)) == (
-        "a batch of 100 (--batch-size times the number of processes): toy has 72 examples to train with; give a smaller "
+        "a batch of 100 (batch_size= times the number of processes): toy has 72 examples to train with; give a smaller "
         "--batch-size"
     )
     assert (
         told(RecipeError, recipe(amp=True))
-        == "--amp: mixed precision is for GPUs, and this runs on the CPU; leave it out"
+        == "amp=True: mixed precision is for GPUs, and this runs on the CPU; leave it out"
     )
     assert told(RecipeError, recipe(rescale=True, optimizer=Optimizer.ADAM)) == (
-        "--rescale: looks ahead by a step of SGD; give --optimizer sgd, or --no-rescale"
+        "rescale=True: looks ahead by a step of SGD; give optimizer=sgd, or rescale=False"
     )
     assert told(RecipeError, recipe(dynamic=Dynamic.SET)) == (
-        "--dynamic set: the mask would never move: no multiple of --update-every 100 is in the first 0.75 of 16 steps; "
+        "dynamic=set: the mask would never move: no multiple of update_every=100 is in the first 0.75 of 16 steps; "
         "give a smaller one"
     )
-    assert told(RecipeError, recipe(**RIGL), masks={}) == "--dynamic rigl: there is no mask to move; give --mask"
+    assert told(RecipeError, recipe(**RIGL), masks={}) == "dynamic=rigl: there is no mask to move; give mask="
     assert told(RecipeError, recipe(soft_neurons=True, early=0.01)) == (
-        "--soft-neurons: no step is in the first 0.01 of 16; give more --epochs, or a larger --early"
+        "soft_neurons=True: no step is in the first 0.01 of 16; give more epochs=, or a larger early="
     )
     assert told(TrainingError, recipe(lr=1e30)).startswith("the loss is no longer finite at step ")
-    assert told(TrainingError, recipe(lr=1e30)).endswith(" of 16; give a smaller --lr than 1e+30")
+    assert told(TrainingError, recipe(lr=1e30)).endswith(" of 16; give a smaller lr= than 1e+30")
     assert told(RecipeError, recipe(label_smoothing=0.9)) == (
-        "--label-smoothing 0.9: of 4 classes, a wrong one would count more than the true; give at most 0.75"
+        "label_smoothing=0.9: of 4 classes, a wrong one would count more than the true; give at most 0.75"
     )
     normed = wrap(nn.Sequential(nn.Flatten(), nn.Linear(108, 4), nn.BatchNorm1d(4)), (3, SIDE, SIDE))
     assert told(TrainingError, recipe(batch_size=1), normed, {}).endswith(
-        "; batch norm needs more than one example; give a larger --batch-size"
+        "; batch norm needs more than one example; give a larger batch_size="
     )
     wrong = wrap(nn.Sequential(nn.Linear(5, 4)), (5,))
     assert told(TrainingError, recipe(), wrong, {}).startswith("the network failed on a batch of shape 16,3,6,6 (")
     images = wrap(nn.Sequential(nn.Conv2d(3, 4, 1)), (3, 6, 6))
     assert told(TrainingError, recipe(), images, {}) == (
-        "the network returns shape (16, 4, 6, 6), and logits of shape (16, classes) are needed; give a --model factory "
+        "the network returns shape (16, 4, 6, 6), and logits of shape (16, classes) are needed; give a model= factory "
         "whose network returns the logits alone"
     )
 
@@ -494,7 +494,7 @@ def test_weights_that_blew_up_in_the_last_step_are_not_saved():
     with pytest.raises(TrainingError) as caught:
         fit(network, masks_of(network), wish, data_for(wish, network))
     assert str(caught.value) == (
-        "the loss on the examples held out is no longer finite at step 2 of 2; give a smaller --lr than 1e+10"
+        "the loss on the examples held out is no longer finite at step 2 of 2; give a smaller lr= than 1e+10"
     )
 
 
@@ -713,7 +713,7 @@ def test_nothing_to_scale():
     model = nn.Linear(2, 2, bias=False)
     nn.init.zeros_(model.weight)
     with pytest.raises(
-        TrainingError, match=r"^--rescale: every parameter is 0, and has no scale; leave --rescale out$"
+        TrainingError, match=r"^rescale=True: every parameter is 0, and has no scale; leave rescale=True out$"
     ):
         rescale.Rescaling(model, {}, 0.1, lambda _: None)
 

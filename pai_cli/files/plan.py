@@ -20,7 +20,7 @@ from pathlib import Path
 from pai_cli.errors import OutputError
 from pai_cli.files.atomic import check_output, is_special
 from pai_cli.files.runs import Run, run_of
-from pai_cli.spelling import option
+from pai_cli.spelling import for_shell, option
 
 STANDARD_OUTPUT = 1
 
@@ -194,7 +194,7 @@ def _damaged(output: Output) -> bool:
 
 def _two_of_one_name(one: Output, other: Output) -> str:
     first, second = sorted((one, other), key=lambda output: output.implicit)
-    options = " or ".join(map(option, sorted({first.option, second.option})))
+    options = " or ".join(sorted({option(first.option), option(second.option)}, key=for_shell))
     return f"{first.path}: {first.what} and {second.what} need different names; change {options}"
 
 

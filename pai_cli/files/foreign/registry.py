@@ -31,7 +31,7 @@ KINDS: dict[str, Kind] = {
             named.masks("torch"),
         ),
         Kind("npz", "names to arrays of 0 and 1 by numpy.savez", named.recognises("npz"), named.masks("npz")),
-        Kind("list", "arrays without names, which a checkpoint must give", listed.recognises, listed.masks),
+        Kind("list", "arrays without names, for names from a checkpoint", listed.recognises, listed.masks),
     )
 }
 """Every kind, in the order that help shows."""
