@@ -557,7 +557,7 @@ def test_graphs(tmp_path: Path, pai: Pai, monkeypatch: pytest.MonkeyPatch) -> No
     ("flags", "words"),
     [
         (("--graphs", "--level", "unit"), "--level: is about masks, and --graphs reads lists of edges; leave one out"),
-        (("--graphs", "-o", "c"), "--output: is about masks, and --graphs reads lists of edges; leave one out"),
+        (("--graphs", "-o", "c"), "-o: is about masks, and --graphs reads lists of edges; leave one out"),
         (("--model", "resnet20"), "--model: says how --weights is followed; give --weights CKPT too"),
         (("--input-shape", "3,32,32"), "--input-shape: says how --weights is followed; give --weights CKPT too"),
         (("--weights", "c", "--level", "weight"), "--weights: at --level weight layers stand by themselves; leave it out"),

@@ -93,15 +93,17 @@ def plan_training(reads: Reads, mask: Path | None, outputs: Outputs, *, resume: 
     if rank_here() > 0:
         return
     out = outputs.weights
-    _refuse_special(out, "a training needs files beside what it writes; name a file")
-    journal = journal_beside(out)
     plan = reads.plan(force=outputs.force)
     plan.reads("the mask", mask)
+    if out is not None:
+        _refuse_special(out, "a training needs files beside what it writes; name a file")
     plan.writes(out, "the weights", "output", replace=resume)
     plan.writes(outputs.mask, "the final mask", "mask_out", replace=resume)
     plan.writes(outputs.plot, "the picture", "plot", replace=resume)
-    plan.keeps(journal, "the training's journal", "output", TRAIN, resume=resume)
-    plan.keeps(state_beside(out), "the training's state", "output", TRAIN, resume=resume, after=journal)
+    if out is not None:
+        journal = journal_beside(out)
+        plan.keeps(journal, "the training's journal", "output", TRAIN, resume=resume)
+        plan.keeps(state_beside(out), "the training's state", "output", TRAIN, resume=resume, after=journal)
     if outputs.results is not None:
         plan.adds_to(outputs.results, "the table", "results")
         plan.uses(lock_beside(outputs.results), "the table's lock", "results", lambda lock: not lock.stat().st_size)

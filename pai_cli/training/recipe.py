@@ -42,6 +42,13 @@ class Dynamic(StrEnum):
     RIGL = "rigl"
 
 
+class RecipeName(StrEnum):
+    """Recipes by name: what they have beside the base recipe."""
+
+    PLAIN = "plain"
+    TOST = "tost"
+
+
 USUAL_LR = {Optimizer.SGD: 0.1, Optimizer.ADAM: 1e-3}
 SMOOTHING = 0.1
 """The mass that ToST's label smoothing takes from the true class."""
