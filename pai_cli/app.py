@@ -17,6 +17,7 @@ from pai_cli import __version__
 from pai_cli.commands import analyze, convert, init, mine, prune, rank, sample, train
 from pai_cli.display.console import fail_line, note, show_line, show_traceback, warn
 from pai_cli.errors import PaiError
+from pai_cli.files.provenance import typed_as
 from pai_cli.printable import as_line
 from pai_cli.telling import heard_by
 
@@ -47,7 +48,7 @@ class PaiGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command; an error becomes one line on standard error."""
         try:
-            with _printable_usage(), heard_by(note, warn):
+            with _printable_usage(), heard_by(note, warn), typed_as(ctx.obj.arguments):
                 result = super().invoke(ctx)
             sys.stdout.flush()  # now, where a full disk can still be reported
             return result

@@ -30,7 +30,7 @@ from hypothesis import HealthCheck, settings
 
 from pai_cli.app import app
 from pai_cli.files.masks import MaskToWrite, write_mask
-from pai_cli.pruning.streaming import sifting
+from pai_cli.pruning.streaming import search
 from pai_cli.spectral import solvers
 from pai_cli.spectral.compiled import calls
 from pai_cli.spectral.layout import Layout
@@ -64,7 +64,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--engine") == "arrays":
-        calls.kernel = sifting.compiled = None
+        calls.kernel = search.compiled = None
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from hypothesis.extra.numpy import arrays
 from scipy.sparse import bmat, csr_array
 from scipy.sparse.csgraph import connected_components
 
-from pai_cli.spectral.gram import smaller_gram
 from pai_cli.spectral.graph import BipartiteGraph, unroll
 from pai_cli.spectral.layout import PLAIN, Layout
+from pai_cli.spectral.problems import smaller_gram
 from pai_cli.spectral.result import Outcome, Pairs
 from pai_cli.spectral.singular import singular_pairs
 from pai_cli.spectral.solvers import SolverOptions

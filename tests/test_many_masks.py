@@ -20,8 +20,8 @@ import workers
 from conftest import ROOT, SAMPLES, Pai, random_mask, save_mask
 from safetensors.numpy import load_file, save_file
 
-from pai_cli.analysis import finished, many, transfer
-from pai_cli.analysis.encoded import Encoded, decode, encode
+from pai_cli.analysis import cache, many, transfer
+from pai_cli.analysis.cache import Encoded, decode, encode
 from pai_cli.analysis.many import analyze_masks, jobs_for
 from pai_cli.analysis.masks import AnalysisRequest, MaskReport
 from pai_cli.analysis.transfer import NamedWeights, SentMask, SentWeights
@@ -290,9 +290,9 @@ def test_what_a_report_follows_from(masks: list[Path], store: Store, monkeypatch
         for request in requests:
             assert [report.error for report in analyze_masks(MASKS[:1], request, store=store)] == [None]
         assert keys(store) == len(requests)
-    monkeypatch.setattr(finished, "METRIC_VERSION", METRIC_VERSION + 1)
+    monkeypatch.setattr(cache, "METRIC_VERSION", METRIC_VERSION + 1)
     list(analyze_masks(MASKS[:1], requests[0], store=store))
-    monkeypatch.setattr(finished.calls, "kernel", None)
+    monkeypatch.setattr(cache.calls, "kernel", None)
     list(analyze_masks(MASKS[:1], requests[0], store=store))
     assert keys(store) == len(requests) + 2
 

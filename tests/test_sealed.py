@@ -23,8 +23,8 @@ from PIL import Image
 from safetensors.numpy import load, save, save_file
 from trainings import SIDE, masks_of, recipe, residual, through_a_file, toy, trainer
 
-from pai_cli.analysis import many
-from pai_cli.analysis.finished import Finished
+from pai_cli.analysis import cache, many
+from pai_cli.analysis.cache import Finished
 from pai_cli.analysis.many import analyze_masks
 from pai_cli.analysis.masks import AnalysisRequest
 from pai_cli.data.arrays import ArrayDataset
@@ -531,10 +531,9 @@ def test_a_mask_whose_bytes_change_unnoticed_is_not_kept(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a mapped file's may: no time tells it."""
-    from pai_cli.analysis import finished
 
     one, other = two_masks(tmp_path)
-    monkeypatch.setattr(finished, "_stamps", lambda paths: ())
+    monkeypatch.setattr(cache, "_stamps", lambda paths: ())
     looked = Finished(store, AnalysisRequest()).look(one)
     keeper = Finished(store, AnalysisRequest())
     (report,) = analyze_masks([one], AnalysisRequest())

@@ -36,12 +36,11 @@ from pai_cli.pruning.groups import keep_largest_in_groups
 from pai_cli.pruning.output import mask_to_write
 from pai_cli.pruning.pattern import input_axis, keep_in_groups
 from pai_cli.pruning.run import PruneRequest, prune
-from pai_cli.pruning.streaming import drafts, pieces, reading, scores, search, sifting, when
+from pai_cli.pruning.streaming import choosing, reading, scores, search
 from pai_cli.pruning.streaming.choosing import Chosen, choose
 from pai_cli.pruning.streaming.keys import KINDS, Keys, common_dtype, magnitudes, widened
-from pai_cli.pruning.streaming.pieces import OpenFiles, Piece
-from pai_cli.pruning.streaming.sampling import Sample, window_around
-from pai_cli.pruning.streaming.scores import Draws
+from pai_cli.pruning.streaming.reading import OpenFiles, Piece
+from pai_cli.pruning.streaming.scores import Draws, Sample, window_around
 from pai_cli.pruning.streaming.search import Search, tally
 from pai_cli.pruning.streaming.writing import write_chosen
 from pai_cli.spectral.layout import PLAIN, Layout
@@ -57,7 +56,7 @@ def still_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def cut_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces of a few rows, and searches that cannot hold or count much, so that they take several passes."""
-    monkeypatch.setattr(pieces, "PIECE_WEIGHTS", 50)
+    monkeypatch.setattr(reading, "PIECE_WEIGHTS", 50)
     monkeypatch.setattr(reading, "PIECE_BYTES", 504)
     monkeypatch.setattr(search, "HELD_BYTES", 64)
     monkeypatch.setattr(search, "FEW_KEYS", 4)
@@ -67,9 +66,9 @@ def cut_small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def few_drafts(monkeypatch: pytest.MonkeyPatch, most_bytes: int) -> None:
     """Room for so many bytes of drafts, however large a tensor is."""
-    monkeypatch.setattr(drafts, "DRAFT_BYTES", most_bytes)
-    monkeypatch.setattr(drafts, "MORE", 0)
-    monkeypatch.setattr(drafts, "MOST_INSIDE", 1)  # pieces are so small that a window takes in much of one
+    monkeypatch.setattr(search, "DRAFT_BYTES", most_bytes)
+    monkeypatch.setattr(search, "MORE", 0)
+    monkeypatch.setattr(search, "MOST_INSIDE", 1)  # pieces are so small that a window takes in much of one
 
 
 def state(kind: str) -> dict[str, torch.Tensor]:
@@ -218,7 +217,7 @@ def test_a_recognised_network_with_grouped_convolutions(tmp_path: Path, name: st
 
 def test_groups_of_a_transposed_convolution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Groups of M run along the first dimension there; a piece must hold whole ones."""
-    monkeypatch.setattr(pieces, "PIECE_WEIGHTS", 16)
+    monkeypatch.setattr(reading, "PIECE_WEIGHTS", 16)
     layer = PrunableLayer("up.weight", (16, 3, 2, 2), Layout(groups=2, transposed=True))
     model = torch.nn.Module()
     model.up = torch.nn.ConvTranspose2d(16, 6, 2, groups=2, bias=False)
@@ -291,7 +290,7 @@ def test_one_pass_is_the_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert ended == [True] * 6
 
 
-@pytest.mark.skipif(sifting.compiled is None, reason="the compiled part is not built: installed without a C compiler")
+@pytest.mark.skipif(search.compiled is None, reason="the compiled part is not built: installed without a C compiler")
 @given(st.data())
 def test_compiled_and_not_the_same_is_sifted(data: st.DataObject) -> None:
     """Sizes around a block and a byte; windows of one key, of none, of all; more inside than there is room for."""
@@ -302,7 +301,7 @@ def test_compiled_and_not_the_same_is_sifted(data: st.DataObject) -> None:
     low = data.draw(st.integers(0, int(most)))
     window = low, data.draw(st.integers(max(low - 1, 0), int(most)))
     room = data.draw(st.integers(0, size))
-    found, plain = sifting.sift(keys, window, room), sifting._sift(keys, window, room)
+    found, plain = search.sift(keys, window, room), search._sift(keys, window, room)
     inside = np.flatnonzero((keys >= low) & (keys <= window[1]))
     assert (found.above, found.inside) == (plain.above, plain.inside) == (int((keys > window[1]).sum()), inside.size)
     assert np.array_equal(found.bits, np.packbits(keys > window[1]))
@@ -311,11 +310,11 @@ def test_compiled_and_not_the_same_is_sifted(data: st.DataObject) -> None:
         assert one.places is None if inside.size > room else np.array_equal(one.places, inside)
 
 
-@pytest.mark.skipif(sifting.compiled is None, reason="the compiled part is not built: installed without a C compiler")
+@pytest.mark.skipif(search.compiled is None, reason="the compiled part is not built: installed without a C compiler")
 @pytest.mark.parametrize("keys", [np.zeros(4, np.uint8), np.zeros(8, np.uint16)[::2]])
 def test_what_cannot_be_sifted_ends_before_the_compiled_part(keys: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"contiguous (uint|keys)"):
-        sifting.sift(keys, (0, 1), 4)
+        search.sift(keys, (0, 1), 4)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -323,7 +322,7 @@ def test_without_the_compiled_part_the_bits_are_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     cut_small(monkeypatch)
-    monkeypatch.setattr(sifting, "compiled", None)
+    monkeypatch.setattr(search, "compiled", None)
     assert_same_bytes(folder(tmp_path / "net", state("random")), PruneRequest(get(method), 0.3))
 
 
@@ -566,8 +565,8 @@ def test_the_command_says_and_writes_the_same(
     folder(tmp_path / "net", {name: tensor.to(BRAIN) for name, tensor in state("random").items()})
     command = ("prune", "net", *words, "-o", "mask.safetensors", "--force")
     done, files = [], []
-    for large in (when.LARGE, 1):
-        monkeypatch.setattr(when, "LARGE", large)
+    for large in (choosing.LARGE, 1):
+        monkeypatch.setattr(choosing, "LARGE", large)
         done.append(pai(*command))
         files.append(Path("mask.safetensors").read_bytes())
     assert done[0].status == 0, done[0].err
@@ -579,7 +578,7 @@ def test_the_command_says_and_writes_the_same(
 
 def test_collapse_is_refused_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pai) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(when, "LARGE", 1)
+    monkeypatch.setattr(choosing, "LARGE", 1)
     folder(tmp_path / "net", state("random"))
     done = pai("prune", "net", "--method", "magnitude", "--density", "0.001", "--no-collapse", "-o", "m.safetensors")
     assert done.status == 1
@@ -588,7 +587,7 @@ def test_collapse_is_refused_before_anything_is_written(tmp_path: Path, monkeypa
 
 
 def test_a_network_that_could_be_run_is_told_not_to_be(here: Path, monkeypatch: pytest.MonkeyPatch, pai) -> None:
-    monkeypatch.setattr(when, "LARGE", 1)
+    monkeypatch.setattr(choosing, "LARGE", 1)
     done = pai("prune", "small.safetensors", "--method", "random", "--density", "0.5", "-o", "m.safetensors")
     assert done.status == 0
     assert done.said[1:] == [
@@ -599,22 +598,22 @@ def test_a_network_that_could_be_run_is_told_not_to_be(here: Path, monkeypatch: 
 
 def test_when_a_run_goes_piece_by_piece(tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = open_checkpoint(small)
-    assert not when.in_pieces(source, get("magnitude"), None)
-    monkeypatch.setattr(when, "LARGE", sum(int(np.prod(shape)) for shape in source.shapes.values()))
-    assert when.in_pieces(source, get("magnitude"), None)
-    assert when.in_pieces(source, get("magnitude"), "lenet-300-100")
+    assert not choosing.in_pieces(source, get("magnitude"), None)
+    monkeypatch.setattr(choosing, "LARGE", sum(int(np.prod(shape)) for shape in source.shapes.values()))
+    assert choosing.in_pieces(source, get("magnitude"), None)
+    assert choosing.in_pieces(source, get("magnitude"), "lenet-300-100")
     for method in ("synflow", "snip", "phew"):
-        assert not when.in_pieces(source, get(method), None)
+        assert not choosing.in_pieces(source, get(method), None)
     for model in ("nets.py:make", "hf"):
-        assert not when.in_pieces(source, get("magnitude"), model)
+        assert not choosing.in_pieces(source, get("magnitude"), model)
     torch.save({name: torch.zeros(shape) for name, shape in source.shapes.items()}, tmp_path / "c.pt")
-    assert not when.in_pieces(open_checkpoint(tmp_path / "c.pt"), get("magnitude"), None)
-    monkeypatch.setattr(when, "LARGE", when.LARGE + 1)
-    assert not when.in_pieces(source, get("magnitude"), None)
+    assert not choosing.in_pieces(open_checkpoint(tmp_path / "c.pt"), get("magnitude"), None)
+    monkeypatch.setattr(choosing, "LARGE", choosing.LARGE + 1)
+    assert not choosing.in_pieces(source, get("magnitude"), None)
 
 
 def test_reinit_needs_the_values(here: Path, monkeypatch: pytest.MonkeyPatch, pai) -> None:
-    monkeypatch.setattr(when, "LARGE", 1)
+    monkeypatch.setattr(choosing, "LARGE", 1)
     words = ("prune", "small.safetensors", "--method", "random", "--density", "0.5", "--reinit", "-w", "w.safetensors")
     assert pai(*words).status == 0
     assert set(open_checkpoint(here / "w.safetensors").shapes) == set(
@@ -656,7 +655,7 @@ sys.exit(os.waitstatus_to_exitcode(status))
 
 
 def command(path: Path, *words: str) -> list[str]:
-    start = f"import sys; from pai_cli.pruning.streaming import when; when.LARGE = {LARGE}; " + MAIN
+    start = f"import sys; from pai_cli.pruning.streaming import choosing; choosing.LARGE = {LARGE}; " + MAIN
     return [
         sys.executable,
         "-W",

@@ -23,8 +23,8 @@ from workers import PATIENCE, wait_until
 from pai_cli.errors import DeviceError, MaskMismatchError, OutputError, RecipeError, ResumeError
 from pai_cli.files import results
 from pai_cli.files.masks import MaskFile
+from pai_cli.training.fitting import without_twins
 from pai_cli.training.journal import Journal, check_log_dir
-from pai_cli.training.masking import without_twins
 from pai_cli.training.state import TrainingState, parse_state, write_state
 
 NETWORK = "mlp-64-16-10"
@@ -599,16 +599,17 @@ def test_masks_of_other_networks(pai, place):
     )
 
 
-def test_one_weight_with_two_masks(tmp_path):
+def test_one_weight_with_two_masks():
     shared = torch.nn.Parameter(torch.ones(2, 2))
     parameters = {"a.weight": shared, "b.weight": shared, "c.weight": torch.nn.Parameter(torch.ones(2, 2))}
     one, other = np.eye(2, dtype=bool), np.ones((2, 2), dtype=bool)
-    assert without_twins(tmp_path, {"a.weight": one, "b.weight": one, "c.weight": other}, parameters) == {
+    told = {"source": "m.npz", "remedy": "--mask takes a mask that was made for it"}
+    assert without_twins({"a.weight": one, "b.weight": one, "c.weight": other}, parameters, **told) == {
         "a.weight": one,
         "c.weight": other,
     }
     with pytest.raises(MaskMismatchError) as caught:
-        without_twins(Path("m.npz"), {"a.weight": one, "b.weight": other}, parameters)
+        without_twins({"a.weight": one, "b.weight": other}, parameters, **told)
     assert str(caught.value) == (
         "m.npz: the masks of 'a.weight' and 'b.weight' differ, and in this network they are one weight; --mask takes a mask "
         "that was made for it"

@@ -35,10 +35,10 @@ from pai_cli.data.normalise import Normalisation
 from pai_cli.errors import DataError, RecipeError, ScoreError, TrainingError
 from pai_cli.models.network import init_network
 from pai_cli.training import loop, rescale, tost
+from pai_cli.training.applied import apply_masks
 from pai_cli.training.dynamic import Move, moved
 from pai_cli.training.examples import Augment, augmentation, prepare
 from pai_cli.training.loop import Run, fit
-from pai_cli.training.masking import MaskedWeights
 from pai_cli.training.model import Score, cross_entropy, evaluate, has_idle, logits_of
 from pai_cli.training.recipe import Augmentation, Dynamic, Optimizer, Recipe, Schedule
 
@@ -70,7 +70,7 @@ def test_pruned_weights_and_their_state_are_zero_after_every_step(options):
     counts = {name: int(mask.sum()) for name, mask in masks_of(network).items()}
     for step in range(run.steps):
         run.train(step + 1)
-        for name, mask in run.masked.masks().items():
+        for name, mask in run.masked.masks.items():
             weight = run.model.get_parameter(name)
             pruned = weight.detach()[torch.from_numpy(~mask)]
             assert not pruned.view(torch.int32).any(), f"{name} at step {step}"  # +0.0, to the bit
@@ -114,9 +114,8 @@ def test_the_steps_are_those_of_sgd_on_masked_weights():
 def test_a_gradient_that_is_nowhere_is_passed_over():
     model = nn.ModuleDict({"used": nn.Linear(3, 3), "idle": nn.Linear(3, 3)})
     masks = {"used.weight": np.eye(3, dtype=bool), "idle.weight": np.eye(3, dtype=bool)}
-    held = MaskedWeights(model, masks)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    held.guard(optimizer)
+    apply_masks(model, masks, optimizer)
     model["used"](torch.ones(2, 3)).sum().backward()
     optimizer.step()
     assert not model["used"].weight.detach()[~torch.eye(3, dtype=torch.bool)].any()
@@ -767,7 +766,7 @@ def test_rigl_grows_by_the_gradient_of_all_weights():
     wish = recipe(dynamic=Dynamic.RIGL, update_every=3, epochs=4)
     run = trainer(network, masks_of(network, 0.2), wish)
     run.train(3)
-    before = run.masked.masks()
+    before = run.masked.masks
     weights = {name: one.detach().numpy().copy() for name, one in run.masked.weights.items()}
     inputs, labels = run._training_batch()
     twin = copy.deepcopy(run.model).train()
@@ -776,7 +775,7 @@ def test_rigl_grows_by_the_gradient_of_all_weights():
     gradients = {name: twin.get_parameter(name).grad.numpy() for name in before}
     run.train(4)
     expected = moved(before, weights, gradients, Move(Dynamic.RIGL, wish.moved_share(3, run.steps), 0, 3))
-    assert all((run.masked.masks()[name] == expected[name]).all() for name in before)
+    assert all((run.masked.masks[name] == expected[name]).all() for name in before)
     changed = any((before[name] != expected[name]).any() for name in before)
     assert changed
     for name, mask in expected.items():  # no step that time: what was kept is as it was, what grew is 0
@@ -784,7 +783,7 @@ def test_rigl_grows_by_the_gradient_of_all_weights():
 
 
 def test_the_spectrum_of_every_move_is_that_of_analyze():
-    from pai_cli.analysis.layers import Measuring, measure_everywhere
+    from pai_cli.analysis.masks import Measuring, measure_everywhere
     from pai_cli.spectral.metrics import MetricOptions
     from pai_cli.spectral.network import DenseCache, LayerInput, summarise
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from pai_cli.analysis.encoded import Encoded, decode, encode
-from pai_cli.analysis.finished import Finished, Looked
+from pai_cli.analysis.cache import Encoded, Finished, Looked, decode, encode
 from pai_cli.analysis.masks import AnalysisRequest, MaskReport, measure_mask
 from pai_cli.analysis.transfer import NamedWeights, SentMask, SentWeights
 from pai_cli.compute.pieces import Here, Outcome, Pool, attempt
@@ -122,7 +121,8 @@ class _Study:
 
     def _begun_here(self, pool: Pool) -> Iterator[Outcome[Found]]:
         """The first masks in this process: where they are few and small, it is done before others would have begun."""
-        task, items = _Task(_self_contained(self._request)), self._items(_Piece.of)
+        task = _Task(_self_contained(self._request))
+        items = self._items(partial(_sent_where_nameless, request=self._request))
         work = _encoded if self._finished.kept else _whole
         spent, measured, quickest = 0.0, 0, math.inf
         for item in items:
@@ -202,6 +202,11 @@ def _sent(mask: Path | Mask, request: AnalysisRequest) -> _Piece | Outcome[Found
         return _Piece(found.path, SentMask.of(found, request.layers))
     except PaiError as error:
         return Outcome(None, error)
+
+
+def _sent_where_nameless(mask: Path | Mask, request: AnalysisRequest) -> _Piece | Outcome[Found]:
+    """A file by its name, for workers that share it; a mask in memory itself."""
+    return _Piece(mask) if isinstance(mask, Path) else _sent(mask, request)
 
 
 def _sent_weights(request: AnalysisRequest) -> SentWeights | None:

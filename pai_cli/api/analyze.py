@@ -9,10 +9,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pai_cli.api.given import is_one, listed, named, opened
+from pai_cli.api.inputs import (
+    AnyPath,
+    Shape,
+    Source,
+    device_of,
+    globs_of,
+    maybe_path,
+    network_of,
+    open_source,
+    shape_of,
+    source_path,
+)
 from pai_cli.api.plans import plan_measuring, read_masks
+from pai_cli.api.progress import Wanted, shown_by
 from pai_cli.api.solving import solver_options
 from pai_cli.api.working import Working, refuse_idle_force
-from pai_cli.compute.device import Device, resolve
+from pai_cli.compute.device import Device
 from pai_cli.errors import UsageError
 from pai_cli.progress import Progress, silent
 from pai_cli.spectral.parameters import one_of
@@ -21,17 +34,18 @@ from pai_cli.spelling import option
 from pai_cli.telling import note, warn
 
 if TYPE_CHECKING:
-    from pai_cli.analysis.given import GivenMask
     from pai_cli.analysis.junctions import BetweenRequest
     from pai_cli.analysis.masks import AnalysisRequest, MaskReport
     from pai_cli.api.report import JunctionReport, Report
     from pai_cli.display.report.analysis import AnalysisPictures
-    from pai_cli.files.checkpoints import Checkpoint
+    from pai_cli.files.masks import Mask as Stored
 
 
 class Reports(Iterator[Any]):
-    """A `Report` a mask, or a `JunctionReport`, as they come. In a `with` block, whose end lets workers go and, where nothing was raised, writes the pictures
-    and pages that were asked for.
+    """A `Report` a mask, or a `JunctionReport`, as they come.
+
+    For a `with` block, whose end lets workers go and, where nothing was raised, writes the pictures and pages that were
+    asked for.
     """
 
     def __init__(self, found: Generator[Report | JunctionReport, None, None], write: Callable[[], None] | None = None):
@@ -52,7 +66,7 @@ class Reports(Iterator[Any]):
 
 def analyze(
     masks: Any,
-    weights: Any = None,
+    weights: Source | None = None,
     *,
     layers: str | Iterable[str] | None = None,
     summary: bool = False,
@@ -61,17 +75,17 @@ def analyze(
     certify: bool = False,
     between: bool = False,
     model: str | None = None,
-    input_shape: str | Sequence[int] | None = None,
+    input_shape: Shape | None = None,
     device: str = Device.CPU,
     trust: bool = False,
-    plot: str | Path | None = None,
-    report: str | Path | None = None,
+    plot: AnyPath | None = None,
+    report: AnyPath | None = None,
     force: bool = False,
     jobs: int | None = None,
     cluster: str | None = None,
-    store: str | Path | None = None,
+    store: AnyPath | None = None,
     no_store: bool = False,
-    progress: Progress | bool | None = None,
+    progress: Wanted = None,
 ) -> Any:
     """Measure masks: Ramanujan gaps, left-regular subgraphs, weighted spectral gaps, a layer and over the network.
 
@@ -115,7 +129,7 @@ def analyze(
             cluster=cluster,
             store=store,
             no_store=no_store,
-            progress=ends.enter_context(shown_progress(progress, "analyzing")),
+            progress=ends.enter_context(shown_by(progress, "analyzing")),
         )
         every = list(ends.enter_context(found))
     if is_one(masks):
@@ -130,7 +144,7 @@ def analyze(
 
 def reports(
     masks: Any,
-    weights: Any = None,
+    weights: Source | None = None,
     *,
     layers: str | Iterable[str] | None = None,
     summary: bool = False,
@@ -139,15 +153,15 @@ def reports(
     certify: bool = False,
     between: bool = False,
     model: str | None = None,
-    input_shape: str | Sequence[int] | None = None,
+    input_shape: Shape | None = None,
     device: str = Device.CPU,
     trust: bool = False,
-    plot: str | Path | None = None,
-    report: str | Path | None = None,
+    plot: AnyPath | None = None,
+    report: AnyPath | None = None,
     force: bool = False,
     jobs: int | None = None,
     cluster: str | None = None,
-    store: str | Path | None = None,
+    store: AnyPath | None = None,
     no_store: bool = False,
     progress: Progress | None = None,
 ) -> Reports:
@@ -157,9 +171,8 @@ def reports(
     Parameters are those of `analyze`, and what is wrong with them is raised at once.
     """
     every = listed(masks)
-    globs = (layers,) if isinstance(layers, str) else tuple(layers or ())
     chosen, place = one_of("solver", solver, Solver), one_of("device", device, Device)
-    given = _Given(masks, every, weights, globs, summary, trust, progress or silent)
+    given = _Given(masks, every, weights, globs_of(layers), summary, trust, progress or silent)
     if between:
         _refuse_beside_between(
             solver=chosen is not Solver.AUTO,
@@ -182,7 +195,7 @@ def reports(
             )
     refuse_idle_force(plot, report, force=force)
     working = Working.of(jobs, cluster, store, no_store=no_store)
-    files = _Files(_path(plot), _path(report), force)
+    files = _Files(maybe_path(plot), maybe_path(report), force)
     how = _How(chosen, certify, place, expansion_weighted)
     return _measured(given, how, files, working)
 
@@ -222,14 +235,14 @@ def _measured(given: _Given, how: _How, files: _Files, working: Working) -> Repo
     from pai_cli.display.report.analysis import AnalysisPictures
     from pai_cli.spectral.metrics import MetricOptions
 
-    path = weights_path(given.weights)
+    path = source_path(given.weights)
     pictures = AnalysisPictures.wanted(files.plot, files.report, force=files.force, weights=path)
     plan = plan_measuring(named(given.every), path, files.plot, files.report, working, force=files.force)
     request = AnalysisRequest(
-        weights=opened_weights(given.weights, trust=given.trust),
+        weights=None if given.weights is None else open_source(given.weights, trust=given.trust),
         layers=given.layers,
         options=MetricOptions(solver=solver, expansion_weighted=how.expansion_weighted),
-        device=resolve(how.device),
+        device=device_of(how.device),
         trust=given.trust,
         per_layer=not given.summary or pictures.asked,
     )
@@ -252,7 +265,7 @@ def _reported(
 
 @contextmanager
 def measured_by(
-    masks: Sequence[Path | GivenMask], request: AnalysisRequest, working: Working, progress: Progress
+    masks: Sequence[Path | Stored], request: AnalysisRequest, working: Working, progress: Progress
 ) -> Iterator[Iterator[MaskReport]]:
     """Reports of the masks, measured as `working` says; workers and store are let go at the end of the block."""
     from pai_cli.analysis.many import analyze_masks, jobs_for
@@ -296,39 +309,9 @@ def tell_unproved(report: MaskReport) -> None:
         )
 
 
-def opened_weights(weights: Any, *, trust: bool) -> Checkpoint | None:
-    """The checkpoint that the masks are of, opened."""
-    return None if weights is None else _opened(weights, trust=trust)
-
-
-def _opened(source: Any, *, trust: bool) -> Checkpoint:
-    from pai_cli.files.checkpoints import open_checkpoint
-
-    return open_checkpoint(Path(source), trust=trust)
-
-
-def weights_path(weights: Any) -> Path | None:
-    """Where weights are read from; None for those in memory."""
-    return Path(weights) if isinstance(weights, str | Path) else None
-
-
-def files_among(masks: Iterable[Path | GivenMask]) -> list[Path]:
+def files_among(masks: Iterable[Path | Stored]) -> list[Path]:
     """Those of the masks that are files."""
     return [mask for mask in masks if isinstance(mask, Path)]
-
-
-@contextmanager
-def shown_progress(progress: Progress | bool | None, title: str) -> Iterator[Progress]:
-    """What is told how far it is: nothing, a bar on standard error, or what was given."""
-    if progress is None or progress is False:
-        yield silent
-    elif progress is True:
-        from pai_cli.display.progress import progress_bar
-
-        with progress_bar(title) as bar:
-            yield bar
-    else:
-        yield progress
 
 
 # --- between layers
@@ -341,17 +324,15 @@ def _refuse_beside_between(**given: bool) -> None:
             raise UsageError(f"{option(name)}: {option('between')} computes no singular values; leave one of them out")
 
 
-def _junctions(given: _Given, model: str | None, input_shape: str | Sequence[int] | None) -> Reports:
+def _junctions(given: _Given, model: str | None, input_shape: Shape | None) -> Reports:
     if given.weights is None:
         raise UsageError(
             f"{option('between')} follows an input through the network: give its {option('weights', 'CKPT')}"
         )
-    shape = _shape(input_shape)
+    shape = shape_of(input_shape)
     masks = opened(given.every, given.weights, one=is_one(given.masks), trust=given.trust)
-    source = _opened(given.weights, trust=given.trust)  # its faults are told before torch is imported
-    from pai_cli.models.network import load_network
-
-    network = load_network(source, model, shape)
+    source = open_source(given.weights, trust=given.trust)  # its faults are told before torch is imported
+    network = network_of(source, model, shape)
     from pai_cli.analysis.junctions import BetweenRequest
 
     request = BetweenRequest.of(source, network, given.layers, trust=given.trust)
@@ -372,21 +353,3 @@ def _reported_between(
         if one.error is None and one.whole:
             note(f"{one.path}: does not have {some_names(one.whole)}: taken as whole, every weight kept")
         yield JunctionReport(one, summary=given.summary, in_memory=not isinstance(mask, Path))
-
-
-def _shape(given: str | Sequence[int] | None) -> tuple[int, ...] | None:
-    """An input's shape, as `3,32,32` or as numbers. Raises `UsageError`."""
-    from pai_cli.spectral.parameters import from_digits
-
-    if given is None:
-        return None
-    sides = given.replace("x", ",").split(",") if isinstance(given, str) else given
-    numbers = tuple(from_digits(str(side).strip()) or 0 for side in sides)
-    if not numbers or not all(numbers):
-        told = given if isinstance(given, str) else ",".join(map(str, given))
-        raise UsageError(f"{option('input_shape', told)}: give whole numbers above 0, such as 3,32,32")
-    return numbers
-
-
-def _path(given: str | Path | None) -> Path | None:
-    return None if given is None else Path(given)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from pai_cli.api.given import STDIN
+from pai_cli.api.inputs import AnyPath, Source
+from pai_cli.api.progress import Wanted
 from pai_cli.api.working import Working, refuse_idle_force
 from pai_cli.errors import ParameterError, UsageError
-from pai_cli.progress import Progress
 from pai_cli.ranking.rules import COLLAPSED, MOST_RESAMPLES, AccuracyRules, AccuracyUnit
 from pai_cli.spectral.parameters import one_of, shown, whole_number
 from pai_cli.spelling import option
@@ -27,7 +27,7 @@ class Asked:
     table: Any = None
     accuracy: Any = None
     order: bool = False
-    weights: Any = None
+    weights: Source | None = None
     by: str | None = None
     smallest_first: bool | None = None
     metrics: str | Iterable[str] | None = None
@@ -37,14 +37,14 @@ class Asked:
     resamples: int | None = None
     seed: int | None = None
     trust: bool = False
-    plot: str | Path | None = None
-    report: str | Path | None = None
+    plot: AnyPath | None = None
+    report: AnyPath | None = None
     force: bool = False
     jobs: int | None = None
     cluster: str | None = None
-    store: str | Path | None = None
+    store: AnyPath | None = None
     no_store: bool = False
-    progress: Progress | bool | None = None
+    progress: Wanted = None
     rules: AccuracyRules = field(init=False)
     working: Working = field(init=False)
 

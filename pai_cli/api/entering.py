@@ -41,8 +41,8 @@ class Entered:
 
 def entered(asked: Asked) -> Entered:
     """See `rank.enter`."""
-    from pai_cli.api.analyze import weights_path
     from pai_cli.api.given import named
+    from pai_cli.api.inputs import source_path
     from pai_cli.api.plans import plan_measuring
     from pai_cli.api.ranked import Pictures
     from pai_cli.api.records import path_of
@@ -55,7 +55,7 @@ def entered(asked: Asked) -> Entered:
         raise UsageError(f"{option('masks')}: some are reports and some are not; measure all of them, or none")
     plan = plan_measuring(
         named(given),
-        weights_path(asked.weights),
+        source_path(asked.weights),
         pictures.plot,
         pictures.report,
         asked.working,
@@ -115,9 +115,11 @@ def _from_table(asked: Asked, pictures: Pictures) -> Entered:
 
 def _from_masks(asked: Asked, given: list[Any], plan: FilePlan, pictures: Pictures) -> Entered:
     from pai_cli.analysis.masks import AnalysisRequest
-    from pai_cli.api.analyze import files_among, measured_by, opened_weights, shown_progress
+    from pai_cli.api.analyze import files_among, measured_by
     from pai_cli.api.given import is_one, opened
+    from pai_cli.api.inputs import open_source
     from pai_cli.api.plans import read_masks
+    from pai_cli.api.progress import shown_by
     from pai_cli.ranking.accuracy import matched
     from pai_cli.spectral.metrics import MetricOptions
 
@@ -132,7 +134,7 @@ def _from_masks(asked: Asked, given: list[Any], plan: FilePlan, pictures: Pictur
         runs = _runs(asked, names)
     matches = {} if runs is None else matched(names, *runs, note)
     request = AnalysisRequest(
-        weights=opened_weights(asked.weights, trust=asked.trust),
+        weights=None if asked.weights is None else open_source(asked.weights, trust=asked.trust),
         options=MetricOptions(dense=any("l2_dense" in score.metrics for score in scores)),
         trust=asked.trust,
         per_layer=pictures.asked,
@@ -140,7 +142,7 @@ def _from_masks(asked: Asked, given: list[Any], plan: FilePlan, pictures: Pictur
     if correlating:  # the others would be measured for nothing
         masks = [mask for mask, name in zip(masks, names, strict=True) if name in matches]
     with (
-        shown_progress(asked.progress, "ranking") as progress,
+        shown_by(asked.progress, "ranking") as progress,
         measured_by(masks, request, asked.working, progress) as found,
     ):
         reports = list(found)

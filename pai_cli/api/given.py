@@ -14,7 +14,7 @@ from pai_cli.spelling import option
 from pai_cli.telling import note
 
 if TYPE_CHECKING:
-    from pai_cli.analysis.given import GivenMask
+    from pai_cli.files.masks import Mask as Stored
     from pai_cli.spectral.layout import Layout
 
 STDIN = "-"
@@ -50,7 +50,7 @@ def named(masks: list[Any]) -> list[str]:
     return [one for one in masks if isinstance(one, str)]
 
 
-def opened(masks: list[Any], model: Any, *, one: bool, trust: bool) -> list[Path | GivenMask]:
+def opened(masks: list[Any], model: Any, *, one: bool, trust: bool) -> list[Path | Stored]:
     """The mask files that paths and folders mean, and masks in memory, in order.
 
     `model`: the network they are of, where that is one in memory: it knows which of its layers are grouped. Raises
@@ -58,34 +58,46 @@ def opened(masks: list[Any], model: Any, *, one: bool, trust: bool) -> list[Path
     """
     from pai_cli.files.paths import mask_paths
 
+    stdin = sys.stdin or io.StringIO()
     if all(isinstance(mask, str) for mask in masks):
-        return list(mask_paths(masks, sys.stdin or io.StringIO(), note, trust=trust))
-    found: list[Path | GivenMask] = []
+        return list(mask_paths(masks, stdin, note, trust=trust))
+    found: list[Path | Stored] = []
     for number, mask in enumerate(masks):
         if isinstance(mask, str):
-            found += mask_paths([mask], sys.stdin or io.StringIO(), note, trust=trust)
+            found += mask_paths([mask], stdin, note, trust=trust)
         else:
-            found.append(_given(mask, Path("mask" if one else f"masks[{number}]"), model))
+            found.append(_given(mask, Path("the mask" if one else f"masks[{number}]"), model))
     return found
 
 
-def _given(mask: Mapping[str, Any], path: Path, model: Any) -> GivenMask:
-    from pai_cli.analysis.given import GivenMask
+def _given(mask: Mapping[str, Any], path: Path, model: Any) -> Stored:
+    from pai_cli.api.masks import Mask
 
-    layouts: Mapping[str, Layout] = getattr(mask, "layouts", None) or _layouts(mask, model)
-    return GivenMask.of(getattr(mask, "path", None) or path, mask, layouts, getattr(mask, "metadata", None) or {})
+    if not isinstance(mask, Mask):
+        return _Called(Mask(mask, layouts=_layouts(mask, model)).stored, path)
+    return _Called(mask.stored, mask.path or path)
 
 
-def _layouts(names: Iterable[str], model: Any) -> Mapping[str, Layout]:
-    """Groups and transposition of the layers, as the network's own modules have them; {} without a network."""
+class _Called:
+    """A mask under the name that messages call it by. See `files.masks.Mask`."""
+
+    def __init__(self, mask: Stored, path: Path):
+        self.path = path
+        self.metadata, self.names, self.shapes = mask.metadata, mask.names, mask.shapes
+        self.tells_layouts, self.told = mask.tells_layouts, mask.told
+        self.layout, self.array = mask.layout, mask.array
+
+
+def _layouts(names: Iterable[str], model: Any) -> Mapping[str, Layout] | None:
+    """Groups and transposition of the layers, as the network's own modules have them; None without a network."""
     from pai_cli.spectral.layout import Layout
 
     if not hasattr(model, "named_modules"):
-        return {}
+        return None
     modules = dict(model.named_modules())
     found = {}
     for name in names:
-        module = modules.get(name.rpartition(".")[0])
+        module = modules.get(str(name).rpartition(".")[0])
         if module is not None:
             found[name] = Layout(int(getattr(module, "groups", 1)), bool(getattr(module, "transposed", False)))
     return found

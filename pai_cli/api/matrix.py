@@ -142,7 +142,7 @@ def _placed(matrix: Any, device: str | None) -> tuple[Any, str]:
     there = getattr(plain, "is_cuda", False)
     place = ("cuda" if there else "cpu") if wanted is None else resolve(wanted)
     if place == "cpu":
-        return (plain if not hasattr(plain, "is_cuda") else numpy_of(plain)), place
+        return (plain if not hasattr(plain, "is_cuda") else numpy_of(plain, NAME)), place
     return (plain if there else _on_gpu(plain)), place
 
 

@@ -20,7 +20,7 @@ STDIN = Path("-")
 class Reads:
     """What a command that runs a network reads: the checkpoint, --model, --data, --densities."""
 
-    checkpoint: Path
+    checkpoint: Path | None
     model: str | None = None
     data: str | None = None
     densities: Path | None = None
@@ -36,14 +36,16 @@ class Reads:
         return plan
 
 
-def plan_pruning(reads: Reads, mask: Path, weights: Path | None, method: Method, *, resume: bool, force: bool) -> None:
+def plan_pruning(
+    reads: Reads, mask: Path | None, weights: Path | None, method: Method, *, resume: bool, force: bool
+) -> None:
     """Check the files of `pai prune`. Raises `OutputError`."""
     from pai_cli.files.runs import PRUNE, state_beside
 
     plan = reads.plan(force=force)
     plan.writes(mask, "the mask", "-o", replace=resume)
     plan.writes(weights, "the weights", "-w")
-    if method.trains:
+    if method.trains and mask is not None:
         _refuse_special(mask, "a training needs a file beside what it writes; name a file")
         plan.keeps(state_beside(mask), "the training's state", "-o", PRUNE, resume=resume)
     plan.check()

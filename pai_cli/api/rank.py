@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pai_cli.api.asked import Asked
+from pai_cli.api.inputs import AnyPath, Source
+from pai_cli.api.progress import Wanted
 from pai_cli.errors import UsageError
-from pai_cli.progress import Progress
 from pai_cli.ranking.rules import RESAMPLES
 from pai_cli.spelling import option
 from pai_cli.telling import note, warn
@@ -25,7 +25,7 @@ def rank(
     table: Any = None,
     accuracy: Any = None,
     order: bool = False,
-    weights: Any = None,
+    weights: Source | None = None,
     by: str | None = None,
     smallest_first: bool | None = None,
     metrics: str | Iterable[str] | None = None,
@@ -35,14 +35,14 @@ def rank(
     resamples: int | None = None,
     seed: int | None = None,
     trust: bool = False,
-    plot: str | Path | None = None,
-    report: str | Path | None = None,
+    plot: AnyPath | None = None,
+    report: AnyPath | None = None,
     force: bool = False,
     jobs: int | None = None,
     cluster: str | None = None,
-    store: str | Path | None = None,
+    store: AnyPath | None = None,
     no_store: bool = False,
-    progress: Progress | bool | None = None,
+    progress: Wanted = None,
 ) -> Ranking | Correlations:
     """Order masks without training them, by one metric's mean over the layers, within equal densities, best first: a
     `Ranking`. Where accuracies are known and no `order` is asked for: which metric predicts them, `Correlations`.
@@ -105,10 +105,10 @@ def correlate(
     accuracy_unit: str | None = None,
     resamples: int | None = None,
     seed: int | None = None,
-    plot: str | Path | None = None,
-    report: str | Path | None = None,
+    plot: AnyPath | None = None,
+    report: AnyPath | None = None,
     force: bool = False,
-    progress: Progress | bool | None = None,
+    progress: Wanted = None,
 ) -> Correlations:
     """How well each metric predicts accuracy: Kendall's tau, Spearman's rho and Pearson's r, with 95% bootstrap intervals.
 
@@ -142,7 +142,8 @@ def enter(asked: Asked) -> Entered:
 
 def ranked(entered: Entered) -> Ranking | Correlations:
     """The order, or the correlations, of what was read and measured."""
-    from pai_cli.api.analyze import shown_progress, tell_unproved
+    from pai_cli.api.analyze import tell_unproved
+    from pai_cli.api.progress import shown_by
     from pai_cli.api.ranked import Correlations, Ranking
 
     for one in entered.reports:
@@ -155,7 +156,7 @@ def ranked(entered: Entered) -> Ranking | Correlations:
         from pai_cli.ranking.study import correlate as study_of
 
         how = Resampling(asked.resamples or RESAMPLES, asked.seed or 0)
-        with shown_progress(asked.progress, "correlating") as progress:
+        with shown_by(asked.progress, "correlating") as progress:
             study = study_of(entrants.masks, entered.scores, how, by_density=entrants.by_density, progress=progress)
         return Correlations(study, entrants.masks, entered.reports, by=asked.by, weights=entered.weighted)
     from pai_cli.ranking.order import rank_masks

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pai_cli.api.inputs import AnyPath, maybe_path
 from pai_cli.api.report import Report, Value
 from pai_cli.api.showing import Shown, Table, data_frame
 from pai_cli.errors import PictureError, UnknownNameError
@@ -207,9 +208,9 @@ class Pictures:
     force: bool
 
     @staticmethod
-    def wanted(plot: str | Path | None, report: str | Path | None, *, force: bool) -> Pictures:
+    def wanted(plot: AnyPath | None, report: AnyPath | None, *, force: bool) -> Pictures:
         """Refuses, before any work, what could not be made. Raises `PictureError`."""
-        found = Pictures(None if plot is None else Path(plot), None if report is None else Path(report), force)
+        found = Pictures(maybe_path(plot), maybe_path(report), force)
         found._of(weights=False)
         return found
 

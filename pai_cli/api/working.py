@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 
 from pai_cli.errors import UsageError
@@ -23,7 +24,7 @@ class Working:
 
     @staticmethod
     def of(
-        jobs: int | None, cluster: str | None, store: str | Path | None = None, *, no_store: bool = False
+        jobs: int | None, cluster: str | None, store: str | PathLike[str] | None = None, *, no_store: bool = False
     ) -> Working:
         """What a caller says of it. Raises `UsageError` when it makes no sense together."""
         from pai_cli.spectral.parameters import whole_number

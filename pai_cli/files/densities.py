@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from pai_cli.errors import DensityError
 from pai_cli.printable import shortened
+from pai_cli.spelling import option
 
 LayerDensities = tuple[tuple[str, float], ...]
 """Pairs of a layer's name, or a glob, and its density, in the file's order."""
@@ -18,21 +20,29 @@ def read_densities(path: Path) -> LayerDensities:
     try:
         pairs = json.loads(path.read_bytes(), object_pairs_hook=_Pairs)
     except OSError as e:
-        raise DensityError(f"--densities {path}: cannot be read: {e.strerror or e}") from e
+        raise DensityError(f"{option('densities', path)}: cannot be read: {e.strerror or e}") from e
     except (ValueError, RecursionError) as e:
-        raise DensityError(f"--densities {path}: is not valid JSON ({e})") from e
+        raise DensityError(f"{option('densities', path)}: is not valid JSON ({e})") from e
     if not isinstance(pairs, _Pairs) or not pairs:
-        raise DensityError(f'--densities {path}: must be a JSON object such as {{"conv1": 0.5, "layer*": 0.05}}')
-    seen = set[str]()
+        raise DensityError(
+            f'{option("densities", path)}: must be a JSON object such as {{"conv1": 0.5, "layer*": 0.05}}'
+        )
+    return checked_densities(pairs, str(path))
+
+
+def checked_densities(pairs: Iterable[tuple[Any, Any]], where: str | None = None) -> LayerDensities:
+    """The pairs, each a name and a number; `where`: the file that they are from. Raises `DensityError` for any other."""
+    seen: dict[str, float] = {}
     for name, density in pairs:
+        told = f"{option('densities', where)}: {name!r}"
         if isinstance(density, bool) or not isinstance(density, int | float):
-            raise DensityError(f"--densities {path}: {name!r} has {_short(density)}, and a number is needed")
+            raise DensityError(f"{told} has {_short(density)}, and a number is needed")
         if abs(density) > 1:  # before it becomes a float, which cannot be of any size
-            raise DensityError(f"--densities {path}: {name!r} has {_short(density)}; must be above 0 and at most 1")
+            raise DensityError(f"{told} has {_short(density)}; must be above 0 and at most 1")
         if name in seen:
-            raise DensityError(f"--densities {path}: {name!r} stands there twice; leave one")
-        seen.add(name)
-    return tuple((name, float(density)) for name, density in pairs)
+            raise DensityError(f"{told} stands there twice; leave one")
+        seen[name] = float(density)
+    return tuple(seen.items())
 
 
 class _Pairs(list[tuple[str, Any]]):
@@ -40,4 +50,5 @@ class _Pairs(list[tuple[str, Any]]):
 
 
 def _short(value: object) -> str:
-    return shortened("an object" if isinstance(value, _Pairs) else json.dumps(value), 40)
+    told = "an object" if isinstance(value, _Pairs) else json.dumps(value, default=lambda other: type(other).__name__)
+    return shortened(told, 40)

@@ -22,9 +22,8 @@ from pai_cli.spectral.direct import (
     pair_of_stars,
     pair_of_vector,
 )
-from pai_cli.spectral.gram import smaller_gram
 from pai_cli.spectral.graph import BipartiteGraph, host
-from pai_cli.spectral.problems import Problems
+from pai_cli.spectral.problems import Problems, smaller_gram
 from pai_cli.spectral.result import EPS, Outcome, Pairs, SingularPair, unanswered
 from pai_cli.spectral.solvers import DEFAULT, SVD_SIDE, Solver, SolverOptions
 

@@ -135,20 +135,11 @@ def real_matrix(given: Any, name: str = "the matrix") -> Array:
     return plain if plain.dtype == array_namespace(plain).bool else _real(plain, name)
 
 
-def zero_one_array(given: Any, name: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """An array of any shape as booleans in this machine's memory. Raises `ArrayError` for other entries than 0 and 1."""
-    plain = plain_array(given, name)
-    if not is_numpy_array(plain):
-        _refuse_meta(plain, name)
-        plain = numpy_of(plain)
-    if plain.dtype == np.bool_:
-        return np.asarray(plain.view(np.uint8) != 0 if plain.ndim else plain)
-    _refuse_first((plain != 0) & (plain != 1), plain, name, "neither 0 nor 1")
-    return np.asarray(plain != 0)
-
-
-def numpy_of(plain: Any) -> np.ndarray[Any, Any]:
-    """A plain tensor in this machine's own memory, of a type that NumPy has."""
+def numpy_of(plain: Any, name: str) -> np.ndarray[Any, Any]:
+    """What `plain_array` gave, in this machine's own memory and of a type that NumPy has. Raises `ArrayError`."""
+    if is_numpy_array(plain):
+        return np.asarray(plain)
+    _refuse_meta(plain, name)
     import torch
 
     held: np.ndarray[Any, Any] = (plain.float() if plain.dtype == torch.bfloat16 else plain).cpu().numpy()

@@ -27,9 +27,9 @@ from pai_cli.progress import Progress
 from pai_cli.pruning.base import Masks
 from pai_cli.training.dynamic import share_of
 from pai_cli.training.examples import TrainingData, prepare
+from pai_cli.training.fitting import check_masks, without_twins
 from pai_cli.training.journal import DONE, Journal
 from pai_cli.training.loop import Run, Trainer, TrainResult
-from pai_cli.training.masking import check_masks, without_twins
 from pai_cli.training.model import logits_of, trained_copy
 from pai_cli.training.outputs import Outputs, damaged
 from pai_cli.training.process import Process
@@ -90,8 +90,9 @@ class Job:
         masks = {name: self.mask.array(name) for name in self.mask.names}
         parameters = dict(self.network.model.named_parameters(remove_duplicate=False))
         shapes = {name: tuple(one.shape) for name, one in parameters.items()}
-        check_masks(self.mask.path, masks, shapes, str(self.source.path))
-        return without_twins(self.mask.path, masks, parameters)
+        source, remedy = str(self.mask.path), "--mask takes a mask that was made for it"
+        check_masks(masks, shapes, source=source, network=str(self.source.path), remedy=remedy)
+        return without_twins(masks, parameters, source=source, remedy=remedy)
 
     @property
     def key(self) -> dict[str, str]:

@@ -21,7 +21,7 @@ from pai_cli.pruning.groups import keep_largest_in_groups
 from pai_cli.pruning.output import run_metadata
 from pai_cli.pruning.pattern import input_axis
 from pai_cli.pruning.streaming.choosing import Chosen, Meter, scores_of
-from pai_cli.pruning.streaming.pieces import AHEAD, OpenFiles, Piece, changed, pieces_of
+from pai_cli.pruning.streaming.reading import AHEAD, OpenFiles, Piece, changed, pieces_of
 from pai_cli.pruning.streaming.scores import PieceScores
 from pai_cli.pruning.streaming.search import LayerCut
 
