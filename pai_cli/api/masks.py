@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from pai_cli.files.masks import Mask as Stored
     from pai_cli.pruning.run import PruneSummary
-    from pai_cli.training.applied import AppliedMasks, Optimizers
+    from pai_cli.training.applied import AppliedMasks
+    from pai_cli.training.fitting import Optimizers
 
 IN_MEMORY = Path("the mask")
 

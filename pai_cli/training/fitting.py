@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pai_cli.errors import ArrayError, MaskMismatchError, ParameterError
-from pai_cli.files.words import some_names
+from pai_cli.files.messages import some_names
 from pai_cli.pruning.base import Masks
 
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.optim.swa_utils.AveragedModel)
