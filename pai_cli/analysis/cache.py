@@ -194,6 +194,8 @@ class Finished:
         self._trust = request.trust
         self._weights = _files_of(request)
         self._about: str | None = None
+        if request.weights is not None and not self._weights:  # in memory: no file tells one from another
+            return
         if not store.open or (request.trust and not all(map(_is_plain, self._weights))):
             return
         try:
@@ -254,6 +256,8 @@ def _files_of(request: AnalysisRequest) -> tuple[Path, ...]:
     if not isinstance(request.weights, Checkpoint):
         return ()
     path, files = request.weights.path, request.weights.files
+    if not files:
+        return ()
     return (path, *files) if path.is_file() and path not in files else files
 
 

@@ -273,13 +273,10 @@ def _boolean(name: str, given: Any) -> NDArray[np.bool_]:
     import numpy as np
 
     from pai_cli.files.masks import boolean
-    from pai_cli.spectral.validation import plain_array
+    from pai_cli.spectral.validation import numpy_of, plain_array
 
-    plain = plain_array(given, f"the mask of {name!r}")
-    if not isinstance(plain, np.ndarray):
-        import torch
-
-        plain = (plain.float() if plain.dtype in (torch.bfloat16, torch.float16) else plain).cpu().numpy()
+    called = f"the mask of {name!r}"
+    plain = numpy_of(plain_array(given, called), called)
     array = np.array(boolean(IN_MEMORY, name, plain, "give what is kept as 1 and what is pruned as 0"))
     array.flags.writeable = False
     return array
