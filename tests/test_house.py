@@ -204,7 +204,7 @@ def test_docstrings_are_text_not_broken_string_literals() -> None:
         ("pai_cli.ranking.order", "pai_cli.display.ranking", False),
         ("pai_cli.pruning.run", "pai_cli.data.batches", True),
         ("pai_cli.data.npz", "pai_cli.files.messages", True),
-        ("pai_cli.data.npz", "pai_cli.models.seeds", False),
+        ("pai_cli.data.npz", "pai_cli.random", False),
         ("pai_cli.progress", "pai_cli.errors", False),
         ("pai_cli.errors", "pai_cli.printable", True),
         ("pai_cli.printable", "pai_cli.errors", False),
