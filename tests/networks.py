@@ -145,7 +145,7 @@ ROUNDS = {"synflow": 5, "iter-snip": 5, "imp": 2}
 """Fewer than usual, for the methods that go in rounds."""
 
 TRAINING = {
-    "gem-miner": TrainingOptions(epochs=3, freeze_every=1, batch_size=50),
+    "gem-miner": TrainingOptions(epochs=3, freeze_every=1, batch_size=50, lr=1.0),
     "edge-popup": TrainingOptions(epochs=2, batch_size=50),
     "imp": TrainingOptions(epochs=2, rewind=1, batch_size=50),
 }

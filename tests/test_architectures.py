@@ -248,8 +248,9 @@ def test_init_makes_a_checkpoint_that_is_recognised(pai, tmp_path, monkeypatch, 
     assert (
         load_network(open_checkpoint(tmp_path / f"{name}.safetensors")).description == architecture(name, 7).description
     )
-    done = pai("prune", f"{name}.safetensors", "--method", "magnitude", "--density", 0.1, "--format", "json")
-    assert done.status == 0
+    if name not in SMALL or name.startswith("wrn"):  # the others are pruned above
+        done = pai("prune", f"{name}.safetensors", "--method", "magnitude", "--density", 0.1, "--format", "json")
+        assert done.status == 0
 
 
 def test_relu6_is_no_ceiling_for_the_flow() -> None:

@@ -415,9 +415,13 @@ def test_inverting_round_by_round_says_when_nothing_is_left_to_score() -> None:
 
 
 PATTERNS = [
-    *((name, network, Pattern(2, 4)) for name, row in TABLE.items() if not row.by_layer for network in ("tied", "mlp")),
-    *((name, "residual", Pattern(3, 8)) for name, row in TABLE.items() if not row.by_layer),
-    *(("magnitude", network, Pattern(2, 4)) for network in ("residual", "tokens")),
+    *(
+        (name, network, pattern)
+        for name, row in TABLE.items()
+        if not row.by_layer
+        for network, pattern in (("mlp", Pattern(2, 4)), ("residual", Pattern(3, 8)))
+    ),
+    *(("magnitude", network, Pattern(2, 4)) for network in ("residual", "tokens", "tied")),
     *((name, "convolutions", Pattern(2, 4)) for name in ("random", "erk", "synflow", "snip", "phew", "gem-miner")),
     ("magnitude", "convolutions", Pattern(3, 8)),
 ]
