@@ -118,8 +118,12 @@ def cache_folder(monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One place for all tests that ask for it: what they measure of the masks that ship is measured by the first."""
+    """One place for all tests that ask for it: what they measure of the masks that ship is measured by the first.
+
+    And by this very process, as many masks would be by others on more than one core.
+    """
     monkeypatch.setenv("PAI_CACHE_DIR", str(CACHES / "measured"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture

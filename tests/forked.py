@@ -91,7 +91,12 @@ def become(run: dict[str, str]) -> None:
     sys.argv = ["pai", *run["words"]]
     import pai_cli.__main__
 
-    pai_cli.__main__.main()
+    try:
+        pai_cli.__main__.main()
+    except SystemExit as leaving:
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
+        os._exit(leaving.code if isinstance(leaving.code, int) else bool(leaving.code))
 
 
 if __name__ == "__main__":
