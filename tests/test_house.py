@@ -264,7 +264,7 @@ def flags_in(source: ast.AST) -> list[str]:
 
 
 def test_no_flag_is_named_below_the_command_line() -> None:
-    found = {module: flags_in(TREES[module]) for module in MODULES if layer(module) not in IN_SHELL}
+    found = {module: flags_in(tree_of(module)) for module in MODULES if layer(module) not in IN_SHELL}
     assert {module: flags for module, flags in found.items() if flags} == {}
 
 
