@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pai_cli.api.inputs import AnyPath, Source, open_source, path_of, unwrapped
+from pai_cli.api.inputs import AnyPath, Source, open_source, path_of
 from pai_cli.errors import MaskError
 from pai_cli.spectral.layout import PLAIN, Layout
 from pai_cli.spectral.parameters import shown
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from pai_cli.files.masks import Mask as Stored
     from pai_cli.pruning.run import PruneSummary
-    from pai_cli.training.applied import Handle, Optimizers
+    from pai_cli.training.applied import AppliedMasks
+    from pai_cli.training.fitting import Optimizers
 
 IN_MEMORY = Path("the mask")
 
@@ -203,7 +204,7 @@ class Mask(Mapping[str, "NDArray[np.bool_]"]):
 
         return {name: torch.from_numpy(array.copy()).to(device) for name, array in self.items()}
 
-    def apply(self, model: nn.Module, optimizer: Optimizers = None, *, parametrize: bool = False) -> Handle:
+    def apply(self, model: nn.Module, optimizer: Optimizers = None, *, parametrize: bool = False) -> AppliedMasks:
         """Set the pruned weights of a model to 0, now and, with its optimizer, after every step.
 
         See `training.applied.apply_masks`. Parameter names and the state dict stay as they are; `handle.remove()` lets the
@@ -211,7 +212,7 @@ class Mask(Mapping[str, "NDArray[np.bool_]"]):
         """
         from pai_cli.training.applied import apply_masks
 
-        return apply_masks(unwrapped(model), dict(self), optimizer, parametrize=parametrize)
+        return apply_masks(model, dict(self), optimizer, parametrize=parametrize)
 
     @property
     def stored(self) -> Stored:
@@ -272,13 +273,10 @@ def _boolean(name: str, given: Any) -> NDArray[np.bool_]:
     import numpy as np
 
     from pai_cli.files.masks import boolean
-    from pai_cli.spectral.validation import plain_array
+    from pai_cli.spectral.validation import numpy_of, plain_array
 
-    plain = plain_array(given, f"the mask of {name!r}")
-    if not isinstance(plain, np.ndarray):
-        import torch
-
-        plain = (plain.float() if plain.dtype in (torch.bfloat16, torch.float16) else plain).cpu().numpy()
+    called = f"the mask of {name!r}"
+    plain = numpy_of(plain_array(given, called), called)
     array = np.array(boolean(IN_MEMORY, name, plain, "give what is kept as 1 and what is pruned as 0"))
     array.flags.writeable = False
     return array

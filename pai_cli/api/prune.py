@@ -175,7 +175,7 @@ def _open(
     `whole`: the network's values are needed for more than its mask.
     """
     source = open_source(checkpoint, trust=trust)  # its faults are told before torch is imported
-    from pai_cli.pruning.streaming.when import in_pieces
+    from pai_cli.pruning.streaming.choosing import in_pieces
 
     pieces = not whole and in_pieces(source, method, model)
     from pai_cli.models.network import load_network, outline_network

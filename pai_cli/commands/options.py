@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pai_cli.api.working import Working
 from pai_cli.compute.device import Device
-from pai_cli.errors import SolverError
 from pai_cli.files.tables import Format
 from pai_cli.methods.registry import names
 from pai_cli.pruning.base import METHODS, USUAL_DENSITY
 from pai_cli.spectral.parameters import from_digits
-from pai_cli.spectral.solvers import Solver, SolverOptions
+from pai_cli.spectral.solvers import Solver
 
 if TYPE_CHECKING:
     from pai_cli.files.checkpoints import Checkpoint
@@ -221,24 +219,6 @@ StorePath = Annotated[
 NoStore = Annotated[bool, typer.Option("--no-store", help="Look nothing up and keep nothing: do all work anew.")]
 
 
-def the_solver(solver: Solver, *, certify: bool, device: Device) -> SolverOptions:
-    """What the options say of the engine. Wrong usage when they exclude each other."""
-    if solver is Solver.MATRIX_FREE:
-        from pai_cli.spectral.compiled import calls
-
-        if certify:
-            raise typer.BadParameter(
-                "--certify needs a Gram matrix, which --solver matrix-free does without: take power"
-            )
-        if device is not Device.CPU:
-            raise typer.BadParameter("--solver matrix-free runs on the CPU only: leave --device out")
-        if not calls.available():
-            raise SolverError(
-                "--solver matrix-free needs the compiled part of the engine: install pai where there is a C compiler"
-            )
-    return SolverOptions(solver=solver, certify=certify)
-
-
 def the_shape(text: str | None) -> tuple[int, ...] | None:
     """`3,32,32` as a tuple."""
     if text is None:
@@ -252,28 +232,6 @@ def check_header(kind: Format, *, no_header: bool) -> None:
     """Refuse --no-header where there is no header to leave out."""
     if no_header and kind not in (Format.CSV, Format.TSV):
         raise typer.BadParameter(f"--no-header: {kind.value} has no line of field names; give it with csv or tsv")
-
-
-def check_workers(jobs: int | None, cluster: str | None) -> None:
-    """Refuse what makes no sense together of --jobs and --cluster."""
-    if cluster == "slurm" and jobs is None:
-        raise typer.BadParameter("--cluster slurm: give --jobs N, how many jobs to ask Slurm for")
-    if cluster not in (None, "slurm") and jobs is not None:
-        raise typer.BadParameter(f"--jobs: the cluster at {cluster} has the workers it has; leave --jobs out")
-
-
-def the_working(jobs: int | None, cluster: str | None, store: Path | None = None, *, no_store: bool = False) -> Working:
-    """What the options say of it. Wrong usage when they make no sense together."""
-    check_workers(jobs, cluster)
-    if no_store and store is not None:
-        raise typer.BadParameter("--store and --no-store exclude each other: give one")
-    return Working(jobs, cluster, store, no_store)
-
-
-def check_force(*outputs: Path | None, force: bool) -> None:
-    """Refuse --force where no file is written that it could replace."""
-    if force and not any(outputs):
-        raise typer.BadParameter("--force: no file is written; give --plot or --report, or leave it out")
 
 
 def the_weights(path: Path | None, *, trust: bool) -> Checkpoint | None:

@@ -12,6 +12,8 @@ from pai_cli.spelling import for_shell
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from pai_cli.errors import PaiError
+
 WIDE = 200  # columns for a table that goes to a file or a pipe, where nothing should be cut
 
 
@@ -53,6 +55,14 @@ def warn_of(message: Warning | str, category: type[Warning], *_: object, **__: o
 def fail_line(text: str) -> None:
     """Say one line about what could not be done."""
     _say("pai: error: ", text)
+
+
+def fail(error: PaiError | None) -> int:
+    """Say what could not be done, if anything, and give how many things that were: 0 or 1."""
+    if error is None:
+        return 0
+    fail_line(error.text)
+    return 1
 
 
 def show_traceback() -> None:

@@ -28,9 +28,9 @@ from pai_cli.pruning.base import Masks
 from pai_cli.spelling import option
 from pai_cli.training.dynamic import share_of
 from pai_cli.training.examples import TrainingData, prepare
+from pai_cli.training.fitting import check_masks, without_twins
 from pai_cli.training.journal import DONE, Journal
 from pai_cli.training.loop import Run, Trainer, TrainResult
-from pai_cli.training.masking import check_masks, without_twins
 from pai_cli.training.model import logits_of, trained_copy
 from pai_cli.training.outputs import Outputs, damaged
 from pai_cli.training.process import Process
@@ -97,8 +97,9 @@ class Job:
         masks = {name: np.require(self.mask.array(name), requirements="W") for name in self.mask.names}
         parameters = dict(self.network.model.named_parameters(remove_duplicate=False))
         shapes = {name: tuple(one.shape) for name, one in parameters.items()}
-        check_masks(self.mask.path, masks, shapes, str(self.source.path))
-        return without_twins(self.mask.path, masks, parameters)
+        source, remedy = str(self.mask.path), f"{option('mask')} takes a mask that was made for it"
+        check_masks(masks, shapes, source=source, network=str(self.source.path), remedy=remedy)
+        return without_twins(masks, parameters, source=source, remedy=remedy)
 
     @property
     def key(self) -> dict[str, str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from pai_cli.errors import RecipeError
-from pai_cli.models.seeds import check_seed
+from pai_cli.random import check_seed
 from pai_cli.spelling import option
 
 

@@ -84,8 +84,7 @@ class AnalysisPictures:
 
     def _see(self, report: MaskReport) -> None:
         if report.report is None:
-            assert report.error is not None
-            self.failed.append(report.error.text)
+            self.failed.append(report.error.in_shell if report.error is not None else "")
             return
         self.measured += 1
         if len(self.profiles) < MOST_ROWS:
