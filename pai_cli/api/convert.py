@@ -49,7 +49,7 @@ def convert(
 
     `file`: a mask, or a network that holds one (.pt, .pth, .npz, .safetensors), or a `Mask`, to be written. `output`: where
     to write; None writes nothing. `kind`: what the file is, where it could be several things: "pai" or one of those that
-    `pai convert --help` lists. `to`: "pai"; "torch-prune", a state dict for `torch.nn.utils.prune`; "npz", boolean arrays by
+    `pai convert` lists. `to`: "pai"; "torch-prune", a state dict for `torch.nn.utils.prune`; "npz", boolean arrays by
     name; "dense", the weights, 0 where pruned. `names_from`: the checkpoint (a path, an `nn.Module`, a state dict) whose
     weights name the arrays of a list, in order; names are checked against it. `weights`: the checkpoint that is pruned, for
     "torch-prune" and "dense". `packed`: bits instead of bytes. `force`: replace an existing file. `trust`: a pickle may run

@@ -39,7 +39,7 @@ Data = Any
 def as_dataset(data: Data, train: bool = True) -> Dataset:
     """The training part of the data, or with `train=False` its test part, as the rest of `pai` takes it.
 
-    `data`: what the command line's `--data` takes ("digits", or a path), a pair (x, y), four arrays (x, y, x_test, y_test),
+    `data`: what the command line takes ("digits", or a path), a pair (x, y), four arrays (x, y, x_test, y_test),
     a `DataLoader` whose batches are pairs, two of them (loader, test loader), or a dataset of `pai`'s own, which is given
     back. x is (n, C, H, W), (n, H, W) or (n, F), of any type of numbers, and taken as it is: nothing is scaled or
     standardised, and (n, F) goes into a network as (n, F). y is (n,), whole numbers from 0; the largest of the training part
