@@ -158,7 +158,7 @@ def test_correlations_are_what_the_command_gives(
     shown = pai("rank", *paths, "--accuracy", table, "--format", "json", "--metrics", "dr*", "--seed", "3").json()
     found = correlate(measured, table, metrics=["dr*"], seed=3)
     assert found.to_dict() == shown
-    assert list(found) == [name for name in found.study.metrics]
+    assert list(found) == list(found.study.metrics)
     assert found["dr"].tau.value == next(one["tau"] for one in shown["correlations"] if one["metric"] == "dr")
     assert found.best in (None, *found)
     with pytest.raises(UnknownNameError, match="no metric 'nope'"):
