@@ -27,7 +27,7 @@ class PaiError(Exception):
 
     @property
     def in_shell(self) -> str:
-        """The message as the command line tells it: `--density`."""
+        """The message as the command line tells it, with flags."""
         return as_line(for_shell(self.text))
 
 
@@ -36,7 +36,7 @@ class CheckpointError(PaiError):
 
 
 class UntrustedPickleError(CheckpointError):
-    """A pickle needs code to be loaded, and the user has not said `--trust`."""
+    """A pickle needs code to be loaded, and the user does not trust it."""
 
 
 class UnknownModelError(PaiError):
@@ -44,7 +44,7 @@ class UnknownModelError(PaiError):
 
 
 class ModelFactoryError(PaiError):
-    """`--model package.module:factory` could not be imported, called, or gave no network."""
+    """`package.module:factory` could not be imported, called, or gave no network."""
 
 
 class StateDictMismatchError(PaiError):

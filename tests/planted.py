@@ -67,7 +67,7 @@ FAULTS = {
         "models/linearised.py", 'device, torch.float64, "synflow"', 'device, torch.float32, "synflow"', "synflow"
     ),
     "one seed for all": Fault(
-        "pruning/base.py", "np.random.SeedSequence(seed, ", "np.random.SeedSequence(0, ", "methods"
+        "random.py", "SeedSequence(seed, spawn_key=key)", "SeedSequence(0, spawn_key=key)", "methods"
     ),
     "inputs for outputs": Fault(
         "pruning/pattern.py",

@@ -88,7 +88,7 @@ def test_values(text: str, wanted: float, metrics: tuple[str, ...]) -> None:
 def test_what_the_grammar_has_not(text: str, told: str) -> None:
     with pytest.raises(CompositeError) as error:
         score_of(text, METRICS)
-    assert str(error.value) == as_line(f"--by {text!r}: {told}")
+    assert str(error.value) == as_line(f"by={text!r}: {told}")
     assert str(error.value).endswith(told)
 
 
@@ -97,10 +97,10 @@ def test_what_the_grammar_has_not(text: str, told: str) -> None:
     [
         (
             "dr + lamda",
-            f"--by 'dr + lamda': character 6: unknown metric 'lamda': did you mean lambda? --by takes {NAMES}",
+            f"by='dr + lamda': character 6: unknown metric 'lamda': did you mean lambda? by= takes {NAMES}",
         ),
-        ("2*zzz", f"--by '2*zzz': character 3: unknown metric 'zzz': --by takes {NAMES}"),
-        ("abs", f"unknown metric 'abs': --by takes {NAMES}"),
+        ("2*zzz", f"by='2*zzz': character 3: unknown metric 'zzz': by= takes {NAMES}"),
+        ("abs", f"unknown metric 'abs': by= takes {NAMES}"),
     ],
 )
 def test_metrics_there_are_not(text: str, told: str) -> None:

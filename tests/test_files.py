@@ -157,7 +157,7 @@ def test_a_full_device_says_so(tmp_path: Path) -> None:
     with pytest.raises(OutputError) as told:
         write_atomically(Path("/dev/full"), writes(b"x"), force=True)
     assert str(told.value) == (
-        "/dev/full: cannot be written: no space left on the device; free some or choose another folder with -o"
+        "/dev/full: cannot be written: no space left on the device; free some or choose another folder with output="
     )
     assert Path("/dev/full").is_char_device()
 
@@ -166,7 +166,7 @@ def test_outputs_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "there").write_bytes(b"old")
     table = {
         tmp_path: "is a directory; give a file name",
-        tmp_path / "there": "exists already; --force replaces it",
+        tmp_path / "there": "exists already; force=True replaces it",
         tmp_path
         / "no"
         / "x": f"the folder {tmp_path / 'no'} does not exist; make it first (mkdir -p {tmp_path / 'no'})",

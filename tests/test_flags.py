@@ -145,7 +145,7 @@ def test_a_file_that_holds_no_densities(tmp_path: Path, name: str) -> None:
         path.write_text(text)
     with pytest.raises(DensityError) as caught:
         read_densities(path)
-    assert str(caught.value).startswith(f"--densities {path}: {said}")
+    assert str(caught.value).startswith(f"densities={path}: {said}")
     assert "\n" not in str(caught.value)
 
 

@@ -34,6 +34,7 @@ from pai_cli.files.paths import mask_paths
 from pai_cli.files.pickles import load_pickle
 from pai_cli.models.prunable import prunable_names
 from pai_cli.spectral.layout import Layout
+from pai_cli.spelling import for_shell
 
 Masks = dict[str, np.ndarray]
 
@@ -397,7 +398,7 @@ def test_a_folder_lists_what_is_beyond_doubt(tmp_path: Path) -> None:
     notes: list[str] = []
     found = mask_paths([str(tmp_path)], io.StringIO(), notes.append)
     assert [path.name for path in found] == ["damaged.npz", "nni.pth", "npz.npz", "ours.safetensors", "torch-prune.pt"]
-    assert [note.removeprefix(f"{tmp_path}/") for note in notes] == [
+    assert [for_shell(note).removeprefix(f"{tmp_path}/") for note in notes] == [
         "checkpoint.pt: holds weights, not a mask; left out",
         "dense.pt: holds weights, not a mask; left out",
         "dense.safetensors: holds weights, not a mask; left out",
@@ -462,14 +463,14 @@ def test_an_unpruned_network_is_not_guessed_to_be_a_mask(tmp_path: Path, case: s
     save(unpruned()[case], tmp_path / "c")
     assert "too few of them are 0" in refusal(tmp_path / "c")
     if save is torch.save:
-        with pytest.raises(MaskError, match="a checkpoint goes to --weights"):
+        with pytest.raises(MaskError, match="a checkpoint goes to weights="):
             open_mask(tmp_path / "c")
 
 
 def test_what_may_be_two_things(pai: Pai, tmp_path: Path) -> None:
     path = tmp_path / "m.pt"
     torch.save({"model": {"weight": torch.eye(3)}}, path)
-    line = f"{path}: could be nni or dict; pai convert --from nni (or another) says which"
+    line = f"{path}: could be nni or dict; --from nni (or another) of pai convert says which"
     for done in (pai("analyze", path), pai("convert", path, "-o", tmp_path / "m")):
         assert (done.status, done.said) == (1, [f"pai: error: {line}"])
     for kind, name in (("nni", "model.weight"), ("dict", "weight")):
@@ -489,7 +490,7 @@ WRONG_KIND = {
     "npz": "is no .npz archive",
     "list": "is no list of arrays",
     "dense": "no weight of it is 0, so nothing was pruned",
-    "pai": "is no safetensors file; --from takes its kind, or leave --from out",
+    "pai": "is no safetensors file; kind= takes its kind, or leave kind= out",
 }
 
 
@@ -510,7 +511,7 @@ def test_an_unknown_kind(pai: Pai, here: Path) -> None:
     done = pai("convert", "m", "--from", "torchprune", "-o", "n")
     said = f"pai: error: unknown kind of mask 'torchprune': did you mean torch-prune? --from takes {names}"
     assert (done.status, done.said) == (1, [said])
-    with pytest.raises(UnknownMaskKindError, match="unknown kind of mask 'zzz': --from takes pai, "):
+    with pytest.raises(UnknownMaskKindError, match="unknown kind of mask 'zzz': kind= takes pai, "):
         open_as(here / "m", "zzz")
 
 
@@ -559,7 +560,7 @@ def test_integers_of_no_kind(tmp_path: Path) -> None:
     torch.save({"w": torch.full((2, 2), 7)}, tmp_path / "m.pt")
     kinds = "torch-prune, synflow, dense, nni, dict, npz, list"
     assert (
-        refusal(tmp_path / "m.pt") == f"not a mask of a known kind ({kinds}); pai convert --from KIND says which it is"
+        refusal(tmp_path / "m.pt") == f"not a mask of a known kind ({kinds}); kind=KIND of pai convert says which it is"
     )
 
 
@@ -569,7 +570,7 @@ def test_dense_weights_with_nan(tmp_path: Path) -> None:
     assert refusal(tmp_path / "m.pt", "dense", None, error=PaiError) == said
 
 
-NAMES_REMEDY = "--names-from takes the checkpoint that the masks were made for"
+NAMES_REMEDY = "names_from= takes the checkpoint that the masks were made for"
 
 
 def test_names_that_do_not_fit(tmp_path: Path) -> None:
@@ -586,11 +587,11 @@ def test_names_that_do_not_fit(tmp_path: Path) -> None:
     missing = Names(Path("c"), {}, (), {})
     assert refusal(named, None, missing) == f"masks 'stem.conv.weight', which c does not have; {NAMES_REMEDY}"
     more = Names(Path("c"), shapes | {"x": (1, 1)}, (*NAMES.prunable, "x"), {})
-    assert refusal(dense, None, more) == "lacks 'x' of c; --names-from takes the checkpoint that was pruned"
+    assert refusal(dense, None, more) == "lacks 'x' of c; names_from= takes the checkpoint that was pruned"
     unordered = Names(Path("c"), shapes, NAMES.prunable, {}, ordered=False)
     assert refusal(listed, None, unordered).replace("c: ", "") == (
         "not a known architecture, and its tensors are not in the network's order; "
-        "--names-from takes the state dict that torch.save wrote"
+        "names_from= takes the state dict that torch.save wrote"
     )
 
 
@@ -598,7 +599,7 @@ def test_a_list_needs_names(pai: Pai, tmp_path: Path) -> None:
     path = made(tmp_path, "list.npz")
     line = (
         f"{path}: 4 arrays without names; "
-        "pai convert --names-from CKPT gives them those of a checkpoint's weights, in order"
+        "--names-from CKPT of pai convert gives them those of a checkpoint's weights, in order"
     )
     for done in (pai("analyze", path), pai("convert", path, "-o", tmp_path / "m")):
         assert (done.status, done.said) == (1, [f"pai: error: {line}"])
@@ -618,7 +619,10 @@ def test_a_list_with_names_from_a_checkpoint(pai: Pai, here: Path, held: Callabl
 def test_our_own_mask_is_checked_against_names(pai: Pai, here: Path) -> None:
     save_mask(here / "m", {"fc1.weight": random_mask((3, 4))})
     done = pai("convert", "m", "--names-from", "small.safetensors", "-o", "n")
-    said = f"m: the mask of 'fc1.weight' has shape (3, 4), and small.safetensors has it in (16, 24); {NAMES_REMEDY}"
+    said = (
+        "m: the mask of 'fc1.weight' has shape (3, 4), and small.safetensors has it in (16, 24); "
+        "--names-from takes the checkpoint that the masks were made for"
+    )
     assert (done.status, done.said) == (1, [f"pai: error: {said}"])
     save_mask(
         here / "m", {name: random_mask(shape) for name, shape in (("fc3.weight", (10, 12)), ("fc1.weight", (16, 24)))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
@@ -32,7 +33,11 @@ LAYERS = (
     ),
     *("data", "files", "compute", "spectral"),
 )
-BOTTOM = ("errors", "progress", "printable", "spelling", "telling")
+GROUND = {
+    *((above, below) for above in ("errors", "telling") for below in ("printable", "spelling")),
+    *(("random", "errors"), ("random", "spelling")),
+}
+BOTTOM = ("errors", "progress", "printable", "spelling", "telling", "random")
 
 MOST_LINES_OF_FUNCTION, MOST_LINES_OF_MODULE, MOST_PARAMETERS = 50, 400, 7
 
@@ -44,11 +49,30 @@ def name_of(path: Path) -> str:
 
 
 MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
-TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
+
+
+@cache
+def text_of(module: str) -> str:
+    return MODULES[module].read_text(encoding="utf-8")
+
+
+@cache
+def tree_of(module: str) -> ast.Module:
+    return ast.parse(text_of(module))
+
+
+@cache
+def nodes_of(module: str) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(tree_of(module)))
+
+
+@cache
+def lines_of(module: str) -> list[str]:
+    return text_of(module).splitlines()
 
 
 def functions(module: str) -> Iterator[Function]:
-    return (node for node in ast.walk(TREES[module]) if isinstance(node, Function))
+    return (node for node in nodes_of(module) if isinstance(node, Function))
 
 
 def lines_of_code(module: str, function: Function) -> int:
@@ -58,7 +82,7 @@ def lines_of_code(module: str, function: Function) -> int:
     body = function.body[1:] if ast.get_docstring(function) is not None else function.body
     if not body:
         return 0
-    text = MODULES[module].read_text(encoding="utf-8").splitlines()
+    text = lines_of(module)
     spans = [(body[0].lineno, body[-1].end_lineno or 0)]
     if not module.startswith(("pai_cli.commands.", "pai_cli.api.")):
         spans.append((function.lineno, function.body[0].lineno - 1))
@@ -70,7 +94,7 @@ def lines_of_code(module: str, function: Function) -> int:
 def imported(module: str) -> set[str]:
     """The modules of this package that a module imports, at its top or inside its functions."""
     found = set()
-    for node in ast.walk(TREES[module]):
+    for node in nodes_of(module):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -94,11 +118,7 @@ def may_import(importer: str, target: str) -> bool:
     if importer == "pai_cli":  # the library's face
         return below in ("api", *BOTTOM)
     if below in ("", *BOTTOM):  # the package itself holds the version
-        return (
-            below == ""
-            or above not in BOTTOM
-            or (above in ("errors", "telling") and below in ("printable", "spelling"))
-        )
+        return below == "" or above not in BOTTOM or ((above, below) in GROUND)
     if above not in LAYERS or below not in LAYERS:
         return False
     return LAYERS.index(above) <= LAYERS.index(below)
@@ -114,7 +134,7 @@ def test_functions_are_short() -> None:
 
 
 def test_modules_are_short() -> None:
-    sizes = {module: len(path.read_text(encoding="utf-8").splitlines()) for module, path in MODULES.items()}
+    sizes = {module: len(lines_of(module)) for module in MODULES}
     assert {module: size for module, size in sizes.items() if size > MOST_LINES_OF_MODULE} == {}
 
 
@@ -137,7 +157,7 @@ def test_arrows_point_down() -> None:
 
 def test_the_engine_knows_errors_and_itself() -> None:
     engine = [module for module in MODULES if layer(module) == "spectral"]
-    assert {layer(target) for module in engine for target in imported(module)} <= {"spectral", "errors"}
+    assert {layer(target) for module in engine for target in imported(module)} <= {"spectral", "errors", "spelling"}
 
 
 def test_every_import_of_this_package_exists() -> None:
@@ -168,8 +188,8 @@ def test_imports_run_in_no_circle() -> None:
 
 
 def public(module: str) -> Iterator[tuple[str, ast.AST]]:
-    yield module, TREES[module]
-    for node in TREES[module].body:
+    yield module, tree_of(module)
+    for node in tree_of(module).body:
         if not isinstance(node, (Function, ast.ClassDef)) or node.name.startswith("_"):
             continue
         yield node.name, node
@@ -186,7 +206,7 @@ def test_everything_public_says_what_it_is() -> None:
 def test_docstrings_are_text_not_broken_string_literals() -> None:
     """A reflowed string leaves `"` at the end of one line and at the beginning of the next."""
     broken = []
-    for node in (node for tree in TREES.values() for node in ast.walk(tree)):
+    for node in (node for module in MODULES for node in nodes_of(module)):
         if isinstance(node, (ast.Module, ast.ClassDef, Function)):
             lines = [line.strip() for line in (ast.get_docstring(node, clean=False) or "").splitlines()]
             broken += [a for a, b in pairwise(lines) if a.endswith(' "') and b.startswith('"')]
@@ -203,7 +223,7 @@ def test_docstrings_are_text_not_broken_string_literals() -> None:
         ("pai_cli.ranking.order", "pai_cli.display.ranking", False),
         ("pai_cli.pruning.run", "pai_cli.data.batches", True),
         ("pai_cli.data.npz", "pai_cli.files.messages", True),
-        ("pai_cli.data.npz", "pai_cli.models.seeds", False),
+        ("pai_cli.data.npz", "pai_cli.random", False),
         ("pai_cli.progress", "pai_cli.errors", False),
         ("pai_cli.errors", "pai_cli.printable", True),
         ("pai_cli.printable", "pai_cli.errors", False),
@@ -226,3 +246,35 @@ def test_options_are_named_by_themselves() -> None:
                     assert any(str(one).startswith("--") for one in told), (
                         f"{command.callback.__name__}: name --{name} in its typer.Option"
                     )
+
+
+IN_SHELL = ("commands", "display", "app", "__main__", "spelling")
+"""Whose words are the command line's own; `spelling` is what knows the flags."""
+
+FLAG = re.compile(r"(?<![\w-])(--[a-z][a-z-]*|-[how]\b)")
+OF_OTHERS = "torchrun --nproc-per-node"  # what a person types to another program
+
+
+def flags_in(source: ast.AST) -> list[str]:
+    """Every flag that stands in a string, docstrings among them, with its line."""
+    strings = [node for node in ast.walk(source) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    return [
+        f"{node.lineno}: {flag}" for node in strings for flag in FLAG.findall(str(node.value).replace(OF_OTHERS, ""))
+    ]
+
+
+def test_no_flag_is_named_below_the_command_line() -> None:
+    found = {module: flags_in(TREES[module]) for module in MODULES if layer(module) not in IN_SHELL}
+    assert {module: flags for module, flags in found.items() if flags} == {}
+
+
+@pytest.mark.parametrize("text", ["give --data", "`--freeze-every` of", "another folder (-o)", "--seed", "{path}: -w"])
+def test_a_flag_in_a_string_is_found(text: str) -> None:
+    assert len(flags_in(ast.parse(f'f"""{text}"""'))) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["mlp-A-B", "a -- b", "-mask", "vgg-bn", "every `n`-th", "mkdir -p", "per_class=", "a-o"]
+)
+def test_what_is_no_flag_is_passed_over(text: str) -> None:
+    assert flags_in(ast.parse(repr(text))) == []

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
+import copies
 import numpy as np
 import pytest
 import torch
@@ -150,8 +150,8 @@ def test_methods_that_need_the_network_say_so(tmp_path: Path, method: str) -> No
     with pytest.raises(MethodOptionError) as caught:
         prune(network, PruneRequest(get(method), 0.5))
     assert str(caught.value) == (
-        "this needs the network itself, and of a model's folder only the weights are read; give --model hf where "
-        "transformers is installed (pip install 'pai-cli[hf]'), or a --method that looks at weights alone, such as erk"
+        "this needs the network itself, and of a model's folder only the weights are read; give model=hf where "
+        "transformers is installed (pip install 'pai-cli[hf]'), or a method= that looks at weights alone, such as erk"
     )
 
 
@@ -183,17 +183,17 @@ def test_faults_of_folders(tmp_path: Path) -> None:
     with pytest.raises(LayerSelectionError) as caught_layers:
         loaded(path)
     assert one_line(caught_layers, tmp_path) == (
-        "net/model.safetensors: no linear weight to prune by its name; give --model hf"
+        "net/model.safetensors: no linear weight to prune by its name; give model=hf"
     )
 
 
 def test_the_file_alone_points_to_its_folder(tmp_path: Path) -> None:
     path = folder(tmp_path / "net", gpt2(), model_type="gpt2")
-    with pytest.raises(UnknownModelError, match=r"\(a Hugging Face model\? give its folder\); give --model NAME"):
+    with pytest.raises(UnknownModelError, match=r"\(a Hugging Face model\? give its folder\); give model=NAME"):
         loaded(path / "model.safetensors")
     with pytest.raises(ModelFactoryError) as caught:
         loaded(path / "model.safetensors", "hf")
-    assert str(caught.value) == "--model hf: makes the network of a Hugging Face model's folder; give the folder"
+    assert str(caught.value) == "model=hf: makes the network of a Hugging Face model's folder; give the folder"
 
 
 def test_without_transformers_the_network_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,19 +201,19 @@ def test_without_transformers_the_network_cannot_be_made(tmp_path: Path, monkeyp
     with pytest.raises(ModelFactoryError) as caught:
         loaded(folder(tmp_path / "net", gpt2(), model_type="gpt2"), "hf")
     assert str(caught.value) == (
-        "--model hf: transformers is not installed: pip install 'pai-cli[hf]', or leave --model out for methods that look "
+        "model=hf: transformers is not installed: pip install 'pai-cli[hf]', or leave model= out for methods that look "
         "at weights alone"
     )
 
 
 def test_weights_alone_do_not_import_transformers(tmp_path: Path) -> None:
     path = folder(tmp_path / "net", gpt2(), model_type="gpt2")
-    code = (
+    (tmp_path / "loading.py").write_text(
         "import sys; from pathlib import Path; from pai_cli.files.checkpoints import open_checkpoint\n"
         "from pai_cli.models.network import load_network; load_network(open_checkpoint(Path(sys.argv[1])))\n"
-        "sys.exit('transformers' in sys.modules)"
+        "print(*(name for name in ('torch', 'transformers') if name in sys.modules))"
     )
-    assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == 0
+    assert copies.run([path], module="loading", cwd=tmp_path) == (0, "torch\n", "")
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -243,5 +243,5 @@ def test_transformers_makes_the_network(tmp_path: Path) -> None:
         assert result.kept == round(0.3 * images.total)
         assert result.connected is True
     (tmp_path / "images" / "config.json").write_text('{"model_type": "resnet", "architectures": ["X"]}')
-    with pytest.raises(ModelFactoryError, match=r"^--model hf: transformers [\d.]+ cannot make the network of "):
+    with pytest.raises(ModelFactoryError, match=r"^model=hf: transformers [\d.]+ cannot make the network of "):
         loaded(tmp_path / "images", "hf")

@@ -84,7 +84,7 @@ def test_what_does_not_fit_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "measure_together", full)
     with pytest.raises(MaskError) as caught:
         measured(network())
-    fix = "leave it out with pai analyze --layers"
+    fix = "leave it out with pai analyze layers="
     assert str(caught.value) == f"m.safetensors: layer 'layer0' does not fit in memory; {fix}"
 
 
@@ -95,7 +95,7 @@ def test_what_does_not_fit_on_the_gpu_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(room, "measure_together", full)
     with pytest.raises(DeviceError) as caught:
         measured(network(), TORCH_ON_CPU)
-    assert str(caught.value) == "m.safetensors: layer 'layer0' does not fit on the GPU; use --device cpu"
+    assert str(caught.value) == "m.safetensors: layer 'layer0' does not fit on the GPU; use device=cpu"
 
 
 def test_another_fault_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -198,7 +198,7 @@ def test_other_values_are_refused(tmp_path: Path, dtype: str, value: float, said
         MaskFile(path).array("body.weight")
     assert str(told.value) == (
         f"{path}: tensor 'body.weight' holds {said} at index 15, and a mask holds only 0 and 1; a checkpoint goes to "
-        "--weights, or to pai prune"
+        "weights=, or to pai prune"
     )
 
 

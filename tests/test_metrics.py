@@ -29,15 +29,16 @@ from pai_cli.spectral.metrics import (
 from pai_cli.spectral.network import DenseCache, LayerInput, LayerReport, measure_layers, summarise
 from pai_cli.spectral.result import Measure, Outcome, SingularPair
 from pai_cli.spectral.singular import SolverOptions
+from pai_cli.spelling import option
 
 pytestmark = pytest.mark.usefixtures("engine")
 
 COLLAPSED = "collapsed"
 LOW_DEGREE = "mean degree below 3"
 ONE_VALUE = "fewer than two singular values"
-NOT_CONVERGED = "not converged: --solver gram or direct goes another way"
+NOT_CONVERGED = f"not converged: {option('solver', 'gram')} or direct goes another way"
 NO_SUBGRAPH = "no left-regular subgraph with mean degrees of 3 or more"
-NO_WEIGHTS = "needs --weights"
+NO_WEIGHTS = f"needs {option('weights')}"
 
 LAYER = [name for name, metric in METRICS.items() if metric.section == "layer"]
 REGULAR = [name for name, metric in METRICS.items() if metric.section == "regular"]

@@ -77,8 +77,8 @@ def test_what_is_not_plain_is_told_by_its_key(key: str, value: object) -> None:
         plain_config(RESNET | {key: value}, "net/config.json")
     line = str(caught.value)
     assert line.isprintable()
-    assert line.startswith("--model hf: net/config.json: ")
-    assert "give --model file.py:factory" in line
+    assert line.startswith("model=hf: net/config.json: ")
+    assert "give model=file.py:factory" in line
     assert len(line) < 450
     if key.isidentifier():
         assert f" {key}" in line

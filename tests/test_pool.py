@@ -148,7 +148,7 @@ def test_a_system_that_starts_no_more_processes(most: int, monkeypatch: pytest.M
     assert [one.get() for one in pool.map(workers.times, 2, range(30))] == [2 * n for n in range(30)]
     assert pool.workers == most
     pool.close()
-    with pytest.raises(WorkerLostError, match="no process can be started: Too many open files; --jobs 1 works in"):
+    with pytest.raises(WorkerLostError, match="no process can be started: Too many open files; jobs=1 works in"):
         list(pool.map(workers.times, 2, [1]))
 
 

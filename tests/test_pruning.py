@@ -89,7 +89,7 @@ def trained(model: nn.Module) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize("name", ["resnet8", "resnet8-1x1", "vgg11-bn", "resnet56"])
+@pytest.mark.parametrize("name", ["resnet8-1x1", "vgg11-bn", "resnet32"])
 def test_connected_does_not_depend_on_what_norms_have_learned(name: str) -> None:
     net = slim_vgg(name) if name.startswith("vgg") else init_network(name, 10, 0)
     trained(net.model)
@@ -131,13 +131,15 @@ def test_connected_is_the_product_of_the_masks(widths: list[int], seed: int, den
 
 @pytest.mark.parametrize("paths", [1, 30])
 def test_connected_neither_fades_nor_grows_with_depth(paths: int) -> None:
-    """1,500 layers of 30 units: of all that each unit reads, one input in thirty carries anything, or each does."""
-    net = wrap(nn.Sequential(*(nn.Linear(30, 30) for _ in range(1500))), (30,))
+    """300 layers of 30 units: of all that each unit reads, one input in thirty carries anything, or each does; and 30 to
+    the 300 is past float64 either way.
+    """
+    net = wrap(nn.Sequential(*(nn.Linear(30, 30) for _ in range(300))), (30,))
     mask = np.ones((30, 30), bool)
     mask[paths:] = False
     masks = {layer.name: mask for layer in net.layers}
     assert is_connected(net, masks, (30,), "cpu") is True
-    masks[net.layers[700].name] = np.zeros_like(mask)
+    masks[net.layers[140].name] = np.zeros_like(mask)
     assert is_connected(net, masks, (30,), "cpu") is False
 
 
@@ -178,7 +180,7 @@ def test_an_input_shape_past_memory(shape: tuple[int, ...]) -> None:
         run(net, "synflow", 0.3, input_shape=shape)
     assert str(caught.value) == (
         f"synflow: one float64 input of shape {','.join(map(str, shape))} does not fit in memory; "
-        "give a smaller --input-shape"
+        "give a smaller input_shape="
     )
 
 
@@ -186,84 +188,84 @@ def test_an_input_shape_past_memory(shape: tuple[int, ...]) -> None:
 
 ERRORS = [
     ("density_high", "magnitude", {"density": 1.5}, DensityError,
-     "density 1.5: must be above 0 and at most 1 (the fraction of weights kept; --sparsity is the fraction removed)"),
+     "density 1.5: must be above 0 and at most 1 (the fraction of weights kept; sparsity= is the fraction removed)"),
     ("density_nan", "random", {"density": float("nan")}, DensityError,
-     "density nan: must be above 0 and at most 1 (the fraction of weights kept; --sparsity is the fraction removed)"),
+     "density nan: must be above 0 and at most 1 (the fraction of weights kept; sparsity= is the fraction removed)"),
     ("density_zero", "erk", {"density": 0.0}, DensityError,
-     "density 0.0: must be above 0 and at most 1 (the fraction of weights kept; --sparsity is the fraction removed)"),
+     "density 0.0: must be above 0 and at most 1 (the fraction of weights kept; sparsity= is the fraction removed)"),
     ("density_tiny", "synflow", {"density": 1e-12}, DensityError,
      "density 1e-12 keeps fewer than one of 1,656 weights; the smallest is 0.000604"),
     ("density_layers", "uniform", {"density": 4e-4}, DensityError,
      "density 0.0004 keeps no weight of any layer, of which the largest has 1,152; the smallest for the same density "
      "in every layer is 0.000868"),
     ("ignore_nothing", "magnitude", {"ignore": ("foo*",)}, LayerSelectionError,
-     "--ignore foo*: matches none of the 4 prunable layers (stem.weight, body.weight, shortcut.weight and 1 more)"),
+     "ignore=foo*: matches none of the 4 prunable layers (stem.weight, body.weight, shortcut.weight and 1 more)"),
     ("ignore_all", "magnitude", {"ignore": ("s*", "body", "fc")}, LayerSelectionError,
-     "--ignore s* body fc: leaves no layer to prune; drop a glob"),
+     "ignore=s* body fc: leaves no layer to prune; drop a glob"),
     ("scope_global", "erk", {"scope": "global"}, MethodOptionError,
-     "--scope global: erk fixes the density of each layer; leave --scope out"),
-    ("scope_odd", "magnitude", {"scope": "all"}, MethodOptionError, "--scope all: must be global or layer"),
+     "scope=global: erk fixes the density of each layer; leave scope= out"),
+    ("scope_odd", "magnitude", {"scope": "all"}, MethodOptionError, "scope=all: must be global or layer"),
     ("rounds_one_shot", "magnitude", {"rounds": 5}, MethodOptionError,
-     "--rounds 5: magnitude scores once; leave --rounds out (methods that take it: synflow, iter-snip, imp)"),
+     "rounds=5: magnitude scores once; leave rounds= out (methods that take it: synflow, iter-snip, imp)"),
     ("rounds_auto_one_shot", "random", {"rounds": "auto"}, MethodOptionError,
-     "--rounds auto: random scores once; leave --rounds out (methods that take it: synflow, iter-snip, imp)"),
-    ("rounds_zero", "synflow", {"rounds": 0}, MethodOptionError, "--rounds 0: must be at least 1, or auto"),
+     "rounds=auto: random scores once; leave rounds= out (methods that take it: synflow, iter-snip, imp)"),
+    ("rounds_zero", "synflow", {"rounds": 0}, MethodOptionError, "rounds=0: must be at least 1, or auto"),
     ("rounds_auto_layer", "synflow", {"rounds": "auto", "scope": "layer"}, MethodOptionError,
-     "--rounds auto: weighs all layers against each other; give a number of --rounds, or leave --scope layer out"),
-    ("seed", "random", {"seed": -1}, MethodOptionError, "--seed -1: must be 0 to 9223372036854775807"),
+     "rounds=auto: weighs all layers against each other; give a number of rounds=, or leave scope=layer out"),
+    ("seed", "random", {"seed": -1}, MethodOptionError, "seed=-1: must be 0 to 9223372036854775807"),
     ("seed_large", "synflow", {"seed": 2**63}, MethodOptionError,
-     "--seed 9223372036854775808: must be 0 to 9223372036854775807"),
+     "seed=9223372036854775808: must be 0 to 9223372036854775807"),
     ("method", "synflw", {}, UnknownMethodError,
-     "unknown method 'synflw': did you mean synflow? --method takes random, uniform, erk, magnitude, synflow, "
+     "unknown method 'synflw': did you mean synflow? method= takes random, uniform, erk, magnitude, synflow, "
      "smart-ratio, snip, iter-snip, grasp, phew, gem-miner, edge-popup, imp"),
     ("method_far", "xyz", {}, UnknownMethodError,
-     "unknown method 'xyz': --method takes random, uniform, erk, magnitude, synflow, "
+     "unknown method 'xyz': method= takes random, uniform, erk, magnitude, synflow, "
      "smart-ratio, snip, iter-snip, grasp, phew, gem-miner, edge-popup, imp"),
     ("no_density", "magnitude", {"density": None}, DensityError,
-     "no density; give --density, --sparsity, --pattern or --densities"),
-    ("data_missing", "snip", {}, MethodOptionError, "--method snip: scores with labelled samples; give --data"),
+     "no density; give density=, sparsity=, pattern= or densities="),
+    ("data_missing", "snip", {}, MethodOptionError, "method=snip: scores with labelled samples; give data="),
     ("data_unused", "erk", {"data": "digits"}, MethodOptionError,
-     "--data digits: erk needs no data; leave --data out (methods that take it: snip, iter-snip, grasp, "
+     "data=digits: erk needs no data; leave data= out (methods that take it: snip, iter-snip, grasp, "
      "gem-miner, edge-popup, imp)"),
     ("per_class_unused", "erk", {"per_class": 3}, MethodOptionError,
-     "--per-class 3: erk needs no data; leave --per-class out (methods that take it: snip, iter-snip, grasp, "
+     "per_class=3: erk needs no data; leave per_class= out (methods that take it: snip, iter-snip, grasp, "
      "gem-miner, edge-popup, imp)"),
     ("per_class_zero", "snip", {"per_class": 0, "data": "digits"}, MethodOptionError,
-     "--per-class 0: must be at least 1"),
+     "per_class=0: must be at least 1"),
     ("pattern_zero", "magnitude", {"density": None, "pattern": (0, 4)}, MethodOptionError,
-     "--pattern 0:4: N:M keeps N of every M inputs, 1 <= N < M, such as 2:4"),
+     "pattern=0:4: N:M keeps N of every M inputs, 1 <= N < M, such as 2:4"),
     ("pattern_whole", "magnitude", {"density": None, "pattern": (4, 4)}, MethodOptionError,
-     "--pattern 4:4: N:M keeps N of every M inputs, 1 <= N < M, such as 2:4"),
+     "pattern=4:4: N:M keeps N of every M inputs, 1 <= N < M, such as 2:4"),
     ("pattern_density", "magnitude", {"density": 0.4, "pattern": (2, 4)}, MethodOptionError,
-     "--pattern 2:4: has density 0.5; leave --density 0.4 out"),
+     "pattern=2:4: has density 0.5; leave density=0.4 out"),
     ("pattern_densities", "magnitude", {"density": None, "pattern": (2, 4), "densities": (("*", 0.5),)},
-     MethodOptionError, "--pattern 2:4: excludes --densities; give one"),
+     MethodOptionError, "pattern=2:4: excludes densities=; give one"),
     ("pattern_scope", "magnitude", {"density": None, "pattern": (2, 4), "scope": "layer"}, MethodOptionError,
-     "--pattern 2:4: fixes the density of each layer; leave --scope out"),
+     "pattern=2:4: fixes the density of each layer; leave scope= out"),
     ("pattern_shuffle", "magnitude", {"density": None, "pattern": (2, 4), "shuffle": True}, MethodOptionError,
-     "--pattern 2:4: --shuffle would undo it; leave one out"),
+     "pattern=2:4: shuffle=True would undo it; leave one out"),
     ("pattern_fits_none", "magnitude", {"density": None, "pattern": (1, 5)}, LayerSelectionError,
-     "--pattern 1:5: 5 divides the inputs of no layer (stem.weight has 3, body.weight has 8, shortcut.weight has 8 and "
+     "pattern=1:5: 5 divides the inputs of no layer (stem.weight has 3, body.weight has 8, shortcut.weight has 8 and "
      "1 more); give another pattern"),
     ("pattern_auto", "synflow", {"density": None, "pattern": (2, 4), "rounds": "auto"}, MethodOptionError,
-     "--rounds auto: weighs all layers against each other; give a number of --rounds, or leave --pattern out"),
+     "rounds=auto: weighs all layers against each other; give a number of rounds=, or leave pattern= out"),
     ("invert_auto", "synflow", {"invert": True, "rounds": "auto"}, MethodOptionError,
-     "--rounds auto: removes the smallest scores, and --invert keeps them; give a number of --rounds"),
+     "rounds=auto: removes the smallest scores, and invert=True keeps them; give a number of rounds="),
     ("densities_density", "magnitude", {"densities": (("*", 0.5),)}, MethodOptionError,
-     "--densities: excludes --density 0.1; give one"),
+     "densities: excludes density=0.1; give one"),
     ("densities_scope", "magnitude", {"density": None, "densities": (("*", 0.5),), "scope": "global"},
-     MethodOptionError, "--scope global: --densities fixes the density of each layer; leave --scope out"),
+     MethodOptionError, "scope=global: densities= fixes the density of each layer; leave scope= out"),
     ("densities_unknown", "magnitude", {"density": None, "densities": (("*", 0.5), ("conv9", 0.5))},
      LayerSelectionError,
-     "--densities conv9: matches none of the 4 prunable layers (stem.weight, body.weight, shortcut.weight and 1 more)"),
+     "densities=conv9: matches none of the 4 prunable layers (stem.weight, body.weight, shortcut.weight and 1 more)"),
     ("densities_high", "magnitude", {"density": None, "densities": (("*", 0.5), ("fc", 1.5))}, DensityError,
-     "--densities: 'fc' has 1.5; must be above 0 and at most 1"),
+     "densities: 'fc' has 1.5; must be above 0 and at most 1"),
     ("densities_zero", "magnitude", {"density": None, "densities": (("fc", 0.0),)}, DensityError,
-     "--densities: 'fc' has 0; must be above 0 and at most 1"),
+     "densities: 'fc' has 0; must be above 0 and at most 1"),
     ("densities_missing", "magnitude", {"density": None, "densities": (("s*", 0.5),)}, LayerSelectionError,
-     "--densities: has no density for body.weight, fc.weight; add them, or \"*\" as the last, or --ignore them"),
+     "densities: has no density for body.weight, fc.weight; add them, or \"*\" as the last, or ignore= them"),
     ("densities_empty", "magnitude", {"density": None, "densities": (("*", 1e-5),)}, DensityError,
-     "--densities keeps no weight of any layer; give larger ones"),
+     "densities= keeps no weight of any layer; give larger ones"),
 ]  # fmt: skip
 
 
@@ -290,7 +292,7 @@ def test_nan_weight_is_named() -> None:
 
 
 def test_network_without_layers() -> None:
-    with pytest.raises(LayerSelectionError, match=r"^the network has no layer to prune; check --model$"):
+    with pytest.raises(LayerSelectionError, match=r"^the network has no layer to prune; check model=$"):
         run(wrap(nn.Sequential(nn.ReLU()), (3,)), "magnitude", 0.1)
 
 
@@ -305,7 +307,7 @@ def test_the_registry_is_light_and_open(monkeypatch: pytest.MonkeyPatch) -> None
 
     registry.register(Method("signed", "the most positive weights", "a test", make_scorer, iterative=True))
     assert run(build("mlp"), "signed", 0.1).kept == half_up(0.1, 1160)
-    with pytest.raises(MethodOptionError, match=r"^--rounds auto: only for synflow; give signed a number of --rounds$"):
+    with pytest.raises(MethodOptionError, match=r"^rounds=auto: only for synflow; give signed a number of rounds=$"):
         run(build("mlp"), "signed", 0.1, rounds="auto")
     with pytest.raises(ValueError, match=r"'signed' is registered already"):
         registry.register(registry.get("signed"))

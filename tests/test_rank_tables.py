@@ -6,14 +6,12 @@ import csv
 import io
 import json
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, SAMPLES, Done, Pai
-from workers import PATIENCE
+from conftest import SAMPLES, Done, Pai
+from copies import begin
 
 from pai_cli.errors import TableError
 from pai_cli.files.rows import Rows, read_rows
@@ -22,6 +20,7 @@ from pai_cli.ranking.metric_table import metric_table
 from pai_cli.ranking.rules import AccuracyRules, AccuracyUnit
 from pai_cli.ranking.scored import ScoredMask
 from pai_cli.spectral.result import Measure
+from pai_cli.spelling import for_shell
 
 NO_STDIN = io.StringIO()
 
@@ -86,7 +85,7 @@ def test_no_file(tmp_path: Path) -> None:
 
 def runs_of(text: str, rules: AccuracyRules | None = None) -> tuple[list[Run], list[str]]:
     told: list[str] = []
-    return read_runs(rows_of(text), rules or AccuracyRules(), told.append), told
+    return read_runs(rows_of(text), rules or AccuracyRules(), lambda line: told.append(for_shell(line))), told
 
 
 @pytest.mark.parametrize(
@@ -153,7 +152,7 @@ def test_rules_of_accuracies() -> None:
         ("mask,accuracy\na,-0.5\n", "line 2: accuracy -0.5 is neither a fraction (0 to 1) nor a percentage (0 to 100)"),
         ("mask,accuracy\na,inf\n", "line 2: accuracy inf is neither a fraction (0 to 1) nor a percentage (0 to 100)"),
         ("mask,accuracy\na,92\nb,0.93\n", "line 3: accuracy 0.93 looks like a fraction, and 92 on line 2 like a percentage; "
-         "say --accuracy-unit percent if it is one"),
+         "say accuracy_unit=percent if it is one"),
         ("mask,accuracy\n,0.5\n", "line 2: names no mask"),
         ("mask,accuracy,dataset\na,0.5,x\na,0.5,\n", "line 3: names no data set, where other rows do"),
         ("mask,accuracy,seed\na,0.5,1\nb,0.5,1\na,0.6,1\n", "line 4: gives 'a', seed 1, another accuracy than line 2 does"),
@@ -219,7 +218,9 @@ def table_of(
 ) -> tuple[list[ScoredMask], list[str], list[str]]:
     """Its masks, metrics and what was told."""
     told: list[str] = []
-    found = metric_table(rows_of(text), group_by or None, rules or AccuracyRules(), told.append)
+    found = metric_table(
+        rows_of(text), group_by or None, rules or AccuracyRules(), lambda line: told.append(for_shell(line))
+    )
     return found.masks, list(found.metrics), told
 
 
@@ -274,14 +275,14 @@ def test_what_separates_comparisons(columns: tuple[str, ...], settings: list[str
     ("text", "columns", "told"),
     [
         ("mask,dr\na,x\n", (), "line 2: dr 'x' is not a number"),
-        ("mask,note\na,x\n", (), "has no column of numbers that could be a metric; see pai analyze --summary"),
+        ("mask,note\na,x\n", (), "has no column of numbers that could be a metric; see pai analyze summary=True"),
         ("mask,dr,dr_error\na,1,x\n", (), "line 2: dr_error 'x' is not a number"),
         ("mask,dr\n,1\n", (), "line 2: names no mask"),
         ("mask,dr,density\na,1,5%\n", (), "line 2: density '5%' is not a fraction (0 to 1)"),
         ("mask,dr,density\na,1,20\n", (), "line 2: density '20' is not a fraction (0 to 1)"),
         ("mask,dr\na,1\na,2\n", (), "line 3: dr of 'a' differs from line 2's; each mask needs a name of its own"),
         ("mask,dr\na,1\na,\n", (), "line 3: dr of 'a' differs from line 2's; each mask needs a name of its own"),
-        ("mask,dr\na,1\n", ("net",), "--group-by net: no such column; there are mask, dr"),
+        ("mask,dr\na,1\n", ("net",), "group_by=net: no such column; there are mask, dr"),
         (
             "mask,level,dr\na,layer,1\n",
             (),
@@ -459,27 +460,28 @@ def accuracies(path: Path, *rows: str) -> Path:
 
 
 def test_masks_and_their_accuracies(pai: Pai, tmp_path: Path) -> None:
-    rows = [f"{m}-{d},{s},{70 + 2 * k + 40 * float(d) + s}" for k, m in enumerate(("random", "uniform", "erk", "magnitude",
-            "synflow")) for d in ("0.02", "0.05", "0.2") for s in (0, 1)]  # fmt: skip
+    names = [f"{method}-{density}" for method in ("random", "erk", "synflow") for density in ("0.02", "0.05")]
+    masks = [SAMPLES / f"{name}.safetensors" for name in names]
+    rows = [f"{name},{seed},{70 + 2 * k + seed}" for k, name in enumerate(names) for seed in (0, 1)]
     results = accuracies(tmp_path, *rows[:-2], "nowhere,0,80")
     study = ("--accuracy", results, "--by", "norm(dr, dr_imdb)", "--format", "json", *QUICK)
-    done = pai("rank", SAMPLES, *study)
+    done = pai("rank", *masks, *study)
     assert done.status == 0
     assert [line for line in done.said if "results" in line] == [
         f"pai: {results}: accuracies above 1: read as percentages",
-        f"pai: {results}: 1 row (line 30) of masks that are not here (nowhere): left out",
-        f"pai: {results}: no accuracy that counts of {SAMPLES / 'synflow-0.2.safetensors'}: left out",
+        f"pai: {results}: 1 row (line 12) of masks that are not here (nowhere): left out",
+        f"pai: {results}: no accuracy that counts of {masks[-1]}: left out",
     ]
     found = done.json()
-    assert len(found["masks"]) == 14
+    assert len(found["masks"]) == 5
     assert {one["runs"] for one in found["masks"]} == {2}
     assert found["masks"][0]["spread"] == pytest.approx(0.01 / 2**0.5)
     assert "l2" not in found["masks"][0]["metrics"]
     assert "norm(dr, dr_imdb)" in found["masks"][0]["metrics"]
-    ordered = pai("rank", SAMPLES, "--accuracy", results, "--order", "--format", "json").json()
-    assert len(ordered) == 15
-    assert [row["accuracy"] for row in ordered if row["mask"].endswith("synflow-0.2.safetensors")] == [None]
-    table = write(tmp_path / "m.csv", pai("analyze", SAMPLES, "--summary", "--format", "csv").out)
+    ordered = pai("rank", *masks, "--accuracy", results, "--order", "--format", "json").json()
+    assert len(ordered) == 6
+    assert [row["accuracy"] for row in ordered if row["mask"].endswith("synflow-0.05.safetensors")] == [None]
+    table = write(tmp_path / "m.csv", pai("analyze", *masks, "--summary", "--format", "csv").out)
     other = pai("rank", "--table", table, *study).json()
     assert other["correlations"] == found["correlations"]
 
@@ -617,26 +619,13 @@ def test_numbers_near_the_end_of_the_range_are_missing_with_their_reason(
 # --- as a process
 
 
-def test_a_table_without_torch(published: Path) -> None:
-    code = (
-        "import sys; from pai_cli.app import app\n"
-        f"try: app(['rank', '--table', {str(published)!r}, '--format', 'csv', '--resamples', '100'])\n"
-        "except SystemExit as done: assert done.code == 0\n"
-        "assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
 def test_interrupted(tmp_path: Path) -> None:
     lines = ["mask,density,a,b,c,accuracy", "dead,0.1,0,0,0,0.1"]
     lines += [f"m{k},0.1,{k % 97},{k % 89},{k % 83},{0.2 + k % 101 / 200}" for k in range(1500)]
     table = write(tmp_path / "t.csv", "\n".join(lines))
-    command = [sys.executable, "-m", "pai_cli", "rank", "--table", str(table), "--resamples", "20000"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        assert "collapsed" in process.stderr.readline()  # the table is read: correlations follow
-        time.sleep(0.5)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, out, err.splitlines()) == (-signal.SIGINT, "", ["pai: interrupted"])
+    with begin(["rank", "--table", table, "--resamples", 20000]) as process:
+        assert process.err is not None
+        assert "collapsed" in process.err.readline()  # the table is read: correlations follow
+        time.sleep(0.1)
+        process.signal(signal.SIGINT)
+        assert process.finish() == (-signal.SIGINT, "", "pai: interrupted\n")

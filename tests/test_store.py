@@ -19,6 +19,7 @@ from conftest import ROOT, Pai
 from pai_cli.errors import StoreError
 from pai_cli.files import store as stores
 from pai_cli.files.store import Store, default_path, open_store, without_store
+from pai_cli.spelling import for_shell
 
 
 @pytest.fixture
@@ -162,7 +163,7 @@ def test_a_file_that_is_no_store(fault: str, path: Path) -> None:
     before = None if path.is_dir() else path.read_bytes()
     with pytest.raises(StoreError) as error:
         open_store(path, print)
-    assert str(error.value) == f"{path}: {wanted}"
+    assert error.value.in_shell == f"{path}: {wanted}"
     assert before is None or path.read_bytes() == before
 
 
@@ -173,7 +174,7 @@ def test_the_users_own_store_is_in_the_way(fault: str, cache_folder: Path, told:
     make(cache_folder / "results.db")
     store = open_store(None, told.append)
     store.put(b"a", b"", b"")
-    assert told == [f"{cache_folder / 'results.db'}: {wanted}; going on without it"]
+    assert [*map(for_shell, told)] == [f"{cache_folder / 'results.db'}: {wanted}; going on without it"]
     assert not store.open
 
 
@@ -198,7 +199,9 @@ def test_nobody_is_at_home(told: list[str], monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("pwd.getpwuid", unknown)
     assert not open_store(None, told.append).open
-    assert told == ["there is no home folder to keep finished work in; --store FILE or PAI_CACHE_DIR names a place"]
+    assert [*map(for_shell, told)] == [
+        "there is no home folder to keep finished work in; --store FILE or PAI_CACHE_DIR names a place"
+    ]
     monkeypatch.setenv("XDG_CACHE_HOME", "/scratch")  # needs no home
     assert default_path() == Path("/scratch/pai/results.db")
 
@@ -209,7 +212,7 @@ def test_a_file_that_may_not_be_written(path: Path) -> None:
     path.chmod(0o400)
     with pytest.raises(StoreError) as error:
         open_store(path, print)
-    assert str(error.value) == f"{path}: cannot be written; --store FILE names another"
+    assert str(error.value) == f"{path}: cannot be written; store=FILE names another"
 
 
 def test_a_file_that_is_only_for_reading(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,7 +221,7 @@ def test_a_file_that_is_only_for_reading(path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sqlite3, "connect", lambda path, **rest: connect(f"file:{path}?mode=ro", uri=True, **rest))
     with pytest.raises(StoreError) as error:
         open_store(path, print)
-    assert str(error.value) == f"{path}: cannot be written; --store FILE names another"
+    assert str(error.value) == f"{path}: cannot be written; store=FILE names another"
 
 
 def test_another_process_keeps_it(path: Path, told: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,7 +229,7 @@ def test_another_process_keeps_it(path: Path, told: list[str], monkeypatch: pyte
     store = open_store(path, told.append)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(StoreError, match="another process has kept it locked for 0 seconds; --store FILE names"):
+        with pytest.raises(StoreError, match="another process has kept it locked for 0 seconds; store=FILE names"):
             open_store(path, print)
         store.put(b"a", b"", b"")
         store.write()

@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from networks import slim
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -243,7 +244,7 @@ def test_what_returns_several() -> None:
 NAMED = [name for name in known_names() if name != "mlp-A-B-...-Z" and "imagenet" not in name and "vit" not in name]
 
 
-# One of each kind of block; the others, of which there are hundreds of layers, are looked at by `make fuzz`.
+# One of each kind of block, of few channels; all of them as they are, hundreds of layers, `make fuzz` looks at.
 KINDS = (
     *("resnet18", "resnet18-3x3", "resnet50", "resnet20", "resnet20-1x1", "wrn-16-1", "vgg11", "vgg11-bn"),
     *("mobilenetv2", "densenet121", "lenet-5", "lenet-300-100", "mlp-20-15-5"),
@@ -252,14 +253,17 @@ KINDS = (
 
 @pytest.mark.parametrize("name", KINDS)
 def test_every_prunable_layer_of_the_known_networks_is_found(name: str) -> None:
-    assert_every_layer_is_found(name)
+    with slim():
+        assert_every_layer_is_found(name, largest=64)
 
 
-def assert_every_layer_is_found(name: str) -> None:
+def assert_every_layer_is_found(name: str, largest: int = 224) -> None:
+    """Of images of at most so many pixels a side."""
     network = init_network(name, None, 0)
     before = [parameter.clone() for parameter in network.model.parameters()]
     network.model.train()
-    graph = trace(network.model, network.input_shape)
+    channels, *sides = network.input_shape
+    graph = trace(network.model, (channels, *(min(side, largest) for side in sides)))
     assert network.model.training
     assert all(torch.equal(a, b) for a, b in zip(before, network.model.parameters(), strict=True))
     assert {one.layer for one in graph.calls} == set(network.layers)
@@ -291,7 +295,7 @@ def test_what_cannot_be_followed_is_said_in_one_line() -> None:
     attention = net(attend, qkv=nn.Linear(4, 12), out=nn.Linear(4, 4))
     line = (
         "the wiring of the network cannot be followed: {} calls {}, which {} so that units cannot be told apart; "
-        "take a --method that needs no wiring, such as erk"
+        "take a method= that needs no wiring, such as erk"
     )
     assert refusal(attention, (5, 4)) == line.format("the network", "bmm", "mixes its inputs")
     inside = refusal(nn.Sequential(nn.Linear(4, 4), nn.TransformerEncoderLayer(4, 2, batch_first=True)), (5, 4))
@@ -311,13 +315,13 @@ def test_what_cannot_be_followed_is_said_in_one_line() -> None:
 def test_what_cannot_be_run_is_said_in_one_line() -> None:
     assert refusal(nn.Linear(3, 2), None, MethodOptionError) == (
         "the shape of one input is not known, and the order of layers is found by following one; "
-        "give it with --input-shape, such as 3,32,32"
+        "give it with input_shape=, such as 3,32,32"
     )
     assert refusal(nn.Linear(3, 2), (4,), MethodOptionError) == (
         "the network failed on one input of shape 4 (RuntimeError: mat1 and mat2 shapes cannot be multiplied "
-        "(1x4 and 3x2)); give the shape it takes with --input-shape"
+        "(1x4 and 3x2)); give the shape it takes with input_shape="
     )
-    assert refusal(nn.ReLU(), (4,)) == "no convolution or linear layer of the network reads its input; check --model"
+    assert refusal(nn.ReLU(), (4,)) == "no convolution or linear layer of the network reads its input; check model="
 
 
 def test_the_input_may_go_straight_to_the_output() -> None:

@@ -10,7 +10,7 @@ import signal
 import numpy as np
 import pytest
 import torch
-from networks import wrap
+from networks import slim_network, wrap
 from torch import nn
 from trainings import (
     CLASSES,
@@ -66,7 +66,7 @@ def few_iterations(monkeypatch):
 )
 def test_pruned_weights_and_their_state_are_zero_after_every_step(options):
     network = residual()
-    run = trainer(network, masks_of(network), recipe(**options))
+    run = trainer(network, masks_of(network), recipe(**options, epochs=3))
     counts = {name: int(mask.sum()) for name, mask in masks_of(network).items()}
     for step in range(run.steps):
         run.train(step + 1)
@@ -155,13 +155,13 @@ def test_without_a_mask_every_weight_is_trained():
 )
 def test_interrupted_anywhere_and_resumed_is_the_same_to_the_bit(make, options, tmp_path):
     network = make()
-    wish = recipe(**options)
+    wish = recipe(**options, epochs=3)
     masks = masks_of(network)
     whole: list = []
     straight = fit(network, masks, wish, data_for(wish, network), Run(record=whole.append))
     pieces: list = []
     run = trainer(network, masks, wish, Run(record=pieces.append))
-    points = [0, 1, 3, run.steps_in_epoch, run.steps // 2, run.steps // 2 + 1, run.steps - 1]
+    points = [0, 3, run.steps_in_epoch, run.steps // 2 + 1, run.steps - 1]
     for point in points:
         run.train(point)
         state = through_a_file(run.state(), tmp_path)
@@ -392,7 +392,7 @@ def test_what_is_usual_for_the_data():
     assert augmentation(Augmentation.CROP, grey, (1, 8, 8)) == Augment(1)
     assert Augment(4, flip=True).stated() == "random crops of images padded by 4 and random flips"
     assert Augment().stated() == "none"
-    with pytest.raises(RecipeError, match=r"^--augment crop: the network's inputs are no images; leave --augment out$"):
+    with pytest.raises(RecipeError, match=r"^augment=crop: the network's inputs are no images; leave augment= out$"):
         augmentation(Augmentation.CROP, cifar, (3072,))
 
 
@@ -422,15 +422,15 @@ def test_the_mask_moves_as_scheduled():
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"epochs": 0}, "--epochs 0: must be 1 or more"),
-        ({"batch_size": -1}, "--batch-size -1: must be 1 or more"),
-        ({"lr": 0.0}, "--lr 0: must be above 0"),
-        ({"lr": math.nan}, "--lr nan: must be above 0"),
-        ({"weight_decay": -1.0}, "--weight-decay -1: must be 0 or more"),
-        ({"validation": 1.0}, "--validation 1: must be above 0 and below 1"),
-        ({"early": 0.0}, "--early 0: must be above 0 and below 1"),
-        ({"update_fraction": 2.0}, "--update-fraction 2: must be above 0 and below 1"),
-        ({"label_smoothing": 1.0}, "--label-smoothing 1: must be 0 or more and below 1"),
+        ({"epochs": 0}, "epochs=0: must be 1 or more"),
+        ({"batch_size": -1}, "batch_size=-1: must be 1 or more"),
+        ({"lr": 0.0}, "lr=0: must be above 0"),
+        ({"lr": math.nan}, "lr=nan: must be above 0"),
+        ({"weight_decay": -1.0}, "weight_decay=-1: must be 0 or more"),
+        ({"validation": 1.0}, "validation=1: must be above 0 and below 1"),
+        ({"early": 0.0}, "early=0: must be above 0 and below 1"),
+        ({"update_fraction": 2.0}, "update_fraction=2: must be above 0 and below 1"),
+        ({"label_smoothing": 1.0}, "label_smoothing=1: must be 0 or more and below 1"),
     ],
 )
 def test_numbers_out_of_range(options, text):
@@ -451,38 +451,38 @@ def test_refused():
         return str(caught.value)
 
     assert told(RecipeError, recipe(batch_size=100)) == (
-        "a batch of 100 (--batch-size times the number of processes): toy has 72 examples to train with; give a smaller "
+        "a batch of 100 (batch_size= times the number of processes): toy has 72 examples to train with; give a smaller "
         "--batch-size"
     )
     assert (
         told(RecipeError, recipe(amp=True))
-        == "--amp: mixed precision is for GPUs, and this runs on the CPU; leave it out"
+        == "amp=True: mixed precision is for GPUs, and this runs on the CPU; leave it out"
     )
     assert told(RecipeError, recipe(rescale=True, optimizer=Optimizer.ADAM)) == (
-        "--rescale: looks ahead by a step of SGD; give --optimizer sgd, or --no-rescale"
+        "rescale=True: looks ahead by a step of SGD; give optimizer=sgd, or rescale=False"
     )
     assert told(RecipeError, recipe(dynamic=Dynamic.SET)) == (
-        "--dynamic set: the mask would never move: no multiple of --update-every 100 is in the first 0.75 of 16 steps; "
+        "dynamic=set: the mask would never move: no multiple of update_every=100 is in the first 0.75 of 16 steps; "
         "give a smaller one"
     )
-    assert told(RecipeError, recipe(**RIGL), masks={}) == "--dynamic rigl: there is no mask to move; give --mask"
+    assert told(RecipeError, recipe(**RIGL), masks={}) == "dynamic=rigl: there is no mask to move; give mask="
     assert told(RecipeError, recipe(soft_neurons=True, early=0.01)) == (
-        "--soft-neurons: no step is in the first 0.01 of 16; give more --epochs, or a larger --early"
+        "soft_neurons=True: no step is in the first 0.01 of 16; give more epochs=, or a larger early="
     )
     assert told(TrainingError, recipe(lr=1e30)).startswith("the loss is no longer finite at step ")
-    assert told(TrainingError, recipe(lr=1e30)).endswith(" of 16; give a smaller --lr than 1e+30")
+    assert told(TrainingError, recipe(lr=1e30)).endswith(" of 16; give a smaller lr= than 1e+30")
     assert told(RecipeError, recipe(label_smoothing=0.9)) == (
-        "--label-smoothing 0.9: of 4 classes, a wrong one would count more than the true; give at most 0.75"
+        "label_smoothing=0.9: of 4 classes, a wrong one would count more than the true; give at most 0.75"
     )
     normed = wrap(nn.Sequential(nn.Flatten(), nn.Linear(108, 4), nn.BatchNorm1d(4)), (3, SIDE, SIDE))
     assert told(TrainingError, recipe(batch_size=1), normed, {}).endswith(
-        "; batch norm needs more than one example; give a larger --batch-size"
+        "; batch norm needs more than one example; give a larger batch_size="
     )
     wrong = wrap(nn.Sequential(nn.Linear(5, 4)), (5,))
     assert told(TrainingError, recipe(), wrong, {}).startswith("the network failed on a batch of shape 16,3,6,6 (")
     images = wrap(nn.Sequential(nn.Conv2d(3, 4, 1)), (3, 6, 6))
     assert told(TrainingError, recipe(), images, {}) == (
-        "the network returns shape (16, 4, 6, 6), and logits of shape (16, classes) are needed; give a --model factory "
+        "the network returns shape (16, 4, 6, 6), and logits of shape (16, classes) are needed; give a model= factory "
         "whose network returns the logits alone"
     )
 
@@ -493,7 +493,7 @@ def test_weights_that_blew_up_in_the_last_step_are_not_saved():
     with pytest.raises(TrainingError) as caught:
         fit(network, masks_of(network), wish, data_for(wish, network))
     assert str(caught.value) == (
-        "the loss on the examples held out is no longer finite at step 2 of 2; give a smaller --lr than 1e+10"
+        "the loss on the examples held out is no longer finite at step 2 of 2; give a smaller lr= than 1e+10"
     )
 
 
@@ -619,7 +619,7 @@ def test_parts_that_a_network_has_no_place_for_are_told():
     }
     parts = tost.EarlyParts(nn.Linear(2, 2), soft_neurons=True, ghost_skips=False, steps=4)
     assert parts.absent == {"--soft-neurons": "the network has no ReLU module"}
-    vgg = init_network("vgg11-bn", 4, 0)
+    vgg = slim_network("vgg11-bn", 4)
     parts = tost.EarlyParts(vgg.model, soft_neurons=True, ghost_skips=True, steps=4)
     assert len(parts.soft) == 8
     assert not parts.at(3)
@@ -712,7 +712,7 @@ def test_nothing_to_scale():
     model = nn.Linear(2, 2, bias=False)
     nn.init.zeros_(model.weight)
     with pytest.raises(
-        TrainingError, match=r"^--rescale: every parameter is 0, and has no scale; leave --rescale out$"
+        TrainingError, match=r"^rescale=True: every parameter is 0, and has no scale; leave rescale=True out$"
     ):
         rescale.Rescaling(model, {}, 0.1, lambda _: None)
 

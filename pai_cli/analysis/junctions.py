@@ -25,8 +25,9 @@ from pai_cli.spectral.graph import unroll
 from pai_cli.spectral.junctions import Degrees, Junction
 from pai_cli.spectral.metrics import mean_of
 from pai_cli.spectral.result import Measure
+from pai_cli.spelling import option
 
-REMEDY = "pai analyze without --between needs no wiring"
+REMEDY = f"pai analyze without {option('between')} needs no wiring"
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,8 +90,8 @@ class BetweenRequest:
         """
         if isinstance(network.model, WeightsAlone):
             raise MethodOptionError(
-                "--between needs the network itself, and of a model's folder only the weights are read; give --model hf "
-                "where transformers is installed (pip install 'pai-cli[hf]')"
+                f"{option('between')} needs the network itself, and of a model's folder only the weights are read; "
+                f"give {option('model', 'hf')} where transformers is installed (pip install 'pai-cli[hf]')"
             )
         pairs = pairs_of(trace(network.model, network.input_shape, REMEDY))
         if not pairs:
@@ -100,7 +101,7 @@ class BetweenRequest:
         chosen = tuple(p for p in pairs if wanted(p.writer.name, globs) and wanted(p.reader.name, globs))
         if not chosen:
             raise LayerSelectionError(
-                f"{weights.path}: --layers {' '.join(globs)} matches no two consecutive layers, such as "
+                f"{weights.path}: {option('layers', ' '.join(globs))} matches no two consecutive layers, such as "
                 f"{pairs[0].writer.name!r} and {pairs[0].reader.name!r}"
             )
         return BetweenRequest(weights, chosen, trust)

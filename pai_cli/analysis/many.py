@@ -21,6 +21,7 @@ from pai_cli.files.opening import open_mask
 from pai_cli.files.store import Store, without_store
 from pai_cli.progress import Progress, silent
 from pai_cli.spectral.network import DenseCache
+from pai_cli.spelling import option
 
 STEPS = 1000  # of progress a mask
 
@@ -82,8 +83,10 @@ def jobs_for(
     share its layers; None for one a core. Raises `DeviceError` for a GPU that several would have to share.
     """
     if request.device != "cpu" and (cluster is not None or (jobs or 1) > 1):
-        flag = "--jobs" if cluster is None else "--cluster"
-        raise DeviceError(f"--device {request.device} measures in one process; leave --device or {flag} out")
+        other = option("jobs" if cluster is None else "cluster")
+        raise DeviceError(
+            f"{option('device', request.device)} measures in one process; leave {option('device')} or {other} out"
+        )
     if jobs is not None or cluster is not None:
         return jobs
     alone = request.device != "cpu" or len(masks) < 2 or any(_size(mask) > LARGE for mask in masks)
@@ -160,7 +163,7 @@ class _Study:
         looked = self._looked.popleft()
         self._shown += 1
         if isinstance(outcome.error, WorkerLostError):
-            return MaskReport(looked.path, {}, None, WorkerLostError(f"{looked.path}: {outcome.error}"))
+            return MaskReport(looked.path, {}, None, WorkerLostError(f"{looked.path}: {outcome.error.text}"))
         if isinstance(outcome.error, PaiError):
             return MaskReport(looked.path, {}, None, outcome.error)
         found = outcome.get()

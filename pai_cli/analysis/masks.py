@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,9 +20,11 @@ from pai_cli.errors import (
     PaiError,
 )
 from pai_cli.files.masks import Mask, check_layout
+from pai_cli.files.ordering import matches
 from pai_cli.spectral.layout import Layout
 from pai_cli.spectral.metrics import MetricOptions
 from pai_cli.spectral.network import DenseCache, LayerInput, LayerReport, NetworkReport, measure_together, summarise
+from pai_cli.spelling import option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,11 +79,11 @@ def _measured_at_once(layers: list[LayerInput], how: Measuring) -> list[LayerRep
             raise type(error)(f"{first}: {error}") from error
         return [report for layer in layers for report in _measured_at_once([layer], how)]  # until the one it is
     except MemoryError as error:
-        raise MaskError(f"{first} does not fit in memory; leave it out with pai analyze --layers") from error
+        raise MaskError(f"{first} does not fit in memory; leave it out with pai analyze {option('layers')}") from error
     except RuntimeError as error:  # of torch, whose class is not imported for its sake
         if "out of memory" not in str(error):
             raise
-        raise DeviceError(f"{first} does not fit on the GPU; use --device cpu") from error
+        raise DeviceError(f"{first} does not fit on the GPU; use {option('device', 'cpu')}") from error
 
 
 def _batches(layers: Iterable[LayerInput]) -> Iterator[list[LayerInput]]:
@@ -207,7 +208,7 @@ def unrolls(path: Path, name: str, shape: tuple[int, ...], layout: Layout) -> No
     if rows * columns > most:
         raise MaskError(
             f"{path}: {name!r} unrolls to {rows:,} x {columns:,}, more than {most:,} entries{which}; "
-            "leave it out with --layers"
+            f"leave it out with {option('layers')}"
         )
 
 
@@ -217,7 +218,8 @@ def chosen(mask: Mask, layers: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[
     if not names:
         globs = " ".join(layers)
         raise LayerSelectionError(
-            f"{mask.path}: --layers {globs} matches no layer; its first is {mask.names[0]!r} of {len(mask.names)}"
+            f"{mask.path}: {option('layers', globs)} matches no layer; its first is {mask.names[0]!r} of "
+            f"{len(mask.names)}"
         )
     matrices = tuple(name for name in names if len(mask.shapes[name]) >= 2 and 0 not in mask.shapes[name])
     if not matrices:
@@ -231,8 +233,7 @@ def chosen(mask: Mask, layers: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[
 
 def wanted(name: str, globs: Sequence[str]) -> bool:
     """Whether one of the globs matches the parameter's name, with or without `.weight`; all do when there is no glob."""
-    stem = name.removesuffix(".weight")
-    return not globs or any(fnmatchcase(name, glob) or fnmatchcase(stem, glob) for glob in globs)
+    return not globs or any(matches(name, glob) for glob in globs)
 
 
 def check_match(path: Path, shapes: Mapping[str, tuple[int, ...]], weights: Weights) -> None:
@@ -241,7 +242,7 @@ def check_match(path: Path, shapes: Mapping[str, tuple[int, ...]], weights: Weig
     if missing:
         raise MaskMismatchError(
             f"{path}: masks {_some(missing)}, which {weights.path} does not have; "
-            "--weights takes the checkpoint the mask was made for"
+            f"{option('weights')} takes the checkpoint the mask was made for"
         )
     misshapen = [
         f"{name!r} is {_times(shape)} here and {_times(weights.shapes[name])} there"
@@ -251,7 +252,7 @@ def check_match(path: Path, shapes: Mapping[str, tuple[int, ...]], weights: Weig
     if misshapen:
         raise MaskMismatchError(
             f"{path}: does not fit {weights.path}: {_some(misshapen)}; "
-            "--weights takes the checkpoint the mask was made for"
+            f"{option('weights')} takes the checkpoint the mask was made for"
         )
 
 

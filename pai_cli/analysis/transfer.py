@@ -14,6 +14,7 @@ from pai_cli.errors import ClusterError, PaiError
 from pai_cli.files.checkpoints import Checkpoint, open_checkpoint
 from pai_cli.files.masks import Mask
 from pai_cli.spectral.layout import Layout
+from pai_cli.spelling import option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,8 +62,8 @@ class SentWeights:
         weights = sum(math.prod(self.shapes[name]) for name in names)
         if weights > MOST_WEIGHTS:
             raise ClusterError(
-                f"--cluster: {weights / 1e9:.1f} billion weights of {self.path} would go to every worker; leave --cluster "
-                "out, or choose layers with --layers"
+                f"{option('cluster')}: {weights / 1e9:.1f} billion weights of {self.path} would go to every worker; "
+                f"leave {option('cluster')} out, or choose layers with {option('layers')}"
             )
         for name in names:
             try:

@@ -45,7 +45,7 @@ def method(
     nobody says; `iterative`: whether a number of rounds may be asked for; `adaptive`: whether "auto" may, for which the
     function gives `Scores` with their flow. `random`: whether the seed changes the mask. `data`: whether it needs samples.
 
-    Gives the `Method`. As the value of an entry point of the group `pai.methods` it is one for `pai prune --method` too.
+    Gives the `Method`. As the value of an entry point of the group `pai.methods` it is one for the command line too.
     Raises `ValueError` for a name that is taken.
     """
 

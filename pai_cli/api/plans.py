@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pai_cli.spelling import option
+
 if TYPE_CHECKING:
     from pai_cli.api.working import Working
     from pai_cli.files.plan import FilePlan
@@ -18,7 +20,7 @@ STDIN = Path("-")
 
 @dataclass(frozen=True)
 class Reads:
-    """What a command that runs a network reads: the checkpoint, --model, --data, --densities."""
+    """What a command that runs a network reads: the checkpoint, and what `model`, `data` and `densities` name."""
 
     checkpoint: Path | None
     model: str | None = None
@@ -32,7 +34,7 @@ class Reads:
         plan = FilePlan(force=force)
         read_checkpoint(plan, self.checkpoint, self.model)
         _read_data(plan, self.data)
-        plan.reads("the file of --densities", self.densities)
+        plan.reads(f"the file of {option('densities')}", self.densities)
         return plan
 
 
@@ -43,11 +45,11 @@ def plan_pruning(
     from pai_cli.files.runs import PRUNE, state_beside
 
     plan = reads.plan(force=force)
-    plan.writes(mask, "the mask", "-o", replace=resume)
-    plan.writes(weights, "the weights", "-w")
+    plan.writes(mask, "the mask", "output", replace=resume)
+    plan.writes(weights, "the weights", "weights_out")
     if method.trains and mask is not None:
         _refuse_special(mask, "a training needs a file beside what it writes; name a file")
-        plan.keeps(state_beside(mask), "the training's state", "-o", PRUNE, resume=resume)
+        plan.keeps(state_beside(mask), "the training's state", "output", PRUNE, resume=resume)
     plan.check()
 
 
@@ -67,17 +69,18 @@ def plan_sampling(
     from pai_cli.files.runs import JOURNAL, SAMPLE, journal_beside, state_beside
 
     plan = reads.plan(force=force)
-    plan.writes(mask, "the mask", "-o", replace=resume)
-    plan.writes(plot, "the picture", "--plot")
+    plan.writes(mask, "the mask", "output", replace=resume)
+    plan.writes(plot, "the picture", "plot")
     if searches:
         if trajectory is None and is_special(mask):
-            raise OutputError(f"{mask}: is a device or a pipe; say with --trajectory where the search is to be written")
-        lines, option = trajectory or journal_beside(mask), "-o" if trajectory is None else "--trajectory"
+            told = option("trajectory")
+            raise OutputError(f"{mask}: is a device or a pipe; say with {told} where the search is to be written")
+        lines, parameter = trajectory or journal_beside(mask), "output" if trajectory is None else "trajectory"
         state = state_beside(lines, JOURNAL)
         for file in (lines, state):
             _refuse_special(file, "a search must be read again; name a file")
-        plan.keeps(lines, "the search's trajectory", option, SAMPLE, resume=resume)
-        plan.keeps(state, "the search's state", option, SAMPLE, resume=resume, after=lines)
+        plan.keeps(lines, "the search's trajectory", parameter, SAMPLE, resume=resume)
+        plan.keeps(state, "the search's state", parameter, SAMPLE, resume=resume, after=lines)
     plan.check()
 
 
@@ -90,19 +93,21 @@ def plan_training(reads: Reads, mask: Path | None, outputs: Outputs, *, resume: 
     if rank_here() > 0:
         return
     out = outputs.weights
-    _refuse_special(out, "a training needs files beside what it writes; name a file")
-    journal = journal_beside(out)
     plan = reads.plan(force=outputs.force)
     plan.reads("the mask", mask)
-    plan.writes(out, "the weights", "-o", replace=resume)
-    plan.writes(outputs.mask, "the final mask", "--mask-out", replace=resume)
-    plan.writes(outputs.plot, "the picture", "--plot", replace=resume)
-    plan.keeps(journal, "the training's journal", "-o", TRAIN, resume=resume)
-    plan.keeps(state_beside(out), "the training's state", "-o", TRAIN, resume=resume, after=journal)
+    if out is not None:
+        _refuse_special(out, "a training needs files beside what it writes; name a file")
+    plan.writes(out, "the weights", "output", replace=resume)
+    plan.writes(outputs.mask, "the final mask", "mask_out", replace=resume)
+    plan.writes(outputs.plot, "the picture", "plot", replace=resume)
+    if out is not None:
+        journal = journal_beside(out)
+        plan.keeps(journal, "the training's journal", "output", TRAIN, resume=resume)
+        plan.keeps(state_beside(out), "the training's state", "output", TRAIN, resume=resume, after=journal)
     if outputs.results is not None:
-        plan.adds_to(outputs.results, "the table", "--results")
-        plan.uses(lock_beside(outputs.results), "the table's lock", "--results", lambda lock: not lock.stat().st_size)
-    plan.adds_to(outputs.log_dir, "the folder of events", "--log-dir", seen_to=True)
+        plan.adds_to(outputs.results, "the table", "results")
+        plan.uses(lock_beside(outputs.results), "the table's lock", "results", lambda lock: not lock.stat().st_size)
+    plan.adds_to(outputs.log_dir, "the folder of events", "log_dir", seen_to=True)
     plan.check()
 
 
@@ -124,8 +129,8 @@ def plan_measuring(
     plan = FilePlan(force=force)
     read_checkpoint(plan, weights)
     plan.reads("a table that is read", *(table for table in tables if table != STDIN))
-    plan.writes(plot, "the picture", "--plot")
-    plan.writes(report, "the page", "--report")
+    plan.writes(plot, "the picture", "plot")
+    plan.writes(report, "the page", "report")
     _use_store(plan, working)
     read_masks(plan, _named(masks))
     return plan
@@ -139,8 +144,8 @@ def plan_mining(
 
     plan = FilePlan(force=force)
     read_checkpoint(plan, weights, model)
-    plan.writes(mask, "the mask", "-o")
-    plan.writes(plot, "the picture", "--plot")
+    plan.writes(mask, "the mask", "output")
+    plan.writes(plot, "the picture", "plot")
     read_masks(plan, _named(masks))
     return plan
 
@@ -155,7 +160,7 @@ def read_masks(plan: FilePlan, paths: Iterable[Path]) -> None:
 
 
 def read_checkpoint(plan: FilePlan, path: Path | None, model: str | None = None) -> None:
-    """Add a checkpoint with all its files, and the code that --model names."""
+    """Add a checkpoint with all its files, and the code that `model` names."""
     from pai_cli.files.checkpoints import files_of
 
     if path is not None:
@@ -164,7 +169,7 @@ def read_checkpoint(plan: FilePlan, path: Path | None, model: str | None = None)
     if colon:
         module = Path(*where.split("."))
         files = [Path(where)] if where.endswith(".py") else [module.with_suffix(".py"), module / "__init__.py"]
-        plan.reads("the code of --model", *files)
+        plan.reads(f"the code of {option('model')}", *files)
 
 
 def _named(masks: Iterable[str]) -> list[Path]:
@@ -197,9 +202,9 @@ def _use_store(plan: FilePlan, working: Working) -> None:
         store = working.store or default_path()
     except RuntimeError:  # no home folder, and so no store
         return
-    plan.adds_to(working.store, "the store", "--store", seen_to=True)
+    plan.adds_to(working.store, "the store", "store", seen_to=True)
     for ending in JOURNALS:
-        plan.uses(store.with_name(store.name + ending), "SQLite's journal", "--store", is_journal)
+        plan.uses(store.with_name(store.name + ending), "SQLite's journal", "store", is_journal)
 
 
 def _refuse_special(path: Path, need: str) -> None:

@@ -17,8 +17,6 @@ from pai_cli.spectral.solvers import Solver
 
 if TYPE_CHECKING:
     from pai_cli.files.checkpoints import Checkpoint
-    from pai_cli.files.foreign.base import Names
-    from pai_cli.files.foreign.write import Target
 
 
 class ScopeChoice(StrEnum):
@@ -234,32 +232,6 @@ def check_header(kind: Format, *, no_header: bool) -> None:
     """Refuse --no-header where there is no header to leave out."""
     if no_header and kind not in (Format.CSV, Format.TSV):
         raise typer.BadParameter(f"--no-header: {kind.value} has no line of field names; give it with csv or tsv")
-
-
-def check_conversion(target: Target, *, weights: bool, packed: bool) -> None:
-    """Refuse what makes no sense together with --to."""
-    if target.needs_weights and not weights:
-        raise typer.BadParameter(f"--to {target} writes a network: give --weights CKPT")
-    if weights and not target.needs_weights:
-        raise typer.BadParameter(f"--weights: --to {target} writes no weights; leave it out, or give --to dense")
-    if packed and target.value != "pai":
-        raise typer.BadParameter(f"--packed: --to {target} has no packed form; leave it out")
-
-
-def default_conversion_path(file: Path, target: Target) -> Path:
-    """`NAME-mask.safetensors` and the like, in the current folder."""
-    stem = Path(file.name.removesuffix(".index.json")).stem
-    return Path(f"{stem}{target.ending}{target.suffixes[0]}")
-
-
-def the_names(path: Path | None, *, trust: bool) -> Names | None:
-    """What the checkpoint behind `--names-from` says of the network's weights."""
-    checkpoint = the_weights(path, trust=trust)
-    if checkpoint is None:
-        return None
-    from pai_cli.models.prunable import prunable_names
-
-    return prunable_names(checkpoint)
 
 
 def the_weights(path: Path | None, *, trust: bool) -> Checkpoint | None:

@@ -26,6 +26,7 @@ from pai_cli.compute.slurm import slurm_workers
 from pai_cli.compute.worker import answered, unpickled
 from pai_cli.errors import ClusterError, WorkerLostError
 from pai_cli.spectral.compiled import calls
+from pai_cli.spelling import option
 
 Common = TypeVar("Common")
 Item = TypeVar("Item")
@@ -155,7 +156,7 @@ class DaskPool:
         except import_module("distributed").KilledWorker:
             return None
         except ClusterError as error:
-            raise ClusterError(f"--cluster {self._address}: {error}") from error
+            raise ClusterError(f"{option('cluster', self._address)}: {error.text}") from error
         except Exception as error:
             raise ClusterError(self._why(error)) from error
         return answer
@@ -176,8 +177,14 @@ class DaskPool:
     def _why(self, error: Exception) -> str:
         gone = isinstance(error, OSError) or type(error).__name__.endswith("CancelledError")
         if gone or self._client.status != "running":
-            return f"--cluster {self._address}: the scheduler is gone; start it again, and the command: what is stored stays"
-        return f"--cluster {self._address}: a worker cannot do the work ({type(error).__name__}: {_first_line(error)})"
+            return (
+                f"{option('cluster', self._address)}: the scheduler is gone; start it again, and the command: what is "
+                "stored stays"
+            )
+        return (
+            f"{option('cluster', self._address)}: a worker cannot do the work ({type(error).__name__}: "
+            f"{_first_line(error)})"
+        )
 
 
 def _drawn(items: Iterator[Any], size: int) -> _Task:
@@ -267,7 +274,7 @@ def open_cluster(address: str, jobs: int | None) -> Iterator[DaskPool]:
     try:
         import_module("distributed")
     except ImportError as error:
-        raise ClusterError("--cluster: needs Dask; pip install pai-cli[dask]") from error
+        raise ClusterError(f"{option('cluster')}: needs Dask; pip install pai-cli[dask]") from error
     import_module("dask").config.set(SETTINGS)
     with _quiet():
         if address == SLURM:
@@ -301,7 +308,7 @@ def _connected(address: str) -> Iterator[Client]:
     except (OSError, ValueError) as error:  # nobody answers; or it is no address
         client.status = "closed"  # or it would try once more when it is forgotten, and complain
         raise ClusterError(
-            f"--cluster {address}: no Dask scheduler answers there ({_first_line(error)}); start one with "
+            f"{option('cluster', address)}: no Dask scheduler answers there ({_first_line(error)}); start one with "
             "`dask scheduler`, which prints its address"
         ) from error
     try:
@@ -315,14 +322,14 @@ def _check_workers(client: Client, address: str) -> None:
         client.wait_for_workers(1, timeout=PATIENCE)
     except TimeoutError as error:
         raise ClusterError(
-            f"--cluster {address}: the scheduler has no worker; start some with `dask worker {address}`"
+            f"{option('cluster', address)}: the scheduler has no worker; start some with `dask worker {address}`"
         ) from error
     told: dict[str, Any] = client.run(about, on_error="return")
     for worker, answer in sorted(told.items()):
         if isinstance(answer, Exception):
             raise ClusterError(
-                f"--cluster {address}: the worker {worker} has no pai that works ({_first_line(answer)}); "
+                f"{option('cluster', address)}: the worker {worker} has no pai that works ({_first_line(answer)}); "
                 f"install pai-cli {__version__} there"
             )
         if answer != about():
-            raise ClusterError(f"--cluster {address}: {_differs(f'the worker {worker}', answer, about())}")
+            raise ClusterError(f"{option('cluster', address)}: {_differs(f'the worker {worker}', answer, about())}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from pai_cli.errors import DeviceError
+from pai_cli.spelling import option
 
 
 class Device(StrEnum):
@@ -24,5 +25,7 @@ def resolve(device: Device) -> str:
     if torch.cuda.is_available():
         return "cuda"
     if device is Device.CUDA:
-        raise DeviceError("--device cuda: torch sees no CUDA GPU on this machine; use --device cpu")
+        raise DeviceError(
+            f"{option('device', 'cuda')}: torch sees no CUDA GPU on this machine; use {option('device', 'cpu')}"
+        )
     return "cpu"

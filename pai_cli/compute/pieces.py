@@ -33,7 +33,7 @@ class Outcome(Generic[Result]):
     def get_of(self, name: str) -> Result:
         """The value; raises the error, that of a worker that died with the piece's name before it."""
         if isinstance(self.error, WorkerLostError):
-            raise WorkerLostError(f"{name}: {self.error}") from self.error
+            raise WorkerLostError(f"{name}: {self.error.text}") from self.error
         return self.get()
 
 

@@ -24,6 +24,7 @@ from pai_cli.compute.pieces import Outcome
 from pai_cli.compute.threads import threads_each
 from pai_cli.compute.worker import COMMON, ITEM, serve
 from pai_cli.errors import WorkerLostError
+from pai_cli.spelling import option
 
 Common = TypeVar("Common")
 Item = TypeVar("Item")
@@ -137,7 +138,9 @@ class Processes:
         except OSError as error:  # too many open files or processes, or no memory
             if not self._running:
                 why = error.strerror or error
-                raise WorkerLostError(f"no process can be started: {why}; --jobs 1 works in this one") from error
+                raise WorkerLostError(
+                    f"no process can be started: {why}; {option('jobs', '1')} works in this one"
+                ) from error
             self.workers = len(self._running)
             return None
         self._running.append(worker)
@@ -248,4 +251,7 @@ def _why(exitcode: int | None, deaths: int) -> str:
         by = f"killed by {name}" + (", as a system short of memory does" if name == "SIGKILL" else "")
     else:
         by = f"with exit status {exitcode}"
-    return f"the process at work on it died {deaths} times, {by}; a smaller --jobs leaves each process more memory"
+    return (
+        f"the process at work on it died {deaths} times, {by}; a smaller {option('jobs')} leaves each process more "
+        "memory"
+    )

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from pai_cli.errors import ClusterError
+from pai_cli.spelling import option
 
 LOOK = 0.2  # seconds between looks at whether a worker has come
 
@@ -23,12 +24,12 @@ def slurm_workers(jobs: int) -> Iterator[Any]:
     try:
         dask, jobqueue, distributed = (import_module(name) for name in ("dask", "dask_jobqueue", "distributed"))
     except ImportError as error:
-        raise ClusterError("--cluster slurm: needs dask-jobqueue; pip install pai-cli[dask]") from error
+        raise ClusterError(f"{option('cluster', 'slurm')}: needs dask-jobqueue; pip install pai-cli[dask]") from error
     cores, memory, processes = (dask.config.get(f"jobqueue.slurm.{name}") for name in ("cores", "memory", "processes"))
     if cores is None or memory is None:
         raise ClusterError(
-            f"--cluster slurm: set jobqueue.slurm.cores and jobqueue.slurm.memory, of one job, in {SETTINGS}, and there "
-            "its queue and walltime too"
+            f"{option('cluster', 'slurm')}: set jobqueue.slurm.cores and jobqueue.slurm.memory, of one job, in "
+            f"{SETTINGS}, and there its queue and walltime too"
         )
     faults: list[str] = []
     # One thread each, because Python runs one at a time; and no fixed port, which other work may have.
@@ -38,13 +39,15 @@ def slurm_workers(jobs: int) -> Iterator[Any]:
             job_cls=_telling(jobqueue.slurm.SLURMJob, faults), processes=processes or cores, scheduler_options=options
         )
     except (ValueError, OSError, RuntimeError) as error:
-        raise ClusterError(f"--cluster slurm: {_last_line(error)}; jobqueue.slurm is set in {SETTINGS}") from error
+        raise ClusterError(
+            f"{option('cluster', 'slurm')}: {_last_line(error)}; jobqueue.slurm is set in {SETTINGS}"
+        ) from error
     with cluster, distributed.Client(cluster, set_as_default=False) as client:
         cluster.scale(jobs=jobs)
         while not client.nthreads():  # as long as the queue takes
             if faults:
                 raise ClusterError(
-                    f"--cluster slurm: no job was taken: {faults[0]}; jobqueue.slurm is set in {SETTINGS}"
+                    f"{option('cluster', 'slurm')}: no job was taken: {faults[0]}; jobqueue.slurm is set in {SETTINGS}"
                 )
             time.sleep(LOOK)
         yield client

@@ -1,4 +1,4 @@
-"""The kinds of data that `--data` takes. Imports nothing heavy: help reads this."""
+"""The kinds of data that are known. Imports nothing heavy: help reads this."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pai_cli.data import layouts
 from pai_cli.errors import DataError
+from pai_cli.spelling import option
 
 if TYPE_CHECKING:
     from pai_cli.data.base import Dataset
@@ -79,7 +80,10 @@ KINDS: dict[str, Kind] = {
 }
 """Every kind by name, in the order in which a path is compared with them."""
 
-TAKES = "--data takes digits, a CIFAR folder, an .npz file, a saved Hugging Face data set or a folder of class folders"
+TAKES = (
+    f"{option('data')} takes digits, a CIFAR folder, an .npz file, a saved Hugging Face data set or a folder of class "
+    "folders"
+)
 
 
 def open_dataset(spec: str, *, train: bool = True) -> Dataset:

@@ -66,7 +66,7 @@ def errors() -> Console:
 
 def show_line(text: str = "") -> None:
     """One line of what a person asked for, on standard output."""
-    print(as_line(text))
+    print(as_line(for_shell(text)))
 
 
 def note(text: str) -> None:

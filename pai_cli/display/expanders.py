@@ -12,6 +12,7 @@ from pai_cli.files.atomic import is_special
 from pai_cli.files.tables import Format, Record, TableWriter, Value
 from pai_cli.sampling.expanders.layer import BuiltLayer
 from pai_cli.sampling.expanders.network import BuiltNetwork
+from pai_cli.spelling import for_shell
 
 MEASURES = ("dr_before", "dr", "sigma_2_before", "sigma_2")
 COLUMNS = ("layer", "shape", "kept", "density", *MEASURES, "switches", "made")
@@ -70,7 +71,7 @@ def _record(layer: BuiltLayer) -> Record:
         "density": layer.plan.edges / math.prod(layer.plan.shape),
         "switches": layer.switches,
         "made": layer.made,
-        "reason": "; ".join(reasons) or None,
+        "reason": for_shell("; ".join(reasons)) or None,
         **{name: measure.value for name, measure in measures.items()},
         **{f"{name}_error": measure.error for name, measure in measures.items()},
     }

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pai_cli.errors import OutputError
+from pai_cli.spelling import option
 
 
 def check_output(path: Path, *, force: bool) -> None:
@@ -28,7 +29,7 @@ def check_output(path: Path, *, force: bool) -> None:
     if is_special(path):
         return
     if os.path.lexists(path) and not force:  # a link that leads nowhere is there too
-        raise OutputError(f"{path}: exists already; --force replaces it")
+        raise OutputError(f"{path}: exists already; {option('force')} replaces it")
     if not os.access(folder, os.W_OK):
         raise OutputError(f"{path}: no permission to write in {folder}")
 
@@ -99,7 +100,7 @@ def _link(temporary: Path, path: Path) -> None:
     try:
         path.hardlink_to(temporary)
     except FileExistsError:
-        raise OutputError(f"{path}: exists already; --force replaces it") from None
+        raise OutputError(f"{path}: exists already; {option('force')} replaces it") from None
     except OSError:  # a file system without hard links
         temporary.replace(path)
         return
@@ -143,5 +144,5 @@ def _umask() -> int:
 
 def _reason(e: OSError) -> str:
     if e.errno == errno.ENOSPC:
-        return "no space left on the device; free some or choose another folder with -o"
+        return f"no space left on the device; free some or choose another folder with {option('output')}"
     return e.strerror or str(e)

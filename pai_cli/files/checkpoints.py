@@ -1,7 +1,7 @@
 """Reading checkpoints: safetensors (one file or sharded) and what `torch.save` writes.
 
 A safetensors file is read without importing torch, one tensor at a time. Nothing that a file holds is
-executed unless the user says `--trust`.
+executed unless the user trusts it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Checkpoint:
 
     `shapes` maps state-dict names, after unwrapping and stripping of prefixes, to shapes, in file order.
     `description` says what had to be unwrapped ("" for a plain state dict). `module` is the whole network
-    when `--trust` unpickled one or loaded a program of `torch.export`, else None; `input_shape` is that program's, of
+    when `trust` unpickled one or loaded a program of `torch.export`, else None; `input_shape` is that program's, of
     one sample. `config`: of a Hugging Face model's folder its `config.json`, else None. `ordered`: whether the order of
     `shapes` is that in which the network registered its tensors, as `torch.save` keeps it; safetensors files sort
     theirs. `files`: all that it is read from.
@@ -269,7 +269,7 @@ def _open_sharded(path: Path) -> Checkpoint:
         try:
             files[shard] = TensorFile(path.parent / shard, CheckpointError)
         except CheckpointError as e:
-            raise CheckpointError(f"{e} (a shard of {path})") from e
+            raise CheckpointError(f"{e.text} (a shard of {path})") from e
     for name, shard in weight_map.items():
         if name not in files[shard].shapes:
             raise CheckpointError(

@@ -20,6 +20,7 @@ from pai_cli.files.digest import sha256_of
 from pai_cli.files.ordering import check_names, natural_order, spelled
 from pai_cli.files.tensors import TensorFile
 from pai_cli.spectral.layout import MOST_GROUPS, PLAIN, Layout
+from pai_cli.spelling import option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +32,7 @@ MOST_DIMENSIONS = 32  # NumPy's limit was that for long; no weight comes near it
 MOST_ELEMENTS = 2**48
 
 
-CHECKPOINT_INSTEAD = "a checkpoint goes to --weights, or to pai prune"
+CHECKPOINT_INSTEAD = f"a checkpoint goes to {option('weights')}, or to pai prune"
 
 
 class Mask(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from pai_cli.errors import PaiError
 from pai_cli.printable import as_line, shortened
 
 LONGEST = 200  # characters of another library's message
@@ -12,6 +13,8 @@ LONGEST = 200  # characters of another library's message
 
 def one_line(e: BaseException) -> str:
     """An exception's class and the first line of its text, without the full stop."""
+    if isinstance(e, PaiError):
+        return f"{type(e).__name__}: {e.text}"
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(e)).strip()  # some libraries colour their messages
     line = shortened(as_line(text.splitlines()[0]), LONGEST).rstrip(". ") if text else ""
     return f"{type(e).__name__}: {line}" if line else type(e).__name__

@@ -15,6 +15,7 @@ from pai_cli.files.foreign.containers import LAYERS_KEY, is_foreign, read_conten
 from pai_cli.files.foreign.dense import zero_share
 from pai_cli.files.masks import CHECKPOINT_INSTEAD, Mask, MaskFile, boolean, is_binary
 from pai_cli.spectral.layout import PLAIN, Layout
+from pai_cli.spelling import option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -108,7 +109,9 @@ def open_as(path: Path, kind: str | None, names: Names | None = None, *, trust: 
                 _check(path, {name: _shaped(file, name) for name in file.names}, names)
             return file
     elif kind == registry.OURS:
-        raise MaskError(f"{path}: is no safetensors file; --from takes its kind, or leave --from out")
+        raise MaskError(
+            f"{path}: is no safetensors file; {option('kind')} takes its kind, or leave {option('kind')} out"
+        )
     content = read_content(path, trust=trust)
     if kind is not None:
         return ForeignMask(content, registry.KINDS[kind], names)
@@ -158,7 +161,8 @@ def _only(content: Content, kinds: list[Kind], names: Names | None = None) -> Fo
     if len(kinds) > 1:
         could_be = " or ".join(kind.name for kind in kinds)
         raise AmbiguousMaskError(
-            f"{content.path}: could be {could_be}; pai convert --from {kinds[0].name} (or another) says which"
+            f"{content.path}: could be {could_be}; {option('kind', kinds[0].name)} (or another) of pai convert says "
+            "which"
         )
     return ForeignMask(content, kinds[0], names) if kinds else None
 
@@ -176,10 +180,11 @@ def _unknown(content: Content) -> PaiError:
     if any(stored.floating and not is_binary(stored.read()) for stored in content.tensors.values()):
         return MaskError(
             f"{content.path}: has weights, not masks, and too few of them are 0 ({zero_share(content):.3g} of all) "
-            "to say that it was pruned; --from dense takes each 0 as pruned"
+            f"to say that it was pruned; {option('kind', 'dense')} takes each 0 as pruned"
         )
     return MaskError(
-        f"{content.path}: not a mask of a known kind ({', '.join(registry.KINDS)}); pai convert --from KIND says which it is"
+        f"{content.path}: not a mask of a known kind ({', '.join(registry.KINDS)}); "
+        f"{option('kind', 'KIND')} of pai convert says which it is"
     )
 
 
@@ -193,7 +198,7 @@ def _shaped(file: MaskFile, name: str) -> Stored:
 
 def _check(path: Path, masks: Masks, names: Names) -> None:
     """Raise `MaskMismatchError` unless the checkpoint has every masked parameter, in the same shape."""
-    remedy = "--names-from takes the checkpoint that the masks were made for"
+    remedy = f"{option('names_from')} takes the checkpoint that the masks were made for"
     for name, mask in masks.items():
         if name not in names.shapes:
             raise MaskMismatchError(f"{path}: masks {name!r}, which {names.path} does not have; {remedy}")

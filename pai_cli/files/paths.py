@@ -10,6 +10,7 @@ from typing import TextIO
 from pai_cli.errors import MaskError, PaiError, UntrustedPickleError
 from pai_cli.files.opening import why_unlisted
 from pai_cli.files.ordering import file_order
+from pai_cli.spelling import option
 
 SUFFIXES = (".safetensors", ".npz", ".pt", ".pth")
 """What a folder's masks may end with; a mask of any other name is given by name."""
@@ -77,6 +78,6 @@ def _left_out(path: Path, *, trust: bool) -> str:
     try:
         return why_unlisted(path, trust=trust)
     except UntrustedPickleError:
-        return "a pickle that needs --trust"
+        return f"a pickle that needs {option('trust')}"
     except PaiError:
         return ""  # read again, and reported, where masks are read

@@ -1,6 +1,6 @@
 """Reading what `torch.save` wrote without running anyone's code.
 
-Only PyTorch's restricted unpickler is used, unless the user says `--trust`. Importing this module does not
+Only PyTorch's restricted unpickler is used, unless the user trusts the file. Importing this module does not
 import torch; reading a file does.
 """
 
@@ -22,6 +22,7 @@ from pai_cli.files.messages import one_line, some_names
 from pai_cli.files.ordering import spelled
 from pai_cli.files.pickle_scan import NonsenseError, scan
 from pai_cli.files.pickled_arrays import stand_ins, with_tensors
+from pai_cli.spelling import option
 
 if TYPE_CHECKING:
     import torch
@@ -140,7 +141,7 @@ def _load_or_tell(path: Path, *, in_zip: bool, trust: bool) -> object:
         if type(e).__name__ == "UnpicklingError" and (needs := _needed_code(path, str(e))):
             raise UntrustedPickleError(
                 f"{path}: cannot be read without running code ({needs}); {INSTEAD}, "
-                "or give --trust to run the file's code if you trust its maker"
+                f"or give {option('trust')} to run the file's code if you trust its maker"
             ) from e
         # What torch says of a stream that it cannot follow is advice to run it.
         what = "its pickle stream makes no sense" if type(e).__name__ == "UnpicklingError" else one_line(e)
@@ -174,7 +175,7 @@ def _load(path: Path, *, in_zip: bool, trust: bool) -> object:
 def _trusted_message(path: Path, e: Exception) -> str:
     missing = isinstance(e, ImportError | AttributeError)
     remedy = "make its classes importable (PYTHONPATH)" if missing else "copy it again"
-    return f"{path}: cannot be loaded even with --trust: {one_line(e)}; {remedy}, or {INSTEAD}"
+    return f"{path}: cannot be loaded even with {option('trust')}: {one_line(e)}; {remedy}, or {INSTEAD}"
 
 
 def is_torch_zip(path: Path) -> bool:
@@ -195,7 +196,7 @@ def is_torch_zip(path: Path) -> bool:
     names = [member.filename.partition("/")[2] for member in members]
     if "constants.pkl" in names:
         raise CheckpointError(
-            f"{path}: a TorchScript archive, which --trust does not open either; {INSTEAD}, "
+            f"{path}: a TorchScript archive, which {option('trust')} does not open either; {INSTEAD}, "
             "from the model it was compiled from"
         )
     if "data.pkl" not in names:

@@ -20,6 +20,7 @@ from pathlib import Path
 from pai_cli.errors import OutputError
 from pai_cli.files.atomic import check_output, is_special
 from pai_cli.files.runs import Run, run_of
+from pai_cli.spelling import for_shell, option
 
 STANDARD_OUTPUT = 1
 
@@ -46,7 +47,7 @@ class Folder:
 
 @dataclass(frozen=True)
 class Output:
-    """A file that is written: `what` it is, and the `option` that names it or the file that it goes beside.
+    """A file that is written: `what` it is, and the parameter, `option`, that names it or the file that it goes beside.
 
     `replace`: whether a file there may go. `run`: of a run's own file, whose; `resume`: that run is continued; `after`:
     the file without which it cannot be. `ours`: of another implicit file, whether what stands there is such a one.
@@ -135,16 +136,20 @@ class FilePlan:
 
     def _check_inputs(self, output: Output, source: Source | None) -> None:
         if source is not None and output.implicit:
-            raise OutputError(f"{output.path}: is {source.what}, and {output.what} goes there; change {output.option}")
+            raise OutputError(
+                f"{output.path}: is {source.what}, and {output.what} goes there; change {option(output.option)}"
+            )
         if source is not None:
             raise OutputError(
-                f"{output.path}: is {source.what}, which stays as it is; choose another name ({output.option})"
+                f"{output.path}: is {source.what}, which stays as it is; choose another name ({option(output.option)})"
             )
         where = _real(output.path)
         for folder in self._folders:
             root = _real(folder.path)
             if where != root and where.is_relative_to(root) and folder.holds(where.relative_to(root)):
-                raise OutputError(f"{output.path}: would be {folder.what}; choose another place ({output.option})")
+                raise OutputError(
+                    f"{output.path}: would be {folder.what}; choose another place ({option(output.option)})"
+                )
 
 
 def _check_place(output: Output) -> None:
@@ -152,7 +157,7 @@ def _check_place(output: Output) -> None:
     path, run = output.path, output.run
     if output.ours is not None:
         if os.path.lexists(path) and not (stat.S_ISREG(path.lstat().st_mode) and output.ours(path)):
-            raise OutputError(f"{path}: is in the way of {output.what}; move it, or change {output.option}")
+            raise OutputError(f"{path}: is in the way of {output.what}; move it, or change {option(output.option)}")
         return
     check_output(path, force=True)
     if is_special(path) or not os.path.lexists(path):
@@ -161,22 +166,24 @@ def _check_place(output: Output) -> None:
     if run is None:
         if found is not None:
             raise OutputError(
-                f"{path}: belongs to a {found.command} and is not replaced; change {output.option}, or remove it"
+                f"{path}: belongs to a {found.command} and is not replaced; change {option(output.option)}, or remove "
+                "it"
             )
         check_output(path, force=output.replace)
     elif found is not None and found != run:
         raise OutputError(
-            f"{path}: belongs to a {found.command}, and {output.what} goes there; change {output.option}, or remove it"
+            f"{path}: belongs to a {found.command}, and {output.what} goes there; change {option(output.option)}, or "
+            "remove it"
         )
     elif found is None and path.stat().st_size and not output.resume and not _damaged(output):
         raise OutputError(
-            f"{path}: damaged, or no file of a {run.command}, and {output.what} goes there; change {output.option}, or "
-            "remove it"
+            f"{path}: damaged, or no file of a {run.command}, and {output.what} goes there; change "
+            f"{option(output.option)}, or remove it"
         )
     elif not (output.replace or output.resume):
-        again = "--resume continues it, --force starts it again"
+        again = f"{option('resume')} continues it, {option('force')} starts it again"
         if output.after is not None and not output.after.exists():
-            again = f"{output.after.name} is gone, without which it cannot go on; --force starts it again"
+            again = f"{output.after.name} is gone, without which it cannot go on; {option('force')} starts it again"
         raise OutputError(f"{path}: a {run.noun} was begun here; {again}")
 
 
@@ -187,7 +194,7 @@ def _damaged(output: Output) -> bool:
 
 def _two_of_one_name(one: Output, other: Output) -> str:
     first, second = sorted((one, other), key=lambda output: output.implicit)
-    options = " or ".join(sorted({first.option, second.option}))
+    options = " or ".join(sorted({option(first.option), option(second.option)}, key=for_shell))
     return f"{first.path}: {first.what} and {second.what} need different names; change {options}"
 
 

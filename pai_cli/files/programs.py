@@ -1,7 +1,7 @@
 """Reading programs of `torch.export` (`.pt2`), which carry their own network.
 
 `torch.export.load` runs code of the file's maker: it unpickles what the archive says is pickled, and evaluates the
-text of symbolic sizes. So these files are opened with `--trust` only.
+text of symbolic sizes. So these files are opened with `trust` only.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pai_cli.errors import CheckpointError, UntrustedPickleError
 from pai_cli.files.budget import open_zip
 from pai_cli.files.messages import one_line
+from pai_cli.spelling import option
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +40,7 @@ def load_program(path: Path, *, trust: bool) -> tuple[fx.GraphModule, tuple[int,
     if not trust:
         raise UntrustedPickleError(
             f"{path}: a torch.export program, which cannot be loaded without running code of its maker; save "
-            "model.state_dict() as .safetensors, or give --trust if you trust its maker"
+            f"model.state_dict() as .safetensors, or give {option('trust')} if you trust its maker"
         )
     import torch
 

@@ -1,4 +1,4 @@
-"""The table of accuracies that trainings add to and `pai rank --accuracy` reads: CSV, a row a training."""
+"""The table of accuracies that trainings add to and `pai rank` reads: CSV, a row a training."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import BinaryIO, TextIO
 from pai_cli.errors import OutputError
 from pai_cli.files.atomic import is_special, write_atomically
 from pai_cli.files.tables import as_cell
+from pai_cli.spelling import option
 
 FIELDS = (
     *("mask", "accuracy", "seed", "dataset", "recipe", "density", "epochs", "best_epoch", "validation_accuracy"),
@@ -34,12 +35,15 @@ def check_results(path: Path, row: Row, *, own: bool, force: bool) -> None:
     with the same `trained` is this training's, which is being continued.
     """
     if is_special(path):
-        raise OutputError(f"{path}: is a device or a pipe, and --results adds to a table; name a file")
+        raise OutputError(f"{path}: is a device or a pipe, and {option('results')} adds to a table; name a file")
     row = _as_cells(row)
     others = [old for old in _read(path) if _same(row, old) and not (own and old["trained"] == row["trained"])]
     if others and not force:
         told = ", ".join(f"{key} {row[key]}" for key in KEY)
-        raise OutputError(f"{path}: has a row of {told} already; give --results another file, or --force to replace it")
+        raise OutputError(
+            f"{path}: has a row of {told} already; give {option('results')} another file, or {option('force')} to "
+            "replace it"
+        )
 
 
 def add_result(path: Path, row: Row) -> None:
@@ -67,21 +71,24 @@ def _read(path: Path) -> list[Row]:
     except FileNotFoundError:
         return []
     except UnicodeDecodeError as e:
-        raise OutputError(f"{path}: is no table; give --results another file") from e
+        raise OutputError(f"{path}: is no table; give {option('results')} another file") from e
     except OSError as e:
         raise OutputError(f"{path}: cannot be read: {e.strerror or e}") from e
     reader = csv.DictReader(io.StringIO(text))
     try:
         if text and tuple(reader.fieldnames or ()) != FIELDS:
             raise OutputError(
-                f"{path}: is not a table of pai train (its first line differs); give --results another file"
+                f"{path}: is not a table of pai train (its first line differs); give {option('results')} another file"
             )
         rows = list(reader)
     except csv.Error as e:  # a field of more than 128 KiB
-        raise OutputError(f"{path}: line {reader.line_num + 1}: {e}; mend it, or give --results another file") from e
+        raise OutputError(
+            f"{path}: line {reader.line_num + 1}: {e}; mend it, or give {option('results')} another file"
+        ) from e
     if any(None in row or None in row.values() for row in rows):
         raise OutputError(
-            f"{path}: has a row of another length than its first line; mend it, or give --results another file"
+            f"{path}: has a row of another length than its first line; mend it, or give {option('results')} another "
+            "file"
         )
     return [_as_cells(row) for row in rows]
 

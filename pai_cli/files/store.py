@@ -18,6 +18,7 @@ from pathlib import Path
 
 from pai_cli.errors import StoreError
 from pai_cli.files.sealed import digest_of_row
+from pai_cli.spelling import option
 
 OURS = 0x70616973  # "pais": SQLite's application_id of a file that is a store
 
@@ -176,7 +177,10 @@ def open_store(path: Path | None, note: Note) -> Store:
     try:
         path = default_path()
     except RuntimeError:  # no HOME, and a user that the system does not know, as in containers
-        note("there is no home folder to keep finished work in; --store FILE or PAI_CACHE_DIR names a place")
+        note(
+            f"there is no home folder to keep finished work in; {option('store', 'FILE')} or PAI_CACHE_DIR names a "
+            "place"
+        )
         return without_store()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -184,7 +188,7 @@ def open_store(path: Path | None, note: Note) -> Store:
     except OSError as error:
         note(f"{path.parent}: cannot be made ({error.strerror or error}); going on without the store of finished work")
     except StoreError as error:
-        note(f"{error}; going on without it")
+        note(f"{error.text}; going on without it")
     return Store(path, None, note)
 
 
@@ -192,7 +196,7 @@ def _opened(path: Path) -> sqlite3.Connection:
     """A connection to a file that is a store, or is made one. Raises `StoreError`."""
     try:
         if path.exists() and not stat.S_ISREG(path.stat().st_mode):
-            raise StoreError(f"{path}: is no regular file; --store takes a file")
+            raise StoreError(f"{path}: is no regular file; {option('store')} takes a file")
         if not path.parent.is_dir():
             raise StoreError(f"{path}: the folder {path.parent} does not exist; make it first (mkdir -p {path.parent})")
     except OSError as error:
@@ -200,12 +204,18 @@ def _opened(path: Path) -> sqlite3.Connection:
     try:
         database = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
     except FAULTS as error:
-        raise StoreError(f"{path}: {_words(error)}; --store FILE names another, --no-store does without") from error
+        raise StoreError(
+            f"{path}: {_words(error)}; {option('store', 'FILE')} names another, {option('no_store')} does without"
+        ) from error
     try:
         _prepare(path, database)
     except FAULTS as error:
         database.close()
-        remedy = "delete it, or give another file with --store" if _damaged(error) else "--store FILE names another"
+        remedy = (
+            f"delete it, or give another file with {option('store')}"
+            if _damaged(error)
+            else f"{option('store', 'FILE')} names another"
+        )
         raise StoreError(f"{path}: {_words(error)}; {remedy}") from error
     except StoreError:
         database.close()
@@ -219,9 +229,13 @@ def _prepare(path: Path, database: sqlite3.Connection) -> None:
     application, form, tables = _facts(database)
     database.execute("ROLLBACK")
     if application != OURS and tables:
-        raise StoreError(f"{path}: is a database of another program's; --store takes a file of pai's, or a new name")
+        raise StoreError(
+            f"{path}: is a database of another program's; {option('store')} takes a file of pai's, or a new name"
+        )
     if application == OURS and form > FORM:
-        raise StoreError(f"{path}: was made by a newer pai; upgrade pai-cli, or give another file with --store")
+        raise StoreError(
+            f"{path}: was made by a newer pai; upgrade pai-cli, or give another file with {option('store')}"
+        )
     database.execute("BEGIN IMMEDIATE")
     try:
         made = _facts(database)[:2] == (

@@ -16,6 +16,7 @@ from pai_cli.errors import MethodOptionError
 from pai_cli.methods.score_training import Kind, ScoreTraining, Tensors
 from pai_cli.methods.signed_constants import fan_in
 from pai_cli.pruning.base import Masks, ScoreContext, Scorer, Scores
+from pai_cli.spelling import option
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,8 +32,8 @@ def make_scorer(context: ScoreContext) -> Scorer:
     counts = context.counts
     if not isinstance(counts, Mapping):
         raise MethodOptionError(
-            f"--method {context.method}: every step keeps so many of each layer's largest scores; leave --pattern and "
-            "--invert out"
+            f"{option('method', context.method)}: every step keeps so many of each layer's largest scores; leave "
+            f"{option('pattern')} and {option('invert')} out"
         )
     assert context.training is not None
 

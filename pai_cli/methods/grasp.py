@@ -13,10 +13,10 @@ def make_scorer(context: ScoreContext) -> Scorer:
     """w * (H g), of either sign, shaped as the weight; g and H are gradient and Hessian of L by the prunable weights.
 
     L is the mean cross-entropy over the samples, logits divided by 200. Removing a weight changes the gradient flow,
-    half of |g|^2, by -w * (H g) to first order. The paper's score is that change, and it REMOVES the largest: weights
+    half of |g|^2, by minus w * (H g) to first order. The paper's score is that change, and it REMOVES the largest: weights
     without which the gradient flows more. The score here has the opposite sign, so that the largest are KEPT: weights
     whose removal would reduce the flow most. The flow is that of every prunable weight of the network, those of layers
-    left whole by `--ignore` included. Float64 when a weight of the network is, else float32. Wang et al. 2020,
+    left whole by `ignore` included. Float64 when a weight of the network is, else float32. Wang et al. 2020,
     https://arxiv.org/abs/2002.07376
 
     Raises what `Supervised` does.

@@ -16,6 +16,7 @@ from pai_cli.data.batches import check_classes
 from pai_cli.errors import RecipeError
 from pai_cli.methods.resume import check_rounds, kept_round, taking_up
 from pai_cli.pruning.base import Masks, ScoreContext, Scorer, Scores
+from pai_cli.spelling import option
 from pai_cli.training.examples import prepare
 from pai_cli.training.loop import Run, Trainer
 from pai_cli.training.model import dtype_of, logits_of
@@ -71,8 +72,8 @@ class Rounds:
         point = round(epochs * self.steps_in_epoch)
         if point >= self.steps:
             raise RecipeError(
-                f"--rewind {epochs:g}: is not before the end of {self.recipe.epochs} epochs; give a smaller one, or more "
-                "--epochs"
+                f"{option('rewind', f'{epochs:g}')}: is not before the end of {self.recipe.epochs} epochs; give a "
+                f"smaller one, or more {option('epochs')}"
             )
         return point
 

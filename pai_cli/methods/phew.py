@@ -13,6 +13,7 @@ from pai_cli.errors import ScoreError
 from pai_cli.methods.walks import Indices, Reals, Steps, Walker
 from pai_cli.models.trace import trace
 from pai_cli.pruning.base import Masks, ScoreContext, Scorer, Scores
+from pai_cli.spelling import option
 
 LARGEST_BATCH = 16_384
 """How many walks are taken together at the most."""
@@ -45,7 +46,7 @@ def make_scorer(context: ScoreContext) -> Scorer:
     magnitudes = {name: _weights(context, name) for name in graph.order}
     walker = Walker(graph, magnitudes, firsts)
     if not len(walker.starts) or not walker.goals:
-        raise ScoreError("phew: no path leads from the network's input to its output; give another --method")
+        raise ScoreError(f"phew: no path leads from the network's input to its output; give another {option('method')}")
     found = _Found(starts, _wanted(context, sizes))
     _walk(walker, found, context.generator("phew: walks"))
     if not found.done:

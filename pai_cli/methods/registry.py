@@ -1,4 +1,4 @@
-"""The pruning methods by name. Imports neither torch nor numpy: `pai --help` reads this."""
+"""The pruning methods by name. Imports neither torch nor numpy: help reads this."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import cache
 from pai_cli.errors import UnknownMethodError, UnusableMethodError
 from pai_cli.pruning.base import METHODS, Method
 from pai_cli.pruning.trained import freezes, usual_rounds
+from pai_cli.spelling import option
 
 __all__ = ["METHODS", "faults_beside", "get", "given", "names", "register"]
 
@@ -68,14 +69,14 @@ _BUILT_IN: dict[str, Method] = {
     ),
     "snip": Method(
         name="snip",
-        summary="the weights that the loss depends on most, to first order; needs --data",
+        summary="the weights that the loss depends on most, to first order; needs data",
         source="Lee et al. 2019, arXiv:1810.02340",
         make_scorer=_SNIP,
         data=True,
     ),
     "iter-snip": Method(
         name="iter-snip",
-        summary="the same, scored anew in each of 100 rounds; needs --data",
+        summary="the same, scored anew in each of 100 rounds; needs data",
         source="de Jorge et al. 2021, arXiv:2006.09081",
         make_scorer=_SNIP,
         rounds=100,
@@ -84,7 +85,7 @@ _BUILT_IN: dict[str, Method] = {
     ),
     "grasp": Method(
         name="grasp",
-        summary="the weights whose removal would reduce the gradient flow most; needs --data",
+        summary="the weights whose removal would reduce the gradient flow most; needs data",
         source="Wang et al. 2020, arXiv:2002.07376",
         make_scorer="pai_cli.methods.grasp:make_scorer",
         data=True,
@@ -98,7 +99,7 @@ _BUILT_IN: dict[str, Method] = {
     ),
     "gem-miner": Method(
         name="gem-miner",
-        summary="the weights that do well as signed constants, by scores trained and frozen in steps; needs --data",
+        summary="the weights that do well as signed constants, by scores trained and frozen in steps; needs data",
         source="Sreenivasan et al. 2022, arXiv:2202.12002",
         make_scorer="pai_cli.methods.gem_miner:make_scorer",
         rounds=freezes,
@@ -107,7 +108,7 @@ _BUILT_IN: dict[str, Method] = {
     ),
     "edge-popup": Method(
         name="edge-popup",
-        summary="the same, each layer's largest trained scores at every step; needs --data",
+        summary="the same, each layer's largest trained scores at every step; needs data",
         source="Ramanujan et al. 2020, arXiv:1911.13299",
         make_scorer="pai_cli.methods.edge_popup:make_scorer",
         allocation="uniform",
@@ -116,7 +117,7 @@ _BUILT_IN: dict[str, Method] = {
     ),
     "imp": Method(
         name="imp",
-        summary="the weights largest after training, round by round, each from the same early weights; needs --data",
+        summary="the weights largest after training, round by round, each from the same early weights; needs data",
         source="Frankle et al. 2020, arXiv:1912.05671",
         make_scorer="pai_cli.methods.imp:make_scorer",
         rounds=usual_rounds,
@@ -150,21 +151,21 @@ def get(name: str) -> Method:
     if name in METHODS:
         return METHODS[name]
     if fault := faults.get(name) or faults.get(plugins.ANY):
-        raise UnusableMethodError(f"{fault}; --method takes {', '.join(METHODS)}")
+        raise UnusableMethodError(f"{fault}; {option('method')} takes {', '.join(METHODS)}")
     close = get_close_matches(name.lower(), METHODS, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
-    raise UnknownMethodError(f"unknown method {name!r}: {hint}--method takes {', '.join(METHODS)}")
+    raise UnknownMethodError(f"unknown method {name!r}: {hint}{option('method')} takes {', '.join(METHODS)}")
 
 
 def given(name: str | None) -> str:
     """The name, where there is one. Raises `UnknownMethodError`, which lists the names, for None."""
     if name is None:
-        raise UnknownMethodError(f"no method: give --method, which takes {', '.join(names())}")
+        raise UnknownMethodError(f"no method: give {option('method')}, which takes {', '.join(names())}")
     return name
 
 
 def names() -> list[str]:
-    """What `--method` takes, by the metadata of what is installed; nothing is imported for it."""
+    """The names that are known, by the metadata of what is installed; nothing is imported for it."""
     from pai_cli.methods import plugins
 
     return list(dict.fromkeys([*METHODS, *(one.name for one in plugins.found())]))

@@ -15,6 +15,7 @@ from pai_cli.errors import ResumeError
 from pai_cli.files.messages import one_line
 from pai_cli.files.runs import state_beside
 from pai_cli.pruning.trained import TrainingContext, TrainingRun
+from pai_cli.spelling import option
 from pai_cli.training.state import TrainingState, number_in, parse_state, write_state
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def taking_up() -> Iterator[None]:
     try:
         yield
     except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-        told = f"the state does not fit this network ({one_line(error)}); --force starts the training again"
+        told = f"the state does not fit this network ({one_line(error)}); {option('force')} starts the training again"
         raise ResumeError(told) from error
 
 
@@ -84,13 +85,17 @@ class RunFiles:
         try:
             data = self.path.read_bytes()
         except FileNotFoundError as e:
-            raise ResumeError(f"{self.path}: no training to continue here; leave --resume out to begin one") from e
+            raise ResumeError(
+                f"{self.path}: no training to continue here; leave {option('resume')} out to begin one"
+            ) from e
         except OSError as e:
             raise ResumeError(f"{self.path}: cannot be read: {e.strerror or e}") from e
         state = parse_state(self.path, data, self.settings)
         try:
             done = number_in(state.facts, "rounds_done", math.inf)
         except (KeyError, ValueError) as e:
-            raise ResumeError(f"{self.path}: is the state of a pai train; --force starts the training again") from e
+            raise ResumeError(
+                f"{self.path}: is the state of a pai train; {option('force')} starts the training again"
+            ) from e
         masks = {name: tensor.numpy() for name, tensor in state.part("flags").items()}
         return TrainingRun(keep=self.keep, state=state, done=done, masks=masks or None)

@@ -17,8 +17,10 @@ from pai_cli.data.batches import check_classes
 from pai_cli.errors import RecipeError, TrainingError
 from pai_cli.methods.resume import check_rounds, kept_round, taking_up
 from pai_cli.methods.signed_constants import signed_constants
-from pai_cli.pruning.base import Masks, ScoreContext, generator_for
+from pai_cli.pruning.base import Masks, ScoreContext
 from pai_cli.pruning.trained import EPOCHS, TrainingContext
+from pai_cli.random import generator_for, seed_torch
+from pai_cli.spelling import option
 from pai_cli.training.examples import Augment, Examples, augmentation
 from pai_cli.training.interruption import heard
 from pai_cli.training.loop import CHECK_EVERY
@@ -120,7 +122,8 @@ class ScoreTraining:
         size = self.recipe.batch_size
         if size > len(examples):
             raise RecipeError(
-                f"--batch-size {size}: {dataset.name} has {len(examples)} examples to train with; give a smaller one"
+                f"{option('batch_size', size)}: {dataset.name} has {len(examples)} examples to train with; give a "
+                "smaller one"
             )
         self.steps_in_epoch = len(examples) // size
         inputs, _ = examples.batch(np.zeros(1, dtype=np.int64))
@@ -205,14 +208,14 @@ class ScoreTraining:
         size = self.recipe.batch_size
         inputs, labels = self.examples.batch(self._order[1][within * size : (within + 1) * size])
         random = generator_for(seed, f"step {self.step} of the search")
-        torch.manual_seed(int(random.integers(2**62)))
+        seed_torch(int(random.integers(2**62)), self.context.device)
         return self.augment(inputs, random), labels
 
     def _check_finite(self, loss: torch.Tensor) -> None:
         if not math.isfinite(float(loss)):
             raise TrainingError(
-                f"{self.context.method}: the loss is no longer finite at step {self.step + 1}; give a smaller --lr than "
-                f"{self.recipe.base_lr:g}"
+                f"{self.context.method}: the loss is no longer finite at step {self.step + 1}; give a smaller "
+                f"{option('lr')} than {self.recipe.base_lr:g}"
             )
 
     def state(self) -> TrainingState:

@@ -15,6 +15,7 @@ from pai_cli.files.messages import one_line
 from pai_cli.models.copies import kind_of, repeatable, seeded, working_copy
 from pai_cli.models.programs import normalise_by_batch
 from pai_cli.pruning.base import Masks, ScoreContext
+from pai_cli.spelling import option
 
 Tensors = dict[str, torch.Tensor]
 
@@ -32,7 +33,7 @@ class Supervised:
 
     def __init__(self, context: ScoreContext, names: tuple[str, ...], temperature: float = 1.0) -> None:
         if not context.batches:
-            raise ScoreError(f"{context.method}: has no samples to score with; give --data")
+            raise ScoreError(f"{context.method}: has no samples to score with; give {option('data')}")
         model = context.network.model
         double = any(parameter.dtype == torch.float64 for parameter in model.parameters())
         self._dtype = torch.float64 if double else torch.float32
@@ -92,7 +93,7 @@ class Supervised:
         if not bool(loss.isfinite()):
             raise ScoreError(
                 f"{self._context.method}: the loss on the samples is not finite (weights or inputs too large); "
-                "give another --method, such as erk"
+                f"give another {option('method')}, such as erk"
             )
         return loss
 
@@ -112,10 +113,10 @@ class Supervised:
             shape = ",".join(map(str, inputs.shape))
             raise MethodOptionError(
                 f"{method}: the network failed on a batch of shape {shape} ({one_line(error)}); "
-                "give the shape of one input with --input-shape, or more samples with --per-class"
+                f"give the shape of one input with {option('input_shape')}, or more samples with {option('per_class')}"
             ) from error
         wanted = f"and logits of shape ({len(labels)}, classes) are needed"
-        remedy = "give a --model factory whose network returns the logits alone"
+        remedy = f"give a {option('model')} factory whose network returns the logits alone"
         if not (isinstance(outputs, torch.Tensor) and outputs.is_floating_point()):
             raise ScoreError(f"{method}: the network returns {kind_of(outputs)}, {wanted}; {remedy}")
         if outputs.dim() != 2 or len(outputs) != len(labels):
@@ -123,7 +124,7 @@ class Supervised:
         if int(labels.min()) < 0 or int(labels.max()) >= outputs.shape[1]:
             raise ScoreError(
                 f"{method}: the samples have labels {int(labels.min())} to {int(labels.max())}, and the network "
-                f"{outputs.shape[1]} outputs; give --data of as many classes"
+                f"{outputs.shape[1]} outputs; give {option('data')} of as many classes"
             )
         return outputs
 

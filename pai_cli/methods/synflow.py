@@ -10,6 +10,7 @@ import torch
 from pai_cli.errors import ScoreError
 from pai_cli.models.linearised import Flow, Linearised
 from pai_cli.pruning.base import Masks, ScoreContext, Scorer, Scores
+from pai_cli.spelling import option
 
 
 def make_scorer(context: ScoreContext) -> Scorer:
@@ -47,18 +48,18 @@ def _check(flow: Flow, masks: Masks | None) -> None:
     if not (isfinite(flow.output) and isfinite(flow.through)):
         raise ScoreError(
             "synflow: the flow through the network is not a finite float64 (too deep, or weights too large "
-            "or not finite); give another --method, such as erk"
+            f"or not finite); give another {option('method')}, such as erk"
         )
     if flow.through > 0:
         return
     if masks is None:
         raise ScoreError(
             "synflow: no flow reaches the output even before pruning (a layer of zeros, or a last "
-            "activation that is flat); give another --method, such as erk"
+            f"activation that is flat); give another {option('method')}, such as erk"
         )
     left = sum(int(np.count_nonzero(mask)) for mask in masks.values())
     total = sum(mask.size for mask in masks.values())
     raise ScoreError(
         f"synflow: no flow reaches the output with {left:,} of {total:,} weights left; "
-        "give more --rounds, --rounds auto, or a larger --density"
+        f"give more {option('rounds')}, {option('rounds', 'auto')}, or a larger {option('density')}"
     )

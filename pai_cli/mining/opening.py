@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pai_cli.errors import MaskMismatchError, MiningError, TraceError
 from pai_cli.files.edge_lists import read_edge_list
@@ -16,34 +17,37 @@ from pai_cli.mining.level import Level
 from pai_cli.mining.networks import check_same_network, collection_of_masks, matrices, teller
 from pai_cli.mining.wiring import Wiring, named_wiring, sizes_of, traced_wiring
 from pai_cli.progress import Progress, silent
+from pai_cli.spelling import option
+
+if TYPE_CHECKING:
+    from pai_cli.files.checkpoints import Checkpoint
 
 Note = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class NetworkSource:
-    """Where the wiring comes from: the checkpoint `weights`, as `model` with `input_shape`; None to go by names.
+    """Where the wiring comes from: the checkpoint `weights`, as `model` with `input_shape`; None to go by names."""
 
-    `trust`: pickles may run their code.
-    """
-
-    weights: Path | None = None
+    weights: Checkpoint | None = None
     model: str | None = None
     input_shape: tuple[int, ...] | None = None
-    trust: bool = False
 
 
-def open_masks(paths: Sequence[Path], note: Note, *, trust: bool) -> list[Mask]:
-    """The masks of one network, a file by two names once.
+def open_masks(given: Sequence[Path | Mask], note: Note, *, trust: bool) -> list[Mask]:
+    """The masks of one network, from files or open already, a file by two names once.
 
     Raises `MaskError` for the first that cannot be read or is of another network.
     """
     files: dict[Path, Path] = {}
-    for path in paths:
-        first = files.setdefault(path.resolve(), path)
-        if first is not path:
-            note(f"{path}: is {first} by another name, and counts once")
-    masks = [open_mask(path, trust=trust) for path in files.values()]
+    once: list[Path | Mask] = []
+    for one in given:
+        first = files.setdefault(one.resolve(), one) if isinstance(one, Path) else one
+        if first is one:
+            once.append(one)
+        else:
+            note(f"{one}: is {first} by another name, and counts once")
+    masks = [open_mask(one, trust=trust) if isinstance(one, Path) else one for one in once]
     check_same_network(masks)
     for mask in masks:
         if mask.told:
@@ -78,7 +82,7 @@ def mask_collection(
         )
         note(
             "who reads whom is taken from the order and the names of the layers, a chain with residual blocks; "
-            "--weights CKPT follows the network itself"
+            f"{option('weights', 'CKPT')} follows the network itself"
         )
     else:
         wiring = _followed(teller(masks), source)
@@ -87,10 +91,9 @@ def mask_collection(
 
 def _followed(mask: Mask, source: NetworkSource) -> Wiring:
     from pai_cli.analysis.masks import check_match
-    from pai_cli.files.checkpoints import open_checkpoint
 
-    assert source.weights is not None
-    checkpoint = open_checkpoint(source.weights, trust=source.trust)
+    checkpoint = source.weights
+    assert checkpoint is not None
     check_match(mask.path, mask.shapes, checkpoint)
     from pai_cli.models.network import load_network
     from pai_cli.models.trace import trace
@@ -99,17 +102,18 @@ def _followed(mask: Mask, source: NetworkSource) -> Wiring:
     try:
         wiring = traced_wiring(trace(network.model, network.input_shape))
     except TraceError as error:
-        raise TraceError(f"{error}; --level weight needs no wiring") from error
+        raise TraceError(f"{error.text}; {option('level', 'weight')} needs no wiring") from error
     missing = [name for name in matrices(mask) if name not in wiring.outputs]
     if missing:
         raise MaskMismatchError(
-            f"{mask.path}: masks {missing[0]!r}, which {source.weights} never uses on an input; give --level weight"
+            f"{mask.path}: masks {missing[0]!r}, which {checkpoint.path} never uses on an input; give "
+            f"{option('level', 'weight')}"
         )
     for name in matrices(mask):
         if len(wiring.inputs[name]) != sizes_of(mask.shapes[name], mask.layout(name)).places:
             raise MaskMismatchError(
-                f"{mask.path}: does not tell how {name!r} is grouped or transposed, as {source.weights} has it; "
-                "give a mask that does, as `pai prune` writes it, or --level weight"
+                f"{mask.path}: does not tell how {name!r} is grouped or transposed, as {checkpoint.path} has it; "
+                f"give a mask that does, as `pai prune` writes it, or {option('level', 'weight')}"
             )
     return wiring
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pai_cli.errors import MiningError
 from pai_cli.mining.collection import Collection, Indices, bits
+from pai_cli.spelling import option
 
 MOST_CLASSES = 2**15
 """Of one part: who touches whom is a table of that many squared bits, 128 MiB."""
@@ -23,7 +24,7 @@ MOST_CLASSES = 2**15
 MOST_PAIRS = 2**25
 """Of classes that touch, in all parts together."""
 
-_TOO_MANY = "{} are too many to search; raise --support, or mine fewer layers or graphs"
+_TOO_MANY = f"{{}} are too many to search; raise {option('support')}, or mine fewer layers or graphs"
 
 ROWS = 2**22
 """Pairs of classes at a vertex that are compared at once."""

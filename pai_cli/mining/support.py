@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from pai_cli.errors import MiningError
+from pai_cli.spelling import option
 
 SHARE = re.compile(r"[0-9]*(?=[.e])(\.[0-9]*)?(e[+-]?[0-9]{1,2})?", re.IGNORECASE)
 """A number with a point or an exponent, which is a short one: a large one takes ages to write out."""
@@ -31,7 +32,8 @@ class Support:
         assert self.count is not None
         if self.count > graphs:
             raise MiningError(
-                f"--support {self.text}: of {graphs} that are given, so many cannot agree; give {graphs} or less"
+                f"{option('support', self.text)}: of {graphs} that are given, so many cannot agree; give {graphs} or "
+                "less"
             )
         return self.count
 
@@ -46,6 +48,7 @@ def parse_support(text: str) -> Support:
         share = None
     if share is None or not 0 < share <= 1:
         raise MiningError(
-            f"--support {text}: give a share above 0 and at most 1.0, such as 0.8, or a number of masks, such as 12"
+            f"{option('support', text)}: give a share above 0 and at most 1.0, such as 0.8, or a number of masks, "
+            "such as 12"
         )
     return Support(text, share, None)

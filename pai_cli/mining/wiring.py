@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pai_cli.errors import TraceError
 from pai_cli.spectral.layout import Layout
+from pai_cli.spelling import option
 
 if TYPE_CHECKING:
     from pai_cli.models.trace import Graph
@@ -117,7 +118,7 @@ def named_wiring(shapes: Mapping[str, tuple[int, ...]], layouts: Mapping[str, La
     return vertices.wiring()
 
 
-REMEDY = "give --weights CKPT, by which the network is followed, or --level weight"
+REMEDY = f"give {option('weights', 'CKPT')}, by which the network is followed, or {option('level', 'weight')}"
 
 
 def _blocks(names: list[str]) -> list[list[str]]:

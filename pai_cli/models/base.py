@@ -18,7 +18,7 @@ SINGLE_HEADS = ("fc", "linear", "classifier")
 class Architecture:
     """A network that can be built; `build()` gives it initialised.
 
-    `name` is what `--model` takes, `description` is for a person, `input_shape` is of one sample (channels,
+    `name` is what `model` takes, `description` is for a person, `input_shape` is of one sample (channels,
     height, width), `classes` is the number of outputs.
     """
 

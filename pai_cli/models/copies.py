@@ -11,6 +11,8 @@ from torch import nn
 
 from pai_cli.errors import DeviceError, ScoreError
 from pai_cli.files.messages import one_line
+from pai_cli.random import seed_torch
+from pai_cli.spelling import option
 
 
 def working_copy(model: nn.Module, device: str, dtype: torch.dtype, method: str) -> nn.Module:
@@ -23,12 +25,14 @@ def working_copy(model: nn.Module, device: str, dtype: torch.dtype, method: str)
         twin = copy.deepcopy(model)
     except Exception as error:
         raise ScoreError(
-            f"{method}: the network cannot be copied ({one_line(error)}); give another --method"
+            f"{method}: the network cannot be copied ({one_line(error)}); give another {option('method')}"
         ) from error
     try:
         twin.to(device=device, dtype=dtype)
     except (RuntimeError, AssertionError, TypeError) as error:
-        raise DeviceError(f"device {device}: cannot be used ({one_line(error)}); give --device cpu") from error
+        raise DeviceError(
+            f"device {device}: cannot be used ({one_line(error)}); give {option('device', 'cpu')}"
+        ) from error
     for parameter in twin.parameters():
         parameter.grad = None
     return twin.eval().requires_grad_(False)
@@ -49,9 +53,7 @@ def seeded(device: str, seed: int) -> Iterator[None]:
     """Random numbers that torch draws inside depend on `seed` alone; outside, its generators stay as they were."""
     gpus = [torch.cuda.current_device()] if device.startswith("cuda") else []
     with torch.random.fork_rng(devices=gpus):
-        torch.default_generator.manual_seed(seed)
-        if gpus:
-            torch.cuda.manual_seed(seed)
+        seed_torch(seed, device)
         yield
 
 

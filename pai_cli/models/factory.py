@@ -16,6 +16,7 @@ from torch import nn
 from pai_cli.errors import ModelFactoryError
 from pai_cli.files.messages import one_line
 from pai_cli.files.pickles import importable
+from pai_cli.spelling import option
 
 
 def load_factory(spec: str) -> nn.Module:
@@ -28,7 +29,7 @@ def load_factory(spec: str) -> nn.Module:
     """
     where, colon, attribute = spec.rpartition(":")
     if not colon or not where or not attribute:
-        raise ModelFactoryError(f"--model {spec}: give package.module:factory or file.py:factory")
+        raise ModelFactoryError(f"{option('model', spec)}: give package.module:factory or file.py:factory")
     is_file = where.endswith(".py")
     folder = Path(where).resolve().parent if is_file else Path.cwd()
     with importable(folder):
@@ -38,7 +39,7 @@ def load_factory(spec: str) -> nn.Module:
             network = _call(spec, factory)
     if any(nn.parameter.is_lazy(tensor) for tensor in (*network.parameters(), *network.buffers())):
         raise ModelFactoryError(
-            f"--model {spec}: the network has lazy parameters; run a batch through it inside the factory"
+            f"{option('model', spec)}: the network has lazy parameters; run a batch through it inside the factory"
         )
     return network
 
@@ -49,26 +50,28 @@ def _import_module(spec: str, name: str) -> ModuleType:
         return importlib.import_module(name)
     except (Exception, SystemExit) as e:
         raise ModelFactoryError(
-            f"--model {spec}: module {name!r} cannot be imported: {one_line(e)}; "
+            f"{option('model', spec)}: module {name!r} cannot be imported: {one_line(e)}; "
             "run from the folder it is in, or give file.py:factory"
         ) from e
 
 
 def _import_file(spec: str, path: Path) -> ModuleType:
     if not path.is_file():
-        raise ModelFactoryError(f"--model {spec}: no such file: {path}; correct the path before the colon")
+        raise ModelFactoryError(f"{option('model', spec)}: no such file: {path}; correct the path before the colon")
     # A name of its own, so that a user's `torch.py` or `models.py` hides no module of that name.
     name = f"_pai_factory_{path.stem}"
     found = importlib.util.spec_from_file_location(name, path)
     if found is None or found.loader is None:
-        raise ModelFactoryError(f"--model {spec}: {path} cannot be imported; give a .py file")
+        raise ModelFactoryError(f"{option('model', spec)}: {path} cannot be imported; give a .py file")
     module = importlib.util.module_from_spec(found)
     sys.modules[name] = module  # dataclasses and pickling look their module up there
     try:
         found.loader.exec_module(module)
     except (Exception, SystemExit) as e:
         del sys.modules[name]
-        raise ModelFactoryError(f"--model {spec}: {path} cannot be imported: {one_line(e)}; correct the file") from e
+        raise ModelFactoryError(
+            f"{option('model', spec)}: {path} cannot be imported: {one_line(e)}; correct the file"
+        ) from e
     return module
 
 
@@ -77,11 +80,11 @@ def _attribute(spec: str, module: ModuleType, attribute: str) -> Any:
         factory = functools.reduce(getattr, attribute.split("."), module)
     except AttributeError as e:
         raise ModelFactoryError(
-            f"--model {spec}: no {attribute!r} there; name a function or class that stands in it"
+            f"{option('model', spec)}: no {attribute!r} there; name a function or class that stands in it"
         ) from e
     if not callable(factory):
         raise ModelFactoryError(
-            f"--model {spec}: {attribute!r} is of type {type(factory).__name__}, not callable; name a function"
+            f"{option('model', spec)}: {attribute!r} is of type {type(factory).__name__}, not callable; name a function"
         )
     return factory
 
@@ -91,10 +94,10 @@ def _call(spec: str, factory: Any) -> nn.Module:
         network = factory()
     except (Exception, SystemExit) as e:
         raise ModelFactoryError(
-            f"--model {spec}: the factory failed: {one_line(e)}; it is called without arguments"
+            f"{option('model', spec)}: the factory failed: {one_line(e)}; it is called without arguments"
         ) from e
     if not isinstance(network, nn.Module):
         raise ModelFactoryError(
-            f"--model {spec}: the factory returned {type(network).__name__}; it must return a torch.nn.Module"
+            f"{option('model', spec)}: the factory returned {type(network).__name__}; it must return a torch.nn.Module"
         )
     return network

@@ -1,7 +1,7 @@
 """Networks from folders of Hugging Face models.
 
 Without `transformers`, and without running anything: the linear layers are told by names and shapes, and methods that
-look at weights alone work. With `--model hf` the network itself is made by `transformers`, from its own code only.
+look at weights alone work. With the model `hf` the network itself is made by `transformers`, from its own code only.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ from pai_cli.models.outline import check_memory, no_larger_than
 from pai_cli.models.plain_config import INSTEAD, plain_config
 from pai_cli.printable import shortened
 from pai_cli.spectral.layout import Layout
+from pai_cli.spelling import option
 
 FACTORY = "hf"
-"""What `--model` calls the network that transformers makes."""
+"""What `model` calls the network that transformers makes."""
 
 TRANSPOSED_TYPES = frozenset(["gpt2", "openai-gpt", "imagegpt", "decision_transformer", "trajectory_transformer"])
 """Model types whose blocks use transformers' `Conv1D`, a linear layer stored as (inputs, outputs)."""
@@ -50,8 +51,9 @@ class WeightsAlone(nn.Module):
     def forward(self, *_: Any, **__: Any) -> torch.Tensor:
         """Refused."""
         raise MethodOptionError(
-            "this needs the network itself, and of a model's folder only the weights are read; give --model hf where "
-            "transformers is installed (pip install 'pai-cli[hf]'), or a --method that looks at weights alone, such as erk"
+            "this needs the network itself, and of a model's folder only the weights are read; give "
+            f"{option('model', 'hf')} where transformers is installed (pip install 'pai-cli[hf]'), or a "
+            f"{option('method')} that looks at weights alone, such as erk"
         )
 
 
@@ -77,7 +79,7 @@ def weights_alone(layers: tuple[PrunableLayer, ...]) -> WeightsAlone:
         try:
             add_at(module, layer.name.removesuffix(".weight"), holder)
         except (KeyError, AttributeError) as e:  # a module has an attribute of that name already
-            raise CheckpointError(f"tensor {layer.name!r}: no module can have this name; give --model") from e
+            raise CheckpointError(f"tensor {layer.name!r}: no module can have this name; give {option('model')}") from e
     return module
 
 
@@ -129,8 +131,8 @@ def _made(checkpoint: Checkpoint) -> tuple[nn.Module, Any]:
         except ImportError as e:
             missing = "is not installed" if e.name == "transformers" else f"cannot be imported ({one_line(e)})"
             raise ModelFactoryError(
-                f"--model hf: transformers {missing}: pip install 'pai-cli[hf]', or leave --model out for methods "
-                "that look at weights alone"
+                f"{option('model', 'hf')}: transformers {missing}: pip install 'pai-cli[hf]', or leave "
+                f"{option('model')} out for methods that look at weights alone"
             ) from e
         try:
             with _quiet(transformers), torch.random.fork_rng(devices=[]):
@@ -140,8 +142,8 @@ def _made(checkpoint: Checkpoint) -> tuple[nn.Module, Any]:
             raise
         except Exception as e:  # whatever a configuration makes it stumble over
             raise ModelFactoryError(
-                f"--model hf: transformers {transformers.__version__} cannot make the network of {folder}: {one_line(e)}; "
-                f"{INSTEAD}"
+                f"{option('model', 'hf')}: transformers {transformers.__version__} cannot make the network of "
+                f"{folder}: {one_line(e)}; {INSTEAD}"
             ) from e
 
 

@@ -13,6 +13,7 @@ from pai_cli.files.messages import one_line
 from pai_cli.models.copies import kind_of, repeatable, seeded, working_copy
 from pai_cli.models.huggingface import refuse_weights_alone
 from pai_cli.models.programs import lift_ceilings, self_normalising
+from pai_cli.spelling import option
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,7 +56,7 @@ class Linearised:
         refuse_weights_alone(network.model)
         if input_shape is None:
             raise MethodOptionError(
-                "synflow: the shape of one input is not known; give it with --input-shape, such as 3,32,32"
+                f"synflow: the shape of one input is not known; give it with {option('input_shape')}, such as 3,32,32"
             )
         refuse_self_normalising(network.model)
         self._input_shape = tuple(input_shape)
@@ -104,7 +105,7 @@ class Linearised:
         except (RuntimeError, TypeError, OverflowError, MemoryError) as error:
             raise MethodOptionError(
                 f"synflow: one float64 input of shape {self._shape_text} does not fit in memory; "
-                "give a smaller --input-shape"
+                f"give a smaller {option('input_shape')}"
             ) from error
 
     @property
@@ -123,12 +124,12 @@ class Linearised:
                 return self._forward(ones)
             raise MethodOptionError(
                 f"synflow: the network failed on one float64 input of shape {self._shape_text} ({one_line(error)}); "
-                "give the shape it takes with --input-shape"
+                f"give the shape it takes with {option('input_shape')}"
             ) from error
         if not (isinstance(outputs, torch.Tensor) and outputs.is_floating_point()):
             raise ScoreError(
                 f"synflow: the network returns {kind_of(outputs)}, and one floating tensor is needed; "
-                "give a --model factory whose network returns the logits alone"
+                f"give a {option('model')} factory whose network returns the logits alone"
             )
         return outputs.sum()
 
@@ -170,5 +171,5 @@ def refuse_self_normalising(model: nn.Module) -> None:
 def _refusal(name: str, kind: str) -> ScoreError:
     return ScoreError(
         f"synflow: {name} ({kind}) divides by the size of its own input, so no flow passes it unchanged; "
-        "give another --method"
+        f"give another {option('method')}"
     )

@@ -25,7 +25,8 @@ from pai_cli.models.loading import check_names_and_shapes, load_values
 from pai_cli.models.programs import program_layers
 from pai_cli.models.recognise import recognise
 from pai_cli.models.registry import architecture
-from pai_cli.models.seeds import check_seed
+from pai_cli.random import check_seed, seed_torch
+from pai_cli.spelling import option
 
 __all__ = [
     "Network",
@@ -75,7 +76,7 @@ def load_network(
     """The network of a checkpoint, its weights loaded, in evaluation mode, on the CPU.
 
     `model` is a known name, `package.module:factory` or `file.py:factory`; without it the checkpoint's own
-    module is taken (`--trust`), else the architecture is recognised by names and shapes. `input_shape`
+    module is taken (`trust`), else the architecture is recognised by names and shapes. `input_shape`
     overrides the architecture's. Weights are float64 when the checkpoint has any float64 tensor, else
     float32.
 
@@ -110,7 +111,8 @@ def _network_of(checkpoint: Checkpoint, model: str | None, input_shape: tuple[in
     layers = program_layers(network) if isinstance(network, fx.GraphModule) else prunable_layers(network)
     if not layers:
         raise LayerSelectionError(
-            f"{checkpoint.path}: {description} has no convolution or linear weight to prune; choose another --model"
+            f"{checkpoint.path}: {description} has no convolution or linear weight to prune; choose another "
+            f"{option('model')}"
         )
     return Network(network.eval(), description, input_shape or shape, layers)
 
@@ -123,7 +125,9 @@ def _of_folder(checkpoint: Checkpoint, model: str | None, fill: Fill) -> Network
     if model is None:
         layers = huggingface.weight_layers(checkpoint.shapes, checkpoint.config)
         if not layers:
-            raise LayerSelectionError(f"{checkpoint.path}: no linear weight to prune by its name; give --model hf")
+            raise LayerSelectionError(
+                f"{checkpoint.path}: no linear weight to prune by its name; give {option('model', 'hf')}"
+            )
         alone = fill(checkpoint, huggingface.weights_alone(layers))
         return Network(alone.eval(), f"{huggingface.description(checkpoint)} (its linear layers)", None, layers)
     huggingface.check_config(checkpoint)
@@ -136,24 +140,32 @@ def _of_folder(checkpoint: Checkpoint, model: str | None, fill: Fill) -> Network
 def _network_for(checkpoint: Checkpoint, model: str | None) -> tuple[nn.Module, str, tuple[int, ...] | None, str]:
     """An unloaded network, its description and input shape, and what to try when it does not fit."""
     if model == huggingface.FACTORY:
-        raise ModelFactoryError("--model hf: makes the network of a Hugging Face model's folder; give the folder")
+        raise ModelFactoryError(
+            f"{option('model', 'hf')}: makes the network of a Hugging Face model's folder; give the folder"
+        )
     if model is not None and ":" in model:
-        return load_factory(model), f"the network of {model}", None, "change the factory, or choose another --model"
+        return (
+            load_factory(model),
+            f"the network of {model}",
+            None,
+            f"change the factory, or choose another {option('model')}",
+        )
     if model is None and checkpoint.module is not None:
         # A copy, so that pruning one network of a checkpoint does not change the next.
         module = copy.deepcopy(checkpoint.module)
         if isinstance(module, fx.GraphModule):
             return module, "a program of torch.export", checkpoint.input_shape, "export it again"
-        return module, f"{type(module).__name__} (unpickled)", None, "give --model"
+        return module, f"{type(module).__name__} (unpickled)", None, f"give {option('model')}"
     found = recognise(checkpoint.shapes)
     if model is None:
         if found is None:
             raise UnknownModelError(
                 f"{checkpoint.path}: names and shapes of its {len(checkpoint.shapes)} tensors match no known "
-                f"architecture{_hint_of_names(checkpoint)}; give --model NAME, module:factory or file.py:factory"
+                f"architecture{_hint_of_names(checkpoint)}; give {option('model', 'NAME')}, module:factory or "
+                "file.py:factory"
             )
-        return _fitting(found, on_meta), found.description, found.input_shape, "give --model"
-    hint = f"it matches {found.name}: leave --model out" if found else "choose another --model"
+        return _fitting(found, on_meta), found.description, found.input_shape, f"give {option('model')}"
+    hint = f"it matches {found.name}: leave {option('model')} out" if found else f"choose another {option('model')}"
     chosen = _named_architecture(checkpoint, model, found)
     return _fitting(chosen, on_meta), chosen.description, chosen.input_shape, hint
 
@@ -161,7 +173,10 @@ def _network_for(checkpoint: Checkpoint, model: str | None) -> tuple[nn.Module, 
 def _hint_of_names(checkpoint: Checkpoint) -> str:
     """What to say of names that are timm's, or all begin with one word, as a training framework's wrapper leaves them."""
     if TIMM_NAMES & set(checkpoint.shapes):
-        return " (names as timm has them: where timm is installed, --model timm.models:NAME makes a network of it)"
+        return (
+            f" (names as timm has them: where timm is installed, {option('model', 'timm.models:NAME')} makes a "
+            "network of it)"
+        )
     if (checkpoint.path.parent / "config.json").is_file():
         return " (a Hugging Face model? give its folder)"
     firsts = {name.partition(".")[0] for name in checkpoint.shapes if "." in name}
@@ -178,7 +193,9 @@ def _named_architecture(checkpoint: Checkpoint, model: str, found: Architecture 
     alone.
     """
     if model.endswith(".py"):
-        raise ModelFactoryError(f"--model {model}: say which function in it makes the network, as {model}:NAME")
+        raise ModelFactoryError(
+            f"{option('model', model)}: say which function in it makes the network, as {model}:NAME"
+        )
     heads = [name for name in sorted(checkpoint.shapes, key=natural_order) if len(checkpoint.shapes[name]) == 2]
     classes = (checkpoint.shapes[heads[-1]][0] if heads else 0) or 10
     asked = architecture(model, found.classes if found else classes)
@@ -212,11 +229,11 @@ def init_network(name: str, classes: int | None, seed: int) -> Network:
     chosen = architecture(name, 10 if classes is None else classes)
     if classes not in (None, chosen.classes):
         raise MethodOptionError(
-            f"--classes {classes}: {chosen.name} has {chosen.classes}, its last size; "
-            "leave --classes out, or change the name"
+            f"{option('classes', classes)}: {chosen.name} has {chosen.classes}, its last size; "
+            f"leave {option('classes')} out, or change the name"
         )
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+        seed_torch(seed)
         network = _fitting(chosen, lambda build: build())
     return Network(network.eval(), chosen.description, chosen.input_shape, prunable_layers(network))
 

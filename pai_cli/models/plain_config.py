@@ -15,6 +15,7 @@ from typing import Any
 
 from pai_cli.errors import ModelFactoryError
 from pai_cli.printable import shortened
+from pai_cli.spelling import option
 
 _TYPES = """
 albert bart beit bert bert-generation big_bird bigbird_pegasus biogpt bit blenderbot blenderbot-small bloom camembert
@@ -81,8 +82,8 @@ DEEPEST = 4  # lists in lists
 SHOWN = 80  # characters of a key
 
 INSTEAD = (
-    "give --model file.py:factory, code of your own that makes the network, or leave --model out for methods that look at "
-    "weights alone"
+    f"give {option('model', 'file.py:factory')}, code of your own that makes the network, or leave {option('model')} "
+    "out for methods that look at weights alone"
 )
 
 
@@ -104,7 +105,7 @@ def plain_config(config: Mapping[str, Any], where: str) -> dict[str, Any]:
         return _plain(config, kind, "")
     except _NotPlainError as e:
         path, why = e.args
-        raise ModelFactoryError(f"--model hf: {where}: {shortened(path, SHOWN)} {why}; {INSTEAD}") from e
+        raise ModelFactoryError(f"{option('model', 'hf')}: {where}: {shortened(path, SHOWN)} {why}; {INSTEAD}") from e
 
 
 class _NotPlainError(Exception):

@@ -11,9 +11,9 @@ from pai_cli.models.recognise import recognise
 
 
 def prunable_names(checkpoint: Checkpoint) -> Names:
-    """What `--names-from` gives to masks.
+    """What a checkpoint of names gives to masks.
 
-    Of a known architecture, or a network that `--trust` unpickled, the weights that `pai prune` prunes. Of any other, every
+    Of a known architecture, or a network that `trust` unpickled, the weights that `pai prune` prunes. Of any other, every
     weight of two or more dimensions; their order is the network's only where the file keeps it.
     """
     network = checkpoint.module

@@ -1,4 +1,4 @@
-"""The architectures that `--model` and `pai init` know by name."""
+"""The architectures that `model` and `pai init` know by name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Family(Protocol):
 
     @property
     def NAMES(self) -> tuple[str, ...]:
-        """What `--model` calls them."""
+        """What `model` calls them."""
 
     def named(self, name: str, classes: int) -> Architecture | None:
         """The architecture with this exact name."""

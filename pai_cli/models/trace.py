@@ -26,12 +26,13 @@ from pai_cli.errors import MethodOptionError, TraceError
 from pai_cli.files.messages import one_line
 from pai_cli.models.follow import CoarseInputNeeded, Follower, Visit
 from pai_cli.models.huggingface import refuse_weights_alone
+from pai_cli.spelling import option
 
 if TYPE_CHECKING:
     from pai_cli.models.follow import Strand
     from pai_cli.models.network import PrunableLayer
 
-OTHER_METHOD = "take a --method that needs no wiring, such as erk"
+OTHER_METHOD = f"take a {option('method')} that needs no wiring, such as erk"
 
 INPUT = -1
 """As a wire's `source`: the network's own input."""
@@ -111,7 +112,7 @@ def trace(model: nn.Module, input_shape: tuple[int, ...] | None, remedy: str = O
     if input_shape is None:
         raise MethodOptionError(
             "the shape of one input is not known, and the order of layers is found by following one; "
-            "give it with --input-shape, such as 3,32,32"
+            f"give it with {option('input_shape')}, such as 3,32,32"
         )
     try:
         twin = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
@@ -128,7 +129,7 @@ def trace(model: nn.Module, input_shape: tuple[int, ...] | None, remedy: str = O
         channels[1] = shape[1]
         follower, output = _followed(twin, shape, torch.arange(shape[1]).reshape(channels), remedy)
     if not follower.visits:
-        raise TraceError("no convolution or linear layer of the network reads its input; check --model")
+        raise TraceError(f"no convolution or linear layer of the network reads its input; check {option('model')}")
     return _graph(follower.visits, output)
 
 
@@ -146,12 +147,12 @@ def _followed(
     except CoarseInputNeeded:
         raise
     except TraceError as error:
-        raise TraceError(f"{error}; {remedy}") from error
+        raise TraceError(f"{error.text}; {remedy}") from error
     except Exception as error:
         text = ",".join(map(str, shape[1:]))
         raise MethodOptionError(
             f"the network failed on one input of shape {text} ({one_line(error)}); "
-            "give the shape it takes with --input-shape"
+            f"give the shape it takes with {option('input_shape')}"
         ) from error
     tensors = [leaf for leaf in tree_leaves(returned) if isinstance(leaf, torch.Tensor)]
     return follower, [follower.strands(tensor) for tensor in tensors]

@@ -8,6 +8,7 @@ from math import floor, isfinite, prod
 from typing import Literal
 
 from pai_cli.errors import DensityError
+from pai_cli.spelling import option
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -20,7 +21,7 @@ def check_density(density: float) -> None:
     if not (isfinite(density) and 0 < density <= 1):
         raise DensityError(
             f"density {float(density)}: must be above 0 and at most 1 "
-            "(the fraction of weights kept; --sparsity is the fraction removed)"
+            f"(the fraction of weights kept; {option('sparsity')} is the fraction removed)"
         )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pai_cli.errors import MethodOptionError
+from pai_cli.random import generator_for
+from pai_cli.spelling import option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,7 +47,9 @@ class Pattern(NamedTuple):
     def check(self) -> None:
         """Raise `MethodOptionError` unless 1 <= keep < of."""
         if not 1 <= self.keep < self.of:
-            raise MethodOptionError(f"--pattern {self}: N:M keeps N of every M inputs, 1 <= N < M, such as 2:4")
+            raise MethodOptionError(
+                f"{option('pattern', self)}: N:M keeps N of every M inputs, 1 <= N < M, such as 2:4"
+            )
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Scores:
     """What a method says of the weights: the larger a score, the better the reason to keep its weight.
 
     `values`: one tensor a layer, shaped as the weight; any floating type, no NaN. `flow`: for methods whose
-    scores measure a flow through the network, the flow itself (0 or more); `--rounds auto` removes less than
+    scores measure a flow through the network, the flow itself (0 or more); the rounds "auto" remove less than
     that at a time.
     """
 
@@ -100,15 +103,6 @@ class ScoreContext:
         return generator_for(self.seed, layer)
 
 
-def generator_for(seed: int, purpose: str) -> np.random.Generator:
-    """A random generator that depends on the seed and on what it is for; different purposes are independent."""
-    import numpy as np
-
-    digest = hashlib.sha256(purpose.encode()).digest()
-    key = tuple(int.from_bytes(digest[i : i + 4], "little") for i in range(0, 16, 4))
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
-
-
 MakeScorer = Callable[[ScoreContext], Scorer]
 
 
@@ -122,22 +116,22 @@ class Method:
 
     name: str
     summary: str
-    """One line for `pai prune --help`."""
+    """One line for the help of `pai prune`."""
     source: str
     """Whose method it is, with the arXiv number."""
     make_scorer: str | MakeScorer
     allocation: Allocation = "none"
     """Densities fixed layer by layer: "uniform", "erk" or "smart-ratio"; "none" leaves them to the scores."""
     rounds: int | Callable[[TrainingOptions, float], int] = 1
-    """How many rounds when `--rounds` is not given; what the options of training and the density make of them."""
+    """How many rounds when nobody says; what the options of training and the density make of them."""
     iterative: bool = False
-    """Whether `--rounds N` applies."""
+    """Whether a number of rounds applies."""
     adaptive: bool = False
-    """Whether `--rounds auto` applies; the scores must then come with their flow."""
+    """Whether the rounds "auto" apply; the scores must then come with their flow."""
     random: bool = False
     """Whether the seed changes the mask, samples aside."""
     data: bool = False
-    """Whether it scores with labelled samples: `--data` is then needed, and `ScoreContext.batches` holds them."""
+    """Whether it scores with labelled samples: data are then needed, and `ScoreContext.batches` holds them."""
     trains: tuple[str, ...] = ()
     """For a method that trains, which needs `data`: the `TrainingOptions` it takes. `ScoreContext.training` then holds
     them and all of the data, and `batches` none; the scorer is called in every round.

@@ -16,6 +16,7 @@ from pai_cli.pruning.base import Masks, Pattern, Scope
 from pai_cli.pruning.pattern import fits, inputs_of, keep_in_groups
 from pai_cli.pruning.schedule import exponential
 from pai_cli.pruning.select import ScoreArrays, keep_largest, keep_largest_by_layer
+from pai_cli.spelling import option
 
 if TYPE_CHECKING:
     from pai_cli.models.network import PrunableLayer
@@ -108,7 +109,7 @@ class GivenQuota(_ByLayer):
         by_layer = {name: exponential(self.densities[name], rounds) for name in self.shapes}
         sizes = {name: prod(shape) for name, shape in self.shapes.items()}
         if not any(kept_count(self.densities[name], size) for name, size in sizes.items()):
-            raise DensityError("--densities keeps no weight of any layer; give larger ones")
+            raise DensityError(f"{option('densities')} keeps no weight of any layer; give larger ones")
         return [{name: kept_count(by_layer[name][k], sizes[name]) for name in self.shapes} for k in range(rounds)]
 
 
@@ -153,6 +154,6 @@ class PatternQuota:
         if not any(fits(self.pattern, layer) for layer in self.layers):
             inputs = some_names(f"{layer.name} has {inputs_of(layer)}" for layer in self.layers)
             raise LayerSelectionError(
-                f"--pattern {self.pattern}: {self.pattern.of} divides the inputs of no layer ({inputs}); "
+                f"{option('pattern', self.pattern)}: {self.pattern.of} divides the inputs of no layer ({inputs}); "
                 "give another pattern"
             )

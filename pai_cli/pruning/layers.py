@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from math import isfinite
 from typing import TYPE_CHECKING
 
 from pai_cli.errors import DensityError, LayerSelectionError
 from pai_cli.files.messages import some_names
+from pai_cli.files.ordering import matches
+from pai_cli.spelling import option
 
 if TYPE_CHECKING:
     from pai_cli.files.densities import LayerDensities
@@ -17,22 +18,17 @@ MAGIC = frozenset("*?[")
 MOST_GLOBS = 1_000
 
 
-def matches(name: str, glob: str) -> bool:
-    """Whether a glob means the layer, whose name may be given without `.weight`."""
-    return fnmatchcase(name, glob) or fnmatchcase(name.removesuffix(".weight"), glob)
-
-
 def select_layers(layers: tuple[PrunableLayer, ...], ignore: tuple[str, ...]) -> tuple[PrunableLayer, ...]:
     """The layers that no glob matches, by their names with or without `.weight`.
 
     Raises `LayerSelectionError` when a glob matches nothing, or when nothing is left.
     """
     for glob in ignore:
-        _check_matches("--ignore", glob, layers)
+        _check_matches("ignore", glob, layers)
     left = tuple(layer for layer in layers if not any(matches(layer.name, glob) for glob in ignore))
     if not left:
-        cause = f"--ignore {' '.join(ignore)}: leaves" if ignore else "the network has"
-        remedy = "drop a glob" if ignore else "check --model"
+        cause = f"{option('ignore', ' '.join(ignore))}: leaves" if ignore else "the network has"
+        remedy = "drop a glob" if ignore else f"check {option('model')}"
         raise LayerSelectionError(f"{cause} no layer to prune; {remedy}")
     return left
 
@@ -50,18 +46,19 @@ def given_densities(
     globs = []
     for glob, density in given:
         if not (isfinite(density) and 0 < density <= 1):
-            raise DensityError(f"--densities: {glob!r} has {density:g}; must be above 0 and at most 1")
+            raise DensityError(f"{option('densities')}: {glob!r} has {density:g}; must be above 0 and at most 1")
         if MAGIC & set(glob):
             globs.append((glob, density))
         if len(globs) > MOST_GLOBS:
-            raise DensityError(f"--densities: has more than {MOST_GLOBS:,} globs; give layers by name")
+            raise DensityError(f"{option('densities')}: has more than {MOST_GLOBS:,} globs; give layers by name")
         if glob not in names:
-            _check_matches("--densities", glob, layers)
+            _check_matches("densities", glob, layers)
     found = {layer.name: _density_of(layer, exact, globs) for layer in chosen}
     missing = [name for name, density in found.items() if density is None]
     if missing:
         raise LayerSelectionError(
-            f'--densities: has no density for {some_names(missing)}; add them, or "*" as the last, or --ignore them'
+            f'{option("densities")}: has no density for {some_names(missing)}; add them, or "*" as the last, or '
+            f"{option('ignore')} them"
         )
     return {name: density for name, density in found.items() if density is not None}
 
@@ -77,9 +74,9 @@ def _density_of(layer: PrunableLayer, exact: dict[str, float], globs: list[tuple
     return next((density for glob, density in globs if matches(layer.name, glob)), None)
 
 
-def _check_matches(flag: str, glob: str, layers: tuple[PrunableLayer, ...]) -> None:
+def _check_matches(name: str, glob: str, layers: tuple[PrunableLayer, ...]) -> None:
     if not any(matches(layer.name, glob) for layer in layers):
         raise LayerSelectionError(
-            f"{flag} {glob}: matches none of the {len(layers)} prunable layers "
+            f"{option(name, glob)}: matches none of the {len(layers)} prunable layers "
             f"({some_names(layer.name for layer in layers)})"
         )

@@ -7,11 +7,12 @@ from math import isclose
 from typing import TYPE_CHECKING, Any, Literal
 
 from pai_cli.errors import DensityError, MethodOptionError
-from pai_cli.models.seeds import check_seed
 from pai_cli.pruning.base import METHODS, Method, Pattern, Scope
 from pai_cli.pruning.counts import AllocatedQuota, GivenQuota, NetworkQuota, PatternQuota, Quota
 from pai_cli.pruning.layers import given_densities
-from pai_cli.pruning.trained import TrainingOptions, flag_of
+from pai_cli.pruning.trained import TrainingOptions
+from pai_cli.random import check_seed
+from pai_cli.spelling import option
 
 if TYPE_CHECKING:
     from pai_cli.files.densities import LayerDensities
@@ -76,7 +77,9 @@ def quota_of(request: PruneRequest, network: Network, layers: tuple[PrunableLaye
     if request.densities is not None:
         return GivenQuota(shapes, given_densities(request.densities, network.layers, layers))
     if request.density is None:
-        raise DensityError("no density; give --density, --sparsity, --pattern or --densities")
+        raise DensityError(
+            f"no density; give {option('density')}, {option('sparsity')}, {option('pattern')} or {option('densities')}"
+        )
     rule = request.method.allocation
     if rule == "none" and request.scope == "layer":
         rule = "uniform"
@@ -94,9 +97,11 @@ def check_options(request: PruneRequest, *, has_samples: bool = False) -> None:
     method = request.method
     check_seed(request.seed)
     if request.scope not in (None, "global", "layer"):
-        raise MethodOptionError(f"--scope {request.scope}: must be global or layer")
+        raise MethodOptionError(f"{option('scope', request.scope)}: must be global or layer")
     if request.scope == "global" and method.allocation != "none" and request.densities is None:
-        raise MethodOptionError(f"--scope global: {method.name} fixes the density of each layer; leave --scope out")
+        raise MethodOptionError(
+            f"{option('scope', 'global')}: {method.name} fixes the density of each layer; leave {option('scope')} out"
+        )
     _check_selection(request)
     _check_data(method, request, has_samples=has_samples)
     _check_training(method, request)
@@ -110,39 +115,49 @@ def _check_selection(request: PruneRequest) -> None:
         pattern = Pattern(*request.pattern)
         pattern.check()
         if request.densities is not None:
-            raise MethodOptionError(f"--pattern {pattern}: excludes --densities; give one")
+            raise MethodOptionError(f"{option('pattern', pattern)}: excludes {option('densities')}; give one")
         if request.scope is not None:
-            raise MethodOptionError(f"--pattern {pattern}: fixes the density of each layer; leave --scope out")
+            raise MethodOptionError(
+                f"{option('pattern', pattern)}: fixes the density of each layer; leave {option('scope')} out"
+            )
         if request.shuffle:
-            raise MethodOptionError(f"--pattern {pattern}: --shuffle would undo it; leave one out")
+            raise MethodOptionError(f"{option('pattern', pattern)}: {option('shuffle')} would undo it; leave one out")
         if request.density is not None and not isclose(request.density, pattern.density):
             raise MethodOptionError(
-                f"--pattern {pattern}: has density {pattern.density:g}; leave --density {request.density:g} out"
+                f"{option('pattern', pattern)}: has density {pattern.density:g}; leave "
+                f"{option('density', f'{request.density:g}')} out"
             )
     if request.densities is not None:
         if request.density is not None:
-            raise MethodOptionError(f"--densities: excludes --density {request.density:g}; give one")
+            raise MethodOptionError(
+                f"{option('densities')}: excludes {option('density', f'{request.density:g}')}; give one"
+            )
         if request.scope == "global":
-            raise MethodOptionError("--scope global: --densities fixes the density of each layer; leave --scope out")
+            raise MethodOptionError(
+                f"{option('scope', 'global')}: {option('densities')} fixes the density of each layer; leave "
+                f"{option('scope')} out"
+            )
 
 
 def _check_data(method: Method, request: PruneRequest, *, has_samples: bool) -> None:
     if request.per_class is not None and request.per_class < 1:
-        raise MethodOptionError(f"--per-class {request.per_class}: must be at least 1")
+        raise MethodOptionError(f"{option('per_class', request.per_class)}: must be at least 1")
     if method.data:
         if request.data is None and not has_samples:
             does = "trains on labelled data" if method.trains else "scores with labelled samples"
-            raise MethodOptionError(f"--method {method.name}: {does}; give --data")
+            raise MethodOptionError(f"{option('method', method.name)}: {does}; give {option('data')}")
         if method.trains and request.per_class is not None:
             raise MethodOptionError(
-                f"--per-class {request.per_class}: {method.name} trains on all of the data; leave --per-class out"
+                f"{option('per_class', request.per_class)}: {method.name} trains on all of the data; leave "
+                f"{option('per_class')} out"
             )
         return
-    for flag, value in (("--data", request.data), ("--per-class", request.per_class)):
+    for name, value in (("data", request.data), ("per_class", request.per_class)):
         if value is not None:
             takers = ", ".join(one.name for one in METHODS.values() if one.data)
             raise MethodOptionError(
-                f"{flag} {value}: {method.name} needs no data; leave {flag} out (methods that take it: {takers})"
+                f"{option(name, value)}: {method.name} needs no data; leave {option(name)} out (methods that take it: "
+                f"{takers})"
             )
 
 
@@ -153,7 +168,8 @@ def _check_training(method: Method, request: PruneRequest) -> None:
             takers = ", ".join(one.name for one in METHODS.values() if name in one.trains)
             does = "has no use for it" if method.trains else "does not train"
             raise MethodOptionError(
-                f"{flag_of(name)} {value}: {method.name} {does}; leave {flag_of(name)} out (methods that take it: {takers})"
+                f"{option(name, value)}: {method.name} {does}; leave {option(name)} out (methods that take it: "
+                f"{takers})"
             )
     if request.rounds is None:
         rounds_of(request)
@@ -172,30 +188,39 @@ def _check_rounds(method: Method, request: PruneRequest) -> None:
     rounds = request.rounds
     if not method.iterative:
         takers = ", ".join(m.name for m in METHODS.values() if m.iterative)
-        does = "freezes by --epochs and --freeze-every" if "freeze_every" in method.trains else "scores once"
+        does = (
+            f"freezes by {option('epochs')} and {option('freeze_every')}"
+            if "freeze_every" in method.trains
+            else "scores once"
+        )
         raise MethodOptionError(
-            f"--rounds {rounds}: {method.name} {does}; leave --rounds out (methods that take it: {takers})"
+            f"{option('rounds', rounds)}: {method.name} {does}; leave {option('rounds')} out (methods that take it: "
+            f"{takers})"
         )
     if rounds == "auto":
         _check_auto(method, request)
     elif rounds is not None and rounds < 1:
-        raise MethodOptionError(f"--rounds {rounds}: must be at least 1, or auto")
+        raise MethodOptionError(f"{option('rounds', rounds)}: must be at least 1, or auto")
 
 
 def _check_auto(method: Method, request: PruneRequest) -> None:
     if not method.adaptive:
         takers = ", ".join(m.name for m in METHODS.values() if m.adaptive)
-        raise MethodOptionError(f"--rounds auto: only for {takers}; give {method.name} a number of --rounds")
-    others = {
-        "--scope layer": request.scope == "layer",
-        "--pattern": request.pattern is not None,
-        "--densities": request.densities is not None,
-    }
-    for flag in (flag for flag, given in others.items() if given):
         raise MethodOptionError(
-            f"--rounds auto: weighs all layers against each other; give a number of --rounds, or leave {flag} out"
+            f"{option('rounds', 'auto')}: only for {takers}; give {method.name} a number of {option('rounds')}"
+        )
+    others = {
+        option("scope", "layer"): request.scope == "layer",
+        option("pattern"): request.pattern is not None,
+        option("densities"): request.densities is not None,
+    }
+    for other in (other for other, given in others.items() if given):
+        raise MethodOptionError(
+            f"{option('rounds', 'auto')}: weighs all layers against each other; give a number of {option('rounds')}, "
+            f"or leave {other} out"
         )
     if request.invert:
         raise MethodOptionError(
-            "--rounds auto: removes the smallest scores, and --invert keeps them; give a number of --rounds"
+            f"{option('rounds', 'auto')}: removes the smallest scores, and {option('invert')} keeps them; give a "
+            f"number of {option('rounds')}"
         )

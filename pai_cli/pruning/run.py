@@ -43,7 +43,7 @@ class PruneSummary:
     """What is worth knowing of a run, but for the masks themselves.
 
     `kept_by_layer`: how many weights, in network order. `connected`: whether a path of kept weights leads from input to
-    output; None when that cannot be told. `rounds`: how many the schedule had. `whole`: layers that `--pattern` does not
+    output; None when that cannot be told. `rounds`: how many the schedule had. `whole`: layers that the pattern does not
     fit, all of their weights kept.
     """
 

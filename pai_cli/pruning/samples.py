@@ -13,8 +13,10 @@ from pai_cli.data.registry import open_dataset
 from pai_cli.errors import MethodOptionError
 from pai_cli.files.messages import one_line
 from pai_cli.models.copies import seeded, working_copy
-from pai_cli.pruning.base import Batches, generator_for
+from pai_cli.pruning.base import Batches
 from pai_cli.pruning.request import USUAL_PER_CLASS, PruneRequest
+from pai_cli.random import generator_for
+from pai_cli.spelling import option
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -85,6 +87,6 @@ def _outputs(network: Network, example: torch.Tensor, request: PruneRequest) -> 
             shape = ",".join(map(str, example.shape))
             raise MethodOptionError(
                 f"{name}: the network failed on a batch of shape {shape} ({one_line(error)}); "
-                "give the shape of one input with --input-shape"
+                f"give the shape of one input with {option('input_shape')}"
             ) from error
     return int(outputs.shape[-1]) if isinstance(outputs, torch.Tensor) and outputs.dim() == 2 else 0

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from pai_cli.errors import ScoreError
-from pai_cli.pruning.base import Masks, Scorer, Scores, generator_for
+from pai_cli.pruning.base import Masks, Scorer, Scores
+from pai_cli.random import generator_for
+from pai_cli.spelling import option
 
 if TYPE_CHECKING:
     from pai_cli.models.network import Network
@@ -31,9 +33,10 @@ def inverted(scorer: Scorer) -> Scorer:
         except ScoreError as error:
             if masks is None:
                 raise
-            cause = str(error).partition(";")[0]
+            cause = error.text.partition(";")[0]
             raise ScoreError(
-                f"--invert: removes first what a later round scores by ({cause}); give --rounds 1"
+                f"{option('invert')}: removes first what a later round scores by ({cause}); give "
+                f"{option('rounds', '1')}"
             ) from error
         return Scores({name: -of_layer for name, of_layer in values.items()})
 

@@ -7,6 +7,7 @@ import numpy as np
 from pai_cli.errors import ScoreError
 from pai_cli.pruning.base import Masks
 from pai_cli.pruning.select import ScoreArrays, active_scores
+from pai_cli.spelling import option
 
 ROUNDING = 1e-7
 """Relative room below the flow, so that no full cut passes for less.
@@ -36,7 +37,8 @@ def safe_count(scores: ScoreArrays, active: Masks | None, target: int, flow: flo
     removable = int(np.searchsorted(np.cumsum(ordered, dtype=np.float64), flow * (1 - ROUNDING)))
     if removable == 0 and left > target:
         raise ScoreError(
-            f"--rounds auto: of the {left:,} weights left none can be removed without cutting the network, "
-            f"and the density asks for {target:,}; give a larger --density, or a number of --rounds to go on regardless"
+            f"{option('rounds', 'auto')}: of the {left:,} weights left none can be removed without cutting the "
+            f"network, and the density asks for {target:,}; give a larger {option('density')}, or a number of "
+            f"{option('rounds')} to go on regardless"
         )
     return max(target, left - removable)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pai_cli.errors import MethodOptionError
+from pai_cli.spelling import option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,13 +50,13 @@ class TrainingOptions:
         for name in ("epochs", "freeze_every", "batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise MethodOptionError(f"{flag_of(name)} {value}: must be 1 or more")
+                raise MethodOptionError(f"{option(name, value)}: must be 1 or more")
         for name in ("penalty", "rewind"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= 0):
-                raise MethodOptionError(f"{flag_of(name)} {value:g}: must be 0 or more")
+                raise MethodOptionError(f"{option(name, f'{value:g}')}: must be 0 or more")
         if self.lr is not None and not (math.isfinite(self.lr) and self.lr > 0):
-            raise MethodOptionError(f"--lr {self.lr:g}: must be above 0")
+            raise MethodOptionError(f"{option('lr', f'{self.lr:g}')}: must be above 0")
 
     def given(self) -> dict[str, int | float | str]:
         """What was asked for, by field."""
@@ -65,17 +66,13 @@ class TrainingOptions:
 ALL = tuple(TrainingOptions.__dataclass_fields__)
 
 
-def flag_of(name: str) -> str:
-    """`--freeze-every` of `freeze_every`."""
-    return f"--{name.replace('_', '-')}"
-
-
 def freezes(options: TrainingOptions, density: float) -> int:  # noqa: ARG001  (what a registry row calls)
     """How often Gem-Miner freezes: K = floor((E-1)/P) times in E epochs, every P. Raises `MethodOptionError` for none."""
     epochs, every = options.epochs or EPOCHS, options.freeze_every or FREEZE_EVERY
     if every >= epochs:
         raise MethodOptionError(
-            f"--freeze-every {every}: no freeze comes in {epochs} epochs; give more --epochs, or a smaller --freeze-every"
+            f"{option('freeze_every', every)}: no freeze comes in {epochs} epochs; give more {option('epochs')}, or a "
+            f"smaller {option('freeze_every')}"
         )
     return (epochs - 1) // every
 

@@ -17,6 +17,7 @@ from pai_cli.files.rows import Row, Rows, number
 from pai_cli.files.tables import as_cell
 from pai_cli.ranking.rules import AccuracyRules, AccuracyUnit
 from pai_cli.ranking.scored import ScoredMask
+from pai_cli.spelling import option
 
 Tell = Callable[[str], None]
 
@@ -72,7 +73,7 @@ def accuracies(table: Rows, rules: AccuracyRules, tell: Tell) -> list[tuple[Row,
     if collapsed:
         tell(
             f"{table.source}: {_rows(collapsed)} collapsed (accuracy at most {rules.collapsed_at:g}): set aside; "
-            "--collapsed-at takes the accuracy of chance, 0 keeps all"
+            f"{option('collapsed_at')} takes the accuracy of chance, 0 keeps all"
         )
     return [(row, value) for row, value in fractions if not rules.collapsed(value)]
 
@@ -106,7 +107,7 @@ def _scale(table: Rows, known: Sequence[tuple[Row, float]], rules: AccuracyRules
         raise table.fault(
             small[0].line,
             f"accuracy {small[0].cells['accuracy']} looks like a fraction, and {above[0].cells['accuracy']} on line "
-            f"{above[0].line} like a percentage; say --accuracy-unit percent if it is one",
+            f"{above[0].line} like a percentage; say {option('accuracy_unit', 'percent')} if it is one",
         )
     if above:
         tell(f"{table.source}: accuracies above 1: read as percentages")

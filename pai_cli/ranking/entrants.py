@@ -12,6 +12,7 @@ from pai_cli.files.messages import some_names
 from pai_cli.ranking.expression import Score, score_of
 from pai_cli.ranking.scored import ScoredMask, scored_masks
 from pai_cli.spectral.catalogue import METRICS, Metric
+from pai_cli.spelling import option
 
 MOST_SCORES = 1_000
 """Correlated with accuracy at once: each takes milliseconds of tests and intervals, and a line that someone reads."""
@@ -38,7 +39,7 @@ class Entrants:
             if name in self.metrics:
                 return score_of(name, self.metrics)
         raise UnknownMetricError(
-            f"no column l2 or dr_imdb to rank by: give --by, which takes {some_names(self.metrics, 40)}"
+            f"no column l2 or dr_imdb to rank by: give {option('by')}, which takes {some_names(self.metrics, 40)}"
         )
 
 
@@ -60,7 +61,8 @@ def scores_to_correlate(metrics: Mapping[str, Metric], wanted: str | None, by: S
     names = list(metrics) if wanted is None else _chosen(metrics, wanted)
     if len(names) > MOST_SCORES:
         raise UnknownMetricError(
-            f"{len(names):,} metrics, of which at most {MOST_SCORES:,} are compared with accuracy; --metrics chooses"
+            f"{len(names):,} metrics, of which at most {MOST_SCORES:,} are compared with accuracy; "
+            f"{option('metrics')} chooses"
         )
     scores = [score_of(name, metrics) for name in names]
     return scores if by is None or by.name in names else [*scores, by]
@@ -70,5 +72,7 @@ def _chosen(metrics: Mapping[str, Metric], wanted: str) -> list[str]:
     globs = [part.strip() for part in wanted.split(",") if part.strip()]
     for glob in globs or [wanted]:
         if not any(fnmatchcase(name, glob) for name in metrics):
-            raise UnknownMetricError(f"--metrics {glob}: matches no metric; there are {some_names(metrics, 40)}")
+            raise UnknownMetricError(
+                f"{option('metrics', glob)}: matches no metric; there are {some_names(metrics, 40)}"
+            )
     return [name for name in metrics if any(fnmatchcase(name, glob) for glob in globs)]

@@ -32,6 +32,7 @@ from pai_cli.ranking.intervals import (
 )
 from pai_cli.spectral.catalogue import METRICS, Metric
 from pai_cli.spectral.result import Measure
+from pai_cli.spelling import option
 
 LARGEST = 1e150  # of a value and its bound: differences and squares of such stay within float64
 MOST_NESTED = 50  # parentheses within parentheses, signs before signs
@@ -85,11 +86,13 @@ def score_of(text: str, known: Mapping[str, Metric]) -> Score:
     if name in known:
         return Score(name, (name,), known[name].larger_is_better)
     if name.isidentifier():
-        raise UnknownMetricError(f"unknown metric {name!r}: {_hint(name, known)}--by takes {', '.join(known)}")
+        raise UnknownMetricError(
+            f"unknown metric {name!r}: {_hint(name, known)}{option('by')} takes {', '.join(known)}"
+        )
     reader = _Reader(text, known)
     term = reader.whole()
     if not reader.used:
-        raise CompositeError(f"--by {text!r}: names no metric, so it is the same for every mask")
+        raise CompositeError(f"{option('by', repr(text))}: names no metric, so it is the same for every mask")
     return Score(name, tuple(reader.used), True, term)
 
 
@@ -101,8 +104,8 @@ def metric_score(name: str | None, *, weights: bool) -> Score:
     score = score_of(("l2" if weights else "dr_imdb") if name is None else name, METRICS)
     needing = [metric for metric in score.metrics if METRICS[metric].needs_weights]
     if needing and not weights:
-        what = f"--by {name!r}: {needing[0]}" if score.composite else f"--by {name}:"
-        raise UnknownMetricError(f"{what} needs the weights; give --weights CKPT")
+        what = f"{option('by', repr(name))}: {needing[0]}" if score.composite else f"{option('by', name)}:"
+        raise UnknownMetricError(f"{what} needs the weights; give {option('weights', 'CKPT')}")
     return score
 
 
@@ -143,7 +146,7 @@ class _Reader:
             if match is None:
                 place += len(self._text[place:]) - len(self._text[place:].lstrip())
                 raise CompositeError(
-                    f"--by {self._text!r}: character {place + 1}: {self._text[place]!r} means nothing here"
+                    f"{option('by', repr(self._text))}: character {place + 1}: {self._text[place]!r} means nothing here"
                 )
             assert match.lastgroup is not None
             yield match.lastgroup, match[match.lastgroup], match.start(match.lastgroup)
@@ -151,7 +154,7 @@ class _Reader:
         yield "end", "the end", end
 
     def _error(self, what: str) -> CompositeError:
-        return CompositeError(f"--by {self._text!r}: character {self._tokens[self._at][2] + 1}: {what}")
+        return CompositeError(f"{option('by', repr(self._text))}: character {self._tokens[self._at][2] + 1}: {what}")
 
     def _next(self) -> tuple[str, str]:
         kind, token, _ = self._tokens[self._at]
@@ -222,7 +225,8 @@ class _Reader:
         name = self._tokens[self._at][1]
         if name not in self._known:
             raise UnknownMetricError(
-                f"{self._error(f'unknown metric {name!r}')}: {_hint(name, self._known)}--by takes {', '.join(self._known)}"
+                f"{self._error(f'unknown metric {name!r}').text}: {_hint(name, self._known)}{option('by')} takes "
+                f"{', '.join(self._known)}"
             )
         self._next()
         self.used[name] = None

@@ -1,4 +1,4 @@
-"""Masks from a table of metrics: one row a mask, or a run of one, as `pai analyze --summary` or a publication has them.
+"""Masks from a table of metrics: one row a mask, or a run of one, as `pai analyze` or a publication has them.
 
 Metrics are the columns with nothing but numbers; NAME_error beside NAME is its error bound, NAME_layers over how many
 layers it is a mean. Rows of single layers are passed over.
@@ -20,6 +20,7 @@ from pai_cli.ranking.rules import AccuracyRules
 from pai_cli.ranking.scored import ScoredMask
 from pai_cli.spectral.catalogue import METRICS, Metric
 from pai_cli.spectral.result import Measure
+from pai_cli.spelling import option
 
 SETTINGS = ("architecture", "dataset", "density")  # what separates comparisons, where a table has it
 NO_GROUPS = "none"
@@ -79,7 +80,9 @@ def _metrics(table: Rows) -> dict[str, Metric]:
         if cells and not wrong:
             found[name] = METRICS.get(name, Metric(name, "a column of the table", "table"))
     if not found:
-        raise TableError(f"{table.source}: has no column of numbers that could be a metric; see pai analyze --summary")
+        raise TableError(
+            f"{table.source}: has no column of numbers that could be a metric; see pai analyze {option('summary')}"
+        )
     return found
 
 
@@ -91,7 +94,7 @@ def _groups(table: Rows, group_by: Sequence[str] | None) -> list[str]:
     for name in group_by:
         if name not in table.columns:
             raise TableError(
-                f"{table.source}: --group-by {name}: no such column; there are {some_names(table.columns, 40)}"
+                f"{table.source}: {option('group_by', name)}: no such column; there are {some_names(table.columns, 40)}"
             )
     return list(group_by)
 

@@ -1,4 +1,4 @@
-"""Which accuracies count, and as what. Imports nothing heavy: `pai rank --help` reads it."""
+"""Which accuracies count, and as what. Imports nothing heavy: the help of `pai rank` reads it."""
 
 from __future__ import annotations
 

@@ -28,6 +28,7 @@ from pai_cli.pruning.run import choose_masks
 from pai_cli.sampling.measuring import LayerCache, measure, measures_of
 from pai_cli.sampling.request import SearchRequest
 from pai_cli.sampling.trajectory import Measures
+from pai_cli.spelling import option
 
 if TYPE_CHECKING:
     from pai_cli.data.base import Dataset
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 class Workshop:
     """What every candidate of a search is made from; travels once to each process that makes some.
 
-    `factory`: where the network's code is, when it is the user's own (`--model`). `twin`: the network with noise on its
+    `factory`: where the network's code is, when it is the user's own (`model`). `twin`: the network with noise on its
     weights, made when first needed. `cache`: layers measured in this process. `busy`: held by the thread that makes a
     candidate, as a cluster's worker may have several. Pickling raises `NotPortableError` where the network's code cannot be
     had in another process.
@@ -89,7 +90,8 @@ class Workshop:
                 if size <= torch.finfo(weight.dtype).max and weight.copy_(own).add_(draw, alpha=size).isfinite().all():
                     continue
                 raise MethodOptionError(
-                    f"--noise {self.request.noise:g}: makes weights of {layer.name} infinite; give a smaller one"
+                    f"{option('noise', f'{self.request.noise:g}')}: makes weights of {layer.name} infinite; give a "
+                    "smaller one"
                 )
         return self.twin
 
@@ -102,7 +104,9 @@ def _read_by_name(dataset: Dataset | None, factory: str | None) -> dict[str, str
 
 
 def _not_portable(error: Exception) -> NotPortableError:
-    return NotPortableError(f"the network cannot be sent to another process ({one_line(error)}); give --jobs 1")
+    return NotPortableError(
+        f"the network cannot be sent to another process ({one_line(error)}); give {option('jobs', '1')}"
+    )
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,7 @@ def candidate(workshop: Workshop, number: int) -> Candidate | Failure:
         try:
             masks, rounds = chosen(workshop, number)
         except ScoreError as error:
-            return Failure(number, str(error))
+            return Failure(number, error.text)
         report = measure(workshop.network, masks, workshop.cache)
     return Candidate(
         number=number,

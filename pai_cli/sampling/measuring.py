@@ -14,6 +14,7 @@ from pai_cli.analysis.masks import Measuring, measure_everywhere
 from pai_cli.sampling.trajectory import Measures
 from pai_cli.spectral.metrics import MetricOptions
 from pai_cli.spectral.network import DenseCache, LayerInput, LayerReport, NetworkReport, summarise
+from pai_cli.spelling import for_shell
 
 if TYPE_CHECKING:
     from pai_cli.models.network import Network
@@ -56,7 +57,7 @@ def key_of(name: str, mask: np.ndarray) -> Key:
 def measure(network: Network, masks: Masks, cache: LayerCache) -> NetworkReport:
     """The layers' and the network's measures of `SHOWN`, always against the network's own weights.
 
-    Layers left whole by `--ignore` have no mask and are not counted. What the cache knows is not measured again; what is
+    Layers left whole by `ignore` have no mask and are not counted. What the cache knows is not measured again; what is
     measured is put there.
     """
     layers = [layer for layer in network.layers if layer.name in masks]
@@ -82,11 +83,10 @@ def remember(cache: LayerCache, masks: Masks, reports: Iterable[LayerReport]) ->
 
 
 def measures_of(report: NetworkReport) -> Measures:
-    """The network's numbers by name, None where one is missing, and the reasons of those."""
+    """The network's numbers by name, None where one is missing, and the reasons of those, as files tell them."""
     measures: Measures = {name: report.measures[name].value for name in SHOWN}
-    measures["reason"] = "; ".join(
-        f"{name}: {report.measures[name].reason}" for name in SHOWN if measures[name] is None
-    )
+    reasons = [f"{name}: {report.measures[name].reason}" for name in SHOWN if measures[name] is None]
+    measures["reason"] = for_shell("; ".join(reasons))
     return measures
 
 

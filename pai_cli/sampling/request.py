@@ -11,7 +11,9 @@ import numpy as np
 from pai_cli.data.fingerprint import digest_of
 from pai_cli.errors import MethodOptionError
 from pai_cli.pruning.request import PruneRequest
+from pai_cli.random import numbered_generator, numbered_seed
 from pai_cli.spectral.catalogue import METRIC_VERSION
+from pai_cli.spelling import option
 
 if TYPE_CHECKING:
     from pai_cli.data.base import Dataset
@@ -44,14 +46,16 @@ class SearchRequest:
         method = request.method
         if method.trains:
             raise MethodOptionError(
-                f"--method {method.name}: trains, and would for every candidate; take its one mask from pai prune"
+                f"{option('method', method.name)}: trains, and would for every candidate; take its one mask from pai "
+                "prune"
             )
         if not method.draws:
             return SearchRequest(request, population, USUAL_NOISE if noise is None else noise, select)
         if noise is not None:
             does, by = ("scores with samples", "samples") if method.data else ("draws at random", "seeds")
             raise MethodOptionError(
-                f"--noise {noise:g}: {method.name} {does}, so its candidates differ by their {by}; leave --noise out"
+                f"{option('noise', f'{noise:g}')}: {method.name} {does}, so its candidates differ by their {by}; "
+                f"leave {option('noise')} out"
             )
         return SearchRequest(request, population, 0.0, select)
 
@@ -74,14 +78,10 @@ class SearchRequest:
         """What is asked of candidate `number`: of one that draws, with a seed of its own."""
         if number == 0 or not self.prune.method.draws:
             return self.prune
-        seed = int(self._source(number).generate_state(1, np.uint64)[0] >> np.uint64(1))
-        return replace(self.prune, seed=seed)
+        return replace(self.prune, seed=numbered_seed(self.prune.seed, number))
 
     def noise_of(self, number: int) -> np.random.Generator | None:
         """What draws the noise on the weights of candidate `number`; None where it has none."""
         if number == 0 or self.prune.method.draws:
             return None
-        return np.random.default_rng(self._source(number))
-
-    def _source(self, number: int) -> np.random.SeedSequence:
-        return np.random.SeedSequence(self.prune.seed, spawn_key=(number,))
+        return numbered_generator(self.prune.seed, number)

@@ -28,6 +28,7 @@ from pai_cli.sampling.request import SearchRequest, Select
 from pai_cli.sampling.selection import LayerSelection, take_mask
 from pai_cli.sampling.trajectory import Measures, SearchState, Trajectory
 from pai_cli.sampling.workers import Workers, made
+from pai_cli.spelling import for_shell, option
 
 if TYPE_CHECKING:
     from pai_cli.data.base import Dataset
@@ -86,14 +87,16 @@ def search(
     """
     if state.done > request.population:
         raise ResumeError(
-            f"{trajectory.path}: {state.done} candidates are done already; give --population {state.done} or more"
+            f"{trajectory.path}: {state.done} candidates are done already; give {option('population', state.done)} or "
+            "more"
         )
     layers = select_layers(network.layers, request.prune.ignore)
     if state.done and {name: mask.shape for name, mask in state.masks.items()} != {
         one.name: one.shape for one in layers
     }:
         raise ResumeError(
-            f"{trajectory.state_path}: is of other layers than this network's; --force starts the search again"
+            f"{trajectory.state_path}: is of other layers than this network's; {option('force')} starts the search "
+            "again"
         )
     taker = _Taker(LayerSelection(network, request, dataset, LayerCache()), trajectory)
     if state.done < request.population:
@@ -170,7 +173,7 @@ class _Taker:
 def _line(made: Candidate | Failure, after: SearchState, layers: int) -> Record:
     """A candidate's own measures, what was taken of it, and what is best now."""
     if isinstance(made, Failure):
-        own: Record = {**dict.fromkeys(SHOWN), "reason": made.reason, "l2_error": None, "kept": None}
+        own: Record = {**dict.fromkeys(SHOWN), "reason": for_shell(made.reason), "l2_error": None, "kept": None}
     else:
         own = {**made.measures, "l2_error": made.l2_error, "kept": made.kept}
     return {

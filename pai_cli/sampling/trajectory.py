@@ -18,6 +18,7 @@ from pai_cli.errors import OutputError, ResumeError
 from pai_cli.files.atomic import check_output, flush_file, write_atomically
 from pai_cli.files.runs import JOURNAL, journal_beside, state_beside, tells
 from pai_cli.files.sealed import Chain, sealed, told_version, unsealed
+from pai_cli.spelling import option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,7 +81,7 @@ class Trajectory:
         Raises `ResumeError` when there is no search, or it searched for something else; the line names what differs.
         """
         if not self.path.exists():
-            raise ResumeError(f"{self.path}: no search to continue here; leave --resume out to begin one")
+            raise ResumeError(f"{self.path}: no search to continue here; leave {option('resume')} out to begin one")
         try:
             lines = self.path.read_bytes().split(b"\n")[:-1]  # one that a crash cut short is not among them
         except OSError as e:
@@ -89,12 +90,14 @@ class Trajectory:
         state, digest = self._read_state()
         if len(lines) - 1 < state.done:
             raise ResumeError(
-                f"{self.path}: has {len(lines) - 1} candidates, its state {state.done}; --force starts the search again"
+                f"{self.path}: has {len(lines) - 1} candidates, its state {state.done}; {option('force')} starts the "
+                "search again"
             )
         seen = [self._first_line().encode(), *lines[1 : 1 + state.done]]
         if state.done and Chain(seen).after(len(seen)) != digest:
             raise ResumeError(
-                f"{self.path}: is not as it was when {self.state_path.name} was written; --force starts the search again"
+                f"{self.path}: is not as it was when {self.state_path.name} was written; {option('force')} starts the "
+                "search again"
             )
         self._rewrite(seen)
         return state
@@ -160,12 +163,14 @@ class Trajectory:
         if not isinstance(first, dict) or "trajectory" not in first:
             raise ResumeError(f"{self.path}: is not the trajectory of a search; give another name, or remove it")
         if first["trajectory"] != VERSION:
-            raise ResumeError(f"{self.path}: was written by another version of pai; --force starts the search again")
+            raise ResumeError(
+                f"{self.path}: was written by another version of pai; {option('force')} starts the search again"
+            )
         for key, value in self.settings.items():
             if first.get(key) != value:
                 raise ResumeError(
                     f"{self.path}: that search had {key} {first.get(key)}, this one has {value}; give the same, or "
-                    "begin again with --force instead of --resume"
+                    f"begin again with {option('force')} instead of {option('resume')}"
                 )
 
     def _read_state(self) -> tuple[SearchState, str]:
@@ -179,17 +184,20 @@ class Trajectory:
             data = self.state_path.read_bytes()
             if told_version(data, "version") not in (None, str(VERSION)):
                 raise ResumeError(
-                    f"{self.state_path}: was written by another version of pai; --force starts the search again"
+                    f"{self.state_path}: was written by another version of pai; {option('force')} starts the search "
+                    "again"
                 )
             metadata = unsealed(data)
             if metadata["search"] != json.dumps(self.settings, sort_keys=True):
-                raise ResumeError(f"{self.state_path}: belongs to another search; --force starts the search again")
+                raise ResumeError(
+                    f"{self.state_path}: belongs to another search; {option('force')} starts the search again"
+                )
             facts, shapes = json.loads(metadata["facts"]), json.loads(metadata["shapes"])
             return _state_of(facts, shapes, load(data)), metadata["lines"]
         except OSError as e:
             raise ResumeError(f"{self.state_path}: cannot be read: {e.strerror or e}") from e
         except (SafetensorError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as e:
-            raise ResumeError(f"{self.state_path}: damaged ({e}); --force starts the search again") from e
+            raise ResumeError(f"{self.state_path}: damaged ({e}); {option('force')} starts the search again") from e
 
 
 def _state_of(facts: dict[str, Any], shapes: dict[str, Any], arrays: dict[str, np.ndarray]) -> SearchState:

@@ -1,4 +1,4 @@
-"""The names of everything that is measured, in the order shown. Imports nothing heavy: `pai rank --help` reads it."""
+"""The names of everything that is measured, in the order shown. Imports nothing heavy: the help of `pai rank` reads it."""
 
 from __future__ import annotations
 

@@ -24,10 +24,11 @@ from pai_cli.spectral.singular import singular_pairs, structure_pair, weighted_p
 from pai_cli.spectral.solvers import DEFAULT, SolverOptions
 from pai_cli.spectral.subgraphs import LEAST_DEGREE, RegularSubgraphs, regular_subgraphs
 from pai_cli.spectral.validation import matrix_of
+from pai_cli.spelling import option
 
 LOW_DEGREE = "mean degree below 3"
 NO_SUBGRAPH = "no left-regular subgraph with mean degrees of 3 or more"
-NO_WEIGHTS = "needs --weights"
+NO_WEIGHTS = f"needs {option('weights')}"
 
 
 @dataclass(frozen=True)

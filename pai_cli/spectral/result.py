@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from pai_cli.spelling import option
+
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -19,11 +21,11 @@ class Outcome(Enum):
     """Whether an answer may be used; the text says why not, and what would help."""
 
     PROVED = "proved"
-    NOT_PROVED = "not proved: that no other singular value is larger takes --certify"
-    WIDE_NOT_PROVED = "not proved, and the error bound is wider than asked for: both take --certify"
+    NOT_PROVED = f"not proved: that no other singular value is larger takes {option('certify')}"
+    WIDE_NOT_PROVED = f"not proved, and the error bound is wider than asked for: both take {option('certify')}"
     TOO_WIDE = "error bound wider than asked for: the value lies within the bound given"
     MISSED = "not proved: a larger singular value was missed"  # within the engine only: another solver follows
-    NOT_CONVERGED = "not converged: --solver gram or direct goes another way"
+    NOT_CONVERGED = f"not converged: {option('solver', 'gram')} or direct goes another way"
     COLLAPSED = "collapsed"
     ONE_VALUE = "fewer than two singular values"
 

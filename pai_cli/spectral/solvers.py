@@ -43,7 +43,7 @@ MOST_PRODUCTS = 1200  # five times what the hardest graph tried (uniform 14336 x
 
 
 class Solver(StrEnum):
-    """What `--solver` takes."""
+    """What may be asked for."""
 
     AUTO = "auto"
     GRAM = "gram"

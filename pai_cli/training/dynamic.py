@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pai_cli.analysis.masks import Measuring, measure_everywhere
-from pai_cli.pruning.base import Masks, generator_for
+from pai_cli.pruning.base import Masks
 from pai_cli.pruning.select import keep_largest
+from pai_cli.random import generator_for
 from pai_cli.spectral.metrics import MetricOptions
 from pai_cli.spectral.network import DenseCache, LayerInput, summarise
+from pai_cli.spelling import for_shell
 from pai_cli.training.recipe import Dynamic
 
 if TYPE_CHECKING:
@@ -79,7 +81,7 @@ def spectrum(layers: tuple[PrunableLayer, ...], masks: Masks, weights: Arrays) -
     for name in SPECTRUM:
         record[name], record[f"{name}_error"] = measures[name].value, measures[name].error
     reasons = [f"{name}: {measures[name].reason}" for name in SPECTRUM if measures[name].reason is not None]
-    record["reason"] = "; ".join(reasons) or None
+    record["reason"] = for_shell("; ".join(reasons)) or None
     return record
 
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from pai_cli.data.batches import batch_for
 from pai_cli.data.images import ImageDataset
 from pai_cli.errors import DataError, RecipeError
-from pai_cli.pruning.base import generator_for
+from pai_cli.random import generator_for
+from pai_cli.spelling import option
 from pai_cli.training.recipe import Augmentation, Recipe
 
 if TYPE_CHECKING:
@@ -109,7 +110,9 @@ def augmentation(wish: Augmentation, dataset: Dataset, shape: tuple[int, ...]) -
     if wish is Augmentation.NONE:
         return Augment()
     if len(shape) != 3 or shape[1] < 2:
-        raise RecipeError(f"--augment {wish}: the network's inputs are no images; leave --augment out")
+        raise RecipeError(
+            f"{option('augment', wish)}: the network's inputs are no images; leave {option('augment')} out"
+        )
     return Augment(max(1, shape[1] // 8), flip=wish is Augmentation.CROP_FLIP)
 
 
@@ -128,8 +131,8 @@ class TrainingData:
         """How many batches of `size` an epoch has; what is left over is another each epoch. Raises `RecipeError` for 0."""
         if size > len(self.train):
             raise RecipeError(
-                f"a batch of {size} (--batch-size times the number of processes): {self.name} has {len(self.train)} "
-                "examples to train with; give a smaller --batch-size"
+                f"a batch of {size} ({option('batch_size')} times the number of processes): {self.name} has "
+                f"{len(self.train)} examples to train with; give a smaller {option('batch_size')}"
             )
         return len(self.train) // size
 

@@ -16,6 +16,7 @@ from pai_cli.files.atomic import flush_file, write_atomically
 from pai_cli.files.ordering import spelled
 from pai_cli.files.runs import journal_beside, state_beside
 from pai_cli.files.sealed import Chain, unsealed
+from pai_cli.spelling import option
 from pai_cli.training.outputs import damaged
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Journal:
         folder of events.
         """
         if not self.path.exists():
-            raise ResumeError(f"{self.path}: no training to continue here; leave --resume out to begin one")
+            raise ResumeError(f"{self.path}: no training to continue here; leave {option('resume')} out to begin one")
         check_log_dir(self.log_dir, force=True)
         found = self._read_lines()
         try:
@@ -88,7 +89,7 @@ class Journal:
         elif not (found and DONE in found[-1]):
             found = []
         elif found[-1].get(DIGEST) != self._digest(found[:-1], found[-1]):
-            raise ResumeError(f"{self.path}: damaged; --force starts the training again")
+            raise ResumeError(f"{self.path}: damaged; {option('force')} starts the training again")
         self.lines = found
         self._rewrite()
         return data
@@ -129,7 +130,7 @@ class Journal:
         try:
             writer = SummaryWriter(str(self.log_dir), purge_step=0)
         except OSError as e:
-            raise OutputError(f"--log-dir {self.log_dir}: cannot be written: {e.strerror or e}") from e
+            raise OutputError(f"{option('log_dir', self.log_dir)}: cannot be written: {e.strerror or e}") from e
 
         latest = 0
 
@@ -173,7 +174,8 @@ class Journal:
             raise damaged(self.state_path) from e
         if len(found) < count or self._digest(found[:count]) != digest:
             raise ResumeError(
-                f"{self.path}: is not as it was when {self.state_path.name} was written; --force starts the training again"
+                f"{self.path}: is not as it was when {self.state_path.name} was written; {option('force')} starts the "
+                "training again"
             )
         return found[:count]
 
@@ -193,14 +195,18 @@ class Journal:
             raise ResumeError(f"{self.path}: cannot be read: {e.strerror or e}") from e
         first = _parsed(lines[0]) if lines else None
         if first is None or "training" not in first:
-            raise ResumeError(f"{self.path}: is not the journal of a training; give another -o, or remove it")
+            raise ResumeError(
+                f"{self.path}: is not the journal of a training; give another {option('output')}, or remove it"
+            )
         if first["training"] != VERSION:
-            raise ResumeError(f"{self.path}: was written by another version of pai; --force starts the training again")
+            raise ResumeError(
+                f"{self.path}: was written by another version of pai; {option('force')} starts the training again"
+            )
         for key, value in self.settings.items():
             if first.get(key) != value:
                 raise ResumeError(
                     f"{self.path}: that training had {key} {first.get(key)}, this one has {value}; give the same, or "
-                    "begin again with --force instead of --resume"
+                    f"begin again with {option('force')} instead of {option('resume')}"
                 )
         found: list[Record] = []
         for line in lines[1:]:
@@ -219,13 +225,18 @@ def check_log_dir(path: Path | None, *, force: bool) -> None:
     if path is None:
         return
     if find_spec("tensorboard") is None:
-        raise RecipeError("--log-dir: needs tensorboard; pip install pai-cli[tensorboard]")
+        raise RecipeError(f"{option('log_dir')}: needs tensorboard; pip install pai-cli[tensorboard]")
     if spelled(str(path)) != str(path):
-        raise OutputError(f"--log-dir {path}: tensorboard takes no name that is not UTF-8; name another folder")
+        raise OutputError(
+            f"{option('log_dir', path)}: tensorboard takes no name that is not UTF-8; name another folder"
+        )
     if path.exists() and not path.is_dir():
-        raise OutputError(f"--log-dir {path}: is a file; name a folder")
+        raise OutputError(f"{option('log_dir', path)}: is a file; name a folder")
     if not force and path.is_dir() and any(path.glob("events.out.tfevents.*")):
-        raise OutputError(f"--log-dir {path}: has events of a training already; name another folder, or give --force")
+        raise OutputError(
+            f"{option('log_dir', path)}: has events of a training already; name another folder, or give "
+            f"{option('force')}"
+        )
 
 
 def _parsed(line: str) -> dict[str, Any] | None:

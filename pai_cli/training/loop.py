@@ -16,7 +16,9 @@ from torch import nn
 
 from pai_cli.compute.memory import keep_freed
 from pai_cli.errors import RecipeError, TrainingError
-from pai_cli.pruning.base import Masks, generator_for
+from pai_cli.pruning.base import Masks
+from pai_cli.random import generator_for, seed_torch
+from pai_cli.spelling import option
 from pai_cli.training.applied import apply_masks
 from pai_cli.training.dynamic import Move, moved, share_of, spectrum
 from pai_cli.training.examples import Examples, Pair, TrainingData
@@ -95,16 +97,17 @@ class Trainer:
         recipe, steps = self.recipe, self.recipe.early_steps(self.steps)
         if recipe.early_parts and steps == 0:
             raise RecipeError(
-                f"{recipe.early_parts[0]}: no step is in the first {recipe.early:g} of {self.steps}; give more --epochs, or "
-                "a larger --early"
+                f"{option(recipe.early_parts[0])}: no step is in the first {recipe.early:g} of {self.steps}; give more "
+                f"{option('epochs')}, or a larger {option('early')}"
             )
         if recipe.dynamic is not None and not recipe.last_update(self.steps):
             raise RecipeError(
-                f"--dynamic {recipe.dynamic}: the mask would never move: no multiple of --update-every "
-                f"{recipe.update_every} is in the first {recipe.update_until:g} of {self.steps} steps; give a smaller one"
+                f"{option('dynamic', recipe.dynamic)}: the mask would never move: no multiple of "
+                f"{option('update_every', recipe.update_every)} is in the first {recipe.update_until:g} of {self.steps} "
+                "steps; give a smaller one"
             )
         if recipe.dynamic is not None and not self.explored:
-            raise RecipeError(f"--dynamic {recipe.dynamic}: there is no mask to move; give --mask")
+            raise RecipeError(f"{option('dynamic', recipe.dynamic)}: there is no mask to move; give {option('mask')}")
         return EarlyParts(
             self.model, soft_neurons=recipe.soft_neurons, ghost_skips=recipe.ghost_skips, steps=max(1, steps)
         )
@@ -117,7 +120,8 @@ class Trainer:
 
     def _make_rescaling(self) -> Rescaling:
         if self.recipe.optimizer is not Optimizer.SGD:
-            raise RecipeError("--rescale: looks ahead by a step of SGD; give --optimizer sgd, or --no-rescale")
+            sgd, off = option("optimizer", "sgd"), option("rescale", False)
+            raise RecipeError(f"{option('rescale')}: looks ahead by a step of SGD; give {sgd}, or {off}")
         return Rescaling(self.model, self.masked.tensors, self.recipe.base_lr, self._rescaling_batches)
 
     def _rescaling_batches(self, iteration: int) -> tuple[Pair, Pair]:
@@ -261,11 +265,7 @@ class Trainer:
     def _seed_torch(self) -> None:
         """What the network draws itself, in dropout, is a function of seed, step and process."""
         random = generator_for(self.recipe.seed, f"step {self.step} of process {self.process.rank}")
-        seed = int(random.integers(2**62))
-        torch.default_generator.manual_seed(seed)
-        # `torch.manual_seed` formats a traceback for every GPU library that is not in use: a millisecond a step.
-        if self.process.device.startswith("cuda"):
-            torch.cuda.manual_seed(seed)
+        seed_torch(int(random.integers(2**62)), self.process.device)
 
     def _count(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
         right = (logits.argmax(1) == labels).sum()
@@ -276,8 +276,8 @@ class Trainer:
     def _check_finite(self, loss: float, step: int, where: str = "") -> None:
         if self.process.any(not math.isfinite(loss)):  # all stop at once: none waits for another in vain
             raise TrainingError(
-                f"the loss{where} is no longer finite at step {step} of {self.steps}; give a smaller --lr than "
-                f"{self.recipe.base_lr:g}"
+                f"the loss{where} is no longer finite at step {step} of {self.steps}; give a smaller {option('lr')} "
+                f"than {self.recipe.base_lr:g}"
             )
 
     def _end_epoch(self) -> None:

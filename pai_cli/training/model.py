@@ -14,6 +14,7 @@ from pai_cli.errors import DeviceError, RecipeError, TrainingError
 from pai_cli.files.messages import one_line
 from pai_cli.models.copies import kind_of
 from pai_cli.models.network import Network
+from pai_cli.spelling import option
 from pai_cli.training.examples import Pair
 from pai_cli.training.process import ALONE, Process, parted
 
@@ -25,18 +26,21 @@ def trained_copy(network: Network, device: str) -> nn.Module:
     """
     if isinstance(network.model, fx.GraphModule):
         raise TrainingError(
-            f"{network.description}: is fixed as it was exported and cannot be trained; give --model and a state dict"
+            f"{network.description}: is fixed as it was exported and cannot be trained; give {option('model')} and a "
+            "state dict"
         )
     try:
         twin = copy.deepcopy(network.model)
     except Exception as error:
         raise TrainingError(
-            f"{network.description}: cannot be copied ({one_line(error)}); give another --model"
+            f"{network.description}: cannot be copied ({one_line(error)}); give another {option('model')}"
         ) from error
     try:
         twin.to(device)
     except (RuntimeError, AssertionError) as error:
-        raise DeviceError(f"device {device}: cannot be used ({one_line(error)}); give --device cpu") from error
+        raise DeviceError(
+            f"device {device}: cannot be used ({one_line(error)}); give {option('device', 'cpu')}"
+        ) from error
     return twin.requires_grad_(True).eval()
 
 
@@ -59,15 +63,15 @@ def logits_of(model: nn.Module, inputs: torch.Tensor, *, amp: bool = False) -> t
     if not (isinstance(outputs, torch.Tensor) and outputs.is_floating_point() and outputs.dim() == 2):
         given = f"shape {tuple(outputs.shape)}" if isinstance(outputs, torch.Tensor) else kind_of(outputs)
         raise TrainingError(
-            f"the network returns {given}, and logits of shape ({len(inputs)}, classes) are needed; give a --model factory "
-            "whose network returns the logits alone"
+            f"the network returns {given}, and logits of shape ({len(inputs)}, classes) are needed; give a "
+            f"{option('model')} factory whose network returns the logits alone"
         )
     return outputs.float() if outputs.dtype in (torch.bfloat16, torch.float16) else outputs
 
 
 REMEDIES = {
     "finished reduction": "several processes train only networks of which every part is used at each step; train in one",
-    "more than 1 value per channel": "batch norm needs more than one example; give a larger --batch-size",
+    "more than 1 value per channel": f"batch norm needs more than one example; give a larger {option('batch_size')}",
 }
 """What helps, by what torch says."""
 
@@ -75,7 +79,7 @@ REMEDIES = {
 def _failed(inputs: torch.Tensor, error: Exception) -> TrainingError:
     shape = ",".join(map(str, inputs.shape))
     found = (remedy for told, remedy in REMEDIES.items() if told in str(error))
-    remedy = next(found, "give the shape of one input with --input-shape")
+    remedy = next(found, f"give the shape of one input with {option('input_shape')}")
     return TrainingError(f"the network failed on a batch of shape {shape} ({one_line(error)}); {remedy}")
 
 
@@ -144,14 +148,14 @@ def check_smoothing(mass: float, classes: int) -> None:
     """Raise `RecipeError` where a wrong class would have a larger share of the label than the true one."""
     if classes > 1 and mass > (most := (classes - 1) / classes):
         raise RecipeError(
-            f"--label-smoothing {mass:g}: of {classes} classes, a wrong one would count more than the true; give at most "
-            f"{math.floor(1000 * most) / 1000:g}"
+            f"{option('label_smoothing', f'{mass:g}')}: of {classes} classes, a wrong one would count more than the "
+            f"true; give at most {math.floor(1000 * most) / 1000:g}"
         )
 
 
 def check_amp(device: str) -> None:
     """Raise `RecipeError` where mixed precision gains nothing."""
     if not device.startswith("cuda"):
-        raise RecipeError("--amp: mixed precision is for GPUs, and this runs on the CPU; leave it out")
+        raise RecipeError(f"{option('amp')}: mixed precision is for GPUs, and this runs on the CPU; leave it out")
     if not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise RecipeError("--amp: this GPU has no bfloat16 (compute capability 8.0 has); leave it out")
+        raise RecipeError(f"{option('amp')}: this GPU has no bfloat16 (compute capability 8.0 has); leave it out")

@@ -6,17 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pai_cli.errors import ResumeError
+from pai_cli.spelling import option
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where a training writes.
+    """Where a training writes; `weights`: None keeps nothing on disk, neither a journal nor a state to go on from.
 
     `mask`: the final mask of a dynamic one; `plot`: the picture of how it moved; `results`: the table; `log_dir`: the folder
     of TensorBoard's events. `keep_every`: seconds between two states. `force`: what is in the way of any of them may go.
     """
 
-    weights: Path
+    weights: Path | None
     mask: Path | None = None
     plot: Path | None = None
     results: Path | None = None
@@ -27,4 +28,4 @@ class Outputs:
 
 def damaged(path: Path) -> ResumeError:
     """The refusal of a state that cannot be gone on from."""
-    return ResumeError(f"{path}: damaged, or not the state of a training; --force starts the training again")
+    return ResumeError(f"{path}: damaged, or not the state of a training; {option('force')} starts the training again")

@@ -11,6 +11,7 @@ from torch import distributed, nn
 
 from pai_cli.errors import DeviceError
 from pai_cli.files.messages import one_line
+from pai_cli.spelling import option
 from pai_cli.training.ranks import number_of, started_by_torchrun
 
 
@@ -100,7 +101,7 @@ def processes(device: str) -> Iterator[Process]:
         if local >= torch.cuda.device_count():
             raise DeviceError(
                 f"process {local} of this machine has no GPU: torch sees {torch.cuda.device_count()}; give torchrun "
-                "--nproc-per-node as many, or --device cpu"
+                f"--nproc-per-node as many, or {option('device', 'cpu')}"
             )
         device = f"cuda:{local}"
         torch.cuda.set_device(device)

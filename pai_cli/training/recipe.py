@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from pai_cli.errors import RecipeError
-from pai_cli.models.seeds import check_seed
+from pai_cli.random import check_seed
+from pai_cli.spelling import option
 
 
 class Optimizer(StrEnum):
@@ -39,6 +40,13 @@ class Dynamic(StrEnum):
 
     SET = "set"
     RIGL = "rigl"
+
+
+class RecipeName(StrEnum):
+    """Recipes by name: what they have beside the base recipe."""
+
+    PLAIN = "plain"
+    TOST = "tost"
 
 
 USUAL_LR = {Optimizer.SGD: 0.1, Optimizer.ADAM: 1e-3}
@@ -83,27 +91,29 @@ class Recipe:
     def __post_init__(self) -> None:
         """Raise `RecipeError` for a number out of range, `MethodOptionError` for a seed."""
         check_seed(self.seed)
-        for flag, value in (
-            ("--epochs", self.epochs),
-            ("--batch-size", self.batch_size),
-            ("--update-every", self.update_every),
+        for name, value in (
+            ("epochs", self.epochs),
+            ("batch_size", self.batch_size),
+            ("update_every", self.update_every),
         ):
             if value < 1:
-                raise RecipeError(f"{flag} {value}: must be 1 or more")
+                raise RecipeError(f"{option(name, value)}: must be 1 or more")
         if not (math.isfinite(self.base_lr) and self.base_lr > 0):
-            raise RecipeError(f"--lr {self.base_lr:g}: must be above 0")
+            raise RecipeError(f"{option('lr', f'{self.base_lr:g}')}: must be above 0")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise RecipeError(f"--weight-decay {self.weight_decay:g}: must be 0 or more")
-        for flag, share in (
-            ("--validation", self.validation),
-            ("--early", self.early),
-            ("--update-fraction", self.update_fraction),
-            ("--update-until", self.update_until),
+            raise RecipeError(f"{option('weight_decay', f'{self.weight_decay:g}')}: must be 0 or more")
+        for name, share in (
+            ("validation", self.validation),
+            ("early", self.early),
+            ("update_fraction", self.update_fraction),
+            ("update_until", self.update_until),
         ):
             if not 0 < share < 1:
-                raise RecipeError(f"{flag} {share:g}: must be above 0 and below 1")
+                raise RecipeError(f"{option(name, f'{share:g}')}: must be above 0 and below 1")
         if not 0 <= self.label_smoothing < 1:
-            raise RecipeError(f"--label-smoothing {self.label_smoothing:g}: must be 0 or more and below 1")
+            raise RecipeError(
+                f"{option('label_smoothing', f'{self.label_smoothing:g}')}: must be 0 or more and below 1"
+            )
 
     @property
     def base_lr(self) -> float:
@@ -112,13 +122,13 @@ class Recipe:
 
     @property
     def early_parts(self) -> tuple[str, ...]:
-        """The flags of the parts that act early and are gone at the end."""
+        """The names of the parts that act early and are gone at the end."""
         parts = {
-            "--soft-neurons": self.soft_neurons,
-            "--ghost-skips": self.ghost_skips,
-            "--label-smoothing": self.label_smoothing > 0,
+            "soft_neurons": self.soft_neurons,
+            "ghost_skips": self.ghost_skips,
+            "label_smoothing": self.label_smoothing > 0,
         }
-        return tuple(flag for flag, wanted in parts.items() if wanted)
+        return tuple(name for name, wanted in parts.items() if wanted)
 
     def lr_at(self, step: int, steps: int) -> float:
         """The learning rate of step `step`, from 0, of `steps`."""

@@ -21,6 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pai_cli.errors import TrainingError
+from pai_cli.spelling import option
 from pai_cli.training.examples import Pair
 from pai_cli.training.model import cross_entropy
 from pai_cli.training.state import Tensors
@@ -82,7 +83,9 @@ class Rescaling:
         self._start = {name: one.detach().clone() for name, one in model.named_parameters()}
         self._scaled = torch.tensor([bool(one.any()) for one in self._start.values()])
         if not bool(self._scaled.any()):
-            raise TrainingError("--rescale: every parameter is 0, and has no scale; leave --rescale out")
+            raise TrainingError(
+                f"{option('rescale')}: every parameter is 0, and has no scale; leave {option('rescale')} out"
+            )
         self._masks, self._rate, self._batches = masks, rate, batches
         self._dtype = next(iter(self._start.values())).dtype
         count = len(self._start)
@@ -109,7 +112,9 @@ class Rescaling:
             steps = {name: self._masked(name, g) for name, g in zip(weights, found, strict=True) if g is not None}
             norm = torch.stack([step.square().sum() for step in steps.values()]).sum().sqrt()
             if not bool(norm.isfinite()):
-                raise TrainingError("--rescale: the gradient at initialisation is not finite; leave --rescale out")
+                raise TrainingError(
+                    f"{option('rescale')}: the gradient at initialisation is not finite; leave {option('rescale')} out"
+                )
             which = int(norm > BOUND)
             if which:
                 derivatives = torch.autograd.grad(norm, list(weights.values()), allow_unused=True)
@@ -135,7 +140,8 @@ class Rescaling:
         by_scale = torch.tensor(products, dtype=torch.float64).masked_fill(~self._scaled, 0.0)
         if not bool(by_scale.isfinite().all()):
             raise TrainingError(
-                "--rescale: a scale's derivative is not finite; give a smaller --lr, or leave --rescale out"
+                f"{option('rescale')}: a scale's derivative is not finite; give a smaller {option('lr')}, or leave "
+                f"{option('rescale')} out"
             )
         return by_scale.clamp(-CLIP, CLIP)
 

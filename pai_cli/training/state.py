@@ -17,6 +17,7 @@ from pai_cli.errors import ResumeError
 from pai_cli.files.atomic import write_atomically
 from pai_cli.files.messages import some_names
 from pai_cli.files.sealed import sealed, told_version, unsealed
+from pai_cli.spelling import option
 from pai_cli.training.outputs import damaged
 
 VERSION = 2
@@ -110,7 +111,7 @@ def parse_state(path: Path, data: bytes, settings: Mapping[str, Any]) -> Trainin
     from safetensors.torch import load
 
     if told_version(data, "training") not in (None, str(VERSION)):
-        raise ResumeError(f"{path}: was written by another version of pai; --force starts the training again")
+        raise ResumeError(f"{path}: was written by another version of pai; {option('force')} starts the training again")
     try:
         metadata = unsealed(data)
         told, facts = json.loads(metadata["settings"]), json.loads(metadata["facts"])
@@ -123,7 +124,7 @@ def parse_state(path: Path, data: bytes, settings: Mapping[str, Any]) -> Trainin
         if told.get(key) != value:
             raise ResumeError(
                 f"{path}: that training had {key} {told.get(key)}, this one has {value}; give the same, or begin again "
-                "with --force instead of --resume"
+                f"with {option('force')} instead of {option('resume')}"
             )
     return TrainingState(tensors, facts)
 

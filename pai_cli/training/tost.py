@@ -129,7 +129,7 @@ class Haunted(nn.Module):
 class EarlyParts:
     """The parts that a recipe has at work in a network's first steps.
 
-    `whole`: the network with them. `absent`: the flags of parts that there is nothing for in this network, and why.
+    `whole`: the network with them. `absent`: the names of parts that there is nothing for in this network, and why.
     """
 
     def __init__(self, model: nn.Module, *, soft_neurons: bool, ghost_skips: bool, steps: int):
@@ -138,9 +138,9 @@ class EarlyParts:
         self.ghosts = GhostSkips(model) if ghost_skips else None
         absent = {}
         if self.soft is not None and not len(self.soft):
-            self.soft, absent["--soft-neurons"] = None, "the network has no ReLU module"
+            self.soft, absent["soft_neurons"] = None, "the network has no ReLU module"
         if self.ghosts is not None and not len(self.ghosts):
-            self.ghosts, absent["--ghost-skips"] = (
+            self.ghosts, absent["ghost_skips"] = (
                 None,
                 "no block of the network has a norm after each convolution, as pai's ResNets have",
             )

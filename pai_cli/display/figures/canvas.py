@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from pai_cli.errors import PictureError
 from pai_cli.files.atomic import write_atomically
 from pai_cli.printable import as_line, printable, shortened
+from pai_cli.spelling import for_shell
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -208,7 +209,7 @@ def short_labels(paths: Sequence[Path]) -> list[str]:
 def footnote(figure: FigureBase, notes: Sequence[str]) -> None:
     """Lines under everything, for what a picture does not show: its gaps, what it left out."""
     room = int(width_of(figure) * NOTE_CHARACTERS)
-    lines = [line for note in notes for line in textwrap.wrap(as_line(note), room)]
+    lines = [line for note in notes for line in textwrap.wrap(as_line(for_shell(note)), room)]
     if lines:
         figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=8, color=FAINT)
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from html import escape
 
 from pai_cli.printable import as_line
+from pai_cli.spelling import for_shell
 
 STYLE = """
 :root {
@@ -129,8 +130,8 @@ def policy() -> str:
 
 
 def text(words: str) -> str:
-    """Words from anywhere, as HTML: nothing in them is markup, control characters are spelled out."""
-    return escape(as_line(words))
+    """Words from anywhere, as HTML: nothing in them is markup, parameters and control characters are spelled out."""
+    return escape(as_line(for_shell(words)))
 
 
 def paragraph(words: str, *, faint: bool = False) -> str:

@@ -90,7 +90,7 @@ class Kind:
     """A row of the registry.
 
     `recognises`: whether a file is of this kind, told without a doubt from its names and values. `masks`: the masks in it;
-    raises `MaskError` when the file is of another kind. `summary` is for `pai convert --help`.
+    raises `MaskError` when the file is of another kind. `summary` is for the help of `pai convert`.
     """
 
     name: str

@@ -99,7 +99,7 @@ def _read_torch(path: Path, *, trust: bool) -> Content:
     try:
         content = _of_checkpoint(unpickled_checkpoint(path, loaded))
     except CheckpointError as e:
-        return Content(path, "torch", (path,), modules=modules, fault=str(e))
+        return Content(path, "torch", (path,), modules=modules, fault=e.text)
     return Content(path, "torch", (path,), content.tensors, modules)
 
 

@@ -13,6 +13,7 @@ from pai_cli.errors import MaskError, MaskMismatchError, NotFiniteError
 from pai_cli.files.foreign.base import Content, Masks, Names, Stored
 from pai_cli.files.masks import is_binary
 from pai_cli.files.messages import some_names
+from pai_cli.spelling import option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,7 +52,7 @@ def masks(content: Content, names: Names | None) -> Masks:
         if missing := [repr(name) for name in wanted if name not in weights]:
             raise MaskMismatchError(
                 f"{content.path}: lacks {some_names(missing)} of {names.path}; "
-                "--names-from takes the checkpoint that was pruned"
+                f"{option('names_from')} takes the checkpoint that was pruned"
             )
     elif content.layouts:
         wanted = tuple(name for name in content.layouts if name in weights)

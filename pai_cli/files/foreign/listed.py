@@ -5,6 +5,7 @@ from __future__ import annotations
 from pai_cli.errors import MaskError, MaskMismatchError
 from pai_cli.files.foreign.base import Content, Masks, Names, Stored, as_mask
 from pai_cli.files.foreign.named import POSITION
+from pai_cli.spelling import option
 
 
 def recognises(content: Content) -> bool:
@@ -20,23 +21,23 @@ def masks(content: Content, names: Names | None) -> Masks:
     if names is None:
         raise MaskError(
             f"{content.path}: {len(arrays)} arrays without names; "
-            "pai convert --names-from CKPT gives them those of a checkpoint's weights, in order"
+            f"{option('names_from', 'CKPT')} of pai convert gives them those of a checkpoint's weights, in order"
         )
     if not names.ordered:
         raise MaskError(
             f"{names.path}: not a known architecture, and its tensors are not in the network's order; "
-            "--names-from takes the state dict that torch.save wrote"
+            f"{option('names_from')} takes the state dict that torch.save wrote"
         )
     if len(arrays) != len(names.prunable):
         raise MaskMismatchError(
             f"{content.path}: {len(arrays)} arrays, and {names.path} has {len(names.prunable)} prunable weights; "
-            "--names-from takes the checkpoint that the masks were made for"
+            f"{option('names_from')} takes the checkpoint that the masks were made for"
         )
     for position, (name, array) in enumerate(zip(names.prunable, arrays, strict=True)):
         if array.shape != names.shapes[name]:
             raise MaskMismatchError(
                 f"{content.path}: array {position} has shape {array.shape}, and {name!r} of {names.path} "
-                f"{names.shapes[name]}; --names-from takes the checkpoint that the masks were made for"
+                f"{names.shapes[name]}; {option('names_from')} takes the checkpoint that the masks were made for"
             )
     return {name: as_mask(content.path, array) for name, array in zip(names.prunable, arrays, strict=True)}
 

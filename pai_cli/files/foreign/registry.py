@@ -1,4 +1,4 @@
-"""The kinds of foreign masks by name. Imports neither torch nor numpy: `pai convert --help` reads this."""
+"""The kinds of foreign masks by name. Imports neither torch nor numpy: the help of `pai convert` reads this."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from pai_cli.errors import UnknownMaskKindError
 from pai_cli.files.foreign import dense, listed, named, nni, synflow, torch_prune
 from pai_cli.files.foreign.base import Content, Kind
+from pai_cli.spelling import option
 
 OURS = "pai"
 """The kind of `pai`'s own masks, and of any safetensors file of 0 and 1."""
@@ -30,7 +31,7 @@ KINDS: dict[str, Kind] = {
             named.masks("torch"),
         ),
         Kind("npz", "names to arrays of 0 and 1 by numpy.savez", named.recognises("npz"), named.masks("npz")),
-        Kind("list", "arrays without names, for --names-from", listed.recognises, listed.masks),
+        Kind("list", "arrays without names, for names from a checkpoint", listed.recognises, listed.masks),
     )
 }
 """Every kind, in the order that help shows."""
@@ -49,7 +50,9 @@ def check_name(name: str) -> None:
         return
     close = get_close_matches(name.lower(), (*KINDS, OURS), n=1)
     hint = f"did you mean {close[0]}? " if close else ""
-    raise UnknownMaskKindError(f"unknown kind of mask {name!r}: {hint}--from takes {', '.join((OURS, *KINDS))}")
+    raise UnknownMaskKindError(
+        f"unknown kind of mask {name!r}: {hint}{option('kind')} takes {', '.join((OURS, *KINDS))}"
+    )
 
 
 def candidates(content: Content) -> list[Kind]:

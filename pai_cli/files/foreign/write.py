@@ -18,6 +18,7 @@ from pai_cli.files.foreign.containers import LAYERS_KEY
 from pai_cli.files.masks import check_layout, layers_json
 from pai_cli.files.ordering import check_names, spelled
 from pai_cli.spectral.layout import Layout
+from pai_cli.spelling import option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,7 +65,10 @@ def check_suffix(path: Path, target: Target) -> None:
     """Raise `OutputError` when a file's name says that it is of another format than will be written."""
     if path.suffix in SUFFIXES and path.suffix not in target.suffixes and not is_special(path):
         endings = " or ".join(target.suffixes[:2])
-        raise OutputError(f"{path}: --to {target} writes {endings}; give -o such a name, or another --to")
+        raise OutputError(
+            f"{path}: {option('to', target)} writes {endings}; give {option('output')} such a name, or another "
+            f"{option('to')}"
+        )
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ def write_npz(path: Path, masks: Mapping[str, np.ndarray], *, force: bool) -> No
     check_names(path, masks, OutputError)
     for name in masks:
         if len(name.encode()) > LONGEST_MEMBER or "\0" in name:  # which ends a name there
-            raise OutputError(f"{path}: .npz cannot hold the name {name!r}; give --to pai")
+            raise OutputError(f"{path}: .npz cannot hold the name {name!r}; give {option('to', 'pai')}")
 
     def write(stream: BinaryIO) -> None:
         with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.models.layers import PrunableLayer
-from pai_cli.pruning.base import generator_for
 from pai_cli.pruning.streaming.keys import KINDS, Keys, common_dtype, magnitudes, widened
 from pai_cli.pruning.streaming.reading import OpenFiles, Piece
 from pai_cli.pruning.streaming.search import Window
+from pai_cli.random import generator_for
 
 SURE = 5  # standard errors on each side; a guess that misses costs a pass
 

@@ -13,6 +13,7 @@ from pai_cli.pruning.layers import select_layers
 from pai_cli.pruning.request import PruneRequest, quota_of
 from pai_cli.pruning.run import PruneResult, check_request, result_of
 from pai_cli.sampling.expanders.layer import BuiltLayer, Construction, Kind, LayerPlan, build_layer
+from pai_cli.spelling import option
 
 if TYPE_CHECKING:
     from pai_cli.models.network import Network
@@ -42,7 +43,9 @@ def plans(network: Network, request: PruneRequest) -> list[LayerPlan]:
     Raises `DensityError`, `LayerSelectionError`, and `MethodOptionError` for what a construction cannot have.
     """
     if request.pattern is not None:
-        raise MethodOptionError(f"--pattern {request.pattern}: --construct builds whole layers; leave one out")
+        raise MethodOptionError(
+            f"{option('pattern', request.pattern)}: {option('construct')} builds whole layers; leave one out"
+        )
     as_erk = replace(request, method=get(ALLOCATION))
     check_request(network, as_erk)
     layers = select_layers(network.layers, request.ignore)
