@@ -40,9 +40,10 @@ class PaiGroup(TyperGroup):
         typed = tuple(args)
         end = args.index("--") if "--" in args else len(args)  # what follows is never an option
         args = [arg for arg in args[:end] if arg != "--debug"] + args[end:]
+        debug = len(args) < len(typed)  # now: what follows takes `--` out of the list
         with _printable_usage():
             context = super().make_context(info_name, args, parent, **extra)
-        context.obj = Invocation(typed, debug=len(args) < len(typed))
+        context.obj = Invocation(typed, debug=debug)
         return context
 
     def invoke(self, ctx: Any) -> Any:

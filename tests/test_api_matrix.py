@@ -226,6 +226,14 @@ def test_what_is_given_is_not_changed() -> None:
             assert (given != before).sum() == 0
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_tensor_stays_a_tensor(kind: str) -> None:
+    """As on a GPU: the engine works on what it is given."""
+    pair = matrices.matrix_pair(torch.from_numpy(KINDS[kind]))
+    expected = singular_values(KINDS[kind])
+    assert (pair.sigma_1, pair.sigma_2) == pytest.approx((expected.sigma_1, expected.sigma_2), rel=1e-12)
+
+
 # What is refused -----------------------------------------------------------------------------------------------------
 
 

@@ -232,11 +232,10 @@ def _measured(given: _Given, how: _How, files: _Files, working: Working) -> Repo
     """Everything that can be refused is, before the first report is asked for."""
     solver = solver_options(how.solver, certify=how.certify, device=how.device)
     from pai_cli.analysis.masks import AnalysisRequest
-    from pai_cli.display.report.analysis import AnalysisPictures
     from pai_cli.spectral.metrics import MetricOptions
 
     path = source_path(given.weights)
-    pictures = AnalysisPictures.wanted(files.plot, files.report, force=files.force, weights=path)
+    pictures = _pictures(files, path)
     plan = plan_measuring(named(given.every), path, files.plot, files.report, working, force=files.force)
     request = AnalysisRequest(
         weights=None if given.weights is None else open_source(given.weights, trust=given.trust),
@@ -244,21 +243,32 @@ def _measured(given: _Given, how: _How, files: _Files, working: Working) -> Repo
         options=MetricOptions(solver=solver, expansion_weighted=how.expansion_weighted),
         device=device_of(how.device),
         trust=given.trust,
-        per_layer=not given.summary or pictures.asked,
+        per_layer=not given.summary or pictures is not None,
     )
     masks = opened(given.every, given.weights, one=is_one(given.masks), trust=given.trust)
     read_masks(plan, files_among(masks))
-    return Reports(_reported(given, request, masks, working, pictures), pictures.write)
+    found = _reported(given, request, masks, working, pictures)
+    return Reports(found, None if pictures is None else pictures.write)
+
+
+def _pictures(files: _Files, weights: Path | None) -> AnalysisPictures | None:
+    """What is to be drawn, if anything; what could not be is refused."""
+    if files.plot is None and files.report is None:
+        return None
+    from pai_cli.display.report.analysis import AnalysisPictures
+
+    return AnalysisPictures.wanted(files.plot, files.report, force=files.force, weights=weights)
 
 
 def _reported(
-    given: _Given, request: AnalysisRequest, masks: Sequence[Any], working: Working, pictures: AnalysisPictures
+    given: _Given, request: AnalysisRequest, masks: Sequence[Any], working: Working, pictures: AnalysisPictures | None
 ) -> Generator[Report, None, None]:
     from pai_cli.api.report import Report
 
     weights = given.weights is not None
     with measured_by(masks, request, working, given.progress) as found:
-        for mask, one in zip(masks, pictures.watch(found), strict=True):
+        seen = found if pictures is None else pictures.watch(found)
+        for mask, one in zip(masks, seen, strict=True):
             tell(one)
             yield Report(one, weights=weights, in_memory=not isinstance(mask, Path))
 

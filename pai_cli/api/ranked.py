@@ -211,7 +211,8 @@ class Pictures:
     def wanted(plot: AnyPath | None, report: AnyPath | None, *, force: bool) -> Pictures:
         """Refuses, before any work, what could not be made. Raises `PictureError`."""
         found = Pictures(maybe_path(plot), maybe_path(report), force)
-        found._of(weights=False)
+        if found.asked:
+            found._of(weights=False)
         return found
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pai_cli.display.bars import bar, bars_here
-from pai_cli.display.console import WIDE, note, output, show_line
+from pai_cli.display.console import WIDE, Paper, note, output, show_line
 from pai_cli.display.plain import drawn_plainly, screen_width
 from pai_cli.files.tables import Record, Value
 from pai_cli.printable import as_line
@@ -102,12 +102,9 @@ def table_text(columns: Sequence[str], records: Sequence[Record], *, total: bool
     import io
     import shutil
 
-    from rich.console import Console
-
     stream = io.StringIO()
     width = shutil.get_terminal_size((WIDE, 24)).columns
-    console = Console(file=stream, highlight=False, width=width, markup=False, emoji=False, no_color=True)
-    left_out = _print(console, columns, records, total=total)
+    left_out = _print(Paper(stream, width), columns, records, total=total)
     more = f"\nno room for {', '.join(left_out)}: a wider terminal shows them" if left_out else ""
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()).strip("\n") + more
 
@@ -118,7 +115,7 @@ def _draw(columns: Sequence[str], records: Sequence[Record], *, total: bool = Fa
         note(f"no room for {', '.join(left_out)}: a wider terminal shows them, and so does --format csv")
 
 
-def _print(console: Console, columns: Sequence[str], records: Sequence[Record], *, total: bool) -> list[str]:
+def _print(console: Console | Paper, columns: Sequence[str], records: Sequence[Record], *, total: bool) -> list[str]:
     """Print the table as wide as the terminal is; no cell is ever cut. Gives the columns for which there was no room."""
     cells = {as_line(column): [number(record[column]) for record in records] for column in columns}
     if not any(cells.get("note", ["there is none"])):
@@ -130,6 +127,7 @@ def _print(console: Console, columns: Sequence[str], records: Sequence[Record], 
     from rich import box
     from rich.table import Table
 
+    drawing = console.console() if isinstance(console, Paper) else console
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column in shown:
         drawn = column == BARS and isinstance(records[0][column], str)
@@ -141,8 +139,8 @@ def _print(console: Console, columns: Sequence[str], records: Sequence[Record], 
         if last:
             table.add_section()
         table.add_row(*(cells[column][index] for column in shown), style="bold" if last else None)
-    console.width = max(console.width, needed)
-    console.print(table)
+    drawing.width = max(drawing.width, needed)
+    drawing.print(table)
     return left_out
 
 

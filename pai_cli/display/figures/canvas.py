@@ -155,7 +155,7 @@ def axes_of(picture: Picture, figure: FigureBase | None = None) -> list[Axes]:
 
     Which backend shows it is matplotlib's own choice. Raises `PictureError` without matplotlib.
     """
-    with _matplotlib():
+    with _matplotlib("plot()"):
         pass  # what is missing is told
     if figure is None:
         from matplotlib import pyplot
@@ -170,14 +170,14 @@ def axes_of(picture: Picture, figure: FigureBase | None = None) -> list[Axes]:
 
 
 @contextmanager
-def _matplotlib() -> Iterator[Callable[..., Figure]]:
+def _matplotlib(wanted: str = "--plot") -> Iterator[Callable[..., Figure]]:
     """matplotlib's figures under our settings, which hold until the block ends: text is made as late as when saving."""
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of its font cache on standard error
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure
     except ImportError as e:
-        raise PictureError(f"a picture {NO_MATPLOTLIB}") from e
+        raise PictureError(f"{wanted}: {NO_MATPLOTLIB}") from e
     with mpl.rc_context(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # several lines on letters that its fonts lack, which are drawn as boxes
         mpl.rcdefaults()

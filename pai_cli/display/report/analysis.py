@@ -58,16 +58,10 @@ class AnalysisPictures:
         check_report(report)
         return AnalysisPictures(plot, report, force, weights)
 
-    @property
-    def asked(self) -> bool:
-        """Whether any picture or page was asked for, so that layers are needed."""
-        return self.plot is not None or self.report is not None
-
     def watch(self, reports: Iterable[MaskReport]) -> Iterator[MaskReport]:
         """The same reports, each looked at as it passes."""
         for report in reports:
-            if self.asked:
-                self._see(report)
+            self._see(report)
             yield report
 
     def write(self) -> None:
