@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import re
+import importlib.util
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import pytest
 from conftest import ROOT
@@ -14,28 +12,31 @@ from conftest import ROOT
 import pai_cli
 from pai_cli.pruning.base import METHODS
 
-PAGE = ROOT / "docs" / "python-api.md"
-BLOCK = re.compile(r"```python\n(?P<code>.*?)```\n(?:\n```text\n(?P<printed>.*?)```)?", re.DOTALL)
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def test_the_snippets_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+snippets = script("snippets")
+
+
+def test_the_snippets_run_and_print_what_the_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("pai_cli.methods.registry.METHODS", METHODS)
-    known = set(METHODS)
-    names: dict[str, Any] = {"__name__": "page"}
-    blocks = list(BLOCK.finditer(PAGE.read_text(encoding="utf-8")))
-    assert len(blocks) > 10
+    known = dict(METHODS)
+    page = snippets.PAGE.read_text(encoding="utf-8")
+    assert len(snippets.BLOCK.findall(page)) > 10
     try:
-        for block in blocks:
-            printed = io.StringIO()
-            with contextlib.redirect_stdout(printed):
-                exec(compile(block["code"], str(PAGE), "exec"), names)
-            assert printed.getvalue() == (block["printed"] or ""), block["code"]
+        assert snippets.filled(page) == page
     finally:
-        for name in set(METHODS) - known:
-            del METHODS[name]
+        METHODS.clear()
+        METHODS.update(known)
 
 
 def test_every_public_name_is_on_the_page() -> None:
-    text = PAGE.read_text(encoding="utf-8")
+    text = snippets.PAGE.read_text(encoding="utf-8")
     assert [name for name in pai_cli.__all__ if f"pai.{name}" not in text and name != "__version__"] == []
