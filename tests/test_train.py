@@ -597,7 +597,7 @@ def test_one_weight_with_two_masks():
     shared = torch.nn.Parameter(torch.ones(2, 2))
     parameters = {"a.weight": shared, "b.weight": shared, "c.weight": torch.nn.Parameter(torch.ones(2, 2))}
     one, other = np.eye(2, dtype=bool), np.ones((2, 2), dtype=bool)
-    told = {"source": "m.npz", "remedy": "--mask takes a mask that was made for it"}
+    told = {"source": "m.npz", "remedy": "mask= takes a mask that was made for it"}
     assert without_twins({"a.weight": one, "b.weight": one, "c.weight": other}, parameters, **told) == {
         "a.weight": one,
         "c.weight": other,
