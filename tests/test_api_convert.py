@@ -124,7 +124,7 @@ def test_what_a_guess_was_is_logged(place: Path, caplog: pytest.LogCaptureFixtur
 
 REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "no weights": ({"to": "dense", "output": "x"}, UsageError, "to=dense writes a network: give weights=CKPT"),
-    "weights": ({"weights": "c"}, UsageError, "weights=: to=pai writes no weights; leave it out, or give to=dense"),
+    "weights": ({"weights": "c"}, UsageError, "weights: to=pai writes no weights; leave it out, or give to=dense"),
     "packed": ({"to": "npz", "packed": True, "output": "x"}, UsageError, "packed=True: to=npz has no packed form"),
     "to nowhere": ({"to": "npz"}, UsageError, "to=npz: says how the mask is written; give output=MASK too"),
     "packed nowhere": ({"packed": True}, UsageError, "packed=True: says how the mask is written; give output=MASK too"),
@@ -135,7 +135,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "kind of a mask": (
         {"file": pai.Mask(MASKS), "kind": "npz"},
         UsageError,
-        "kind=: says how a file is read, and a mask",
+        "kind: says how a file is read, and a mask",
     ),
     "several kinds": ({"file": "both.pt"}, AmbiguousMaskError, "both.pt: could be nni or dict"),
 }

@@ -56,12 +56,10 @@ def test_what_a_program_holds_and_files_give_the_same_as_the_command(files: list
     assert [one.size for one in mined.subgraphs] == [one["edges"] for one in expected]
     assert mined.stopped == ""
     held = pai.mine(MASKS, "4", level="weight")
-    assert held.names == tuple(f"mask {number}" for number in range(1, 7))
+    assert held.names == tuple(f"masks[{number}]" for number in range(6))
     assert [one | {"masks": 0} for one in records(held)] == [one | {"masks": 0} for one in expected]
-    by_name = pai.mine({"a": pai.Mask(MASKS[0]), "b": pai.Mask.load(files[1])}, 1.0, level="weight")
-    assert by_name.names == ("a", "b")
     mixed = pai.mine([pai.Mask(MASKS[0]), *files[1:3], *map(pai.Mask.load, files[3:])], 4, level="weight")
-    assert mixed.names == ("mask 1", *map(str, files[1:]))
+    assert mixed.names == ("masks[0]", *map(str, files[1:]))
     assert records(pai.mine(Path(), 4, level="weight")) == [
         one | {"masks": [Path(name).name for name in one["masks"]]} for one in expected
     ]
@@ -160,25 +158,25 @@ def test_lists_of_edges(tmp_path: Path) -> None:
 
 
 REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
-    "level of graphs": ({"graphs": True, "level": "unit"}, UsageError, "level=: is about masks, and graphs=True reads"),
-    "weights of graphs": ({"graphs": True, "weights": "c"}, UsageError, "weights=: is about masks, and graphs=True"),
+    "level of graphs": ({"graphs": True, "level": "unit"}, UsageError, "level: is about masks, and graphs=True reads"),
+    "weights of graphs": ({"graphs": True, "weights": "c"}, UsageError, "weights: is about masks, and graphs=True"),
     "masks of graphs": ({"graphs": True}, UsageError, "graphs=True: reads files of edges, and a mask was given"),
-    "model": ({"model": "resnet20"}, UsageError, "model=: says how weights= is followed; give weights=CKPT too"),
-    "shape": ({"input_shape": (3, 8, 8)}, UsageError, "input_shape=: says how weights= is followed"),
-    "weights": ({"weights": "c", "level": "weight"}, UsageError, "weights=: at level=weight layers stand by themselves"),
+    "model": ({"model": "resnet20"}, UsageError, "model: says how weights= is followed; give weights=CKPT too"),
+    "shape": ({"input_shape": (3, 8, 8)}, UsageError, "input_shape: says how weights= is followed"),
+    "weights": ({"weights": "c", "level": "weight"}, UsageError, "weights: at level=weight layers stand by themselves"),
     "packed": ({"packed": True}, UsageError, "packed=True: is about the mask that output= writes; give output=MASK too"),
     "force": ({"force": True}, UsageError, "force=True: no file is written; give output= too, or leave it out"),
-    "search": ({"overlap": True, "timeout": 3}, UsageError, "timeout=: is about the search, and overlap=True makes none"),
-    "edges": ({"overlap": True, "min_edges": 3}, UsageError, "min_edges=: is about the search"),
-    "support alone": ({"overlap": True, "support": 2}, UsageError, "support=: is about the search"),
+    "search": ({"overlap": True, "timeout": 3}, UsageError, "timeout: is about the search, and overlap=True makes none"),
+    "edges": ({"overlap": True, "min_edges": 3}, UsageError, "min_edges: is about the search"),
+    "support alone": ({"overlap": True, "support": 2}, UsageError, "support: is about the search"),
     "no edge": ({"min_edges": 0}, UsageError, "min_edges=0: must be a number of 1 or more"),
     "no time": ({"timeout": -1}, UsageError, "timeout=-1: must be a number of 0 or more"),
     "unknown level": ({"level": "layer"}, ValueError, "level='layer': give one of unit, weight"),
     "too many": ({"support": 7, "level": "weight"}, MiningError, "support=7: of 6 that are given, so many cannot agree"),
     "no share": ({"support": 1.5}, MiningError, "support=1.5: give a share above 0 and at most 1.0"),
-    "no mask": ({"masks": 3}, UsageError, "masks=: give paths or masks, not int"),
-    "no masks": ({"masks": [3]}, UsageError, "masks=: give a path or a mask, not int"),
-    "networks": ({"masks": [MASKS[0], {"a": np.ones((2, 2), bool)}]}, MaskError, "mask 2: "),
+    "no mask": ({"masks": 3}, ValueError, "masks=3: give a path, a mapping of names to arrays, or several of them"),
+    "no masks": ({"masks": [3]}, ValueError, "masks=3: is neither a path nor a mapping of names to arrays"),
+    "networks": ({"masks": [MASKS[0], {"a": np.ones((2, 2), bool)}]}, MaskError, "masks[1]: "),
     "wiring": (
         {"masks": [{"a": np.ones((4, 3), bool), "b": np.ones((5, 6), bool)}]},
         TraceError,

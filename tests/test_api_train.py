@@ -184,20 +184,20 @@ def test_progress_is_told() -> None:
 
 
 REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
-    "results": ({"results": "r.csv"}, UsageError, "results=: nothing is kept without output=; give output=OUT too"),
-    "log": ({"log_dir": "d"}, UsageError, "log_dir=: nothing is kept without output="),
+    "results": ({"results": "r.csv"}, UsageError, "results: nothing is kept without output=; give output=OUT too"),
+    "log": ({"log_dir": "d"}, UsageError, "log_dir: nothing is kept without output="),
     "resume": ({"resume": True}, UsageError, "resume=True: nothing is kept without output="),
-    "keep": ({"keep_every": 1}, UsageError, "keep_every=: nothing is kept without output="),
+    "keep": ({"keep_every": 1}, UsageError, "keep_every: nothing is kept without output="),
     "force": ({"force": True}, UsageError, "force=True: no file is written; give output= too, or leave it out"),
-    "early": ({"early": 0.3}, UsageError, "early=: no part acts early; give recipe=tost or one of its parts"),
-    "still": ({"update_every": 3}, UsageError, "update_every=: the mask does not move; give dynamic=set or rigl"),
-    "plot": ({"plot": "x.svg"}, UsageError, "plot=: the mask does not move; give dynamic=set or rigl, or leave it out"),
+    "early": ({"early": 0.3}, UsageError, "early: no part acts early; give recipe=tost or one of its parts"),
+    "still": ({"update_every": 3}, UsageError, "update_every: the mask does not move; give dynamic=set or rigl"),
+    "plot": ({"plot": "x.svg"}, UsageError, "plot: the mask does not move; give dynamic=set or rigl, or leave it out"),
     "epochs": ({"epochs": 0}, RecipeError, "epochs=0: must be 1 or more"),
     "text": ({"epochs": "3"}, UsageError, "epochs='3': is not a number"),
     "optimizer": ({"optimizer": "lion"}, ValueError, "optimizer='lion': give one of sgd, adam"),
     "recipe": ({"recipe": "own"}, ValueError, "recipe='own': give one of plain, tost"),
     "shape": ({"input_shape": "3,x"}, UsageError, "input_shape=3,x: give whole numbers above 0, such as 3,32,32"),
-    "mask": ({"mask": 3}, UsageError, "mask=: give a path or a mask, not int"),
+    "mask": ({"mask": 3}, UsageError, "mask: give a path or a mask, not int"),
     "folder": ({"output": "no/o.safetensors"}, OutputError, "no/o.safetensors: the folder no does not exist"),
     "other mask": (
         {"mask": {"elsewhere": np.ones((2, 2), bool)}},

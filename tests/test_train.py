@@ -597,7 +597,7 @@ def test_one_weight_with_two_masks():
     shared = torch.nn.Parameter(torch.ones(2, 2))
     parameters = {"a.weight": shared, "b.weight": shared, "c.weight": torch.nn.Parameter(torch.ones(2, 2))}
     one, other = np.eye(2, dtype=bool), np.ones((2, 2), dtype=bool)
-    told = {"source": "m.npz", "remedy": "--mask takes a mask that was made for it"}
+    told = {"source": "m.npz", "remedy": "mask= takes a mask that was made for it"}
     assert without_twins({"a.weight": one, "b.weight": one, "c.weight": other}, parameters, **told) == {
         "a.weight": one,
         "c.weight": other,
@@ -656,7 +656,7 @@ def test_damaged_journals(place):
     journal = Journal.beside(Path("o.safetensors"), {"lr": 1})
     Path("o.jsonl").write_text('{"trajectory": 1}\n')
     with pytest.raises(
-        ResumeError, match=r"^o.jsonl: is not the journal of a training; give another -o, or remove it$"
+        ResumeError, match=r"^o.jsonl: is not the journal of a training; give another output=, or remove it$"
     ):
         journal.resume()
     journal.begin(force=True)

@@ -1,8 +1,8 @@
-"""Masks as programs give them, paths or masks that they hold, as the rest of the package takes them."""
+"""One mask as a program gives it, a path or a mask that it holds, as the rest of the package takes it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from copy import copy
 from os import PathLike
 from pathlib import Path
@@ -30,31 +30,16 @@ def mask_or_path(given: AnyMask, name: str) -> str | Path | Mask:
     raise UsageError(f"{option(name)}: give a path or a mask, not {type(given).__name__}")
 
 
-def masks_or_paths(given: AnyMask, name: str) -> list[str | Path | Stored]:
-    """One or several: text and paths as they are, and what a program holds as masks of files are.
-
-    Such a mask is called by its file's name or by its place, "mask 2"; of a mapping of masks by its key there. Raises
-    `UsageError`.
-    """
-    if isinstance(given, Mapping) and given and all(isinstance(one, Mask) for one in given.values()):
-        return [stored_as(one, str(key), own_name=False) for key, one in given.items()]
-    alone = isinstance(given, (str, PathLike, Mapping))
-    if not alone and not isinstance(given, Iterable):
-        raise UsageError(f"{option(name)}: give paths or masks, not {type(given).__name__}")
-    every = [mask_or_path(one, name) for one in ([given] if alone else given)]
-    return [stored_as(one, f"mask {place}") if isinstance(one, Mask) else one for place, one in enumerate(every, 1)]
-
-
-def stored_as(mask: Mask, name: str = "the mask", *, own_name: bool = True) -> Stored:
-    """A mask that a program holds as those of files are; it is called by its file's `own_name`, or by this one."""
-    stored: Any = copy(mask.stored)
-    stored.path = (own_name and mask.path) or Path(name)
-    return cast("Stored", stored)
-
-
 def open_given(given: AnyMask, *, trust: bool) -> Stored:
-    """The mask, opened where it is a path. Raises what `open_mask` raises."""
+    """The mask, opened where it is a path; one of a program is called by its file's name, if it has one.
+
+    Raises what `open_mask` raises.
+    """
     from pai_cli.files.opening import open_mask
 
     found = mask_or_path(given, "mask")
-    return stored_as(found) if isinstance(found, Mask) else open_mask(Path(found), trust=trust)
+    if not isinstance(found, Mask):
+        return open_mask(Path(found), trust=trust)
+    stored: Any = copy(found.stored)
+    stored.path = found.path or stored.path
+    return cast("Stored", stored)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from pai_cli.api.given import listed, named, opened
 from pai_cli.api.inputs import AnyPath, Shape, Source, maybe_path, one_of, open_source, shape_of, source_path
-from pai_cli.api.mask_inputs import AnyMask, masks_or_paths
 from pai_cli.api.masks import Mask
 from pai_cli.api.plans import plan_mining, read_masks
 from pai_cli.api.progress import Wanted, shown_by
@@ -123,7 +121,7 @@ class Mining:
 
 
 def mine(
-    masks: AnyMask | Iterable[AnyMask],
+    masks: Any,
     support: str | float = SUPPORT,
     *,
     min_edges: int | None = None,
@@ -146,7 +144,7 @@ def mine(
 
     The masks are read and compared here; the search is made as the result is iterated over.
 
-    `masks`: paths, folders, `Mask` objects or mappings of boolean arrays, one, a list or by name. `support`: how many must
+    `masks`: paths, folders, `Mask` objects or mappings of boolean arrays, one or a list. `support`: how many must
     hold a subgraph: a share as a number with a point, 0.8 (1.0 is all), or a whole number of masks, 12. `min_edges`: the
     fewest edges of a subgraph, 3 by default. `level`: "unit", the default: an edge is a kernel of which any weight is kept,
     between units that one layer writes and the next reads; "weight": an edge is a kept weight, each layer by itself.
@@ -176,18 +174,17 @@ def mine(
 
     needed = parse_support(str(support))
     check_picture(picture)
-    given = masks_or_paths(masks, "masks")
-    named = [str(one) for one in given if isinstance(one, (str, Path))]
-    plan = plan_mining(named, source_path(weights), model, path, picture, force=force)
+    given = listed(masks)
+    plan = plan_mining(named(given), source_path(weights), model, path, picture, force=force)
     with shown_by(progress, "reading") as reading:
-        opened: list[Stored] = []
+        read: list[Stored] = []
         if graphs:
             collection = _of_graphs(given, reading)
         else:
             followed = _Followed(weights, model, shape, trust)
-            collection, opened = _of_masks(given, how or Level.UNIT, followed, plan, reading)
+            collection, read = _of_masks(given, how or Level.UNIT, followed, plan, reading)
     sought = Sought(needed.among(len(collection.names)), MIN_EDGES if min_edges is None else min_edges)
-    mined = Mining(collection, opened, sought, Limits(max_results, timeout), overlap=overlap)
+    mined = Mining(collection, read, sought, Limits(max_results, timeout), overlap=overlap)
     mined._progress = progress
     _draw(mined, picture, force=force)
     _write_consensus(mined, path, packed=packed, force=force)
@@ -229,29 +226,22 @@ def _opened(weights: Source, *, trust: bool) -> Checkpoint | None:
     return None if weights is None else open_source(weights, trust=trust)
 
 
-def _of_graphs(given: Sequence[str | Path | Stored], progress: Progress) -> Collection:
+def _of_graphs(given: list[Any], progress: Progress) -> Collection:
     from pai_cli.mining.opening import graph_collection
 
-    files = [Path(one) for one in given if isinstance(one, (str, Path))]
+    files = [Path(one) for one in named(given)]
     if len(files) < len(given):
         raise UsageError(f"{option('graphs')}: reads files of edges, and a mask was given; leave one out")
     return graph_collection(files, note, progress)
 
 
 def _of_masks(
-    given: Sequence[str | Path | Stored], level: Level, followed: _Followed, plan: FilePlan, progress: Progress
+    given: list[Any], level: Level, followed: _Followed, plan: FilePlan, progress: Progress
 ) -> tuple[Collection, list[Stored]]:
     """The graphs, and the masks they are of."""
-    from pai_cli.files.paths import mask_paths
     from pai_cli.mining.opening import NetworkSource, mask_collection, open_masks
 
-    found: list[Path | Stored] = []
-    for one in given:
-        if isinstance(one, (str, Path)):
-            paths = mask_paths([str(one)], sys.stdin or io.StringIO(), note, trust=followed.trust)
-            found += [path for path in paths if path not in found]
-        else:
-            found.append(one)
+    found = opened(given, followed.weights, one=False, trust=followed.trust)
     read_masks(plan, [one for one in found if isinstance(one, Path)])
     masks = open_masks(found, note, trust=followed.trust)
     source = NetworkSource(_opened(followed.weights, trust=followed.trust), followed.model, followed.shape)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -12,11 +12,7 @@ from pai_cli.compute.device import Device
 from pai_cli.files.tables import Format
 from pai_cli.methods.registry import names
 from pai_cli.pruning.base import METHODS, USUAL_DENSITY
-from pai_cli.spectral.parameters import from_digits
 from pai_cli.spectral.solvers import Solver
-
-if TYPE_CHECKING:
-    from pai_cli.files.checkpoints import Checkpoint
 
 
 class ScopeChoice(StrEnum):
@@ -219,25 +215,7 @@ StorePath = Annotated[
 NoStore = Annotated[bool, typer.Option("--no-store", help="Look nothing up and keep nothing: do all work anew.")]
 
 
-def the_shape(text: str | None) -> tuple[int, ...] | None:
-    """`3,32,32` as a tuple."""
-    if text is None:
-        return None
-    if not all(sides := tuple(from_digits(side.strip()) or 0 for side in text.replace("x", ",").split(","))):
-        raise typer.BadParameter(f"--input-shape {text}: give whole numbers above 0, such as 3,32,32")
-    return sides
-
-
 def check_header(kind: Format, *, no_header: bool) -> None:
     """Refuse --no-header where there is no header to leave out."""
     if no_header and kind not in (Format.CSV, Format.TSV):
         raise typer.BadParameter(f"--no-header: {kind.value} has no line of field names; give it with csv or tsv")
-
-
-def the_weights(path: Path | None, *, trust: bool) -> Checkpoint | None:
-    """The checkpoint behind `--weights`, opened."""
-    if path is None:
-        return None
-    from pai_cli.files.checkpoints import open_checkpoint
-
-    return open_checkpoint(path, trust=trust)
