@@ -231,7 +231,10 @@ def test_two_masks_of_one_name(measured: list[Report]) -> None:
         ({"masks": ["m"], "accuracy_unit": "promille"}, "accuracy_unit='promille': give one of fraction, percent"),
         ({"masks": ["m"], "collapsed_at": 0.2}, "collapsed_at: is about accuracies, and there are none"),
         ({"masks": ["m"], "metrics": "dr"}, "metrics: is of correlations with accuracy, and this is an order"),
-        ({"masks": ["m"], "accuracy": "a.csv", "smallest_first": True}, "smallest_first=True: there is no order beside"),
+        (
+            {"masks": ["m"], "accuracy": "a.csv", "smallest_first": True},
+            "smallest_first=True: there is no order beside",
+        ),
     ],
 )
 def test_what_does_not_go_together(asked: dict[str, Any], text: str) -> None:
