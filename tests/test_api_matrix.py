@@ -71,7 +71,7 @@ def test_a_matrix_free_value_is_not_proved_unless_asked() -> None:
     assert not free.proved
     assert "not proved" in free.outcome
     assert free.sigma_2 == pytest.approx(singular_values(MASK).sigma_2, rel=1e-8)
-    with pytest.raises(UsageError, match="certify= needs a Gram matrix, which solver=matrix-free does without"):
+    with pytest.raises(UsageError, match="certify=True needs a Gram matrix, which solver=matrix-free does without"):
         singular_values(MASK, solver="matrix-free", certify=True)
 
 

@@ -78,7 +78,7 @@ def test_reports_are_not_measured_again(measured: list[Report], paths: list[Path
         (one["sigma_2"] for one in measured), key=lambda value: value.value or 0
     )
     assert rank(measured, by="sigma_2", smallest_first=False)[0].rank == 1
-    with pytest.raises(UsageError, match="weights=: reports are measured already"):
+    with pytest.raises(UsageError, match="weights: reports are measured already"):
         rank(measured, weights="x.safetensors")
     with pytest.raises(UsageError, match="some are reports and some are not"):
         rank([*measured, paths[0]])
@@ -219,19 +219,22 @@ def test_two_masks_of_one_name(measured: list[Report]) -> None:
     [
         ({}, "give masks, or table=CSV of metrics measured before, one of the two"),
         ({"masks": ["m"], "table": "t.csv"}, "one of the two"),
-        ({"table": "t.csv", "weights": "w"}, "weights=: the metrics of table= are measured already"),
-        ({"table": "t.csv", "jobs": 2}, "jobs=, cluster=, store= and no_store=: nothing is measured with table="),
-        ({"table": "t.csv", "trust": True}, "trust=: a table= holds no code"),
+        ({"table": "t.csv", "weights": "w"}, "weights: the metrics of table= are measured already"),
+        ({"table": "t.csv", "jobs": 2}, "jobs=, cluster=, store= and no_store=True: nothing is measured with table="),
+        ({"table": "t.csv", "trust": True}, "trust=True: a table= holds no code"),
         ({"masks": ["m"], "group_by": "seed"}, "group_by= names columns of a table="),
         ({"masks": "-", "accuracy": "-"}, "- is standard input, which one thing can be read from"),
-        ({"masks": ["m"], "force": True}, "force=: no file is written"),
+        ({"masks": ["m"], "force": True}, "force=True: no file is written"),
         ({"masks": ["m"], "collapsed_at": 2}, "collapsed_at=2: give a fraction"),
         ({"masks": ["m"], "resamples": 5}, "resamples=5: give a whole number from 100"),
         ({"masks": ["m"], "seed": -1}, "seed=-1: give a whole number"),
         ({"masks": ["m"], "accuracy_unit": "promille"}, "accuracy_unit='promille': give one of fraction, percent"),
-        ({"masks": ["m"], "collapsed_at": 0.2}, "collapsed_at=: is about accuracies, and there are none"),
-        ({"masks": ["m"], "metrics": "dr"}, "metrics=: is of correlations with accuracy, and this is an order"),
-        ({"masks": ["m"], "accuracy": "a.csv", "smallest_first": True}, "smallest_first=: there is no order beside"),
+        ({"masks": ["m"], "collapsed_at": 0.2}, "collapsed_at: is about accuracies, and there are none"),
+        ({"masks": ["m"], "metrics": "dr"}, "metrics: is of correlations with accuracy, and this is an order"),
+        (
+            {"masks": ["m"], "accuracy": "a.csv", "smallest_first": True},
+            "smallest_first=True: there is no order beside",
+        ),
     ],
 )
 def test_what_does_not_go_together(asked: dict[str, Any], text: str) -> None:

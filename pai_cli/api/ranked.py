@@ -88,7 +88,7 @@ class Ranking(Shown, Sequence[Place]):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, as JSON has it: `by`, and the records of `pai rank --format json`, those of masks that failed last."""
+        """All of it, as JSON has it: `by`, and the records of `pai rank` in JSON, those of masks that failed last."""
         return {"by": self.by, "masks": self._records()}
 
     def to_pandas(self) -> pd.DataFrame:
@@ -167,7 +167,7 @@ class Correlations(Shown):
         return len(self.study.metrics)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, as JSON has it: the object of `pai rank --accuracy --format json`."""
+        """All of it, as JSON has it: the object of `pai rank` with accuracies in JSON."""
         from pai_cli.display.correlation import study_document
 
         return study_document(self.study)

@@ -97,7 +97,7 @@ class Layer(Shown, Values):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The layer's record: as of `pai analyze --format json`, without what only a mask has. All of it is JSON."""
+        """The layer's record: as of `pai analyze` in JSON, without what only a mask has. All of it is JSON."""
         from pai_cli.display.records import layer_record
 
         record = layer_record(None, self._layer, for_python)
@@ -180,7 +180,7 @@ class Report(Shown):
         return len(self.network)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, as JSON has it: `mask`, `metadata`, and the records of `pai analyze --format json`, those of `layers`
+        """All of it, as JSON has it: `mask`, `metadata`, and the records of `pai analyze` in JSON, those of `layers`
         and that of the `network`.
         """
         *layers, network = self._records()
@@ -195,7 +195,7 @@ class Report(Shown):
         )
 
     def plot(self, figure: FigureBase | None = None) -> list[Axes]:
-        """dr and dr_imdb from layer to layer, against their bounds: the picture of `pai analyze --plot`.
+        """dr and dr_imdb from layer to layer, against their bounds: the picture of `pai analyze`.
 
         `figure`: where to draw, by default a new one of pyplot. Gives matplotlib's axes. Raises `PictureError` without
         matplotlib (extra plot), and for a report without layers.
@@ -266,7 +266,7 @@ class JunctionReport(Shown):
         return len(self.network)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, as JSON has it: `mask`, and the records of `pai analyze --between --format json`, those of `pairs`
+        """All of it, as JSON has it: `mask`, and the records of `pai analyze` between layers in JSON, those of `pairs`
         and that of the `network`.
         """
         *pairs, network = self._records()
