@@ -249,7 +249,7 @@ def test_init_makes_a_checkpoint_that_is_recognised(pai, tmp_path, monkeypatch, 
     assert (
         load_network(open_checkpoint(tmp_path / f"{name}.safetensors")).description == architecture(name, 7).description
     )
-    if name not in SMALL or name.startswith("wrn"):  # the others are pruned above
+    if name != "densenet121":  # which is pruned above, and would take longest
         done = pai("prune", f"{name}.safetensors", "--method", "magnitude", "--density", 0.1, "--format", "json")
         assert done.status == 0
 

@@ -655,7 +655,7 @@ def test_ctrl_c_and_going_on(pai: Pai, place: Path, monkeypatch: pytest.MonkeyPa
     inner = ScoreTraining._one_step
 
     def interrupted(self: ScoreTraining) -> torch.Tensor:
-        if self.step == 20:
+        if self.step == 30:  # after the first freeze
             os.kill(os.getpid(), signal.SIGINT)
         return inner(self)
 
