@@ -116,7 +116,7 @@ def test_collapse_is_a_warning_or_refused() -> None:
         ({"reinit": True}, MethodOptionError, "say with weights_out= where to write them"),
         ({"data": "digits"}, MethodOptionError, "magnitude needs no data"),
         ({"method": "magnitud"}, UnknownMethodError, "did you mean magnitude?"),
-        ({"method": 3}, UnknownMethodError, "method=: give a name, not int"),
+        ({"method": 3}, UnknownMethodError, "method: give a name, not int"),
         ({"checkpoint": [1]}, CheckpointError, "a path, an nn.Module or a state dict, not list"),
         ({"checkpoint": {"w": "text"}}, CheckpointError, "'w' is str, not a tensor or an array"),
         ({"checkpoint": {3: torch.ones(2, 2)}}, CheckpointError, "a name is 3, not text"),

@@ -52,7 +52,7 @@ def entered(asked: Asked) -> Entered:
     given: list[Any] = [] if asked.masks is None else _listed(asked.masks)
     measured = [one for one in given if isinstance(one, Report)]
     if measured and len(measured) < len(given):
-        raise UsageError(f"{option('masks')}: some are reports and some are not; measure all of them, or none")
+        raise UsageError("masks: some are reports and some are not; measure all of them, or none")
     plan = plan_measuring(
         named(given),
         source_path(asked.weights),

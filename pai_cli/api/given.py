@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pai_cli.errors import ParameterError
+from pai_cli.errors import ParameterError, UsageError
 from pai_cli.spelling import option
 from pai_cli.telling import note
 
@@ -24,24 +24,35 @@ def is_one(masks: Any) -> bool:
     """Whether one mask was given, and not several: a file's path, or a mapping of names to arrays."""
     if isinstance(masks, str | PathLike):
         return str(masks) != STDIN and not Path(masks).is_dir()
-    return isinstance(masks, Mapping)
+    return isinstance(masks, Mapping) and not _by_name(masks)
+
+
+def _by_name(masks: Mapping[Any, Any]) -> bool:
+    """Whether a mapping is of masks, and not of a mask's arrays."""
+    return bool(masks) and all(isinstance(one, Mapping) for one in masks.values())
 
 
 def listed(masks: Any) -> list[Any]:
-    """What was given, as a list. Raises `ParameterError` for what is neither a mask nor several."""
+    """What was given, as a list; of a mapping of masks, each under its key.
+
+    Raises `ParameterError` for what is neither a mask nor several.
+    """
+    from pai_cli.api.masks import Mask
     from pai_cli.spectral.parameters import shown
 
+    if isinstance(masks, Mapping) and not isinstance(masks, Mask) and _by_name(masks):
+        return [_called(one, Path(str(name)), own_name=False) for name, one in masks.items()]
     every = [masks] if isinstance(masks, str | PathLike | Mapping) else masks
     array = hasattr(every, "dtype") or isinstance(every, bytes)
     if array or not isinstance(every, Iterable):
         kind = "an array is one matrix, and a mask has names: " if array else ""
         raise ParameterError(
-            f"{option('masks', shown(masks))}: {kind}give a path, a mapping of names to arrays, or several of them"
+            f"masks={shown(masks)}: {kind}give a path, a mapping of names to arrays, or several of them"
         )
     found = list(every)
     wrong = next((one for one in found if not isinstance(one, str | PathLike | Mapping)), None)
     if wrong is not None:
-        raise ParameterError(f"{option('masks', shown(wrong))}: is neither a path nor a mapping of names to arrays")
+        raise ParameterError(f"masks={shown(wrong)}: is neither a path nor a mapping of names to arrays")
     return [str(one) if isinstance(one, str | PathLike) else one for one in found]
 
 
@@ -70,12 +81,34 @@ def opened(masks: list[Any], model: Any, *, one: bool, trust: bool) -> list[Path
     return found
 
 
-def _given(mask: Mapping[str, Any], path: Path, model: Any) -> Stored:
+def _given(mask: Mapping[str, Any] | _Called, path: Path, model: Any) -> Stored:
     from pai_cli.api.masks import Mask
 
-    if not isinstance(mask, Mask):
-        return _Called(Mask(mask, layouts=_layouts(mask, model)).stored, path)
-    return _Called(mask.stored, mask.path or path)
+    if isinstance(mask, _Called):
+        return mask
+    return _called(mask if isinstance(mask, Mask) else Mask(mask, layouts=_layouts(mask, model)), path)
+
+
+def _called(mask: Mapping[str, Any], path: Path, *, own_name: bool = True) -> _Called:
+    """A mask that a program holds as those of files are; it is called by its file's `own_name`, or by this one."""
+    from pai_cli.api.masks import Mask
+
+    held = mask if isinstance(mask, Mask) else Mask(mask)
+    return _Called(held.stored, (own_name and held.path) or path)
+
+
+def open_given(mask: Any, *, trust: bool) -> Stored:
+    """The one mask that the parameter `mask` gives, opened where it is a path.
+
+    Raises `UsageError` for what is none, and what `open_mask` raises.
+    """
+    from pai_cli.files.opening import open_mask
+
+    if isinstance(mask, str | PathLike):
+        return open_mask(Path(mask), trust=trust)
+    if isinstance(mask, Mapping):
+        return _called(mask, Path("the mask"))
+    raise UsageError(f"{option('mask')}: give a path or a mask, not {type(mask).__name__}")
 
 
 class _Called:

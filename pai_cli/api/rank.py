@@ -10,7 +10,6 @@ from pai_cli.api.inputs import AnyPath, Source
 from pai_cli.api.progress import Wanted
 from pai_cli.errors import UsageError
 from pai_cli.ranking.rules import RESAMPLES
-from pai_cli.spelling import option
 from pai_cli.telling import note, warn
 
 if TYPE_CHECKING:
@@ -123,10 +122,10 @@ def correlate(
     asked |= {"by": by, "metrics": metrics, "group_by": group_by, "collapsed_at": collapsed_at}
     asked |= {"accuracy_unit": accuracy_unit, "resamples": resamples, "seed": seed}
     if accuracies is None and "masks" in asked:
-        raise UsageError(f"{option('accuracies')}: there is nothing to correlate with; give them, or take rank")
+        raise UsageError("accuracies: there is nothing to correlate with; give them, or take rank")
     found = rank(accuracy=accuracies, plot=plot, report=report, force=force, progress=progress, **asked)
     if not isinstance(found, Correlations):
-        raise UsageError(f"{option('accuracies')}: the table has no column accuracy; give them, or take rank")
+        raise UsageError("accuracies: the table has no column accuracy; give them, or take rank")
     return found
 
 

@@ -245,6 +245,10 @@ class _Run:
         story = {**story_of(dataset, result.request), **result.story}
         force = self.force or (self.path is not None and lines.wrote(self.path))
         mask = self._write(result.pruned, self.request, story, force=force)
+        if self.path is not None:
+            note(f"wrote {self.path}: {mask.kept:,} of {mask.total:,} weights kept, density {mask.density:.6g}")
+            extends = f"{lines.state_path} lets {option('resume')} extend the search"
+            note(f"wrote {lines.path}: a line a candidate; {extends}")
         mask.search, mask.lines = result, lines
         return mask
 

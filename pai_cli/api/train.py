@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pai_cli.api.given import open_given
 from pai_cli.api.inputs import (
     AnyPath,
     Shape,
@@ -20,7 +21,6 @@ from pai_cli.api.inputs import (
     shape_of,
     source_path,
 )
-from pai_cli.api.mask_inputs import AnyMask, mask_or_path, open_given
 from pai_cli.api.masks import Mask
 from pai_cli.api.plans import Reads, plan_training
 from pai_cli.api.progress import Wanted, shown_by
@@ -67,7 +67,7 @@ def train(
     checkpoint: Source,
     data: Data,
     *,
-    mask: AnyMask | None = None,
+    mask: Any = None,
     output: AnyPath | None = None,
     recipe: str = "plain",
     epochs: int = 160,
@@ -153,11 +153,10 @@ def train(
         keep_every=60 * keep_every,
         force=force,
     )
-    masked = None if mask is None else mask_or_path(mask, "mask")
-    file = masked.path if isinstance(masked, Mask) else maybe_path(masked)
+    file = mask.path if isinstance(mask, Mask) else source_path(mask)
     named = name_of(data) if isinstance(data, (str, PathLike)) else None
     plan_training(Reads(source_path(checkpoint), model, named), file, outputs, resume=resume)
-    job = _open_job(checkpoint, masked, data, wish, outputs, model=model, shape=shape, trust=trust)
+    job = _open_job(checkpoint, mask, data, wish, outputs, model=model, shape=shape, trust=trust)
     return _run(job, device_of(device, checkpoint), progress, resume=resume)
 
 

@@ -6,7 +6,6 @@ import json
 import sys
 from pathlib import Path
 
-from pai_cli.display.console import note
 from pai_cli.display.tables import show_records
 from pai_cli.files.atomic import is_special
 from pai_cli.files.tables import Format, Record, TableWriter
@@ -18,10 +17,7 @@ FIELDS = (*COLUMNS, "reason", "density_default")
 
 
 def show_search(result: SearchResult, trajectory: Trajectory, path: Path, kind: Format) -> None:
-    """The first candidate beside the best, on standard output; where the files are, on standard error."""
-    pruned = result.pruned
-    note(f"wrote {path}: {pruned.kept:,} of {pruned.total:,} weights kept, density {pruned.density:.6g}")
-    note(f"wrote {trajectory.path}: a line a candidate; {trajectory.state_path} lets --resume extend the search")
+    """The first candidate beside the best, on standard output."""
     if is_special(path):
         return  # the mask itself went to standard output or a pipe: a table would end up in it
     records = [_first(trajectory), _best(result, path)]
