@@ -116,11 +116,25 @@ class _Study:
     def outcomes(self, pool: Pool) -> Iterator[Outcome[Found]]:
         """What the workers, or the store, say of each mask."""
         if isinstance(pool, Here):
-            return pool.map(self._measured, _Task(self._request), self._items(_Piece.of))
+            return self._here()
         if pool.shares_files:
             return self._begun_here(pool)
         sent = replace(self._request, weights=_sent_weights(self._request))
         return pool.map(_encoded, _Task(sent), self._items(partial(_sent, request=self._request)))
+
+    def _here(self) -> Iterator[Outcome[Found]]:
+        """Every mask in this process."""
+        cache = DenseCache()
+        for item in self._items(_Piece.of):
+            if isinstance(item, Outcome):
+                yield item
+                continue
+            try:
+                mask = item.mask or open_mask(item.path, trust=self._request.trust)
+                done = Outcome[Found](measure_mask(mask, self._request, cache, partial(self._tell, item.path.name)))
+            except Exception as error:  # the caller sees what it is
+                done = Outcome(None, error)
+            yield done
 
     def _begun_here(self, pool: Pool) -> Iterator[Outcome[Found]]:
         """The first masks in this process: where they are few and small, it is done before others would have begun."""
@@ -151,12 +165,11 @@ class _Study:
 
     def _measured(self, task: _Task, piece: _Piece) -> Found:
         """Measured in this process, telling how far it is within a mask."""
+        return _measure(task, piece, partial(self._tell, piece.path.name))
 
-        def tell(layers: int, of: int) -> None:
-            done = self._shown * STEPS + min(layers * STEPS // of, STEPS - 1)
-            self._progress(done, len(self._masks) * STEPS, piece.path.name)
-
-        return _measure(task, piece, tell)
+    def _tell(self, name: str, layers: int, of: int) -> None:
+        done = self._shown * STEPS + min(layers * STEPS // of, STEPS - 1)
+        self._progress(done, len(self._masks) * STEPS, name)
 
     def report(self, outcome: Outcome[Found]) -> MaskReport:
         """The next mask's report, which is kept."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -50,17 +51,18 @@ def measure_everywhere(layers: Iterable[LayerInput], total: int, how: Measuring)
 
     Raises `ArrayError`, `NotFiniteError`, `MaskError` and `DeviceError` that name the source and the layer.
     """
-    measure = partial(_measured_at_once, how=how)
     if how.device != "cpu":
         with one_blas_thread():
             for batch in _batches(layers):
-                yield from measure(batch)
+                yield from _measured_at_once(batch, how)
     elif total < WORTH_THREADS:
         with one_blas_thread():
             for layer in layers:
-                yield from measure([layer])
+                with _named(layer, how):
+                    report = measure_together([layer], how.options, how.cache)[0]
+                yield report
     else:
-        for reports in mapped(measure, ([layer] for layer in layers), _bytes_of):
+        for reports in mapped(partial(_measured_at_once, how=how), ([layer] for layer in layers), _bytes_of):
             yield from reports
 
 
@@ -70,14 +72,24 @@ def _bytes_of(layers: list[LayerInput]) -> int:
 
 
 def _measured_at_once(layers: list[LayerInput], how: Measuring) -> list[LayerReport]:
-    first = f"{how.source}: layer {layers[0].name!r}"
     try:
-        there = layers if how.device == "cpu" else _moved(layers, how.device)
-        return measure_together(there, how.options, how.cache)
-    except (ArrayError, NotFiniteError) as error:
+        with _named(layers[0], how):
+            there = layers if how.device == "cpu" else _moved(layers, how.device)
+            return measure_together(there, how.options, how.cache)
+    except (ArrayError, NotFiniteError):
         if len(layers) == 1:
-            raise type(error)(f"{first}: {error}") from error
-        return [report for layer in layers for report in _measured_at_once([layer], how)]  # until the one it is
+            raise
+    return [report for layer in layers for report in _measured_at_once([layer], how)]  # until the one it is
+
+
+@contextmanager
+def _named(layer: LayerInput, how: Measuring) -> Iterator[None]:
+    """Errors of the block name the source and this layer, the first of those that are measured."""
+    first = f"{how.source}: layer {layer.name!r}"
+    try:
+        yield
+    except (ArrayError, NotFiniteError) as error:
+        raise type(error)(f"{first}: {error.text}") from error
     except MemoryError as error:
         raise MaskError(f"{first} does not fit in memory; leave it out with pai analyze {option('layers')}") from error
     except RuntimeError as error:  # of torch, whose class is not imported for its sake

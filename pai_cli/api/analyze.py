@@ -52,6 +52,9 @@ class Reports(Iterator[Any]):
         self._found = found
         self._write = write
 
+    def __iter__(self) -> Iterator[Any]:
+        return self._found
+
     def __next__(self) -> Any:
         return next(self._found)
 

@@ -57,7 +57,7 @@ def analyze(
     Every value has an error bound (its _error field); a missing value has its reason.
     """
     options.check_header(format, no_header=no_header)
-    from pai_cli.display.analysis import show_reports
+    from pai_cli.display.analysis import ShownReports
     from pai_cli.display.junctions import show_between
     from pai_cli.display.progress import progress_bar
 
@@ -85,11 +85,14 @@ def analyze(
             progress=progress,
         )
         with found:
-            measured = (one.measured for one in found)
-            shown = {"header": not no_header, "summary": summary}
             if between:
-                failed = show_between(measured, format, **shown)
+                measured = (one.measured for one in found)
+                failed = show_between(measured, format, header=not no_header, summary=summary)
             else:
-                failed = show_reports(measured, format, **shown, weights=weights is not None)
+                shown = ShownReports(format, header=not no_header, summary=summary, weights=weights is not None)
+                for one in found:
+                    shown.add(one.measured)
+                shown.close()
+                failed = shown.failed
     if failed:
         raise typer.Exit(1)

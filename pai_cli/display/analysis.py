@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from pai_cli.display.console import fail
@@ -15,22 +14,29 @@ if TYPE_CHECKING:
     from pai_cli.analysis.masks import MaskReport
 
 
-def show_reports(reports: Iterable[MaskReport], kind: Format, *, header: bool, summary: bool, weights: bool) -> int:
-    """Write every report to standard output as it comes; return how many masks failed (each said on standard error)."""
-    failed = 0
-    gathered: list[Record] = []
-    writer = None if kind is Format.TABLE else TableWriter(sys.stdout, kind, ANALYZE_FIELDS, header=header)
-    for report in reports:
-        failed += fail(report.error)
-        records = mask_records(report, summary=summary)
-        if writer is not None:
-            writer.write(records)
-        elif summary:
-            gathered += [network_row(record) for record in records]
+class ShownReports:
+    """Every report written to standard output as it is added; a mask that failed is said on standard error."""
+
+    def __init__(self, kind: Format, *, header: bool, summary: bool, weights: bool):
+        self.failed = 0
+        self._summary, self._weights = summary, weights
+        self._gathered: list[Record] = []
+        self._writer = None if kind is Format.TABLE else TableWriter(sys.stdout, kind, ANALYZE_FIELDS, header=header)
+
+    def add(self, report: MaskReport) -> None:
+        """Show one more."""
+        self.failed += fail(report.error)
+        records = mask_records(report, summary=self._summary)
+        if self._writer is not None:
+            self._writer.write(records)
+        elif self._summary:
+            self._gathered += [network_row(record) for record in records]
         elif report.error is None:
-            show_layers(records, weights=weights)
-    if writer is not None:
-        writer.close()
-    elif gathered:
-        show_networks(gathered, weights=weights)
-    return failed
+            show_layers(records, weights=self._weights)
+
+    def close(self) -> None:
+        """End the table."""
+        if self._writer is not None:
+            self._writer.close()
+        elif self._gathered:
+            show_networks(self._gathered, weights=self._weights)

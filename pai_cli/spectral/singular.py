@@ -47,17 +47,17 @@ def singular_pairs(requests: Sequence[Problems], options: SolverOptions = DEFAUL
     still_open = [np.flatnonzero([not solver for solver in pairs.solver]) for pairs in answers]
     rest = [request.take(at) for request, at in zip(requests, still_open, strict=True)]
     by_lapack = options.solver in (Solver.GRAM, Solver.DIRECT)
-    found = [_by_lapack(request, options) for request in rest] if by_lapack else _by_products(rest, options)
+    others = iter(() if by_lapack else batched.solve([one for one in rest if not one.graph.packed], options))
+    found = []
+    for request in rest:  # each where it lives: graphs kept as bits one by one, the others all together
+        if by_lapack:
+            found.append(_by_lapack(request, options))
+        else:
+            found.append(solve.solve(request, options) if request.graph.packed else next(others))
     for request, pairs, at, solved in zip(rest, answers, still_open, found, strict=True):
         _settle(request, solved, options)
         pairs.put(at, solved)
     return [_scaled(pairs, request) for pairs, request in zip(answers, requests, strict=True)]
-
-
-def _by_products(requests: Sequence[Problems], options: SolverOptions) -> list[Pairs]:
-    """Each request where it lives: graphs kept as bits one by one, the others all together."""
-    others = iter(batched.solve([request for request in requests if not request.graph.packed], options))
-    return [solve.solve(request, options) if request.graph.packed else next(others) for request in requests]
 
 
 def _by_lapack(request: Problems, options: SolverOptions) -> Pairs:
