@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pai_cli.compute.threads import cores
 from pai_cli.spectral.compiled import calls
-from pai_cli.spectral.solver_table import Wish
+from pai_cli.spectral.solver_table import SolverLimits
 
 Mask = NDArray[np.bool_]
 
@@ -23,7 +23,7 @@ READ_BYTES = 2**28
 
 LAYER = (512, 4608)  # of the Gram product that is timed: ResNet-34's largest
 
-GRAM_ONLY = Wish(tolerance=1e-300, most_products=2, direct_side=0, proof_side=2**31)  # stops after two products
+GRAM_ONLY = SolverLimits(tolerance=1e-300, most_products=2, direct_side=0, proof_side=2**31)  # stops after two products
 
 
 @dataclass(frozen=True)

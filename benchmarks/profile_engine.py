@@ -26,7 +26,7 @@ from pai_cli.spectral.compiled import calls
 from pai_cli.spectral.metrics import MetricOptions, prepare_layer
 from pai_cli.spectral.network import LayerInput, measure_layers
 from pai_cli.spectral.problems import Problems
-from pai_cli.spectral.solver_table import Status, Wish
+from pai_cli.spectral.solver_table import SolverLimits, Status
 
 STAGES = (  # name, function with its module's file; the later a stage, the further inside the earlier ones
     ("everything else", "network.py", "measure_layers"),
@@ -92,7 +92,7 @@ def open_problems(layers: list[LayerInput]) -> list[Problems]:
 
 def by_asking_less(problems: list[Problems], repeats: int) -> dict[str, tuple[int, float]]:
     """Problems and seconds of each stage inside the compiled solver."""
-    wish = Wish(
+    limits = SolverLimits(
         tolerance=solvers.TOLERANCE,
         most_products=solvers.MOST_PRODUCTS,
         direct_side=solvers.COMPILED_DIRECT_SIDE,
@@ -108,8 +108,8 @@ def by_asking_less(problems: list[Problems], repeats: int) -> dict[str, tuple[in
 
     for problem in problems:
         run = partial(calls.solve_bits, problem.graph.bits, problem.ranges)
-        found, whole = run(wish)[0], best(partial(run, wish), repeats)
-        if found["side"] > wish.proof_side:
+        found, whole = run(limits)[0], best(partial(run, limits), repeats)
+        if found["side"] > limits.proof_side:
             add("without a Gram matrix", whole)
             continue
         gram = best(partial(run, GRAM_ONLY), repeats)
@@ -118,7 +118,7 @@ def by_asking_less(problems: list[Problems], repeats: int) -> dict[str, tuple[in
             add("all eigenvalues", whole - gram)
             continue
         products = int(found["products"]) - CHECKS
-        unproved = replace(wish, tolerance=GRAM_ONLY.tolerance, most_products=products)
+        unproved = replace(limits, tolerance=GRAM_ONLY.tolerance, most_products=products)
         searched = best(partial(run, unproved), repeats)
         add("iteration", searched - gram)
         add("proof", whole - searched)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pai_cli.spectral.bounds import OUTCOMES, pairs_of
 from pai_cli.spectral.direct import forming_error
 from pai_cli.spectral.result import Outcome, Pairs, root_interval, root_intervals
-from pai_cli.spectral.solver_table import FOUND, Found, Status, shift_for
+from pai_cli.spectral.solver_table import EIGENPAIR, Eigenpairs, Status, shift_for
 
 TOLERANCE = 1e-9
 
@@ -61,12 +61,12 @@ def ritz(matrix: Matrix, vectors: Matrix) -> tuple[Matrix, Matrix, Matrix]:
     return values, np.linalg.norm(matrix @ vectors - vectors * values, axis=0), vectors
 
 
-def row_of(matrix: Matrix, vectors: Matrix, status: Status, tolerance: float = TOLERANCE) -> Found:
+def row_of(matrix: Matrix, vectors: Matrix, status: Status, tolerance: float = TOLERANCE) -> Eigenpairs:
     """The row that a solver would write for two vectors near the first ones.
 
     For a proof the shift is raised until there is a factor, so that the claim is true whatever the vectors are.
     """
-    row = np.zeros(1, dtype=FOUND)
+    row = np.zeros(1, dtype=EIGENPAIR)
     side = len(matrix)
     values, residuals, vectors = ritz(matrix, vectors)
     row["status"], row["side"], row["products"] = status, side, 7
@@ -233,8 +233,8 @@ def test_all_values_by_lapack(kind: str, side: int) -> None:
     assert (pairs.outcome, pairs.solver) == ([Outcome.PROVED], ["gram"])
 
 
-def all_values(values: Matrix | list[float], side: int) -> Found:
-    row = np.zeros(1, dtype=FOUND)
+def all_values(values: Matrix | list[float], side: int) -> Eigenpairs:
+    row = np.zeros(1, dtype=EIGENPAIR)
     row["status"], row["side"], row["value"] = Status.ALL_VALUES, side, values
     return row
 
@@ -326,11 +326,11 @@ def test_rows_of_all_kinds_together_are_what_they_are_alone() -> None:
 
 
 def test_no_rows_no_pairs() -> None:
-    assert len(pairs_of(np.zeros(0, dtype=FOUND), 0.0)) == 0
+    assert len(pairs_of(np.zeros(0, dtype=EIGENPAIR), 0.0)) == 0
 
 
 def test_a_name_for_each_way() -> None:
-    table = np.zeros(4, dtype=FOUND)
+    table = np.zeros(4, dtype=EIGENPAIR)
     table["status"] = [Status.ALL_VALUES, Status.PROVED, Status.NOT_ASKED, Status.NOT_CONVERGED]
     table["side"] = [4, 8, 9, 9]
     assert pairs_of(table, 0.0, 8).solver == ["gram", "power", "matrix-free", "matrix-free"]

@@ -38,18 +38,19 @@ from scipy.sparse.csgraph import connected_components
 from pai_cli.spectral.compiled import calls
 from pai_cli.spectral.compiled.calls import EdgeLists
 from pai_cli.spectral.graph import BipartiteGraph
-from pai_cli.spectral.solver_table import FOUND, Found, Status, Wish, shift_for
+from pai_cli.spectral.solver_table import EIGENPAIR, Eigenpairs, SolverLimits, Status, shift_for
 
 pytestmark = pytest.mark.skipif(
     not calls.available(), reason="the compiled part of the engine is not built: installed without a C compiler"
 )
 
-WISH = Wish(tolerance=1e-9, most_products=1200, direct_side=32, proof_side=4096, few_edges=0.07)
-ALL_VALUES = Wish(1e-9, 1200, 4096, 4096)
-ITERATE = Wish(1e-9, 1200, 3, 4096)
-WITHOUT_PROOF = Wish(1e-9, 1200, 3, 3)  # a Gram matrix that is given is iterated; else tables, or lists up to 0 edges
-BY_TABLES = Wish(1e-9, 1200, 3, 3, few_edges=0.0)
-BY_LISTS = Wish(1e-9, 1200, 3, 3, few_edges=1.0)
+WISH = SolverLimits(tolerance=1e-9, most_products=1200, direct_side=32, proof_side=4096, few_edges=0.07)
+ALL_VALUES = SolverLimits(1e-9, 1200, 4096, 4096)
+ITERATE = SolverLimits(1e-9, 1200, 3, 4096)
+# A Gram matrix that is given is iterated; else tables, or lists up to 0 edges.
+WITHOUT_PROOF = SolverLimits(1e-9, 1200, 3, 3)
+BY_TABLES = SolverLimits(1e-9, 1200, 3, 3, few_edges=0.0)
+BY_LISTS = SolverLimits(1e-9, 1200, 3, 3, few_edges=1.0)
 
 MASKS = arrays(bool, st.tuples(st.integers(0, 150), st.integers(0, 150)))
 
@@ -76,7 +77,7 @@ def everything(rows: int) -> np.ndarray:
     return np.array([[0, rows]])
 
 
-def bytes_of(found: Found) -> bytes:
+def bytes_of(found: Eigenpairs) -> bytes:
     return np.ascontiguousarray(found).tobytes()
 
 
@@ -95,19 +96,21 @@ def members_of(structure: str) -> list[str]:
 
 
 def test_a_row_of_the_table_is_what_c_writes() -> None:
-    names = [name if FOUND[name].shape == () else f"{name}[{FOUND[name].shape[0]}]" for name in FOUND.names or ()]
+    names = [
+        name if EIGENPAIR[name].shape == () else f"{name}[{EIGENPAIR[name].shape[0]}]" for name in EIGENPAIR.names or ()
+    ]
     assert names == members_of("found_t")
-    assert all(FOUND[name].base == np.float64 for name in FOUND.names or ())
-    assert FOUND.itemsize == 8 * 10
-    assert FOUND.itemsize == sum(FOUND[name].itemsize for name in FOUND.names or ())  # no gaps
+    assert all(EIGENPAIR[name].base == np.float64 for name in EIGENPAIR.names or ())
+    assert EIGENPAIR.itemsize == 8 * 10
+    assert EIGENPAIR.itemsize == sum(EIGENPAIR[name].itemsize for name in EIGENPAIR.names or ())  # no gaps
 
 
 def test_a_wish_is_what_c_reads() -> None:
-    names = [field.name.replace("most_products", "most") for field in fields(Wish)]
+    names = [field.name.replace("most_products", "most") for field in fields(SolverLimits)]
     assert names == members_of("wish_t")
-    wish = Wish(1.0, 2, 3, 4, 5.0, twice=True)
-    assert wish.packed.tolist() == [1, 2, 3, 4, 5, 1]
-    assert wish.packed.dtype == np.float64
+    limits = SolverLimits(1.0, 2, 3, 4, 5.0, twice=True)
+    assert limits.packed.tolist() == [1, 2, 3, 4, 5, 1]
+    assert limits.packed.dtype == np.float64
 
 
 def test_every_status_has_the_same_number_in_c() -> None:
@@ -256,12 +259,12 @@ def lists_of(mask: Mask, weights: Matrix) -> EdgeLists:
     return EdgeLists(begin, neighbour, np.abs(weights[neighbour, left]), mask.shape[0])
 
 
-def solve_lists(lists: EdgeLists, ranges: np.ndarray, wish: Wish) -> Found:
+def solve_lists(lists: EdgeLists, ranges: np.ndarray, limits: SolverLimits) -> Eigenpairs:
     """`calls.solve_edges`, with the counts of right vertices that it asks for (1 where there is no such range)."""
     touched = [
         len(set(lists.neighbour[slice(*lists.begin[list(part)])])) if valid(part, lists) else 1 for part in ranges
     ]
-    return calls.solve_edges(lists, ranges, np.array(touched), wish)
+    return calls.solve_edges(lists, ranges, np.array(touched), limits)
 
 
 def valid(part: object, lists: EdgeLists) -> bool:
@@ -278,7 +281,7 @@ def gram_of(rng: Rng, side: int) -> Matrix:
     return factor @ factor.T
 
 
-def assert_solved(row: Found, gram: Matrix, note: object = "") -> None:
+def assert_solved(row: Eigenpairs, gram: Matrix, note: object = "") -> None:
     """What a row claims, against all eigenvalues by LAPACK."""
     values = np.linalg.eigvalsh(gram)[::-1]
     side, first = len(gram), max(float(values[0]), 0.0)
@@ -302,17 +305,17 @@ def assert_solved(row: Found, gram: Matrix, note: object = "") -> None:
 
 
 @pytest.mark.parametrize(
-    "wish", [WISH, ALL_VALUES, ITERATE, WITHOUT_PROOF], ids=["as used", "all", "iterate", "unproved"]
+    "limits", [WISH, ALL_VALUES, ITERATE, WITHOUT_PROOF], ids=["as used", "all", "iterate", "unproved"]
 )
-def test_every_side(wish: Wish) -> None:
+def test_every_side(limits: SolverLimits) -> None:
     for side in [*range(1, 71), 96, 97, 130, 200]:
-        if side <= 3 and wish.direct_side == 3 < side:
+        if side <= 3 and limits.direct_side == 3 < side:
             continue
         gram = gram_of(np.random.default_rng(side), side)
-        row = calls.solve_gram(gram, wish)[0]
+        row = calls.solve_gram(gram, limits)[0]
         assert_solved(row, gram, side)
-        expected = Status.ALL_VALUES if side <= wish.direct_side else Status.PROVED
-        assert row["status"] == (Status.NOT_ASKED if wish is WITHOUT_PROOF and side > 3 else expected), side
+        expected = Status.ALL_VALUES if side <= limits.direct_side else Status.PROVED
+        assert row["status"] == (Status.NOT_ASKED if limits is WITHOUT_PROOF and side > 3 else expected), side
         assert (row["products"] > 0) == (row["status"] != Status.ALL_VALUES)
 
 
@@ -351,14 +354,14 @@ DEGENERATE: dict[str, Callable[[int], Matrix]] = {
 }
 
 
-@pytest.mark.parametrize("wish", [WISH, ALL_VALUES, ITERATE], ids=["as used", "all", "iterate"])
+@pytest.mark.parametrize("limits", [WISH, ALL_VALUES, ITERATE], ids=["as used", "all", "iterate"])
 @pytest.mark.parametrize("kind", DEGENERATE)
-def test_degenerate_matrices(kind: str, wish: Wish) -> None:
+def test_degenerate_matrices(kind: str, limits: SolverLimits) -> None:
     for side in (2, 3, 4, 5, 13, 31, 32, 33, 47, 64, 90):
         gram = DEGENERATE[kind](side)
-        row = calls.solve_gram(gram, wish)[0]
+        row = calls.solve_gram(gram, limits)[0]
         assert_solved(row, gram, side)
-        assert row["status"] == (Status.ALL_VALUES if side <= wish.direct_side else Status.PROVED), side
+        assert row["status"] == (Status.ALL_VALUES if side <= limits.direct_side else Status.PROVED), side
 
 
 @pytest.mark.parametrize("kind", sorted(set(DEGENERATE) - {"identity", "large identity"}))
@@ -382,8 +385,8 @@ def test_the_zero_matrix_has_values_of_zero() -> None:
     for side in (1, 2, 3, 5, 32):
         row = calls.solve_gram(np.zeros((side, side)), WISH)[0]
         assert (row["status"], *row["value"]) == (Status.ALL_VALUES, 0, 0)
-    for wish in (WISH, WITHOUT_PROOF):
-        row = calls.solve_gram(np.zeros((40, 40)), wish)[0]
+    for limits in (WISH, WITHOUT_PROOF):
+        row = calls.solve_gram(np.zeros((40, 40)), limits)[0]
         assert row["status"] in (Status.MISSED, Status.NOT_CONVERGED) or row["value"].tolist() == [0, 0]
 
 
@@ -414,23 +417,23 @@ def graph_of(kind: str, seed: int) -> Mask:
     return live((KINDS | LARGER_KINDS)[kind](np.random.default_rng(9000 + seed)))
 
 
-@pytest.mark.parametrize("wish", [WISH, ITERATE], ids=["as used", "iterate"])
+@pytest.mark.parametrize("limits", [WISH, ITERATE], ids=["as used", "iterate"])
 @pytest.mark.parametrize("kind", KINDS | LARGER_KINDS)
-def test_bits_and_edges_are_solved_as_their_gram_matrix(kind: str, wish: Wish) -> None:
+def test_bits_and_edges_are_solved_as_their_gram_matrix(kind: str, limits: SolverLimits) -> None:
     for seed in range(4):
         mask = graph_of(kind, seed)
         rows = int(mask.any(axis=1).sum())
         side = min(rows, mask.shape[1])
-        if side < 2 or 2 <= side <= 3 == wish.direct_side:
+        if side < 2 or 2 <= side <= 3 == limits.direct_side:
             continue
         matrix = mask[mask.any(axis=1)].astype(np.float64)
         gram = matrix @ matrix.T if rows < mask.shape[1] else matrix.T @ matrix
-        row = calls.solve_bits(packed(mask), everything(mask.shape[1]), wish)[0]
+        row = calls.solve_bits(packed(mask), everything(mask.shape[1]), limits)[0]
         assert_solved(row, gram, seed)
         weights = np.random.default_rng(seed).uniform(0.5, 2.0, mask.shape)
         matrix = (mask * weights)[mask.any(axis=1)] / weights[mask].max()
         gram = matrix @ matrix.T if rows < mask.shape[1] else matrix.T @ matrix
-        row = solve_lists(lists_of(mask, weights), everything(mask.shape[1]), wish)[0]
+        row = solve_lists(lists_of(mask, weights), everything(mask.shape[1]), limits)[0]
         assert_solved(row, gram, seed)
 
 
@@ -446,8 +449,8 @@ def test_weights_of_any_density(density: float, shape: tuple[int, int]) -> None:
     matrix = mask * weights / weights[mask].max()
     matrix = matrix[mask.any(axis=1)]
     gram = matrix @ matrix.T if matrix.shape[0] < matrix.shape[1] else matrix.T @ matrix
-    for wish in (WISH, ALL_VALUES):
-        assert_solved(solve_lists(lists_of(mask, weights), everything(mask.shape[1]), wish)[0], gram, wish)
+    for limits in (WISH, ALL_VALUES):
+        assert_solved(solve_lists(lists_of(mask, weights), everything(mask.shape[1]), limits)[0], gram, limits)
 
 
 @pytest.mark.parametrize("touched", [1, 40, 10**6])
@@ -456,9 +459,9 @@ def test_a_wrong_count_of_right_vertices_costs_time_only(touched: int) -> None:
     rng = np.random.default_rng(0)
     mask = live(uniform(rng, 40, 70, 0.3))
     lists, every = lists_of(mask, rng.uniform(0.5, 1, mask.shape)), everything(mask.shape[1])
-    for wish in (WISH, BY_LISTS):
-        expected = solve_lists(lists, every, wish)["value"][0]
-        found = calls.solve_edges(lists, every, np.array([touched]), wish)["value"][0]
+    for limits in (WISH, BY_LISTS):
+        expected = solve_lists(lists, every, limits)["value"][0]
+        found = calls.solve_edges(lists, every, np.array([touched]), limits)["value"][0]
         assert found == pytest.approx(expected, rel=1e-9)
 
 
@@ -501,14 +504,14 @@ def test_each_range_is_solved_as_if_it_were_alone() -> None:
     edges = rng.permutation(mask.shape[1] + 1)[:60].reshape(-1, 2)
     ranges = np.sort(edges, axis=1)
     bits, lists = packed(mask), lists_of(mask, weights)
-    for wish in (WISH, BY_TABLES, BY_LISTS):
-        by_bits, by_edges = calls.solve_bits(bits, ranges, wish), solve_lists(lists, ranges, wish)
+    for limits in (WISH, BY_TABLES, BY_LISTS):
+        by_bits, by_edges = calls.solve_bits(bits, ranges, limits), solve_lists(lists, ranges, limits)
         assert len(by_bits) == len(by_edges) == len(ranges)
         for k, (begin, end) in enumerate(ranges.tolist()):
             part = np.ascontiguousarray(bits[begin:end])
-            assert bytes_of(by_bits[k]) == bytes_of(calls.solve_bits(part, everything(end - begin), wish)[0])
+            assert bytes_of(by_bits[k]) == bytes_of(calls.solve_bits(part, everything(end - begin), limits)[0])
             part = lists_of(np.ascontiguousarray(mask[:, begin:end]), weights[:, begin:end])
-            assert bytes_of(by_edges[k]) == bytes_of(solve_lists(part, everything(end - begin), wish)[0])
+            assert bytes_of(by_edges[k]) == bytes_of(solve_lists(part, everything(end - begin), limits)[0])
 
 
 def test_no_range_no_answer() -> None:
@@ -554,8 +557,8 @@ def test_values_without_a_proof_are_those_of_two_vectors_at_right_angles(shape: 
         rng = np.random.default_rng(seed)
         mask = live(shuffled(rng, union(*[uniform(rng, *shape, 0.3)] * copies)))
         sigma = svd(mask)
-        for wish in (BY_TABLES, BY_LISTS):
-            row = calls.solve_bits(packed(mask), everything(mask.shape[1]), wish)[0]
+        for limits in (BY_TABLES, BY_LISTS):
+            row = calls.solve_bits(packed(mask), everything(mask.shape[1]), limits)[0]
             if row["status"] == Status.NOT_CONVERGED:
                 continue
             assert row["status"] == Status.NOT_ASKED
@@ -574,8 +577,8 @@ def test_a_search_twice_finds_it_without_a_proof(shape: tuple[int, int], copies:
         one = live(uniform(rng, *shape, 0.3))
         mask, first = shuffled(rng, union(*[one] * copies)), svd(one)[0] ** 2
         lists, every = lists_of(mask, np.full(mask.shape, 2.0)), everything(mask.shape[1])
-        for wish in (replace(BY_TABLES, twice=True), replace(BY_LISTS, twice=True)):
-            for row in (*calls.solve_bits(packed(mask), every, wish), *solve_lists(lists, every, wish)):
+        for limits in (replace(BY_TABLES, twice=True), replace(BY_LISTS, twice=True)):
+            for row in (*calls.solve_bits(packed(mask), every, limits), *solve_lists(lists, every, limits)):
                 assert row["status"] == Status.NOT_ASKED
                 assert row["value"] == pytest.approx([first, first], rel=1e-9), seed
                 assert (row["residual"] <= 1.1e-9 * first).all(), seed
@@ -587,7 +590,7 @@ def test_a_search_twice_keeps_what_was_right() -> None:
         mask = live(uniform(np.random.default_rng(seed), 60, 90, 0.2))
         every = everything(mask.shape[1])
         once, twice = (
-            calls.solve_bits(packed(mask), every, wish)[0] for wish in (BY_TABLES, replace(BY_TABLES, twice=True))
+            calls.solve_bits(packed(mask), every, limits)[0] for limits in (BY_TABLES, replace(BY_TABLES, twice=True))
         )
         assert twice["value"] == pytest.approx(once["value"], rel=1e-12)
         assert twice["products"] > once["products"]
@@ -610,8 +613,8 @@ def test_too_few_products_do_not_converge() -> None:
     every = everything(mask.shape[1])
     for most in (*range(2, 20), 25):
         for name, direct, proof, few in (("proof", 3, 4096, 0.0), ("tables", 3, 3, 0.0), ("lists", 3, 3, 1.0)):
-            wish = Wish(1e-9, most, direct, proof, few)
-            for row in (*calls.solve_bits(packed(mask), every, wish), *solve_lists(lists, every, wish)):
+            limits = SolverLimits(1e-9, most, direct, proof, few)
+            for row in (*calls.solve_bits(packed(mask), every, limits), *solve_lists(lists, every, limits)):
                 assert row["status"] == Status.NOT_CONVERGED, (most, name, row)
                 assert row["products"] <= most + 4, (most, name, row)
 
@@ -638,11 +641,11 @@ def answers_to(problems: list[tuple[np.ndarray, np.ndarray, EdgeLists, Matrix]])
         answers.append(calls.pack_columns(mask).tobytes())
         answers.append(str(calls.component_count(bits)).encode())
         answers.extend(part.tobytes() for part in calls.edges_of_bits(bits))
-        answers.extend(bytes_of(calls.solve_bits(bits, every, wish)) for wish in (WISH, BY_TABLES, BY_LISTS))
-        answers.extend(bytes_of(solve_lists(lists, every, wish)) for wish in (WISH, BY_LISTS))
+        answers.extend(bytes_of(calls.solve_bits(bits, every, limits)) for limits in (WISH, BY_TABLES, BY_LISTS))
+        answers.extend(bytes_of(solve_lists(lists, every, limits)) for limits in (WISH, BY_LISTS))
         answers.append(bytes_of(calls.solve_gram(gram, WISH)))
-        answers.append(bytes_of(calls.solve_bits(bits, every, Wish(1e-9, 12, 3, 4096))))
-        answers.append(bytes_of(calls.solve_bits(bits, every, Wish(1e-9, 12, 3, 3))))
+        answers.append(bytes_of(calls.solve_bits(bits, every, SolverLimits(1e-9, 12, 3, 4096))))
+        answers.append(bytes_of(calls.solve_bits(bits, every, SolverLimits(1e-9, 12, 3, 3))))
     return answers
 
 
@@ -773,8 +776,8 @@ def test_without_the_compiled_part_graphs_are_arrays(monkeypatch: pytest.MonkeyP
 def test_no_memory_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     class Kernel:
         @staticmethod
-        def solve_bits(bits: object, ranges: object, wish: object, found: np.ndarray) -> None:
-            found.view(FOUND)["status"] = Status.NO_MEMORY
+        def solve_bits(bits: object, ranges: object, limits: object, found: np.ndarray) -> None:
+            found.view(EIGENPAIR)["status"] = Status.NO_MEMORY
 
     monkeypatch.setattr(calls, "kernel", Kernel)
     with pytest.raises(MemoryError):
@@ -789,6 +792,6 @@ def test_strongly_graded_weights_are_answered(decades: int) -> None:
         power = np.add.outer(rng.uniform(-decades / 4, decades / 4, side), rng.uniform(-decades / 4, decades / 4, side))
         gram = 10.0**power
         gram = gram / gram.max()
-        found = calls.solve_gram(np.ascontiguousarray(gram @ gram.T), Wish(1e-9, 1200, 32, 2048))
+        found = calls.solve_gram(np.ascontiguousarray(gram @ gram.T), SolverLimits(1e-9, 1200, 32, 2048))
         assert found["status"][0] == Status.ALL_VALUES
         assert found["value"][0][0] == pytest.approx(np.linalg.eigvalsh(gram @ gram.T)[-1], rel=1e-12)

@@ -21,7 +21,7 @@ from pai_cli.spectral.layout import Layout
 from pai_cli.spectral.metrics import MetricOptions, dense_reference, measure_layer, measures_of, prepare_layer
 from pai_cli.spectral.network import DenseCache, LayerInput, measure_together
 from pai_cli.spectral.singular import singular_pairs, structure_pair, weighted_pair
-from pai_cli.spectral.solver_table import FOUND, Wish
+from pai_cli.spectral.solver_table import EIGENPAIR, SolverLimits
 from pai_cli.spectral.solvers import Solver, SolverOptions
 
 MASK = uniform(np.random.default_rng(0), 9, 14, 0.5)
@@ -434,14 +434,14 @@ def test_gaps_of_weights_of_any_exponent_keep_their_bounds(lowest: int, engine: 
 
 # The compiled part, called directly --------------------------------------------------------------------------------
 
-WISH = Wish(1e-9, 1200, 32, 2048).packed
+WISH = SolverLimits(1e-9, 1200, 32, 2048).packed
 BITS = np.array([[5], [3], [1]], dtype=np.uint64)
 ALL = np.array([[0, 3]])
 BEGIN, NEIGHBOUR, VALUE = np.array([0, 2, 4, 5]), np.array([0, 2, 0, 1, 0], dtype=np.int32), np.ones(5)
-TABLE = FOUND.itemsize // 8
+TABLE = EIGENPAIR.itemsize // 8
 
 
-def wish(**changes: float) -> np.ndarray:
+def limits(**changes: float) -> np.ndarray:
     names = ("tolerance", "most", "direct_side", "proof_side", "few_edges", "twice")
     return np.array([changes.get(name, value) for name, value in zip(names, WISH.tolist(), strict=True)])
 
@@ -458,17 +458,17 @@ def overlapping() -> tuple[np.ndarray, np.ndarray]:
 PACKED = np.zeros((64, 1), np.uint64)
 
 HOSTILE: dict[str, tuple[str, tuple[Any, ...], str]] = {
-    "a budget without end": ("solve_bits", (BITS, ALL, wish(most=math.inf), room()), "wish"),
-    "a budget of NaN": ("solve_bits", (BITS, ALL, wish(most=math.nan), room()), "wish"),
-    "a budget below 0": ("solve_bits", (BITS, ALL, wish(most=-1), room()), "wish"),
-    "a budget past integers": ("solve_bits", (BITS, ALL, wish(most=2.0**63), room()), "wish"),
-    "a side of NaN": ("solve_bits", (BITS, ALL, wish(proof_side=math.nan), room()), "wish"),
-    "a side below 0": ("solve_bits", (BITS, ALL, wish(direct_side=-1), room()), "wish"),
-    "a short wish": ("solve_bits", (BITS, ALL, WISH[:5], room()), "wish"),
+    "a budget without end": ("solve_bits", (BITS, ALL, limits(most=math.inf), room()), "limits"),
+    "a budget of NaN": ("solve_bits", (BITS, ALL, limits(most=math.nan), room()), "limits"),
+    "a budget below 0": ("solve_bits", (BITS, ALL, limits(most=-1), room()), "limits"),
+    "a budget past integers": ("solve_bits", (BITS, ALL, limits(most=2.0**63), room()), "limits"),
+    "a side of NaN": ("solve_bits", (BITS, ALL, limits(proof_side=math.nan), room()), "limits"),
+    "a side below 0": ("solve_bits", (BITS, ALL, limits(direct_side=-1), room()), "limits"),
+    "a short limits": ("solve_bits", (BITS, ALL, WISH[:5], room()), "limits"),
     "a short table": ("solve_bits", (BITS, ALL, WISH, room()[:-1]), "found"),
     "a table too long": ("solve_bits", (BITS, ALL, WISH, room(2)), "found"),
     "a table to be read only": ("solve_bits", (BITS, ALL, WISH, read_only(room())), "read-only"),
-    "a table over the wish": ("solve_bits", (BITS, ALL, overlapping()[0], overlapping()[1]), "wish"),
+    "a table over the limits": ("solve_bits", (BITS, ALL, overlapping()[0], overlapping()[1]), "limits"),
     "a range past the rows": ("solve_bits", (BITS, np.array([[0, 4]]), WISH, room()), "not there"),
     "misaligned bits": ("solve_bits", (misaligned(BITS), ALL, WISH, room()), "aligned"),
     "too many vertices": ("components", (np.broadcast_to(np.uint64(1), (1, 2**18 + 1)).copy(),), "2\\^24"),
@@ -518,11 +518,11 @@ def test_the_compiled_part_checks_for_itself(name: str) -> None:
 @pytest.mark.skipif(not calls.available(), reason="the compiled part of the engine is not built")
 def test_rows_without_an_edge_have_values_0() -> None:
     table = room(2)
-    calls.kernel.solve_bits(np.zeros((3, 2), np.uint64), np.array([[0, 1], [0, 3]]), wish(direct_side=0), table)
-    assert (table.view(FOUND)["value"] == 0).all()
+    calls.kernel.solve_bits(np.zeros((3, 2), np.uint64), np.array([[0, 1], [0, 3]]), limits(direct_side=0), table)
+    assert (table.view(EIGENPAIR)["value"] == 0).all()
     nothing = (np.zeros(4, np.int64), np.zeros(0, np.int32), np.zeros(0))
     calls.kernel.solve_edges(*nothing, np.array([[0, 1], [0, 3]]), np.zeros(2, np.int64), WISH, table, 2)
-    assert (table.view(FOUND)["value"] == 0).all()
+    assert (table.view(EIGENPAIR)["value"] == 0).all()
 
 
 def test_a_tall_thin_layer_takes_memory_by_its_size(engine: str) -> None:

@@ -33,9 +33,9 @@ from hypothesis import strategies as st
 
 from pai_cli.spectral import power
 from pai_cli.spectral.power import batches, leading_eigenpairs, padded_side
-from pai_cli.spectral.solver_table import FOUND, Found, Status, Wish, shift_for
+from pai_cli.spectral.solver_table import EIGENPAIR, Eigenpairs, SolverLimits, Status, shift_for
 
-ITERATE = Wish(tolerance=1e-9, most_products=1200, direct_side=0, proof_side=4096)
+ITERATE = SolverLimits(tolerance=1e-9, most_products=1200, direct_side=0, proof_side=4096)
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 
@@ -59,8 +59,8 @@ def padded(grams: Sequence[Matrix], side: int = 0) -> tuple[Matrix, list[int]]:
     return out, sides
 
 
-def solved(grams: Sequence[Matrix], wish: Wish = ITERATE, side: int = 0) -> Found:
-    return leading_eigenpairs(*padded(grams, side), wish)
+def solved(grams: Sequence[Matrix], limits: SolverLimits = ITERATE, side: int = 0) -> Eigenpairs:
+    return leading_eigenpairs(*padded(grams, side), limits)
 
 
 def rounding(gram: Matrix) -> float:
@@ -85,7 +85,7 @@ def assert_true(row: Any, gram: Matrix, note: object = "") -> None:
     assert row["trace"] == pytest.approx(trace, abs=slack, rel=1e-12), note
 
 
-def assert_alike(one: Found, other: Found) -> None:
+def assert_alike(one: Eigenpairs, other: Eigenpairs) -> None:
     """Two tables of the same problems, but for rounding.
 
     Products may differ: rounding splits a double eigenvalue, which turns its vectors and so divides their residuals anew.
@@ -165,7 +165,7 @@ def three() -> list[Matrix]:
 def test_iteration_against_all_eigenvalues(make: Callable[[], list[Matrix]]) -> None:
     grams = make()
     found = solved(grams)
-    assert found.dtype == FOUND
+    assert found.dtype == EIGENPAIR
     for row, gram, kind in zip(found, grams, MASKS, strict=True):
         assert_true(row, gram, kind)
         assert row["products"] <= len(gram) + 2, kind
@@ -360,8 +360,8 @@ def test_tolerance_sets_the_number_of_products() -> None:
 def test_a_tolerance_past_rounding_is_as_good_as_it_gets() -> None:
     rng = np.random.default_rng(0)
     grams = [gram_of(uniform(rng, n, 3 * n, 0.1)) for n in (100, 150, 160)]  # smaller ones may take their whole space
-    for wish in (replace(ITERATE, tolerance=1e-17), replace(ITERATE, tolerance=1e-17, proof_side=0)):
-        found = solved(grams, wish)
+    for limits in (replace(ITERATE, tolerance=1e-17), replace(ITERATE, tolerance=1e-17, proof_side=0)):
+        found = solved(grams, limits)
         assert (found["products"] < 0.95 * found["side"]).all()
         for row, gram in zip(found, grams, strict=True):
             assert row["value"] == pytest.approx(spectrum(gram)[:2], rel=1e-13)
@@ -405,10 +405,10 @@ def test_past_the_proof_side_residuals_must_do() -> None:
 # The proof, and what follows when it fails ---------------------------------------------------------------------------
 
 
-def claim(gram: Matrix, first: int, second: int, lower: float = 0.0) -> tuple[Matrix, Found, Matrix]:
+def claim(gram: Matrix, first: int, second: int, lower: float = 0.0) -> tuple[Matrix, Eigenpairs, Matrix]:
     """The arguments of a proof, had an iteration found eigenpairs number `first` and `second` (less `lower`)."""
     values, vectors = np.linalg.eigh(gram)
-    found = np.zeros(1, dtype=FOUND)
+    found = np.zeros(1, dtype=EIGENPAIR)
     found["side"] = len(gram)
     found["value"] = [values[-1 - first], values[-1 - second] * (1 - lower)]
     return gram[None], found, np.ascontiguousarray(vectors[:, -1 - first])[None]
@@ -427,7 +427,7 @@ def test_true_pair_is_proved(kind: str) -> None:
     ("first", "second"), [(0, 2), (0, 3), (0, 50), (1, 2), (1, 0), (2, 1)], ids=lambda index: str(index + 1)
 )
 def test_proof_refuses_another_pair(first: int, second: int) -> None:
-    """Found "first" and "second" are really eigenpairs of other ranks, exactly."""
+    """Eigenpairs "first" and "second" are really eigenpairs of other ranks, exactly."""
     claimed = claim(gram_of(uniform(np.random.default_rng(0), 150, 450, 0.1)), first, second)
     # With the true first value for the second nothing is above the shift: true, if of no use.
     assert proof_of(*claimed) is (Status.PROVED if second == 0 else Status.MISSED)
@@ -459,8 +459,8 @@ def misled(monkeypatch: pytest.MonkeyPatch, seeds: Sequence[int], ranks: tuple[i
     search = power._search
     used: list[tuple[int, int]] = []
 
-    def lost(grams: Any, sides: Any, wish: Wish, seed: int) -> Any:
-        vectors, products, converged = search(grams, sides, wish, seed)
+    def lost(grams: Any, sides: Any, limits: SolverLimits, seed: int) -> Any:
+        vectors, products, converged = search(grams, sides, limits, seed)
         used.append((seed, int(products[sides == 90].sum())))
         for k in np.flatnonzero(sides == 90) if seed in seeds else ():
             exact = np.linalg.eigh(np.asarray(grams[k, :90, :90]))[1][:, ::-1]
@@ -506,8 +506,8 @@ def test_a_second_search_cut_short_is_not_believed(monkeypatch: pytest.MonkeyPat
     """Even if what it came upon happens to be proved."""
     search, proofs = power._search, iter([False, True])
 
-    def short(grams: Any, sides: Any, wish: Wish, seed: int) -> Any:
-        vectors, products, converged = search(grams, sides, wish, seed)
+    def short(grams: Any, sides: Any, limits: SolverLimits, seed: int) -> Any:
+        vectors, products, converged = search(grams, sides, limits, seed)
         return vectors, products, converged & (seed == 0)
 
     monkeypatch.setattr(power, "_search", short)
@@ -529,10 +529,10 @@ def test_a_random_graph_is_at_the_edge_of_its_bulk() -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 def test_torch_says_the_same(at: str, dtype: torch.dtype) -> None:
     grams, sides = padded(of_masks())
-    wish = replace(ITERATE, direct_side=60, proof_side=120)
-    theirs = leading_eigenpairs(torch.from_numpy(grams).to(at, dtype), sides, wish)
+    limits = replace(ITERATE, direct_side=60, proof_side=120)
+    theirs = leading_eigenpairs(torch.from_numpy(grams).to(at, dtype), sides, limits)
     assert isinstance(theirs, np.ndarray)
-    assert_alike(theirs, leading_eigenpairs(grams, sides, wish))
+    assert_alike(theirs, leading_eigenpairs(grams, sides, limits))
     assert set(theirs["status"]) == {Status.ALL_VALUES, Status.PROVED}
 
 

@@ -24,7 +24,7 @@ from safetensors.numpy import load, save, save_file
 from trainings import SIDE, masks_of, recipe, residual, through_a_file, toy, trainer
 
 from pai_cli.analysis import cache, many
-from pai_cli.analysis.cache import Finished
+from pai_cli.analysis.cache import ReportCache
 from pai_cli.analysis.many import analyze_masks
 from pai_cli.analysis.masks import AnalysisRequest
 from pai_cli.data.arrays import ArrayDataset
@@ -540,13 +540,13 @@ def test_a_mask_whose_bytes_change_unnoticed_is_not_kept(
 
     one, other = two_masks(tmp_path)
     monkeypatch.setattr(cache, "_stamps", lambda paths: ())
-    looked = Finished(store, AnalysisRequest()).look(one)
-    keeper = Finished(store, AnalysisRequest())
+    entry = ReportCache(store, AnalysisRequest()).look(one)
+    keeper = ReportCache(store, AnalysisRequest())
     (report,) = analyze_masks([one], AnalysisRequest())
     one.write_bytes(other.read_bytes())
-    keeper.keep(looked, report)
-    assert looked.key is not None
-    assert store.get(looked.key, layers=True) is None
+    keeper.keep(entry, report)
+    assert entry.key is not None
+    assert store.get(entry.key, layers=True) is None
 
 
 def test_which_file_a_weight_is_in_counts(tmp_path: Path, store: Store) -> None:
@@ -572,21 +572,21 @@ def test_what_follows_from_code_is_not_kept(tmp_path: Path, store: Store) -> Non
     (mask, _) = two_masks(tmp_path)
     torch.save({"w": torch.from_numpy(random_mask((30, 40)))}, tmp_path / "m.pt")
     torch.save({"w": torch.ones(30, 40)}, tmp_path / "w.pt")
-    plain = Finished(store, AnalysisRequest())
-    trusting = Finished(store, AnalysisRequest(trust=True))
+    plain = ReportCache(store, AnalysisRequest())
+    trusting = ReportCache(store, AnalysisRequest(trust=True))
     assert plain.look(tmp_path / "m.pt").key is not None
     assert trusting.look(tmp_path / "m.pt").key is None
     assert trusting.look(mask).key is not None
     weights = open_checkpoint(tmp_path / "w.pt")
-    assert Finished(store, AnalysisRequest(weights=weights)).kept
-    assert not Finished(store, AnalysisRequest(weights=weights, trust=True)).kept
+    assert ReportCache(store, AnalysisRequest(weights=weights)).kept
+    assert not ReportCache(store, AnalysisRequest(weights=weights, trust=True)).kept
 
 
 def test_weights_that_are_gone_are_told_where_they_are_read(tmp_path: Path, store: Store) -> None:
     save_file({"w": np.ones((30, 40), np.float32)}, tmp_path / "w.safetensors")
     weights = open_checkpoint(tmp_path / "w.safetensors")
     (tmp_path / "w.safetensors").unlink()
-    assert not Finished(store, AnalysisRequest(weights=weights)).kept
+    assert not ReportCache(store, AnalysisRequest(weights=weights)).kept
 
 
 def test_no_bit_of_a_row_is_believed(store: Store, told: list[str]) -> None:

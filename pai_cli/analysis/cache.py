@@ -176,7 +176,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Looked:
+class CacheEntry:
     """A file that was looked up: its key and how it was, None for one that is not kept; and its report, if it was found."""
 
     path: Path
@@ -185,7 +185,7 @@ class Looked:
     report: MaskReport | None = None
 
 
-class Finished:
+class ReportCache:
     """The finished work of one request: of the same masks, measured in the same way with the same weights."""
 
     def __init__(self, store: Store, request: AnalysisRequest):
@@ -214,19 +214,19 @@ class Finished:
         """Whether there is a store that work is put into."""
         return self._store.open and self._about is not None
 
-    def look(self, path: Path) -> Looked:
+    def look(self, path: Path) -> CacheEntry:
         """What is known of a mask file. One that cannot be read has no key: its fault is told where masks are read."""
         if not self.kept or path.name.endswith(".json"):  # an index, whose bytes are not the mask's
-            return Looked(path)
+            return CacheEntry(path)
         try:
             if not stat.S_ISREG(path.stat().st_mode) or (self._trust and not _is_plain(path)):
-                return Looked(path)
+                return CacheEntry(path)
             seen = _seen([path])
         except OSError:
-            return Looked(path)
+            return CacheEntry(path)
         about = f"{self._about} {path.suffix} {seen.digests[0]}"
         key = hashlib.sha256(about.encode("utf-8", "backslashreplace")).digest()
-        return Looked(path, key, seen, self._found(path, key))
+        return CacheEntry(path, key, seen, self._found(path, key))
 
     def _found(self, path: Path, key: bytes) -> MaskReport | None:
         row = self._store.get(key, layers=self._layers)
@@ -237,18 +237,18 @@ class Finished:
         except ValueError:  # a row that cannot be read is as good as none, and is written anew
             return None
 
-    def keep(self, looked: Looked, report: MaskReport | Encoded) -> None:
+    def keep(self, entry: CacheEntry, report: MaskReport | Encoded) -> None:
         """Store what was found of a mask, unless its file or the weights have changed since they were looked up."""
-        if looked.key is None or not self._store.open:
+        if entry.key is None or not self._store.open:
             return
         try:
             # The mask's bytes once more: its writer may be one whose writes show in no time of change before it ends.
-            if _seen([looked.path]) != looked.seen or _stamps(self._weights) != self._weights_then:
+            if _seen([entry.path]) != entry.seen or _stamps(self._weights) != self._weights_then:
                 return
         except OSError:
             return
         encoded = report if isinstance(report, Encoded) else encode(report)
-        self._store.put(looked.key, encoded.network, encoded.layers)
+        self._store.put(entry.key, encoded.network, encoded.layers)
 
 
 def _files_of(request: AnalysisRequest) -> tuple[Path, ...]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from pai_cli.analysis.cache import Encoded, Finished, Looked, decode, encode
+from pai_cli.analysis.cache import CacheEntry, Encoded, ReportCache, decode, encode
 from pai_cli.analysis.masks import AnalysisRequest, MaskReport, measure_mask
 from pai_cli.analysis.transfer import NamedWeights, SentMask, SentWeights
 from pai_cli.compute.pieces import Here, Outcome, Pool, attempt
@@ -52,7 +52,7 @@ class _Piece:
         return _Piece(mask) if isinstance(mask, Path) else _Piece(mask.path, mask)
 
 
-Found = MaskReport | Encoded
+AnyReport = MaskReport | Encoded
 
 
 def analyze_masks(
@@ -69,7 +69,7 @@ def analyze_masks(
     `pool`: who measures, by default this process. `store`: what is in it is not measured again, and what is measured is
     put into it. Reports do not depend on either.
     """
-    study = _Study(masks, _picklable(request), progress, Finished(store or without_store(), request))
+    study = _Study(masks, _picklable(request), progress, ReportCache(store or without_store(), request))
     for done, outcome in enumerate(study.outcomes(pool or Here()), start=1):
         report = study.report(outcome)
         progress(done * STEPS, len(masks) * STEPS, report.path.name)
@@ -105,15 +105,17 @@ def _size(mask: Path | Mask) -> int:
 class _Study:
     """The course of one study: what was looked up and is not shown yet."""
 
-    def __init__(self, masks: Sequence[Path | Mask], request: AnalysisRequest, progress: Progress, finished: Finished):
+    def __init__(
+        self, masks: Sequence[Path | Mask], request: AnalysisRequest, progress: Progress, finished: ReportCache
+    ):
         self._masks = masks
         self._request = request
         self._progress = progress
         self._finished = finished
-        self._looked: deque[Looked] = deque()
+        self._entries: deque[CacheEntry] = deque()
         self._shown = 0
 
-    def outcomes(self, pool: Pool) -> Iterator[Outcome[Found]]:
+    def outcomes(self, pool: Pool) -> Iterator[Outcome[AnyReport]]:
         """What the workers, or the store, say of each mask."""
         if isinstance(pool, Here):
             return self._here()
@@ -122,7 +124,7 @@ class _Study:
         sent = replace(self._request, weights=_sent_weights(self._request))
         return pool.map(_encoded, _Task(sent), self._items(partial(_sent, request=self._request)))
 
-    def _here(self) -> Iterator[Outcome[Found]]:
+    def _here(self) -> Iterator[Outcome[AnyReport]]:
         """Every mask in this process."""
         cache = DenseCache()
         for item in self._items(_Piece.of):
@@ -131,12 +133,12 @@ class _Study:
                 continue
             try:
                 mask = item.mask or open_mask(item.path, trust=self._request.trust)
-                done = Outcome[Found](measure_mask(mask, self._request, cache, partial(self._tell, item.path.name)))
+                done = Outcome[AnyReport](measure_mask(mask, self._request, cache, partial(self._tell, item.path.name)))
             except Exception as error:  # the caller sees what it is
                 done = Outcome(None, error)
             yield done
 
-    def _begun_here(self, pool: Pool) -> Iterator[Outcome[Found]]:
+    def _begun_here(self, pool: Pool) -> Iterator[Outcome[AnyReport]]:
         """The first masks in this process: where they are few and small, it is done before others would have begun."""
         task = _Task(_self_contained(self._request))
         items = self._items(partial(_sent_where_nameless, request=self._request))
@@ -157,13 +159,15 @@ class _Study:
                 break
         yield from pool.map(work, task, items)
 
-    def _items(self, prepared: Callable[[Path | Mask], _Piece | Outcome[Found]]) -> Iterator[_Piece | Outcome[Found]]:
+    def _items(
+        self, prepared: Callable[[Path | Mask], _Piece | Outcome[AnyReport]]
+    ) -> Iterator[_Piece | Outcome[AnyReport]]:
         for mask in self._masks:
-            looked = self._finished.look(mask) if isinstance(mask, Path) else Looked(mask.path)
-            self._looked.append(looked)
-            yield prepared(mask) if looked.report is None else Outcome(looked.report)
+            entry = self._finished.look(mask) if isinstance(mask, Path) else CacheEntry(mask.path)
+            self._entries.append(entry)
+            yield prepared(mask) if entry.report is None else Outcome(entry.report)
 
-    def _measured(self, task: _Task, piece: _Piece) -> Found:
+    def _measured(self, task: _Task, piece: _Piece) -> AnyReport:
         """Measured in this process, telling how far it is within a mask."""
         return _measure(task, piece, partial(self._tell, piece.path.name))
 
@@ -171,23 +175,23 @@ class _Study:
         done = self._shown * STEPS + min(layers * STEPS // of, STEPS - 1)
         self._progress(done, len(self._masks) * STEPS, name)
 
-    def report(self, outcome: Outcome[Found]) -> MaskReport:
+    def report(self, outcome: Outcome[AnyReport]) -> MaskReport:
         """The next mask's report, which is kept."""
-        looked = self._looked.popleft()
+        entry = self._entries.popleft()
         self._shown += 1
         if isinstance(outcome.error, WorkerLostError):
-            return MaskReport(looked.path, {}, None, WorkerLostError(f"{looked.path}: {outcome.error.text}"))
+            return MaskReport(entry.path, {}, None, WorkerLostError(f"{entry.path}: {outcome.error.text}"))
         if isinstance(outcome.error, PaiError):
-            return MaskReport(looked.path, {}, None, outcome.error)
+            return MaskReport(entry.path, {}, None, outcome.error)
         found = outcome.get()
-        if looked.report is None:
-            self._finished.keep(looked, found)
+        if entry.report is None:
+            self._finished.keep(entry, found)
         if isinstance(found, Encoded):
-            return decode(looked.path, found, layers=self._request.per_layer)
+            return decode(entry.path, found, layers=self._request.per_layer)
         return found if self._request.per_layer else _without_layers(found)
 
 
-def _encoded(task: _Task, piece: _Piece) -> Found:
+def _encoded(task: _Task, piece: _Piece) -> AnyReport:
     """What a worker does whose answers are stored, or go over a network: a third of the report's own bytes."""
     return encode(_measured_quietly(task, piece))
 
@@ -211,7 +215,7 @@ def _measure(task: _Task, piece: _Piece, layer_done: Callable[[int, int], object
     return measure_mask(mask, task.request, task.cache, layer_done)
 
 
-def _sent(mask: Path | Mask, request: AnalysisRequest) -> _Piece | Outcome[Found]:
+def _sent(mask: Path | Mask, request: AnalysisRequest) -> _Piece | Outcome[AnyReport]:
     """The mask as it travels to a worker that does not; or its fault."""
     try:
         found = open_mask(mask, trust=request.trust) if isinstance(mask, Path) else mask
@@ -220,7 +224,7 @@ def _sent(mask: Path | Mask, request: AnalysisRequest) -> _Piece | Outcome[Found
         return Outcome(None, error)
 
 
-def _sent_where_nameless(mask: Path | Mask, request: AnalysisRequest) -> _Piece | Outcome[Found]:
+def _sent_where_nameless(mask: Path | Mask, request: AnalysisRequest) -> _Piece | Outcome[AnyReport]:
     """A file by its name, for workers that share it; a mask in memory itself."""
     return _Piece(mask) if isinstance(mask, Path) else _sent(mask, request)
 

@@ -145,9 +145,9 @@ def sample(
         assert population is not None  # as check_search sees to
         from pai_cli.sampling.search import SearchRequest
 
-        wish = SearchRequest.of(request, population, noise, "layer" if select == "layer" else "mask")
+        search_request = SearchRequest.of(request, population, noise, "layer" if select == "layer" else "mask")
         with shown_by(progress, "sampling") as bar:
-            found = run.searched(wish, _Files(where, lines, resume), samples, bar)
+            found = run.searched(search_request, _Files(where, lines, resume), samples, bar)
         if picture is not None:
             from pai_cli.display.figures.trajectory import plot_trajectory
 
@@ -231,16 +231,18 @@ class _Run:
     packed: bool
     force: bool
 
-    def searched(self, wish: SearchRequest, files: _Files, samples: Dataset | None, progress: Progress) -> Sampled:
+    def searched(
+        self, search_request: SearchRequest, files: _Files, samples: Dataset | None, progress: Progress
+    ) -> Sampled:
         """Search, or go on, and write the best."""
         from pai_cli.sampling.search import search
         from pai_cli.sampling.trajectory import open_search
 
         dataset = accept(self.source, self.network, self.request, samples)
-        settings = wish.settings(self.source.sha256, self.network, dataset)
+        settings = search_request.settings(self.source.sha256, self.network, dataset)
         lines, state = open_search(files.where, files.lines, settings, resume=files.resume, force=self.force)
-        with _told_what_is_done(state, wish.population):
-            result = search(self.network, wish, lines, state, progress, dataset=dataset, workers=self.workers)
+        with _told_what_is_done(state, search_request.population):
+            result = search(self.network, search_request, lines, state, progress, dataset=dataset, workers=self.workers)
         tell_pruning(result.pruned, no_collapse=False)
         story = {**story_of(dataset, result.request), **result.story}
         force = self.force or (self.path is not None and lines.wrote(self.path))

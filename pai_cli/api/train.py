@@ -141,13 +141,13 @@ def train(
     `MaskError`, `CheckpointError`, `UnknownModelError`, `DeviceError`, `OutputError`, `ResumeError`, `PictureError`.
     """
     given = {name: value for name, value in locals().items() if name in Recipe.__dataclass_fields__}
-    wish = _recipe(RecipeName(one_of("recipe", recipe, list(RecipeName))), given)
+    recipe_wanted = _recipe(RecipeName(one_of("recipe", recipe, list(RecipeName))), given)
     shape = shape_of(input_shape)
     kept = {"keep_every": None if keep_every == KEEP_EVERY else keep_every, "resume": resume or None}
     outputs = _outputs(
         maybe_path(output),
         maybe_path(mask_out),
-        wish,
+        recipe_wanted,
         {**kept, "results": maybe_path(results), "log_dir": maybe_path(log_dir)},
         plot=maybe_path(plot),
         keep_every=60 * keep_every,
@@ -156,7 +156,7 @@ def train(
     file = mask.path if isinstance(mask, Mask) else source_path(mask)
     named = name_of(data) if isinstance(data, (str, PathLike)) else None
     plan_training(Reads(source_path(checkpoint), model, named), file, outputs, resume=resume)
-    job = _open_job(checkpoint, mask, data, wish, outputs, model=model, shape=shape, trust=trust)
+    job = _open_job(checkpoint, mask, data, recipe_wanted, outputs, model=model, shape=shape, trust=trust)
     return _run(job, device_of(device, checkpoint), progress, resume=resume)
 
 

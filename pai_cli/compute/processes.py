@@ -199,7 +199,7 @@ def _start(count: int, number: int, *, whole: bool) -> _Worker:
 
 @contextmanager
 def _inherited(variables: dict[str, str]) -> Iterator[None]:
-    """What a process that is started meanwhile begins with: these variables, and no ear for Ctrl-C, which in the middle of
+    """What a process that is started meanwhile begins with: these variables, and Ctrl-C ignored, which in the middle of
     its imports would make it print where it was.
     """
     resource_tracker.ensure_running()  # or it would be started in between, and lift what is set here

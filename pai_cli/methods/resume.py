@@ -42,7 +42,7 @@ def check_rounds(training: TrainingContext, shapes: Mapping[str, tuple[int, ...]
 
 
 @contextmanager
-def taking_up() -> Iterator[None]:
+def fitting_state() -> Iterator[None]:
     """Raise `ResumeError` where the tensors of a state turn out to be others than the network's."""
     try:
         yield

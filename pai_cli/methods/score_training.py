@@ -15,14 +15,14 @@ from torch import nn
 from pai_cli.compute.memory import keep_freed
 from pai_cli.data.batches import check_classes
 from pai_cli.errors import RecipeError, TrainingError
-from pai_cli.methods.resume import check_rounds, kept_round, taking_up
+from pai_cli.methods.resume import check_rounds, fitting_state, kept_round
 from pai_cli.methods.signed_constants import signed_constants
 from pai_cli.pruning.base import Masks, ScoreContext
 from pai_cli.pruning.trained import EPOCHS, TrainingContext
 from pai_cli.random import generator_for, seed_torch
 from pai_cli.spelling import option
 from pai_cli.training.examples import Augment, Examples, augmentation
-from pai_cli.training.interruption import heard
+from pai_cli.training.interruption import interruptible
 from pai_cli.training.loop import CHECK_EVERY
 from pai_cli.training.model import cross_entropy, dtype_of, logits_of
 from pai_cli.training.recipe import Augmentation, Optimizer, Recipe, Schedule
@@ -102,7 +102,7 @@ class ScoreTraining:
         self.masks: Masks | None = None
         self._order = -1, np.zeros(0, dtype=np.int64)  # an epoch, and the order of its examples
         if self.training.run.state is not None:
-            with taking_up():
+            with fitting_state():
                 self.load(self.training.run.state)
 
     def _drawn(self, layer: PrunableLayer) -> torch.Tensor:
@@ -145,7 +145,7 @@ class ScoreTraining:
         kept = time.monotonic()
         gpus = [torch.cuda.current_device()] if self.context.device.startswith("cuda") else []
         self.model.train()
-        with heard() as interruption, torch.random.fork_rng(devices=gpus):
+        with interruptible() as interruption, torch.random.fork_rng(devices=gpus):
             while self.step < epochs * self.steps_in_epoch:
                 loss = self._one_step()
                 if self.step % CHECK_EVERY == 0 or self.step + 1 == epochs * self.steps_in_epoch:

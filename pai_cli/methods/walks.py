@@ -52,7 +52,7 @@ class _Choices:
 
 @dataclass(frozen=True, eq=False)
 class Steps:
-    """Weights walked on: by which walk, the how-manieth it was in that walk, and the weight's number (-1: not counted)."""
+    """The weights that walks went over: the walk, the step within it, and the weight's number (-1: not counted)."""
 
     walks: Indices
     steps: Indices

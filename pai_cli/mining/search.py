@@ -22,7 +22,7 @@ from pai_cli.mining.parts import Part
 FEW_SETS = 2**22
 """Sets of graphs that `by_graphs` may have to go through: 20 graphs have 184,756 of 10."""
 
-Found = tuple[int, int]
+Occurrence = tuple[int, int]
 """A subgraph's classes, and the graphs that hold it."""
 
 
@@ -34,7 +34,7 @@ class Wanted:
     least: int = 1
 
 
-def maximal(part: Part, wanted: Wanted) -> Iterator[Found | None]:
+def maximal(part: Part, wanted: Wanted) -> Iterator[Occurrence | None]:
     """Every maximal frequent connected subgraph once; None between them, after each step of the search."""
     always = part.common(part.everything)
     free = part.graphs - always.bit_count()
@@ -47,7 +47,7 @@ def is_maximal(part: Part, classes: int, graphs: int, support: int) -> bool:
     return not part.touch(classes, part.joinable(graphs, support) & ~classes)
 
 
-def by_graphs(part: Part, wanted: Wanted) -> Iterator[Found | None]:
+def by_graphs(part: Part, wanted: Wanted) -> Iterator[Occurrence | None]:
     """As `maximal`: for graphs in order, S is either held by the next or not.
 
     A node is a connected set C of classes with T(C); the subgraphs below it are in C, and of the graphs up to `last` they
@@ -80,7 +80,7 @@ def by_graphs(part: Part, wanted: Wanted) -> Iterator[Found | None]:
         yield None
 
 
-def by_classes(part: Part, wanted: Wanted) -> Iterator[Found | None]:
+def by_classes(part: Part, wanted: Wanted) -> Iterator[Occurrence | None]:
     """As `maximal`: subgraphs grown class by class, each with everything that their graphs hold.
 
     A node is a connected set S with all that T(S) holds around it, and classes that the subgraphs below it must not have.

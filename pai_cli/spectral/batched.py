@@ -12,7 +12,7 @@ from pai_cli.spectral.bounds import pairs_of
 from pai_cli.spectral.power import batches, leading_eigenpairs, padded_side
 from pai_cli.spectral.problems import Problems, smaller_gram
 from pai_cli.spectral.result import Pairs
-from pai_cli.spectral.solver_table import FOUND, Found, wish_of
+from pai_cli.spectral.solver_table import EIGENPAIR, Eigenpairs, wish_of
 from pai_cli.spectral.solvers import SolverOptions
 
 BATCH_BYTES = 2**30  # of Gram matrices worked on at once
@@ -21,7 +21,7 @@ BATCH_BYTES = 2**30  # of Gram matrices worked on at once
 def solve(requests: Sequence[Problems], options: SolverOptions) -> list[Pairs]:
     """The pairs of every request's parts; the requests must live on one device."""
     parts = [(request, k) for request in requests for k in range(len(request))]
-    found = np.zeros(len(parts), dtype=FOUND)
+    found = np.zeros(len(parts), dtype=EIGENPAIR)
     sides = [min(int(request.left[k]), int(request.right[k])) for request, k in parts]
     for batch in batches(sides, BATCH_BYTES):
         found[batch] = _solve_batch([parts[k] for k in batch], [sides[k] for k in batch], options)
@@ -32,7 +32,7 @@ def solve(requests: Sequence[Problems], options: SolverOptions) -> list[Pairs]:
     return answers
 
 
-def _solve_batch(parts: Sequence[tuple[Problems, int]], sides: Sequence[int], options: SolverOptions) -> Found:
+def _solve_batch(parts: Sequence[tuple[Problems, int]], sides: Sequence[int], options: SolverOptions) -> Eigenpairs:
     """Gram matrices in one array, padded with zeros to one side."""
     xp, like = parts[0][0].graph.xp, parts[0][0].graph.left_degrees
     side = padded_side(max(sides))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pai_cli.spectral.result import EPS, Floats, Outcome, Pairs, root_intervals
-from pai_cli.spectral.solver_table import Found, Status
+from pai_cli.spectral.solver_table import Eigenpairs, Status
 
 OUTCOMES = {
     Status.ALL_VALUES: Outcome.PROVED,
@@ -22,7 +22,7 @@ OUTCOMES = {
 }
 
 
-def pairs_of(found: Found, forming: float, free_from: float = math.inf) -> Pairs:
+def pairs_of(found: Eigenpairs, forming: float, free_from: float = math.inf) -> Pairs:
     """Singular values with bounds. Problems that did not converge, or whose proof failed, stay without values.
 
     `forming`: how far the Gram matrices themselves may be off, relative to sigma_1^2 (0 for 0/1 masks: integers).
@@ -52,7 +52,7 @@ def pairs_of(found: Found, forming: float, free_from: float = math.inf) -> Pairs
     return pairs
 
 
-def _direct(found: Found, first: Floats, forming: float) -> Floats:
+def _direct(found: Eigenpairs, first: Floats, forming: float) -> Floats:
     """A backward stable eigensolver moves each eigenvalue by at most p(n) eps lambda_1 (LAPACK Users' Guide, 4.7).
 
     p(n) is taken as 2n + 10, far above what is seen.
@@ -61,13 +61,13 @@ def _direct(found: Found, first: Floats, forming: float) -> Floats:
     return slack
 
 
-def _rounding(found: Found, forming: float, first: Floats) -> Floats:
+def _rounding(found: Eigenpairs, forming: float, first: Floats) -> Floats:
     """What floating point may have added to a Rayleigh quotient or a residual, and the error of the Gram matrix."""
     rounding: Floats = 4 * found["side"] * EPS * found["frobenius"] + forming * first
     return rounding
 
 
-def _proved(found: Found, first: Floats, second: Floats, forming: float) -> dict[str, Any]:
+def _proved(found: Eigenpairs, first: Floats, second: Floats, forming: float) -> dict[str, Any]:
     """Values below, proof above.
 
     Rayleigh-Ritz values are never above the eigenvalues they stand for (Cauchy). That t I + theta v v^T - G has a Cholesky
@@ -88,7 +88,7 @@ def _proved(found: Found, first: Floats, second: Floats, forming: float) -> dict
     }
 
 
-def _first_bound(found: Found, first: Floats, above: Floats, rounding: Floats) -> Floats:
+def _first_bound(found: Eigenpairs, first: Floats, above: Floats, rounding: Floats) -> Floats:
     """An upper bound on the first eigenvalue, from `above`, a bound on lambda_1(G - theta v v^T), v the first vector.
 
     A bound on lambda_2(G) alone is not enough. In a basis that begins with v, G is [[theta, b^T], [b, C]] with |b| the
@@ -103,7 +103,7 @@ def _first_bound(found: Found, first: Floats, above: Floats, rounding: Floats) -
     return widened
 
 
-def _unproved(found: Found, first: Floats, second: Floats, forming: float) -> dict[str, Any]:
+def _unproved(found: Eigenpairs, first: Floats, second: Floats, forming: float) -> dict[str, Any]:
     """An eigenvalue lies within the residual of each value: which one, a residual does not say."""
     rounding = _rounding(found, forming, first)
     reach_1, reach_2 = (found["residual"] + rounding[:, None]).T

@@ -20,7 +20,7 @@ import numpy as np
 from array_api_compat import array_namespace, device, is_numpy_array, is_torch_array, to_device
 
 from pai_cli.spectral.result import EPS
-from pai_cli.spectral.solver_table import FOUND, Found, Status, Wish, shift_for
+from pai_cli.spectral.solver_table import EIGENPAIR, Eigenpairs, SolverLimits, Status, shift_for
 
 Array = Any  # a NumPy array or a torch tensor
 
@@ -36,30 +36,30 @@ FIRST_LOOK = 8  # columns of the basis before the first Rayleigh-Ritz step
 COPIES = 8
 
 
-def leading_eigenpairs(grams: Array, sides: Sequence[int], wish: Wish) -> Found:
+def leading_eigenpairs(grams: Array, sides: Sequence[int], limits: SolverLimits) -> Eigenpairs:
     """The two largest eigenvalues of each of `grams`, as a table on the host.
 
     `grams`: (B, n, n), symmetric positive semidefinite, finite; float64, or float32 that holds integers. Matrix k fills
-    the leading `sides[k]` rows and columns (2 <= `sides[k]` <= n) and is zero elsewhere. Up to `wish.direct_side` all
+    the leading `sides[k]` rows and columns (2 <= `sides[k]` <= n) and is zero elsewhere. Up to `limits.direct_side` all
     eigenvalues are computed. Past it a problem is iterated until the estimated errors of both values are under an
-    eighth of `wish.tolerance` * sqrt(value_1 * value_2) (the square root halves relative error, so that is what an
-    absolute error in sigma_2 asks for) or at the level of rounding, and then the proof is tried. Past `wish.proof_side`
-    there is none: bounds can rest on nothing but residuals, and these must come under `wish.tolerance` times that root.
+    eighth of `limits.tolerance` * sqrt(value_1 * value_2) (the square root halves relative error, so that is what an
+    absolute error in sigma_2 asks for) or at the level of rounding, and then the proof is tried. Past `limits.proof_side`
+    there is none: bounds can rest on nothing but residuals, and these must come under `limits.tolerance` times that root.
 
-    A problem that needs more than `wish.most_products` products with its matrix ends as NOT_CONVERGED, and its values
+    A problem that needs more than `limits.most_products` products with its matrix ends as NOT_CONVERGED, and its values
     are not to be used. The answer to a problem depends on neither its padding nor the rest of the batch, rounding aside.
     """
     xp = array_namespace(grams)
     every = np.asarray(sides, dtype=np.int64)
     grams = xp.astype(grams, xp.float64, copy=False)
-    found = np.zeros(len(every), dtype=FOUND)
-    direct = every <= wish.direct_side
+    found = np.zeros(len(every), dtype=EIGENPAIR)
+    direct = every <= limits.direct_side
     of = np.flatnonzero(direct)
     if of.size:
         found[of] = _all_values(_part(grams, of, every), every[of])
     of = np.flatnonzero(~direct)
     if of.size:
-        found[of] = _iterated(_part(grams, of, every), every[of], wish)
+        found[of] = _iterated(_part(grams, of, every), every[of], limits)
     return found
 
 
@@ -108,10 +108,10 @@ def _column(sides: Host, like: Array) -> Array:
     return _on(like, sides)[:, None]
 
 
-def _all_values(grams: Array, sides: Host) -> Found:
+def _all_values(grams: Array, sides: Host) -> Eigenpairs:
     """All eigenvalues by LAPACK. Those of the padding are 0, which the second of a semidefinite matrix is not below."""
     xp = array_namespace(grams)
-    found = np.zeros(len(sides), dtype=FOUND)
+    found = np.zeros(len(sides), dtype=EIGENPAIR)
     values = _host(xp.linalg.eigvalsh(grams))[:, -2:]
     found["status"], found["side"] = Status.ALL_VALUES, sides
     found["value"] = np.maximum(values[:, ::-1], 0.0)
@@ -119,38 +119,38 @@ def _all_values(grams: Array, sides: Host) -> Found:
     return found
 
 
-def _iterated(grams: Array, sides: Host, wish: Wish) -> Found:
+def _iterated(grams: Array, sides: Host, limits: SolverLimits) -> Eigenpairs:
     """Block power iteration and proof. A proof that fails means a missed eigenvalue, so there is a second search."""
-    vectors, products, converged = _search(grams, sides, wish, seed=0)
+    vectors, products, converged = _search(grams, sides, limits, seed=0)
     found, vectors = _settled(grams, sides, vectors)
     found["products"] += products
     found["status"] = np.where(converged, Status.NOT_ASKED, Status.NOT_CONVERGED)
-    asked = np.flatnonzero(converged & (sides <= wish.proof_side))
+    asked = np.flatnonzero(converged & (sides <= limits.proof_side))
     if asked.size:
-        found[asked] = _proved(_part(grams, asked, sides), found[asked], _taken(vectors[:, 0, :], asked), wish)
+        found[asked] = _proved(_part(grams, asked, sides), found[asked], _taken(vectors[:, 0, :], asked), limits)
     missed = np.flatnonzero(found["status"] == Status.MISSED)
     if missed.size:
-        found[missed] = _second_search(_part(grams, missed, sides), found[missed], _taken(vectors, missed), wish)
+        found[missed] = _second_search(_part(grams, missed, sides), found[missed], _taken(vectors, missed), limits)
     return found
 
 
-def _second_search(grams: Array, found: Found, vectors: Array, wish: Wish) -> Found:
+def _second_search(grams: Array, found: Eigenpairs, vectors: Array, limits: SolverLimits) -> Eigenpairs:
     """Look from elsewhere, further, and in the complement of the first vector, where a missed value is the largest."""
     xp = array_namespace(grams)
     n, sides = grams.shape[1], found["side"].astype(np.int64)
     first = vectors[:, :1, :n]
     deflated = grams - _outer(first[:, 0, :], found["value"][:, 0])
-    closer = replace(wish, tolerance=wish.tolerance / 8)
+    closer = replace(limits, tolerance=limits.tolerance / 8)
     vectors, products, converged = _search(deflated, sides, closer, seed=1)
     del deflated  # before the proof needs as much memory again
     settled, vectors = _settled(grams, sides, xp.concat([first, vectors[:, :1, :]], axis=1))
     settled["products"] += found["products"] + products
-    proved = _proved(grams, settled, vectors[:, 0, :], wish)
+    proved = _proved(grams, settled, vectors[:, 0, :], limits)
     proved["status"][~converged] = Status.MISSED
     return proved
 
 
-def _search(grams: Array, sides: Host, wish: Wish, seed: int) -> tuple[Array, Host, Host]:
+def _search(grams: Array, sides: Host, limits: SolverLimits, seed: int) -> tuple[Array, Host, Host]:
     """The two best Ritz vectors of each problem (B, 2, n); the products that took; whether it converged."""
     xp = array_namespace(grams)
     count = len(sides)
@@ -160,10 +160,10 @@ def _search(grams: Array, sides: Host, wish: Wish, seed: int) -> tuple[Array, Ho
     look = FIRST_LOOK
     while True:
         look = min(look, int(sides[open_].max()))
-        while spaces.width < look and spaces.width + BLOCK <= wish.most_products:
+        while spaces.width < look and spaces.width + BLOCK <= limits.most_products:
             spaces.extend()
-        good = (spaces.width >= sides[here]) | _exact_enough(*spaces.rayleigh_ritz(), sides[here], wish)
-        last = spaces.width + BLOCK > wish.most_products
+        good = (spaces.width >= sides[here]) | _exact_enough(*spaces.rayleigh_ritz(), sides[here], limits)
+        last = spaces.width + BLOCK > limits.most_products
         ended = np.flatnonzero(open_[here] & (good | last))
         if ended.size:
             which = here[ended]
@@ -180,7 +180,7 @@ def _search(grams: Array, sides: Host, wish: Wish, seed: int) -> tuple[Array, Ho
         look = spaces.width + max(2 * BLOCK, spaces.width // 4)
 
 
-def _exact_enough(values: Host, residuals: Host, sides: Host, wish: Wish) -> Host:
+def _exact_enough(values: Host, residuals: Host, sides: Host, limits: SolverLimits) -> Host:
     """Whether both values are as exact as asked. `values`: the three best (B, 3); `residuals`: of the first two.
 
     A Ritz value is off by about residual^2 / gap to the rest of the spectrum, and by no more than its residual. Where no
@@ -188,11 +188,11 @@ def _exact_enough(values: Host, residuals: Host, sides: Host, wish: Wish) -> Hos
     """
     values = np.maximum(values, 0.0)
     gaps = values[:, :2] - values[:, 1:]
-    with_proof = (sides <= wish.proof_side)[:, None]
+    with_proof = (sides <= limits.proof_side)[:, None]
     estimates = np.where(gaps > residuals, residuals**2 / np.where(gaps > 0, gaps, 1.0), residuals)
     errors = np.where(with_proof, estimates, residuals)
     scale = np.sqrt(values[:, 0] * values[:, 1])[:, None]
-    goals = np.where(with_proof, wish.tolerance / 8, wish.tolerance) * scale
+    goals = np.where(with_proof, limits.tolerance / 8, limits.tolerance) * scale
     reachable = (sides * EPS * values[:, 0])[:, None]
     return np.asarray((errors <= np.maximum(goals, reachable)).all(axis=1))
 
@@ -318,7 +318,7 @@ def _orthonormal(block: Array, least: Array | None = None) -> tuple[Array, Array
     return xp.stack(rows, axis=1), xp.stack(short, axis=1)
 
 
-def _settled(grams: Array, sides: Host, vectors: Array) -> tuple[Found, Array]:
+def _settled(grams: Array, sides: Host, vectors: Array) -> tuple[Eigenpairs, Array]:
     """Ritz values and residuals of the final two vectors, from products with the matrix and not from the recurrence.
 
     The table lacks a status. The vectors (B, 2, n) come back turned, the first value's first.
@@ -329,7 +329,7 @@ def _settled(grams: Array, sides: Host, vectors: Array) -> tuple[Found, Array]:
     values, turn = xp.linalg.eigh(image @ xp.matrix_transpose(vectors))
     turn, values = xp.matrix_transpose(xp.flip(turn, axis=2)), xp.flip(values, axis=1)
     vectors, image = turn @ vectors, turn @ image
-    found = np.zeros(len(sides), dtype=FOUND)
+    found = np.zeros(len(sides), dtype=EIGENPAIR)
     found["side"], found["products"] = sides, BLOCK
     found["value"] = np.maximum(_host(values), 0.0)
     found["residual"] = _host(xp.linalg.vector_norm(image - values[:, :, None] * vectors, axis=2))
@@ -337,7 +337,7 @@ def _settled(grams: Array, sides: Host, vectors: Array) -> tuple[Found, Array]:
     return found, vectors
 
 
-def _proved(grams: Array, found: Found, first: Array, wish: Wish) -> Found:
+def _proved(grams: Array, found: Eigenpairs, first: Array, limits: SolverLimits) -> Eigenpairs:
     """The table with status, shift and trace of the proof that no eigenvalue but the first is above the shift.
 
     For any vector v, lambda_2(G) <= lambda_1(G - c v v^T) by Weyl's inequality, and t > lambda_1(B) exactly when
@@ -346,7 +346,7 @@ def _proved(grams: Array, found: Found, first: Array, wish: Wish) -> Found:
     xp, n = array_namespace(grams), grams.shape[1]
     found = found.copy()
     values = found["value"]
-    found["shift"] = shift_for(values[:, 0], values[:, 1], found["side"], wish.tolerance)
+    found["shift"] = shift_for(values[:, 0], values[:, 1], found["side"], limits.tolerance)
     matrices = _outer(first[:, :n], values[:, 0])
     matrices -= grams
     inside = _on(grams, np.arange(n)) < _column(found["side"], grams)

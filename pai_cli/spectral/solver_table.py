@@ -16,7 +16,7 @@ from pai_cli.spectral import solvers
 from pai_cli.spectral.result import EPS
 from pai_cli.spectral.solvers import Solver, SolverOptions
 
-FOUND = np.dtype(
+EIGENPAIR = np.dtype(
     [
         ("status", "f8"),  # a Status
         ("side", "f8"),  # n of the Gram matrix
@@ -30,7 +30,7 @@ FOUND = np.dtype(
 )
 """One problem. Eight-byte floats throughout, as the compiled solver writes them."""
 
-Found = np.ndarray[Any, np.dtype[np.void]]
+Eigenpairs = np.ndarray[Any, np.dtype[np.void]]
 
 
 class Status(IntEnum):
@@ -45,7 +45,7 @@ class Status(IntEnum):
 
 
 @dataclass(frozen=True)
-class Wish:
+class SolverLimits:
     """What is asked of a solver.
 
     tolerance: error bound of a singular value, relative to sigma_1. most_products: where an iteration gives up.
@@ -68,14 +68,14 @@ class Wish:
         return np.array(members, dtype=np.float64)
 
 
-def wish_of(options: SolverOptions, direct_side: int) -> Wish:
+def wish_of(options: SolverOptions, direct_side: int) -> SolverLimits:
     """What an eigensolver is asked for; `direct_side` of the place where it runs."""
     proof_side = solvers.ANY_SIDE if options.certify or options.solver is Solver.POWER else solvers.PROOF_SIDE
     if options.solver is Solver.POWER:
         direct_side = 3  # smaller spaces have no room for a block of two and its first power
     if options.solver is Solver.MATRIX_FREE and not options.certify:
         direct_side = proof_side = 3
-    return Wish(options.tolerance, options.most_products, direct_side, proof_side, solvers.FEW_EDGES)
+    return SolverLimits(options.tolerance, options.most_products, direct_side, proof_side, solvers.FEW_EDGES)
 
 
 def shift_for(first: Any, second: Any, side: Any, tolerance: float) -> Any:

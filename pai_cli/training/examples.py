@@ -97,23 +97,23 @@ class Augment:
         return " and ".join(parts) or "none"
 
 
-def augmentation(wish: Augmentation, dataset: Dataset, shape: tuple[int, ...]) -> Augment:
+def augmentation(choice: Augmentation, dataset: Dataset, shape: tuple[int, ...]) -> Augment:
     """The augmentation asked for, of inputs of this shape; `pad` is an eighth of the height, 4 of 32.
 
     `auto` is crops and flips for CIFAR and for colour images in files, and none for anything else: a digit's mirror image
     is no digit. Raises `RecipeError` for flat inputs.
     """
-    if wish is Augmentation.AUTO:
+    if choice is Augmentation.AUTO:
         colour = isinstance(dataset, ImageDataset) and dataset.mode == "RGB"
         usual = dataset.name in ("cifar-10", "cifar-100") or colour
-        wish = Augmentation.CROP_FLIP if usual and len(shape) == 3 else Augmentation.NONE
-    if wish is Augmentation.NONE:
+        choice = Augmentation.CROP_FLIP if usual and len(shape) == 3 else Augmentation.NONE
+    if choice is Augmentation.NONE:
         return Augment()
     if len(shape) != 3 or shape[1] < 2:
         raise RecipeError(
-            f"{option('augment', wish)}: the network's inputs are no images; leave {option('augment')} out"
+            f"{option('augment', choice)}: the network's inputs are no images; leave {option('augment')} out"
         )
-    return Augment(max(1, shape[1] // 8), flip=wish is Augmentation.CROP_FLIP)
+    return Augment(max(1, shape[1] // 8), flip=choice is Augmentation.CROP_FLIP)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ class Interruption:
 
 
 @contextmanager
-def heard() -> Iterator[Interruption]:
+def interruptible() -> Iterator[Interruption]:
     """Inside, the first signal only sets `asked`. Outside the main thread, where signals never arrive, nothing changes."""
     interruption = Interruption()
     if threading.current_thread() is not threading.main_thread():

@@ -22,7 +22,7 @@ from pai_cli.spelling import option
 from pai_cli.training.applied import apply_masks
 from pai_cli.training.dynamic import Move, moved, share_of, spectrum
 from pai_cli.training.examples import Examples, Pair, TrainingData
-from pai_cli.training.interruption import heard
+from pai_cli.training.interruption import interruptible
 from pai_cli.training.model import (
     Score,
     check_amp,
@@ -147,7 +147,7 @@ class Trainer:
         goal = self.steps if until is None else min(until, self.steps)
         kept = begun = time.monotonic()
         gpus = [torch.cuda.current_device()] if self.process.device.startswith("cuda") else []
-        with heard() as interruption, torch.random.fork_rng(devices=gpus):
+        with interruptible() as interruption, torch.random.fork_rng(devices=gpus):
             while self._advance(goal):
                 now = time.monotonic()
                 self.seconds, begun = self.seconds + now - begun, now

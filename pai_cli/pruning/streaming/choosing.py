@@ -70,7 +70,7 @@ class Meter:
 
 
 @dataclass(frozen=True)
-class Found:
+class PieceTally:
     """What a pass finds in a piece; `draft` where there is room for one."""
 
     piece: Piece
@@ -160,13 +160,13 @@ class _Chooser:
     def read(self, source: Checkpoint, names: tuple[str, ...], files: OpenFiles, meter: Meter) -> str:
         """The pass over all bytes, which gives their digest, and the first over the layers."""
 
-        def look(name: str, start: int, magnitude: Keys) -> Found | None:
+        def look(name: str, start: int, magnitude: Keys) -> PieceTally | None:
             if name not in self._layers:
                 return None
             piece = Piece(self._layers[name], start, start + magnitude.size)
             return self._look(piece, self._scores.blocks(piece, magnitude))
 
-        def take(part: Part, found: Found | None) -> None:
+        def take(part: Part, found: PieceTally | None) -> None:
             self._take(found)
             meter.step(part.size, "reading")
 
@@ -188,11 +188,11 @@ class _Chooser:
                     meter.step(found.tally.size * size, "choosing")
             self._forget()
 
-    def _look(self, piece: Piece, blocks: Iterable[Keys]) -> Found:
+    def _look(self, piece: Piece, blocks: Iterable[Keys]) -> PieceTally:
         """What several threads do at a time."""
-        return Found(piece, *drafted(blocks, self._searches[piece.layer.name].window))
+        return PieceTally(piece, *drafted(blocks, self._searches[piece.layer.name].window))
 
-    def _take(self, found: Found | None) -> None:
+    def _take(self, found: PieceTally | None) -> None:
         if found is None:
             return
         search = self._searches[found.piece.layer.name]

@@ -99,8 +99,8 @@ def changed(path: Path) -> CheckpointError:
 
 PIECE_BYTES = 2**20  # read at once of what is not looked into
 
-Found = TypeVar("Found")
-Look = Callable[[str, int, Keys], Found | None]
+Tallied = TypeVar("Tallied")
+Look = Callable[[str, int, Keys], Tallied | None]
 """What is to be found in a piece of a tensor, given its name, the flat index at which it begins and its magnitudes; may
 write over them."""
 
@@ -116,17 +116,17 @@ class Part:
     start: int = 0
 
 
-Take = Callable[[Part, Found | None], None]
+Take = Callable[[Part, Tallied | None], None]
 
 
 @dataclass(frozen=True)
-class Seen(Generic[Found]):
+class Seen(Generic[Tallied]):
     """A part, its bytes, and what was found in them."""
 
     part: Part
     raw: NDArray[np.uint8]
     fault: int | None
-    found: Found | None
+    tallied: Tallied | None
 
 
 def check_dtypes(checkpoint: Checkpoint, names: tuple[str, ...]) -> None:
@@ -141,7 +141,7 @@ def check_dtypes(checkpoint: Checkpoint, names: tuple[str, ...]) -> None:
 
 
 def read_all(
-    checkpoint: Checkpoint, names: tuple[str, ...], look: Look[Found], take: Take[Found], files: OpenFiles
+    checkpoint: Checkpoint, names: tuple[str, ...], look: Look[Tallied], take: Take[Tallied], files: OpenFiles
 ) -> str:
     """Read the checkpoint once, in the order of its digest, which is given.
 
@@ -150,7 +150,7 @@ def read_all(
     """
     spans = {name: checkpoint.span(name) for name in names}
 
-    def see(part: Part) -> Seen[Found]:
+    def see(part: Part) -> Seen[Tallied]:
         raw = files.read(part.path, part.begin, part.size)
         if not part.name:
             return Seen(part, raw, None, None)
@@ -165,7 +165,7 @@ def read_all(
             if seen.fault is not None:
                 raise _not_finite(checkpoint, seen, spans[seen.part.name])
             digest.update(seen.raw.data)
-            take(seen.part, seen.found)
+            take(seen.part, seen.tallied)
     return digest.hexdigest()
 
 
@@ -190,7 +190,7 @@ def _between(path: Path, begin: int, end: int) -> Iterator[Part]:
         yield Part(path, start, min(PIECE_BYTES, end - start))
 
 
-def _not_finite(checkpoint: Checkpoint, seen: Seen[Found], span: Span) -> Exception:
+def _not_finite(checkpoint: Checkpoint, seen: Seen[Tallied], span: Span) -> Exception:
     assert seen.fault is not None
     kind = KINDS[span.dtype]
     bits = seen.raw.view(kind.bits)[seen.fault]

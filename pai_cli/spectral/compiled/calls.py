@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pai_cli.spectral.solver_table import FOUND, Found, Status, Wish
+from pai_cli.spectral.solver_table import EIGENPAIR, Eigenpairs, SolverLimits, Status
 
 kernel: Any
 try:
@@ -68,26 +68,26 @@ def edges_of_bits(bits: Bits) -> tuple[Ints, np.ndarray[Any, np.dtype[np.int32]]
     return begin, neighbour
 
 
-def solve_bits(bits: Bits, ranges: Ints, wish: Wish) -> Found:
+def solve_bits(bits: Bits, ranges: Ints, limits: SolverLimits) -> Eigenpairs:
     """The two largest singular values, squared, of each range of rows of a 0/1 matrix given as bits."""
-    found = np.zeros(len(ranges), dtype=FOUND)
-    kernel.solve_bits(bits, ranges, wish.packed, found.view(np.float64))
+    found = np.zeros(len(ranges), dtype=EIGENPAIR)
+    kernel.solve_bits(bits, ranges, limits.packed, found.view(np.float64))
     return _with_memory(found)
 
 
-def solve_edges(edges: EdgeLists, ranges: Ints, touched: Ints, wish: Wish) -> Found:
+def solve_edges(edges: EdgeLists, ranges: Ints, touched: Ints, limits: SolverLimits) -> Eigenpairs:
     """The same of a weighted graph given as lists; `touched`: how many right vertices each range has edges to.
 
     Values are those of the weights over the largest weight of each range.
     """
     touched = np.ascontiguousarray(touched, dtype=np.int64)
-    found = np.zeros(len(ranges), dtype=FOUND)
+    found = np.zeros(len(ranges), dtype=EIGENPAIR)
     lists, table = (edges.begin, edges.neighbour, edges.value), found.view(np.float64)
-    kernel.solve_edges(*lists, ranges, touched, wish.packed, table, edges.right)
+    kernel.solve_edges(*lists, ranges, touched, limits.packed, table, edges.right)
     return _with_memory(found)
 
 
-def solve_gram(gram: Floats, wish: Wish) -> Found:
+def solve_gram(gram: Floats, limits: SolverLimits) -> Eigenpairs:
     """The two largest eigenvalues of one Gram matrix (n, n), n >= 1."""
     side = gram.shape[0]
     if gram.shape != (side, side) or side < 1:
@@ -97,12 +97,12 @@ def solve_gram(gram: Floats, wish: Wish) -> Found:
         padded = np.zeros((stored, stored))
         padded[:side, :side] = gram
         gram = padded
-    found = np.zeros(1, dtype=FOUND)
-    kernel.solve_gram(gram, wish.packed, found.view(np.float64), side)
+    found = np.zeros(1, dtype=EIGENPAIR)
+    kernel.solve_gram(gram, limits.packed, found.view(np.float64), side)
     return _with_memory(found)
 
 
-def _with_memory(found: Found) -> Found:
+def _with_memory(found: Eigenpairs) -> Eigenpairs:
     if np.any(found["status"] == Status.NO_MEMORY):
         raise MemoryError("no memory for a Gram matrix")
     return found
