@@ -128,7 +128,7 @@ def test_a_piece_that_kills_every_worker_is_given_up(two: Processes, how: str, w
     assert [one.value for one in outcomes] == [0, 1, 2, None, 4, 5, 6]
     assert isinstance(outcomes[3].error, WorkerLostError)
     assert str(outcomes[3].error) == (
-        f"the process at work on it died 3 times, {why}; a smaller --jobs leaves each process more memory"
+        f"the process at work on it died 3 times, {why}; a smaller jobs= leaves each process more memory"
     )
 
 
