@@ -661,7 +661,7 @@ def test_damaged_journals(place):
     journal = Journal.beside(Path("o.safetensors"), {"lr": 1})
     Path("o.jsonl").write_text('{"trajectory": 1}\n')
     with pytest.raises(
-        ResumeError, match=r"^o.jsonl: is not the journal of a training; give another -o, or remove it$"
+        ResumeError, match=r"^o.jsonl: is not the journal of a training; give another output=, or remove it$"
     ):
         journal.resume()
     journal.begin(force=True)
