@@ -17,6 +17,7 @@ from pai_cli import __version__
 from pai_cli.commands import analyze, convert, init, mine, prune, rank, sample, train
 from pai_cli.display.console import fail_line, note, show_line, show_traceback, warn
 from pai_cli.errors import PaiError
+from pai_cli.files.provenance import typed_as
 from pai_cli.printable import as_line
 from pai_cli.telling import heard_by
 
@@ -39,15 +40,16 @@ class PaiGroup(TyperGroup):
         typed = tuple(args)
         end = args.index("--") if "--" in args else len(args)  # what follows is never an option
         args = [arg for arg in args[:end] if arg != "--debug"] + args[end:]
+        debug = len(args) < len(typed)  # now: what follows takes `--` out of the list
         with _printable_usage():
             context = super().make_context(info_name, args, parent, **extra)
-        context.obj = Invocation(typed, debug=len(args) < len(typed))
+        context.obj = Invocation(typed, debug=debug)
         return context
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; an error becomes one line on standard error."""
         try:
-            with _printable_usage(), heard_by(note, warn):
+            with _printable_usage(), heard_by(note, warn), typed_as(ctx.obj.arguments):
                 result = super().invoke(ctx)
             sys.stdout.flush()  # now, where a full disk can still be reported
             return result

@@ -141,6 +141,14 @@ class UsageError(ParameterError):
     status = 2
 
 
+class UnknownNameError(PaiError, KeyError):
+    """A report has no layer, or no metric, of that name."""
+
+
+class MissingPackageError(PaiError, ImportError):
+    """Something needs a package that is not installed."""
+
+
 class DataError(PaiError):
     """Data is missing, damaged, of no known kind, or does not fit the network."""
 

@@ -8,11 +8,13 @@ import os
 import re
 import shutil
 import signal
+import sys
 import tempfile
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from importlib import metadata
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +29,12 @@ import numpy as np
 import pytest
 import typer.testing
 from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
 
 from pai_cli.app import app
 from pai_cli.files.masks import MaskToWrite, write_mask
-from pai_cli.pruning.streaming import sifting
+from pai_cli.methods import plugins
+from pai_cli.pruning.streaming import search
 from pai_cli.spectral import solvers
 from pai_cli.spectral.compiled import calls
 from pai_cli.spectral.layout import Layout
@@ -40,6 +44,7 @@ CACHES = Path(tempfile.mkdtemp(prefix="pai-tests-"))
 os.environ["PAI_CACHE_DIR"] = str(CACHES)  # never the user's own; for fixtures of a whole session
 atexit.register(shutil.rmtree, CACHES, ignore_errors=True)
 SAMPLES = ROOT / "sample_masks"
+NUMBERS = count()  # of folders that tests are given
 
 # Laws are tried on the same few examples each time; HYPOTHESIS_PROFILE=fuzz tries new ones. Neither judges by the clock.
 ANY_MACHINE = settings(
@@ -56,6 +61,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "few"))
 typer.testing._get_command = cache(typer.testing._get_command)  # type: ignore[attr-defined]
 
 UNSPELLED = re.compile(r"[\ue000-\ue002]|\\ue00[0-2]")  # as it is, or as a control character is spelled out
+# All of `st.text()`, which encodes every character there is to find those that it may take: the others are surrogates.
+CHARACTERS = st.characters(exclude_categories=("Cs",))
 
 SMALL = "mlp-24-16-12-10"  # 696 prunable weights in three layers
 
@@ -66,7 +73,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--engine") == "arrays":
-        calls.kernel = sifting.compiled = None
+        calls.kernel = search.compiled = None
 
 
 @dataclass(frozen=True)
@@ -107,9 +114,40 @@ def run_pai(*arguments: object, stdin: str | None = None) -> Done:
 @pytest.fixture(autouse=True)
 def cache_folder(monkeypatch: pytest.MonkeyPatch) -> Path:
     """Each test's own place for what `pai` keeps of finished work, made when something is kept."""
-    folder = CACHES / uuid.uuid4().hex
+    folder = CACHES / str(next(NUMBERS))
     monkeypatch.setenv("PAI_CACHE_DIR", str(folder))
     return folder
+
+
+@pytest.fixture
+def measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One place for all tests that ask for it: what they measure of the masks that ship is measured by the first.
+
+    And by this very process, as many masks would be by others on more than one core.
+    """
+    monkeypatch.setenv("PAI_CACHE_DIR", str(CACHES / "measured"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty folder, as pytest's own: that looks through all there are for a number, and links to the last."""
+    folder = tmp_path_factory.getbasetemp() / f"test-{next(NUMBERS)}"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def metadata_is_read_once() -> Iterator[None]:
+    """A process reads what other distributions bring once or twice; thousands of runs in one need not, on one path."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plugins, "entry_points", lambda group: entry_points(group, tuple(sys.path)))
+        yield
+
+
+@cache
+def entry_points(group: str, path: tuple[str, ...]) -> metadata.EntryPoints:
+    return metadata.entry_points(group=group)
 
 
 @pytest.fixture(autouse=True, scope="session")

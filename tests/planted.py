@@ -67,7 +67,7 @@ FAULTS = {
         "models/linearised.py", 'device, torch.float64, "synflow"', 'device, torch.float32, "synflow"', "synflow"
     ),
     "one seed for all": Fault(
-        "pruning/base.py", "np.random.SeedSequence(seed, ", "np.random.SeedSequence(0, ", "methods"
+        "random.py", "SeedSequence(seed, spawn_key=key)", "SeedSequence(0, spawn_key=key)", "methods"
     ),
     "inputs for outputs": Fault(
         "pruning/pattern.py",
@@ -97,10 +97,21 @@ FAULTS = {
         "ranking/order.py", "-1.0 if larger_is_better else 1.0", "1.0 if larger_is_better else -1.0", "ranking"
     ),
     "more than enough masks": Fault("mining/consensus.py", "count >= support", "count > support", "mine mining"),
-    "pruned weights that move": Fault(
-        "training/masking.py", "optimizer.register_step_pre_hook(self._mask_gradients)", "pass", "training"
+    "gradients of pruned weights": Fault(
+        "training/applied.py", "optimizer.register_step_pre_hook(self._before_step),", "", "applied"
     ),
-    "momentum of weights gone": Fault("training/masking.py", "value.mul_(self.tensors[name])", "pass", "training"),
+    "pruned weights that move": Fault(
+        "training/applied.py", "optimizer.register_step_post_hook(self._after_step),", "", "applied"
+    ),
+    "a dense momentum loaded": Fault(
+        "training/applied.py", "optimizer.register_load_state_dict_post_hook(self._forget),", "", "applied"
+    ),
+    "a closure's gradients": Fault(
+        "training/applied.py", "            self._mask_gradients()\n            return", "            return", "applied"
+    ),
+    "momentum of weights gone": Fault(
+        "training/applied.py", "value.masked_fill_(gone.to(value.device), fresh.get(key, 0.0))", "pass", "applied"
+    ),
 }
 
 

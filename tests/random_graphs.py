@@ -33,12 +33,15 @@ class Case:
 
 
 def case_of(kind: str, seed: int) -> Case:
-    """Every third graph has weights, and every other one of those 12 orders of magnitude of them."""
+    """Every third graph has weights, and every other one of those 12 orders of magnitude of them; the others have each
+    kind in turn, where a few seeds of every kind of graph are taken."""
     rng = np.random.default_rng(seed)
     mask = EVERY_KIND[kind](rng)
     note, weights = f"{kind}, seed {seed}", None
     if seed % 3 == 0:
-        values = "twelve orders" if seed % 2 else list(WEIGHTS)[seed // 6 % len(WEIGHTS)]
+        values = (
+            "twelve orders" if seed % 2 else list(WEIGHTS)[(seed // 6 + list(EVERY_KIND).index(kind)) % len(WEIGHTS)]
+        )
         weights = WEIGHTS[values](rng, mask.shape)
         note += f", weights {values}"
     rows, columns = int(mask.any(axis=1).sum()), int(mask.any(axis=0).sum())

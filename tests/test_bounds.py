@@ -109,7 +109,7 @@ def assert_inside(pairs: Pairs, first: float, second: float, note: object = "") 
 def test_proved_values_are_within_their_bounds(kind: str, side: int) -> None:
     matrix, exact = exact_matrix(SPECTRA[kind], side)
     first, second = (math.sqrt(value) for value in [*SPECTRA[kind], 0][:2])
-    for size, seed in product(PERTURBATIONS, range(8)):
+    for size, seed in product(PERTURBATIONS, range(3)):
         row = row_of(matrix, perturbed(np.random.default_rng(seed), exact[:, :2], size), Status.PROVED)
         pairs = pairs_of(row, 0.0)
         assert_inside(pairs, first, second, f"off by {size}, seed {seed}")
@@ -131,7 +131,7 @@ def test_a_proof_holds_for_any_vectors_whatever(kind: str, side: int) -> None:
         np.stack([exact[:, 0] + exact[:, 1], exact[:, 2]], axis=1),
         np.stack([exact[:, 0], exact[:, 2]], axis=1),
     ]
-    choices += [rng.normal(size=(side, 2)) for _ in range(20)]
+    choices += [rng.normal(size=(side, 2)) for _ in range(8)]
     for k, vectors in enumerate(choices):
         assert_inside(pairs_of(row_of(matrix, vectors, Status.PROVED), 0.0), first, second, k)
 
@@ -175,7 +175,7 @@ def test_the_factor_that_was_seen_is_of_a_matrix_nearby() -> None:
     side = 64
     matrix, exact = exact_matrix(SPECTRA["bulk edge"], side)
     rng, least = np.random.default_rng(0), math.inf
-    for _ in range(20):
+    for _ in range(8):
         row = row_of(matrix, perturbed(rng, exact[:, :2], 1e-14), Status.PROVED)
         vector = ritz(matrix, perturbed(rng, exact[:, :2], 1e-14))[2][:, 0]
         low, high = 400.0, 402.0
@@ -199,7 +199,7 @@ def test_the_factor_that_was_seen_is_of_a_matrix_nearby() -> None:
 def test_a_residual_says_that_an_eigenvalue_is_near(kind: str, side: int) -> None:
     matrix, exact = exact_matrix(SPECTRA[kind], side)
     sigma = np.sqrt([*SPECTRA[kind][:side], *[0] * (side - len(SPECTRA[kind]))])
-    for size, seed, columns in product(PERTURBATIONS, range(4), ([0, 1], [0, 2], [1, 2], [2, 3])):
+    for size, seed, columns in product(PERTURBATIONS, range(2), ([0, 1], [0, 2], [1, 2], [2, 3])):
         vectors = perturbed(np.random.default_rng(seed), exact[:, columns], size)
         pairs = pairs_of(row_of(matrix, vectors, Status.NOT_ASKED), 0.0, 1)
         for value, error in ((pairs.sigma_1[0], pairs.error_1[0]), (pairs.sigma_2[0], pairs.error_2[0])):
@@ -258,7 +258,7 @@ def test_all_values_may_be_off_by_the_backward_error_and_no_more(side: int, seco
 def test_a_gram_matrix_that_is_off_is_allowed_for(forming: float) -> None:
     """Every entry off by its share, at random and all in one direction, as a sum of rounded products may be."""
     worst = 0.0
-    for seed in range(30):
+    for seed in range(12):
         rng = np.random.default_rng(seed)
         weights = rng.uniform(0, 1, (16, 30)) * (rng.random((16, 30)) < 0.5)
         sigma = svd(weights)

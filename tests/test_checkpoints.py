@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import CHARACTERS
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
@@ -312,7 +313,7 @@ def test_a_torch_zip_with_a_compressed_member_is_not_unpacked(tmp_path, squeezed
 def test_a_zip_bomb_is_refused_at_once(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.pt", "w", zipfile.ZIP_DEFLATED) as archive:
         with archive.open("x/data.pkl", "w") as member:
-            for _ in range(64):
+            for _ in range(8):
                 member.write(bytes(1 << 20))
         archive.writestr("x/version", b"3\n")
     assert "compressed members" in refusal(tmp_path / "x.pt")
@@ -485,14 +486,14 @@ def test_the_first_line_of_a_module_docstring_stands_alone(folder):
 # Canonical bytes
 
 ARRAYS = st.dictionaries(
-    st.text(min_size=1).filter(lambda name: name != "__metadata__"),
+    st.text(CHARACTERS, min_size=1).filter(lambda name: name != "__metadata__"),
     st.lists(st.integers(0, 255), max_size=9).map(lambda values: np.array(values, np.uint8)),
     min_size=1,  # for none at all, the library itself writes a header that is no JSON
     max_size=5,
 )
 
 
-@given(ARRAYS, st.dictionaries(st.text(), st.text(), max_size=6), st.booleans())
+@given(ARRAYS, st.dictionaries(st.text(CHARACTERS), st.text(CHARACTERS), max_size=6), st.booleans())
 def test_canonical_bytes_round_trip(arrays, metadata, with_metadata):
     data = canonical_bytes(save(arrays, metadata if with_metadata else None))
     assert canonical_bytes(data) == data
@@ -507,7 +508,7 @@ def test_canonical_bytes_round_trip(arrays, metadata, with_metadata):
         assert list(header["__metadata__"]) == sorted(metadata)
 
 
-@given(ARRAYS, st.dictionaries(st.text(), st.text(), min_size=2, max_size=6))
+@given(ARRAYS, st.dictionaries(st.text(CHARACTERS), st.text(CHARACTERS), min_size=2, max_size=6))
 def test_canonical_bytes_do_not_depend_on_order(arrays, metadata):
     turned = dict(reversed(metadata.items()))
     assert canonical_bytes(save(arrays, metadata)) == canonical_bytes(save(arrays, turned))

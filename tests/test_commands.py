@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import re
 import shlex
 import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -444,20 +447,36 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, "300")
 
 
-def example_of(*command: str) -> str:
-    last = run_pai(*command, "--help").out.strip().splitlines()[-1].strip()
-    assert last.startswith("Example: pai "), last
-    return last.removeprefix("Example: ")
+@cache
+def help_of(*command: str) -> str:
+    return run_pai(*command, "--help").out
 
 
-@pytest.mark.usefixtures("wide")
+# What takes long with the network that ships, and needs no more than some network.
+STAND_IN = ("prune", "sample")
+
+
+@pytest.mark.usefixtures("wide", "measured_once")
 @pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)], ids=lambda c: " ".join(("pai", *c)))
 def test_the_example_runs_as_it_stands(
-    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: tuple[str, ...], tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = shlex.split(example_of(*command))
+    last = help_of(*command).strip().splitlines()[-1].strip()
+    assert last.startswith("Example: pai "), last
+    words = shlex.split(last.removeprefix("Example: "))
     assert words[: 1 + len(command)] == ["pai", *command]
-    shutil.copytree(SAMPLES, tmp_path / "sample_masks")
+    assert all((ROOT / word).exists() for word in words if word.startswith("sample_masks"))
+    if command and command[0] in STAND_IN:
+        (tmp_path / "sample_masks").mkdir()
+        shutil.copy(small, tmp_path / "sample_masks" / "resnet20.safetensors")
+    else:
+        shutil.copytree(SAMPLES, tmp_path / "sample_masks")
+    if "digits" in words:  # a part of them is enough
+        datasets = importlib.import_module("sklearn.datasets")
+        every = datasets.load_digits()
+        some = SimpleNamespace(images=every.images[:300], target=every.target[:300])
+        monkeypatch.setattr(datasets, "load_digits", lambda: some)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # on one core no other process is started
     monkeypatch.chdir(tmp_path)
     done = run_pai(*words[1:])
     assert done.status == 0, done.err
@@ -471,16 +490,17 @@ def test_help_names_every_command(pai: Pai) -> None:
     assert pai("-h").out == done.out
 
 
+@pytest.mark.usefixtures("wide")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_short_help(pai: Pai, command: str) -> None:
-    assert pai(command, "-h").out == pai(command, "--help").out
+    assert pai(command, "-h").out == help_of(command)
 
 
 @pytest.mark.usefixtures("wide")
 @pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)], ids=lambda c: " ".join(("pai", *c)))
 def test_help_reads_well(command: tuple[str, ...]) -> None:
     """No stop stands beside a stop."""
-    text = run_pai(*command, "--help").out
+    text = help_of(*command)
     doubled = re.findall(r".{20}[.,;:][.,;:]+.{20}", text.replace("...", ""))
     assert doubled == []
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import ctypes
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
@@ -34,7 +32,7 @@ from graphs import (
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy.sparse import bmat, csr_array
+from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 from pai_cli.spectral.compiled import calls
@@ -144,13 +142,13 @@ def test_columns_become_rows_of_bits(mask: Mask) -> None:
     assert (unpacked(bits, mask.shape[0]) == mask).all()
 
 
-@pytest.mark.parametrize("columns", [1, 7, 8, 9, 63, 64, 65, 127, 128, 129, 200])
 @pytest.mark.parametrize("rows", [1, 2, 63, 64, 65, 127, 128, 129, 191, 193])
-def test_sides_around_whole_words(rows: int, columns: int) -> None:
-    rng = np.random.default_rng(rows * 1000 + columns)
-    for density in (0.0, 0.1, 0.5, 1.0):
-        mask = uniform(rng, rows, columns, density)
-        assert (unpacked(calls.pack_columns(mask), rows) == mask).all()
+def test_sides_around_whole_words(rows: int) -> None:
+    for columns in (1, 7, 8, 9, 63, 64, 65, 127, 128, 129, 200):
+        rng = np.random.default_rng(rows * 1000 + columns)
+        for density in (0.0, 0.1, 0.5, 1.0):
+            mask = uniform(rng, rows, columns, density)
+            assert (unpacked(calls.pack_columns(mask), rows) == mask).all(), columns
 
 
 @pytest.mark.parametrize(
@@ -206,13 +204,15 @@ def test_what_is_no_matrix_has_no_columns(shape: tuple[int, ...]) -> None:
 
 
 def components_by_scipy(mask: Mask) -> int:
-    block = csr_array(mask[mask.any(axis=1)])
-    return int(connected_components(bmat([[None, block], [block.T, None]]), directed=False)[0])
+    row, column = np.nonzero(mask)
+    side, isolated = sum(mask.shape), int((~mask.any(axis=0)).sum() + (~mask.any(axis=1)).sum())
+    graph = csr_array((np.ones(len(row)), (row, column + len(mask))), shape=(side, side))
+    return int(connected_components(graph, directed=False)[0]) - isolated
 
 
 @pytest.mark.parametrize("kind", KINDS | LARGER_KINDS)
 def test_components_as_scipy_counts_them(kind: str) -> None:
-    for seed in range(25):  # x 27 kinds
+    for seed in range(8):  # x 27 kinds
         rng = np.random.default_rng(5000 + seed)
         mask = live((KINDS | LARGER_KINDS)[kind](rng))
         for same in (mask, shuffled(rng, mask)):
@@ -354,7 +354,7 @@ DEGENERATE: dict[str, Callable[[int], Matrix]] = {
 @pytest.mark.parametrize("wish", [WISH, ALL_VALUES, ITERATE], ids=["as used", "all", "iterate"])
 @pytest.mark.parametrize("kind", DEGENERATE)
 def test_degenerate_matrices(kind: str, wish: Wish) -> None:
-    for side in (2, 3, 4, 5, 8, 13, 31, 32, 33, 34, 47, 64, 90):
+    for side in (2, 3, 4, 5, 13, 31, 32, 33, 47, 64, 90):
         gram = DEGENERATE[kind](side)
         row = calls.solve_gram(gram, wish)[0]
         assert_solved(row, gram, side)
@@ -417,7 +417,7 @@ def graph_of(kind: str, seed: int) -> Mask:
 @pytest.mark.parametrize("wish", [WISH, ITERATE], ids=["as used", "iterate"])
 @pytest.mark.parametrize("kind", KINDS | LARGER_KINDS)
 def test_bits_and_edges_are_solved_as_their_gram_matrix(kind: str, wish: Wish) -> None:
-    for seed in range(10):
+    for seed in range(4):
         mask = graph_of(kind, seed)
         rows = int(mask.any(axis=1).sum())
         side = min(rows, mask.shape[1])
@@ -522,7 +522,7 @@ def test_no_range_no_answer() -> None:
 @pytest.mark.parametrize("shape", [(17, 30), (30, 17), (40, 60), (60, 40)])
 def test_the_second_search_finds_what_the_first_has_missed(shape: tuple[int, int], copies: int) -> None:
     """One vector and its images see a multiple eigenvalue once; the proof fails, and what it missed is found."""
-    for seed in range(10):
+    for seed in range(4):
         rng = np.random.default_rng(seed)
         one = live(uniform(rng, *shape, 0.3))
         one = one[one.any(axis=1)]
@@ -550,7 +550,7 @@ def test_the_first_search_alone_does_miss_it(side: int) -> None:
 @pytest.mark.parametrize("shape", [(17, 30), (30, 17), (40, 60)])
 def test_values_without_a_proof_are_those_of_two_vectors_at_right_angles(shape: tuple[int, int], copies: int) -> None:
     """Rounding brings the second copy of a value in late, and then its vector must not be the first one again."""
-    for seed in range(20):
+    for seed in range(6):
         rng = np.random.default_rng(seed)
         mask = live(shuffled(rng, union(*[uniform(rng, *shape, 0.3)] * copies)))
         sigma = svd(mask)
@@ -569,7 +569,7 @@ def test_values_without_a_proof_are_those_of_two_vectors_at_right_angles(shape: 
 @pytest.mark.parametrize("copies", [2, 3])
 @pytest.mark.parametrize("shape", [(30, 40), (40, 60), (60, 40)])
 def test_a_search_twice_finds_it_without_a_proof(shape: tuple[int, int], copies: int) -> None:
-    for seed in range(10):
+    for seed in range(4):
         rng = np.random.default_rng(seed)
         one = live(uniform(rng, *shape, 0.3))
         mask, first = shuffled(rng, union(*[one] * copies)), svd(one)[0] ** 2
@@ -602,18 +602,18 @@ def test_a_plane_of_one_double_value_is_proved() -> None:
         assert row["value"] == pytest.approx([(q + 1) ** 2, q], rel=1e-14)
 
 
-@pytest.mark.parametrize("most", [*range(2, 20), 25])
-def test_too_few_products_do_not_converge(most: int) -> None:
+def test_too_few_products_do_not_converge() -> None:
     """By every way of multiplying; on a layer whose second value lies at the edge of a bulk."""
     rng = np.random.default_rng(0)
     mask = live(uniform(rng, 120, 900, 0.2))
     lists = lists_of(mask, 1 + 1e-3 * rng.normal(size=mask.shape))
     every = everything(mask.shape[1])
-    for name, direct, proof, few in (("proof", 3, 4096, 0.0), ("tables", 3, 3, 0.0), ("lists", 3, 3, 1.0)):
-        wish = Wish(1e-9, most, direct, proof, few)
-        for row in (*calls.solve_bits(packed(mask), every, wish), *solve_lists(lists, every, wish)):
-            assert row["status"] == Status.NOT_CONVERGED, (name, row)
-            assert row["products"] <= most + 4, (name, row)
+    for most in (*range(2, 20), 25):
+        for name, direct, proof, few in (("proof", 3, 4096, 0.0), ("tables", 3, 3, 0.0), ("lists", 3, 3, 1.0)):
+            wish = Wish(1e-9, most, direct, proof, few)
+            for row in (*calls.solve_bits(packed(mask), every, wish), *solve_lists(lists, every, wish)):
+                assert row["status"] == Status.NOT_CONVERGED, (most, name, row)
+                assert row["products"] <= most + 4, (most, name, row)
 
 
 # Threads, memory ---------------------------------------------------------------------------------------------------
@@ -622,7 +622,7 @@ def test_too_few_products_do_not_converge(most: int) -> None:
 def many_problems() -> list[tuple[np.ndarray, np.ndarray, EdgeLists, Matrix]]:
     problems = []
     for seed, (rows, columns, density) in enumerate(
-        [(30, 90, 0.3), (60, 200, 0.1), (200, 60, 0.5), (150, 150, 0.05), (100, 400, 0.9), (45, 45, 0.2)] * 3
+        [(30, 90, 0.3), (60, 200, 0.1), (200, 60, 0.5), (150, 150, 0.05), (100, 400, 0.9), (45, 45, 0.2)]
     ):
         rng = np.random.default_rng(seed)
         mask = live(uniform(rng, rows, columns, density))
@@ -659,26 +659,20 @@ def test_other_threads_change_nothing() -> None:
     assert all(result == (alone if k % 2 else flat) for k, result in enumerate(results))
 
 
-PRINT_DIGEST = """
-import hashlib
-from test_compiled import answers_to, many_problems
-print(hashlib.sha256(b"".join(answers_to(many_problems()))).hexdigest())
-"""
+M_PERTURB = -6  # of mallopt, as malloc.h has it
 
 
 def test_what_memory_held_before_changes_nothing() -> None:
-    """The C library fills what it hands out with a byte of our choice (glibc; elsewhere all runs are alike)."""
-    digests = set()
-    for byte in (0, 90, 255):
-        environment = os.environ | {
-            "GLIBC_TUNABLES": f"glibc.malloc.perturb={byte}",
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]),
-        }
-        done = subprocess.run(
-            [sys.executable, "-c", PRINT_DIGEST], env=environment, capture_output=True, text=True, check=True
-        )
-        digests.add(done.stdout)
-    assert len(digests) == 1
+    """The C library fills what it hands out and takes back with a byte of our choice (glibc; elsewhere nothing is)."""
+    fill = getattr(ctypes.CDLL(None), "mallopt", lambda _, byte: None)
+    found = set()
+    try:
+        for byte in (0, 90, 255):
+            fill(M_PERTURB, byte)
+            found.add(b"".join(answers_to(many_problems())))
+    finally:
+        fill(M_PERTURB, 0)
+    assert len(found) == 1
 
 
 def test_inputs_are_left_as_they_were() -> None:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.nn import functional
 
-from pai_cli.data import huggingface, npz
+from pai_cli.data import arrays, huggingface
 from pai_cli.data.arrays import ArrayDataset
 from pai_cli.data.batches import LUMA, batch_for, check_classes, choose, resized
 from pai_cli.data.digits import in_test
@@ -598,7 +598,7 @@ def test_npz_is_measured_in_pieces(tmp_path, monkeypatch):
     x = RANDOM.normal(1000, 0.01, (37, 2, 3, 4))
     path = save_npz(tmp_path / "toy.npz", x=x, y=np.arange(37) % 3)
     whole = open_dataset(str(path)).normalisation
-    monkeypatch.setattr(npz, "CHUNK", 24 * 5)
+    monkeypatch.setattr(arrays, "CHUNK", 24 * 5)
     pieces = open_dataset(str(path)).normalisation
     np.testing.assert_allclose(pieces.mean, x.mean(axis=(0, 2, 3)), rtol=1e-14)
     np.testing.assert_allclose(pieces.std, x.std(axis=(0, 2, 3)), rtol=1e-9)

@@ -183,15 +183,16 @@ REFUSED: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-@pytest.mark.parametrize("enter", [BipartiteGraph, measure_layer, prepare_layer, Degrees.of])
-def test_what_is_no_mask_is_refused(enter: Callable[[Any], object], name: str, engine: str) -> None:
+def test_what_is_no_mask_is_refused(name: str, engine: str) -> None:
     given, line = REFUSED[name]
-    with pytest.raises(ArrayError) as caught:
-        enter(given)
     begin, _, end = line.partition(".*")
-    assert str(caught.value).startswith(begin)
-    assert str(caught.value).endswith(end)
-    assert str(caught.value).isprintable()
+    doors: tuple[Callable[[Any], object], ...] = (BipartiteGraph, measure_layer, prepare_layer, Degrees.of)
+    for enter in doors:
+        with pytest.raises(ArrayError) as caught:
+            enter(given)
+        assert str(caught.value).startswith(begin), enter
+        assert str(caught.value).endswith(end), enter
+        assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize(
@@ -317,16 +318,16 @@ FORMS: dict[str, Callable[[np.ndarray], Any]] = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("dtype", [np.bool_, np.float64, np.float32, np.int16])
-def test_arrays_of_any_form_are_the_same(form: str, dtype: type, engine: str) -> None:
+def test_arrays_of_any_form_are_the_same(form: str, engine: str) -> None:
     change, whole = FORMS[form], np.round(WEIGHTED * 4)
     expected = measure_layer(MASK, whole).measures
-    mask = change(MASK.astype(dtype))
-    weights = change(whole.astype(np.float32 if dtype is np.bool_ else dtype))
-    for name, measure in measure_layer(mask, weights).measures.items():
-        assert measure.reason == expected[name].reason, name
-        if measure.value is not None:
-            assert measure.value == pytest.approx(expected[name].value, rel=1e-12, abs=1e-12), name
+    for dtype in (np.bool_, np.float64, np.float32, np.int16):
+        mask = change(MASK.astype(dtype))
+        weights = change(whole.astype(np.float32 if dtype is np.bool_ else dtype))
+        for name, measure in measure_layer(mask, weights).measures.items():
+            assert measure.reason == expected[name].reason, (name, dtype)
+            if measure.value is not None:
+                assert measure.value == pytest.approx(expected[name].value, rel=1e-12, abs=1e-12), (name, dtype)
 
 
 @pytest.mark.parametrize(
@@ -410,7 +411,7 @@ def test_junctions_past_the_layers_are_refused() -> None:
 # Below the normal range --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("lowest", [-1074, -1060, -1040, -1024, -1000, -500, -149, -126, 0, 126, 500, 900])
+@pytest.mark.parametrize("lowest", [-1074, -1060, -1024, -500, -149, -126, 126, 900])
 def test_gaps_of_weights_of_any_exponent_keep_their_bounds(lowest: int, engine: str) -> None:
     """The same weights times a power of two have the same gaps times that power: all is exact but for the last rounding."""
     for seed, (name, make) in enumerate(KINDS.items()):
@@ -421,9 +422,9 @@ def test_gaps_of_weights_of_any_exponent_keep_their_bounds(lowest: int, engine: 
         exponent = lowest + seed % 7
         weights = np.ldexp(plain, exponent).astype(dtype)
         raised = np.ldexp(weights.astype(np.float64), -exponent)  # exact
+        measured = [measure_layer(mask, one, MetricOptions(dense=False)).measures for one in (weights, raised)]
         for measure in ("lambda", "lambda_imsg"):
-            small = measure_layer(mask, weights, MetricOptions(dense=False)).measures[measure]
-            large = measure_layer(mask, raised, MetricOptions(dense=False)).measures[measure]
+            small, large = (one[measure] for one in measured)
             assert small.reason == large.reason
             if small.value is not None and large.value is not None:
                 off = abs(Fraction(small.value) - Fraction(large.value) * Fraction(2) ** exponent)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import chisquare
 
 from pai_cli.sampling.expanders import cayley
 from pai_cli.sampling.expanders.biregular import biregular, trade
@@ -75,7 +74,7 @@ def test_primes_and_their_powers() -> None:
 # --- planes
 
 
-@pytest.mark.parametrize("q", ORDERS)
+@pytest.mark.parametrize("q", ORDERS[:-1])
 def test_projective_planes(q: int) -> None:
     plane = projective_plane(q)
     n = q * q + q + 1
@@ -184,13 +183,15 @@ def test_edges_that_do_not_fit(edges: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "columns", "edges", "graphs"),
+    ("rows", "columns", "edges", "graphs", "draws"),
     # of 4 x 4 with two everywhere 90; of 3 x 4 with degrees (2, 2, 2), (2, 2, 1, 1): 6 choices of columns, 15 graphs each
-    [(4, 4, 8, 90), (3, 4, 6, 90), (3, 3, 2, 18)],
+    [(4, 4, 8, 90, 720), (3, 4, 6, 90, 720), (3, 3, 2, 18, 360)],
 )
-def test_every_graph_is_as_likely(rows: int, columns: int, edges: int, graphs: int) -> None:
+def test_every_graph_is_as_likely(rows: int, columns: int, edges: int, graphs: int, draws: int) -> None:
+    from scipy.stats import chisquare  # a second, which whoever runs other tests need not wait
+
     draw = rng(1)
-    seen = Counter(biregular(rows, columns, edges, draw).tobytes() for _ in range(1350))
+    seen = Counter(biregular(rows, columns, edges, draw).tobytes() for _ in range(draws))
     assert len(seen) == graphs
     assert chisquare(list(seen.values())).pvalue > 1e-3
 

@@ -7,7 +7,6 @@ import io
 import os
 import pickle
 import re
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 import typer
-from conftest import ROOT, SAMPLES, Done, Pai, random_mask, run_pai, save_mask
+from conftest import CHARACTERS, ROOT, SAMPLES, Done, Pai, random_mask, run_pai, save_mask
+from forked import Call, Ended, run_each
 from hostile import (
     EVERYTHING,
     NAMES,
@@ -47,7 +47,7 @@ from pai_cli.ranking.accuracy import Run, matched
 
 KINDS = pytest.mark.parametrize("kind", ["table", "csv", "tsv", "json", "jsonl"])
 OURS = ("--no-store", "--jobs", 1)
-ANY_TEXT = st.text() | st.sampled_from(NAMES) | st.lists(st.sampled_from(NAMES)).map("".join)
+ANY_TEXT = st.text(CHARACTERS) | st.sampled_from(NAMES) | st.lists(st.sampled_from(NAMES)).map("".join)
 
 
 # --- the one function
@@ -169,8 +169,15 @@ def mask(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return hostile_mask(tmp_path_factory.mktemp("hostile") / f"{as_file(EVERYTHING)}.safetensors")
 
 
-@KINDS
-@pytest.mark.parametrize("more", [(), ("--summary",), ("--layers", "*x*"), ("--layers", "*\x1b*")])
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        *((kind, ()) for kind in ("table", "csv", "tsv", "json", "jsonl")),
+        *((kind, ("--summary",)) for kind in ("table", "csv", "json")),
+        *((kind, ("--layers", "*\x1b*")) for kind in ("table", "csv", "json")),
+        ("table", ("--layers", "*x*")),
+    ],
+)
 def test_analyze(mask: Path, kind: str, more: tuple[str, ...]) -> None:
     done = run_pai("analyze", mask, "--format", kind, *OURS, *more)
     assert done.status == 0
@@ -182,8 +189,8 @@ def test_analyze(mask: Path, kind: str, more: tuple[str, ...]) -> None:
 
 
 def test_analyze_pictures(mask: Path, tmp_path: Path) -> None:
-    few = hostile_mask(tmp_path / as_file("<script>alert(1)</script>$\\frac.safetensors"), NAMES[:20])
-    for suffix, masks in (("svg", (few, mask)), ("pdf", (few,))):
+    few = [hostile_mask(tmp_path / as_file(f"<script>alert({at})</script>$\\frac"), NAMES[:5], at) for at in range(2)]
+    for suffix, masks in (("svg", (mask,)), ("pdf", few)):
         page = ("--report", tmp_path / "r.html") if suffix == "svg" else ()
         done = run_pai("analyze", *masks, "--plot", tmp_path / f"p.{suffix}", *page, *OURS)
         assert done.status == 0
@@ -192,12 +199,21 @@ def test_analyze_pictures(mask: Path, tmp_path: Path) -> None:
     page_is_safe(tmp_path / "r.html")
 
 
-@KINDS
-def test_rank(mask: Path, tmp_path: Path, kind: str) -> None:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Masks of hostile names, and one file that is none; beside their folder is room for a store of what is found."""
+    masks = tmp_path_factory.mktemp("masks") / "masks"
+    masks.mkdir()
     for seed, name in enumerate(("=a\x1b.safetensors", "-b\n.safetensors", "[c]\u202e.safetensors")):
-        hostile_mask(tmp_path / name, NAMES[:15], seed)
-    (tmp_path / "\x1b.safetensors").write_bytes(b"{" * 20)
-    done = run_pai("rank", tmp_path, mask, "--format", kind, *OURS, "--by", "dr" + " " * 2000 + "+ dr_imdb")
+        hostile_mask(masks / name, NAMES[:15], seed)
+    (masks / "\x1b.safetensors").write_bytes(b"{" * 20)
+    return masks
+
+
+@KINDS
+def test_rank(mask: Path, folder: Path, kind: str) -> None:
+    ours = ("--store", folder.parent / "s.db", "--jobs", 1)
+    done = run_pai("rank", folder, mask, "--format", kind, *ours, "--by", "dr" + " " * 2000 + "+ dr_imdb")
     assert done.status == 1  # masks of different networks do not rank, and one is no mask
     shown_well(done, kind)
     if kind != "table":
@@ -249,8 +265,8 @@ def test_convert(mask: Path, tmp_path: Path) -> None:
 
 @KINDS
 @pytest.mark.parametrize("more", [("--max-results", 3), ("--overlap",), ("--level", "weight", "--max-results", 3)])
-def test_mine(tmp_path: Path, kind: str, more: tuple[str, ...]) -> None:
-    paths = [hostile_mask(tmp_path / f"{start}{at}\x1b.safetensors", NAMES[:15], at) for at, start in enumerate("=-@")]
+def test_mine(folder: Path, kind: str, more: tuple[str, ...]) -> None:
+    paths = [path for path in sorted(folder.iterdir()) if path.name != "\x1b.safetensors"]
     done = run_pai("mine", *paths, "--format", kind, *more)
     assert done.status == 0, done
     shown_well(done, kind)
@@ -361,7 +377,8 @@ def test_tables(tmp_path: Path, kind: str, more: tuple[str, ...]) -> None:
     drawn = kind == "table" and not more  # which takes a while
     out = ("--plot", tmp_path / "p.svg", "--report", tmp_path / "r.html") if drawn else ()
     by = ("--by", "=dr\x9b") if more[:1] == ("--order",) else ()
-    done = run_pai("rank", "--table", table, "--format", kind, *more, *out, *by)
+    few = () if by else ("--resamples", 100)
+    done = run_pai("rank", "--table", table, "--format", kind, *more, *out, *by, *few)
     assert done.status in (0, 1), done
     shown_well(done, kind)
     if done.status == 0:
@@ -477,37 +494,46 @@ def test_tables_on_a_screen(mask: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert drawn.count("漢") == 30
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "utf-8", "ascii:strict"])
-def test_any_encoding(mask: Path, tmp_path: Path, encoding: str) -> None:
-    path = tmp_path / f"é漢\udcff\x1b{SURROGATE[:1]}.safetensors"
-    path.write_bytes(mask.read_bytes())
-    environment = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONPATH": str(ROOT)}
-    words = [sys.executable, "-m", "pai_cli", "analyze", path, tmp_path / "\udcfe", "--no-store"]
-    done = subprocess.run(words, env=environment, capture_output=True, check=False)
-    codec = encoding.removesuffix(":strict")
-    told = Done(done.returncode, done.stdout.decode(codec), done.stderr.decode(codec))
+ENCODINGS = ("latin-1", "utf-8", "ascii:strict")
+
+
+@pytest.fixture(scope="module")
+def ended(mask: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
+    """What processes left: one an encoding, one that is given names on standard input, one without standard error."""
+    folder = tmp_path_factory.mktemp("ended")
+    odd, more, listed = folder / f"é漢\udcff\x1b{SURROGATE[:1]}.safetensors", folder / "\udcff", folder / "listed"
+    odd.write_bytes(mask.read_bytes())
+    save_mask(folder / "a", {"a": random_mask((4, 4))}).rename(more)
+    listed.write_bytes(os.fsencode(more))
+    analyze = ("analyze", "--no-store")
+    runs = {one: Call((*analyze, str(odd), str(folder / "\udcfe")), encoding=one) for one in ENCODINGS}
+    runs["listed"] = Call((*analyze, "-", "--summary", "--format", "csv"), stdin=str(listed))
+    both = (str(SAMPLES / "erk-0.05.safetensors"), "nothing.pt")
+    runs["closed"] = Call((*analyze, *both, "--format", "json"), stderr_is_closed=True)
+    return dict(zip(runs, run_each(folder, *runs.values()), strict=True))
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_any_encoding(ended: dict[str, Ended], encoding: str) -> None:
+    codec, done = encoding.removesuffix(":strict"), ended[encoding]
+    told = Done(done.status, done.out.decode(codec), done.err.decode(codec))
     assert told.status == 1
-    assert told.said == [f"pai: error: {printable(str(tmp_path))}/\\udcfe: no such file"]
+    assert len(told.said) == 1
+    assert re.fullmatch(r"pai: error: /.*/ended\d*/\\udcfe: no such file", told.said[0])
     shown_well(told)
     assert "\\udcff" in told.out
 
 
-def test_names_on_standard_input_that_are_no_utf8(tmp_path: Path) -> None:
-    save_mask(tmp_path / "a", {"a": random_mask((4, 4))}).rename(tmp_path / "\udcff")
-    environment = os.environ | {"PYTHONIOENCODING": "utf-8", "PYTHONPATH": str(ROOT)}
-    words = [sys.executable, "-m", "pai_cli", "analyze", "-", "--summary", "--format", "csv", "--no-store"]
-    listed = os.fsencode(tmp_path / "\udcff")
-    done = subprocess.run(words, env=environment, capture_output=True, check=False, input=listed)
-    assert (done.returncode, done.stderr.decode()) == (0, "")
-    assert f"{tmp_path}/\\udcff".encode() in done.stdout
+def test_names_on_standard_input_that_are_no_utf8(ended: dict[str, Ended]) -> None:
+    done = ended["listed"]
+    assert (done.status, done.err) == (0, b"")
+    assert re.search(rb"/ended\d*/\\udcff", done.out)
 
 
-def test_nothing_is_said_among_the_data_where_standard_error_is_closed(tmp_path: Path) -> None:
-    line = f'"{sys.executable}" -m pai_cli analyze "{SAMPLES}/erk-0.05.safetensors" nothing.pt --format json 2>&-'
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(["sh", "-c", line], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert len(Done(1, done.stdout, "").json()) == 22
+def test_nothing_is_said_among_the_data_where_standard_error_is_closed(ended: dict[str, Ended]) -> None:
+    done = ended["closed"]
+    assert (done.status, done.err) == (1, b"")
+    assert len(Done(1, done.out.decode(), "").json()) == 22
 
 
 def test_warnings_of_libraries_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
@@ -556,7 +582,8 @@ def test_nothing_prints_by_itself() -> None:
         name = str(path.relative_to(PACKAGE))
         if name in MAY_PRINT or name == "__main__.py":  # where the streams themselves are seen to
             continue
-        lines = prints_in(ast.parse(path.read_text(encoding="utf-8")))
+        text = path.read_text(encoding="utf-8")
+        lines = prints_in(ast.parse(text)) if any(word in text for word in (*PRINTERS, "stdout", "stderr")) else []
         if lines:
             found[name] = lines
     assert found == {}

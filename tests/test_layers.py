@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from workers import PATIENCE, wait_until
 
-from pai_cli.analysis import layers as room
-from pai_cli.analysis.layers import Measuring, measure_everywhere
+from pai_cli.analysis import masks as room
+from pai_cli.analysis.masks import Measuring, measure_everywhere
 from pai_cli.compute import threads
 from pai_cli.errors import DeviceError, MaskError, NotFiniteError
 from pai_cli.spectral.layout import Layout

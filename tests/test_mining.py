@@ -106,7 +106,7 @@ def assert_both_find_all(seed: int) -> None:
 
 
 def test_both_searches_agree_with_brute_force() -> None:
-    for seed in range(300):
+    for seed in range(60):  # `make fuzz` tries others
         assert_both_find_all(seed)
 
 
@@ -241,13 +241,13 @@ def test_memory_does_not_grow_with_what_is_found(how: Search) -> None:
     found = 0
     for one in how(part, Wanted(8, 3)):
         found += one is not None
-        if one is not None and found % 200 == 0:
+        if one is not None and found % 30 == 0:
             peaks.append(tracemalloc.get_traced_memory()[1])
             tracemalloc.reset_peak()
-        if found == 2000:
+        if found == 300:
             break
     tracemalloc.stop()
-    assert found == 2000
+    assert found == 300
     assert max(peaks[5:]) < 1.5 * max(peaks[:5])  # found five times over, and no more kept
     assert max(peaks) < 2**21
 

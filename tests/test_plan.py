@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Pai, save_mask
+from forked import Call, run_each
 
 from pai_cli.errors import OutputError
 from pai_cli.files.checkpoints import files_of
@@ -471,24 +470,21 @@ def test_the_mask_that_a_folder_holds_already(pai: Pai, place: Place) -> None:
 # --- standard output
 
 
-def run(words: list[object], out: Path) -> subprocess.CompletedProcess[str]:
-    """`pai ... >> out`, as another process, whose standard output is that file."""
-    with out.open("ab") as stream:
-        command = [sys.executable, "-m", "pai_cli", *map(str, words)]
-        return subprocess.run(command, stdout=stream, stderr=subprocess.PIPE, text=True, timeout=100, check=False)
-
-
-def test_standard_output_is_an_output_too(here: Path) -> None:
+def test_standard_output_is_an_output_too(here: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     mask = save_mask(here / "m", {"fc1.weight": np.eye(4, dtype=bool)})
     before = mask.read_bytes()
-    done = run(["analyze", "m", "--no-store"], mask)
-    assert done.returncode == 1
-    assert done.stderr == "pai: error: m: is a file that is read, and standard output goes there; change > or >>\n"
-    assert mask.read_bytes() == before
     (here / "log").write_bytes(b"kept\n")
-    assert run(["convert", "m", "-o", "/dev/stdout", "--to", "npz"], here / "log").returncode == 0
-    assert (here / "log").read_bytes().startswith(b"kept\nPK")
-    (here / "n.npz").write_bytes((here / "log").read_bytes()[5:])
+    refused, done = run_each(
+        tmp_path_factory.mktemp("told"),
+        Call(("analyze", "m", "--no-store"), stdout="m"),
+        Call(("convert", "m", "-o", "/dev/stdout", "--to", "npz"), stdout="log"),
+    )
+    assert refused.status == 1
+    assert refused.err == b"pai: error: m: is a file that is read, and standard output goes there; change > or >>\n"
+    assert mask.read_bytes() == before
+    assert done.status == 0
+    assert done.out.startswith(b"kept\nPK")
+    (here / "n.npz").write_bytes(done.out[5:])
     assert np.load(here / "n.npz")["fc1.weight"].tolist() == np.eye(4, dtype=bool).tolist()
 
 

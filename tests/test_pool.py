@@ -137,10 +137,10 @@ def test_a_system_that_starts_no_more_processes(most: int, monkeypatch: pytest.M
     """Those that there are do the work."""
     start, started = processes._start, []
 
-    def limited(*args: int) -> object:
+    def limited(*args: int, **how: bool) -> object:
         if len(started) == most:
             raise OSError(24, "Too many open files")
-        started.append(start(*args))
+        started.append(start(*args, **how))
         return started[-1]
 
     monkeypatch.setattr(processes, "_start", limited)

@@ -13,11 +13,12 @@ import torch
 from standin import Toy
 from test_trace import conv, net
 from torch import nn
+from trainings import residual
 
 from pai_cli.errors import CheckpointError, ScoreError, UntrustedPickleError
 from pai_cli.files.checkpoints import open_checkpoint
 from pai_cli.methods.registry import get
-from pai_cli.models.network import Network, init_network, load_network, prunable_layers
+from pai_cli.models.network import Network, load_network, prunable_layers
 from pai_cli.pruning.run import PruneRequest, prune
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch.export's own parts are deprecated in places
@@ -53,15 +54,15 @@ def test_without_trust_nothing_is_loaded(tmp_path: Path, pai) -> None:
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Network, Network]:
     """A network, and the program that it was exported as."""
-    network = init_network("resnet8", 10, 0)
-    return network, loaded(exported(tmp_path_factory.mktemp("program"), network.model, (3, 32, 32)))
+    network = residual()
+    return network, loaded(exported(tmp_path_factory.mktemp("program"), network.model, (3, 6, 6)))
 
 
 @pytest.mark.parametrize("method", ["random", "uniform", "erk", "magnitude", "synflow", "phew"])
 def test_masks_are_those_of_the_network_that_was_exported(both: tuple[Network, Network], method: str) -> None:
     network, program = both
     assert program.layers == network.layers
-    assert program.input_shape == (3, 32, 32)
+    assert program.input_shape == (3, 6, 6)
     request = PruneRequest(get(method), 0.1, rounds=3 if method == "synflow" else None)
     ours, theirs = prune(network, request), prune(program, request)
     assert all(np.array_equal(mask, theirs.masks[name]) for name, mask in ours.masks.items())
@@ -112,8 +113,9 @@ def test_every_kind_of_layer_is_found(tmp_path: Path) -> None:
     assert set(loaded(path).layers) == set(prunable_layers(model))
     program = torch.export.load(path).run_decompositions()
     torch.export.save(program, tmp_path / "low.pt2")
-    assert set(loaded(tmp_path / "low.pt2").layers) == set(prunable_layers(model))
-    assert prune(loaded(tmp_path / "low.pt2"), PruneRequest(get("phew"), 0.2)).kept == round(
+    low = loaded(tmp_path / "low.pt2")
+    assert set(low.layers) == set(prunable_layers(model))
+    assert prune(low, PruneRequest(get("phew"), 0.2)).kept == round(
         0.2 * sum(int(np.prod(layer.shape)) for layer in prunable_layers(model))
     )
 
@@ -135,7 +137,7 @@ def test_relu6_and_other_batch_sizes(tmp_path: Path) -> None:
         model[0].weight.mul_(1000)
     network = loaded(exported(tmp_path, model, (3, 8, 8), batch=2, dynamic=True))
     assert prune(network, PruneRequest(get("synflow"), 0.5, rounds=2)).kept == round(0.5 * network.total)
-    fixed = loaded(exported(tmp_path, init_network("resnet8", 10, 0).model, (3, 32, 32), batch=4))
+    fixed = loaded(exported(tmp_path, model, (3, 8, 8), batch=4))
     assert prune(fixed, PruneRequest(get("magnitude"), 0.5)).kept == round(0.5 * fixed.total)
     assert prune(fixed, PruneRequest(get("synflow"), 0.5, rounds=1)).kept == round(0.5 * fixed.total)
 

@@ -89,7 +89,7 @@ def trained(model: nn.Module) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize("name", ["resnet8", "resnet8-1x1", "vgg11-bn", "resnet56"])
+@pytest.mark.parametrize("name", ["resnet8-1x1", "vgg11-bn", "resnet32"])
 def test_connected_does_not_depend_on_what_norms_have_learned(name: str) -> None:
     net = slim_vgg(name) if name.startswith("vgg") else init_network(name, 10, 0)
     trained(net.model)
@@ -131,13 +131,15 @@ def test_connected_is_the_product_of_the_masks(widths: list[int], seed: int, den
 
 @pytest.mark.parametrize("paths", [1, 30])
 def test_connected_neither_fades_nor_grows_with_depth(paths: int) -> None:
-    """1,500 layers of 30 units: of all that each unit reads, one input in thirty carries anything, or each does."""
-    net = wrap(nn.Sequential(*(nn.Linear(30, 30) for _ in range(1500))), (30,))
+    """300 layers of 30 units: of all that each unit reads, one input in thirty carries anything, or each does; and 30 to
+    the 300 is past float64 either way.
+    """
+    net = wrap(nn.Sequential(*(nn.Linear(30, 30) for _ in range(300))), (30,))
     mask = np.ones((30, 30), bool)
     mask[paths:] = False
     masks = {layer.name: mask for layer in net.layers}
     assert is_connected(net, masks, (30,), "cpu") is True
-    masks[net.layers[700].name] = np.zeros_like(mask)
+    masks[net.layers[140].name] = np.zeros_like(mask)
     assert is_connected(net, masks, (30,), "cpu") is False
 
 

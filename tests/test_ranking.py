@@ -7,6 +7,7 @@ import io
 import shutil
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import SAMPLES, Pai, random_mask, save_mask
@@ -19,6 +20,8 @@ from pai_cli.ranking.scored import ScoredMask, scored_masks
 from pai_cli.spectral.catalogue import METRICS
 from pai_cli.spectral.network import NetworkReport
 from pai_cli.spectral.result import Measure
+
+pytestmark = pytest.mark.usefixtures("measured_once")
 
 DR = Score("dr", ("dr",), True)
 METHODS = ("random", "uniform", "erk", "magnitude", "synflow")
@@ -172,6 +175,13 @@ def of_density(density: str) -> list[Path]:
     return [SAMPLES / f"{method}-{density}.safetensors" for method in METHODS]
 
 
+@pytest.fixture(scope="module")
+def measured(pai: Pai, resnet: Path) -> dict[bool, list[dict[str, Any]]]:
+    """What `pai analyze` says of the masks of one density, without weights and with them, apart from any store."""
+    command = ("analyze", *of_density("0.05"), "--summary", "--format", "json", "--no-store", "--jobs", 1)
+    return {False: pai(*command).json(), True: pai(*command, "--weights", resnet).json()}
+
+
 @pytest.mark.parametrize(
     ("flags", "metric", "larger"),
     [
@@ -183,14 +193,15 @@ def of_density(density: str) -> list[Path]:
         (["--weights", "--by", "l2_dense"], "l2_dense", False),
     ],
 )
-def test_rank_orders_what_analyze_measures(pai: Pai, resnet: Path, flags: list[str], metric: str, larger: bool) -> None:
+def test_rank_orders_what_analyze_measures(
+    pai: Pai, resnet: Path, measured: dict[bool, list[dict[str, Any]]], flags: list[str], metric: str, larger: bool
+) -> None:
     weights = ["--weights", resnet] if "--weights" in flags else []
     rest = [flag for flag in flags if flag != "--weights"]
     done = pai("rank", *of_density("0.05"), *weights, *rest, "--format", "json")
     assert (done.status, done.err) == (0, "")
     rows = done.json()
-    measured = pai("analyze", *of_density("0.05"), *weights, "--summary", "--format", "json").json()
-    values = {record["mask"]: record[metric] for record in measured}
+    values = {record["mask"]: record[metric] for record in measured[bool(weights)]}
     assert [row["mask"] for row in rows] == sorted(values, key=values.__getitem__, reverse=larger)
     assert [row["rank"] for row in rows] == [1, 2, 3, 4, 5]
     assert {row["by"] for row in rows} == {metric}

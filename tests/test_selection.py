@@ -12,7 +12,7 @@ import pytest
 from conftest import Done, Pai, run_pai
 from safetensors.numpy import load_file
 
-from pai_cli.analysis import layers as analysis
+from pai_cli.analysis import masks as analysis
 from pai_cli.errors import ScoreError
 from pai_cli.files.masks import MaskFile
 from pai_cli.methods.registry import get
@@ -95,7 +95,7 @@ def test_both_are_at_least_the_best_and_one_is_larger(
 
 @pytest.mark.parametrize(("method", "more"), [("erk", {}), ("magnitude", {"scope": "layer"})])
 def test_layers_are_taken_by_the_rule(network: Network, method: str, more: dict[str, Any]) -> None:
-    request, found = made(network, method, 30, **more)
+    request, found = made(network, method, 12, **more)
     states = taken(LayerSelection(network, request, None, LayerCache()), found)
     best: dict[str, tuple[float, float, int]] = {}
     for one, state in zip(found, states, strict=True):
@@ -114,7 +114,7 @@ def test_layers_are_taken_by_the_rule(network: Network, method: str, more: dict[
 
 @pytest.mark.parametrize("method", ["magnitude", "random"])
 def test_what_is_taken_is_better_than_the_composite_as_it_is(network: Network, method: str) -> None:
-    request, found = made(network, method, 30)
+    request, found = made(network, method, 15)
     selection = LayerSelection(network, request, None, LayerCache())
     before, changes = SearchState(), 0
     for one in found:
@@ -140,7 +140,7 @@ def test_what_is_taken_is_better_than_the_composite_as_it_is(network: Network, m
 
 
 def test_layers_of_fixed_counts_only_get_better(network: Network) -> None:
-    request, found = made(network, "erk", 30)
+    request, found = made(network, "erk", 12)
     states = taken(LayerSelection(network, request, None, LayerCache()), found)
     for before, after in pairwise(states):
         assert after.best_measures["l2"] >= before.best_measures["l2"]
@@ -156,7 +156,7 @@ def test_layers_of_fixed_counts_only_get_better(network: Network) -> None:
 @pytest.mark.parametrize("method", ["magnitude", "synflow", "random"])
 def test_the_mask_has_the_exact_count_at_every_moment(network: Network, method: str) -> None:
     more: dict[str, Any] = {"rounds": 5} if method == "synflow" else {}
-    request, found = made(network, method, 20, **more)
+    request, found = made(network, method, 8, **more)
     states = taken(LayerSelection(network, request, None, LayerCache()), found)
     assert {kept(masks) for state in states for masks in (state.masks, state.composite)} == {
         278
@@ -212,7 +212,7 @@ def test_a_composite_without_a_path_is_brought_back_by_the_scores_of_the_whole_n
 
 
 def test_the_command_tells_where_layers_come_from(pai: Pai, here: Path) -> None:
-    done = sample("magnitude", 25, "--format", "json")
+    done = sample("magnitude", 12, "--format", "json")
     first, best = done.json()
     found = lines()
     assert best["l2"] == found[-1]["best_l2"] > first["l2"] == found[0]["l2"]
@@ -232,7 +232,7 @@ def test_the_command_tells_where_layers_come_from(pai: Pai, here: Path) -> None:
 def test_a_pattern_holds_in_what_is_composed(here: Path) -> None:
     done = run_pai(
         "sample", "small.safetensors", "--method", "magnitude", "--pattern", "2:4", "--select", "layer",
-        "--population", 10, "-o", "best.safetensors",
+        "--population", 5, "-o", "best.safetensors",
     )  # fmt: skip
     assert done.status == 0, done.err
     for mask in load_file("best.safetensors").values():

@@ -55,11 +55,15 @@ from pai_cli.spectral.singular import singular_pairs, structure_pair, weighted_p
 from pai_cli.spectral.solvers import DEFAULT, Solver, SolverOptions
 
 pytestmark = pytest.mark.usefixtures("engine")
+TENSORS = pytest.mark.parametrize("engine", ["arrays"], indirect=True)  # of torch: no other engine takes them
 
-LAYERS = sorted(set(RESNET20) | set(VGG16))
 DENSITIES = (0.001, 0.01, 0.1, 0.5, 0.99, 1.0)
-FEWER = (0.01, 0.5)  # of layers whose reference SVD takes up to half a second
-CASES = [(shape, density) for shape in LAYERS for density in (DENSITIES if shape[0] * shape[1] < 400_000 else FEWER)]
+LAYERS = (  # with the largest and some between, whose reference SVD takes long, at fewer densities
+    *((shape, DENSITIES) for shape in sorted({*RESNET20, VGG16[0], VGG16[-1]})),
+    ((128, 1152), (0.01, 0.1, 0.99)),
+    ((512, 512), (0.1,)),
+    ((512, 4608), (0.01,)),
+)
 
 SMALL_MASKS = arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9)))
 
@@ -92,7 +96,7 @@ def check_any(pair: SingularPair, matrix: Matrix, note: str) -> None:
 
 # Many random graphs (and new ones in `make fuzz`) --------------------------------------------------------------------
 
-SEEDS = 48  # of each kind
+SEEDS = 24  # of each kind
 
 
 @cache
@@ -102,39 +106,39 @@ def random_cases() -> list[Case]:
 
 def test_random_graphs(engine: str) -> None:
     cases = random_cases()
-    assert sum(case.weights is not None and "twelve orders" in case.note for case in cases) > 200
+    assert sum(case.weights is not None and "twelve orders" in case.note for case in cases) > 100
     solvers = check_all(cases)
     assert set(solvers) == {"closed form", "gram", "direct", *(["power"] if engine == "compiled" else [])}
-    assert solvers["gram"] > 350
+    assert solvers["gram"] > 175
 
 
 @pytest.mark.usefixtures("iterate_from_33")
 def test_random_graphs_with_the_iteration_from_side_33() -> None:
     solvers = check_all(random_cases())
-    assert solvers["power"] > 240
-    assert solvers["gram"] > 350
-    assert solvers["direct"] < 120
+    assert solvers["power"] > 120
+    assert solvers["gram"] > 175
+    assert solvers["direct"] < 60
 
 
 def test_iteration_on_small_graphs_of_every_kind() -> None:
     """The iteration forced on sides where it has no room: few dimensions, odd ones, many equal values."""
     solvers = check_all(random_cases()[::5], SolverOptions(solver=Solver.POWER))
-    assert solvers["power"] > 100
-    assert solvers["gram"] < 40  # sides of 2 and 3 have no room for two vectors and their images
+    assert solvers["power"] > 50
+    assert solvers["gram"] < 20  # sides of 2 and 3 have no room for two vectors and their images
 
 
 @pytest.mark.usefixtures("iterate_from_33")
 @pytest.mark.parametrize("kind", ["uniform", "skewed", "biregular", "disconnected", "copies", "near complete"])
 def test_larger_graphs(kind: str) -> None:
     makers = {
-        "uniform": lambda rng: uniform(rng, 150, int(rng.integers(150, 900)), rng.uniform(0.02, 0.9)),
-        "skewed": lambda rng: skewed(rng, int(rng.integers(150, 500)), 180, rng.uniform(0.02, 0.5)),
+        "uniform": lambda rng: uniform(rng, 150, int(rng.integers(150, 600)), rng.uniform(0.02, 0.9)),
+        "skewed": lambda rng: skewed(rng, int(rng.integers(150, 400)), 150, rng.uniform(0.02, 0.5)),
         "biregular": lambda rng: biregular_rounds(rng, 8, int(rng.integers(15, 40)), int(rng.integers(4, 20))),
         "disconnected": lambda rng: union(*(uniform(rng, 70, 100, rng.uniform(0.05, 0.9)) for _ in range(3))),
         "copies": lambda rng: union(*[uniform(rng, 70, 100, rng.uniform(0.05, 0.9))] * 3),
         "near complete": lambda rng: near_complete(rng, 160, 300, int(rng.integers(1, 300))),
     }
-    for seed in range(4):
+    for seed in range(2):
         rng = np.random.default_rng(seed)
         mask = shuffled(rng, makers[kind](rng))
         weights = WEIGHTS["twelve orders"](rng, mask.shape)
@@ -142,14 +146,15 @@ def test_larger_graphs(kind: str) -> None:
         check_any(weighted(mask, weights), weights * mask, f"{kind}, weighted, seed {seed}")
 
 
-@pytest.mark.parametrize(("shape", "density"), CASES, ids=lambda case: str(case).replace(", ", "x"))
-def test_layers_of_resnet20_and_vgg16(shape: tuple[int, int], density: float) -> None:
-    mask, weights, expected = layer(shape, density)
-    if density == 1.0:
-        assert_agrees(structure(mask), [math.sqrt(mask.size), 0.0])
-    else:
-        check_against(structure(mask), expected[0], "mask")
-    check_against(weighted(mask, weights), expected[1], "weighted")
+@pytest.mark.parametrize(("shape", "densities"), LAYERS, ids=lambda case: str(case).replace(", ", "x"))
+def test_layers_of_resnet20_and_vgg16(shape: tuple[int, int], densities: tuple[float, ...]) -> None:
+    for density in densities:
+        mask, weights, expected = layer(shape, density)
+        if density == 1.0:
+            assert_agrees(structure(mask), [math.sqrt(mask.size), 0.0])
+        else:
+            check_against(structure(mask), expected[0], f"mask, density {density}")
+        check_against(weighted(mask, weights), expected[1], f"weighted, density {density}")
 
 
 @cache
@@ -195,7 +200,7 @@ def test_complete_graph_among_isolated_vertices() -> None:
 
 
 @pytest.mark.usefixtures("iterate_from_33")
-@pytest.mark.parametrize("q", [2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31])
+@pytest.mark.parametrize("q", [2, 3, 5, 7, 13, 23])
 def test_projective_plane(q: int) -> None:
     pair = structure(shuffled(np.random.default_rng(q), projective_plane(q)))
     assert pair.sigma_1 is not None
@@ -214,7 +219,7 @@ def test_a_large_projective_plane_as_it_is_solved_by_default() -> None:
 
 
 @pytest.mark.usefixtures("iterate_from_33")
-@pytest.mark.parametrize("half", [2, 3, 4, 5, 10, 32, 33, 37, 100, 256, 400])
+@pytest.mark.parametrize("half", [2, 3, 4, 5, 10, 32, 33, 37, 200])
 def test_even_cycle(half: int) -> None:
     pair = structure(shuffled(np.random.default_rng(half), even_cycle(half)))
     expected = sorted((2 * abs(math.cos(math.pi * j / half)) for j in range(half)), reverse=True)
@@ -223,11 +228,12 @@ def test_even_cycle(half: int) -> None:
 
 
 @pytest.mark.usefixtures("iterate_from_33")
-@pytest.mark.parametrize("copies", [2, 3, 7])
-@pytest.mark.parametrize("shape", [(5, 9), (17, 40), (60, 200), (300, 150), (200, 320)])
+@pytest.mark.parametrize(
+    ("shape", "copies"), [*(((5, 9), k) for k in (2, 3, 7)), ((17, 40), 2), ((60, 100), 3), ((150, 70), 2)]
+)
 def test_copies_have_sigma_1_twice(shape: tuple[int, int], copies: int) -> None:
     """The compiled iteration sees a multiple value once: the proof must fail, and the second search find the other."""
-    for seed in range(3 if shape[0] * copies < 400 else 1):
+    for seed in range(2):
         rng = np.random.default_rng(copies + 10 * seed)
         one = uniform(rng, *shape, density=0.3)
         mask = shuffled(rng, union(*[one] * copies))
@@ -241,8 +247,8 @@ def test_copies_have_sigma_1_twice(shape: tuple[int, int], copies: int) -> None:
             assert {pair.solver, heavy.solver} <= {"power", "direct"}
 
 
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("shapes", [((4, 6), (3, 5)), ((20, 31), (4, 4)), ((30, 40), (10, 9))])
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("shapes", [((4, 6), (3, 5)), ((20, 31), (4, 4)), ((30, 40), (5, 4))])
 def test_kronecker_product(shapes: tuple[tuple[int, int], tuple[int, int]], seed: int) -> None:
     rng = np.random.default_rng(seed)
     left, right = (uniform(rng, *shape, density=0.6) for shape in shapes)
@@ -282,28 +288,32 @@ def test_one_more_edge_is_no_star() -> None:
     assert_agrees(structure(mask.T), svd(mask))
 
 
-@pytest.mark.parametrize("zeros", [1, 2, 5, 40])
-@pytest.mark.parametrize("shape", [(5, 9), (64, 576), (300, 500), (500, 300)])
-def test_near_complete_mask(shape: tuple[int, int], zeros: int) -> None:
-    rng = np.random.default_rng(zeros)
-    mask = near_complete(rng, *shape, zeros=zeros)
-    assert_agrees(structure(mask), svd(mask))
+@pytest.mark.parametrize("shape", [(5, 9), (64, 576), (200, 90)])
+def test_near_complete_mask(shape: tuple[int, int]) -> None:
+    for zeros in (1, 2, 5, 40):
+        mask = near_complete(np.random.default_rng(zeros), *shape, zeros=zeros)
+        assert_agrees(structure(mask), svd(mask), f"{zeros} zeros")
 
 
 @pytest.mark.usefixtures("iterate_from_33")
 def test_one_zero_among_ones_exactly() -> None:
     """J minus one entry has rank 2: the sum of squares is mn - 1 and the product of both values sqrt((m-1)(n-1))."""
-    for m, n in ((4, 7), (40, 70), (300, 320)):
-        mask = np.ones((m, n), dtype=bool)
-        mask[1, 2] = False
-        total, det = m * n - 1, (m - 1) * (n - 1)
-        root = math.sqrt(total**2 - 4 * det)
-        largest = (total + root) / 2
-        assert_agrees(structure(mask), [math.sqrt(largest), math.sqrt(det / largest)])
+    for shape in ((4, 7), (40, 70), (300, 320)):
+        mask, sigma = one_zero(*shape)
+        assert_agrees(structure(mask), sigma)
+
+
+def one_zero(m: int, n: int) -> tuple[Mask, list[float]]:
+    """Ones but in one place, and both singular values."""
+    mask = np.ones((m, n), dtype=bool)
+    mask[1, 2] = False
+    total, det = m * n - 1, (m - 1) * (n - 1)
+    largest = (total + math.sqrt(total**2 - 4 * det)) / 2
+    return mask, [math.sqrt(largest), math.sqrt(det / largest)]
 
 
 @pytest.mark.usefixtures("iterate_from_33")
-@pytest.mark.parametrize("shape", [(6, 9), (200, 90), (300, 400), (700, 280)])
+@pytest.mark.parametrize("shape", [(6, 9), (200, 90), (90, 100)])
 def test_rank_two_mask(shape: tuple[int, int]) -> None:
     mask = rank_two(np.random.default_rng(0), *shape)
     assert_agrees(structure(mask), svd(mask))
@@ -407,10 +417,10 @@ def test_laws_hold_past_the_direct_side(rows: int, columns: int, density: float,
 
 
 @pytest.mark.usefixtures("iterate_from_33")
-@pytest.mark.parametrize("shape", [(300, 700), (700, 300), (290, 290)])
+@pytest.mark.parametrize("shape", [(100, 230), (230, 100), (97, 97)])
 def test_laws_hold_for_the_iteration(shape: tuple[int, int]) -> None:
     rng = np.random.default_rng(3)
-    mask = uniform(rng, *shape, density=0.05)
+    mask = uniform(rng, *shape, density=0.1)
     pair = structure(mask)
     assert pair.solver == "power"
     assert close(pair, structure(mask.T))
@@ -461,23 +471,24 @@ def test_what_squaring_loses_is_flagged_where_a_matrix_is_too_large_for_more(
     assert pair.sigma_2_error > DEFAULT.tolerance
 
 
-@pytest.mark.parametrize("shape", [(12, 30), (60, 90), (280, 400)])
-@pytest.mark.parametrize("scale", [1e-200, 1e-150, 1e150, 1e200])
-def test_scaled_weights(shape: tuple[int, int], scale: float) -> None:
+@pytest.mark.parametrize("shape", [(12, 30), (60, 90), (180, 130)])
+def test_scaled_weights(shape: tuple[int, int]) -> None:
     rng = np.random.default_rng(1)
     mask = uniform(rng, *shape, density=0.4)
     weights = rng.normal(size=shape)
-    pair, scaled = weighted(mask, weights), weighted(mask, weights * scale)
+    pair = weighted(mask, weights)
     assert_agrees(pair, svd(np.abs(weights) * mask))
-    for value, other in (
-        (pair.sigma_1, scaled.sigma_1),
-        (pair.sigma_2, scaled.sigma_2),
-        (pair.sigma_1_error, scaled.sigma_1_error),
-    ):
-        assert value is not None
-        assert other is not None
-        assert other / scale == pytest.approx(value, rel=1e-6 if value is pair.sigma_1_error else 1e-9)
-    assert scaled.outcome is Outcome.PROVED
+    for scale in (1e-200, 1e-150, 1e150, 1e200):
+        scaled = weighted(mask, weights * scale)
+        for value, other in (
+            (pair.sigma_1, scaled.sigma_1),
+            (pair.sigma_2, scaled.sigma_2),
+            (pair.sigma_1_error, scaled.sigma_1_error),
+        ):
+            assert value is not None
+            assert other is not None
+            assert other / scale == pytest.approx(value, rel=1e-6 if value is pair.sigma_1_error else 1e-9), scale
+        assert scaled.outcome is Outcome.PROVED, scale
 
 
 def test_subnormal_weights_have_an_honest_bound() -> None:
@@ -515,14 +526,14 @@ def test_weights_all_zero_on_one_row_or_column(shape: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("density", [1.0, 0.1])
-@pytest.mark.parametrize("shape", [(5, 6), (300, 310), (1, 6), (6, 1), (1, 1)])
-def test_weights_not_finite(shape: tuple[int, int], density: float, bad: float) -> None:
-    mask = uniform(np.random.default_rng(0), *shape, density=density)
-    mask[0, 0] = True
-    weights = np.ones(shape)
-    weights[0, 0] = bad
-    with pytest.raises(NotFiniteError, match="NaN or infinite"):
-        weighted(mask, weights)
+def test_weights_not_finite(density: float, bad: float) -> None:
+    for shape in ((5, 6), (70, 80), (1, 6), (6, 1), (1, 1)):
+        mask = uniform(np.random.default_rng(0), *shape, density=density)
+        mask[0, 0] = True
+        weights = np.ones(shape)
+        weights[0, 0] = bad
+        with pytest.raises(NotFiniteError, match="NaN or infinite"):
+            weighted(mask, weights)
 
 
 def test_weights_that_are_not_kept_may_be_anything_finite() -> None:
@@ -603,11 +614,11 @@ def test_no_problems() -> None:
 @pytest.mark.parametrize("past", [0, 1])
 def test_solver_by_size(past: int, engine: str) -> None:
     rows = (solvers.COMPILED_DIRECT_SIDE if engine == "compiled" else solvers.ARRAY_DIRECT_SIDE) + past
-    mask = uniform(np.random.default_rng(0), rows, rows + 50, 0.1)
+    mask, sigma = one_zero(rows, rows + 50)
     pair = structure(mask)
     assert pair.solver == ("power" if past else "gram")
     assert (pair.products > 0) == (pair.solver == "power")
-    assert_agrees(pair, svd(mask))
+    assert_agrees(pair, sigma)
 
 
 SOLVED_BY = {
@@ -620,28 +631,24 @@ SOLVED_BY = {
 
 
 @pytest.mark.usefixtures("iterate_from_33")
-@pytest.mark.parametrize("solver", Solver)
 @pytest.mark.parametrize("shape", [(20, 33), (33, 20), (50, 120), (120, 50)])
 @pytest.mark.parametrize("density", [0.05, 0.15, 0.6])
-def test_every_solver_gives_the_same_and_says_its_name(
-    density: float, shape: tuple[int, int], solver: Solver, engine: str
-) -> None:
+def test_every_solver_gives_the_same_and_says_its_name(density: float, shape: tuple[int, int], engine: str) -> None:
     rng = np.random.default_rng(3)
     mask = uniform(rng, *shape, density=density)
     mask[0, :] = True  # connected, and not a star
     weights = rng.normal(size=shape)
-    options = SolverOptions(solver=solver)
-    name = SOLVED_BY[solver][min(shape) > 32]
-    if engine == "arrays" and solver is Solver.MATRIX_FREE:
-        name = "power"  # which there goes by Gram matrices all the same, and so must not be called free of them
-    for pair, expected in (
-        (structure(mask, options), svd(mask)),
-        (weighted(mask, weights, options), svd(np.abs(weights) * mask)),
-    ):
-        assert_agrees(pair, expected)
-        assert pair.solver == name
-        assert pair.outcome is (Outcome.NOT_PROVED if solver is Solver.MATRIX_FREE else Outcome.PROVED)
-        assert (pair.products > 0) == (name in ("power", "matrix-free"))
+    expected = svd(mask), svd(np.abs(weights) * mask)
+    for solver in Solver:
+        options = SolverOptions(solver=solver)
+        name = SOLVED_BY[solver][min(shape) > 32]
+        if engine == "arrays" and solver is Solver.MATRIX_FREE:
+            name = "power"  # which there goes by Gram matrices all the same, and so must not be called free of them
+        for pair, sigma in zip((structure(mask, options), weighted(mask, weights, options)), expected, strict=True):
+            assert_agrees(pair, sigma, solver)
+            assert pair.solver == name
+            assert pair.outcome is (Outcome.NOT_PROVED if solver is Solver.MATRIX_FREE else Outcome.PROVED)
+            assert (pair.products > 0) == (name in ("power", "matrix-free"))
 
 
 @pytest.mark.parametrize("solver", Solver)
@@ -656,8 +663,8 @@ def test_closed_forms_need_no_solver(solver: Solver) -> None:
 
 @cache
 def trap() -> tuple[Mask, Matrix, list[float]]:
-    """A random layer whose sigma_2 is 1.007 times sigma_3: its mask, its Gram matrix, its singular values."""
-    mask = uniform(np.random.default_rng(1), 512, 4608, 0.1)
+    """A random layer whose sigma_2 is 1.009 times sigma_3: its mask, its Gram matrix, its singular values."""
+    mask = uniform(np.random.default_rng(2), 128, 1152, 0.1)
     gram = mask.astype(np.float64) @ mask.astype(np.float64).T
     return mask, gram, [math.sqrt(value) for value in np.linalg.eigvalsh(gram)[::-1]]
 
@@ -673,7 +680,7 @@ def plain_power_iteration(gram: Matrix, steps: int) -> list[float]:
 
 
 def test_plain_power_iteration_is_wrong_while_its_steps_agree() -> None:
-    """Why there is another solver: here 27.19 is right."""
+    """Why there is another solver: here 13.59 is right."""
     _, gram, sigma = trap()
     estimates = plain_power_iteration(gram, 100)
     wrong = [(sigma[1] - estimate) / sigma[1] for estimate in estimates]
@@ -684,14 +691,13 @@ def test_plain_power_iteration_is_wrong_while_its_steps_agree() -> None:
 
 
 @pytest.mark.usefixtures("iterate_from_33")
-@pytest.mark.parametrize("most", [3, 4, 8, 9, 12, 16, 25, 40])
-def test_too_few_products_are_never_an_answer(most: int) -> None:
+def test_too_few_products_are_never_an_answer() -> None:
     mask, _, _ = trap()
     rng = np.random.default_rng(0)
     graph = BipartiteGraph(mask, 1 + 1e-3 * rng.normal(size=mask.shape))
-    options = SolverOptions(most_products=most)
-    for ask in (structure_pair, weighted_pair) if most in (12, 25) else (structure_pair,):
-        pair = ask(graph, options)
+    every = [(structure_pair, most) for most in (3, 4, 8, 9, 12, 16, 25, 32)]
+    for ask, most in (*every, (weighted_pair, 12), (weighted_pair, 25)):
+        pair = ask(graph, SolverOptions(most_products=most))
         assert pair.outcome is Outcome.NOT_CONVERGED, pair
         assert (pair.sigma_1, pair.sigma_2, pair.sigma_1_error, pair.sigma_2_error) == (None, None, None, None)
         reason = Outcome.NOT_CONVERGED.value
@@ -726,10 +732,10 @@ def test_enough_products_are_right_where_plain_iteration_is_not() -> None:
 def test_any_budget_ends_in_the_truth_or_in_no_answer(solver: Solver) -> None:
     """The last budget that is too small and the first that is enough lie somewhere in between."""
     rng = np.random.default_rng(0)
-    mask = uniform(rng, 50, 400, 0.2)
-    sigma, outcomes = svd(mask), []
+    mask = uniform(rng, 40, 160, 0.2)
+    graph, sigma, outcomes = BipartiteGraph(mask), svd(mask), []
     for most in range(2, 61):
-        pair = structure(mask, SolverOptions(most_products=most, solver=solver))
+        pair = structure_pair(graph, SolverOptions(most_products=most, solver=solver))
         outcomes.append(pair.outcome)
         if pair.outcome is not Outcome.NOT_CONVERGED:
             assert_agrees(pair, sigma, f"{most} products")
@@ -748,8 +754,8 @@ def proofs_to_side_40(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("iterate_from_33", "proofs_to_side_40")
-@pytest.mark.parametrize("shape", [(50, 300), (300, 50), (97, 131), (150, 64), (64, 128)])
-@pytest.mark.parametrize("density", [0.02, 0.06, 0.08, 0.3, 0.9])
+@pytest.mark.parametrize("shape", [(45, 150), (97, 71), (64, 128)])
+@pytest.mark.parametrize("density", [0.02, 0.08, 0.3, 0.9])
 def test_past_the_proof_side_a_proof_has_to_be_asked_for(density: float, shape: tuple[int, int], engine: str) -> None:
     """Densities to either side of what goes by lists, by tables and by BLAS; wide and tall."""
     rng = np.random.default_rng(11)
@@ -773,7 +779,7 @@ def test_past_the_proof_side_a_proof_has_to_be_asked_for(density: float, shape: 
 @pytest.mark.usefixtures("iterate_from_33", "proofs_to_side_40")
 def test_residual_bounds_hold_on_every_kind() -> None:
     """Also where there are copies of values, of which an iteration without a proof may see one."""
-    assert check_residuals(random_cases()[::5]) > 40
+    assert check_residuals(random_cases()[::5]) > 20
 
 
 @pytest.mark.usefixtures("iterate_from_33", "proofs_to_side_40")
@@ -795,9 +801,9 @@ def test_a_residual_bound_holds_where_every_vector_is_an_eigenvector(monkeypatch
 @pytest.mark.parametrize("density", [0.05, 0.3, 0.9])
 def test_copies_are_found_past_the_proof_side_and_then_proved(density: float, copies: int) -> None:
     """A graph of several components may have sigma_1 more than once, so there it is looked for, proof or not."""
-    for seed in range(5):
+    for seed in range(2):
         rng = np.random.default_rng(seed)
-        one = uniform(rng, 60, 90, density)
+        one = uniform(rng, 45, 70, density)
         weights = rng.uniform(0.5, 1, one.shape)
         heavy = np.kron(np.eye(copies), weights)
         mask, sigma = union(*[one] * copies), (svd(one)[0], svd(one * weights)[0])
@@ -841,20 +847,21 @@ def test_a_layer_past_the_proof_side_as_it_comes(engine: str) -> None:
     assert_agrees(pair, sorted(expected.tolist(), reverse=True))
 
 
-@pytest.mark.parametrize("tolerance", [1e-4, 1e-6, 1e-8, 1e-10])
-@pytest.mark.parametrize("shape", [(25, 90), (40, 90), (300, 900)])
+@pytest.mark.parametrize("shape", [(25, 90), (40, 90), (200, 150)])
 @pytest.mark.usefixtures("iterate_from_33")
-def test_bound_follows_the_tolerance(shape: tuple[int, int], tolerance: float) -> None:
+def test_bound_follows_the_tolerance(shape: tuple[int, int]) -> None:
     mask = uniform(np.random.default_rng(5), *shape, density=0.1)
-    for solver in (Solver.AUTO, Solver.MATRIX_FREE):
-        pair = structure(mask, SolverOptions(tolerance=tolerance, solver=solver))
-        assert pair.outcome in (Outcome.PROVED, Outcome.NOT_PROVED)
-        assert_agrees(pair, svd(mask), tolerance=tolerance)
+    sigma = svd(mask)
+    for tolerance in (1e-4, 1e-6, 1e-8, 1e-10):
+        for solver in (Solver.AUTO, Solver.MATRIX_FREE):
+            pair = structure(mask, SolverOptions(tolerance=tolerance, solver=solver))
+            assert pair.outcome in (Outcome.PROVED, Outcome.NOT_PROVED)
+            assert_agrees(pair, sigma, solver, tolerance=tolerance)
 
 
 @pytest.mark.usefixtures("iterate_from_33")
 def test_a_loose_tolerance_costs_less() -> None:
-    mask = uniform(np.random.default_rng(5), 300, 900, density=0.1)
+    mask = uniform(np.random.default_rng(5), 150, 200, density=0.1)
     products = [structure(mask, SolverOptions(tolerance=tolerance)).products for tolerance in (1e-4, 1e-9)]
     assert 0 < products[0] < products[1]
 
@@ -884,8 +891,8 @@ def test_gap_inherits_both_errors() -> None:
 
 TORCH_CASES = {
     "gram": (30, 50, 0.3),
-    "iteration": (280, 500, 0.1),
-    "tall": (400, 270, 0.1),
+    "iteration": (90, 160, 0.1),
+    "tall": (130, 80, 0.1),
     "complete": (7, 9, 1.0),
     "empty": (5, 6, 0.0),
     "row": (1, 9, 1.0),
@@ -914,6 +921,7 @@ def test_torch_gives_what_numpy_gives(case: str) -> None:
         assert close(pair, other)
 
 
+@TENSORS
 @pytest.mark.usefixtures("iterate_from_33")
 def test_torch_on_random_graphs() -> None:
     cases = random_cases()[::5]
@@ -927,6 +935,7 @@ def test_torch_on_random_graphs() -> None:
         assert error_over_bound(pairs[0], case) <= 1, f"{case.note}: {pairs[0]}, expected {case.expected[:3]}"
 
 
+@TENSORS
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("shape", [(5, 6), (1, 6)])
 def test_torch_weights_not_finite(shape: tuple[int, int], bad: float) -> None:
@@ -935,6 +944,7 @@ def test_torch_weights_not_finite(shape: tuple[int, int], bad: float) -> None:
         weighted_pair(BipartiteGraph(torch.ones(shape, dtype=torch.bool), weights))
 
 
+@TENSORS
 @pytest.mark.usefixtures("iterate_from_33")
 def test_torch_tiny_sigma_2_and_options() -> None:
     matrix = torch.diag(torch.tensor([1.0, 1e-10, 1e-11], dtype=torch.float64))

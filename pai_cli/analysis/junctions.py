@@ -128,19 +128,22 @@ def _junction(reader: Call, wires: list[Wire]) -> Junction:
 
 
 def analyze_between(
-    paths: Iterable[Path], request: BetweenRequest, progress: Progress = silent
+    masks: Iterable[Path | Mask], request: BetweenRequest, progress: Progress = silent
 ) -> Iterator[BetweenReport]:
-    """A report a mask, as each is done; a mask that cannot be read gives a report with its error, and the rest go on."""
-    paths = list(paths)
-    for done, path in enumerate(paths):
+    """A report a mask, of a file or in memory, as each is done; one that cannot be read gives a report with its error, and
+    the rest go on.
+    """
+    every = list(masks)
+    for done, given in enumerate(every):
+        path = given if isinstance(given, Path) else given.path
         try:
-            mask = open_mask(path, trust=request.trust)
+            mask = open_mask(given, trust=request.trust) if isinstance(given, Path) else given
             check_match(path, mask.shapes, request.weights)
             layers = _Layers(mask)
             pairs = []
             for number, pair in enumerate(request.pairs, start=1):
                 pairs.append(_measured(pair, layers))
-                progress(done * STEPS + number * STEPS // len(request.pairs), len(paths) * STEPS, path.name)
+                progress(done * STEPS + number * STEPS // len(request.pairs), len(every) * STEPS, path.name)
             yield _summary(path, pairs, layers.whole, mask.told)
         except PaiError as error:
             yield BetweenReport(path, (), {}, {}, error)

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from pai_cli.analysis.encoded import Encoded, decode, encode
-from pai_cli.analysis.finished import Finished, Looked
+from pai_cli.analysis.cache import Encoded, Finished, Looked, decode, encode
 from pai_cli.analysis.masks import AnalysisRequest, MaskReport, measure_mask
 from pai_cli.analysis.transfer import NamedWeights, SentMask, SentWeights
 from pai_cli.compute.pieces import Here, Outcome, Pool, attempt
 from pai_cli.errors import DeviceError, PaiError, WorkerLostError
 from pai_cli.files.checkpoints import Checkpoint
+from pai_cli.files.masks import Mask
 from pai_cli.files.opening import open_mask
 from pai_cli.files.store import Store, without_store
 from pai_cli.progress import Progress, silent
@@ -45,34 +45,40 @@ class _Piece:
     """One mask to measure: by its name, and where names mean nothing, itself."""
 
     path: Path
-    mask: SentMask | None = None
+    mask: Mask | None = None
+
+    @staticmethod
+    def of(mask: Path | Mask) -> _Piece:
+        return _Piece(mask) if isinstance(mask, Path) else _Piece(mask.path, mask)
 
 
 Found = MaskReport | Encoded
 
 
 def analyze_masks(
-    paths: Sequence[Path],
+    masks: Sequence[Path | Mask],
     request: AnalysisRequest,
     progress: Progress = silent,
     *,
     pool: Pool | None = None,
     store: Store | None = None,
 ) -> Generator[MaskReport, None, None]:
-    """A report a mask, as each is done, in the order of `paths`; a mask that cannot be read gives a report with its error,
-    and the rest go on.
+    """A report a mask, as each is done, in the order of `masks`, files or masks in memory; one that cannot be read gives a
+    report with its error, and the rest go on.
 
     `pool`: who measures, by default this process. `store`: what is in it is not measured again, and what is measured is
     put into it. Reports do not depend on either.
     """
-    study = _Study(paths, _picklable(request), progress, Finished(store or without_store(), request))
+    study = _Study(masks, _picklable(request), progress, Finished(store or without_store(), request))
     for done, outcome in enumerate(study.outcomes(pool or Here()), start=1):
         report = study.report(outcome)
-        progress(done * STEPS, len(paths) * STEPS, report.path.name)
+        progress(done * STEPS, len(masks) * STEPS, report.path.name)
         yield report
 
 
-def jobs_for(paths: Sequence[Path], request: AnalysisRequest, jobs: int | None, cluster: str | None) -> int | None:
+def jobs_for(
+    masks: Sequence[Path | Mask], request: AnalysisRequest, jobs: int | None, cluster: str | None
+) -> int | None:
     """How many processes are to measure these masks: what was asked for, or one where a mask is so large that the cores
     share its layers; None for one a core. Raises `DeviceError` for a GPU that several would have to share.
     """
@@ -83,13 +89,15 @@ def jobs_for(paths: Sequence[Path], request: AnalysisRequest, jobs: int | None, 
         )
     if jobs is not None or cluster is not None:
         return jobs
-    alone = request.device != "cpu" or len(paths) < 2 or any(_size(path) > LARGE for path in paths)
+    alone = request.device != "cpu" or len(masks) < 2 or any(_size(mask) > LARGE for mask in masks)
     return 1 if alone else None
 
 
-def _size(path: Path) -> int:
+def _size(mask: Path | Mask) -> int:
+    if not isinstance(mask, Path):
+        return sum(map(math.prod, mask.shapes.values()))
     try:
-        return path.stat().st_size
+        return mask.stat().st_size
     except OSError:  # told when it is read
         return 0
 
@@ -97,8 +105,8 @@ def _size(path: Path) -> int:
 class _Study:
     """The course of one study: what was looked up and is not shown yet."""
 
-    def __init__(self, paths: Sequence[Path], request: AnalysisRequest, progress: Progress, finished: Finished):
-        self._paths = paths
+    def __init__(self, masks: Sequence[Path | Mask], request: AnalysisRequest, progress: Progress, finished: Finished):
+        self._masks = masks
         self._request = request
         self._progress = progress
         self._finished = finished
@@ -108,7 +116,7 @@ class _Study:
     def outcomes(self, pool: Pool) -> Iterator[Outcome[Found]]:
         """What the workers, or the store, say of each mask."""
         if isinstance(pool, Here):
-            return pool.map(self._measured, _Task(self._request), self._items(_Piece))
+            return pool.map(self._measured, _Task(self._request), self._items(_Piece.of))
         if pool.shares_files:
             return self._begun_here(pool)
         sent = replace(self._request, weights=_sent_weights(self._request))
@@ -116,7 +124,8 @@ class _Study:
 
     def _begun_here(self, pool: Pool) -> Iterator[Outcome[Found]]:
         """The first masks in this process: where they are few and small, it is done before others would have begun."""
-        task, items = _Task(self._request), self._items(_Piece)
+        task = _Task(_self_contained(self._request))
+        items = self._items(partial(_sent_where_nameless, request=self._request))
         work = _encoded if self._finished.kept else _whole
         spent, measured, quickest = 0.0, 0, math.inf
         for item in items:
@@ -128,24 +137,24 @@ class _Study:
             taken = time.monotonic() - begin
             spent, measured, quickest = spent + taken, measured + 1, min(quickest, taken)
             yield outcome
-            remaining = len(self._paths) - self._shown
+            remaining = len(self._masks) - self._shown
             # The first takes longer than others will. Where even the quickest makes much work, there is no need to see more.
             if min(spent, remaining * spent / measured) > QUICK or (measured > 1 and remaining * quickest > MUCH):
                 break
         yield from pool.map(work, task, items)
 
-    def _items(self, prepared: Callable[[Path], _Piece | Outcome[Found]]) -> Iterator[_Piece | Outcome[Found]]:
-        for path in self._paths:
-            looked = self._finished.look(path)
+    def _items(self, prepared: Callable[[Path | Mask], _Piece | Outcome[Found]]) -> Iterator[_Piece | Outcome[Found]]:
+        for mask in self._masks:
+            looked = self._finished.look(mask) if isinstance(mask, Path) else Looked(mask.path)
             self._looked.append(looked)
-            yield prepared(path) if looked.report is None else Outcome(looked.report)
+            yield prepared(mask) if looked.report is None else Outcome(looked.report)
 
     def _measured(self, task: _Task, piece: _Piece) -> Found:
         """Measured in this process, telling how far it is within a mask."""
 
         def tell(layers: int, of: int) -> None:
             done = self._shown * STEPS + min(layers * STEPS // of, STEPS - 1)
-            self._progress(done, len(self._paths) * STEPS, piece.path.name)
+            self._progress(done, len(self._masks) * STEPS, piece.path.name)
 
         return _measure(task, piece, tell)
 
@@ -189,12 +198,18 @@ def _measure(task: _Task, piece: _Piece, layer_done: Callable[[int, int], object
     return measure_mask(mask, task.request, task.cache, layer_done)
 
 
-def _sent(path: Path, request: AnalysisRequest) -> _Piece | Outcome[Found]:
+def _sent(mask: Path | Mask, request: AnalysisRequest) -> _Piece | Outcome[Found]:
     """The mask as it travels to a worker that does not; or its fault."""
     try:
-        return _Piece(path, SentMask.of(open_mask(path, trust=request.trust), request.layers))
+        found = open_mask(mask, trust=request.trust) if isinstance(mask, Path) else mask
+        return _Piece(found.path, SentMask.of(found, request.layers))
     except PaiError as error:
         return Outcome(None, error)
+
+
+def _sent_where_nameless(mask: Path | Mask, request: AnalysisRequest) -> _Piece | Outcome[Found]:
+    """A file by its name, for workers that share it; a mask in memory itself."""
+    return _Piece(mask) if isinstance(mask, Path) else _sent(mask, request)
 
 
 def _sent_weights(request: AnalysisRequest) -> SentWeights | None:
@@ -204,6 +219,13 @@ def _sent_weights(request: AnalysisRequest) -> SentWeights | None:
 def _picklable(request: AnalysisRequest) -> AnalysisRequest:
     """The request with its checkpoint by name, as an open file does not travel."""
     weights = request.weights
-    if not isinstance(weights, Checkpoint):
+    if not isinstance(weights, Checkpoint) or not weights.files:
         return request
     return replace(request, weights=NamedWeights(weights.path, trust=request.trust, opened=weights))
+
+
+def _self_contained(request: AnalysisRequest) -> AnalysisRequest:
+    """The request with weights that have a name, or that go along: a network in memory is in no file to be opened."""
+    if not isinstance(request.weights, Checkpoint):
+        return request
+    return replace(request, weights=_sent_weights(request))

@@ -3,22 +3,111 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from pai_cli.analysis.layers import Measuring, measure_everywhere
-from pai_cli.errors import LayerSelectionError, MaskError, MaskMismatchError, PaiError
+from pai_cli.compute.threads import mapped, one_blas_thread
+from pai_cli.errors import (
+    ArrayError,
+    DeviceError,
+    LayerSelectionError,
+    MaskError,
+    MaskMismatchError,
+    NotFiniteError,
+    PaiError,
+)
 from pai_cli.files.masks import Mask, check_layout
+from pai_cli.files.ordering import matches
 from pai_cli.spectral.layout import Layout
 from pai_cli.spectral.metrics import MetricOptions
-from pai_cli.spectral.network import DenseCache, LayerInput, LayerReport, NetworkReport, summarise
+from pai_cli.spectral.network import DenseCache, LayerInput, LayerReport, NetworkReport, measure_together, summarise
 from pai_cli.spelling import option
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+WORTH_THREADS = 2**21  # weights of a network from which threads gain: a smaller one's time is the interpreter's
+
+DEVICE_WEIGHTS = 2**28  # weights of the layers that are on a GPU at once; a layer of more comes alone
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How layers are measured. `source`: what an error names them by; `device`: "cpu", or a torch device."""
+
+    options: MetricOptions
+    cache: DenseCache
+    source: str
+    device: str = "cpu"
+
+
+def measure_everywhere(layers: Iterable[LayerInput], total: int, how: Measuring) -> Iterator[LayerReport]:
+    """Reports in the order of `layers`, which are drawn as they are needed; `total` is how many weights there are.
+
+    Raises `ArrayError`, `NotFiniteError`, `MaskError` and `DeviceError` that name the source and the layer.
+    """
+    measure = partial(_measured_at_once, how=how)
+    if how.device != "cpu":
+        with one_blas_thread():
+            for batch in _batches(layers):
+                yield from measure(batch)
+    elif total < WORTH_THREADS:
+        with one_blas_thread():
+            for layer in layers:
+                yield from measure([layer])
+    else:
+        for reports in mapped(measure, ([layer] for layer in layers), _bytes_of):
+            yield from reports
+
+
+def _bytes_of(layers: list[LayerInput]) -> int:
+    """About what measuring takes at its peak: bits and lists of a mask; of weights, matrices and lists in float64."""
+    return sum(math.prod(layer.mask.shape) * (2 if layer.weights is None else 45) for layer in layers)
+
+
+def _measured_at_once(layers: list[LayerInput], how: Measuring) -> list[LayerReport]:
+    first = f"{how.source}: layer {layers[0].name!r}"
+    try:
+        there = layers if how.device == "cpu" else _moved(layers, how.device)
+        return measure_together(there, how.options, how.cache)
+    except (ArrayError, NotFiniteError) as error:
+        if len(layers) == 1:
+            raise type(error)(f"{first}: {error}") from error
+        return [report for layer in layers for report in _measured_at_once([layer], how)]  # until the one it is
+    except MemoryError as error:
+        raise MaskError(f"{first} does not fit in memory; leave it out with pai analyze {option('layers')}") from error
+    except RuntimeError as error:  # of torch, whose class is not imported for its sake
+        if "out of memory" not in str(error):
+            raise
+        raise DeviceError(f"{first} does not fit on the GPU; use {option('device', 'cpu')}") from error
+
+
+def _batches(layers: Iterable[LayerInput]) -> Iterator[list[LayerInput]]:
+    batch: list[LayerInput] = []
+    size = 0
+    for layer in layers:
+        weights = math.prod(layer.mask.shape)
+        if batch and size + weights > DEVICE_WEIGHTS:
+            yield batch
+            batch, size = [], 0
+        batch.append(layer)
+        size += weights
+    if batch:
+        yield batch
+
+
+def _moved(layers: list[LayerInput], device: str) -> list[LayerInput]:
+    import torch
+
+    def there(array: Any) -> Any:
+        return None if array is None else torch.from_numpy(array).to(device)
+
+    return [replace(layer, mask=there(layer.mask), weights=there(layer.weights)) for layer in layers]
+
 
 SHOWN = 3  # names listed in a message before "and N more"
 
@@ -144,8 +233,7 @@ def chosen(mask: Mask, layers: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[
 
 def wanted(name: str, globs: Sequence[str]) -> bool:
     """Whether one of the globs matches the parameter's name, with or without `.weight`; all do when there is no glob."""
-    stem = name.removesuffix(".weight")
-    return not globs or any(fnmatchcase(name, glob) or fnmatchcase(stem, glob) for glob in globs)
+    return not globs or any(matches(name, glob) for glob in globs)
 
 
 def check_match(path: Path, shapes: Mapping[str, tuple[int, ...]], weights: Weights) -> None:

@@ -22,7 +22,7 @@ STDIN = Path("-")
 class Reads:
     """What a command that runs a network reads: the checkpoint, and what `model`, `data` and `densities` name."""
 
-    checkpoint: Path
+    checkpoint: Path | None
     model: str | None = None
     data: str | None = None
     densities: Path | None = None
@@ -38,14 +38,16 @@ class Reads:
         return plan
 
 
-def plan_pruning(reads: Reads, mask: Path, weights: Path | None, method: Method, *, resume: bool, force: bool) -> None:
+def plan_pruning(
+    reads: Reads, mask: Path | None, weights: Path | None, method: Method, *, resume: bool, force: bool
+) -> None:
     """Check the files of `pai prune`. Raises `OutputError`."""
     from pai_cli.files.runs import PRUNE, state_beside
 
     plan = reads.plan(force=force)
     plan.writes(mask, "the mask", "output", replace=resume)
     plan.writes(weights, "the weights", "weights_out")
-    if method.trains:
+    if method.trains and mask is not None:
         _refuse_special(mask, "a training needs a file beside what it writes; name a file")
         plan.keeps(state_beside(mask), "the training's state", "output", PRUNE, resume=resume)
     plan.check()
@@ -91,15 +93,17 @@ def plan_training(reads: Reads, mask: Path | None, outputs: Outputs, *, resume: 
     if rank_here() > 0:
         return
     out = outputs.weights
-    _refuse_special(out, "a training needs files beside what it writes; name a file")
-    journal = journal_beside(out)
     plan = reads.plan(force=outputs.force)
     plan.reads("the mask", mask)
+    if out is not None:
+        _refuse_special(out, "a training needs files beside what it writes; name a file")
     plan.writes(out, "the weights", "output", replace=resume)
     plan.writes(outputs.mask, "the final mask", "mask_out", replace=resume)
     plan.writes(outputs.plot, "the picture", "plot", replace=resume)
-    plan.keeps(journal, "the training's journal", "output", TRAIN, resume=resume)
-    plan.keeps(state_beside(out), "the training's state", "output", TRAIN, resume=resume, after=journal)
+    if out is not None:
+        journal = journal_beside(out)
+        plan.keeps(journal, "the training's journal", "output", TRAIN, resume=resume)
+        plan.keeps(state_beside(out), "the training's state", "output", TRAIN, resume=resume, after=journal)
     if outputs.results is not None:
         plan.adds_to(outputs.results, "the table", "results")
         plan.uses(lock_beside(outputs.results), "the table's lock", "results", lambda lock: not lock.stat().st_size)

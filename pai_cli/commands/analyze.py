@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import sys
 from typing import Annotated
 
 import typer
 
-from pai_cli.api.plans import plan_measuring, read_masks
+from pai_cli.api.analyze import reports
 from pai_cli.commands import options
-from pai_cli.commands.between import (
-    NetworkOptions,
-    Shown,
-    analyze_between,
-    refuse_beside_between,
-    refuse_network_options,
-)
-from pai_cli.compute.device import Device, resolve
+from pai_cli.compute.device import Device
 from pai_cli.files.tables import Format
 from pai_cli.spectral.solvers import Solver
 
@@ -66,50 +57,39 @@ def analyze(
     Every value has an error bound (its _error field); a missing value has its reason.
     """
     options.check_header(format, no_header=no_header)
-    network = NetworkOptions(weights, model, input_shape)
-    if between:
-        refuse_beside_between(
-            *(("--solver", solver is not Solver.AUTO), ("--device", device is not Device.CPU), ("--certify", certify)),
-            *(("--expansion-weighted", expansion_weighted), ("--plot", plot is not None), ("--report", bool(report))),
-            *(("--force", force), ("--jobs", jobs is not None), ("--cluster", cluster is not None)),
-            *(("--store", store is not None), ("--no-store", no_store)),
-        )
-        shown = Shown(format, not no_header, summary)
-        if analyze_between(masks, layers or [], network, shown, trust=trust):
-            raise typer.Exit(1)
-        return
-    refuse_network_options(network)
-    options.check_force(plot, report, force=force)
-    working = options.the_working(jobs, cluster, store, no_store=no_store)
-    from pai_cli.analysis.masks import AnalysisRequest
-    from pai_cli.commands.loading import reports_of
     from pai_cli.display.analysis import show_reports
-    from pai_cli.display.console import note
+    from pai_cli.display.junctions import show_between
     from pai_cli.display.progress import progress_bar
-    from pai_cli.display.report.analysis import AnalysisPictures
-    from pai_cli.files.paths import mask_paths
-    from pai_cli.spectral.metrics import MetricOptions
 
-    pictures = AnalysisPictures.wanted(plot, report, force=force, weights=weights)
-    plan = plan_measuring(masks, weights, plot, report, working, force=force)
-    request = AnalysisRequest(
-        weights=options.the_weights(weights, trust=trust),
-        layers=tuple(layers or ()),
-        options=MetricOptions(
-            solver=options.the_solver(solver, certify=certify, device=device), expansion_weighted=expansion_weighted
-        ),
-        device=resolve(device),
-        trust=trust,
-        per_layer=not summary or pictures.asked,
-    )
-    paths = mask_paths(masks, sys.stdin or io.StringIO(), note, trust=trust)
-    read_masks(plan, paths)
-    with (
-        progress_bar("analyzing", streaming=format is not Format.TABLE or not summary) as progress,
-        reports_of(paths, request, working, progress) as found,
-    ):
-        reports = pictures.watch(found)
-        failed = show_reports(reports, format, header=not no_header, summary=summary, weights=weights is not None)
-    pictures.write()
+    with progress_bar("analyzing", streaming=format is not Format.TABLE or not summary) as progress:
+        found = reports(
+            masks,
+            weights,
+            layers=layers,
+            summary=summary,
+            expansion_weighted=expansion_weighted,
+            solver=solver,
+            certify=certify,
+            between=between,
+            model=model,
+            input_shape=input_shape,
+            device=device,
+            trust=trust,
+            plot=plot,
+            report=report,
+            force=force,
+            jobs=jobs,
+            cluster=cluster,
+            store=store,
+            no_store=no_store,
+            progress=progress,
+        )
+        with found:
+            measured = (one.measured for one in found)
+            shown = {"header": not no_header, "summary": summary}
+            if between:
+                failed = show_between(measured, format, **shown)
+            else:
+                failed = show_reports(measured, format, **shown, weights=weights is not None)
     if failed:
         raise typer.Exit(1)

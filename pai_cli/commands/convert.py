@@ -7,15 +7,14 @@ from typing import Annotated
 
 import typer
 
-from pai_cli.api.plans import read_checkpoint
 from pai_cli.commands import options
+from pai_cli.commands.given import asked
 from pai_cli.files.foreign.registry import KINDS, OURS
 from pai_cli.files.foreign.write import Target
 from pai_cli.files.tables import Format
 
 
 def convert(
-    ctx: typer.Context,
     file: Annotated[
         Path,
         typer.Argument(
@@ -73,36 +72,10 @@ def convert(
 
     The other commands read the same files directly, where there is no doubt of what they are.
     """
-    options.check_conversion(to, weights=weights is not None, packed=packed)
-    from pai_cli.analysis.masks import check_match
-    from pai_cli.display.console import note, warn
+    given = asked(locals())
+    from pai_cli.api.convert import convert as run
+    from pai_cli.api.convert import default_output
     from pai_cli.display.kept import show_kept
-    from pai_cli.display.progress import progress_bar
-    from pai_cli.files.checkpoints import files_of
-    from pai_cli.files.conversion import Output, read_any, write_any
-    from pai_cli.files.foreign.write import check_suffix, kept_zeros
-    from pai_cli.files.messages import some_names
-    from pai_cli.files.plan import FilePlan
 
-    path = output or options.default_conversion_path(file, to)
-    check_suffix(path, to)
-    plan = FilePlan(force=force)
-    plan.reads("what is converted", *files_of(file))
-    read_checkpoint(plan, weights)
-    read_checkpoint(plan, names_from)
-    plan.writes(path, "the mask", "output")
-    plan.check()
-    names = options.the_names(names_from, trust=trust)
-    with progress_bar("reading") as progress:
-        mask = read_any(file, kind, names, trust=trust, progress=progress)
-    if mask.told:
-        note(f"{file}: {mask.told}")
-    checkpoint = options.the_weights(weights, trust=trust)
-    if checkpoint is not None:
-        check_match(file, mask.shapes, checkpoint)
-        if to is Target.DENSE and (zeros := kept_zeros(checkpoint, mask.masks)):
-            warn(
-                f"{weights}: {sum(zeros.values()):,} kept weights are 0 ({some_names(zeros)}): they read as pruned ones"
-            )
-    write_any(mask, Output(path, to, ctx.obj.arguments, checkpoint, packed=packed, force=force))
-    show_kept(mask.masks, path, format)
+    path = given["output"] = output or default_output(given)
+    show_kept(run(**given, progress=True), path, format)

@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from pai_cli.commands import options
+from pai_cli.commands.given import asked
 
 
 def init(
-    ctx: typer.Context,
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="An architecture: resnet20, vgg16-bn, mlp-784-300-10 ...")
     ],
@@ -28,17 +28,9 @@ def init(
     force: options.Force = False,
 ) -> None:
     """Write a freshly initialised checkpoint of a known architecture, with the parameter names the ecosystem uses."""
-    from pai_cli.display.console import note
-    from pai_cli.files.plan import FilePlan
-    from pai_cli.files.provenance import provenance
+    given = asked(locals())
+    from pai_cli.api.init import default_output
+    from pai_cli.api.init import init as run
 
-    path = output or Path(f"{name}.safetensors")
-    plan = FilePlan(force=force)
-    plan.writes(path, "the checkpoint", "output")
-    plan.check()
-    from pai_cli.models.network import init_network, save_checkpoint
-
-    network = init_network(name, classes, seed)
-    story = {"architecture": name, "seed": str(seed), **provenance(ctx.obj.arguments)}
-    save_checkpoint(path, network, story, force=force)
-    note(f"wrote {path}: {network.description}, {network.total:,} prunable weights in {len(network.layers)} tensors")
+    given["output"] = output or default_output(given)
+    run(**given)

@@ -7,15 +7,13 @@ from typing import Annotated
 
 import typer
 
-from pai_cli.api.plans import plan_mining
 from pai_cli.commands import options
-from pai_cli.commands.agreeing import Given, check_given, check_search, open_collection, write_consensus
+from pai_cli.commands.given import asked
 from pai_cli.files.tables import Format
 from pai_cli.mining.level import Level
 
 
 def mine(
-    ctx: typer.Context,
     masks: options.Masks,
     support: Annotated[
         str,
@@ -24,7 +22,9 @@ def mine(
             help="How many must hold a subgraph: a share such as 0.8 (1.0 is all), or a whole number of masks such as 12.",
         ),
     ] = "0.8",
-    min_edges: Annotated[int, typer.Option("--min-edges", min=1, help="The fewest edges of a subgraph.")] = 3,
+    min_edges: Annotated[
+        int | None, typer.Option("--min-edges", min=1, help="The fewest edges of a subgraph; by default 3.")
+    ] = None,
     level: Annotated[
         Level | None,
         typer.Option(
@@ -77,50 +77,23 @@ def mine(
 
     Also how much each pair shares beside what chance would give, and the consensus mask (-o).
     """
+    given = asked(locals())
     options.check_header(format, no_header=no_header)
-    given = Given(
-        files=masks,
-        graphs=graphs,
-        level=level,
-        weights=weights,
-        model=model,
-        input_shape=options.the_shape(input_shape),
-        output=output,
-        packed=packed,
-        force=force,
-        trust=trust,
-    )
-    check_given(given)
-    check_search(ctx, overlap=overlap, consensus=output is not None)
-    from pai_cli.display.figures.canvas import check_picture
-    from pai_cli.display.figures.overlap import plot_overlap
-    from pai_cli.display.mining import show_masks, show_matrix, show_pairs, show_subgraphs, verdict
+    from pai_cli.api.mine import mine as run
+    from pai_cli.display.kept import is_in_the_way
+    from pai_cli.display.mining import show_masks, show_matrix, show_pairs, show_subgraphs
     from pai_cli.display.progress import progress_bar
-    from pai_cli.mining.run import Limits, Mining
-    from pai_cli.mining.search import Wanted
-    from pai_cli.mining.support import parse_support
 
-    needed = parse_support(support)
-    check_picture(plot)
-    plan = plan_mining(masks, weights, model, output, plot, force=force)
-    with progress_bar("reading") as progress:
-        collection, opened = open_collection(given, plan, progress)
-    wanted = Wanted(needed.among(len(collection.names)), min_edges)
-    table = format is Format.TABLE
-    pairs = []
-    if table or overlap or plot is not None:
-        from pai_cli.mining.overlap import overlaps
-
-        pairs = overlaps(collection)
-    plot_overlap(pairs, collection.names, verdict(pairs, collection), plot, force=force)
-    if write_consensus(given, opened, wanted.support, ctx.obj.arguments):
-        return  # to standard output, where tables would end up in it
+    mined = run(**given, progress=True)
+    if is_in_the_way(output):
+        return
+    table, header = format is Format.TABLE, not no_header
     if table:
-        show_masks(collection)
+        show_masks(mined.collection)
     if overlap:
-        show_pairs(pairs, collection, format, header=not no_header)
+        show_pairs(mined.pairs, format, header=header)
         return
     if table:
-        show_matrix(pairs, collection)
+        show_matrix(mined.pairs, mined.collection)
     with progress_bar("mining", streaming=not table) as progress:
-        show_subgraphs(Mining(collection, wanted, Limits(max_results, timeout), progress), format, header=not no_header)
+        show_subgraphs(mined.search(progress), format, header=header)

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from decimal import Decimal
 from enum import StrEnum
-from math import isclose
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from pai_cli.api.working import Working
 from pai_cli.compute.device import Device
-from pai_cli.errors import SolverError
 from pai_cli.files.tables import Format
 from pai_cli.methods.registry import names
-from pai_cli.pruning.base import METHODS, USUAL_DENSITY, Pattern
-from pai_cli.spectral.parameters import from_digits
-from pai_cli.spectral.solvers import Solver, SolverOptions
-
-if TYPE_CHECKING:
-    from pai_cli.files.checkpoints import Checkpoint
-    from pai_cli.files.densities import LayerDensities
-    from pai_cli.files.foreign.base import Names
-    from pai_cli.files.foreign.write import Target
+from pai_cli.pruning.base import METHODS, USUAL_DENSITY
+from pai_cli.spectral.solvers import Solver
 
 
 class ScopeChoice(StrEnum):
@@ -227,163 +215,7 @@ StorePath = Annotated[
 NoStore = Annotated[bool, typer.Option("--no-store", help="Look nothing up and keep nothing: do all work anew.")]
 
 
-def the_solver(solver: Solver, *, certify: bool, device: Device) -> SolverOptions:
-    """What the options say of the engine. Wrong usage when they exclude each other."""
-    if solver is Solver.MATRIX_FREE:
-        from pai_cli.spectral.compiled import calls
-
-        if certify:
-            raise typer.BadParameter(
-                "--certify needs a Gram matrix, which --solver matrix-free does without: take power"
-            )
-        if device is not Device.CPU:
-            raise typer.BadParameter("--solver matrix-free runs on the CPU only: leave --device out")
-        if not calls.available():
-            raise SolverError(
-                "--solver matrix-free needs the compiled part of the engine: install pai where there is a C compiler"
-            )
-    return SolverOptions(solver=solver, certify=certify)
-
-
-@dataclass(frozen=True)
-class Amount:
-    """How much to keep: `density` of the network, `pattern` N:M or `densities` a layer, None where it is another.
-
-    With a pattern, `density` is the pattern's. `label`: what it is called in a file's name. `default`: nothing was given.
-    """
-
-    density: float | None
-    pattern: Pattern | None
-    densities: LayerDensities | None
-    label: str
-    default: bool = False
-
-
-def the_amount(
-    density: float | None, sparsity: str | None, pattern: str | None = None, densities: Path | None = None
-) -> Amount:
-    """How much to keep, from whichever of the options was given, or the usual density. Wrong usage when several were.
-
-    A density may stand beside the pattern that has it. Raises `DensityError` for a file that holds no densities.
-    """
-    given = {"--density": density, "--sparsity": sparsity, "--pattern": pattern, "--densities": densities}
-    flags = [flag for flag, value in given.items() if value is not None]
-    if not flags:
-        return Amount(USUAL_DENSITY, None, None, f"{USUAL_DENSITY:g}", default=True)
-    if flags[:2] == ["--density", "--sparsity"] or (len(flags) > 1 and (densities or len(flags) > 2)):
-        raise typer.BadParameter(f"{' and '.join(flags)} exclude each other: give one")
-    if densities is not None:
-        from pai_cli.files.densities import read_densities
-
-        return Amount(None, None, read_densities(densities), densities.name.split(".")[0])
-    kept = density if sparsity is None else _one_minus(sparsity)
-    if pattern is None:
-        assert kept is not None
-        return Amount(kept, None, None, f"{kept:g}")
-    found = _the_pattern(pattern)
-    if kept is not None and not isclose(kept, found.density):
-        raise typer.BadParameter(f"--pattern {pattern} has density {found.density:g}: leave {flags[0]} out")
-    return Amount(found.density, found, None, f"{found.keep}of{found.of}")
-
-
-def _one_minus(sparsity: str) -> float:
-    try:
-        # In decimal, because 1 - 0.95 in binary is not 0.05 and may round to another count.
-        return float(1 - Decimal(sparsity))
-    except ArithmeticError as e:  # not a number, or one that decimal arithmetic cannot hold
-        raise typer.BadParameter(f"--sparsity {sparsity}: is not a number") from e
-
-
-def _the_pattern(text: str) -> Pattern:
-    parts = text.split(":")
-    if len(parts) != 2 or not all(part.isascii() and part.isdecimal() and len(part) < 10 for part in parts):
-        raise typer.BadParameter(f"--pattern {text}: give N:M, such as 2:4")
-    return Pattern(int(parts[0]), int(parts[1]))
-
-
-def the_shape(text: str | None) -> tuple[int, ...] | None:
-    """`3,32,32` as a tuple."""
-    if text is None:
-        return None
-    if not all(sides := tuple(from_digits(side.strip()) or 0 for side in text.replace("x", ",").split(","))):
-        raise typer.BadParameter(f"--input-shape {text}: give whole numbers above 0, such as 3,32,32")
-    return sides
-
-
-def the_rounds(text: str | None) -> int | Literal["auto"] | None:
-    """A number of rounds, or "auto"."""
-    if text is None:
-        return None
-    if text == "auto":
-        return "auto"
-    if (number := from_digits(text.removeprefix("-"))) is None:
-        raise typer.BadParameter(f"--rounds {text}: give a whole number, or auto")
-    return -number if text.startswith("-") else number
-
-
 def check_header(kind: Format, *, no_header: bool) -> None:
     """Refuse --no-header where there is no header to leave out."""
     if no_header and kind not in (Format.CSV, Format.TSV):
         raise typer.BadParameter(f"--no-header: {kind.value} has no line of field names; give it with csv or tsv")
-
-
-def check_workers(jobs: int | None, cluster: str | None) -> None:
-    """Refuse what makes no sense together of --jobs and --cluster."""
-    if cluster == "slurm" and jobs is None:
-        raise typer.BadParameter("--cluster slurm: give --jobs N, how many jobs to ask Slurm for")
-    if cluster not in (None, "slurm") and jobs is not None:
-        raise typer.BadParameter(f"--jobs: the cluster at {cluster} has the workers it has; leave --jobs out")
-
-
-def the_working(jobs: int | None, cluster: str | None, store: Path | None = None, *, no_store: bool = False) -> Working:
-    """What the options say of it. Wrong usage when they make no sense together."""
-    check_workers(jobs, cluster)
-    if no_store and store is not None:
-        raise typer.BadParameter("--store and --no-store exclude each other: give one")
-    return Working(jobs, cluster, store, no_store)
-
-
-def check_force(*outputs: Path | None, force: bool) -> None:
-    """Refuse --force where no file is written that it could replace."""
-    if force and not any(outputs):
-        raise typer.BadParameter("--force: no file is written; give --plot or --report, or leave it out")
-
-
-def check_conversion(target: Target, *, weights: bool, packed: bool) -> None:
-    """Refuse what makes no sense together with --to."""
-    if target.needs_weights and not weights:
-        raise typer.BadParameter(f"--to {target} writes a network: give --weights CKPT")
-    if weights and not target.needs_weights:
-        raise typer.BadParameter(f"--weights: --to {target} writes no weights; leave it out, or give --to dense")
-    if packed and target.value != "pai":
-        raise typer.BadParameter(f"--packed: --to {target} has no packed form; leave it out")
-
-
-def default_conversion_path(file: Path, target: Target) -> Path:
-    """`NAME-mask.safetensors` and the like, in the current folder."""
-    stem = Path(file.name.removesuffix(".index.json")).stem
-    return Path(f"{stem}{target.ending}{target.suffixes[0]}")
-
-
-def the_names(path: Path | None, *, trust: bool) -> Names | None:
-    """What the checkpoint behind `--names-from` says of the network's weights."""
-    checkpoint = the_weights(path, trust=trust)
-    if checkpoint is None:
-        return None
-    from pai_cli.models.prunable import prunable_names
-
-    return prunable_names(checkpoint)
-
-
-def default_mask_path(checkpoint: Path, *parts: str) -> Path:
-    """`NAME-METHOD-DENSITY.safetensors` in the current folder, of the parts that are not empty."""
-    return Path("-".join([checkpoint.resolve().name.split(".")[0], *filter(None, parts)]) + ".safetensors")
-
-
-def the_weights(path: Path | None, *, trust: bool) -> Checkpoint | None:
-    """The checkpoint behind `--weights`, opened."""
-    if path is None:
-        return None
-    from pai_cli.files.checkpoints import open_checkpoint
-
-    return open_checkpoint(path, trust=trust)

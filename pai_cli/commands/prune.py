@@ -2,13 +2,50 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
-from pai_cli.api.plans import Reads, plan_pruning
-from pai_cli.commands import options, searching
+from pai_cli.commands import options
+from pai_cli.commands.given import asked
 from pai_cli.compute.device import Device
 from pai_cli.files.tables import Format
-from pai_cli.methods.registry import given
+from pai_cli.pruning.trained import EPOCHS, FREEZE_EVERY
+from pai_cli.training.recipe import Optimizer
+
+Epochs = Annotated[
+    int | None,
+    typer.Option(help=f"Of a method that trains: epochs, by default {EPOCHS}; of imp, of each round, by default 160."),
+]
+FreezeEvery = Annotated[
+    int | None,
+    typer.Option("--freeze-every", help=f"Of gem-miner: epochs between freezes, by default {FREEZE_EVERY}."),
+]
+Penalty = Annotated[
+    float | None,
+    typer.Option(
+        metavar="LAMBDA",
+        help="Of gem-miner: what the sum of the squared scores counts in the loss; by default that of the published "
+        "recipe for the nearest density.",
+    ),
+]
+Rewind = Annotated[
+    float | None,
+    typer.Option(
+        metavar="EPOCHS", help="Of imp: how far the weights are trained that each round goes back to, by default 2.5."
+    ),
+]
+OptimizerName = Annotated[Optimizer | None, typer.Option(help="Of a method that trains: by default sgd, momentum 0.9.")]
+LearningRate = Annotated[
+    float | None,
+    typer.Option("--lr", help="Of a method that trains: the first learning rate; by default as published, 0.1 of sgd."),
+]
+BatchSize = Annotated[
+    int | None, typer.Option("--batch-size", help="Of a method that trains: examples a step, by default 128.")
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on where a method that trains was interrupted, with the same settings.")
+]
 
 
 def prune(
@@ -29,14 +66,14 @@ def prune(
     invert: options.Invert = False,
     reinit: options.Reinit = False,
     weights_out: options.WeightsOut = None,
-    epochs: searching.Epochs = None,
-    freeze_every: searching.FreezeEvery = None,
-    penalty: searching.Penalty = None,
-    rewind: searching.Rewind = None,
-    optimizer: searching.OptimizerName = None,
-    lr: searching.LearningRate = None,
-    batch_size: searching.BatchSize = None,
-    resume: searching.Resume = False,
+    epochs: Epochs = None,
+    freeze_every: FreezeEvery = None,
+    penalty: Penalty = None,
+    rewind: Rewind = None,
+    optimizer: OptimizerName = None,
+    lr: LearningRate = None,
+    batch_size: BatchSize = None,
+    resume: Resume = False,
     ignore: options.Ignore = None,
     model: options.Model = None,
     input_shape: options.InputShape = None,
@@ -51,55 +88,12 @@ def prune(
 
     gem-miner, edge-popup and imp train, which takes as long as that does; interrupted, they go on with --resume.
     """
-    amount, shape = options.the_amount(density, sparsity, pattern, densities), options.the_shape(input_shape)
-    in_rounds, method = options.the_rounds(rounds), given(method)
-    from pai_cli.commands.loading import accept, method_of, open_to_prune, prune_request, samples_story
-    from pai_cli.commands.reinit import Weights, refuse_weights_early, write_weights
-    from pai_cli.display.progress import progress_bar
-    from pai_cli.display.pruning import show_pruning, tell_kept, tell_pruning
-    from pai_cli.files.masks import write_mask
-    from pai_cli.pruning.trained import TrainingOptions
+    given = asked(locals())
+    from pai_cli.api.prune import default_output
+    from pai_cli.api.prune import prune as choose
+    from pai_cli.display.pruning import show_pruning
 
-    changes = ("inverted" if invert else "", "shuffled" if shuffle else "")
-    path = output or options.default_mask_path(checkpoint, method, amount.label, *changes)
-    chosen = method_of(method)
-    refuse_weights_early(weights_out, chosen, reinit=reinit)
-    searching.refuse_resume_early(chosen, resume=resume)
-    plan_pruning(Reads(checkpoint, model, data, densities), path, weights_out, chosen, resume=resume, force=force)
-    training = TrainingOptions(epochs, freeze_every, penalty, rewind, optimizer, lr, batch_size)
-    source, network, pieces = open_to_prune(checkpoint, model, shape, chosen, trust=trust, whole=reinit)
-    from pai_cli.pruning.output import mask_to_write
-    from pai_cli.pruning.run import prune as run
-
-    request = prune_request(
-        chosen,
-        amount,
-        device=device,
-        scope=scope,
-        ignore=ignore,
-        seed=seed,
-        rounds=in_rounds,
-        input_shape=shape,
-        data=data,
-        per_class=per_class,
-        shuffle=shuffle,
-        invert=invert,
-        training=training if training.given() else None,
-    )
-    dataset = accept(source, network, request)
-    if pieces:
-        from pai_cli.commands.pieces import prune_in_pieces
-
-        prune_in_pieces(path, source, network, request, ctx.obj.arguments, packed, no_collapse, force, format)
-        return
-    searched = searching.open_run(path, request, source, network, dataset, resume=resume, force=force)
-    with tell_kept(searched.kept), progress_bar(method) as progress:
-        result = run(network, request, progress, dataset, searched.run)
-    tell_pruning(result, no_collapse=no_collapse)
-    story = {**samples_story(dataset, request), **searched.run.story}
-    mask = mask_to_write(result, request, source, ctx.obj.arguments, story)
-    weights = Weights(weights_out, network, source, request, searched.run)
-    write_weights(weights, ctx.obj.arguments, reinit=reinit, force=force)  # first, so that no mask lacks its weights
-    write_mask(path, mask, packed=packed, force=searched.force)
-    searched.close()
-    show_pruning(result, request, path, format)
+    path = given["output"] = output or default_output(given)
+    mask = choose(**given, progress=True)
+    assert mask.summary is not None
+    show_pruning(mask.summary, path, format, density_default="density_default" in mask.metadata)

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from pai_cli.api.plans import plan_measuring
+from pai_cli.api.asked import Asked
+from pai_cli.api.rank import enter, ranked
 from pai_cli.commands import options
-from pai_cli.commands.entering import Given, Particular, check_given, enter
 from pai_cli.files.tables import Format
-from pai_cli.ranking.rules import COLLAPSED, MOST_RESAMPLES, RESAMPLES, AccuracyRules, AccuracyUnit
+from pai_cli.ranking.rules import COLLAPSED, MOST_RESAMPLES, RESAMPLES, AccuracyUnit
 from pai_cli.spectral.catalogue import METRICS
 
 
@@ -109,46 +109,44 @@ def rank(
     accuracies are known, tell which metric predicts them: Kendall's tau, Spearman's rho and Pearson's r with intervals.
     """
     options.check_header(format, no_header=no_header)
-    options.check_force(plot, report, force=force)
-    rules = AccuracyRules(COLLAPSED if collapsed_at is None else collapsed_at, accuracy_unit)
-    particular = Particular(
-        accuracies={"--collapsed-at": collapsed_at, "--accuracy-unit": accuracy_unit, "--order": order or None},
-        correlations={"--metrics": metrics, "--resamples": resamples, "--seed": seed},
-        orders={"--smallest-first": smallest_first},
+    asked = Asked(
+        masks=masks,
+        table=table,
+        accuracy=accuracy,
+        order=order,
+        weights=weights,
+        by=by,
+        smallest_first=smallest_first,
+        metrics=metrics,
+        group_by=group_by,
+        collapsed_at=collapsed_at,
+        accuracy_unit=accuracy_unit,
+        resamples=resamples,
+        seed=seed,
+        trust=trust,
+        plot=plot,
+        report=report,
+        force=force,
+        jobs=jobs,
+        cluster=cluster,
+        store=store,
+        no_store=no_store,
+        progress=True,
     )
-    working = options.the_working(jobs, cluster, store, no_store=no_store)
-    pictured = plot is not None or report is not None
-    given = Given(
-        *(masks, table, accuracy, order, weights, by, metrics, group_by, rules, trust, particular, working, pictured)
-    )
-    check_given(given)
-    from pai_cli.display.correlation import show_study
-    from pai_cli.display.progress import progress_bar
-    from pai_cli.display.ranking import show_ranking, tell_groups, tell_reports
-    from pai_cli.display.report.ranking import RankPictures
+    entered = enter(asked)
+    from pai_cli.api.ranked import Ranking
+    from pai_cli.display.console import fail
 
-    pictures = RankPictures.wanted(plot, report, force=force, weights=weights is not None)
-    plan = plan_measuring(masks or [], weights, plot, report, working, table, accuracy, force=force)
-    entered = enter(given, plan)
-    failed = tell_reports(entered.reports)
-    entrants = entered.entrants
-    if entered.correlating:
-        from pai_cli.ranking.bootstrap import Resampling
-        from pai_cli.ranking.study import correlate
+    failed = sum([fail(one.error) for one in entered.reports])
+    found = ranked(entered)
+    if isinstance(found, Ranking):
+        from pai_cli.display.ranking import show_ranking
 
-        how = Resampling(resamples or RESAMPLES, seed or 0)
-        with progress_bar("correlating") as progress:
-            study = correlate(entrants.masks, entered.scores, how, by_density=entrants.by_density, progress=progress)
-        show_study(study, by, format, header=not no_header)
-        pictures.study(study, entrants.masks, entered.reports)
+        show_ranking(entered.reports, found.ranked, found.by, format, header=not no_header)
     else:
-        from pai_cli.ranking.order import rank_masks
+        from pai_cli.display.correlation import show_study
 
-        score = entered.scores[0]
-        larger = score.larger_is_better if smallest_first is None else not smallest_first
-        ranked = rank_masks(entrants.masks, score, larger_is_better=larger, by_density=entrants.by_density)
-        tell_groups(ranked)
-        show_ranking(entered.reports, ranked, score.name, format, header=not no_header)
-        pictures.order(ranked, score.name, entered.reports)
+        show_study(found.study, by, format, header=not no_header)
+    entered.pictures.write(found)
     if failed:
         raise typer.Exit(1)

@@ -2,29 +2,88 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
-from pai_cli.api.plans import Reads, plan_sampling
 from pai_cli.commands import options
-from pai_cli.commands import sampling_options as sampling
+from pai_cli.commands.given import asked
 from pai_cli.compute.device import Device
 from pai_cli.files.tables import Format
+from pai_cli.methods.registry import names
+
+
+class SelectChoice(StrEnum):
+    """What is taken of a candidate."""
+
+    MASK = "mask"
+    LAYER = "layer"
+
+
+class ConstructChoice(StrEnum):
+    """How layers are built."""
+
+    BIREGULAR = "biregular"
+    RAMANUJAN = "ramanujan"
+
+
+MethodOfSearch = Annotated[
+    str | None,
+    typer.Option("--method", metavar="NAME", autocompletion=names, help="Any method of pai prune."),
+]
+Population = Annotated[int | None, typer.Option(min=1, help="How many candidates to measure; 1000 is usual.")]
+Select = Annotated[
+    SelectChoice | None,
+    typer.Option(
+        help="What to take of a candidate. mask (the default): all of it, when its network l2 is the largest so far; "
+        "layer: the layers whose dr_imdb and l2 are both at least the best so far, brought back to the exact count.",
+    ),
+]
+Construct = Annotated[
+    ConstructChoice | None,
+    typer.Option(
+        help="Build a mask instead of searching for one, at ERK's densities. biregular: random layers of equal degrees; "
+        "ramanujan: such layers, their edges switched until dr stops growing, or known graphs where they fit.",
+    ),
+]
+Steps = Annotated[
+    int | None,
+    typer.Option(min=1, help="The most steps of switching a layer, of --construct ramanujan; by default 200."),
+]
+Noise = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0,
+        help="Noise on the weights, relative to each layer's own, for methods that do not draw at random; by default 0.1.",
+    ),
+]
+TrajectoryPath = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="JSONL",
+        readable=False,
+        help="Where to write a line a candidate; by default the mask's name with .jsonl.",
+    ),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where a search of the same settings was interrupted.")]
 
 
 def sample(
     ctx: typer.Context,
     checkpoint: options.CheckpointPath,
-    method: sampling.MethodOfSearch = None,
-    population: sampling.Population = None,
+    method: MethodOfSearch = None,
+    population: Population = None,
     density: options.Density = None,
     sparsity: options.Sparsity = None,
     output: options.Output = None,
-    select: sampling.Select = None,
-    construct: sampling.Construct = None,
-    steps: sampling.Steps = None,
-    noise: sampling.Noise = None,
-    trajectory: sampling.TrajectoryPath = None,
-    resume: sampling.Resume = False,
+    select: Select = None,
+    construct: Construct = None,
+    steps: Steps = None,
+    noise: Noise = None,
+    trajectory: TrajectoryPath = None,
+    resume: Resume = False,
     scope: options.ScopeName = None,
     seed: options.Seed = 0,
     rounds: options.Rounds = None,
@@ -50,56 +109,15 @@ def sample(
     The trajectory is written as the search goes; an interrupted search goes on with --resume and ends with the same mask,
     and a finished one is extended by --resume with a larger --population. With --construct a mask is built instead.
     """
-    sampling.check_search(construct, ctx.params)
-    amount, shape = options.the_amount(density, sparsity, pattern, densities), options.the_shape(input_shape)
-    name = construct or method or ""  # one there is, as check_search sees to
-    from pai_cli.commands.loading import accept, method_of, open_network, prune_request, samples_story
-    from pai_cli.display.figures.canvas import check_picture
-    from pai_cli.display.figures.trajectory import plot_trajectory
-    from pai_cli.display.progress import progress_bar
-    from pai_cli.display.pruning import tell_pruning
-    from pai_cli.display.sampling import show_search, tell_interrupted
-    from pai_cli.files.masks import write_mask
-    from pai_cli.sampling.expanders.network import ALLOCATION
+    given = asked(locals())
+    from pai_cli.api.sample import default_output
+    from pai_cli.api.sample import sample as search
+    from pai_cli.display.expanders import show_construction
+    from pai_cli.display.sampling import show_search
 
-    path = output or options.default_mask_path(checkpoint, name if construct else f"{name}-best", amount.label)
-    chosen, reads = method_of(ALLOCATION if construct else name), Reads(checkpoint, model, data, densities)
-    check_picture(plot)
-    plan_sampling(reads, path, trajectory, plot, searches=construct is None, resume=resume, force=force)
-    source, network = open_network(checkpoint, model, shape, trust=trust)
-    from pai_cli.pruning.output import mask_to_write
-    from pai_cli.sampling.search import SearchRequest, Workers, search
-    from pai_cli.sampling.trajectory import open_search
-
-    request = prune_request(
-        chosen,
-        amount,
-        device=device,
-        scope=scope,
-        ignore=ignore,
-        seed=seed,
-        rounds=options.the_rounds(rounds),
-        input_shape=shape,
-        data=data,
-        per_class=per_class,
-    )
-    workers = Workers(jobs, cluster, model if model and ":" in model else None)
-    if construct or not population:
-        from pai_cli.commands.construct import construct_mask, show_construction, write_built
-
-        built = construct_mask(source, network, request, sampling.construction(construct, seed, steps), workers)
-        write_built(path, built, source, ctx.obj.arguments, packed=packed, force=force)
-        show_construction(built, path, format)
-        return
-    wish = SearchRequest.of(request, population, noise, (select or sampling.SelectChoice.MASK).value)
-    dataset = accept(source, network, request)
-    settings = wish.settings(source.sha256, network, dataset)
-    lines, state = open_search(path, trajectory, settings, resume=resume, force=force)
-    with progress_bar("sampling") as progress, tell_interrupted(state, population):
-        result = search(network, wish, lines, state, progress, dataset=dataset, workers=workers)
-    tell_pruning(result.pruned, no_collapse=False)
-    story = samples_story(dataset, result.request) | result.story
-    mask = mask_to_write(result.pruned, request, source, ctx.obj.arguments, story)
-    write_mask(path, mask, packed=packed, force=force or lines.wrote(path))
-    show_search(result, lines, path, format)
-    plot_trajectory(lines.path, plot, f"{method} at density {result.pruned.density:.6g}", force=force)
+    path = given["output"] = output or default_output(given)
+    mask = search(**given, progress=True)
+    if mask.built is not None:
+        show_construction(mask.built, path, format)
+    elif mask.search is not None and mask.lines is not None:
+        show_search(mask.search, mask.lines, path, format)

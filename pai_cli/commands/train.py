@@ -2,51 +2,155 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
-from pai_cli.api.plans import Reads, plan_training
 from pai_cli.commands import options
-from pai_cli.commands import training as given
+from pai_cli.commands.given import asked
 from pai_cli.compute.device import Device
 from pai_cli.files.tables import Format
-from pai_cli.training.recipe import Augmentation, Optimizer, Schedule
+from pai_cli.training.recipe import Augmentation, Dynamic, Optimizer, Recipe, RecipeName, Schedule
+
+_BASE = Recipe()
+
+MaskPath = Annotated[
+    Path | None,
+    typer.Option("--mask", readable=False, help="Which weights to train; the others are 0. Without it, all are."),
+]
+TrainData = Annotated[
+    str, typer.Option("--data", metavar="DATA", help="Labelled images: digits, or the path of a data set.")
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        readable=False,
+        metavar="OUT",
+        help="Where to write the trained checkpoint, its journal (.jsonl) beside it; by default MASK-trained.safetensors.",
+    ),
+]
+RecipeChoice = Annotated[
+    RecipeName, typer.Option("--recipe", help="tost: soft neurons, ghost skips, re-scaling and label smoothing.")
+]
+Epochs = Annotated[int, typer.Option(help="How often every example is seen.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", help="Examples a step, in each process.")]
+OptimizerName = Annotated[Optimizer, typer.Option(help="SGD has momentum 0.9.")]
+LearningRate = Annotated[
+    float | None, typer.Option("--lr", help="Learning rate at the first step; by default 0.1, of adam 0.001.")
+]
+ScheduleName = Annotated[
+    Schedule, typer.Option(help="steps: the learning rate x0.1 at 1/2 and 3/4 of all steps; cosine: down to 0.")
+]
+WeightDecay = Annotated[float, typer.Option("--weight-decay", help="Of every parameter.")]
+Validation = Annotated[float, typer.Option(help="Share of each class's training examples held out to choose an epoch.")]
+Augment = Annotated[
+    Augmentation, typer.Option(help="auto: crops and flips for CIFAR and colour images in files, else none.")
+]
+Amp = Annotated[bool, typer.Option("--amp", help="Mixed precision (bfloat16) on a GPU.")]
+SoftNeurons = Annotated[
+    bool | None, typer.Option("--soft-neurons/--no-soft-neurons", help="Soft activations early on, then ReLU again.")
+]
+GhostSkips = Annotated[
+    bool | None, typer.Option("--ghost-skips/--no-ghost-skips", help="Extra branches in ResNets' blocks early on.")
+]
+Rescale = Annotated[
+    bool | None, typer.Option("--rescale/--no-rescale", help="Learn a scale of each parameter tensor first (GradInit).")
+]
+Smoothing = Annotated[
+    float | None, typer.Option("--label-smoothing", help="Mass of the label that the wrong classes share early on.")
+]
+Early = Annotated[
+    float | None, typer.Option(help=f"Share of all steps that is early, in those parts; by default {_BASE.early}.")
+]
+DynamicName = Annotated[
+    Dynamic | None, typer.Option(help="Let the mask move: weights grow at random (set) or by gradient (rigl).")
+]
+UpdateEvery = Annotated[
+    int | None,
+    typer.Option("--update-every", help=f"Steps between moves of the mask; by default {_BASE.update_every}."),
+]
+UpdateFraction = Annotated[
+    float | None,
+    typer.Option(
+        "--update-fraction",
+        help=f"Share of the kept weights that moves, at first; by default {_BASE.update_fraction}.",
+    ),
+]
+UpdateUntil = Annotated[
+    float | None,
+    typer.Option(
+        "--update-until", help=f"Share of all steps in which the mask moves; by default {_BASE.update_until}."
+    ),
+]
+MaskOut = Annotated[
+    Path | None,
+    typer.Option(
+        "--mask-out",
+        readable=False,
+        metavar="MASK",
+        help="Where --dynamic writes its last mask; by default OUT-mask.safetensors.",
+    ),
+]
+Plot = Annotated[
+    Path | None,
+    typer.Option(
+        "--plot",
+        readable=False,
+        metavar="FILE",
+        help="Draw the spectrum at every move of a --dynamic mask: .svg, .png or .pdf.",
+    ),
+]
+Results = Annotated[
+    Path | None,
+    typer.Option(readable=False, metavar="CSV", help="A table to add a row to, which pai rank --accuracy reads."),
+]
+LogDir = Annotated[
+    Path | None, typer.Option("--log-dir", readable=False, metavar="DIR", help="A folder for TensorBoard's events.")
+]
+KeepEvery = Annotated[
+    float, typer.Option("--keep-every", metavar="MINUTES", min=0.0, help="How often the state is written.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where a training of the same settings was interrupted.")]
+TrainDevice = Annotated[Device, typer.Option(help="Where to train; auto takes a GPU when there is one.")]
 
 
 def train(
-    ctx: typer.Context,
     checkpoint: options.CheckpointPath,
-    data: given.TrainData,
-    mask: given.MaskPath = None,
-    output: given.Out = None,
-    recipe: given.RecipeChoice = given.RecipeName.PLAIN,
-    epochs: given.Epochs = 160,
-    batch_size: given.BatchSize = 128,
-    optimizer: given.OptimizerName = Optimizer.SGD,
-    lr: given.LearningRate = None,
-    schedule: given.ScheduleName = Schedule.STEPS,
-    weight_decay: given.WeightDecay = 2e-4,
-    validation: given.Validation = 0.1,
-    augment: given.Augment = Augmentation.AUTO,
+    data: TrainData,
+    mask: MaskPath = None,
+    output: Out = None,
+    recipe: RecipeChoice = RecipeName.PLAIN,
+    epochs: Epochs = 160,
+    batch_size: BatchSize = 128,
+    optimizer: OptimizerName = Optimizer.SGD,
+    lr: LearningRate = None,
+    schedule: ScheduleName = Schedule.STEPS,
+    weight_decay: WeightDecay = 2e-4,
+    validation: Validation = 0.1,
+    augment: Augment = Augmentation.AUTO,
     seed: options.Seed = 0,
-    amp: given.Amp = False,
-    soft_neurons: given.SoftNeurons = None,
-    ghost_skips: given.GhostSkips = None,
-    rescale: given.Rescale = None,
-    label_smoothing: given.Smoothing = None,
-    early: given.Early = None,
-    dynamic: given.DynamicName = None,
-    update_every: given.UpdateEvery = None,
-    update_fraction: given.UpdateFraction = None,
-    update_until: given.UpdateUntil = None,
-    mask_out: given.MaskOut = None,
-    plot: given.Plot = None,
-    results: given.Results = None,
-    log_dir: given.LogDir = None,
-    keep_every: given.KeepEvery = 10.0,
-    resume: given.Resume = False,
+    amp: Amp = False,
+    soft_neurons: SoftNeurons = None,
+    ghost_skips: GhostSkips = None,
+    rescale: Rescale = None,
+    label_smoothing: Smoothing = None,
+    early: Early = None,
+    dynamic: DynamicName = None,
+    update_every: UpdateEvery = None,
+    update_fraction: UpdateFraction = None,
+    update_until: UpdateUntil = None,
+    mask_out: MaskOut = None,
+    plot: Plot = None,
+    results: Results = None,
+    log_dir: LogDir = None,
+    keep_every: KeepEvery = 10.0,
+    resume: Resume = False,
     model: options.Model = None,
     input_shape: options.InputShape = None,
-    device: given.TrainDevice = Device.AUTO,
+    device: TrainDevice = Device.AUTO,
     format: options.OutputFormat = Format.TABLE,  # noqa: A002  the flag's name
     force: options.Force = False,
     trust: options.Trust = False,
@@ -56,43 +160,12 @@ def train(
     Pruned weights are exactly 0 at every step. An interrupted training goes on with --resume, on a CPU bit for bit. Several
     processes train together when torchrun starts them: torchrun --nproc-per-node 2 -m pai_cli train ...
     """
-    wish = given.the_recipe(
-        recipe,
-        {
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "optimizer": optimizer,
-            "lr": lr,
-            "schedule": schedule,
-            "weight_decay": weight_decay,
-            "validation": validation,
-            "augment": augment,
-            "seed": seed,
-            "amp": amp,
-            "dynamic": dynamic,
-        },
-        {
-            "soft_neurons": soft_neurons,
-            "ghost_skips": ghost_skips,
-            "rescale": rescale,
-            "label_smoothing": label_smoothing,
-            "early": early,
-            "update_every": update_every,
-            "update_fraction": update_fraction,
-            "update_until": update_until,
-        },
-    )
-    shape = options.the_shape(input_shape)
-    out = output or given.default_out(mask or checkpoint)
+    given = asked(locals())
+    from pai_cli.api.train import default_output
+    from pai_cli.api.train import train as run
     from pai_cli.display.training import show_training
 
-    outputs = given.the_outputs(
-        out, mask_out, wish, plot=plot, results=results, log_dir=log_dir, keep_every=60 * keep_every, force=force
-    )
-    plan_training(Reads(checkpoint, model, data), mask, outputs, resume=resume)
-    job = given.open_job(
-        (checkpoint, mask, data), wish, outputs, model=model, shape=shape, trust=trust, arguments=ctx.obj.arguments
-    )
-    trained = given.run_job(job, device, resume=resume)
-    if trained is not None:
-        show_training(trained, job.out, format)
+    given["output"] = output or default_output(given)
+    training = run(**given, progress=True)
+    if training.first:
+        show_training(training.trained, training.outputs, format)

@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from types import ModuleType
 from typing import Any, TypeVar
 
 from pai_cli.compute.pieces import Outcome
@@ -29,6 +31,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 RETRIES = 2  # of a piece whose worker died
+
+MAIN = b"__main__"  # in what is sent: something of it is defined in the program itself, and not in a module
 
 QUEUED = 2  # pieces that a worker has: one to do, and the next, so that it need not wait for this process
 
@@ -130,7 +134,7 @@ class Processes:
     def _started(self, shared: bytes) -> _Worker | None:
         """One worker more; None where the system has none to give, which is then not asked again."""
         try:
-            worker = _start(self.workers, len(self._running))
+            worker = _start(self.workers, len(self._running), whole=MAIN in shared)
         except OSError as error:  # too many open files or processes, or no memory
             if not self._running:
                 why = error.strerror or error
@@ -178,11 +182,12 @@ class Processes:
             _end(worker)
 
 
-def _start(count: int, number: int) -> _Worker:
+def _start(count: int, number: int, *, whole: bool) -> _Worker:
+    """`whole`: whether the worker needs what the person's own program defines."""
     ours, theirs = get_context("spawn").Pipe()
     process = get_context("spawn").Process(target=serve, args=(theirs,), name=f"pai-worker-{number}", daemon=True)
     try:
-        with _inherited(threads_each(count)):
+        with _inherited(threads_each(count)), nullcontext() if whole else _without_main():
             process.start()
     except OSError:
         ours.close()
@@ -210,6 +215,19 @@ def _inherited(variables: dict[str, str]) -> Iterator[None]:
             else:
                 os.environ[name] = value
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """What a process that is started meanwhile does not run again: the program that calls this library, which would begin
+    anew in every worker unless all of it stood under `if __name__ == "__main__"`.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _send(worker: _Worker, kind: bytes, message: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +12,16 @@ from numpy.typing import NDArray
 from pai_cli.data.normalise import Normalisation
 from pai_cli.errors import DataError
 
+CHUNK = 2**20
+"""Values that are looked at as floats at once: 8 MiB."""
+
 
 @dataclass(frozen=True, eq=False)
 class ArrayDataset:
     """A data set whose stored values are in memory, in their own type: (n, C, H, W).
 
-    What is asked for becomes float32, never the whole.
+    What is asked for becomes float32, never the whole. `input_shape`: of one input of a network that does not tell its own,
+    None for `shape`.
     """
 
     name: str
@@ -24,6 +29,7 @@ class ArrayDataset:
     labels: NDArray[np.int64]
     stored: NDArray[Any]
     normalisation: Normalisation
+    input_shape: tuple[int, ...] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -86,6 +92,31 @@ def check_finite(values: NDArray[Any], first: int, where: str) -> None:
     if not fine.all():
         index = first + int(np.flatnonzero(~fine)[0])
         raise DataError(f"{where}: example {index} has NaN or infinite values")
+
+
+def as_images(x: NDArray[Any], where: str, shapes: str = "(n, C, H, W), (n, H, W) or (n, F)") -> NDArray[Any]:
+    """A view of `x` as (n, C, H, W), as it stands: (n, H, W) has one channel, and (n, F) is (n, 1, 1, F).
+
+    Raises `DataError` for anything but numbers in one of the `shapes`, and without an example.
+    """
+    if x.dtype.kind not in "biuf":
+        raise DataError(f"{where}: values of type {x.dtype}; numbers are needed")
+    if x.ndim not in (2, 3, 4) or 0 in x.shape[1:]:
+        raise DataError(f"{where}: shape {x.shape}; {shapes} is needed")
+    if not len(x):
+        raise DataError(f"{where}: no examples")
+    if x.ndim == 2:
+        return x[:, None, None, :]
+    return x[:, None] if x.ndim == 3 else x
+
+
+def checked(stored: NDArray[Any], where: str) -> Iterator[NDArray[Any]]:
+    """The examples, some at a time, every one found finite."""
+    step = max(1, CHUNK // max(1, stored[0].size))
+    for first in range(0, len(stored), step):
+        chunk = stored[first : first + step]
+        check_finite(chunk, first, where)
+        yield chunk
 
 
 def no_test_part(where: str, remedy: str) -> DataError:

@@ -62,12 +62,14 @@ def check_classes(dataset: Dataset, outputs: int, where: str) -> None:
 def batch_for(dataset: Dataset, indices: NDArray[np.int64], input_shape: tuple[int, ...] | None) -> Batch:
     """These examples as inputs of shape `input_shape` (C, H, W), or (F,) for a network with flat inputs.
 
-    None leaves them as they are stored. Where height or width differ they are resized (bilinear, antialiased); grey
-    becomes three channels by repetition, and three become grey by `LUMA`; flat examples are reshaped, never resized.
-    Labels go with them. Raises `DataError` when there is no way, or an example cannot be read.
+    None leaves them as they are stored, or as the data set has them for such a network. Where height or width differ they
+    are resized (bilinear, antialiased); grey becomes three channels by repetition, and three become grey by `LUMA`; flat
+    examples are reshaped, never resized. Labels go with them. Raises `DataError` when there is no way, or an example cannot
+    be read.
     """
     indices = np.asarray(indices, dtype=np.int64)
     inputs = dataset.examples(indices)
+    input_shape = input_shape or getattr(dataset, "input_shape", None)
     if input_shape is not None:
         inputs = _fitted(inputs, _image_shape(dataset, input_shape)).reshape(len(indices), *input_shape)
     return Batch(np.ascontiguousarray(inputs, dtype=np.float32), dataset.labels[indices])

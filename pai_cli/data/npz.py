@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pai_cli.data.arrays import ArrayDataset, check_finite, check_labels, no_test_part
+from pai_cli.data.arrays import ArrayDataset, as_images, check_labels, checked, no_test_part
 from pai_cli.data.normalise import measure
 from pai_cli.errors import DataError
 from pai_cli.files.budget import BudgetError, check_unpacked, open_zip
 from pai_cli.files.messages import one_line, some_names
-
-CHUNK = 2**20
-"""Values that are turned into floats at once while mean and deviation are measured: 8 MiB."""
 
 WHITE = {"uint8": 255.0, "uint16": 65535.0}
 """What becomes 1; values of other types are taken as they are."""
@@ -33,14 +29,14 @@ def open_npz(path: Path, *, train: bool) -> ArrayDataset:
     labels = check_labels(arrays["y"], len(stored), f"{path}: y")
     classes = int(labels.max()) + 1
     white = WHITE.get(stored.dtype.name, 1.0)
-    normalisation = measure(_checked(stored, f"{path}: x"), white)
+    normalisation = measure(checked(stored, f"{path}: x"), white)
     if not train:
         shape, kind = stored.shape[1:], stored.dtype
         stored = _images(arrays["x_test"], f"{path}: x_test")
         if stored.shape[1:] != shape or stored.dtype != kind:
             raise DataError(f"{path}: x_test is {stored.dtype} {stored.shape[1:]} an example, x is {kind} {shape}")
         labels = check_labels(arrays["y_test"], len(stored), f"{path}: y_test", classes)
-        for _ in _checked(stored, f"{path}: x_test"):
+        for _ in checked(stored, f"{path}: x_test"):
             pass  # read to the end, for the fault that it may raise; of x `measure` does that
     return ArrayDataset(path.name, classes, labels, stored, normalisation)
 
@@ -97,25 +93,5 @@ def _array(archive: Any, name: str, path: Path) -> NDArray[Any]:
 
 def _images(x: NDArray[Any], where: str) -> NDArray[Any]:
     """A view of `x` as (n, C, H, W)."""
-    if x.dtype.kind not in "biuf":
-        raise DataError(f"{where}: values of type {x.dtype}; numbers are needed")
-    if x.ndim not in (2, 3, 4) or 0 in x.shape[1:]:
-        raise DataError(f"{where}: shape {x.shape}; (n, C, H, W), (n, H, W, C), (n, H, W) or (n, F) is needed")
-    if not len(x):
-        raise DataError(f"{where}: no examples")
-    if x.ndim == 2:
-        return x[:, None, None, :]
-    if x.ndim == 3:
-        return x[:, None]
-    if x.shape[1] not in (1, 3) and x.shape[3] in (1, 3):
-        return x.transpose(0, 3, 1, 2)
-    return x
-
-
-def _checked(stored: NDArray[Any], where: str) -> Iterator[NDArray[Any]]:
-    """The examples, some at a time, every one found finite."""
-    step = max(1, CHUNK // max(1, stored[0].size))
-    for first in range(0, len(stored), step):
-        chunk = stored[first : first + step]
-        check_finite(chunk, first, where)
-        yield chunk
+    x = as_images(x, where, "(n, C, H, W), (n, H, W, C), (n, H, W) or (n, F)")
+    return x.transpose(0, 3, 1, 2) if x.shape[1] not in (1, 3) and x.shape[3] in (1, 3) else x

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pai_cli.display.console import output
+from pai_cli.display.console import Paper, output
 from pai_cli.files.tables import Value
 
 SIDE = 6  # cells from the middle, which is 0, to either end, which is 1 and -1
@@ -46,6 +46,6 @@ def bar(share: Value, blocks: Blocks = DRAWN) -> str:
 def bars_here() -> Blocks | None:
     """What bars are made of on this standard output; None where it is no terminal: files and pipes get numbers only."""
     console = output()
-    if not console.is_terminal:
+    if isinstance(console, Paper) or not console.is_terminal:
         return None
     return PLAIN if console.options.ascii_only else DRAWN

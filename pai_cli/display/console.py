@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TextIO
 
 from pai_cli.printable import as_line
 from pai_cli.spelling import for_shell
@@ -12,11 +14,43 @@ from pai_cli.spelling import for_shell
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from pai_cli.errors import PaiError
+
 WIDE = 200  # columns for a table that goes to a file or a pipe, where nothing should be cut
 
 
-def output() -> Console:
+def no_terminal(stream: TextIO) -> bool:
+    """Whether a stream is certainly no terminal, nor to be written to as one.
+
+    `rich`, which decides the rest, takes longer to import than a table to write.
+    """
+    return not (stream.isatty() or os.environ.get("FORCE_COLOR") or os.environ.get("TTY_COMPATIBLE"))
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A stream that is no terminal, as `rich`'s consoles tell of themselves."""
+
+    file: TextIO
+    width: int = WIDE
+    is_terminal = False
+
+    @property
+    def encoding(self) -> str:
+        """That of the stream, in small letters."""
+        return (getattr(self.file, "encoding", None) or "utf-8").lower()
+
+    def console(self) -> Console:
+        """The console of this stream, for what only `rich` can do."""
+        from rich.console import Console
+
+        return Console(file=self.file, highlight=False, width=self.width, markup=False, emoji=False, no_color=True)
+
+
+def output() -> Console | Paper:
     """Standard output. Colour only on a terminal without NO_COLOR (rich sees to both); wide where there is none."""
+    if no_terminal(sys.stdout):
+        return Paper(sys.stdout)
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else WIDE
@@ -53,6 +87,14 @@ def warn_of(message: Warning | str, category: type[Warning], *_: object, **__: o
 def fail_line(text: str) -> None:
     """Say one line about what could not be done."""
     _say("pai: error: ", text)
+
+
+def fail(error: PaiError | None) -> int:
+    """Say what could not be done, if anything, and give how many things that were: 0 or 1."""
+    if error is None:
+        return 0
+    fail_line(error.text)
+    return 1
 
 
 def show_traceback() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -40,7 +40,7 @@ def show_study(study: Study, by: str | None, kind: Format, *, header: bool) -> N
     if kind is Format.TABLE:
         _draw(study, by)
     elif kind is Format.JSON:
-        write_document(sys.stdout, _document(study))
+        write_document(sys.stdout, study_document(study))
     else:
         writer = TableWriter(sys.stdout, kind, FIELDS, header=header)
         writer.write(correlation_record(one) for scope in study.scopes for one in study.within(scope))
@@ -65,7 +65,8 @@ def correlation_record(one: Correlation) -> Record:
     return record | {name: getattr(one, name) for name in (*COMPARED, "reason")}
 
 
-def _document(study: Study) -> dict[str, Any]:
+def study_document(study: Study) -> dict[str, Any]:
+    """The whole study, as JSON has it."""
     bests = [(scope, study.best(scope)) for scope in study.scopes]
     return {
         "resamples": study.resampling.count,
@@ -109,19 +110,30 @@ def _mask_records(study: Study) -> list[dict[str, Any]]:
 
 
 def _draw(study: Study, by: str | None) -> None:
+    for part in parts(study, by):
+        if isinstance(part, str):
+            show_line(part)
+        else:
+            show_line(part[0])
+            show_records(part[2], part[1])
+
+
+def parts(study: Study, by: str | None, *, shell: bool = True) -> Iterator[str | tuple[str, list[str], list[Record]]]:
+    """What a person reads, setting by setting: tables (title, columns, rows) and sentences. `shell`: whether remedies are
+    those of a command line.
+    """
     for setting in dict.fromkeys(scope.setting for scope in study.scopes):
         own = [scope for scope in study.scopes if scope.setting == setting]
         main = next((scope for scope in own if scope.kind is ScopeKind.POOLED), own[0])
-        show_line(_title(main))
         found = study.within(main)
-        show_records([_row(one) for one in found], _columns(found))
+        yield _title(main), _columns(found), [_row(one) for one in found]
         overall = next((scope for scope in own if scope.confounded), None)
         densities = [scope for scope in own if scope.kind is ScopeKind.DENSITY]
         if overall is not None and overall is not main:
-            _show_densities(study, found, overall, densities)
-        for line in _sentences(study, main, by) + _asides(study, overall, densities):
-            show_line(line)
-        show_line()
+            yield from _densities(study, found, overall, densities, shell=shell)
+        yield from _sentences(study, main, by, shell=shell)
+        yield from _asides(study, overall, densities, shell=shell)
+        yield ""
 
 
 def _title(scope: Scope) -> str:
@@ -158,20 +170,25 @@ def _columns(found: Sequence[Correlation]) -> list[str]:
     ]
 
 
-def _show_densities(study: Study, order: Sequence[Correlation], overall: Scope, densities: Sequence[Scope]) -> None:
+def _densities(
+    study: Study, order: Sequence[Correlation], overall: Scope, densities: Sequence[Scope], *, shell: bool
+) -> Iterator[str | tuple[str, list[str], list[Record]]]:
     """tau density by density, and over all at once, which the last column calls what it is."""
     shown = [scope for scope in densities if any(one.tau.value is not None for one in study.within(scope))]
     columns = {f"{scope.density:.4g}": scope for scope in shown[:MOST_DENSITIES] if scope.density is not None}
     columns["mixed (confounded)"] = overall
     taus = {name: {one.metric: _rounded(one.tau.value) for one in study.within(at)} for name, at in columns.items()}
     rows: list[Record] = [{"metric": one.metric, **{name: taus[name][one.metric] for name in columns}} for one in order]
-    show_line("tau at each density, and with densities mixed")
-    show_records(rows, ["metric", *columns])
+    yield "tau at each density, and with densities mixed", ["metric", *columns], rows
     if len(shown) > MOST_DENSITIES:
-        show_line(f"{len(shown) - MOST_DENSITIES} more densities: --format csv has them")
+        yield f"{len(shown) - MOST_DENSITIES} more densities: {_all_of_it(shell=shell)} has them"
 
 
-def _sentences(study: Study, scope: Scope, by: str | None) -> list[str]:
+def _all_of_it(*, shell: bool) -> str:
+    return "--format csv" if shell else "to_pandas()"
+
+
+def _sentences(study: Study, scope: Scope, by: str | None, *, shell: bool) -> list[str]:
     """The best metric of a scope and how sure that is, or why nothing can be said."""
     best = study.best(scope)
     if best is None:
@@ -191,7 +208,10 @@ def _sentences(study: Study, scope: Scope, by: str | None) -> list[str]:
         lines.append(f"Compared over the {one.n_common} of {scope.masks} masks with a value of every metric compared.")
     if best.reversed:
         end = "smallest" if study.larger_is_better[one.metric] else "largest"
-        lines.append(f"It does so against its direction: pai rank --by {one.metric} --{end}-first.")
+        remedy = f"pai rank --by {one.metric} --{end}-first"
+        if not shell:
+            remedy = f"rank with by={one.metric!r}, smallest_first={end == 'smallest'}"
+        lines.append(f"It does so against its direction: {remedy}.")
     if best.runner_up is not None:
         lines.append(f"Runner-up: {best.runner_up.metric}, {_behind(best.runner_up)}.")
         lines.append(_told_apart(best))
@@ -212,7 +232,7 @@ def _told_apart(best: Best) -> str:
     return f"These masks do not tell it from {some_names(best.level, 5)}."
 
 
-def _asides(study: Study, overall: Scope | None, densities: Sequence[Scope]) -> list[str]:
+def _asides(study: Study, overall: Scope | None, densities: Sequence[Scope], *, shell: bool) -> list[str]:
     """What to beware of: densities mixed, and densities with too few masks."""
     lines = []
     if overall is not None:
@@ -223,7 +243,8 @@ def _asides(study: Study, overall: Scope | None, densities: Sequence[Scope]) -> 
     few = [scope for scope in densities if study.best(scope) is None]
     if few and len(densities) > 1:
         names = some_names([f"{scope.density:.4g}" for scope in few if scope.density is not None], MOST_DENSITIES)
-        lines.append(f"At density {names} alone nothing can be said of the best metric: --format csv has the reasons.")
+        reasons = f"{_all_of_it(shell=shell)} has the reasons"
+        lines.append(f"At density {names} alone nothing can be said of the best metric: {reasons}.")
     return lines
 
 

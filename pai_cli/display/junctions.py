@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from pai_cli.analysis.junctions import BetweenReport, PairReport
-from pai_cli.display.console import fail_line, note, show_line
-from pai_cli.display.records import reasons
+from pai_cli.display.console import fail, show_line
+from pai_cli.display.records import Spell, reasons
 from pai_cli.display.tables import show_records
-from pai_cli.files.messages import some_names
 from pai_cli.files.tables import Format, Record, TableWriter
+from pai_cli.printable import as_line
 from pai_cli.spectral.catalogue import BETWEEN
-from pai_cli.spectral.result import Measure
+from pai_cli.spelling import for_shell
+
+if TYPE_CHECKING:
+    from pai_cli.analysis.junctions import BetweenReport, PairReport
+    from pai_cli.spectral.result import Measure
 
 FIELDS = (
     *("mask", "level", "writer", "reader", "outputs", "live", "columns"),
@@ -28,7 +32,7 @@ def show_between(reports: Iterable[BetweenReport], kind: Format, *, header: bool
     gathered: list[Record] = []
     writer = None if kind is Format.TABLE else TableWriter(sys.stdout, kind, FIELDS, header=header)
     for report in reports:
-        failed += _say(report)
+        failed += fail(report.error)
         records = between_records(report, summary=summary)
         if writer is not None:
             writer.write(records)
@@ -36,7 +40,8 @@ def show_between(reports: Iterable[BetweenReport], kind: Format, *, header: bool
             gathered += records
         elif report.error is None:
             show_line(str(report.path))
-            show_records([*records[:-1], records[-1] | {"writer": "network mean", "reader": ""}], COLUMNS, total=True)
+            columns, rows = between_table(records)
+            show_records(rows, columns, total=True)
     if writer is not None:
         writer.close()
     elif gathered:
@@ -44,35 +49,32 @@ def show_between(reports: Iterable[BetweenReport], kind: Format, *, header: bool
     return failed
 
 
-def between_records(report: BetweenReport, *, summary: bool) -> list[Record]:
-    """A record a pair (none with `summary`), then one for the network; for a mask that failed, one with the reason."""
+def between_table(records: list[Record]) -> tuple[tuple[str, ...], list[Record]]:
+    """The columns that a person reads of one mask's records, and the rows: of its pairs and, last, of its network."""
+    return COLUMNS, [*records[:-1], records[-1] | {"writer": "network mean", "reader": ""}]
+
+
+def between_records(report: BetweenReport, *, summary: bool, spell: Spell = for_shell) -> list[Record]:
+    """A record a pair (none with `summary`), then one for the network; for a mask that failed, one with the reason.
+
+    `spell`: how texts name parameters.
+    """
     blank: Record = dict.fromkeys((*FIELDS, "note"), None) | {"mask": str(report.path)}
     if report.error is not None:
-        return [blank | {"level": "network", "outcome": "failed", "reason": report.error.in_shell}]
-    pairs = [] if summary else [blank | _pair_record(pair) for pair in report.pairs]
+        return [blank | {"level": "network", "outcome": "failed", "reason": as_line(spell(report.error.text))}]
+    pairs = [] if summary else [blank | _pair_record(pair, spell) for pair in report.pairs]
     counted: Record = {f"{name}_pairs": count for name, count in report.counted.items()}
-    return [*pairs, blank | {"level": "network", "outcome": "done"} | _fields(report.measures) | counted]
+    return [*pairs, blank | {"level": "network", "outcome": "done"} | _fields(report.measures, spell) | counted]
 
 
-def _pair_record(pair: PairReport) -> Record:
+def _pair_record(pair: PairReport, spell: Spell) -> Record:
     names: Record = {"level": "pair", "writer": pair.writer, "reader": pair.reader, "outcome": "done"}
-    return names | {"outputs": pair.outputs, "live": pair.live, "columns": pair.columns} | _fields(pair.measures)
+    return names | {"outputs": pair.outputs, "live": pair.live, "columns": pair.columns} | _fields(pair.measures, spell)
 
 
-def _fields(measures: dict[str, Measure]) -> Record:
+def _fields(measures: dict[str, Measure], spell: Spell) -> Record:
     fields: Record = {}
     for name, measure in measures.items():
         fields[name], fields[f"{name}_error"] = measure.value, measure.error
-    missing = reasons(measures)
+    missing = reasons(measures, spell)
     return fields | {"reason": missing, "note": missing or ""}
-
-
-def _say(report: BetweenReport) -> int:
-    if report.error is not None:
-        fail_line(report.error.text)
-        return 1
-    if report.told:
-        note(f"{report.path}: {report.told}")
-    if report.whole:
-        note(f"{report.path}: does not have {some_names(report.whole)}: taken as whole, every weight kept")
-    return 0

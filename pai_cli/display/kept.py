@@ -30,14 +30,19 @@ def show_counts(counts: Counts, path: Path, kind: Format, more: Record | None = 
     records = kept_records(counts)
     kept, total, density = (records[-1][field] for field in ("kept", "total", "density"))
     note(f"wrote {path}: {kept:,} of {total:,} weights kept, density {density:.6g}")
-    if is_special(path):
-        return  # the mask itself went to standard output or a pipe: a table would end up in it
+    if is_in_the_way(path):
+        return
     if kind is Format.TABLE:
         show_records([*records[:-1], records[-1] | {"layer": "network", "shape": ""}], FIELDS, total=True)
         return
     writer = TableWriter(sys.stdout, kind, (*FIELDS, *(more or {})))
     writer.write(record | (more or {}) for record in records)
     writer.close()
+
+
+def is_in_the_way(path: Path | None) -> bool:
+    """Whether a file itself went to standard output or a pipe, so that a table would end up in it."""
+    return path is not None and is_special(path)
 
 
 def kept_records(counts: Counts) -> list[Record]:

@@ -10,8 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
-import numpy as np
-
 from pai_cli.display.console import note
 from pai_cli.display.tables import show_records
 from pai_cli.files.tables import Format, Record, TableWriter
@@ -53,7 +51,7 @@ def _write_all(mining: Mining, *, kind: Format, header: bool) -> tuple[int, Keyb
     try:
         for one in mining:
             with _undisturbed():
-                writer.write([_record(one, mining.collection)])
+                writer.write([one.to_dict()])
                 written += 1
     except KeyboardInterrupt as e:
         interrupted = e
@@ -98,7 +96,7 @@ def _show_largest(mining: Mining) -> tuple[int, KeyboardInterrupt | None]:
     largest = [one for _, _, one in sorted(kept, key=lambda entry: entry[:2], reverse=True)]
     if largest:
         columns = [column for column in COLUMNS if column != "layers spanned" or len(mining.collection.group_names) > 1]
-        show_records([_shown(one, mining.collection) for one in largest], columns)
+        show_records([_shown(one) for one in largest], columns)
         if len(largest) < seen:
             note(f"the {len(largest)} largest are shown; --format writes all")
     return seen, interrupted
@@ -120,35 +118,13 @@ def _tell(mining: Mining, found: int, *, interrupted: bool) -> None:
         note(f"no connected subgraph {what}; lower --support or --min-edges")
 
 
-def _vertices(one: Subgraph, collection: Collection) -> int:
-    return len(np.unique(collection.ends[one.edges()]))
-
-
-def _layers(one: Subgraph, collection: Collection) -> tuple[str, ...]:
-    return tuple(collection.group_names[group] for group in np.unique(collection.groups[one.edges()]))
-
-
-def _size(one: Subgraph, collection: Collection) -> Record:
+def _shown(one: Subgraph) -> Record:
     return {
         "subgraph": one.number,
         "edges": one.size,
-        "vertices": _vertices(one, collection),
+        "vertices": one.vertices,
         "support": one.support,
-    }
-
-
-def _record(one: Subgraph, collection: Collection) -> Record:
-    return _size(one, collection) | {
-        "share": one.support / len(collection.names),
-        "layers": _layers(one, collection),
-        "masks": tuple(collection.names[graph] for graph in bits(one.graphs)),
-        "edge_list": tuple(collection.labels(one.edges())),
-    }
-
-
-def _shown(one: Subgraph, collection: Collection) -> Record:
-    return _size(one, collection) | {
-        "layers spanned": _span([name.removesuffix(".weight") for name in _layers(one, collection)]),
+        "layers spanned": _span([name.removesuffix(".weight") for name in one.layers]),
         "held by": ranges([graph + 1 for graph in bits(one.graphs)]),
     }
 
@@ -178,9 +154,9 @@ def show_masks(collection: Collection) -> None:
     show_records(records, ("number", "mask", "edges"))
 
 
-def show_pairs(pairs: Sequence[Overlap], collection: Collection, kind: Format, *, header: bool) -> None:
+def show_pairs(pairs: Sequence[Overlap], kind: Format, *, header: bool) -> None:
     """A line a pair of masks on standard output; for people, what chance gives beside it."""
-    records = [_pair_record(pair, collection) for pair in pairs]
+    records = [pair.to_dict() for pair in pairs]
     if kind is Format.TABLE:
         numbered = [
             record | {"mask": str(pair.first + 1), "other_mask": str(pair.second + 1)}
@@ -192,23 +168,6 @@ def show_pairs(pairs: Sequence[Overlap], collection: Collection, kind: Format, *
     writer = TableWriter(sys.stdout, kind, PAIR_FIELDS, header=header)
     writer.write(records)
     writer.close()
-
-
-def _pair_record(pair: Overlap, collection: Collection) -> Record:
-    return {
-        "mask": collection.names[pair.first],
-        "other_mask": collection.names[pair.second],
-        "edges": pair.edges[0],
-        "other_edges": pair.edges[1],
-        "shared": pair.shared,
-        "jaccard": pair.jaccard,
-        "expected_shared": pair.chance.mean,
-        "expected_jaccard": pair.expected_jaccard,
-        "deviation": pair.chance.deviation,
-        "z": pair.z,
-        "p": pair.chance.p,
-        "p_error": pair.chance.error,
-    }
 
 
 def show_matrix(pairs: Sequence[Overlap], collection: Collection) -> None:

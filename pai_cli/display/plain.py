@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from pai_cli.display.console import Paper
 
-def drawn_plainly(cells: Mapping[str, Sequence[str]], console: Console, left: Collection[str], *, total: bool) -> bool:
+
+def drawn_plainly(
+    cells: Mapping[str, Sequence[str]], console: Console | Paper, left: Collection[str], *, total: bool
+) -> bool:
     """Draw the table, where the console is a file of any letters and nothing has to fold; say whether that was so."""
     if console.is_terminal or not console.encoding.startswith("utf") or not cells:
         return False

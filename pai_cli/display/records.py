@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from pai_cli.analysis.masks import MaskReport
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 from pai_cli.files.tables import Record
+from pai_cli.printable import as_line
 from pai_cli.spectral.catalogue import METRICS
-from pai_cli.spectral.network import LayerReport, NetworkReport
-from pai_cli.spectral.result import Measure
 from pai_cli.spelling import for_shell
+
+if TYPE_CHECKING:
+    from pai_cli.analysis.masks import MaskReport
+    from pai_cli.spectral.network import LayerReport, NetworkReport
+    from pai_cli.spectral.result import Measure
+
+Spell = Callable[[str], str]
 
 COUNTS = ("rows", "columns", "n_R", "n_L", "d_R", "d_L", "kept", "total", "density", "components", "n_regular")
 
@@ -24,22 +32,27 @@ ANALYZE_FIELDS = (
 )
 
 
-def mask_records(report: MaskReport, *, summary: bool) -> list[Record]:
-    """A record a layer (none with `summary`), then one for the network; for a mask that failed, one with the reason."""
+def mask_records(report: MaskReport, *, summary: bool, spell: Spell = for_shell) -> list[Record]:
+    """A record a layer (none with `summary`), then one for the network; for a mask that failed, one with the reason.
+
+    `spell`: how texts name parameters.
+    """
+    mask = str(report.path)
     if report.report is None:
         assert report.error is not None
-        return [_blank(report) | {"level": "network", "outcome": "failed", "reason": report.error.in_shell}]
-    layers = [] if summary else [_layer_record(report, layer) for layer in report.report.layers]
-    return [*layers, _network_record(report, report.report)]
+        return [_blank(mask) | {"level": "network", "outcome": "failed", "reason": as_line(spell(report.error.text))}]
+    layers = [] if summary else [layer_record(mask, layer, spell) for layer in report.report.layers]
+    return [*layers, _network_record(mask, report.report, spell)]
 
 
-def _blank(report: MaskReport) -> Record:
-    return dict.fromkeys(ANALYZE_FIELDS, None) | {"mask": str(report.path)}
+def _blank(mask: str | None) -> Record:
+    return dict.fromkeys(ANALYZE_FIELDS, None) | {"mask": mask}
 
 
-def _layer_record(report: MaskReport, layer: LayerReport) -> Record:
+def layer_record(mask: str | None, layer: LayerReport, spell: Spell = for_shell) -> Record:
+    """One layer's record; `mask`: what its mask is called, `spell`: how texts name parameters."""
     counts, pair = layer.metrics.counts, layer.metrics.structure
-    record = _blank(report) | {
+    record = _blank(mask) | {
         "level": "layer",
         "layer": layer.name,
         "shape": "x".join(str(side) for side in layer.shape),
@@ -55,21 +68,21 @@ def _layer_record(report: MaskReport, layer: LayerReport) -> Record:
         "components": counts.components,
         "n_regular": layer.metrics.n_regular,
         "solver": pair.solver,
-        "outcome": for_shell(layer.metrics.note or pair.outcome.value),
-        "reason": reasons(layer.metrics.measures),
+        "outcome": spell(layer.metrics.note or pair.outcome.value),
+        "reason": reasons(layer.metrics.measures, spell),
     }
     return record | _measure_fields(layer.metrics.measures)
 
 
-def _network_record(report: MaskReport, network: NetworkReport) -> Record:
+def _network_record(mask: str, network: NetworkReport, spell: Spell) -> Record:
     collapsed = f"collapsed: {', '.join(network.collapsed)}" if network.collapsed else ""
-    record = _blank(report) | {
+    record = _blank(mask) | {
         "level": "network",
         "kept": network.kept,
         "total": network.total,
         "density": network.density,
         "outcome": "done",
-        "reason": "; ".join(filter(None, (collapsed, reasons(network.measures)))) or None,
+        "reason": "; ".join(filter(None, (collapsed, reasons(network.measures, spell)))) or None,
     }
     counted: Record = {f"{name}_layers": count for name, count in network.counted.items()}
     return record | _measure_fields(network.measures) | counted
@@ -82,10 +95,11 @@ def _measure_fields(measures: dict[str, Measure]) -> Record:
     return fields
 
 
-def reasons(measures: dict[str, Measure]) -> str | None:
+def reasons(measures: dict[str, Measure], spell: Spell = for_shell) -> str | None:
     """Why values are missing, each reason once with the names it holds for; None when nothing is."""
     names_by_reason: dict[str, list[str]] = {}
     for name, measure in measures.items():
         if measure.reason is not None:
-            names_by_reason.setdefault(for_shell(measure.reason), []).append(name)
-    return "; ".join(f"{reason} ({', '.join(names)})" for reason, names in names_by_reason.items()) or None
+            names_by_reason.setdefault(measure.reason, []).append(name)
+    told = (f"{spell(reason)} ({', '.join(names)})" for reason, names in names_by_reason.items())
+    return "; ".join(told) or None

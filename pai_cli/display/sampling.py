@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from pai_cli.display.console import note
@@ -13,20 +11,10 @@ from pai_cli.display.tables import show_records
 from pai_cli.files.atomic import is_special
 from pai_cli.files.tables import Format, Record, TableWriter
 from pai_cli.sampling.search import SHOWN, SearchResult
-from pai_cli.sampling.trajectory import SearchState, Trajectory
+from pai_cli.sampling.trajectory import Trajectory
 
 COLUMNS = ("mask", "candidate", *SHOWN, "candidates", "explored")
 FIELDS = (*COLUMNS, "reason", "density_default")
-
-
-@contextmanager
-def tell_interrupted(state: SearchState, population: int) -> Iterator[None]:
-    """On Ctrl-C, say what was kept and how to go on, then let the interruption through."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        note(f"{state.done} of {population} candidates are done and kept; the same command with --resume goes on")
-        raise
 
 
 def show_search(result: SearchResult, trajectory: Trajectory, path: Path, kind: Format) -> None:

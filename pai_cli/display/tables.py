@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pai_cli.display.bars import bar, bars_here
-from pai_cli.display.console import note, output, show_line
+from pai_cli.display.console import WIDE, Paper, note, output, show_line
 from pai_cli.display.plain import drawn_plainly, screen_width
 from pai_cli.files.tables import Record, Value
 from pai_cli.printable import as_line
 
 if TYPE_CHECKING:
-    from rich.console import JustifyMethod
+    from rich.console import Console, JustifyMethod
 
 ANALYZE_COLUMNS = ("density", "d_L", "d_R", "sigma_1", "sigma_2", "dr", "dr_imdb", "ds", "narc")
 WEIGHT_COLUMNS = ("lambda", "lambda_imsg", "l2", "l2_dense")
@@ -20,6 +20,7 @@ NETWORK_FIELDS = ("mask", "level", *ANALYZE_COLUMNS, *WEIGHT_COLUMNS, "outcome",
 BARS = "dr_imdb_norm"  # drawn as bars where standard output is a terminal
 MISSING = "-"
 PROVED = "proved"
+NO_WEIGHTS = ("needs --weights", "needs weights=")  # to whoever is told
 
 # Columns of words; the others hold numbers.
 TEXT = (
@@ -43,14 +44,20 @@ DISPENSABLE = (
 def show_layers(records: Sequence[Record], *, weights: bool) -> None:
     """One mask's layers and, last, its network's means; what is missing is explained in the notes column."""
     show_line(number(records[0]["mask"]))
-    rows = [{**record, "note": noted(record, weights)} for record in records]
-    rows[-1] |= {"layer": "network mean", "shape": ""}
-    columns = ["layer", "shape", *_columns(weights), "note"]
+    columns, rows = layer_table(records, weights=weights)
     blocks = bars_here()
     if blocks is not None:
         rows = [{**row, BARS: bar(row[BARS], blocks)} for row in rows]
         columns.insert(columns.index("dr_imdb") + 1, BARS)
     _draw(columns, rows, total=True)
+
+
+def layer_table(records: Sequence[Record], *, weights: bool) -> tuple[list[str], list[Record]]:
+    """The columns that a person reads of one mask's records, and the rows: of its layers and, last, of its network."""
+    rows = [{**record, "note": noted(record, weights)} for record in records]
+    if rows[-1]["level"] == "network":
+        rows[-1] |= {"layer": "network mean", "shape": ""}
+    return ["layer", "shape", *_columns(weights), "note"], rows
 
 
 def network_row(record: Record) -> Record:
@@ -88,19 +95,39 @@ def _columns(weights: bool) -> tuple[str, ...]:
     return ANALYZE_COLUMNS + (WEIGHT_COLUMNS if weights else ())
 
 
-def _draw(columns: Sequence[str], records: Sequence[Record], *, total: bool = False) -> None:
-    """Print the table as wide as the terminal is; no cell is ever cut."""
-    from rich import box
-    from rich.table import Table
+def table_text(columns: Sequence[str], records: Sequence[Record], *, total: bool = False) -> str:
+    """The table as `show_records` writes it, without colours, as wide as the terminal is or, where there is none, `WIDE`;
+    what there was no room for is told in a last line.
+    """
+    import io
+    import shutil
 
-    console = output()
+    stream = io.StringIO()
+    width = shutil.get_terminal_size((WIDE, 24)).columns
+    left_out = _print(Paper(stream, width), columns, records, total=total)
+    more = f"\nno room for {', '.join(left_out)}: a wider terminal shows them" if left_out else ""
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()).strip("\n") + more
+
+
+def _draw(columns: Sequence[str], records: Sequence[Record], *, total: bool = False) -> None:
+    left_out = _print(output(), columns, records, total=total)
+    if left_out:
+        note(f"no room for {', '.join(left_out)}: a wider terminal shows them, and so does --format csv")
+
+
+def _print(console: Console | Paper, columns: Sequence[str], records: Sequence[Record], *, total: bool) -> list[str]:
+    """Print the table as wide as the terminal is; no cell is ever cut. Gives the columns for which there was no room."""
     cells = {as_line(column): [number(record[column]) for record in records] for column in columns}
     if not any(cells.get("note", ["there is none"])):
         del cells["note"]
     shown, needed = _fitting(cells, console.width)
+    left_out = [column for column in cells if column not in shown]
     if drawn_plainly({column: cells[column] for column in shown}, console, TEXT, total=total):
-        _tell_left_out(cells, shown)
-        return
+        return left_out
+    from rich import box
+    from rich.table import Table
+
+    drawing = console.console() if isinstance(console, Paper) else console
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column in shown:
         drawn = column == BARS and isinstance(records[0][column], str)
@@ -112,15 +139,9 @@ def _draw(columns: Sequence[str], records: Sequence[Record], *, total: bool = Fa
         if last:
             table.add_section()
         table.add_row(*(cells[column][index] for column in shown), style="bold" if last else None)
-    console.width = max(console.width, needed)
-    console.print(table)
-    _tell_left_out(cells, shown)
-
-
-def _tell_left_out(cells: dict[str, list[str]], shown: list[str]) -> None:
-    if len(shown) < len(cells):
-        left_out = ", ".join(column for column in cells if column not in shown)
-        note(f"no room for {left_out}: a wider terminal shows them, and so does --format csv")
+    drawing.width = max(drawing.width, needed)
+    drawing.print(table)
+    return left_out
 
 
 def _fitting(cells: dict[str, list[str]], width: int) -> tuple[list[str], int]:
@@ -142,7 +163,7 @@ def _least_width(column: str, cells: list[str]) -> int:
 
 def noted(record: Record, weights: bool) -> str:
     """What to know before using a layer's numbers, and reasons, without the one that the person chose: no weights given."""
-    parts = [part for part in str(record["reason"] or "").split("; ") if weights or "needs --weights" not in part]
+    parts = [part for part in str(record["reason"] or "").split("; ") if weights or not part.startswith(NO_WEIGHTS)]
     reasons = [part.split(" (")[0] for part in parts if part]
     told = str(record["outcome"]).split("; ") if record["level"] == "layer" else []
     outcomes = [text.split(":")[0] for text in told if text not in (PROVED, *reasons)]

@@ -143,6 +143,33 @@ class Checkpoint:
         return sha256_of(self.files)
 
 
+class StateDict(Checkpoint):
+    """Tensors that a program holds, as a checkpoint; `name` is what messages call them. No file is read."""
+
+    def __init__(self, name: str, tensors: Mapping[str, torch.Tensor], module: nn.Module | None = None):
+        path = Path(name)
+        self._tensors = {key: tensor.detach().cpu() for key, tensor in tensors.items()}
+        super().__init__(path, _TorchSource(path, self._tensors), (), module=module)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hex digest of names, types, shapes and values, in the order of the names."""
+        import hashlib
+
+        digest = hashlib.sha256()
+        for name in sorted(self._tensors):
+            tensor = self._tensors[name].contiguous()
+            digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode("utf-8", "surrogatepass"))
+            digest.update(_bytes_of(tensor))
+        return digest.hexdigest()
+
+
+def _bytes_of(tensor: torch.Tensor) -> memoryview:
+    import torch
+
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
+
+
 def open_checkpoint(path: Path, *, trust: bool = False) -> Checkpoint:
     """Open a checkpoint by what it contains, whatever its suffix says.
 

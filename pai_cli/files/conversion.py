@@ -15,7 +15,7 @@ from pai_cli.files.masks import MaskFile, MaskToWrite, write_mask
 from pai_cli.files.opening import ForeignMask, open_as
 from pai_cli.files.provenance import provenance
 from pai_cli.progress import Progress, silent
-from pai_cli.spectral.layout import Layout
+from pai_cli.spectral.layout import PLAIN, Layout
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +27,7 @@ OF_THE_FORMAT = ("format", "format_version", "layers", "shapes")
 class Converted:
     """A mask read whole: arrays and layouts by name in order, its kind, and the metadata that goes on with it.
 
+    It is a `files.masks.Mask` too. `layouts_known`: whether anyone told the layouts.
     `told`: what a person should know of how it was read.
     """
 
@@ -36,11 +37,30 @@ class Converted:
     layouts: Mapping[str, Layout]
     metadata: Mapping[str, str]
     told: str
+    layouts_known: bool = True
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of every masked parameter."""
         return {name: mask.shape for name, mask in self.masks.items()}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The masked parameters, in order."""
+        return tuple(self.masks)
+
+    @property
+    def tells_layouts(self) -> bool:
+        """Whether groups and transposition of its convolutions are known, or there is none of which to ask."""
+        return self.layouts_known or all(len(shape) < 3 for shape in self.shapes.values())
+
+    def layout(self, name: str) -> Layout:
+        """Groups and transposition of a layer, plain where nothing is known of it."""
+        return self.layouts.get(name, PLAIN)
+
+    def array(self, name: str) -> np.ndarray:
+        """One parameter's mask, boolean."""
+        return self.masks[name]
 
 
 def read_any(
@@ -63,9 +83,10 @@ def read_any(
     layouts = {name: known.get(name, mask.layout(name)) for name in masks}
     if isinstance(mask, MaskFile) and mask.is_ours:
         story = {key: value for key, value in mask.metadata.items() if key not in OF_THE_FORMAT}
-        return Converted(path, OURS, masks, layouts, story, "")
+        return Converted(path, OURS, masks, layouts, story, "", mask.tells_layouts)
     found = mask.kind if isinstance(mask, ForeignMask) else OURS
-    return Converted(path, found, masks, layouts, {"converted_from": found, "source_sha256": mask.sha256}, mask.told)
+    story = {"converted_from": found, "source_sha256": mask.sha256}
+    return Converted(path, found, masks, layouts, story, mask.told, names is not None or mask.tells_layouts)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +27,22 @@ def read_densities(path: Path) -> LayerDensities:
         raise DensityError(
             f'{option("densities", path)}: must be a JSON object such as {{"conv1": 0.5, "layer*": 0.05}}'
         )
-    seen = set[str]()
+    return checked_densities(pairs, str(path))
+
+
+def checked_densities(pairs: Iterable[tuple[Any, Any]], where: str | None = None) -> LayerDensities:
+    """The pairs, each a name and a number; `where`: the file that they are from. Raises `DensityError` for any other."""
+    seen: dict[str, float] = {}
     for name, density in pairs:
+        told = f"{option('densities', where)}: {name!r}"
         if isinstance(density, bool) or not isinstance(density, int | float):
-            raise DensityError(f"{option('densities', path)}: {name!r} has {_short(density)}, and a number is needed")
+            raise DensityError(f"{told} has {_short(density)}, and a number is needed")
         if abs(density) > 1:  # before it becomes a float, which cannot be of any size
-            raise DensityError(
-                f"{option('densities', path)}: {name!r} has {_short(density)}; must be above 0 and at most 1"
-            )
+            raise DensityError(f"{told} has {_short(density)}; must be above 0 and at most 1")
         if name in seen:
-            raise DensityError(f"{option('densities', path)}: {name!r} stands there twice; leave one")
-        seen.add(name)
-    return tuple((name, float(density)) for name, density in pairs)
+            raise DensityError(f"{told} stands there twice; leave one")
+        seen[name] = float(density)
+    return tuple(seen.items())
 
 
 class _Pairs(list[tuple[str, Any]]):
@@ -45,4 +50,5 @@ class _Pairs(list[tuple[str, Any]]):
 
 
 def _short(value: object) -> str:
-    return shortened("an object" if isinstance(value, _Pairs) else json.dumps(value), 40)
+    told = "an object" if isinstance(value, _Pairs) else json.dumps(value, default=lambda other: type(other).__name__)
+    return shortened(told, 40)

@@ -1,9 +1,10 @@
-"""Names: their order as a person would put them, and whether one is a plain file's."""
+"""Names: their order as a person would put them, which a glob means, and whether one is a plain file's."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pai_cli.errors import PaiError
@@ -36,6 +37,11 @@ def file_order(name: str) -> list[tuple[int, float | str]]:
     """A sort key for file names: `mask-2` before `mask-10`, and as densities have it `erk-0.05` before `erk-0.2`."""
     parts = re.split(r"([0-9]+\.[0-9]+|[0-9]+)", name)
     return [(0, float(part)) if part[0] in "0123456789" else (1, part) for part in parts if part]
+
+
+def matches(name: str, glob: str) -> bool:
+    """Whether a glob means the layer, whose name may be given without `.weight`."""
+    return fnmatchcase(name, glob) or fnmatchcase(name.removesuffix(".weight"), glob)
 
 
 def plain_file_name(name: str) -> bool:

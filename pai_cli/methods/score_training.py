@@ -17,8 +17,9 @@ from pai_cli.data.batches import check_classes
 from pai_cli.errors import RecipeError, TrainingError
 from pai_cli.methods.resume import check_rounds, kept_round, taking_up
 from pai_cli.methods.signed_constants import signed_constants
-from pai_cli.pruning.base import Masks, ScoreContext, generator_for
+from pai_cli.pruning.base import Masks, ScoreContext
 from pai_cli.pruning.trained import EPOCHS, TrainingContext
+from pai_cli.random import generator_for, seed_torch
 from pai_cli.spelling import option
 from pai_cli.training.examples import Augment, Examples, augmentation
 from pai_cli.training.interruption import heard
@@ -207,7 +208,7 @@ class ScoreTraining:
         size = self.recipe.batch_size
         inputs, labels = self.examples.batch(self._order[1][within * size : (within + 1) * size])
         random = generator_for(seed, f"step {self.step} of the search")
-        torch.manual_seed(int(random.integers(2**62)))
+        seed_torch(int(random.integers(2**62)), self.context.device)
         return self.augment(inputs, random), labels
 
     def _check_finite(self, loss: torch.Tensor) -> None:

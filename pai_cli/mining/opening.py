@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pai_cli.errors import MaskMismatchError, MiningError, TraceError
 from pai_cli.files.edge_lists import read_edge_list
@@ -18,33 +19,35 @@ from pai_cli.mining.wiring import Wiring, named_wiring, sizes_of, traced_wiring
 from pai_cli.progress import Progress, silent
 from pai_cli.spelling import option
 
+if TYPE_CHECKING:
+    from pai_cli.files.checkpoints import Checkpoint
+
 Note = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class NetworkSource:
-    """Where the wiring comes from: the checkpoint `weights`, as `model` with `input_shape`; None to go by names.
+    """Where the wiring comes from: the checkpoint `weights`, as `model` with `input_shape`; None to go by names."""
 
-    `trust`: pickles may run their code.
-    """
-
-    weights: Path | None = None
+    weights: Checkpoint | None = None
     model: str | None = None
     input_shape: tuple[int, ...] | None = None
-    trust: bool = False
 
 
-def open_masks(paths: Sequence[Path], note: Note, *, trust: bool) -> list[Mask]:
-    """The masks of one network, a file by two names once.
+def open_masks(given: Sequence[Path | Mask], note: Note, *, trust: bool) -> list[Mask]:
+    """The masks of one network, from files or open already, a file by two names once.
 
     Raises `MaskError` for the first that cannot be read or is of another network.
     """
     files: dict[Path, Path] = {}
-    for path in paths:
-        first = files.setdefault(path.resolve(), path)
-        if first is not path:
-            note(f"{path}: is {first} by another name, and counts once")
-    masks = [open_mask(path, trust=trust) for path in files.values()]
+    once: list[Path | Mask] = []
+    for one in given:
+        first = files.setdefault(one.resolve(), one) if isinstance(one, Path) else one
+        if first is one:
+            once.append(one)
+        else:
+            note(f"{one}: is {first} by another name, and counts once")
+    masks = [open_mask(one, trust=trust) if isinstance(one, Path) else one for one in once]
     check_same_network(masks)
     for mask in masks:
         if mask.told:
@@ -88,10 +91,9 @@ def mask_collection(
 
 def _followed(mask: Mask, source: NetworkSource) -> Wiring:
     from pai_cli.analysis.masks import check_match
-    from pai_cli.files.checkpoints import open_checkpoint
 
-    assert source.weights is not None
-    checkpoint = open_checkpoint(source.weights, trust=source.trust)
+    checkpoint = source.weights
+    assert checkpoint is not None
     check_match(mask.path, mask.shapes, checkpoint)
     from pai_cli.models.network import load_network
     from pai_cli.models.trace import trace
@@ -104,13 +106,13 @@ def _followed(mask: Mask, source: NetworkSource) -> Wiring:
     missing = [name for name in matrices(mask) if name not in wiring.outputs]
     if missing:
         raise MaskMismatchError(
-            f"{mask.path}: masks {missing[0]!r}, which {source.weights} never uses on an input; give "
+            f"{mask.path}: masks {missing[0]!r}, which {checkpoint.path} never uses on an input; give "
             f"{option('level', 'weight')}"
         )
     for name in matrices(mask):
         if len(wiring.inputs[name]) != sizes_of(mask.shapes[name], mask.layout(name)).places:
             raise MaskMismatchError(
-                f"{mask.path}: does not tell how {name!r} is grouped or transposed, as {source.weights} has it; "
+                f"{mask.path}: does not tell how {name!r} is grouped or transposed, as {checkpoint.path} has it; "
                 f"give a mask that does, as `pai prune` writes it, or {option('level', 'weight')}"
             )
     return wiring

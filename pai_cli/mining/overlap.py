@@ -7,11 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pai_cli.mining.collection import Collection
+
+if TYPE_CHECKING:
+    from pai_cli.files.tables import Record
 
 LEFT_OUT = 1e-14
 """Probability, at most, that is cut from the distribution of one layer's overlap."""
@@ -40,13 +44,20 @@ class Chance:
 
 @dataclass(frozen=True)
 class Overlap:
-    """A pair of graphs: edges of each, of both and of either, and what chance gives. `jaccard` is None without edges."""
+    """A pair of graphs: edges of each, of both and of either, and what chance gives. `jaccard` is None without edges.
+
+    `first` and `second`: their places from 0, and their `names`.
+    """
 
     first: int
     second: int
     edges: tuple[int, int]
     shared: int
     chance: Chance
+    names: tuple[str, str]
+
+    def __repr__(self) -> str:
+        return f"<Overlap of {self.names[0]} and {self.names[1]}: {self.shared:,} of {self.union:,} edges>"
 
     @property
     def union(self) -> int:
@@ -68,6 +79,23 @@ class Overlap:
     def z(self) -> float | None:
         """Standard deviations above the mean; None where chance leaves nothing open."""
         return (self.shared - self.chance.mean) / self.chance.deviation if self.chance.deviation else None
+
+    def to_dict(self) -> Record:
+        """All of it, as the command line writes it."""
+        return {
+            "mask": self.names[0],
+            "other_mask": self.names[1],
+            "edges": self.edges[0],
+            "other_edges": self.edges[1],
+            "shared": self.shared,
+            "jaccard": self.jaccard,
+            "expected_shared": self.chance.mean,
+            "expected_jaccard": self.expected_jaccard,
+            "deviation": self.chance.deviation,
+            "z": self.z,
+            "p": self.chance.p,
+            "p_error": self.chance.error,
+        }
 
 
 def shared_edges(collection: Collection) -> NDArray[np.int64]:
@@ -93,7 +121,8 @@ def overlaps(collection: Collection) -> list[Overlap]:
             shared = int(table[:, first, second].sum())
             chance = chance_of(shared, collection.possible, kept)
             edges = (sum(a for a, _ in kept), sum(b for _, b in kept))
-            found.append(Overlap(first, second, edges, shared, chance))
+            names = collection.names[first], collection.names[second]
+            found.append(Overlap(first, second, edges, shared, chance, names))
     return found
 
 

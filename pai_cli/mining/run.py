@@ -5,12 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from pai_cli.mining.collection import Collection, Indices
+import numpy as np
+
+from pai_cli.mining.collection import Collection, Indices, bits
 from pai_cli.mining.parts import Part, parts_of
 from pai_cli.mining.search import Wanted, maximal
 from pai_cli.progress import Progress, silent
 from pai_cli.spelling import option
+
+if TYPE_CHECKING:
+    from pai_cli.files.tables import Record
 
 LOOK = 64
 """Steps of the search between two looks at the clock."""
@@ -21,7 +27,7 @@ class Subgraph:
     """A maximal frequent connected subgraph.
 
     `number`: in the order of finding, from 1. `size`: how many edges. `graphs`: the set of those that hold it, an integer
-    with bit g set for graph g.
+    with bit g set for graph g. `collection`: what was mined.
     """
 
     number: int
@@ -29,11 +35,54 @@ class Subgraph:
     graphs: int
     part: Part
     classes: int
+    collection: Collection
+
+    def __repr__(self) -> str:
+        return f"<Subgraph {self.number}: {self.size:,} edges, held by {self.support} of {len(self.collection.names)}>"
 
     @property
     def support(self) -> int:
         """How many graphs hold it."""
         return self.graphs.bit_count()
+
+    @property
+    def share(self) -> float:
+        """The share of the graphs that hold it, above 0 and at most 1."""
+        return self.support / len(self.collection.names)
+
+    @property
+    def holders(self) -> tuple[str, ...]:
+        """The names of the graphs that hold it, in order."""
+        return tuple(self.collection.names[graph] for graph in bits(self.graphs))
+
+    @property
+    def vertices(self) -> int:
+        """How many vertices it has."""
+        return len(np.unique(self.collection.ends[self.edges()]))
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers that its edges are of, in order; "graph" for a list of edges."""
+        names = self.collection.group_names
+        return tuple(names[group] for group in np.unique(self.collection.groups[self.edges()]))
+
+    @property
+    def edge_names(self) -> tuple[str, ...]:
+        """Its edges by name, in order: `conv1.weight[2,0]`, or `a--b` of a list of edges."""
+        return tuple(self.collection.labels(self.edges()))
+
+    def to_dict(self) -> Record:
+        """All of it, as the command line writes it."""
+        return {
+            "subgraph": self.number,
+            "edges": self.size,
+            "vertices": self.vertices,
+            "support": self.support,
+            "share": self.share,
+            "layers": self.layers,
+            "masks": self.holders,
+            "edge_list": self.edge_names,
+        }
 
     def edges(self) -> Indices:
         """Its edges, indices into the collection, in order."""
@@ -77,5 +126,5 @@ class Mining:
                     self.stopped = option("max_results", self.limits.results)
                     return
                 self.found += 1
-                yield Subgraph(self.found, part.size(found[0]), found[1], part, found[0])
+                yield Subgraph(self.found, part.size(found[0]), found[1], part, found[0], self.collection)
         self.progress(1, 1)

@@ -11,6 +11,7 @@ from torch import nn
 
 from pai_cli.errors import DeviceError, ScoreError
 from pai_cli.files.messages import one_line
+from pai_cli.random import seed_torch
 from pai_cli.spelling import option
 
 
@@ -52,9 +53,7 @@ def seeded(device: str, seed: int) -> Iterator[None]:
     """Random numbers that torch draws inside depend on `seed` alone; outside, its generators stay as they were."""
     gpus = [torch.cuda.current_device()] if device.startswith("cuda") else []
     with torch.random.fork_rng(devices=gpus):
-        torch.default_generator.manual_seed(seed)
-        if gpus:
-            torch.cuda.manual_seed(seed)
+        seed_torch(seed, device)
         yield
 
 

@@ -25,7 +25,7 @@ from pai_cli.models.loading import check_names_and_shapes, load_values
 from pai_cli.models.programs import program_layers
 from pai_cli.models.recognise import recognise
 from pai_cli.models.registry import architecture
-from pai_cli.models.seeds import check_seed
+from pai_cli.random import check_seed, seed_torch
 from pai_cli.spelling import option
 
 __all__ = [
@@ -233,7 +233,7 @@ def init_network(name: str, classes: int | None, seed: int) -> Network:
             f"leave {option('classes')} out, or change the name"
         )
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+        seed_torch(seed)
         network = _fitting(chosen, lambda build: build())
     return Network(network.eval(), chosen.description, chosen.input_shape, prunable_layers(network))
 

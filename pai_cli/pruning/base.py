@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pai_cli.errors import MethodOptionError
+from pai_cli.random import generator_for
 from pai_cli.spelling import option
 
 if TYPE_CHECKING:
@@ -101,15 +101,6 @@ class ScoreContext:
         So leaving another layer out, or changing the order, does not change what is drawn here.
         """
         return generator_for(self.seed, layer)
-
-
-def generator_for(seed: int, purpose: str) -> np.random.Generator:
-    """A random generator that depends on the seed and on what it is for; different purposes are independent."""
-    import numpy as np
-
-    digest = hashlib.sha256(purpose.encode()).digest()
-    key = tuple(int.from_bytes(digest[i : i + 4], "little") for i in range(0, 16, 4))
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
 MakeScorer = Callable[[ScoreContext], Scorer]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from math import isfinite
 from typing import TYPE_CHECKING
 
 from pai_cli.errors import DensityError, LayerSelectionError
 from pai_cli.files.messages import some_names
+from pai_cli.files.ordering import matches
 from pai_cli.spelling import option
 
 if TYPE_CHECKING:
@@ -16,11 +16,6 @@ if TYPE_CHECKING:
 
 MAGIC = frozenset("*?[")
 MOST_GLOBS = 1_000
-
-
-def matches(name: str, glob: str) -> bool:
-    """Whether a glob means the layer, whose name may be given without `.weight`."""
-    return fnmatchcase(name, glob) or fnmatchcase(name.removesuffix(".weight"), glob)
 
 
 def select_layers(layers: tuple[PrunableLayer, ...], ignore: tuple[str, ...]) -> tuple[PrunableLayer, ...]:

@@ -7,11 +7,11 @@ from math import isclose
 from typing import TYPE_CHECKING, Any, Literal
 
 from pai_cli.errors import DensityError, MethodOptionError
-from pai_cli.models.seeds import check_seed
 from pai_cli.pruning.base import METHODS, Method, Pattern, Scope
 from pai_cli.pruning.counts import AllocatedQuota, GivenQuota, NetworkQuota, PatternQuota, Quota
 from pai_cli.pruning.layers import given_densities
 from pai_cli.pruning.trained import TrainingOptions
+from pai_cli.random import check_seed
 from pai_cli.spelling import option
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ from pai_cli.data.registry import open_dataset
 from pai_cli.errors import MethodOptionError
 from pai_cli.files.messages import one_line
 from pai_cli.models.copies import seeded, working_copy
-from pai_cli.pruning.base import Batches, generator_for
+from pai_cli.pruning.base import Batches
 from pai_cli.pruning.request import USUAL_PER_CLASS, PruneRequest
+from pai_cli.random import generator_for
 from pai_cli.spelling import option
 
 if TYPE_CHECKING:

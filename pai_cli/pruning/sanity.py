@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from pai_cli.errors import ScoreError
-from pai_cli.pruning.base import Masks, Scorer, Scores, generator_for
+from pai_cli.pruning.base import Masks, Scorer, Scores
+from pai_cli.random import generator_for
 from pai_cli.spelling import option
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ import numpy as np
 from pai_cli.data.fingerprint import digest_of
 from pai_cli.errors import MethodOptionError
 from pai_cli.pruning.request import PruneRequest
+from pai_cli.random import numbered_generator, numbered_seed
 from pai_cli.spectral.catalogue import METRIC_VERSION
 from pai_cli.spelling import option
 
@@ -77,14 +78,10 @@ class SearchRequest:
         """What is asked of candidate `number`: of one that draws, with a seed of its own."""
         if number == 0 or not self.prune.method.draws:
             return self.prune
-        seed = int(self._source(number).generate_state(1, np.uint64)[0] >> np.uint64(1))
-        return replace(self.prune, seed=seed)
+        return replace(self.prune, seed=numbered_seed(self.prune.seed, number))
 
     def noise_of(self, number: int) -> np.random.Generator | None:
         """What draws the noise on the weights of candidate `number`; None where it has none."""
         if number == 0 or self.prune.method.draws:
             return None
-        return np.random.default_rng(self._source(number))
-
-    def _source(self, number: int) -> np.random.SeedSequence:
-        return np.random.SeedSequence(self.prune.seed, spawn_key=(number,))
+        return numbered_generator(self.prune.seed, number)

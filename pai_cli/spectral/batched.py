@@ -9,9 +9,8 @@ from array_api_compat import device, is_numpy_array
 
 from pai_cli.spectral import solvers
 from pai_cli.spectral.bounds import pairs_of
-from pai_cli.spectral.gram import smaller_gram
 from pai_cli.spectral.power import batches, leading_eigenpairs, padded_side
-from pai_cli.spectral.problems import Problems
+from pai_cli.spectral.problems import Problems, smaller_gram
 from pai_cli.spectral.result import Pairs
 from pai_cli.spectral.solver_table import FOUND, Found, wish_of
 from pai_cli.spectral.solvers import SolverOptions

@@ -177,6 +177,11 @@ class BipartiteGraph:
         size = self.n_L * self.n_R
         return self.edges <= LISTED_DENSITY * size or self.edges < size <= LISTED_SIZE
 
+    @property
+    def may_be_dense(self) -> bool:
+        """Whether its matrix may be made whole, as it was when it came."""
+        return True
+
     def _given_weights(self) -> Array:
         if self.weights is None:
             raise ValueError("this graph was prepared without weights")

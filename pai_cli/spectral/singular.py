@@ -22,9 +22,8 @@ from pai_cli.spectral.direct import (
     pair_of_stars,
     pair_of_vector,
 )
-from pai_cli.spectral.gram import smaller_gram
 from pai_cli.spectral.graph import BipartiteGraph, host
-from pai_cli.spectral.problems import Problems
+from pai_cli.spectral.problems import Problems, smaller_gram
 from pai_cli.spectral.result import EPS, Outcome, Pairs, SingularPair, unanswered
 from pai_cli.spectral.solvers import DEFAULT, SVD_SIDE, Solver, SolverOptions
 
@@ -107,12 +106,13 @@ def _settle(request: Problems, pairs: Pairs, options: SolverOptions) -> None:
     wide = np.maximum(pairs.error_1, pairs.error_2) > options.tolerance * pairs.sigma_1
     missed = np.array([outcome is Outcome.MISSED for outcome in pairs.outcome], dtype=bool)
     for k in np.flatnonzero(wide | missed).tolist():
+        whole = request.graph.may_be_dense
         if missed[k]:
-            pairs[k] = _gram_pair(request, k)
-        small = min(request.left[k], request.right[k]) <= SVD_SIDE
+            pairs[k] = _gram_pair(request, k) if whole else unanswered(Outcome.NOT_CONVERGED, pairs.solver[k])
+        small = whole and min(request.left[k], request.right[k]) <= SVD_SIDE
         if not pairs[k].within(options.tolerance) and small and options.solver is not Solver.DIRECT:
             pairs[k] = _svd_pair(request, k)
-        if not pairs[k].within(options.tolerance):
+        if pairs.outcome[k] is not Outcome.NOT_CONVERGED and not pairs[k].within(options.tolerance):
             unproved = pairs.outcome[k] is Outcome.NOT_PROVED
             pairs.outcome[k] = Outcome.WIDE_NOT_PROVED if unproved else Outcome.TOO_WIDE
 

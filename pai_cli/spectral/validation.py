@@ -6,6 +6,8 @@ torch tensor, whose entries mean what they say. What is not understood is refuse
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -84,13 +86,17 @@ def _widened(plain: Any, name: str) -> Array:
 def matrix_of(given: Any, name: str) -> Array:
     """`plain_array` with two dimensions, neither of them past what the engine counts. Raises `ArrayError`."""
     plain = plain_array(given, name)
-    if str(device(plain)) == "meta":
-        raise ArrayError(f"{name}: a tensor on the device meta has no values")
+    _refuse_meta(plain, name)
     if plain.ndim != 2:
         raise ArrayError(f"{name}: a bipartite graph needs a matrix, not shape {tuple(plain.shape)}")
     if max(plain.shape) >= MOST_VERTICES:
         raise ArrayError(f"{name}: a side of {max(plain.shape):,} vertices is past exact float32 counts")
     return plain
+
+
+def _refuse_meta(plain: Array, name: str) -> None:
+    if str(device(plain)) == "meta":
+        raise ArrayError(f"{name}: a tensor on the device meta has no values")
 
 
 def zero_one(given: Any, name: str = "the mask") -> Array:
@@ -115,22 +121,100 @@ def real_weights(given: Any, mask: Array, name: str = "the weights") -> Array:
     if is_numpy_array(plain) != is_numpy_array(mask) or device(plain) != device(mask):
         places = [f"{type(array).__module__.split('.')[0]} on {device(array)}" for array in (plain, mask)]
         raise ArrayError(f"{name}: {places[0]}, and the mask {places[1]}; give both in one place")
+    return _real(plain, name)
+
+
+def real_matrix(given: Any, name: str = "the matrix") -> Array:
+    """A matrix of at least one entry: booleans as they are, other numbers as a copy of floating point.
+
+    Raises `ArrayError` where there is no entry or float64 does not hold one; `NotFiniteError` for NaN and infinity.
+    """
+    plain = matrix_of(given, name)
+    if 0 in plain.shape:
+        raise ArrayError(f"{name}: shape {tuple(plain.shape)} has no entry")
+    return plain if plain.dtype == array_namespace(plain).bool else _real(plain, name)
+
+
+def numpy_of(plain: Any, name: str) -> np.ndarray[Any, Any]:
+    """What `plain_array` gave, in this machine's own memory and of a type that NumPy has. Raises `ArrayError`."""
+    if is_numpy_array(plain):
+        return np.asarray(plain)
+    _refuse_meta(plain, name)
+    import torch
+
+    held: np.ndarray[Any, Any] = (plain.float() if plain.dtype == torch.bfloat16 else plain).cpu().numpy()
+    return held
+
+
+@dataclass(frozen=True, eq=False)
+class Entries:
+    """The entries of a sparse matrix that are not 0, each once: `rows`, `columns`, int64, and `values`, float64."""
+
+    shape: tuple[int, int]
+    rows: np.ndarray[Any, np.dtype[np.int64]]
+    columns: np.ndarray[Any, np.dtype[np.int64]]
+    values: np.ndarray[Any, np.dtype[np.float64]]
+
+
+def is_sparse(given: Any) -> bool:
+    """Whether it is one of SciPy's sparse matrices or arrays. Imports nothing."""
+    return type(given).__module__.startswith("scipy.sparse") and hasattr(given, "tocoo")
+
+
+def sparse_entries(given: Any, name: str = "the matrix") -> Entries:
+    """The entries of one of SciPy's sparse matrices; what it stores as 0 is no entry.
+
+    Raises `ArrayError` for what no matrix is, and for several entries in one place: SciPy adds them up, and so a mask that
+    names an edge twice would be no mask; `NotFiniteError` for NaN and infinity.
+    """
+    if len(given.shape) != 2:
+        raise ArrayError(f"{name}: a bipartite graph needs a matrix, not shape {tuple(given.shape)}")
+    if 0 in given.shape:
+        raise ArrayError(f"{name}: shape {tuple(given.shape)} has no entry")
+    if max(given.shape) >= MOST_VERTICES:
+        raise ArrayError(f"{name}: a side of {max(given.shape):,} vertices is past exact float32 counts")
+    if given.dtype.kind not in "biuf":
+        raise ArrayError(f"{name}: its entries are {given.dtype}, not real numbers or booleans; convert them")
+    try:
+        if hasattr(given, "check_format"):
+            given.check_format(full_check=True)
+        listed = given.tocoo()
+    except (ValueError, IndexError) as error:
+        raise ArrayError(f"{name}: a damaged {type(given).__name__}: {error}") from error
+    rows, columns = listed.row.astype(np.int64), listed.col.astype(np.int64)
+    for places, side in ((rows, given.shape[0]), (columns, given.shape[1])):
+        if len(places) and not (places.min() >= 0 and places.max() < side):
+            raise ArrayError(f"{name}: a damaged {type(given).__name__}: has an index outside its shape")
+    order = np.lexsort((rows, columns))
+    rows, columns, stored = rows[order], columns[order], listed.data[order]
+    again = np.flatnonzero((rows[1:] == rows[:-1]) & (columns[1:] == columns[:-1]))
+    if len(again):
+        at = int(rows[again[0]]), int(columns[again[0]])
+        raise ArrayError(f"{name}: has several entries at index {at}, which SciPy adds up; call sum_duplicates() first")
+    stored = stored if stored.dtype != np.bool_ else stored.view(np.uint8) != 0
+    values = _real(stored, name, lambda at: (int(rows[at]), int(columns[at]))).astype(np.float64)
+    there = values != 0
+    return Entries((int(given.shape[0]), int(given.shape[1])), rows[there], columns[there], values[there])
+
+
+def _real(plain: Array, name: str, index_of: Callable[[int], tuple[int, ...]] | None = None) -> Array:
+    """A copy of floating point. `index_of`: where an entry stands whose place in `plain` is not that."""
     xp = array_namespace(plain)
     if not xp.isdtype(plain.dtype, "real floating"):
         wide = xp.astype(plain, xp.float64)
         if not xp.isdtype(plain.dtype, "bool"):
-            _refuse_first(
-                xp.abs(wide) >= EXACT_INTEGERS, plain, name, "an integer that float64 does not hold; round it"
-            )
+            past = xp.abs(wide) >= EXACT_INTEGERS
+            _refuse_first(past, plain, name, "an integer that float64 does not hold; round it", index_of)
         return wide
     finite = xp.isfinite(plain)
     if not bool(xp.all(finite)):
-        at, value = _first(~finite, plain)
-        raise NotFiniteError(f"{name} have NaN or infinite values, the first {value} at index {at}")
+        at, value = _first(~finite, plain, index_of)
+        has = "have" if name.endswith("s") else "has"
+        raise NotFiniteError(f"{name} {has} NaN or infinite values, the first {value} at index {at}")
     if is_numpy_array(plain) and plain.dtype.itemsize > 8:
         with np.errstate(over="ignore", under="ignore"):
             wide = plain.astype(np.float64)
-        _refuse_first(wide != plain, plain, name, "a number that float64 does not hold; round it")
+        _refuse_first(wide != plain, plain, name, "a number that float64 does not hold; round it", index_of)
         return wide
     return xp.asarray(plain, copy=True)
 
@@ -144,15 +228,19 @@ def indices(given: Any, name: str) -> np.ndarray[Any, np.dtype[np.int64]]:
     return plain.astype(np.int64, copy=False)
 
 
-def _refuse_first(wrong: Array, given: Array, name: str, why: str) -> None:
+def _refuse_first(
+    wrong: Array, given: Array, name: str, why: str, index_of: Callable[[int], tuple[int, ...]] | None = None
+) -> None:
     if bool(array_namespace(wrong).any(wrong)):
-        at, value = _first(wrong, given)
+        at, value = _first(wrong, given, index_of)
         raise ArrayError(f"{name}: the entry at index {at} is {value}, {why}")
 
 
-def _first(wrong: Array, given: Array) -> tuple[tuple[int, ...], str]:
+def _first(
+    wrong: Array, given: Array, index_of: Callable[[int], tuple[int, ...]] | None = None
+) -> tuple[tuple[int, ...], str]:
     """Index and value of the first entry that is wrong."""
     xp = array_namespace(wrong)
     at = int(xp.argmax(xp.astype(xp.reshape(wrong, (-1,)), xp.uint8)))
     index = tuple(int(k) for k in np.unravel_index(at, tuple(wrong.shape)))
-    return index, shown(given[index].item())
+    return index if index_of is None else index_of(at), shown(given[index].item())

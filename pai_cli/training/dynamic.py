@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pai_cli.analysis.layers import Measuring, measure_everywhere
-from pai_cli.pruning.base import Masks, generator_for
+from pai_cli.analysis.masks import Measuring, measure_everywhere
+from pai_cli.pruning.base import Masks
 from pai_cli.pruning.select import keep_largest
+from pai_cli.random import generator_for
 from pai_cli.spectral.metrics import MetricOptions
 from pai_cli.spectral.network import DenseCache, LayerInput, summarise
 from pai_cli.spelling import for_shell

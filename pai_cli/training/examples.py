@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pai_cli.data.batches import batch_for
 from pai_cli.data.images import ImageDataset
 from pai_cli.errors import DataError, RecipeError
-from pai_cli.pruning.base import generator_for
+from pai_cli.random import generator_for
 from pai_cli.spelling import option
 from pai_cli.training.recipe import Augmentation, Recipe
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,7 +17,6 @@ from pai_cli.data.batches import check_classes
 from pai_cli.data.fingerprint import digest_of
 from pai_cli.errors import OutputError, ResumeError
 from pai_cli.files.atomic import check_output
-from pai_cli.files.digest import sha256_of
 from pai_cli.files.masks import MaskToWrite, write_mask
 from pai_cli.files.provenance import provenance
 from pai_cli.files.results import FIELDS, add_result, check_results
@@ -28,14 +28,14 @@ from pai_cli.pruning.base import Masks
 from pai_cli.spelling import option
 from pai_cli.training.dynamic import share_of
 from pai_cli.training.examples import TrainingData, prepare
+from pai_cli.training.fitting import check_masks, without_twins
 from pai_cli.training.journal import DONE, Journal
 from pai_cli.training.loop import Run, Trainer, TrainResult
-from pai_cli.training.masking import check_masks, without_twins
 from pai_cli.training.model import logits_of, trained_copy
 from pai_cli.training.outputs import Outputs, damaged
 from pai_cli.training.process import Process
 from pai_cli.training.recipe import Recipe
-from pai_cli.training.state import parse_state
+from pai_cli.training.state import Tensors, parse_state
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,12 +68,17 @@ class Job:
     out: Outputs
     arguments: Sequence[str] = field(default=())
 
+    @property
+    def on_disk(self) -> bool:
+        """Whether it keeps a journal, and a state to go on from, beside the weights that it writes."""
+        return self.out.weights is not None
+
     def settings(self, world: int) -> dict[str, Any]:
         """What must be the same for a training to be continued: all but the device, and where else it writes."""
         facts = {
             **asdict(self.recipe),
             "source_sha256": self.source.sha256,
-            "mask_sha256": None if self.mask is None else sha256_of([self.mask.path]),
+            "mask_sha256": None if self.mask is None else digest_of_mask(self.mask),
             "network": self.network.description,
             "data": self.data,
             "examples": [len(part) for part in self.parts],
@@ -88,11 +93,13 @@ class Job:
         """The masks by parameter; {} without. Raises `MaskMismatchError` for those of another network."""
         if self.mask is None:
             return {}
-        masks = {name: self.mask.array(name) for name in self.mask.names}
+        # Copies of those that a program holds, which are read-only: torch shares what it is given.
+        masks = {name: np.require(self.mask.array(name), requirements="W") for name in self.mask.names}
         parameters = dict(self.network.model.named_parameters(remove_duplicate=False))
         shapes = {name: tuple(one.shape) for name, one in parameters.items()}
-        check_masks(self.mask.path, masks, shapes, str(self.source.path))
-        return without_twins(self.mask.path, masks, parameters)
+        source, remedy = str(self.mask.path), f"{option('mask')} takes a mask that was made for it"
+        check_masks(masks, shapes, source=source, network=str(self.source.path), remedy=remedy)
+        return without_twins(masks, parameters, source=source, remedy=remedy)
 
     @property
     def key(self) -> dict[str, str]:
@@ -126,6 +133,7 @@ class Job:
 
         Raises `OutputError`, `ResumeError` also when the training is finished and what it wrote is gone.
         """
+        assert self.out.weights is not None
         journal = Journal.beside(self.out.weights, self.settings(world), self.out.log_dir)
         if not first:
             return journal, None
@@ -143,11 +151,21 @@ class Job:
 
 @dataclass(frozen=True)
 class Trained:
-    """A training's numbers, as the last line of its journal has them; `absent`: parts that did not apply, and why."""
+    """A training's numbers, as the last line of its journal has them, and what it was made of.
+
+    `lines`: of all epochs and mask updates, in the first process. `absent`: parts that did not apply, and why. `result`:
+    None where the training was finished before (`again`).
+    """
 
     record: Record
+    lines: Sequence[Record] = ()
     absent: dict[str, str] = field(default_factory=dict)
-    again: bool = False
+    result: TrainResult | None = None
+
+    @property
+    def again(self) -> bool:
+        """Whether it had come to its end before, and nothing was trained."""
+        return self.result is None
 
 
 def train_on_disk(job: Job, journal: Journal, process: Process, progress: Progress, kept: bytes | None) -> Trained:
@@ -159,14 +177,15 @@ def train_on_disk(job: Job, journal: Journal, process: Process, progress: Progre
     if process.any(journal.finished is not None):
         if journal.finished is not None:
             _add_row(job, journal.finished)  # of a table that was not asked for then, or was not reached
-        return Trained(journal.finished or {}, again=True)
+        told = process.bytes_from_first(json.dumps(journal.finished).encode())
+        assert told is not None
+        return Trained(json.loads(told), journal.lines)
     data = process.bytes_from_first(kept)
-    recipe, masks = job.recipe, job.masks()
-    prepared = _prepared(job, recipe, process)
+    prepared = _prepared(job, job.recipe, process)
     close = journal.open_events() if process.first else lambda: None
     try:
         run = Run(process, progress, journal.keep, job.out.keep_every, journal.append)
-        trainer = Trainer(job.network, masks, recipe, prepared, run)
+        trainer = Trainer(job.network, job.masks(), job.recipe, prepared, run)
         if data is not None:
             _load(trainer, journal, data)
         trainer.train()
@@ -180,7 +199,20 @@ def train_on_disk(job: Job, journal: Journal, process: Process, progress: Progre
             journal.close()
     finally:
         close()
-    return Trained(journal.finished or record, trainer.early.absent)
+    return Trained(journal.finished or record, journal.lines, trainer.early.absent, result)
+
+
+def train_in_memory(job: Job, process: Process, progress: Progress) -> Trained:
+    """Train as the job says without a journal: what is interrupted is gone. Raises what `fit` raises, `OutputError`."""
+    lines: list[Record] = []
+    run = Run(process, progress, record=lines.append)
+    trainer = Trainer(job.network, job.masks(), job.recipe, _prepared(job, job.recipe, process), run)
+    trainer.train()
+    result = trainer.finish()
+    record = _numbers(job, result, trainer)
+    if process.first:
+        _write_mask(job, result, record)
+    return Trained(record, [*lines, record], trainer.early.absent, result)
 
 
 def _load(trainer: Trainer, journal: Journal, data: bytes) -> None:
@@ -226,6 +258,12 @@ def _numbers(job: Job, result: TrainResult, trainer: Trainer) -> Record:
     }
 
 
+def weights_of(job: Job, result: TrainResult) -> Tensors:
+    """The trained weights, without a counter that the checkpoint did not have."""
+    has = job.source.shapes
+    return {name: one for name, one in result.weights.items() if name in has or not name.endswith(OPTIONAL)}
+
+
 def _write(job: Job, result: TrainResult, record: Record) -> None:
     """The weights, the final mask of a dynamic training, and the row."""
     story = {
@@ -233,21 +271,28 @@ def _write(job: Job, result: TrainResult, record: Record) -> None:
         **{key: str(record[key]) for key in ("mask", "best_epoch", DONE)},
         **provenance(job.arguments),
     }
-    has = job.source.shapes
-    # A counter that the file did not have is left out again.
-    tensors = {name: one for name, one in result.weights.items() if name in has or not name.endswith(OPTIONAL)}
-    save_tensors(job.out.weights, tensors, story, force=job.replaces(job.out.weights))
-    if job.out.mask is not None:
-        layouts = {layer.name: layer.layout for layer in job.network.layers}
-        told = {
-            "method": str(job.recipe.dynamic),
-            "density": repr(record["density"]),
-            **job.story,
-            **provenance(job.arguments),
-        }
-        mask = MaskToWrite(result.masks, layouts, told)
-        write_mask(job.out.mask, mask, packed=False, force=job.replaces(job.out.mask))
+    assert job.out.weights is not None
+    save_tensors(job.out.weights, weights_of(job, result), story, force=job.replaces(job.out.weights))
+    _write_mask(job, result, record)
     _add_row(job, record)
+
+
+def final_mask(job: Job, result: TrainResult, record: Record) -> MaskToWrite:
+    """The mask that a dynamic training ended with."""
+    layouts = {layer.name: layer.layout for layer in job.network.layers}
+    told = {
+        "method": str(job.recipe.dynamic),
+        "density": repr(record["density"]),
+        **job.story,
+        **provenance(job.arguments),
+    }
+    return MaskToWrite(result.masks, layouts, told)
+
+
+def _write_mask(job: Job, result: TrainResult, record: Record) -> None:
+    if job.out.mask is not None:
+        mask = final_mask(job, result, record)
+        write_mask(job.out.mask, mask, packed=False, force=job.replaces(job.out.mask))
 
 
 def _add_row(job: Job, record: Record) -> None:
@@ -255,3 +300,16 @@ def _add_row(job: Job, record: Record) -> None:
     if job.out.results is not None:
         facts = {**record, "accuracy": record[DONE], "checkpoint": job.source.path, "trained": job.out.weights}
         add_result(job.out.results, {field: str(facts[field]) for field in FIELDS})
+
+
+def digest_of_mask(mask: Mask) -> str:
+    """Hex SHA-256 of its file's bytes, or, of a mask that is in none, of names, shapes and what is kept."""
+    known = getattr(mask, "sha256", None)
+    if isinstance(known, str):
+        return known
+    digest = hashlib.sha256()
+    for name in sorted(mask.names):
+        array = mask.array(name)
+        digest.update(f"{name}\0{array.shape}\0".encode("utf-8", "surrogatepass"))
+        digest.update(np.packbits(array).tobytes())
+    return digest.hexdigest()

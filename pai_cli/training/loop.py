@@ -16,12 +16,13 @@ from torch import nn
 
 from pai_cli.compute.memory import keep_freed
 from pai_cli.errors import RecipeError, TrainingError
-from pai_cli.pruning.base import Masks, generator_for
+from pai_cli.pruning.base import Masks
+from pai_cli.random import generator_for, seed_torch
 from pai_cli.spelling import option
+from pai_cli.training.applied import apply_masks
 from pai_cli.training.dynamic import Move, moved, share_of, spectrum
 from pai_cli.training.examples import Examples, Pair, TrainingData
 from pai_cli.training.interruption import heard
-from pai_cli.training.masking import MaskedWeights, array_of
 from pai_cli.training.model import (
     Score,
     check_amp,
@@ -36,7 +37,7 @@ from pai_cli.training.model import (
 from pai_cli.training.recipe import Optimizer, Recipe
 from pai_cli.training.rescale import ITERATIONS, Rescaling
 from pai_cli.training.run import Best, Run, Stand, TrainResult
-from pai_cli.training.state import TrainingState, load_optimizer, optimizer_tensors, state_dict_of
+from pai_cli.training.state import TrainingState, array_of, load_optimizer, optimizer_tensors, state_dict_of
 from pai_cli.training.tost import EarlyParts
 
 if TYPE_CHECKING:
@@ -67,13 +68,14 @@ class Trainer:
         self.steps = self.steps_in_epoch * recipe.epochs
         self.model = trained_copy(network, self.process.device)
         self.dtype = dtype_of(self.model)
-        self.masked = MaskedWeights(self.model, masks)
+        self.masked = apply_masks(self.model, masks)
         self.layers = network.layers
         self.explored = {name: mask.copy() for name, mask in masks.items()}
         self.rescaling = self._make_rescaling() if recipe.rescale else None
         self.early = self._make_early()
         self.optimizer = self._make_optimizer()
-        self.masked.guard(self.optimizer)
+        # Gradients are dense until the step: a moving mask grows by them.
+        self.masked = apply_masks(self.model, masks, self.optimizer, dense_gradients=True)
         self.called = self._together()
         self.step, self.evaluated, self.seconds = 0, 0, 0.0
         self.totals = torch.zeros(2, dtype=torch.float64, device=self.process.device)  # loss and correct of this epoch
@@ -228,16 +230,15 @@ class Trainer:
         move = Move(self.recipe.dynamic, share, self.recipe.seed, self.step)
         named = self.masked.weights.items()
         gradients = {name: array_of(one if one.grad is None else one.grad) for name, one in named}
-        masks = moved(self.masked.masks(), {name: array_of(one) for name, one in named}, gradients, move)
+        masks = moved(self.masked.masks, {name: array_of(one) for name, one in named}, gradients, move)
         self.masked.set(masks)
-        self.masked.forget(self.optimizer)
         self.explored = {name: before | masks[name] for name, before in self.explored.items()}
         self._tell_spectrum(share)
 
     def _tell_spectrum(self, share: float) -> None:
         if not self.process.first:
             return
-        masks = self.masked.masks()
+        masks = self.masked.masks
         weights = {name: array_of(one) for name, one in self.masked.weights.items()}
         kept = sum(int(np.count_nonzero(mask)) for mask in masks.values())
         measures = spectrum(self.layers, masks, weights)
@@ -264,11 +265,7 @@ class Trainer:
     def _seed_torch(self) -> None:
         """What the network draws itself, in dropout, is a function of seed, step and process."""
         random = generator_for(self.recipe.seed, f"step {self.step} of process {self.process.rank}")
-        seed = int(random.integers(2**62))
-        torch.default_generator.manual_seed(seed)
-        # `torch.manual_seed` formats a traceback for every GPU library that is not in use: a millisecond a step.
-        if self.process.device.startswith("cuda"):
-            torch.cuda.manual_seed(seed)
+        seed_torch(int(random.integers(2**62)), self.process.device)
 
     def _count(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
         right = (logits.argmax(1) == labels).sum()
@@ -334,7 +331,7 @@ class Trainer:
         state.add("optimizer", optimizer_tensors(self.optimizer))
         state.add("best", self.best.tensors)
         state.add("run", {"totals": self.totals})
-        state.add("masks", {name: torch.from_numpy(mask) for name, mask in self.masked.masks().items()})
+        state.add("masks", {name: torch.from_numpy(mask) for name, mask in self.masked.masks.items()})
         state.add("explored", {name: torch.from_numpy(mask) for name, mask in self.explored.items()})
         if self.early.ghosts is not None:
             state.add("ghosts", state_dict_of(self.early.ghosts))
@@ -355,12 +352,13 @@ class Trainer:
         self.step, self.evaluated, self.seconds, self.best = stand.step, stand.evaluated, stand.seconds, stand.best
         self._fade()  # first, so that the parts and the optimizer's groups are those of that step
         stand.check_tensors(state, self.state())
+        # Before the weights: a loaded weight is kept where the mask of then has it.
+        self.masked.set({name: mask.numpy() for name, mask in state.part("masks").items()})
         self.model.load_state_dict(state.part("model"))
         if self.early.ghosts is not None:
             self.early.ghosts.load_state_dict(state.part("ghosts"))
         if self.rescaling is not None:
             self.rescaling.load(state.part("rescaling"))
-        self.masked.set({name: mask.numpy() for name, mask in state.part("masks").items()})
         self.explored = {name: mask.numpy() for name, mask in state.part("explored").items()}
         load_optimizer(self.optimizer, state.part("optimizer"))
         self.totals.copy_(state.part("run")["totals"])
@@ -373,7 +371,7 @@ class Trainer:
             self.model.load_state_dict(self.best.tensors)
             test = self._score_of(self.data.test)
             self.model.load_state_dict(last)
-        best, masks = self.best, self.masked.masks()
+        best, masks = self.best, self.masked.masks
         return TrainResult(best.tensors or last, last, masks, best.epoch, best.score, test, self.seconds)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from pai_cli.errors import RecipeError
-from pai_cli.models.seeds import check_seed
+from pai_cli.random import check_seed
 from pai_cli.spelling import option
 
 
@@ -40,6 +40,13 @@ class Dynamic(StrEnum):
 
     SET = "set"
     RIGL = "rigl"
+
+
+class RecipeName(StrEnum):
+    """Recipes by name: what they have beside the base recipe."""
+
+    PLAIN = "plain"
+    TOST = "tost"
 
 
 USUAL_LR = {Optimizer.SGD: 0.1, Optimizer.ADAM: 1e-3}

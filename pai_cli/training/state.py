@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from pai_cli.errors import ResumeError
@@ -76,6 +78,13 @@ def state_dict_of(module: nn.Module) -> Tensors:
         for name, tensor in module.state_dict().items()
         if isinstance(tensor, torch.Tensor)
     }
+
+
+def array_of(tensor: torch.Tensor) -> NDArray[np.floating[Any]]:
+    """The tensor's values as an array on the CPU; half precision becomes float32."""
+    plain = tensor.detach().cpu()
+    array: NDArray[np.floating[Any]] = (plain.float() if plain.element_size() < 4 else plain).numpy()
+    return array
 
 
 def write_state(path: Path, state: TrainingState, settings: Mapping[str, Any]) -> None:

@@ -18,7 +18,6 @@ from pathlib import Path
 
 HELPERS = ("__init__", "__main__", "running")
 KINDS = tuple(sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in HELPERS))
-SLOW = ("laws", "whole")  # kinds whose cases take seconds, of which the tests run one
 MOST_SECONDS = 120  # a case that takes longer hangs
 MOST_MEMORY = 6 * 2**30  # bytes of address space beyond what the worker has when it starts
 LONGEST = 4_000  # characters of a traceback that are shown

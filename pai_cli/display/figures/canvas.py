@@ -150,15 +150,34 @@ def drawn(picture: Picture, suffix: str, *, transparent: bool = False) -> bytes:
     return stream.getvalue()
 
 
+def axes_of(picture: Picture, figure: FigureBase | None = None) -> list[Axes]:
+    """A picture drawn on a figure of its own, made by pyplot so that a notebook shows it, or on the one given; its axes.
+
+    Which backend shows it is matplotlib's own choice. Raises `PictureError` without matplotlib.
+    """
+    with _matplotlib("plot()"):
+        pass  # what is missing is told
+    if figure is None:
+        from matplotlib import pyplot
+
+        size = (picture.width, picture.height)
+        figure = pyplot.figure(figsize=size, layout="constrained", facecolor="white")
+    drawn_on: Any = figure
+    before = set(drawn_on.axes)
+    with _matplotlib():
+        picture.paint(figure)
+    return [axes for axes in drawn_on.axes if axes not in before]
+
+
 @contextmanager
-def _matplotlib() -> Iterator[Callable[..., Figure]]:
+def _matplotlib(wanted: str = "--plot") -> Iterator[Callable[..., Figure]]:
     """matplotlib's figures under our settings, which hold until the block ends: text is made as late as when saving."""
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of its font cache on standard error
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure
     except ImportError as e:
-        raise PictureError(f"--plot: {NO_MATPLOTLIB}") from e
+        raise PictureError(f"{wanted}: {NO_MATPLOTLIB}") from e
     with mpl.rc_context(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # several lines on letters that its fonts lack, which are drawn as boxes
         mpl.rcdefaults()

@@ -58,16 +58,10 @@ class AnalysisPictures:
         check_report(report)
         return AnalysisPictures(plot, report, force, weights)
 
-    @property
-    def asked(self) -> bool:
-        """Whether any picture or page was asked for, so that layers are needed."""
-        return self.plot is not None or self.report is not None
-
     def watch(self, reports: Iterable[MaskReport]) -> Iterator[MaskReport]:
         """The same reports, each looked at as it passes."""
         for report in reports:
-            if self.asked:
-                self._see(report)
+            self._see(report)
             yield report
 
     def write(self) -> None:
@@ -84,8 +78,7 @@ class AnalysisPictures:
 
     def _see(self, report: MaskReport) -> None:
         if report.report is None:
-            assert report.error is not None
-            self.failed.append(report.error.text)
+            self.failed.append(report.error.in_shell if report.error is not None else "")
             return
         self.measured += 1
         if len(self.profiles) < MOST_ROWS:

@@ -90,7 +90,7 @@ class RankPictures:
             write_picture(stacked(drawn), self.plot, force=self.force)
             note(f"wrote {self.plot}: {'; '.join(picture.title for picture in drawn)}")
         if self.report is not None:
-            failed = [page.paragraph(one.error.text) for one in reports if one.error is not None]
+            failed = [page.paragraph(one.error.in_shell) for one in reports if one.error is not None]
             parts = [
                 page.heading(title, 1),
                 page.paragraph(f"pai {__version__}", faint=True),

@@ -12,19 +12,40 @@ from pai_cli.compute.threads import mapped
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.models.loading import names_to_check
 from pai_cli.progress import Progress, silent
+from pai_cli.pruning.base import Method
 from pai_cli.pruning.counts import PatternQuota, Quota
 from pai_cli.pruning.layers import select_layers
 from pai_cli.pruning.request import PruneRequest, quota_of
 from pai_cli.pruning.run import PruneSummary
-from pai_cli.pruning.streaming.drafts import Draft, Drafts, drafted
 from pai_cli.pruning.streaming.keys import Keys
-from pai_cli.pruning.streaming.pieces import AHEAD, OpenFiles, Piece, pieces_of
-from pai_cli.pruning.streaming.reading import Part, check_dtypes, read_all
+from pai_cli.pruning.streaming.reading import AHEAD, OpenFiles, Part, Piece, check_dtypes, pieces_of, read_all
 from pai_cli.pruning.streaming.scores import Draws, Magnitudes, PieceScores
-from pai_cli.pruning.streaming.search import LayerCut, Search, Tally, without_search
+from pai_cli.pruning.streaming.search import Draft, Drafts, LayerCut, Search, Tally, drafted, without_search
 
 if TYPE_CHECKING:
+    from pai_cli.files.checkpoints import Checkpoint
     from pai_cli.models.network import Network, PrunableLayer
+
+
+LARGE = 2**28
+"""Weights from which on a checkpoint is pruned piece by piece.
+
+Loaded, so many take 1 GiB in float32 and while they are read a second one; random scores, which are float64, and their
+selection make that about 5 GiB. Below, a run takes little time and memory either way, and the network at hand tells more:
+whether a path of kept weights leads from its input to its output.
+"""
+
+
+def in_pieces(source: Checkpoint, method: Method, model: str | None) -> bool:
+    """Whether to prune the checkpoint without loading it: a method that scores in pieces, a large checkpoint in
+    safetensors, and a network that names and shapes tell (code that makes a network makes all of it).
+    """
+    if method.in_pieces is None or not source.in_spans:
+        return False
+    if model is not None and (":" in model or model == "hf"):
+        return False
+    return sum(prod(shape) for shape in source.shapes.values()) >= LARGE
+
 
 Searches = Mapping[str, Search]
 """By layer; layers that are chosen from together share one. Those that keep all or nothing have none."""

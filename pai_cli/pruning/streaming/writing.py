@@ -16,14 +16,15 @@ from pai_cli.compute.threads import mapped
 from pai_cli.files.mask_pieces import MaskOutline, file_order, write_mask_pieces
 from pai_cli.files.provenance import provenance
 from pai_cli.progress import Progress, silent
-from pai_cli.pruning.base import Pattern, generator_for
+from pai_cli.pruning.base import Pattern
 from pai_cli.pruning.groups import keep_largest_in_groups
 from pai_cli.pruning.output import run_metadata
 from pai_cli.pruning.pattern import input_axis
 from pai_cli.pruning.streaming.choosing import Chosen, Meter, scores_of
-from pai_cli.pruning.streaming.pieces import AHEAD, OpenFiles, Piece, changed, pieces_of
+from pai_cli.pruning.streaming.reading import AHEAD, OpenFiles, Piece, changed, pieces_of
 from pai_cli.pruning.streaming.scores import PieceScores
 from pai_cli.pruning.streaming.search import LayerCut
+from pai_cli.random import generator_for
 
 if TYPE_CHECKING:
     from pai_cli.models.network import PrunableLayer

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pai_cli.compute.threads import one_blas_thread
-from pai_cli.pruning.base import generator_for
+from pai_cli.random import generator_for
 from pai_cli.sampling.expanders.biregular import Matrix, Rng, biregular
 from pai_cli.sampling.expanders.explicit import fitting
 from pai_cli.sampling.expanders.switches import improved

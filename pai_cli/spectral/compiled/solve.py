@@ -9,8 +9,7 @@ import numpy as np
 from pai_cli.spectral import solvers
 from pai_cli.spectral.bounds import pairs_of
 from pai_cli.spectral.compiled import calls
-from pai_cli.spectral.gram import smaller_gram
-from pai_cli.spectral.problems import Problems
+from pai_cli.spectral.problems import Problems, smaller_gram
 from pai_cli.spectral.result import Pairs
 from pai_cli.spectral.solver_table import FOUND, Found, Wish, wish_of
 from pai_cli.spectral.solvers import Solver, SolverOptions

@@ -1,0 +1,283 @@
+"""Masks that were measured before: found in the store by their bytes, the weights' bytes and what was asked.
+
+Names, sizes and times of files are not believed: every file is hashed each time, at about 1 GB/s. Where one changes while
+it is read, what was found is shown and not kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import sys
+import zlib
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+from pai_cli.analysis.masks import AnalysisRequest, MaskReport
+from pai_cli.files.checkpoints import Checkpoint, is_safetensors
+from pai_cli.files.digest import sha256_of
+from pai_cli.files.store import Store
+from pai_cli.spectral.catalogue import METRIC_VERSION
+from pai_cli.spectral.compiled import calls
+from pai_cli.spectral.graph import Counts
+from pai_cli.spectral.metrics import LayerMetrics
+from pai_cli.spectral.network import LayerReport, NetworkReport
+from pai_cli.spectral.result import Measure, Outcome, SingularPair
+
+FORM = 2  # to be raised with any change below: what was stored in another form is not read
+
+OUTCOMES = {outcome.name: outcome for outcome in Outcome}
+
+NAN = float("nan")
+
+LEVEL = 1  # of compression: the next ones take twice the time for a tenth of the size
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A report of one mask, without its path: what holds for the network, and for its layers; compressed."""
+
+    network: bytes
+    layers: bytes
+
+
+def encode(report: MaskReport) -> Encoded:
+    """The bytes of a report that has no error."""
+    network = report.report
+    assert network is not None
+    whole = {
+        "metadata": report.metadata,
+        "skipped": report.skipped,
+        "layouts_told": report.layouts_told,
+        "told": report.told,
+        "shapes": report.shapes,
+        "measures": _measures(network.measures),
+        "counted": network.counted,
+        "kept": network.kept,
+        "total": network.total,
+        "collapsed": network.collapsed,
+        "unproved": network.unproved,
+    }
+    return Encoded(_packed(whole), _packed_layers(network.layers))
+
+
+def decode(path: Path, encoded: Encoded, *, layers: bool) -> MaskReport:
+    """The report of the mask at `path`; without its layers unless `layers`. Raises `ValueError` for other bytes."""
+    try:
+        whole = json.loads(zlib.decompress(encoded.network))
+        network = NetworkReport(
+            tuple(_read_layers(encoded.layers)) if layers else (),
+            _read_measures(whole["measures"]),
+            whole["counted"],
+            whole["kept"],
+            whole["total"],
+            tuple(whole["collapsed"]),
+            tuple(whole["unproved"]),
+        )
+        shapes = {name: tuple(shape) for name, shape in whole["shapes"].items()}
+        told = whole["skipped"], whole["layouts_told"], whole["told"]
+    except (zlib.error, KeyError, TypeError, IndexError, AttributeError, StopIteration, RuntimeError) as error:
+        raise ValueError(f"{path}: its report cannot be read") from error
+    return MaskReport(path, whole["metadata"], network, None, tuple(told[0]), *told[1:], shapes)
+
+
+def _packed(value: Any) -> bytes:
+    return zlib.compress(json.dumps(value, separators=(",", ":")).encode(), LEVEL)
+
+
+def _measures(measures: dict[str, Measure]) -> dict[str, Any]:
+    """A value with its error, or the reason why there is none."""
+    return {name: one.reason if one.reason is not None else (one.value, one.error) for name, one in measures.items()}
+
+
+def _read_measures(row: dict[str, Any]) -> dict[str, Measure]:
+    return {
+        name: Measure(None, None, one) if isinstance(one, str) else Measure(one[0], one[1]) for name, one in row.items()
+    }
+
+
+def _packed_layers(layers: tuple[LayerReport, ...]) -> bytes:
+    """The length of a JSON document, the document, and all layers' numbers as float64: of a layer its singular pair's, then
+    value and error of each measure, NaN where there is none. Text of that many digits takes four times as long to read.
+    """
+    numbers: list[float | None] = []
+    words = json.dumps([_words(layer, numbers) for layer in layers], separators=(",", ":")).encode()
+    floats = array("d", [NAN if number is None else number for number in numbers])
+    if sys.byteorder == "big":
+        floats.byteswap()
+    return zlib.compress(len(words).to_bytes(4, "little") + words + floats.tobytes(), LEVEL)
+
+
+def _words(layer: LayerReport, numbers: list[float | None]) -> list[Any]:
+    """What of a layer is no float64; those are put behind `numbers`."""
+    metrics, pair = layer.metrics, layer.metrics.structure
+    numbers += (pair.sigma_1, pair.sigma_2, pair.sigma_1_error, pair.sigma_2_error)
+    reasons: dict[str, list[str]] = {}
+    for name, one in metrics.measures.items():
+        numbers += (one.value, one.error)
+        if one.reason is not None:
+            reasons.setdefault(one.reason, []).append(name)
+    return [
+        layer.name,
+        layer.shape,
+        astuple(metrics.counts),
+        metrics.n_regular,
+        (pair.solver, pair.outcome.name, pair.products),
+        [outcome.name for outcome in metrics.outcomes],
+        list(metrics.measures),
+        reasons,
+    ]
+
+
+def _read_layers(packed: bytes) -> Iterator[LayerReport]:
+    data = zlib.decompress(packed)
+    end = 4 + int.from_bytes(data[:4], "little")
+    floats = array("d", data[end:])
+    if sys.byteorder == "big":
+        floats.byteswap()
+    numbers = iter([None if number != number else number for number in floats])  # noqa: PLR0124  NaN, and quickly
+    for words in json.loads(data[4:end]):
+        yield _layer(words, numbers)
+
+
+def _layer(words: list[Any], numbers: Iterator[float | None]) -> LayerReport:
+    name, shape, counts, n_regular, (solver, outcome, products), outcomes, names, told = words
+    first, second, first_error, second_error = (next(numbers) for _ in range(4))
+    pair = SingularPair(first, second, first_error, second_error, solver, OUTCOMES[outcome], products)
+    reasons = {name: reason for reason, those in told.items() for name in those}
+    measures = {name: _measure(next(numbers), next(numbers), reasons.get(name)) for name in names}
+    metrics = LayerMetrics(Counts(*counts), measures, n_regular, pair, tuple(OUTCOMES[one] for one in outcomes))
+    return LayerReport(name, tuple(shape), metrics)
+
+
+def _measure(value: float | None, error: float | None, reason: str | None) -> Measure:
+    """`Measure(value, error, reason)` in less than half the time: a mask has four hundred, and reading them is most of what
+    a report that was stored takes.
+    """
+    if (value is None) == (reason is None):
+        raise ValueError("a measure has a value or a reason")
+    measure = object.__new__(Measure)
+    fields = measure.__dict__
+    fields["value"], fields["error"], fields["reason"] = value, error, reason
+    return measure
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Files as they were read: their digests, and what else changes when one is written to or exchanged."""
+
+    digests: tuple[str, ...]
+    stamps: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A file that was looked up: its key and how it was, None for one that is not kept; and its report, if it was found."""
+
+    path: Path
+    key: bytes | None = None
+    seen: Seen | None = None
+    report: MaskReport | None = None
+
+
+class Finished:
+    """The finished work of one request: of the same masks, measured in the same way with the same weights."""
+
+    def __init__(self, store: Store, request: AnalysisRequest):
+        self._store = store
+        self._layers = request.per_layer
+        self._trust = request.trust
+        self._weights = _files_of(request)
+        self._about: str | None = None
+        if request.weights is not None and not self._weights:  # in memory: no file tells one from another
+            return
+        if not store.open or (request.trust and not all(map(_is_plain, self._weights))):
+            return
+        try:
+            seen = _seen(self._weights)
+        except OSError:  # told when they are read
+            return
+        self._weights_then = seen.stamps
+        # Of a sharded set an index says what of its files is the network.
+        shapes = None if request.weights is None else sorted(request.weights.shapes.items())
+        engine = f"{'compiled' if calls.available() else 'arrays'} {request.device}"
+        asked = request.options, request.layers, request.trust
+        self._about = repr((METRIC_VERSION, FORM, engine, asked, seen.digests, shapes))
+
+    @property
+    def kept(self) -> bool:
+        """Whether there is a store that work is put into."""
+        return self._store.open and self._about is not None
+
+    def look(self, path: Path) -> Looked:
+        """What is known of a mask file. One that cannot be read has no key: its fault is told where masks are read."""
+        if not self.kept or path.name.endswith(".json"):  # an index, whose bytes are not the mask's
+            return Looked(path)
+        try:
+            if not stat.S_ISREG(path.stat().st_mode) or (self._trust and not _is_plain(path)):
+                return Looked(path)
+            seen = _seen([path])
+        except OSError:
+            return Looked(path)
+        about = f"{self._about} {path.suffix} {seen.digests[0]}"
+        key = hashlib.sha256(about.encode("utf-8", "backslashreplace")).digest()
+        return Looked(path, key, seen, self._found(path, key))
+
+    def _found(self, path: Path, key: bytes) -> MaskReport | None:
+        row = self._store.get(key, layers=self._layers)
+        if row is None:
+            return None
+        try:
+            return decode(path, Encoded(*row), layers=self._layers)
+        except ValueError:  # a row that cannot be read is as good as none, and is written anew
+            return None
+
+    def keep(self, looked: Looked, report: MaskReport | Encoded) -> None:
+        """Store what was found of a mask, unless its file or the weights have changed since they were looked up."""
+        if looked.key is None or not self._store.open:
+            return
+        try:
+            # The mask's bytes once more: its writer may be one whose writes show in no time of change before it ends.
+            if _seen([looked.path]) != looked.seen or _stamps(self._weights) != self._weights_then:
+                return
+        except OSError:
+            return
+        encoded = report if isinstance(report, Encoded) else encode(report)
+        self._store.put(looked.key, encoded.network, encoded.layers)
+
+
+def _files_of(request: AnalysisRequest) -> tuple[Path, ...]:
+    """What the weights follow from: an index, which says in which file a tensor is, and the files themselves."""
+    if not isinstance(request.weights, Checkpoint):
+        return ()
+    path, files = request.weights.path, request.weights.files
+    if not files:
+        return ()
+    return (path, *files) if path.is_file() and path not in files else files
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether a file's bytes are all that its values follow from: a pickle may run code that stands elsewhere."""
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(64)
+    except OSError:
+        return False
+    return is_safetensors(start) or start.lstrip().startswith(b"{")
+
+
+def _seen(paths: Iterable[Path]) -> Seen:
+    """Files as they are. Times are taken first: what changes from then on shows in them, or in the digests."""
+    files = list(paths)
+    stamps = _stamps(files)
+    return Seen(tuple(sha256_of([file]) for file in files), stamps)
+
+
+def _stamps(paths: Iterable[Path]) -> tuple[tuple[int, ...], ...]:
+    found: list[os.stat_result] = [path.stat() for path in paths]
+    return tuple((one.st_size, one.st_mtime_ns, one.st_ctime_ns, one.st_dev, one.st_ino) for one in found)

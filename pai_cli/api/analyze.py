@@ -1,0 +1,365 @@
+"""How well connected masks are: what `pai analyze` does, for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pai_cli.api.given import is_one, listed, named, opened
+from pai_cli.api.inputs import (
+    AnyPath,
+    Shape,
+    Source,
+    device_of,
+    globs_of,
+    maybe_path,
+    network_of,
+    open_source,
+    shape_of,
+    source_path,
+)
+from pai_cli.api.plans import plan_measuring, read_masks
+from pai_cli.api.progress import Wanted, shown_by
+from pai_cli.api.solving import solver_options
+from pai_cli.api.working import Working, refuse_idle_force
+from pai_cli.compute.device import Device
+from pai_cli.errors import UsageError
+from pai_cli.progress import Progress, silent
+from pai_cli.spectral.parameters import one_of
+from pai_cli.spectral.solvers import Solver
+from pai_cli.spelling import option
+from pai_cli.telling import note, warn
+
+if TYPE_CHECKING:
+    from pai_cli.analysis.junctions import BetweenRequest
+    from pai_cli.analysis.masks import AnalysisRequest, MaskReport
+    from pai_cli.api.report import JunctionReport, Report
+    from pai_cli.display.report.analysis import AnalysisPictures
+    from pai_cli.files.masks import Mask as Stored
+
+
+class Reports(Iterator[Any]):
+    """A `Report` a mask, or a `JunctionReport`, as they come.
+
+    For a `with` block, whose end lets workers go and, where nothing was raised, writes the pictures and pages that were
+    asked for.
+    """
+
+    def __init__(self, found: Generator[Report | JunctionReport, None, None], write: Callable[[], None] | None = None):
+        self._found = found
+        self._write = write
+
+    def __next__(self) -> Any:
+        return next(self._found)
+
+    def __enter__(self) -> Reports:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._found.close()
+        if kind is None and self._write is not None:
+            self._write()
+
+
+def analyze(
+    masks: Any,
+    weights: Source | None = None,
+    *,
+    layers: str | Iterable[str] | None = None,
+    summary: bool = False,
+    expansion_weighted: bool = False,
+    solver: str = Solver.AUTO,
+    certify: bool = False,
+    between: bool = False,
+    model: str | None = None,
+    input_shape: Shape | None = None,
+    device: str = Device.CPU,
+    trust: bool = False,
+    plot: AnyPath | None = None,
+    report: AnyPath | None = None,
+    force: bool = False,
+    jobs: int | None = None,
+    cluster: str | None = None,
+    store: AnyPath | None = None,
+    no_store: bool = False,
+    progress: Wanted = None,
+) -> Any:
+    """Measure masks: Ramanujan gaps, left-regular subgraphs, weighted spectral gaps, a layer and over the network.
+
+    One mask gives a `Report`; several, a folder of them, or "-" (a list of paths on standard input), a list of `Report`s.
+    Of one mask whatever is wrong with it is raised; of several, a report has it in its `error`, and a warning tells.
+
+    `masks`: a path, a mapping of parameter names to boolean or 0/1 arrays or tensors (`pai.Mask` is one), or several.
+    `weights`: the checkpoint that the masks were made for, a path or a network; the parameter metrics need it. `layers`:
+    globs of the layers to measure, by default all. `summary`: only the networks' means. `expansion_weighted`: multiply each
+    left-regular subgraph's term by max(n_L, n_R) / (n_L + n_R - 1). `solver`: "auto", "gram", "power", "matrix-free" or
+    "direct"; `certify`: prove sigma_2 to be the second in layers of any size. `device`: "cpu", "cuda" or "auto".
+
+    `between`: measure every two consecutive layers instead, which gives `JunctionReport`s; the network of `weights`, or
+    `model` of it, is followed with one input of `input_shape` to find them.
+
+    `plot`, `report`: files to write a picture or a page to, which exist only with `force`. `jobs` processes, or a Dask
+    `cluster`, measure; finished work is looked up and kept in `store`, with `no_store` not at all. `trust`: a pickle may
+    run its code. `progress`: what is told how far it is; True draws a bar.
+
+    Metrics are defined in docs/metrics.md, from Hoang, Liu, Marculescu, Wang, ICLR 2023, and Hoang, Kundu, Liu, Wang,
+    NeurIPS 2023. Raises `UsageError` for what does not go together, and errors by name for files and arrays.
+    """
+    with ExitStack() as ends:
+        found = reports(
+            masks,
+            weights,
+            layers=layers,
+            summary=summary,
+            expansion_weighted=expansion_weighted,
+            solver=solver,
+            certify=certify,
+            between=between,
+            model=model,
+            input_shape=input_shape,
+            device=device,
+            trust=trust,
+            plot=plot,
+            report=report,
+            force=force,
+            jobs=jobs,
+            cluster=cluster,
+            store=store,
+            no_store=no_store,
+            progress=ends.enter_context(shown_by(progress, "analyzing")),
+        )
+        every = list(ends.enter_context(found))
+    if is_one(masks):
+        if every[0].error is not None:
+            raise every[0].error
+        return every[0]
+    for one in every:
+        if one.error is not None:
+            warn(one.error.text)
+    return every
+
+
+def reports(
+    masks: Any,
+    weights: Source | None = None,
+    *,
+    layers: str | Iterable[str] | None = None,
+    summary: bool = False,
+    expansion_weighted: bool = False,
+    solver: str = Solver.AUTO,
+    certify: bool = False,
+    between: bool = False,
+    model: str | None = None,
+    input_shape: Shape | None = None,
+    device: str = Device.CPU,
+    trust: bool = False,
+    plot: AnyPath | None = None,
+    report: AnyPath | None = None,
+    force: bool = False,
+    jobs: int | None = None,
+    cluster: str | None = None,
+    store: AnyPath | None = None,
+    no_store: bool = False,
+    progress: Progress | None = None,
+) -> Reports:
+    """The reports of `analyze`, each as it is done, in the order of the masks; a mask that cannot be read gives a report
+    with its `error`, and the rest go on. For a `with` block: see `Reports`.
+
+    Parameters are those of `analyze`, and what is wrong with them is raised at once.
+    """
+    every = listed(masks)
+    chosen, place = one_of("solver", solver, Solver), one_of("device", device, Device)
+    given = _Given(masks, every, weights, globs_of(layers), summary, trust, progress or silent)
+    if between:
+        _refuse_beside_between(
+            solver=chosen is not Solver.AUTO,
+            device=place is not Device.CPU,
+            certify=certify,
+            expansion_weighted=expansion_weighted,
+            plot=plot is not None,
+            report=report is not None,
+            force=force,
+            jobs=jobs is not None,
+            cluster=cluster is not None,
+            store=store is not None,
+            no_store=no_store,
+        )
+        return _junctions(given, model, input_shape)
+    for name, value in (("model", model), ("input_shape", input_shape)):
+        if value is not None:
+            raise UsageError(
+                f"{option(name)}: only {option('between')} needs the network; give it, or leave {option(name)} out"
+            )
+    refuse_idle_force(plot, report, force=force)
+    working = Working.of(jobs, cluster, store, no_store=no_store)
+    files = _Files(maybe_path(plot), maybe_path(report), force)
+    how = _How(chosen, certify, place, expansion_weighted)
+    return _measured(given, how, files, working)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What is measured: as it was given, and as a list."""
+
+    masks: Any
+    every: list[Any]
+    weights: Any
+    layers: tuple[str, ...]
+    summary: bool
+    trust: bool
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class _How:
+    solver: Solver
+    certify: bool
+    device: Device
+    expansion_weighted: bool
+
+
+@dataclass(frozen=True)
+class _Files:
+    plot: Path | None
+    report: Path | None
+    force: bool
+
+
+def _measured(given: _Given, how: _How, files: _Files, working: Working) -> Reports:
+    """Everything that can be refused is, before the first report is asked for."""
+    solver = solver_options(how.solver, certify=how.certify, device=how.device)
+    from pai_cli.analysis.masks import AnalysisRequest
+    from pai_cli.spectral.metrics import MetricOptions
+
+    path = source_path(given.weights)
+    pictures = _pictures(files, path)
+    plan = plan_measuring(named(given.every), path, files.plot, files.report, working, force=files.force)
+    request = AnalysisRequest(
+        weights=None if given.weights is None else open_source(given.weights, trust=given.trust),
+        layers=given.layers,
+        options=MetricOptions(solver=solver, expansion_weighted=how.expansion_weighted),
+        device=device_of(how.device),
+        trust=given.trust,
+        per_layer=not given.summary or pictures is not None,
+    )
+    masks = opened(given.every, given.weights, one=is_one(given.masks), trust=given.trust)
+    read_masks(plan, files_among(masks))
+    found = _reported(given, request, masks, working, pictures)
+    return Reports(found, None if pictures is None else pictures.write)
+
+
+def _pictures(files: _Files, weights: Path | None) -> AnalysisPictures | None:
+    """What is to be drawn, if anything; what could not be is refused."""
+    if files.plot is None and files.report is None:
+        return None
+    from pai_cli.display.report.analysis import AnalysisPictures
+
+    return AnalysisPictures.wanted(files.plot, files.report, force=files.force, weights=weights)
+
+
+def _reported(
+    given: _Given, request: AnalysisRequest, masks: Sequence[Any], working: Working, pictures: AnalysisPictures | None
+) -> Generator[Report, None, None]:
+    from pai_cli.api.report import Report
+
+    weights = given.weights is not None
+    with measured_by(masks, request, working, given.progress) as found:
+        seen = found if pictures is None else pictures.watch(found)
+        for mask, one in zip(masks, seen, strict=True):
+            tell(one)
+            yield Report(one, weights=weights, in_memory=not isinstance(mask, Path))
+
+
+@contextmanager
+def measured_by(
+    masks: Sequence[Path | Stored], request: AnalysisRequest, working: Working, progress: Progress
+) -> Iterator[Iterator[MaskReport]]:
+    """Reports of the masks, measured as `working` says; workers and store are let go at the end of the block."""
+    from pai_cli.analysis.many import analyze_masks, jobs_for
+    from pai_cli.compute.pool import open_pool
+    from pai_cli.files.store import open_store, without_store
+
+    jobs = jobs_for(masks, request, working.jobs, working.cluster)
+    with (
+        closing(without_store() if working.no_store else open_store(working.store, note)) as store,
+        open_pool(jobs, working.cluster) as pool,
+        closing(analyze_masks(masks, request, progress, pool=pool, store=store)) as found,
+    ):
+        yield found
+
+
+def tell(report: MaskReport) -> None:
+    """What to know of how a mask was read, and of what was found, beside its numbers."""
+    network = report.report
+    if network is None:
+        return
+    if report.told:
+        note(f"{report.path}: {report.told}")
+    if report.skipped:
+        note(f"{report.path}: left out {', '.join(report.skipped)}: no rows and columns")
+    if not report.layouts_told:
+        note(f"{report.path}: does not tell groups and transposition; every convolution is taken as a plain one")
+    if network.collapsed:
+        warn(f"{report.path}: collapsed layers (no weight kept): {', '.join(network.collapsed)}")
+    tell_unproved(report)
+
+
+def tell_unproved(report: MaskReport) -> None:
+    """Which layers' singular values are not proved to be the two largest, if any."""
+    from pai_cli.files.messages import some_names
+
+    unproved = report.report.unproved if report.report is not None else ()
+    if unproved:
+        note(
+            f"{report.path}: the singular values of {some_names(unproved)} are not proved to be the two largest; "
+            f"pai analyze {option('certify')} proves it"
+        )
+
+
+def files_among(masks: Iterable[Path | Stored]) -> list[Path]:
+    """Those of the masks that are files."""
+    return [mask for mask in masks if isinstance(mask, Path)]
+
+
+# --- between layers
+
+
+def _refuse_beside_between(**given: bool) -> None:
+    """Raise `UsageError` for what was given and has nothing to do between layers."""
+    for name, there in given.items():
+        if there:
+            raise UsageError(f"{option(name)}: {option('between')} computes no singular values; leave one of them out")
+
+
+def _junctions(given: _Given, model: str | None, input_shape: Shape | None) -> Reports:
+    if given.weights is None:
+        raise UsageError(
+            f"{option('between')} follows an input through the network: give its {option('weights', 'CKPT')}"
+        )
+    shape = shape_of(input_shape)
+    masks = opened(given.every, given.weights, one=is_one(given.masks), trust=given.trust)
+    source = open_source(given.weights, trust=given.trust)  # its faults are told before torch is imported
+    network = network_of(source, model, shape)
+    from pai_cli.analysis.junctions import BetweenRequest
+
+    request = BetweenRequest.of(source, network, given.layers, trust=given.trust)
+    return Reports(_reported_between(given, request, masks))
+
+
+def _reported_between(
+    given: _Given, request: BetweenRequest, masks: Sequence[Any]
+) -> Generator[JunctionReport, None, None]:
+    from pai_cli.analysis.junctions import analyze_between
+    from pai_cli.api.report import JunctionReport
+    from pai_cli.files.messages import some_names
+
+    found = analyze_between(masks, request, given.progress)
+    for mask, one in zip(masks, found, strict=True):
+        if one.error is None and one.told:
+            note(f"{one.path}: {one.told}")
+        if one.error is None and one.whole:
+            note(f"{one.path}: does not have {some_names(one.whole)}: taken as whole, every weight kept")
+        yield JunctionReport(one, summary=given.summary, in_memory=not isinstance(mask, Path))

@@ -1,0 +1,162 @@
+"""`convert`: read what other tools wrote, and write for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pai_cli.api.inputs import AnyPath, Source, maybe_path, one_of, open_source, path_of, source_path
+from pai_cli.api.masks import Mask
+from pai_cli.api.plans import read_checkpoint
+from pai_cli.api.progress import Wanted, shown_by
+from pai_cli.api.ranges import check_force
+from pai_cli.errors import UsageError
+from pai_cli.files.foreign.write import Target
+from pai_cli.spelling import option
+from pai_cli.telling import note, warn
+
+if TYPE_CHECKING:
+    from pai_cli.files.checkpoints import Checkpoint
+    from pai_cli.files.conversion import Converted
+    from pai_cli.files.foreign.base import Names
+
+
+def default_output(given: Mapping[str, Any]) -> Path:
+    """Where the command writes where nobody says: `NAME-mask.safetensors` and the like, in the current folder.
+
+    `given`: the parameters of `convert`.
+    """
+    target = Target(given["to"])
+    stem = Path(given["file"].name.removesuffix(".index.json")).stem
+    return Path(f"{stem}{target.ending}{target.suffixes[0]}")
+
+
+def convert(
+    file: AnyPath | Mask,
+    output: AnyPath | None = None,
+    *,
+    kind: str | None = None,
+    to: str = "pai",
+    names_from: Source = None,
+    weights: Source = None,
+    packed: bool = False,
+    force: bool = False,
+    trust: bool = False,
+    progress: Wanted = None,
+) -> Mask:
+    """The mask that another tool made, whichever that was; written, where `output` says so, as a mask file or for a tool.
+
+    `file`: a mask, or a network that holds one (.pt, .pth, .npz, .safetensors), or a `Mask`, to be written. `output`: where
+    to write; None writes nothing. `kind`: what the file is, where it could be several things: "pai" or one of those that
+    `pai convert` lists. `to`: "pai"; "torch-prune", a state dict for `torch.nn.utils.prune`; "npz", boolean arrays by
+    name; "dense", the weights, 0 where pruned. `names_from`: the checkpoint (a path, an `nn.Module`, a state dict) whose
+    weights name the arrays of a list, in order; names are checked against it. `weights`: the checkpoint that is pruned, for
+    "torch-prune" and "dense". `packed`: bits instead of bytes. `force`: replace an existing file. `trust`: a pickle may run
+    the code in it. `progress`: True for a bar, or what is called with (done, total, what).
+
+    Raises `UsageError` where options exclude each other or could do nothing, `UnknownMaskKindError`, `AmbiguousMaskError`,
+    `MaskError`, `MaskMismatchError`, `CheckpointError`, `OutputError`.
+    """
+    target, path = Target(one_of("to", to, list(Target))), maybe_path(output)
+    _check_target(target, path, weights=weights is not None, packed=packed)
+    check_force(force, output=path)
+    _check_held(file, kind, names_from)
+    from pai_cli.files.conversion import Output, write_any
+    from pai_cli.files.foreign.write import check_suffix
+    from pai_cli.files.provenance import typed
+
+    if path is not None:
+        check_suffix(path, target)
+    _plan(file, path, weights, names_from, force=force)
+    names = _names(names_from, trust=trust)
+    with shown_by(progress, "reading") as reading:
+        found = _read(file, kind, names, trust, reading)
+    if found.told:
+        note(f"{found.path}: {found.told}")
+    checkpoint = _opened(weights, trust=trust)
+    if checkpoint is not None:
+        _check_weights(found, checkpoint, target)
+    if path is not None:
+        write_any(found, Output(path, target, typed(), checkpoint, packed=packed, force=force))
+    if isinstance(file, Mask):
+        return file
+    return Mask._of_stored(found, path if target is Target.PAI and path is not None else found.path)
+
+
+def _check_target(target: Target, path: Path | None, *, weights: bool, packed: bool) -> None:
+    """Refuse what makes no sense together with `to`."""
+    to = option("to", target.value)
+    if path is None and (target is not Target.PAI or packed):
+        name = option("packed") if target is Target.PAI else to
+        raise UsageError(f"{name}: says how the mask is written; give {option('output', 'MASK')} too, or leave it out")
+    if target.needs_weights and not weights:
+        raise UsageError(f"{to} writes a network: give {option('weights', 'CKPT')}")
+    if weights and not target.needs_weights:
+        raise UsageError(f"{option('weights')}: {to} writes no weights; leave it out, or give {option('to', 'dense')}")
+    if packed and target is not Target.PAI:
+        raise UsageError(f"{option('packed')}: {to} has no packed form; leave it out")
+
+
+def _check_held(file: AnyPath | Mask, kind: str | None, names_from: Source) -> None:
+    """Refuse what says how a file is read of a mask that is there already."""
+    given = {"kind": kind, "names_from": names_from}
+    idle = [name for name, value in given.items() if value is not None]
+    if isinstance(file, Mask) and idle:
+        raise UsageError(f"{option(idle[0])}: says how a file is read, and a mask was given; leave it out")
+
+
+def _plan(file: AnyPath | Mask, path: Path | None, weights: Source, names_from: Source, *, force: bool) -> None:
+    from pai_cli.files.checkpoints import files_of
+    from pai_cli.files.plan import FilePlan
+
+    source = file.path if isinstance(file, Mask) else path_of(file)
+    plan = FilePlan(force=force)
+    plan.reads("what is converted", *([] if source is None else files_of(source)))
+    read_checkpoint(plan, source_path(weights))
+    read_checkpoint(plan, source_path(names_from))
+    plan.writes(path, "the mask", "output")
+    plan.check()
+
+
+def _read(file: AnyPath | Mask, kind: str | None, names: Names | None, trust: bool, progress: Any) -> Converted:
+    from pai_cli.files.conversion import Converted, read_any
+    from pai_cli.files.foreign.registry import OURS
+
+    if not isinstance(file, Mask):
+        return read_any(path_of(file), kind, names, trust=trust, progress=progress)
+    import numpy as np
+
+    arrays = {
+        name: np.require(array, requirements="W") for name, array in file.items()
+    }  # torch shares what it is given
+    return Converted(file.path or file.stored.path, OURS, arrays, file.layouts, file.metadata, "")
+
+
+def _check_weights(mask: Converted, checkpoint: Checkpoint, target: Target) -> None:
+    """See that the mask fits the weights, and say where pruned ones cannot be told from others.
+
+    Raises `MaskMismatchError`.
+    """
+    from pai_cli.analysis.masks import check_match
+    from pai_cli.files.foreign.write import kept_zeros
+    from pai_cli.files.messages import some_names
+
+    check_match(mask.path, mask.shapes, checkpoint)
+    if target is Target.DENSE and (zeros := kept_zeros(checkpoint, mask.masks)):
+        count = sum(zeros.values())
+        warn(f"{checkpoint.path}: {count:,} kept weights are 0 ({some_names(zeros)}): they read as pruned ones")
+
+
+def _names(source: Source, *, trust: bool) -> Names | None:
+    """What the checkpoint of `names_from` says of the network's weights."""
+    checkpoint = _opened(source, trust=trust)
+    if checkpoint is None:
+        return None
+    from pai_cli.models.prunable import prunable_names
+
+    return prunable_names(checkpoint)
+
+
+def _opened(source: Source, *, trust: bool) -> Checkpoint | None:
+    return None if source is None else open_source(source, trust=trust)

@@ -1,0 +1,229 @@
+"""What ranking does first: masks measured or a table read, accuracies matched with them, and what to score them by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pai_cli.errors import TableError, UsageError
+from pai_cli.spelling import option
+from pai_cli.telling import note
+
+if TYPE_CHECKING:
+    from pai_cli.analysis.masks import MaskReport
+    from pai_cli.api.asked import Asked
+    from pai_cli.api.ranked import Pictures
+    from pai_cli.files.plan import FilePlan
+    from pai_cli.ranking.accuracy import Matches, Run
+    from pai_cli.ranking.entrants import Entrants
+    from pai_cli.ranking.expression import Score
+
+
+@dataclass(frozen=True)
+class Entered:
+    """What is ranked, and by what.
+
+    `scores`: those to correlate with accuracy where `correlating`, else the one that orders. `reports`: of masks, with
+    those that failed. `weighted`: whether their weights were there. `pictures`: what is to be drawn of the result.
+    """
+
+    asked: Asked
+    entrants: Entrants
+    scores: list[Score]
+    correlating: bool
+    reports: list[MaskReport]
+    weighted: bool
+    pictures: Pictures
+
+
+def entered(asked: Asked) -> Entered:
+    """See `rank.enter`."""
+    from pai_cli.api.given import named
+    from pai_cli.api.inputs import source_path
+    from pai_cli.api.plans import plan_measuring
+    from pai_cli.api.ranked import Pictures
+    from pai_cli.api.records import path_of
+    from pai_cli.api.report import Report
+
+    pictures = Pictures.wanted(asked.plot, asked.report, force=asked.force)
+    given: list[Any] = [] if asked.masks is None else _listed(asked.masks)
+    measured = [one for one in given if isinstance(one, Report)]
+    if measured and len(measured) < len(given):
+        raise UsageError(f"{option('masks')}: some are reports and some are not; measure all of them, or none")
+    plan = plan_measuring(
+        named(given),
+        source_path(asked.weights),
+        pictures.plot,
+        pictures.report,
+        asked.working,
+        *(path_of(asked.table), path_of(asked.accuracy)),
+        force=asked.force,
+    )
+    if asked.table is not None:
+        return _from_table(asked, pictures)
+    return _from_reports(asked, measured, pictures) if measured else _from_masks(asked, given, plan, pictures)
+
+
+def _listed(masks: Any) -> list[Any]:
+    """Masks, or reports of them, as a list."""
+    from pai_cli.api.given import listed
+    from pai_cli.api.report import Report
+
+    if isinstance(masks, Report):
+        return [masks]
+    if isinstance(masks, Iterable) and not isinstance(masks, str | PathLike | Mapping):
+        masks = list(masks) if not hasattr(masks, "dtype") else masks
+        if isinstance(masks, list) and any(isinstance(one, Report) for one in masks):
+            return masks
+    return listed(masks)
+
+
+def _from_table(asked: Asked, pictures: Pictures) -> Entered:
+    from pai_cli.api.records import rows_of
+    from pai_cli.ranking.accuracy import matched, with_accuracies
+    from pai_cli.ranking.entrants import scores_to_correlate
+    from pai_cli.ranking.expression import score_of
+    from pai_cli.ranking.metric_table import ACCURACY, metric_table
+
+    rows = rows_of(asked.table, "table")
+    entrants = metric_table(rows, _names(asked.group_by), asked.rules, note)
+    if asked.accuracy is not None:
+        if ACCURACY in rows.columns:
+            source = asked.table if isinstance(asked.table, str | Path) else rows.source
+            raise UsageError(f"{option('accuracy')}: {source} has a column accuracy itself; leave one of them out")
+        names = [mask.name for mask in entrants.masks]
+        runs, source = _runs(asked, names)
+        entrants = replace(entrants, masks=with_accuracies(entrants.masks, matched(names, runs, source, note)))
+    elif ACCURACY in rows.columns and not entrants.trained and not asked.order:
+        source = asked.table if isinstance(asked.table, str | Path) else rows.source
+        raise TableError(
+            f"{source}: has no accuracy that counts ({option('collapsed_at')}); {option('order')} ranks its rows without"
+        )
+    by = None if asked.by is None else score_of(asked.by, entrants.metrics)
+    correlating = entrants.trained and not asked.order
+    accurate = asked.accuracy is not None or ACCURACY in rows.columns
+    asked.refuse_idle(accurate=accurate, correlating=correlating)
+    if correlating:
+        scores = scores_to_correlate(entrants.metrics, _text(asked.metrics), by)
+    else:
+        scores = [by or entrants.default_score()]
+    return Entered(asked, entrants, scores, correlating, [], False, pictures)
+
+
+def _from_masks(asked: Asked, given: list[Any], plan: FilePlan, pictures: Pictures) -> Entered:
+    from pai_cli.analysis.masks import AnalysisRequest
+    from pai_cli.api.analyze import files_among, measured_by
+    from pai_cli.api.given import is_one, opened
+    from pai_cli.api.inputs import open_source
+    from pai_cli.api.plans import read_masks
+    from pai_cli.api.progress import shown_by
+    from pai_cli.ranking.accuracy import matched
+    from pai_cli.spectral.metrics import MetricOptions
+
+    weighted = asked.weights is not None
+    scores, correlating = _scores(asked, weighted=weighted)
+    early = asked.accuracy is not None and _is_named(asked.accuracy)
+    runs = _runs(asked, []) if early else None
+    masks = opened(given, asked.weights, one=is_one(asked.masks), trust=asked.trust)
+    read_masks(plan, files_among(masks))
+    names = [str(mask if isinstance(mask, Path) else mask.path) for mask in masks]
+    if asked.accuracy is not None and runs is None:
+        runs = _runs(asked, names)
+    matches = {} if runs is None else matched(names, *runs, note)
+    request = AnalysisRequest(
+        weights=None if asked.weights is None else open_source(asked.weights, trust=asked.trust),
+        options=MetricOptions(dense=any("l2_dense" in score.metrics for score in scores)),
+        trust=asked.trust,
+        per_layer=pictures.asked,
+    )
+    if correlating:  # the others would be measured for nothing
+        masks = [mask for mask, name in zip(masks, names, strict=True) if name in matches]
+    with (
+        shown_by(asked.progress, "ranking") as progress,
+        measured_by(masks, request, asked.working, progress) as found,
+    ):
+        reports = list(found)
+    return _accurate(_Found(scores, correlating, reports, weighted), asked, matches, pictures)
+
+
+def _from_reports(asked: Asked, given: Sequence[Any], pictures: Pictures) -> Entered:
+    """Of reports that `analyze` gave. Raises `UsageError` for what measures."""
+    from pai_cli.api.working import Working
+    from pai_cli.ranking.accuracy import matched
+
+    for name, there in (("weights", asked.weights is not None), ("trust", asked.trust)):
+        if there:
+            raise UsageError(f"{option(name)}: reports are measured already; leave it out")
+    if asked.working != Working():
+        raise UsageError(
+            f"{option('jobs')}, {option('cluster')}, {option('store')} and {option('no_store')}: reports are measured "
+            "already; leave them out"
+        )
+    weighted = all(one.weights for one in given)
+    scores, correlating = _scores(asked, weighted=weighted)
+    reports = [one.measured for one in given]
+    names = [str(one.path) for one in reports]
+    matches = {} if asked.accuracy is None else matched(names, *_runs(asked, names), note)
+    return _accurate(_Found(scores, correlating, reports, weighted), asked, matches, pictures)
+
+
+def _scores(asked: Asked, *, weighted: bool) -> tuple[list[Score], bool]:
+    """What orders, or is correlated, and which of the two it is."""
+    from pai_cli.ranking.entrants import available, scores_to_correlate
+    from pai_cli.ranking.expression import metric_score
+
+    correlating = asked.accuracy is not None and not asked.order
+    asked.refuse_idle(accurate=asked.accuracy is not None, correlating=correlating)
+    by = metric_score(asked.by, weights=weighted)
+    if not correlating:
+        return [by], False
+    metrics = available(weights=weighted)
+    return scores_to_correlate(metrics, _text(asked.metrics), by if asked.by is not None else None), True
+
+
+@dataclass(frozen=True)
+class _Found:
+    scores: list[Score]
+    correlating: bool
+    reports: list[MaskReport]
+    weighted: bool
+
+
+def _accurate(found: _Found, asked: Asked, matches: Matches, pictures: Pictures) -> Entered:
+    """The masks that were measured, with their accuracies."""
+    from pai_cli.ranking.accuracy import with_accuracies
+    from pai_cli.ranking.entrants import measured
+
+    entrants = measured(found.reports, weights=found.weighted)
+    entrants = replace(entrants, masks=with_accuracies(entrants.masks, matches))
+    return Entered(asked, entrants, found.scores, found.correlating, found.reports, found.weighted, pictures)
+
+
+def _runs(asked: Asked, names: Sequence[str]) -> tuple[list[Run], str]:
+    """The runs of the accuracies, and what messages call those."""
+    from pai_cli.api.records import accuracy_rows
+    from pai_cli.ranking.accuracy import read_runs
+
+    rows = accuracy_rows(asked.accuracy, names)
+    source = str(asked.accuracy) if isinstance(asked.accuracy, str | Path) else rows.source
+    return read_runs(rows, asked.rules, note), source
+
+
+def _is_named(accuracy: Any) -> bool:
+    """Whether accuracies name their masks, so that they are read before any mask is looked for."""
+    from pai_cli.api.records import is_table
+
+    return is_table(accuracy)
+
+
+def _names(given: str | Iterable[str] | None) -> list[str] | None:
+    if given is None:
+        return None
+    return [name.strip() for name in (given.split(",") if isinstance(given, str) else given)]
+
+
+def _text(given: str | Iterable[str] | None) -> str | None:
+    return given if given is None or isinstance(given, str) else ",".join(given)

@@ -1,0 +1,103 @@
+"""Masks as a program gives them: paths, folders, `-`, arrays by name, one or several."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pai_cli.errors import ParameterError
+from pai_cli.spelling import option
+from pai_cli.telling import note
+
+if TYPE_CHECKING:
+    from pai_cli.files.masks import Mask as Stored
+    from pai_cli.spectral.layout import Layout
+
+STDIN = "-"
+
+
+def is_one(masks: Any) -> bool:
+    """Whether one mask was given, and not several: a file's path, or a mapping of names to arrays."""
+    if isinstance(masks, str | PathLike):
+        return str(masks) != STDIN and not Path(masks).is_dir()
+    return isinstance(masks, Mapping)
+
+
+def listed(masks: Any) -> list[Any]:
+    """What was given, as a list. Raises `ParameterError` for what is neither a mask nor several."""
+    from pai_cli.spectral.parameters import shown
+
+    every = [masks] if isinstance(masks, str | PathLike | Mapping) else masks
+    array = hasattr(every, "dtype") or isinstance(every, bytes)
+    if array or not isinstance(every, Iterable):
+        kind = "an array is one matrix, and a mask has names: " if array else ""
+        raise ParameterError(
+            f"{option('masks', shown(masks))}: {kind}give a path, a mapping of names to arrays, or several of them"
+        )
+    found = list(every)
+    wrong = next((one for one in found if not isinstance(one, str | PathLike | Mapping)), None)
+    if wrong is not None:
+        raise ParameterError(f"{option('masks', shown(wrong))}: is neither a path nor a mapping of names to arrays")
+    return [str(one) if isinstance(one, str | PathLike) else one for one in found]
+
+
+def named(masks: list[Any]) -> list[str]:
+    """Those of the masks that are told by a path."""
+    return [one for one in masks if isinstance(one, str)]
+
+
+def opened(masks: list[Any], model: Any, *, one: bool, trust: bool) -> list[Path | Stored]:
+    """The mask files that paths and folders mean, and masks in memory, in order.
+
+    `model`: the network they are of, where that is one in memory: it knows which of its layers are grouped. Raises
+    `MaskError`, also where paths mean no mask.
+    """
+    from pai_cli.files.paths import mask_paths
+
+    stdin = sys.stdin or io.StringIO()
+    if all(isinstance(mask, str) for mask in masks):
+        return list(mask_paths(masks, stdin, note, trust=trust))
+    found: list[Path | Stored] = []
+    for number, mask in enumerate(masks):
+        if isinstance(mask, str):
+            found += mask_paths([mask], stdin, note, trust=trust)
+        else:
+            found.append(_given(mask, Path("the mask" if one else f"masks[{number}]"), model))
+    return found
+
+
+def _given(mask: Mapping[str, Any], path: Path, model: Any) -> Stored:
+    from pai_cli.api.masks import Mask
+
+    if not isinstance(mask, Mask):
+        return _Called(Mask(mask, layouts=_layouts(mask, model)).stored, path)
+    return _Called(mask.stored, mask.path or path)
+
+
+class _Called:
+    """A mask under the name that messages call it by. See `files.masks.Mask`."""
+
+    def __init__(self, mask: Stored, path: Path):
+        self.path = path
+        self.metadata, self.names, self.shapes = mask.metadata, mask.names, mask.shapes
+        self.tells_layouts, self.told = mask.tells_layouts, mask.told
+        self.layout, self.array = mask.layout, mask.array
+
+
+def _layouts(names: Iterable[str], model: Any) -> Mapping[str, Layout] | None:
+    """Groups and transposition of the layers, as the network's own modules have them; None without a network."""
+    from pai_cli.spectral.layout import Layout
+
+    if not hasattr(model, "named_modules"):
+        return None
+    modules = dict(model.named_modules())
+    found = {}
+    for name in names:
+        module = modules.get(str(name).rpartition(".")[0])
+        if module is not None:
+            found[name] = Layout(int(getattr(module, "groups", 1)), bool(getattr(module, "transposed", False)))
+    return found

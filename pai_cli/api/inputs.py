@@ -1,0 +1,247 @@
+"""What programs give, as the rest of the package takes it: checkpoints, networks, shapes, amounts, devices."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from pai_cli.errors import CheckpointError, ParameterError, UsageError
+from pai_cli.pruning.base import USUAL_DENSITY, Pattern
+from pai_cli.spectral.parameters import from_digits, shown
+from pai_cli.spelling import option
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pai_cli.files.checkpoints import Checkpoint
+    from pai_cli.files.densities import LayerDensities
+    from pai_cli.models.network import Network
+
+AnyPath = str | os.PathLike[str]
+Source = Any
+"""A checkpoint: a path, an `nn.Module`, or a state dict of torch tensors or NumPy arrays."""
+
+Shape = str | Sequence[int]
+
+Choice = TypeVar("Choice", bound=str)
+
+
+def path_of(given: AnyPath) -> Path:
+    """The path. Raises `ParameterError` for what is none."""
+    if isinstance(given, (str, os.PathLike)):
+        return Path(given)
+    raise ParameterError(f"a path is needed, not {type(given).__name__}")
+
+
+def maybe_path(given: AnyPath | None) -> Path | None:
+    """The path, where one is given."""
+    return None if given is None else path_of(given)
+
+
+def open_source(source: Source, *, trust: bool = False) -> Checkpoint:
+    """The checkpoint in a file, a module or a state dict. What a program holds is neither changed nor kept.
+
+    Raises `CheckpointError` and what `open_checkpoint` raises.
+    """
+    from pai_cli.files.checkpoints import Checkpoint, StateDict, open_checkpoint
+
+    if isinstance(source, (str, os.PathLike)):
+        return open_checkpoint(Path(source), trust=trust)
+    if isinstance(source, Checkpoint):
+        return source
+    import torch
+    from torch import nn
+
+    if isinstance(source, nn.Module):
+        module = unwrapped(source)
+        state = {name: value for name, value in module.state_dict().items() if isinstance(value, torch.Tensor)}
+        return StateDict("the model", state, module)
+    if isinstance(source, Mapping):
+        return StateDict("the state dict", _tensors(source))
+    raise CheckpointError(f"a checkpoint is a path, an nn.Module or a state dict, not {type(source).__name__}")
+
+
+def source_path(source: Source) -> Path | None:
+    """Where a checkpoint is read from; None for what a program holds."""
+    return Path(source) if isinstance(source, (str, os.PathLike)) else None
+
+
+def file_beside(checkpoint: AnyPath, *parts: str) -> Path:
+    """`NAME-METHOD-DENSITY.safetensors` in the current folder, of the checkpoint's name and these parts."""
+    return Path("-".join([Path(checkpoint).resolve().name.split(".")[0], *parts]) + ".safetensors")
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The network inside `DataParallel`, `DistributedDataParallel` and `torch.compile`, whose names have no prefix."""
+    from torch import nn
+
+    while True:
+        if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            module = module.module
+        elif isinstance(original := getattr(module, "_orig_mod", None), nn.Module):
+            module = original
+        else:
+            return module
+
+
+def _tensors(state: Mapping[Any, Any]) -> dict[str, Any]:
+    import numpy as np
+    import torch
+
+    tensors: dict[str, torch.Tensor] = {}
+    for name, value in state.items():
+        if not isinstance(name, str):
+            raise CheckpointError(f"the state dict: a name is {shown(name)}, not text")
+        if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+            tensors[name] = torch.from_numpy(
+                np.array(value)
+            )  # a copy: what NumPy will not have written cannot be shared
+        elif isinstance(value, torch.Tensor):
+            tensors[name] = value
+        else:
+            raise CheckpointError(f"the state dict: {name!r} is {type(value).__name__}, not a tensor or an array")
+    return tensors
+
+
+def network_of(source: Checkpoint, model: str | None, input_shape: tuple[int, ...] | None) -> Network:
+    """The network of a checkpoint. Raises what `load_network` raises."""
+    from pai_cli.models.network import load_network
+
+    return load_network(source, model, input_shape)
+
+
+def device_of(name: str, source: Source = None) -> str:
+    """The torch device: for "auto" the one that a module is on, else a GPU where there is one.
+
+    Raises `DeviceError` and `ParameterError`.
+    """
+    from pai_cli.compute.device import Device, resolve
+
+    if name == "auto" and hasattr(source, "parameters") and not isinstance(source, Mapping):
+        first = next(iter(source.parameters()), None)
+        if first is not None and first.device.type == "cuda":
+            return str(first.device)
+    return resolve(Device(one_of("device", name, [device.value for device in Device])))
+
+
+def one_of(name: str, value: Any, choices: Iterable[Choice]) -> Choice:
+    """The choice that the value is. Raises `ParameterError`, which lists them."""
+    known = list(choices)
+    for choice in known:
+        if value == choice:
+            return choice
+    raise ParameterError(f"{option(name, shown(value))}: give one of {', '.join(known)}")
+
+
+def shape_of(given: Shape | None) -> tuple[int, ...] | None:
+    """The shape of one input, from "3,32,32" or a sequence of whole numbers. Raises `UsageError`."""
+    if given is None:
+        return None
+    if isinstance(given, str):
+        sides = tuple(from_digits(side.strip()) or 0 for side in given.replace("x", ",").split(","))
+    else:
+        sides = tuple(side if isinstance(side, int) and side > 0 else 0 for side in given)
+    if not sides or not all(sides):
+        told = given if isinstance(given, str) else shown(given)
+        raise UsageError(f"{option('input_shape', told)}: give whole numbers above 0, such as 3,32,32")
+    return sides
+
+
+def rounds_of(given: int | str | None) -> int | Literal["auto"] | None:
+    """A number of rounds, or "auto". Raises `UsageError`."""
+    if given is None or given == "auto":
+        return "auto" if given else None
+    if isinstance(given, int) and not isinstance(given, bool):
+        return given
+    text = given if isinstance(given, str) else shown(given)
+    number = from_digits(text.removeprefix("-")) if isinstance(given, str) else None
+    if number is None:
+        raise UsageError(f"{option('rounds', text)}: give a whole number, or auto")
+    return -number if text.startswith("-") else number
+
+
+def globs_of(given: str | Iterable[str] | None) -> tuple[str, ...]:
+    """Globs of layer names, from one or several."""
+    if given is None:
+        return ()
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How much to keep: `density` of the network, `pattern` N:M or `densities` a layer, None where it is another.
+
+    With a pattern, `density` is the pattern's. `label`: what it is called in a file's name. `default`: nothing was given.
+    """
+
+    density: float | None
+    pattern: Pattern | None
+    densities: LayerDensities | None
+    label: str
+    default: bool = False
+
+
+def amount_of(density: float | None, sparsity: Any, pattern: Any = None, densities: Any = None) -> Amount:
+    """How much to keep, from whichever was given, or the usual density.
+
+    A density may stand beside the pattern that has it. `sparsity`: a number, or its text. `pattern`: "N:M" or a pair.
+    `densities`: the path of a JSON object, or a mapping. Raises `UsageError` when several were given, and `DensityError`
+    for a file that holds no densities.
+    """
+    given = {"density": density, "sparsity": sparsity, "pattern": pattern, "densities": densities}
+    names = [name for name, value in given.items() if value is not None]
+    if not names:
+        return Amount(USUAL_DENSITY, None, None, f"{USUAL_DENSITY:g}", default=True)
+    if names[:2] == ["density", "sparsity"] or (len(names) > 1 and (densities is not None or len(names) > 2)):
+        raise UsageError(f"{' and '.join(map(option, names))} exclude each other: give one")
+    if densities is not None:
+        return _given_densities(densities)
+    kept = density if sparsity is None else _one_minus(sparsity)
+    if pattern is None:
+        assert kept is not None
+        return Amount(_number("density", kept), None, None, f"{kept:g}")
+    found = _pattern(pattern)
+    if kept is not None and not math.isclose(kept, found.density):
+        raise UsageError(f"{option('pattern', found)} has density {found.density:g}: leave {option(names[0])} out")
+    return Amount(found.density, found, None, f"{found.keep}of{found.of}")
+
+
+def _given_densities(given: Any) -> Amount:
+    from pai_cli.files.densities import checked_densities, read_densities
+
+    if isinstance(given, Mapping):
+        return Amount(None, None, checked_densities(given.items()), "densities")
+    path = path_of(given)
+    return Amount(None, None, read_densities(path), path.name.split(".")[0])
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise UsageError(f"{option(name, shown(value))}: is not a number")
+    return float(value)
+
+
+def _one_minus(sparsity: Any) -> float:
+    try:
+        # In decimal, because 1 - 0.95 in binary is not 0.05 and may round to another count.
+        return float(1 - Decimal(str(sparsity)))
+    except ArithmeticError as e:  # not a number, or one that decimal arithmetic cannot hold
+        raise UsageError(f"{option('sparsity', sparsity)}: is not a number") from e
+
+
+def _pattern(given: Any) -> Pattern:
+    if not isinstance(given, str):
+        try:
+            keep, of = given
+        except (TypeError, ValueError):
+            raise UsageError(f"{option('pattern', shown(given))}: give N:M, such as 2:4") from None
+        given = f"{keep}:{of}"
+    parts = given.split(":")
+    if len(parts) != 2 or not all(part.isascii() and part.isdecimal() and len(part) < 10 for part in parts):
+        raise UsageError(f"{option('pattern', given)}: give N:M, such as 2:4")
+    return Pattern(int(parts[0]), int(parts[1]))

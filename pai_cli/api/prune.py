@@ -1,0 +1,310 @@
+"""`prune`: which weights to keep, before training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pai_cli.api.inputs import (
+    AnyPath,
+    Shape,
+    Source,
+    amount_of,
+    file_beside,
+    maybe_path,
+    one_of,
+    open_source,
+    rounds_of,
+    shape_of,
+    source_path,
+)
+from pai_cli.api.masks import Mask
+from pai_cli.api.new_weights import Weights, refuse_weights_early, write_weights
+from pai_cli.api.plans import Reads, plan_pruning
+from pai_cli.api.progress import Wanted, shown_by
+from pai_cli.api.requests import accept, method_of, request_of, samples_of, story_of, tell_pruning
+from pai_cli.errors import MethodOptionError
+from pai_cli.pruning.trained import TrainingOptions, TrainingRun
+from pai_cli.spelling import option
+from pai_cli.telling import note
+
+if TYPE_CHECKING:
+    from pai_cli.data.base import Dataset
+    from pai_cli.files.checkpoints import Checkpoint
+    from pai_cli.methods.resume import RunFiles
+    from pai_cli.models.network import Network
+    from pai_cli.progress import Progress
+    from pai_cli.pruning.base import Method
+    from pai_cli.pruning.request import PruneRequest
+
+
+def default_output(given: Mapping[str, Any]) -> Path:
+    """Where the command writes where nobody says: `NAME-METHOD-DENSITY.safetensors` in the current folder.
+
+    `given`: the parameters of `prune`. Raises `UsageError`, `UnknownMethodError`.
+    """
+    from pai_cli.methods.registry import given as named
+
+    amount = amount_of(*(given[name] for name in ("density", "sparsity", "pattern", "densities")))
+    changes = [word for name, word in (("invert", "inverted"), ("shuffle", "shuffled")) if given[name]]
+    return file_beside(given["checkpoint"], named(given["method"]), amount.label, *changes)
+
+
+@dataclass(frozen=True)
+class _Written:
+    """Where a run's mask goes, and how."""
+
+    path: Path | None
+    packed: bool
+    no_collapse: bool
+    force: bool
+
+
+def prune(
+    checkpoint: Source,
+    method: str | Method | None = None,
+    *,
+    density: float | None = None,
+    sparsity: float | str | None = None,
+    output: AnyPath | None = None,
+    scope: str | None = None,
+    seed: int = 0,
+    rounds: int | str | None = None,
+    data: Any = None,
+    per_class: int | None = None,
+    pattern: str | tuple[int, int] | None = None,
+    densities: Any = None,
+    shuffle: bool = False,
+    invert: bool = False,
+    reinit: bool = False,
+    weights_out: AnyPath | None = None,
+    epochs: int | None = None,
+    freeze_every: int | None = None,
+    penalty: float | None = None,
+    rewind: float | None = None,
+    optimizer: str | None = None,
+    lr: float | None = None,
+    batch_size: int | None = None,
+    resume: bool = False,
+    ignore: str | list[str] | None = None,
+    model: str | None = None,
+    input_shape: Shape | None = None,
+    device: str = "auto",
+    packed: bool = False,
+    no_collapse: bool = False,
+    force: bool = False,
+    trust: bool = False,
+    progress: Wanted = None,
+) -> Mask:
+    """Choose which weights to keep. The checkpoint is not changed.
+
+    Keeps exactly round(density * n), halves up, of the n weights of convolutions and linear layers: those that the method
+    scores largest, over the whole network or in each layer. The same arguments give the same mask, bit for bit.
+
+    `checkpoint`: a path, an `nn.Module` or a state dict. `method`: a name of `pai.methods()`.
+    `density`: the share of weights kept, above 0 and at most 1; `sparsity`: the share removed, instead; 0.05 is kept where
+    nothing is given. `pattern`: "N:M", N of every M consecutive inputs, or `densities`: a density for each layer, as a
+    mapping or the path of a JSON object, instead of one. `scope`: "global" or "layer", where the density holds.
+    `seed`: of all that is drawn. `rounds`: of an iterative method, or "auto". `data`: for a method with data: "digits", the
+    path of a data set, (x, y) arrays or tensors, or a `DataLoader`; `per_class`: samples of each class, 10 by default.
+    `shuffle`, `invert`: sanity checks (Frankle et al. 2021): each layer's mask permuted, the smallest scores kept. `reinit`
+    with `weights_out`: weights drawn anew, written there.
+    `epochs`, `freeze_every`, `penalty`, `rewind`, `optimizer`, `lr`, `batch_size`: of a method that trains; None for the
+    published ones. `resume`: such a method goes on where it was interrupted, which takes an `output`.
+    `ignore`: globs of layers that stay whole and are not counted. `model`: the network, where names and shapes of a
+    checkpoint do not tell. `input_shape`: of one input, such as (3, 32, 32). `device`: "auto", "cpu" or "cuda".
+    `output`: where to write the mask; None writes nothing. `packed`: bits instead of bytes. `no_collapse`: refuse a mask
+    that empties a layer. `force`: replace existing files. `trust`: a file may run the code in it.
+    `progress`: True for a bar, or what is called with (done, total, what).
+
+    Gives the mask; its `summary` has what else the run found out. Raises `UsageError`, `UnknownMethodError`,
+    `MethodOptionError`, `DensityError`, `LayerSelectionError`, `CheckpointError`, `UnknownModelError`, `ScoreError`,
+    `CollapseError`, `DataError`, `DeviceError`, `OutputError`, `ResumeError`, and `TrainingError` of a method that trains.
+    """
+    amount, shape, in_rounds = (
+        amount_of(density, sparsity, pattern, densities),
+        shape_of(input_shape),
+        rounds_of(rounds),
+    )
+    chosen = method_of(method)
+    path, new_weights = maybe_path(output), maybe_path(weights_out)
+    refuse_weights_early(new_weights, chosen, reinit=reinit)
+    _refuse_resume_early(chosen, path, resume=resume)
+    named, given = samples_of(data)
+    reads = Reads(
+        source_path(checkpoint), model, named, None if isinstance(densities, Mapping) else maybe_path(densities)
+    )
+    plan_pruning(reads, path, new_weights, chosen, resume=resume, force=force)
+    optimizer = None if optimizer is None else one_of("optimizer", optimizer, ("sgd", "adam"))
+    training = TrainingOptions(epochs, freeze_every, penalty, rewind, optimizer, lr, batch_size)
+    whole = reinit or path is None or given is not None
+    source, network, pieces = _open(checkpoint, model, shape, chosen, trust=trust, whole=whole)
+    request = request_of(
+        chosen,
+        amount,
+        checkpoint,
+        device=device,
+        scope=scope,
+        ignore=ignore,
+        seed=seed,
+        rounds=in_rounds,
+        input_shape=shape,
+        data=named,
+        per_class=per_class,
+        shuffle=shuffle,
+        invert=invert,
+        training=training if training.given() else None,
+    )
+    dataset = accept(source, network, request, given)
+    written = _Written(path, packed, no_collapse, force)
+    with shown_by(progress, chosen.name) as bar:
+        if pieces:
+            return _in_pieces(source, network, request, written, bar)
+        weights = Weights(new_weights, network, source, request, TrainingRun())
+        return _in_memory(weights, dataset, written, bar, reinit=reinit, resume=resume)
+
+
+def _open(
+    checkpoint: Source, model: str | None, shape: tuple[int, ...] | None, method: Method, *, trust: bool, whole: bool
+) -> tuple[Checkpoint, Network, bool]:
+    """The checkpoint, its network, and whether that is an outline without values, to be pruned piece by piece.
+
+    `whole`: the network's values are needed for more than its mask.
+    """
+    source = open_source(checkpoint, trust=trust)  # its faults are told before torch is imported
+    from pai_cli.pruning.streaming.choosing import in_pieces
+
+    pieces = not whole and in_pieces(source, method, model)
+    from pai_cli.models.network import load_network, outline_network
+
+    return source, (outline_network if pieces else load_network)(source, model, shape), pieces
+
+
+def _in_memory(
+    weights: Weights, dataset: Dataset | None, written: _Written, progress: Progress, *, reinit: bool, resume: bool
+) -> Mask:
+    """Prune a network that is loaded, and write what is to be written."""
+    from dataclasses import replace
+
+    from pai_cli.files.masks import write_mask
+    from pai_cli.files.provenance import typed
+    from pai_cli.pruning.output import mask_to_write
+    from pai_cli.pruning.run import prune as run
+
+    network, source, request = weights.network, weights.source, weights.request
+    searched = _open_run(written, weights, dataset, resume=resume)
+    with _told_what_is_kept(searched.kept):
+        result = run(network, request, progress, dataset, searched.run)
+    tell_pruning(result, no_collapse=written.no_collapse)
+    mask = mask_to_write(result, request, source, typed(), {**story_of(dataset, request), **searched.run.story})
+    # First, so that no mask lacks its weights.
+    write_weights(replace(weights, run=searched.run), reinit=reinit, force=written.force)
+    if written.path is not None:
+        write_mask(written.path, mask, packed=written.packed, force=searched.force)
+    searched.close()
+    made = Mask(mask.masks, layouts=mask.layouts, metadata=mask.metadata, summary=result)
+    made.path = written.path
+    return made
+
+
+def _in_pieces(
+    source: Checkpoint, network: Network, request: PruneRequest, written: _Written, progress: Progress
+) -> Mask:
+    """Prune a large checkpoint piece by piece, into its file."""
+    from pai_cli.files.atomic import is_special
+    from pai_cli.files.provenance import typed
+    from pai_cli.pruning.streaming.choosing import choose
+    from pai_cli.pruning.streaming.writing import write_chosen
+
+    assert written.path is not None
+    chosen = choose(source, network, request, progress)
+    tell_pruning(chosen.summary, no_collapse=written.no_collapse)
+    if request.input_shape or network.input_shape:
+        note("pruned piece by piece: whether a path of kept weights leads from input to output is not looked for")
+    write_chosen(written.path, chosen, typed(), progress, packed=written.packed, force=written.force)
+    if is_special(written.path):
+        return Mask.elsewhere(written.path, chosen.summary)
+    mask = Mask.load(written.path)
+    mask.summary = chosen.summary
+    return mask
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run of the chosen method, and the file it goes on from where the method trains.
+
+    `force`: whether a mask that stands in its way may be replaced.
+    """
+
+    run: TrainingRun
+    force: bool
+    files: RunFiles | None = None
+
+    @property
+    def kept(self) -> Path | None:
+        """Where the state is."""
+        return None if self.files is None else self.files.path
+
+    def close(self) -> None:
+        """Remove the state: all that was to be written is."""
+        if self.files is not None:
+            self.files.close()
+
+
+def _refuse_resume_early(method: Method, path: Path | None, *, resume: bool) -> None:
+    """Refuse to go on where nothing is kept."""
+    if not resume:
+        return
+    if not method.trains:
+        from pai_cli.pruning.base import METHODS
+
+        takers = ", ".join(one.name for one in METHODS.values() if one.trains)
+        told = f"{method.name} does not train; leave it out (methods that take it: {takers})"
+        raise MethodOptionError(f"{option('resume')}: {told}")
+    if path is None:
+        raise MethodOptionError(f"{option('resume')}: a run is kept beside its mask; give {option('output')} too")
+
+
+def _open_run(written: _Written, weights: Weights, dataset: Dataset | None, *, resume: bool) -> _Run:
+    """A run of the request that writes the mask, to go on from what is kept with `resume`.
+
+    A run that is continued may replace a mask that it wrote itself, and no other: else `OutputError`.
+    """
+    import json
+    from dataclasses import asdict
+
+    from pai_cli.files.atomic import check_output
+    from pai_cli.files.runs import tells
+
+    request, source, network = weights.request, weights.source, weights.network
+    if not request.method.trains or written.path is None:
+        return _Run(TrainingRun(), written.force)
+    from pai_cli.data.fingerprint import digest_of
+    from pai_cli.methods.resume import RunFiles
+
+    assert dataset is not None
+    facts = request.facts()
+    del facts["training"]
+    facts |= asdict(request.training or TrainingOptions())
+    facts |= {"source_sha256": source.sha256, "network": network.description}
+    facts |= {"examples": len(dataset), "data_sha256": digest_of([dataset])}
+    files = RunFiles.beside(written.path, json.loads(json.dumps(facts)))
+    own = {"method": request.method.name, "seed": str(request.seed), "source_sha256": source.sha256}
+    own |= {} if request.density is None else {"density": repr(request.density)}
+    replaces = written.force or (resume and tells(written.path, own))
+    check_output(written.path, force=replaces)
+    return _Run(files.begin(resume=resume), replaces, files)
+
+
+@contextmanager
+def _told_what_is_kept(state: Path | None) -> Iterator[None]:
+    """On Ctrl-C, say what a method that trains has kept there and how to go on, then let the interruption through."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if state is not None and state.exists():
+            note(f"{state}: what is done is kept; the same command with {option('resume')} goes on")
+        raise

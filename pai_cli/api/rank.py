@@ -1,0 +1,182 @@
+"""Which of these masks will train best, and which metric tells: what `pai rank` does, for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from pai_cli.api.asked import Asked
+from pai_cli.api.inputs import AnyPath, Source
+from pai_cli.api.progress import Wanted
+from pai_cli.errors import UsageError
+from pai_cli.ranking.rules import RESAMPLES
+from pai_cli.spelling import option
+from pai_cli.telling import note, warn
+
+if TYPE_CHECKING:
+    from pai_cli.api.entering import Entered
+    from pai_cli.api.ranked import Correlations, Ranking
+    from pai_cli.ranking.order import RankedMask
+
+
+def rank(
+    masks: Any = None,
+    *,
+    table: Any = None,
+    accuracy: Any = None,
+    order: bool = False,
+    weights: Source | None = None,
+    by: str | None = None,
+    smallest_first: bool | None = None,
+    metrics: str | Iterable[str] | None = None,
+    group_by: str | Iterable[str] | None = None,
+    collapsed_at: float | None = None,
+    accuracy_unit: str | None = None,
+    resamples: int | None = None,
+    seed: int | None = None,
+    trust: bool = False,
+    plot: AnyPath | None = None,
+    report: AnyPath | None = None,
+    force: bool = False,
+    jobs: int | None = None,
+    cluster: str | None = None,
+    store: AnyPath | None = None,
+    no_store: bool = False,
+    progress: Wanted = None,
+) -> Ranking | Correlations:
+    """Order masks without training them, by one metric's mean over the layers, within equal densities, best first: a
+    `Ranking`. Where accuracies are known and no `order` is asked for: which metric predicts them, `Correlations`.
+
+    `masks`: as of `analyze`, or the `Report`s that it gave. `table`: metrics measured before, instead of masks: the path of
+    a CSV or TSV file, "-", a pandas table, or a mapping of columns to values a row; a column accuracy, if there is one, is
+    correlated with. `accuracy`: measured accuracies: such a table with columns mask, accuracy and, if wanted, seed and
+    dataset; a mapping of masks' names to an accuracy or several; or one number a mask, in the order of the masks.
+
+    `by`: the network metric that decides, or arithmetic of several, such as "dr_imdb + 0.5*lambda_imsg"; by default l2 with
+    weights, else dr_imdb; among correlations one more metric. `smallest_first`: which end is best, by default the metric's
+    own. `metrics`: correlate only these, names or globs. `group_by`: columns of the table whose values are never compared
+    with each other, or "none". `collapsed_at`: runs of at most this accuracy, a fraction, are set aside; by default 0.1.
+    `accuracy_unit`: "fraction" or "percent". `resamples`: bootstrap samples behind an interval, by default 2000, of `seed`.
+
+    The others are those of `analyze`. Of masks that cannot be measured a warning tells, and the result's `failed`. Raises
+    `UsageError` for what does not go together, `TableError`, `UnknownMetricError`, `CompositeError`.
+    """
+    asked = Asked(
+        masks=masks,
+        table=table,
+        accuracy=accuracy,
+        order=order,
+        weights=weights,
+        by=by,
+        smallest_first=smallest_first,
+        metrics=metrics,
+        group_by=group_by,
+        collapsed_at=collapsed_at,
+        accuracy_unit=accuracy_unit,
+        resamples=resamples,
+        seed=seed,
+        trust=trust,
+        plot=plot,
+        report=report,
+        force=force,
+        jobs=jobs,
+        cluster=cluster,
+        store=store,
+        no_store=no_store,
+        progress=progress,
+    )
+    entered = enter(asked)
+    for one in entered.reports:
+        if one.error is not None:
+            warn(one.error.text)
+    found = ranked(entered)
+    entered.pictures.write(found)
+    return found
+
+
+def correlate(
+    reports: Any,
+    accuracies: Any = None,
+    *,
+    by: str | None = None,
+    metrics: str | Iterable[str] | None = None,
+    group_by: str | Iterable[str] | None = None,
+    collapsed_at: float | None = None,
+    accuracy_unit: str | None = None,
+    resamples: int | None = None,
+    seed: int | None = None,
+    plot: AnyPath | None = None,
+    report: AnyPath | None = None,
+    force: bool = False,
+    progress: Wanted = None,
+) -> Correlations:
+    """How well each metric predicts accuracy: Kendall's tau, Spearman's rho and Pearson's r, with 95% bootstrap intervals.
+
+    `reports`: `Report`s of `analyze`, or masks, or a table of metrics as `rank` takes it (then with a column accuracy, or
+    with `accuracies`). `accuracies` and the others: as of `rank`, which this is. Raises `UsageError` for a table and
+    masks without any accuracy.
+    """
+    from pai_cli.api.ranked import Correlations
+    from pai_cli.api.records import is_table
+
+    asked: dict[str, Any] = {"table": reports} if is_table(reports) else {"masks": reports}
+    asked |= {"by": by, "metrics": metrics, "group_by": group_by, "collapsed_at": collapsed_at}
+    asked |= {"accuracy_unit": accuracy_unit, "resamples": resamples, "seed": seed}
+    if accuracies is None and "masks" in asked:
+        raise UsageError(f"{option('accuracies')}: there is nothing to correlate with; give them, or take rank")
+    found = rank(accuracy=accuracies, plot=plot, report=report, force=force, progress=progress, **asked)
+    if not isinstance(found, Correlations):
+        raise UsageError(f"{option('accuracies')}: the table has no column accuracy; give them, or take rank")
+    return found
+
+
+def enter(asked: Asked) -> Entered:
+    """Everything read, and masks measured; what is wrong with tables and names is told before anything is measured.
+
+    What is said of the masks is said by `ranked`, so that those that failed can be told first.
+    """
+    from pai_cli.api.entering import entered
+
+    return entered(asked)
+
+
+def ranked(entered: Entered) -> Ranking | Correlations:
+    """The order, or the correlations, of what was read and measured."""
+    from pai_cli.api.analyze import tell_unproved
+    from pai_cli.api.progress import shown_by
+    from pai_cli.api.ranked import Correlations, Ranking
+
+    for one in entered.reports:
+        if one.told:
+            note(f"{one.path}: {one.told}")
+        tell_unproved(one)
+    asked, entrants = entered.asked, entered.entrants
+    if entered.correlating:
+        from pai_cli.ranking.bootstrap import Resampling
+        from pai_cli.ranking.study import correlate as study_of
+
+        how = Resampling(asked.resamples or RESAMPLES, asked.seed or 0)
+        with shown_by(asked.progress, "correlating") as progress:
+            study = study_of(entrants.masks, entered.scores, how, by_density=entrants.by_density, progress=progress)
+        return Correlations(study, entrants.masks, entered.reports, by=asked.by, weights=entered.weighted)
+    from pai_cli.ranking.order import rank_masks
+
+    score = entered.scores[0]
+    larger = score.larger_is_better if asked.smallest_first is None else not asked.smallest_first
+    order = rank_masks(entrants.masks, score, larger_is_better=larger, by_density=entrants.by_density)
+    _tell_groups(order)
+    return Ranking(order, score.name, entered.reports, weights=entered.weighted)
+
+
+def _tell_groups(ranked: list[RankedMask]) -> None:
+    """Say that masks were ranked apart, and why."""
+    groups = {row.group for row in ranked}
+    settings = {row.source.setting for row in ranked}
+    densities = [row.source.density for row in ranked if row.source.density is not None]
+    if len(settings) > 1:
+        note(f"masks of {len(settings)} settings do not compare: ranked within {len(groups)} groups")
+    elif len(groups) > 1:
+        warn(
+            f"densities from {min(densities):.4g} to {max(densities):.4g} differ by more than 1%, which a metric follows "
+            f"more than quality: ranked within {len(groups)} groups of equal density"
+        )

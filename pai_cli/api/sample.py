@@ -1,0 +1,287 @@
+"""`sample`: the best connected of many masks of one method, or a mask that is built."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pai_cli.api.inputs import (
+    AnyPath,
+    Shape,
+    Source,
+    amount_of,
+    file_beside,
+    maybe_path,
+    network_of,
+    one_of,
+    open_source,
+    rounds_of,
+    shape_of,
+    source_path,
+)
+from pai_cli.api.masks import Mask
+from pai_cli.api.plans import Reads, plan_sampling
+from pai_cli.api.progress import Wanted, shown_by
+from pai_cli.api.requests import accept, method_of, request_of, samples_of, story_of, tell_pruning
+from pai_cli.errors import UsageError
+from pai_cli.spectral.parameters import shown
+from pai_cli.spelling import option
+from pai_cli.telling import note
+
+if TYPE_CHECKING:
+    from pai_cli.data.base import Dataset
+    from pai_cli.files.checkpoints import Checkpoint
+    from pai_cli.models.network import Network
+    from pai_cli.progress import Progress
+    from pai_cli.pruning.base import Method
+    from pai_cli.pruning.request import PruneRequest
+    from pai_cli.pruning.run import PruneResult
+    from pai_cli.sampling.expanders.network import BuiltNetwork
+    from pai_cli.sampling.search import SearchRequest, SearchResult
+    from pai_cli.sampling.trajectory import SearchState, Trajectory
+    from pai_cli.sampling.workers import Workers
+
+SELECTS = ("mask", "layer")
+CONSTRUCTIONS = ("biregular", "ramanujan")
+
+
+class Sampled(Mask):
+    """The mask that a search took or that was built.
+
+    `search`: the result of a search, and `lines`: its trajectory, else None. `built`: the layers that were built, else None.
+    """
+
+    search: SearchResult | None = None
+    lines: Trajectory | None = None
+    built: BuiltNetwork | None = None
+
+
+def sample(
+    checkpoint: Source,
+    method: str | Method | None = None,
+    population: int | None = None,
+    *,
+    density: float | None = None,
+    sparsity: float | str | None = None,
+    output: AnyPath | None = None,
+    select: str | None = None,
+    construct: str | None = None,
+    steps: int | None = None,
+    noise: float | None = None,
+    trajectory: AnyPath | None = None,
+    resume: bool = False,
+    scope: str | None = None,
+    seed: int = 0,
+    rounds: int | str | None = None,
+    data: Any = None,
+    per_class: int | None = None,
+    pattern: str | tuple[int, int] | None = None,
+    densities: Any = None,
+    ignore: str | list[str] | None = None,
+    model: str | None = None,
+    input_shape: Shape | None = None,
+    device: str = "auto",
+    jobs: int | None = None,
+    cluster: str | None = None,
+    packed: bool = False,
+    force: bool = False,
+    trust: bool = False,
+    plot: AnyPath | None = None,
+    progress: Wanted = None,
+) -> Sampled:
+    """Take the best connected of many masks of one method, or build one (Hoang et al., NeurIPS 2023, PAGS).
+
+    A search measures `population` masks of `method`: the method's own, then others from fresh seeds, samples, or weights
+    with `noise` (standard deviation, relative to each layer's own; 0.1 by default). `select`: "mask" takes a candidate whose
+    network l2 is the largest so far; "layer" takes its layers whose dr_imdb and l2 are both at least the best so far,
+    brought back to the exact count. `construct`: "biregular" or "ramanujan" builds layers instead, at ERK's
+    densities; `steps`: the most switches of edges a layer, 200 by default.
+
+    `output`: where to write the mask; the search's lines go beside it, or to `trajectory`, and an interrupted search goes on
+    with `resume`. Without an output nothing stays on disk. `jobs`: processes of this machine; `cluster`: a Dask scheduler's
+    address, or "slurm". `plot`: a picture of the search. The others are those of `prune`.
+
+    Raises what `prune` raises, `ResumeError`, `WorkerLostError`, `ClusterError`, and `PictureError`.
+    """
+    given = locals()
+    check_search(given)
+    amount, shape = amount_of(density, sparsity, pattern, densities), shape_of(input_shape)
+    path, picture = maybe_path(output), maybe_path(plot)
+    in_rounds = rounds_of(rounds)
+    chosen = method_of("erk" if construct else method)  # whose densities are built
+    named, samples = samples_of(data)
+    if picture is not None:
+        from pai_cli.display.figures.canvas import check_picture
+
+        check_picture(picture)
+    with ExitStack() as rooms:
+        where = path or Path(rooms.enter_context(tempfile.TemporaryDirectory())) / "best.safetensors"
+        reads = Reads(source_path(checkpoint), model, named, _file(densities))
+        lines = maybe_path(trajectory)
+        plan_sampling(reads, where, lines, picture, searches=construct is None, resume=resume, force=force)
+        source = open_source(checkpoint, trust=trust)
+        network = network_of(source, model, shape)
+        request = request_of(
+            chosen,
+            amount,
+            checkpoint,
+            device=device,
+            scope=scope,
+            ignore=ignore,
+            seed=seed,
+            rounds=in_rounds,
+            input_shape=shape,
+            data=named,
+            per_class=per_class,
+        )
+        run = _Run(source, network, request, _workers(jobs, cluster, model), path, packed, force)
+        if construct is not None:
+            with shown_by(progress, construct) as bar:
+                return run.built(construct, steps, bar)
+        assert population is not None  # as check_search sees to
+        from pai_cli.sampling.search import SearchRequest
+
+        wish = SearchRequest.of(request, population, noise, "layer" if select == "layer" else "mask")
+        with shown_by(progress, "sampling") as bar:
+            found = run.searched(wish, _Files(where, lines, resume), samples, bar)
+        if picture is not None:
+            from pai_cli.display.figures.trajectory import plot_trajectory
+
+            assert found.lines is not None
+            plot_trajectory(found.lines.path, picture, f"{chosen.name} at density {found.density:.6g}", force=force)
+        return found
+
+
+def default_output(given: Mapping[str, Any]) -> Path:
+    """Where the command writes where nobody says: `NAME-METHOD-best-DENSITY.safetensors` in the current folder.
+
+    `given`: the parameters of `sample`. Raises `UsageError`.
+    """
+    check_search(given)
+    amount = amount_of(*(given[name] for name in ("density", "sparsity", "pattern", "densities")))
+    return file_beside(given["checkpoint"], given["construct"] or f"{given['method']}-best", amount.label)
+
+
+OF_A_SEARCH = (
+    *("method", "population", "select", "noise", "trajectory", "resume", "scope", "rounds", "data", "per_class"),
+    *("pattern", "plot"),
+)
+
+
+def check_search(given: Mapping[str, Any]) -> None:
+    """Refuse a search without what it needs, and beside a construction what only a search has. `given`: all parameters.
+
+    Raises `UsageError`.
+    """
+    construct = given["construct"]
+    there = [name for name in OF_A_SEARCH if given[name] is not None and given[name] is not False]
+    if construct is None:
+        missing = [option(name) for name in ("method", "population") if name not in there]
+        if missing:
+            raise UsageError(f"give {' and '.join(missing)} to search, or {option('construct')} to build a mask")
+        if given["select"] is not None:
+            one_of("select", given["select"], SELECTS)
+    else:
+        one_of("construct", construct, CONSTRUCTIONS)
+        if there:
+            told = f"builds a mask and searches for none; leave {option(there[0])} out"
+            raise UsageError(f"{option('construct', construct)}: {told}")
+    if given["steps"] is not None and construct != "ramanujan":
+        raise UsageError(f"{option('steps')}: only for {option('construct', 'ramanujan')}; leave it out")
+    _check_population(given["population"])
+
+
+def _check_population(population: Any) -> None:
+    if population is not None and (isinstance(population, bool) or not isinstance(population, int) or population < 1):
+        raise UsageError(f"{option('population', shown(population))}: give a whole number of at least 1")
+
+
+def _file(densities: Any) -> Path | None:
+    return None if isinstance(densities, Mapping) else maybe_path(densities)
+
+
+def _workers(jobs: int | None, cluster: str | None, model: str | None) -> Workers:
+    from pai_cli.sampling.workers import Workers
+
+    return Workers(jobs, cluster, model if model and ":" in model else None)
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Where a search is kept: beside the mask `where`, or in `lines`."""
+
+    where: Path
+    lines: Path | None
+    resume: bool
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A network that is sampled, and where its mask goes."""
+
+    source: Checkpoint
+    network: Network
+    request: PruneRequest
+    workers: Workers
+    path: Path | None
+    packed: bool
+    force: bool
+
+    def searched(self, wish: SearchRequest, files: _Files, samples: Dataset | None, progress: Progress) -> Sampled:
+        """Search, or go on, and write the best."""
+        from pai_cli.sampling.search import search
+        from pai_cli.sampling.trajectory import open_search
+
+        dataset = accept(self.source, self.network, self.request, samples)
+        settings = wish.settings(self.source.sha256, self.network, dataset)
+        lines, state = open_search(files.where, files.lines, settings, resume=files.resume, force=self.force)
+        with _told_what_is_done(state, wish.population):
+            result = search(self.network, wish, lines, state, progress, dataset=dataset, workers=self.workers)
+        tell_pruning(result.pruned, no_collapse=False)
+        story = {**story_of(dataset, result.request), **result.story}
+        force = self.force or (self.path is not None and lines.wrote(self.path))
+        mask = self._write(result.pruned, self.request, story, force=force)
+        mask.search, mask.lines = result, lines
+        return mask
+
+    def built(self, kind: str, steps: int | None, progress: Progress) -> Sampled:
+        """Build every layer, and write the mask."""
+        from pai_cli.sampling.expanders.layer import USUAL_STEPS, Construction
+        from pai_cli.sampling.expanders.network import construct
+
+        construction = Construction(
+            "ramanujan" if kind == "ramanujan" else "biregular", self.request.seed, steps or USUAL_STEPS
+        )
+        note(f"{self.source.path}: {self.network.description}, {self.network.total:,} prunable weights")
+        built = construct(self.network, self.request, construction, self.workers, progress)
+        tell_pruning(built.pruned, no_collapse=False)
+        mask = self._write(built.pruned, built.request, {"method": built.kind}, force=self.force)
+        mask.built = built
+        return mask
+
+    def _write(self, pruned: PruneResult, request: PruneRequest, story: dict[str, str], *, force: bool) -> Sampled:
+        from pai_cli.files.masks import write_mask
+        from pai_cli.files.provenance import typed
+        from pai_cli.pruning.output import mask_to_write
+
+        mask = mask_to_write(pruned, request, self.source, typed(), story)
+        if self.path is not None:
+            write_mask(self.path, mask, packed=self.packed, force=force)
+        made = Sampled(mask.masks, layouts=mask.layouts, metadata=mask.metadata, summary=pruned)
+        made.path = self.path
+        return made
+
+
+@contextmanager
+def _told_what_is_done(state: SearchState, population: int) -> Iterator[None]:
+    """On Ctrl-C, say what was kept and how to go on, then let the interruption through."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        done = f"{state.done} of {population} candidates are done and kept"
+        note(f"{done}; the same command with {option('resume')} goes on")
+        raise

@@ -1,0 +1,71 @@
+"""What all results of the library have in common: a table in a terminal and in a notebook, and data for other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pai_cli.errors import MissingPackageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pai_cli.files.tables import Record
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table for people: some fields of records, under a caption; `total`: the last record stands apart."""
+
+    caption: str
+    columns: Sequence[str]
+    records: Sequence[Record]
+    total: bool = False
+
+
+class Shown:
+    """A result that shows itself as tables, between lines of text."""
+
+    def _tables(self) -> list[Table | str]:
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        from pai_cli.display.tables import table_text
+        from pai_cli.printable import as_line
+
+        parts = []
+        for part in self._tables():
+            if isinstance(part, str):
+                parts.append(as_line(part))
+            else:
+                parts += [as_line(part.caption), table_text(part.columns, part.records, total=part.total)]
+        return "\n".join(parts)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """The same for a notebook, escaped."""
+        from pai_cli.display.notebook import html_lines, html_table
+
+        parts = []
+        for part in self._tables():
+            if isinstance(part, str):
+                parts.append(html_lines([part]))
+            else:
+                parts.append(html_table(part.caption, part.columns, part.records, total=part.total))
+        return "".join(parts)
+
+
+def data_frame(records: Sequence[Record], columns: Sequence[str]) -> pd.DataFrame:
+    """A pandas table, a row a record. Raises `MissingPackageError` where pandas is not installed."""
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise MissingPackageError(
+            "to_pandas() needs pandas: pip install pandas; to_dict() has the same numbers"
+        ) from error
+    frame: Any = pd.DataFrame.from_records(
+        [{name: record[name] for name in columns} for record in records], columns=list(columns)
+    )
+    return frame

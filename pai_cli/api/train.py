@@ -1,0 +1,328 @@
+"""`train`: is the ranking right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pai_cli.api.inputs import (
+    AnyPath,
+    Shape,
+    Source,
+    device_of,
+    maybe_path,
+    network_of,
+    one_of,
+    open_source,
+    shape_of,
+    source_path,
+)
+from pai_cli.api.mask_inputs import AnyMask, mask_or_path, open_given
+from pai_cli.api.masks import Mask
+from pai_cli.api.plans import Reads, plan_training
+from pai_cli.api.progress import Wanted, shown_by
+from pai_cli.api.ranges import check_force, check_least, check_numbers
+from pai_cli.api.samples import Data, as_parts, name_of
+from pai_cli.api.training import Training
+from pai_cli.errors import UsageError
+from pai_cli.spelling import option
+from pai_cli.telling import note, warn
+from pai_cli.training.outputs import Outputs
+from pai_cli.training.recipe import (
+    SMOOTHING,
+    Augmentation,
+    Dynamic,
+    Optimizer,
+    Recipe,
+    RecipeName,
+    Schedule,
+)
+
+if TYPE_CHECKING:
+    from pai_cli.training.job import Job, Trained
+    from pai_cli.training.journal import Journal
+    from pai_cli.training.process import Process
+
+KEEP_EVERY = 10.0
+"""Minutes between two states."""
+
+CHOICES = {"optimizer": Optimizer, "schedule": Schedule, "augment": Augmentation, "dynamic": Dynamic}
+OF_DYNAMIC = ("update_every", "update_fraction", "update_until")
+TOST: dict[str, Any] = {"soft_neurons": True, "ghost_skips": True, "rescale": True, "label_smoothing": SMOOTHING}
+
+
+def default_output(given: Mapping[str, Any]) -> Path:
+    """Where the command writes where nobody says: `NAME-trained.safetensors` in the current folder, of mask or checkpoint.
+
+    `given`: the parameters of `train`.
+    """
+    name = Path(given["mask"] or given["checkpoint"]).resolve().name
+    return Path(f"{name.removesuffix('.index.json').removesuffix('.safetensors')}-trained.safetensors")
+
+
+def train(
+    checkpoint: Source,
+    data: Data,
+    *,
+    mask: AnyMask | None = None,
+    output: AnyPath | None = None,
+    recipe: str = "plain",
+    epochs: int = 160,
+    batch_size: int = 128,
+    optimizer: str = "sgd",
+    lr: float | None = None,
+    schedule: str = "steps",
+    weight_decay: float = 2e-4,
+    validation: float = 0.1,
+    augment: str = "auto",
+    seed: int = 0,
+    amp: bool = False,
+    soft_neurons: bool | None = None,
+    ghost_skips: bool | None = None,
+    rescale: bool | None = None,
+    label_smoothing: float | None = None,
+    early: float | None = None,
+    dynamic: str | None = None,
+    update_every: int | None = None,
+    update_fraction: float | None = None,
+    update_until: float | None = None,
+    mask_out: AnyPath | None = None,
+    plot: AnyPath | None = None,
+    results: AnyPath | None = None,
+    log_dir: AnyPath | None = None,
+    keep_every: float = KEEP_EVERY,
+    resume: bool = False,
+    model: str | None = None,
+    input_shape: Shape | None = None,
+    device: str = "auto",
+    force: bool = False,
+    trust: bool = False,
+    progress: Wanted = None,
+) -> Training:
+    """Train a network under a mask and measure it: the epoch that is best on held-out examples, once on the test part.
+
+    Pruned weights are exactly 0 at every step. What is given is not changed: a copy is trained. The same arguments give the
+    same weights, on a CPU with as many threads bit for bit.
+
+    `checkpoint`: a path, an `nn.Module` or a state dict. `data`: "digits", the path of a data set, (x, y, x_test, y_test)
+    arrays or tensors, or (loader, test loader), see `as_dataset`; it must have a test part. `mask`: which weights to train,
+    a path, a `Mask` or a mapping of arrays; the others are 0; without it, all are trained.
+
+    `output`: where to write the trained checkpoint; its journal (.jsonl) goes beside it, and while it trains its state
+    (.state.safetensors). With None nothing is kept on disk: the result is in what is given back, and what is interrupted is
+    gone.
+
+    `recipe`: "plain" or "tost" (soft neurons, ghost skips, re-scaling and label smoothing: arXiv:2206.12755), parts of which
+    `soft_neurons`, `ghost_skips`, `rescale` (GradInit) and `label_smoothing` ask for or leave out; `early`: the share of all
+    steps in which they act, 0.5. `epochs`: how often every example is seen. `batch_size`: examples a step, in each process.
+    `optimizer`: "sgd" (momentum 0.9) or "adam". `lr`: the learning rate at the first step, by default 0.1, of adam 0.001.
+    `schedule`: "steps", x0.1 at 1/2 and 3/4 of all steps, "cosine" or "constant". `weight_decay`: of every parameter.
+    `validation`: share of each class's training examples held out to choose an epoch. `augment`: "auto", "none", "crop" or
+    "crop-flip". `seed`: of all that is drawn. `amp`: bfloat16 on a GPU.
+
+    `dynamic`: let the mask move: weights grow at random ("set", arXiv:1707.04780) or by gradient ("rigl", arXiv:1911.11134),
+    every `update_every` steps (100), a share `update_fraction` of the kept weights at first (0.3), in the first share
+    `update_until` of all steps (0.75). `mask_out`: where its last mask is written, by default OUT-mask.safetensors beside
+    `output`. `plot`: a picture of its spectrum at every move: .svg, .png or .pdf.
+
+    `results`: a table (CSV) to add a row to, which `rank` reads. `log_dir`: a folder for TensorBoard's events. `keep_every`:
+    minutes between two states. `resume`: go on where a training of the same settings was interrupted. These four take an
+    `output`. `model`: the network, where names and shapes do not tell. `input_shape`: of one input, such as (3, 32, 32).
+    `device`: "auto", "cpu" or "cuda". `force`: replace existing files. `trust`: files may run the code in them. `progress`:
+    True for a bar, or what is called with (done, total, what).
+
+    Several processes that `torchrun` started train together, each calling this; each is given the numbers and the weights,
+    and the first writes.
+
+    Raises `UsageError` where options exclude each other or could do nothing, `RecipeError`, `TrainingError`, `DataError`,
+    `MaskError`, `CheckpointError`, `UnknownModelError`, `DeviceError`, `OutputError`, `ResumeError`, `PictureError`.
+    """
+    given = {name: value for name, value in locals().items() if name in Recipe.__dataclass_fields__}
+    wish = _recipe(RecipeName(one_of("recipe", recipe, list(RecipeName))), given)
+    shape = shape_of(input_shape)
+    kept = {"keep_every": None if keep_every == KEEP_EVERY else keep_every, "resume": resume or None}
+    outputs = _outputs(
+        maybe_path(output),
+        maybe_path(mask_out),
+        wish,
+        {**kept, "results": maybe_path(results), "log_dir": maybe_path(log_dir)},
+        plot=maybe_path(plot),
+        keep_every=60 * keep_every,
+        force=force,
+    )
+    masked = None if mask is None else mask_or_path(mask, "mask")
+    file = masked.path if isinstance(masked, Mask) else maybe_path(masked)
+    named = name_of(data) if isinstance(data, (str, PathLike)) else None
+    plan_training(Reads(source_path(checkpoint), model, named), file, outputs, resume=resume)
+    job = _open_job(checkpoint, masked, data, wish, outputs, model=model, shape=shape, trust=trust)
+    return _run(job, device_of(device, checkpoint), progress, resume=resume)
+
+
+def _recipe(name: RecipeName, given: Mapping[str, Any]) -> Recipe:
+    """The recipe: what is given is taken, and where that is None what the named recipe has, else the base.
+
+    Raises `UsageError` where an option would do nothing.
+    """
+    numbers = ("epochs", "batch_size", "lr", "weight_decay", "validation", "label_smoothing", "early", *OF_DYNAMIC)
+    check_numbers(**{one: given[one] for one in numbers})
+    chosen = dict(TOST) if name is RecipeName.TOST else {}
+    for one, value in given.items():
+        if value is not None:
+            chosen[one] = CHOICES[one](one_of(one, value, list(CHOICES[one]))) if one in CHOICES else value
+    recipe = Recipe(**chosen)
+    if given["early"] is not None and not recipe.early_parts:
+        raise UsageError(
+            f"{option('early')}: no part acts early; give {option('recipe', 'tost')} or one of its parts, or leave it out"
+        )
+    for one in OF_DYNAMIC:
+        if given[one] is not None and recipe.dynamic is None:
+            raise UsageError(f"{option(one)}: the mask does not move; give {option('dynamic', 'set')} or rigl")
+    return recipe
+
+
+def _recipe_name(recipe: Recipe) -> str:
+    """What a table calls it: `plain`, `tost`, or the parts that it has; and how the mask moves."""
+    parts = [*recipe.early_parts, *["rescale"] * recipe.rescale]
+    if len(parts) == 4 and recipe.label_smoothing == SMOOTHING:
+        parts = ["tost"]
+    dynamic = [] if recipe.dynamic is None else [recipe.dynamic.value]
+    return "+".join(part.replace("_", "-") for part in [*parts, *dynamic]) or "plain"
+
+
+def _outputs(
+    out: Path | None, mask: Path | None, recipe: Recipe, beside: Mapping[str, Any], *, plot: Path | None, **others: Any
+) -> Outputs:
+    """Where to write; `beside`: what takes an output. Raises `UsageError` for what would do nothing.
+
+    What only a moving mask gives is not asked of one that stays.
+    """
+    moves = f"give {option('dynamic', 'set')} or rigl, or leave it out"
+    for name, path in (("plot", plot), ("mask_out", mask)):
+        if recipe.dynamic is None and path is not None:
+            raise UsageError(f"{option(name)}: the mask does not move; {moves}")
+    idle = [name for name, value in beside.items() if value is not None]
+    if out is None and idle:
+        needs = f"nothing is kept without {option('output')}"
+        raise UsageError(f"{option(idle[0])}: {needs}; give {option('output', 'OUT')} too, or leave it out")
+    check_force(others["force"], output=out, mask_out=mask, plot=plot)
+    check_least(0, keep_every=others["keep_every"])
+    if recipe.dynamic is not None and mask is None and out is not None:
+        mask = out.with_name(f"{out.name.removesuffix('.safetensors')}-mask.safetensors")
+    return Outputs(out, mask, plot=plot, results=beside["results"], log_dir=beside["log_dir"], **others)
+
+
+def _open_job(
+    checkpoint: Source, mask: str | Path | Mask | None, data: Data, recipe: Recipe, outputs: Outputs, **others: Any
+) -> Job:
+    """What is to be trained, opened and compared. `others`: `model`, `shape`, `trust`."""
+    from pai_cli.files.provenance import typed
+    from pai_cli.training.ranks import rank_here
+
+    stored = None if mask is None else open_given(mask, trust=others["trust"])
+    source = open_source(checkpoint, trust=others["trust"])  # its faults are told before torch is imported
+    network = network_of(source, others["model"], others["shape"])
+    from pai_cli.training.job import Job
+
+    job = Job(
+        source=source,
+        network=network,
+        mask=stored,
+        data=name_of(data),
+        parts=as_parts(data),
+        recipe=recipe,
+        name=_recipe_name(recipe),
+        input_shape=others["shape"],
+        out=outputs,
+        arguments=typed(),
+    )
+    kept = sum(int(one.sum()) for one in job.masks().values())
+    if rank_here() == 0:
+        under = ""
+        if stored is not None:
+            under = f", {kept:,} of them kept by {stored.path}" + (f" ({stored.told})" if stored.told else "")
+        note(f"{source.path}: {network.description}, {network.total:,} prunable weights{under}")
+    return job
+
+
+def _run(job: Job, where: str, progress: Wanted, *, resume: bool) -> Training:
+    """Train, in all processes; the first alone writes and speaks."""
+    from pai_cli.display.figures.canvas import check_picture
+    from pai_cli.training.job import train_in_memory
+    from pai_cli.training.model import check_amp
+    from pai_cli.training.process import processes
+    from pai_cli.training.ranks import rank_here
+
+    if job.recipe.amp:
+        check_amp(where)
+    first = rank_here() == 0
+    if first:  # before the others are met, so that a refusal is told once and at once
+        job.check_outputs(resume=resume)
+        check_picture(job.out.plot)
+    if job.on_disk:
+        trained = _on_disk(job, where, progress, resume=resume)
+    else:
+        with processes(where) as process, shown_by(progress if first else None, "training") as shown:
+            if first:
+                _tell_started(job, process)
+            trained = train_in_memory(job, process, shown)
+    if first:
+        _draw(job, trained, resume=resume)
+        for name, why in trained.absent.items():
+            warn(f"{option(name)}: {why}: left out")
+    return Training(trained, job, first)
+
+
+def _on_disk(job: Job, where: str, progress: Wanted, *, resume: bool) -> Trained:
+    from pai_cli.training.job import train_on_disk
+    from pai_cli.training.process import processes
+    from pai_cli.training.ranks import rank_here, world_here
+
+    first = rank_here() == 0
+    journal, kept = job.open_journal(world_here(), resume=resume, first=first)
+    with journal.unless_empty(), processes(where) as process:
+        if not first:
+            with shown_by(None, "") as silent:
+                return train_on_disk(job, journal, process, silent, None)
+        _tell_started(job, process)
+        with _told_what_is_kept(journal), shown_by(progress, "training") as shown:
+            return train_on_disk(job, journal, process, shown, kept)
+
+
+def _draw(job: Job, trained: Trained, *, resume: bool) -> None:
+    """The picture of how the mask moved, where one is asked for."""
+    plot = job.out.plot
+    if plot is None:
+        return
+    from pai_cli.display.figures.updates import plot_updates
+
+    if resume and not job.out.force and plot.exists():
+        note(f"{plot}: exists already, and stays as it is; {option('force')} draws it again")
+        return
+    label = f"{job.recipe.dynamic} from {job.mask.path if job.mask is not None else job.source.path}"
+    plot_updates(trained.lines, plot, label, force=job.out.force)
+
+
+def _tell_started(job: Job, process: Process) -> None:
+    """Say what a person may not expect of several processes."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    if process.world == 1:
+        return
+    size = job.recipe.batch_size
+    note(f"{process.world} processes, a step is of {process.world} x {size} = {process.world * size} examples")
+    if any(isinstance(module, _BatchNorm) for module in job.network.model.modules()):
+        note(f"batch norms normalise by each process's own {size} examples; the first process's statistics are saved")
+
+
+@contextmanager
+def _told_what_is_kept(journal: Journal) -> Iterator[None]:
+    """On Ctrl-C, say what was kept and how to go on, then let the interruption through."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if journal.state_path.exists():
+            note(f"{journal.state_path}: what is done is kept; the same command with {option('resume')} goes on")
+        raise

@@ -1,0 +1,102 @@
+"""Whether masks, a network and optimizers fit each other; what wraps a network or an optimizer is taken off."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from pai_cli.errors import ArrayError, MaskMismatchError, ParameterError
+from pai_cli.files.messages import some_names
+from pai_cli.pruning.base import Masks
+
+WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.optim.swa_utils.AveragedModel)
+
+Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None
+
+
+def check_masks(masks: Masks, shapes: Mapping[str, tuple[int, ...]], *, source: str, network: str, remedy: str) -> None:
+    """Raise `MaskMismatchError` unless each mask is of a parameter of the network, in its shape.
+
+    `shapes`: of the network's parameters. For the message, `source`: of the masks; `network`; `remedy`: what to give.
+    """
+    missing = [repr(name) for name in masks if name not in shapes]
+    if missing:
+        raise MaskMismatchError(f"{source}: masks {some_names(missing)}, which {network} does not have; {remedy}")
+    for name, mask in masks.items():
+        if mask.shape != tuple(shapes[name]):
+            raise MaskMismatchError(
+                f"{source}: the mask of {name!r} has shape {mask.shape}, and {network} has it in {tuple(shapes[name])}; "
+                f"{remedy}"
+            )
+
+
+def without_twins(masks: Masks, parameters: Mapping[str, nn.Parameter], *, source: str, remedy: str) -> Masks:
+    """The masks, that of a weight which several modules share under the first of its names alone.
+
+    `parameters`: of the network, by every name. Raises `MaskMismatchError` where such a weight has two masks that differ.
+    """
+    first: dict[int, str] = {}
+    for name, mask in masks.items():
+        known = first.setdefault(id(parameters[name]), name)
+        if not np.array_equal(masks[known], mask):
+            raise MaskMismatchError(
+                f"{source}: the masks of {known!r} and {name!r} differ, and in this network they are one weight; {remedy}"
+            )
+    return {name: masks[name] for name in first.values()}
+
+
+def unwrapped(model: nn.Module, masks: Masks) -> nn.Module:
+    """The module that has parameters of the masks' names: the model, or one that it wraps."""
+    found: Any = model
+    while not masks.keys() <= dict(found.named_parameters(remove_duplicate=False)).keys():
+        inner = found.module if isinstance(found, WRAPPERS) else getattr(found, "_orig_mod", None)
+        if inner is None:
+            break
+        found = inner
+    network: nn.Module = found
+    return network
+
+
+def listed(optimizer: Optimizers) -> list[torch.optim.Optimizer]:
+    """The optimizers, each without what wraps it."""
+    if optimizer is None:
+        return []
+    found = []
+    for one in [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else list(optimizer):
+        plain: Any = one
+        # Accelerate's is an Optimizer by class alone: it has no hooks, and calls the one in it.
+        while not hasattr(plain, "_optimizer_step_pre_hooks") and hasattr(plain, "optimizer"):
+            plain = plain.optimizer
+        if not isinstance(plain, torch.optim.Optimizer):
+            raise ParameterError(
+                f"optimizer=: is a {type(one).__name__}; give a torch.optim.Optimizer, or a list of them"
+            )
+        found.append(plain)
+    return found
+
+
+def check_bool(name: str, mask: object) -> None:
+    """Raise `ArrayError` unless the mask is a NumPy array of bool."""
+    if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
+        kind = f"an array of {mask.dtype}" if isinstance(mask, np.ndarray) else f"a {type(mask).__name__}"
+        raise ArrayError(f"masks=: that of {name!r} is {kind}; give a NumPy array of bool")
+
+
+def check_held(parameters: Mapping[str, nn.Parameter], optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    """Raise `ParameterError` for sharded parameters, and for those that are trained, but by none of the optimizers."""
+    for name, parameter in parameters.items():
+        if hasattr(parameter, "placements"):
+            raise ParameterError(f"model=: {name!r} is sharded over processes; give a model whose parameters are whole")
+    if not optimizers:
+        return
+    held = {id(one) for optimizer in optimizers for group in optimizer.param_groups for one in group["params"]}
+    missing = [repr(name) for name, one in parameters.items() if one.requires_grad and id(one) not in held]
+    if missing:
+        raise ParameterError(
+            f"optimizer=: does not hold {some_names(missing)}, which the masks prune; give the optimizer that trains "
+            "it, a list of all, or set requires_grad to False"
+        )

@@ -1,0 +1,40 @@
+"""A command and its function are one: the same parameters, the same defaults."""
+
+from __future__ import annotations
+
+import inspect
+from enum import StrEnum
+from importlib import import_module
+from typing import Any
+
+import pytest
+
+import pai_cli as pai
+from pai_cli.commands.given import OF_SHOWING
+
+COMMANDS = ("init", "prune", "analyze", "rank", "sample", "convert", "train", "mine")
+OF_PROGRAMS = {"progress"}
+
+
+def plain(default: Any) -> Any:
+    """A default as a program writes it; one that must be given is None in a command that says so itself."""
+    if default is inspect.Parameter.empty:
+        return None
+    return default.value if isinstance(default, StrEnum) else default
+
+
+def parameters(function: Any, apart: set[str] | frozenset[str]) -> dict[str, Any]:
+    every = inspect.signature(function).parameters.values()
+    return {one.name: plain(one.default) for one in every if one.name not in apart}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_same_parameters_and_defaults(name: str) -> None:
+    command = getattr(import_module(f"pai_cli.commands.{name}"), name)
+    assert parameters(command, OF_SHOWING) == parameters(getattr(pai, name), OF_PROGRAMS)
+
+
+def test_every_command_is_among_them() -> None:
+    from pai_cli.app import app
+
+    assert {one.name for one in app.registered_commands} == set(COMMANDS)
