@@ -363,11 +363,11 @@ FAILURES = [
      "give another method=, such as erk"),
     ("norm", lambda: nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)), ScoreError,
      "synflow: 1 (LayerNorm) divides by the size of its own input, so no flow passes it unchanged; give another "
-     "--method"),
+     "method="),
     ("batch_statistics", lambda: nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, track_running_stats=False)),
      ScoreError,
      "synflow: 1 (BatchNorm1d) divides by the size of its own input, so no flow passes it unchanged; give another "
-     "--method"),
+     "method="),
     ("uncopyable", uncopyable, ScoreError,
      "synflow: the network cannot be copied (TypeError: cannot pickle 'generator' object); give another method="),
 ]  # fmt: skip

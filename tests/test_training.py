@@ -452,7 +452,7 @@ def test_refused():
 
     assert told(RecipeError, recipe(batch_size=100)) == (
         "a batch of 100 (batch_size= times the number of processes): toy has 72 examples to train with; give a smaller "
-        "--batch-size"
+        "batch_size="
     )
     assert (
         told(RecipeError, recipe(amp=True))
@@ -615,10 +615,10 @@ def test_parts_that_a_network_has_no_place_for_are_told():
     network = init_network("lenet-300-100", 4, 0)
     parts = tost.EarlyParts(network.model, soft_neurons=True, ghost_skips=True, steps=4)
     assert parts.absent == {
-        "--ghost-skips": "no block of the network has a norm after each convolution, as pai's ResNets have"
+        "ghost_skips": "no block of the network has a norm after each convolution, as pai's ResNets have"
     }
     parts = tost.EarlyParts(nn.Linear(2, 2), soft_neurons=True, ghost_skips=False, steps=4)
-    assert parts.absent == {"--soft-neurons": "the network has no ReLU module"}
+    assert parts.absent == {"soft_neurons": "the network has no ReLU module"}
     vgg = slim_network("vgg11-bn", 4)
     parts = tost.EarlyParts(vgg.model, soft_neurons=True, ghost_skips=True, steps=4)
     assert len(parts.soft) == 8
