@@ -473,6 +473,7 @@ ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 def test_progress_shows_names_as_they_are(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     screen = Screen()
     monkeypatch.setattr(progress, "errors", lambda: Console(file=screen, force_terminal=True, width=120, _environ={}))
+    monkeypatch.setattr(progress, "errors_have_no_terminal", lambda: False)
     monkeypatch.setattr(progress, "PATIENCE", -1.0)
     with progress.progress_bar(f"pruning {name}") as show:
         show(1, 10, f"layer {name}")

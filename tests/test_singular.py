@@ -53,6 +53,7 @@ from pai_cli.spectral.problems import Problems
 from pai_cli.spectral.result import Outcome, SingularPair
 from pai_cli.spectral.singular import singular_pairs, structure_pair, weighted_pair
 from pai_cli.spectral.solvers import DEFAULT, Solver, SolverOptions
+from pai_cli.spelling import for_python
 
 pytestmark = pytest.mark.usefixtures("engine")
 TENSORS = pytest.mark.parametrize("engine", ["arrays"], indirect=True)  # of torch: no other engine takes them
@@ -769,7 +770,7 @@ def test_past_the_proof_side_a_proof_has_to_be_asked_for(density: float, shape: 
         assert_agrees(pair, expected)  # no copies here, so the values are the first two
         dense = ask is weighted_pair and not graph.is_sparse
         assert pair.solver == ("matrix-free" if engine == "compiled" and not dense else "power")
-        assert "--certify" in pair.outcome.value
+        assert "takes certify=True" in for_python(pair.outcome.value)
         certified = ask(graph, SolverOptions(certify=True))
         assert certified.outcome is Outcome.PROVED
         assert certified.solver == "power"

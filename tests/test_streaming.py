@@ -655,7 +655,7 @@ START = f"""
 import sys
 from pai_cli.__main__ import main
 from pai_cli.pruning.streaming import choosing
-when.LARGE = {LARGE}
+choosing.LARGE = {LARGE}
 sys.exit(main())
 """
 

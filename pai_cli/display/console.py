@@ -27,6 +27,11 @@ def no_terminal(stream: TextIO) -> bool:
     return not (stream.isatty() or os.environ.get("FORCE_COLOR") or os.environ.get("TTY_COMPATIBLE"))
 
 
+def errors_have_no_terminal() -> bool:
+    """Whether what is said to the person certainly reaches no terminal."""
+    return no_terminal(sys.stderr)
+
+
 @dataclass(frozen=True)
 class Paper:
     """A stream that is no terminal, as `rich`'s consoles tell of themselves."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pai_cli.display.console import errors, no_terminal
+from pai_cli.display.console import errors, errors_have_no_terminal
 from pai_cli.printable import as_line
 from pai_cli.progress import Progress, silent
 
@@ -20,7 +20,7 @@ def progress_bar(title: str, *, streaming: bool = False) -> Iterator[Progress]:
 
     `streaming`: results are written to standard output meanwhile; where that is a terminal, no bar is drawn into them.
     """
-    if no_terminal(sys.stderr):
+    if errors_have_no_terminal():
         yield silent
         return
     console = errors()
