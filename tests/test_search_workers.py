@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import shutil
 import signal
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, Pai, run_pai
-from workers import PATIENCE, wait_until
+from conftest import Pai, run_pai
+from copies import begin
+from workers import wait_until
 
 from pai_cli.compute.pieces import Outcome
+from pai_cli.compute.processes import Processes
 from pai_cli.errors import NotPortableError, WorkerLostError
 from pai_cli.files.checkpoints import open_checkpoint
 from pai_cli.models.network import Network, init_network, load_network
@@ -29,7 +29,6 @@ from pai_cli.sampling.expanders import network as building
 from pai_cli.sampling.search import SearchRequest
 from pai_cli.sampling.workers import Workers, made
 
-PAI = (sys.executable, "-W", "error", "-m", "pai_cli")
 STATE = "best.state.safetensors"
 
 
@@ -62,55 +61,41 @@ def candidates(folder: Path) -> int:
     return max(0, len(trajectory.read_text().splitlines()) - 1) if trajectory.exists() else 0
 
 
-def stopped(folder: Path, signal_: signal.Signals, lines: int, *arguments: str) -> int:
-    """Begin a command in a group of its own, signal the group when so many lines are there; its status."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [*PAI, *arguments], cwd=folder, env=environment, start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    wait_until(lambda: candidates(folder) >= lines or process.poll() is not None)
-    if signal_ is signal.SIGINT:
-        os.killpg(process.pid, signal_)  # as a terminal does
-    else:
-        process.send_signal(signal_)
-    _, said = process.communicate(timeout=PATIENCE)
-    assert "Traceback" not in said
-    return process.returncode
+def stopped(folder: Path, how: signal.Signals, *arguments: str) -> int:
+    """Begin a command, and signal it, or as a terminal does its group, after three candidates; its status.
+
+    When it is told, all its processes have ended: they have the standard error that is read to its end.
+    """
+    with begin(arguments, cwd=folder) as process:
+        wait_until(lambda: candidates(folder) >= 3)
+        process.signal(how, group=how is signal.SIGINT)
+        ended = process.finish()
+    assert "Traceback" not in ended.err
+    return ended.status
 
 
-def nobody_left(folder: Path) -> bool:
-    """Whether no process works in this folder any more."""
-    here = [p for p in Path("/proc").glob("[0-9]*/cwd") if p.exists() and os.path.realpath(p) == str(folder.resolve())]
-    return not here
+def assert_it_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch, *flags: str) -> None:
+    """By one process, to the same as without a stop."""
+    monkeypatch.chdir(folder)
+    assert not (folder / "best.safetensors").exists()
+    last = words("magnitude", candidates(folder) + 3, *flags, "--jobs", 1)
+    assert run_pai(*last, "--resume").status == 0
+    broken = result(folder)
+    assert run_pai(*last, "--force").status == 0
+    assert result(folder) == broken
 
 
 @pytest.mark.parametrize(("select", "how"), [("mask", signal.SIGKILL), ("layer", signal.SIGINT)])
 def test_stopped_with_two_processes_it_ends_the_same(
     folder: Path, select: str, how: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    status = stopped(folder, how, 30, *words("magnitude", 10**6, "--select", select, "--jobs", 2))
-    assert status == -how
-    assert not (folder / "best.safetensors").exists()
-    wait_until(lambda: nobody_left(folder))
-    monkeypatch.chdir(folder)
-    last = words("magnitude", candidates(folder) + 3, "--select", select)
-    assert run_pai(*last, "--resume", "--jobs", 1).status == 0
-    broken = result(folder)
-    assert run_pai(*last, "--force", "--jobs", 1).status == 0
-    assert result(folder) == broken
+    assert stopped(folder, how, *words("magnitude", 10**6, "--select", select, "--jobs", 2)) == -how
+    assert_it_goes_on(folder, monkeypatch, "--select", select)
 
 
-@pytest.mark.parametrize("lines", [0, 23])
-def test_killed_at_any_moment_alone_it_ends_the_same(folder: Path, lines: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert stopped(folder, signal.SIGKILL, lines, *words("magnitude", 10**6, "--jobs", "1")) == -signal.SIGKILL
-    monkeypatch.chdir(folder)
-    resume = ["--resume"] if (folder / "best.jsonl").exists() else []
-    last = words("magnitude", 40 + candidates(folder))
-    assert run_pai(*last, *resume).status == 0
-    broken = result(folder)
-    assert run_pai(*last, "--force").status == 0
-    assert result(folder) == broken
+def test_killed_alone_it_ends_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert stopped(folder, signal.SIGKILL, *words("magnitude", 10**6, "--jobs", "1")) == -signal.SIGKILL
+    assert_it_goes_on(folder, monkeypatch)
 
 
 def test_a_search_left_to_itself_takes_processes_when_much_is_left(
@@ -225,7 +210,9 @@ def test_left_to_itself_a_network_that_cannot_be_sent_stays_here(
         list(made(Workshop(network, request), 0, Workers(jobs=2)))
 
 
-def test_what_comes_back_is_what_was_made_here() -> None:
+def test_what_comes_back_is_what_was_made_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a process that is started afresh; one is enough."""
+    monkeypatch.setattr(working, "open_pool", lambda *_: closing(Processes(1)))
     network = init_network("mlp-24-16-12-10", 10, 0)
     workshop = Workshop(network, SearchRequest.of(PruneRequest("erk", 0.4), 5, None))
     here: list[Any] = [candidate(workshop, number) for number in range(5)]
@@ -238,11 +225,11 @@ def test_what_comes_back_is_what_was_made_here() -> None:
 def test_threads_of_one_worker_do_not_disturb_each_other() -> None:
     """As a worker of a cluster may have them, with one workshop between them."""
     network = init_network("mlp-24-16-12-10", 10, 0)
-    request = SearchRequest.of(PruneRequest("magnitude", 0.4), 40, None)
-    alone: list[Any] = [candidate(Workshop(network, request), number) for number in range(40)]
+    request = SearchRequest.of(PruneRequest("magnitude", 0.4), 20, None)
+    alone: list[Any] = [candidate(Workshop(network, request), number) for number in range(20)]
     shared = Workshop(network, request)
     with ThreadPoolExecutor(4) as pool:
-        together: list[Any] = list(pool.map(lambda number: candidate(shared, number), range(40)))
+        together: list[Any] = list(pool.map(lambda number: candidate(shared, number), range(20)))
     for one, other in zip(alone, together, strict=True):
         assert one.measures == other.measures
         assert all(np.array_equal(one.bits[name], other.bits[name]) for name in one.bits)

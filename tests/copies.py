@@ -1,0 +1,242 @@
+"""Processes that begin as copies of one in which everything is loaded: a start of Python with torch takes over a second.
+
+For what a process does when it runs, is signalled, or ends. How one starts is tested where one is started.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import json
+import multiprocessing.util
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from pkgutil import walk_packages
+from typing import IO, NamedTuple, NoReturn
+
+ROOT = Path(__file__).parents[1]
+PATIENCE = 300.0  # seconds: only what hangs takes so long, on any machine
+
+
+class Ended(NamedTuple):
+    """How a process ended, its status as `Popen` has it, and what it said."""
+
+    status: int
+    out: str
+    err: str
+
+
+class Copy:
+    """A running copy: its process, and what it says where that goes into pipes."""
+
+    def __init__(self, told: socket.socket, out: IO[str] | None, err: IO[str] | None):
+        self._told = told.makefile()
+        self.out, self.err = out, err
+        self.pid = int(self._told.readline())
+
+    def signal(self, one: signal.Signals, *, group: bool = False) -> None:
+        """Send it a signal; to its whole group, as a terminal does."""
+        (os.killpg if group else os.kill)(self.pid, one)
+
+    def __enter__(self) -> Copy:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """A test that fails leaves no process."""
+        if not self._told.closed:
+            self.signal(signal.SIGKILL)
+            self.finish()
+
+    def finish(self) -> Ended:
+        """Wait for its end, and for that of all who write where it does."""
+        said = ["", ""]
+
+        def read(which: int, stream: IO[str] | None) -> None:
+            if stream is not None:
+                with stream:
+                    said[which] = stream.read()
+
+        watch = threading.Timer(PATIENCE, os.kill, (self.pid, signal.SIGKILL))
+        watch.start()
+        reader = threading.Thread(target=read, args=(1, self.err))
+        reader.start()
+        read(0, self.out)
+        reader.join()
+        with self._told as told:
+            status = int(told.readline())
+        watch.cancel()
+        return Ended(status, said[0], said[1])
+
+
+def begin(
+    arguments: Iterable[object],
+    *,
+    of: tuple[str, ...] = (),
+    module: str = "pai_cli",
+    cwd: Path | None = None,
+    into: tuple[int | None, int | None] = (None, None),
+    **environment: str,
+) -> Copy:
+    """`python -m module` with these arguments, in a session of its own; the processes of its pools are copies, too.
+
+    `of`: the modules that are loaded, by default all of pai's. `into`: descriptors for standard output and error, pipes
+    by default. Standard input is empty.
+    """
+    ours, theirs = socket.socketpair()
+    pipes = [None if one is not None else os.pipe() for one in into]
+    ends = [one if pipe is None else pipe[1] for one, pipe in zip(into, pipes, strict=True)]
+    request = {
+        "module": module,
+        "arguments": [str(one) for one in arguments],
+        "cwd": str(cwd or Path.cwd()),
+        "environment": {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment},
+    }
+    socket.send_fds(_origin(of), [b"x"], [*(int(end or 0) for end in ends), theirs.fileno()])
+    for pipe in pipes:
+        if pipe is not None:
+            os.close(pipe[1])
+    theirs.close()
+    out, err = (None if pipe is None else os.fdopen(pipe[0], encoding="utf-8") for pipe in pipes)
+    with ours:
+        ours.sendall(json.dumps(request).encode() + b"\n")
+        return Copy(ours, out, err)
+
+
+def run(arguments: Iterable[object], **how: object) -> Ended:
+    """Begin a copy and wait for its end."""
+    return begin(arguments, **how).finish()  # type: ignore[arg-type]
+
+
+@cache
+def _origin(modules: tuple[str, ...]) -> socket.socket:
+    """The process that is copied: it ends when this one does, as nobody can ask it any more."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+        started = subprocess.Popen(
+            [sys.executable, "-W", "error", __file__, str(theirs.fileno()), *modules],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            env={**environment, "OMP_NUM_THREADS": "1"},
+            start_new_session=True,
+        )
+    atexit.register(started.wait)
+    atexit.register(ours.close)
+    return ours
+
+
+def _load(modules: Iterable[str]) -> None:
+    import pai_cli
+
+    every = [one.name for one in walk_packages(pai_cli.__path__, "pai_cli.") if not one.name.endswith("__main__")]
+    for name in modules or every:
+        import_module(name)
+    gc.freeze()  # or a look for what is no longer used would write into all that a copy shares with this one
+    multiprocessing.util.spawnv_passfds = _started_by_copying  # type: ignore[assignment]
+
+
+def _started_by_copying(_: object, words: list[bytes | str], kept: Sequence[int]) -> int:
+    """In the place of a start of Python by `spawn`, with the same words and no other files open."""
+    process = os.fork()
+    if process:
+        return process
+    try:
+        for one in [int(path.name) for path in Path("/dev/fd").iterdir()]:
+            if one > 2 and one not in kept:
+                with suppress(OSError):  # that of the folder itself
+                    os.close(one)
+        code = os.fsdecode(words[words.index("-c") + 1])
+        sys.argv = ["-c", "--multiprocessing-fork"]
+        _end(_run(lambda: exec(code, {"__name__": "__main__"})))
+    finally:
+        os._exit(1)
+
+
+def _copied(requests: socket.socket) -> None:
+    """Wait for requests; comes back in each copy, which is by then what it is asked to be."""
+    while True:
+        asked, descriptors, *_ = socket.recv_fds(requests, 1, 3)
+        with suppress(ChildProcessError):  # of those that have ended, at the end of all
+            while os.waitpid(-1, os.WNOHANG if asked else 0)[0]:
+                pass
+        if not asked:
+            os._exit(0)
+        if os.fork() == 0:
+            break
+        for one in descriptors:
+            os.close(one)
+    requests.close()
+    told = socket.socket(fileno=descriptors.pop())
+    with told.makefile() as stream:
+        request = json.loads(stream.readline())
+    process = os.fork()
+    if process:  # this one waits for the copy's end, and tells it
+        for one in descriptors:
+            os.close(one)
+        told.sendall(f"{process}\n".encode())
+        _, status = os.waitpid(process, 0)
+        told.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+        os._exit(0)
+    told.close()
+    os.setsid()
+    for number, one in enumerate(descriptors, start=1):
+        os.dup2(one, number)
+        os.close(one)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", encoding="utf-8"), os.fdopen(2, "w", 1, encoding="utf-8")
+    _become(request["cwd"], request["environment"], [request["module"], *request["arguments"]])
+
+
+def _become(folder: str, environment: Mapping[str, str], words: list[str]) -> None:
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = words
+    if "dask" in sys.modules:
+        import_module("dask.config").refresh()  # from the environment
+
+
+def _run(work: Callable[[], object]) -> object:
+    """What a process ends with: a status, words, or an interruption."""
+    try:
+        work()
+    except SystemExit as leaving:
+        return leaving.code
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+        return error if isinstance(error, KeyboardInterrupt) else 1
+    return 0
+
+
+def _end(status: object) -> NoReturn:
+    """As Python ends; but without taking all that is loaded apart, which takes as long as to load it."""
+    if isinstance(status, str):
+        print(status, file=sys.stderr)
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None and not stream.closed:
+                stream.flush()
+    except OSError as error:
+        os.write(2, f"Exception ignored at exit: {error}\n".encode())
+        os._exit(120)
+    if isinstance(status, KeyboardInterrupt):
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGINT)
+    os._exit(status if isinstance(status, int) else 0 if status is None else 1)
+
+
+if __name__ == "__main__":
+    _load(sys.argv[2:])
+    _copied(socket.socket(fileno=int(sys.argv[1])))
+    _end(_run(lambda: runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)))
