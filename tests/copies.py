@@ -192,7 +192,8 @@ def _copied(requests: socket.socket) -> None:
     for number, one in enumerate(descriptors, start=1):
         os.dup2(one, number)
         os.close(one)
-    sys.stdout, sys.stderr = os.fdopen(1, "w", encoding="utf-8"), os.fdopen(2, "w", 1, encoding="utf-8")
+    encoding = request["environment"].get("PYTHONIOENCODING", "utf-8")
+    sys.stdout, sys.stderr = os.fdopen(1, "w", encoding=encoding), os.fdopen(2, "w", 1, encoding=encoding)
     _become(request["cwd"], request["environment"], [request["module"], *request["arguments"]])
 
 
