@@ -81,7 +81,7 @@ class Copy:
 def begin(
     arguments: Iterable[object],
     *,
-    of: tuple[str, ...] = (),
+    of: tuple[str, ...] = ("pai_cli.*",),
     module: str = "pai_cli",
     cwd: Path | None = None,
     into: tuple[int | None, int | None] = (None, None),
@@ -89,19 +89,20 @@ def begin(
 ) -> Copy:
     """`python -m module` with these arguments, in a session of its own; the processes of its pools are copies, too.
 
-    `of`: the modules that are loaded, by default all of pai's. `into`: descriptors for standard output and error, pipes
+    `of`: modules that are loaded by then, by default all of pai's. `into`: descriptors for standard output and error, pipes
     by default. Standard input is empty.
     """
     ours, theirs = socket.socketpair()
     pipes = [None if one is not None else os.pipe() for one in into]
     ends = [one if pipe is None else pipe[1] for one, pipe in zip(into, pipes, strict=True)]
     request = {
+        "of": of,
         "module": module,
         "arguments": [str(one) for one in arguments],
         "cwd": str(cwd or Path.cwd()),
         "environment": {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment},
     }
-    socket.send_fds(_origin(of), [b"x"], [*(int(end or 0) for end in ends), theirs.fileno()])
+    socket.send_fds(_origin(), [b"x"], [*(int(end or 0) for end in ends), theirs.fileno()])
     for pipe in pipes:
         if pipe is not None:
             os.close(pipe[1])
@@ -118,13 +119,13 @@ def run(arguments: Iterable[object], **how: object) -> Ended:
 
 
 @cache
-def _origin(modules: tuple[str, ...]) -> socket.socket:
+def _origin() -> socket.socket:
     """The process that is copied: it ends when this one does, as nobody can ask it any more."""
     ours, theirs = socket.socketpair()
     with theirs:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
         started = subprocess.Popen(
-            [sys.executable, "-W", "error", __file__, str(theirs.fileno()), *modules],
+            [sys.executable, "-W", "error", __file__, str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             env={**environment, "OMP_NUM_THREADS": "1"},
@@ -135,14 +136,13 @@ def _origin(modules: tuple[str, ...]) -> socket.socket:
     return ours
 
 
-def _load(modules: Iterable[str]) -> None:
-    import pai_cli
-
-    every = [one.name for one in walk_packages(pai_cli.__path__, "pai_cli.") if not one.name.endswith("__main__")]
-    for name in modules or every:
-        import_module(name)
-    gc.freeze()  # or a look for what is no longer used would write into all that a copy shares with this one
-    multiprocessing.util.spawnv_passfds = _started_by_copying  # type: ignore[assignment]
+def _load(names: Iterable[str]) -> None:
+    """Import modules; `a.*` is all of a package but what it does as a program."""
+    for name in names:
+        package = import_module(name.removesuffix(".*"))
+        if name.endswith(".*"):
+            inside = (one.name for one in walk_packages(package.__path__, f"{package.__name__}."))
+            _load(one for one in inside if not one.endswith(".__main__"))
 
 
 def _started_by_copying(_: object, words: list[bytes | str], kept: Sequence[int]) -> int:
@@ -164,21 +164,27 @@ def _started_by_copying(_: object, words: list[bytes | str], kept: Sequence[int]
 
 def _copied(requests: socket.socket) -> None:
     """Wait for requests; comes back in each copy, which is by then what it is asked to be."""
+    loaded: set[str] = set()
     while True:
         asked, descriptors, *_ = socket.recv_fds(requests, 1, 3)
-        with suppress(ChildProcessError):  # of those that have ended, at the end of all
-            while os.waitpid(-1, os.WNOHANG if asked else 0)[0]:
+        with suppress(ChildProcessError):  # of those that have ended
+            while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
         if not asked:
             os._exit(0)
+        told = socket.socket(fileno=descriptors.pop())
+        with told.makefile() as stream:
+            request = json.loads(stream.readline())
+        if not loaded.issuperset(request["of"]):
+            _load(request["of"])
+            loaded.update(request["of"])
+            gc.freeze()  # or a look for what is no longer used would write into all that a copy shares with this one
         if os.fork() == 0:
             break
+        told.close()
         for one in descriptors:
             os.close(one)
     requests.close()
-    told = socket.socket(fileno=descriptors.pop())
-    with told.makefile() as stream:
-        request = json.loads(stream.readline())
     process = os.fork()
     if process:  # this one waits for the copy's end, and tells it
         for one in descriptors:
@@ -238,6 +244,6 @@ def _end(status: object) -> NoReturn:
 
 
 if __name__ == "__main__":
-    _load(sys.argv[2:])
+    multiprocessing.util.spawnv_passfds = _started_by_copying  # type: ignore[assignment]
     _copied(socket.socket(fileno=int(sys.argv[1])))
     _end(_run(lambda: runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)))

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, Done, run_pai, save_mask
+from copies import Ended, begin
 from safetensors.torch import load_file, save_file
 from trainings import equal
 from workers import PATIENCE, wait_until
@@ -28,6 +29,7 @@ from pai_cli.training.masking import without_twins
 from pai_cli.training.state import TrainingState, parse_state, write_state
 
 NETWORK = "mlp-64-16-10"
+TRAINING = ("pai_cli.*", "torch._dynamo")  # which the first step of an optimizer loads, and takes as long as torch
 ARGUMENTS = ("net.safetensors", "--mask", "m.safetensors", "--data", "digits", "--batch-size", "64")
 
 
@@ -134,7 +136,7 @@ def test_rank_reads_the_table(pai, place):
         for method in ("erk", "magnitude"):
             mask = f"{method}-{density}.safetensors"
             assert pai("prune", "net.safetensors", "--method", method, "--density", density, "-o", mask).status == 0
-            common = ("net.safetensors", "--mask", mask, "--data", "digits", "--epochs", 2, "--batch-size", 64)
+            common = ("net.safetensors", "--mask", mask, "--data", "digits", "--epochs", 1, "--batch-size", 64)
             assert pai("train", *common, "--results", "r.csv").status == 0
     masks = sorted(str(path) for path in Path().glob("*-0.?.safetensors"))
     done = pai("rank", *masks, "--accuracy", "r.csv", "--weights", "net.safetensors", "--format", "json")
@@ -403,14 +405,12 @@ def noisy_digits() -> str:
 
 def test_a_real_process_is_interrupted(place):
     common = (*ARGUMENTS[:4], noisy_digits(), *ARGUMENTS[5:])
-    command = [sys.executable, "-m", "pai_cli", "train", *common, "--epochs", "400", "-o", "o.safetensors"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
-        wait_until(lambda: (Path("o.jsonl").exists() and len(lines_so_far()) > 2) or process.poll() is not None)
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=PATIENCE)
-    assert process.returncode == -signal.SIGINT, said
-    assert said.splitlines()[-1] == "pai: interrupted"
+    with begin(["train", *common, "--epochs", 400, "-o", "o.safetensors"], of=TRAINING) as process:
+        wait_until(lambda: Path("o.jsonl").exists() and len(lines_so_far()) > 2)
+        process.signal(signal.SIGINT)
+        ended = process.finish()
+    assert ended.status == -signal.SIGINT, ended.err
+    assert ended.err.splitlines()[-1] == "pai: interrupted"
     state = Path("o.state.safetensors").read_bytes()
     facts = parse_state(Path("o.state.safetensors"), state, {}).facts
     assert 0 < facts["step"] < 400 * 20
@@ -424,31 +424,28 @@ def lines_so_far() -> list[str]:
 # Several processes
 
 
-def two_processes(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> tuple[Done, subprocess.Popen]:
-    """This process as the first of two that torchrun starts, and a fresh one as the second."""
+def two_processes(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> tuple[Done, Ended]:
+    """This process as the first of two that torchrun starts, and one of its own as the second."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    environment = {**os.environ, **shared, "PYTHONPATH": str(ROOT), "RANK": "1", "LOCAL_RANK": "1"}
-    command = [sys.executable, "-m", "pai_cli", "train", *map(str, arguments)]
-    with (
-        Path("second.txt").open("w") as said,
-        subprocess.Popen(command, env=environment, stdout=said, stderr=subprocess.STDOUT) as other,
-        monkeypatch.context() as patch,
-    ):
+    other = begin(["train", *arguments], of=TRAINING, **shared, RANK="1", LOCAL_RANK="1")
+    told: list[Ended] = []
+    with other, monkeypatch.context() as patch:
         for name, value in {**shared, "RANK": "0", "LOCAL_RANK": "0"}.items():
             patch.setenv(name, value)
 
         def watch() -> None:  # should the other one fail before they meet, this one would wait for half an hour
-            if other.wait() != 0:
+            told.append(other.finish())
+            if told[0].status != 0:
                 os.kill(os.getpid(), signal.SIGINT)
 
         watcher = threading.Thread(target=watch)
         watcher.start()
         done = run_pai("train", *arguments)
         watcher.join(PATIENCE)
-    return done, other
+    return done, told[0]
 
 
 IDLE = """
@@ -471,9 +468,8 @@ def test_two_processes_are_one_with_the_batch_doubled(pai, place, monkeypatch):
         *("--dynamic", "rigl", "--update-every", 4, "--validation", 0.2, "--lr", 0.02),
     )
     done, other = two_processes(monkeypatch, *common, "--batch-size", 32, "-o", "two.safetensors")
-    assert (done.status, other.returncode) == (0, 0), done.err
+    assert (done.status, other) == (0, Ended(0, "", "")), done.err
     assert "pai: 2 processes, a step is of 2 x 32 = 64 examples" in done.said
-    assert Path("second.txt").read_text() == ""
     assert pai("train", *common, "--batch-size", 64, "-o", "one.safetensors").status == 0
     one, two = load_file("one.safetensors"), load_file("two.safetensors")
     for name, tensor in one.items():
@@ -716,8 +712,8 @@ for number in range(20):
 def test_several_may_add_at_once(tmp_path):
     path = tmp_path / "r.csv"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    adders = [subprocess.Popen([sys.executable, "-c", ADD, path, str(one)], env=environment) for one in range(3)]
-    assert [adder.wait(60) for adder in adders] == [0, 0, 0]
+    adders = [subprocess.Popen([sys.executable, "-c", ADD, path, str(one)], env=environment) for one in range(2)]
+    assert [adder.wait(60) for adder in adders] == [0, 0]
     rows = table(path)
-    assert len({one["seed"] for one in rows}) == len(rows) == 60
+    assert len({one["seed"] for one in rows}) == len(rows) == 40
     assert [one.name for one in tmp_path.iterdir()] == ["r.csv"]
