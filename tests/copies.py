@@ -89,8 +89,8 @@ def begin(
 ) -> Copy:
     """`python -m module` with these arguments, in a session of its own; the processes of its pools are copies, too.
 
-    `of`: modules that are loaded by then, by default all of pai's. `into`: descriptors for standard output and error, pipes
-    by default. Standard input is empty.
+    `module`: may be one of the folder `cwd`. `of`: modules that are loaded by then, by default all of pai's. `into`:
+    descriptors for standard output and error, pipes by default. Standard input is empty.
     """
     ours, theirs = socket.socketpair()
     pipes = [None if one is not None else os.pipe() for one in into]
@@ -205,6 +205,7 @@ def _copied(requests: socket.socket) -> None:
 
 def _become(folder: str, environment: Mapping[str, str], words: list[str]) -> None:
     os.chdir(folder)
+    sys.path.insert(0, folder)
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = words

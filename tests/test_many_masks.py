@@ -7,17 +7,16 @@ import os
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import workers
-from conftest import ROOT, SAMPLES, Pai, random_mask, save_mask
+from conftest import SAMPLES, Pai, random_mask, save_mask
+from copies import begin
 from safetensors.numpy import load_file, save_file
 
 from pai_cli.analysis import finished, sent, study
@@ -25,7 +24,8 @@ from pai_cli.analysis.encoded import Encoded, decode, encode
 from pai_cli.analysis.masks import AnalysisRequest, MaskReport
 from pai_cli.analysis.sent import NamedWeights, SentMask, SentWeights
 from pai_cli.analysis.study import analyze_masks, jobs_for
-from pai_cli.compute.pieces import Outcome
+from pai_cli.compute import pool
+from pai_cli.compute.pieces import Here, Outcome, Pool
 from pai_cli.compute.processes import Processes
 from pai_cli.errors import CheckpointError, ClusterError, DeviceError, NotFiniteError, WorkerLostError
 from pai_cli.files.checkpoints import open_checkpoint
@@ -68,9 +68,15 @@ def two() -> Iterator[Processes]:
 
 
 @pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work goes to other processes from the second mask on."""
+def at_once(monkeypatch: pytest.MonkeyPatch, two: Processes) -> None:
+    """Work goes to other processes from the second mask on, and always to the same; to one more where three are wanted."""
+
+    def opening(jobs: int | None, _: str | None = None) -> nullcontext[Pool]:
+        two.workers = jobs or 2
+        return nullcontext(Here() if jobs == 1 else two)
+
     monkeypatch.setattr(study, "QUICK", 0.0)
+    monkeypatch.setattr(pool, "open_pool", opening)
 
 
 def plain(reports: list[MaskReport]) -> list[tuple[MaskReport, str]]:
@@ -350,26 +356,15 @@ def test_what_cannot_be_looked_up_is_told_by_its_own_words(pai: Pai, tmp_path: P
     ]
 
 
-def process(*words: object, **more: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-W", "error", "-m", "pai_cli", *map(str, words)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **more},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def test_two_commands_with_one_store(tmp_path: Path, pai: Pai) -> None:
     words = ["analyze", "--format", "csv", "--weights", RESNET]
-    parts = (MASKS[:5], MASKS[3:8])
-    both = [process(*words, *part, "--store", tmp_path / "s.db") for part in parts]
-    said = [one.communicate(timeout=workers.PATIENCE) for one in both]
-    for part, (out, err) in zip(parts, said, strict=True):
+    parts = (MASKS[:3], MASKS[2:4])
+    both = [begin([*words, *part, "--store", tmp_path / "s.db"]) for part in parts]
+    for part, said in zip(parts, [one.finish() for one in both], strict=True):
         again = pai(*words, *part, "--store", tmp_path / "s.db")
-        assert (out, err) == (again.out, again.err)
+        assert (said.out, said.err) == (again.out, again.err)
     with closing(sqlite3.connect(tmp_path / "s.db")) as database:
-        assert database.execute("SELECT count(*) FROM results").fetchone() == (8,)
+        assert database.execute("SELECT count(*) FROM results").fetchone() == (4,)
 
 
 def children(of: int) -> set[int]:
@@ -389,41 +384,26 @@ def test_interrupted(tmp_path: Path) -> None:
     """Ctrl-C: an end at once, the workers' too, and what was done is kept."""
     shapes = open_mask(MASKS[0]).shapes
     (tmp_path / "masks").mkdir()
-    for number in range(60):
+    for number in range(30):
         save_mask(
             tmp_path / "masks" / f"{number}.safetensors", {n: random_mask(s, 0.05, number) for n, s in shapes.items()}
         )
-    for number in range(60, 1000):
-        (tmp_path / "masks" / f"{number}.safetensors").hardlink_to(tmp_path / "masks" / f"{number % 60}.safetensors")
-    words = (
-        "analyze",
-        tmp_path / "masks",
-        "--jobs",
-        2,
-        "--weights",
-        RESNET,
-        "--store",
-        tmp_path / "s.db",
-        "--format",
-        "csv",
-    )
-    running = process(*words, PYTHONUNBUFFERED="1")
-    try:
-        assert running.stdout is not None
-        for _ in range(40 * 21):
-            running.stdout.readline()
+    for number in range(30, 1000):
+        (tmp_path / "masks" / f"{number}.safetensors").hardlink_to(tmp_path / "masks" / f"{number % 30}.safetensors")
+    words = ["analyze", tmp_path / "masks", "--jobs", 2, "--weights", RESNET, "--store", tmp_path / "s.db"]
+    with begin([*words, "--format", "csv"]) as running:
+        assert running.out is not None
+        for _ in range(5 * 21):
+            running.out.readline()
         started = children(running.pid)
-        for one in (running.pid, *started):  # as a terminal does
-            os.kill(one, signal.SIGINT)
-        _, err = running.communicate(timeout=workers.PATIENCE)
-    finally:
-        running.kill()
-    assert (running.returncode, err) == (-signal.SIGINT, "pai: interrupted\n")
+        running.signal(signal.SIGINT, group=True)  # as a terminal does
+        status, _, err = running.finish()
+    assert (status, err) == (-signal.SIGINT, "pai: interrupted\n")
     assert len(started) >= 2
     workers.wait_until(lambda: not any(Path(f"/proc/{one}").exists() for one in started))
     with closing(sqlite3.connect(tmp_path / "s.db")) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        assert database.execute("SELECT count(*) FROM results").fetchone()[0] >= 39
+        assert database.execute("SELECT count(*) FROM results").fetchone()[0] >= 4
 
 
 # --- the version of the metrics

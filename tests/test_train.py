@@ -7,15 +7,13 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, Done, run_pai, save_mask
+from conftest import Done, run_pai, save_mask
 from copies import Ended, begin
 from safetensors.torch import load_file, save_file
 from trainings import equal
@@ -709,11 +707,12 @@ for number in range(20):
 """
 
 
-def test_several_may_add_at_once(tmp_path):
+def test_several_may_add_at_once(tmp_path, tmp_path_factory):
     path = tmp_path / "r.csv"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    adders = [subprocess.Popen([sys.executable, "-c", ADD, path, str(one)], env=environment) for one in range(2)]
-    assert [adder.wait(60) for adder in adders] == [0, 0]
+    code = tmp_path_factory.mktemp("code")
+    (code / "adding.py").write_text(ADD)
+    adders = [begin([path, one], module="adding", cwd=code) for one in range(3)]
+    assert [adder.finish() for adder in adders] == [Ended(0, "", "")] * 3
     rows = table(path)
-    assert len({one["seed"] for one in rows}) == len(rows) == 40
+    assert len({one["seed"] for one in rows}) == len(rows) == 60
     assert [one.name for one in tmp_path.iterdir()] == ["r.csv"]
