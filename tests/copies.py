@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -54,8 +55,13 @@ class Copy:
     def __exit__(self, *_: object) -> None:
         """A test that fails leaves no process."""
         if not self._told.closed:
+            self.kill()
+
+    def kill(self) -> None:
+        """End it, if it has not ended yet."""
+        with suppress(ProcessLookupError):
             self.signal(signal.SIGKILL)
-            self.finish()
+        self.finish()
 
     def finish(self) -> Ended:
         """Wait for its end, and for that of all who write where it does."""
@@ -209,6 +215,9 @@ def _become(folder: str, environment: Mapping[str, str], words: list[str]) -> No
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = words
+    if "PYTHONWARNINGS" in environment:
+        warnings.simplefilter(environment["PYTHONWARNINGS"])  # type: ignore[arg-type]
+    sys.modules.pop(words[0], None)  # where it was loaded; it is run now
     if "dask" in sys.modules:
         import_module("dask.config").refresh()  # from the environment
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import workers
 from conftest import ROOT, SAMPLES, Pai, random_mask, save_mask
+from copies import Copy, Ended, begin, run
 
 from pai_cli.analysis.masks import AnalysisRequest
 from pai_cli.analysis.study import analyze_masks
@@ -32,7 +33,12 @@ SETTINGS = {
     "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "5s",
     "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
     "OMP_NUM_THREADS": "1",
+    "PYTHONWARNINGS": "default",
 }
+
+
+WORKER = ("--nthreads", "1", "--no-nanny", "--no-dashboard", "--host", "127.0.0.1")
+LOADED = ("distributed.cli.dask_scheduler", "distributed.cli.dask_worker", "pai_cli.analysis.study")
 
 
 class LoopbackCluster:
@@ -41,25 +47,22 @@ class LoopbackCluster:
     def __init__(self, folder: Path, allowed_failures: int = 1):
         self.folder = folder
         self.settings = SETTINGS | {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": str(allowed_failures)}
-        self.workers: list[subprocess.Popen[bytes]] = []
+        self.workers: list[Copy] = []
         self.scheduler = self._start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
         self.address = self._said("scheduler", r"Scheduler at:\s+(tcp://\S+)")
 
-    def add_worker(self, **environment: str) -> subprocess.Popen[bytes]:
+    def add_worker(self) -> None:
         name = f"worker{len(self.workers)}"
-        flags = ("--nthreads", "1", "--no-nanny", "--no-dashboard", "--host", "127.0.0.1", "--name", name)
-        worker = self._start("worker", self.address, *flags, name=name, **environment)
-        self.workers.append(worker)
-        return worker
+        self.workers.append(self._start("worker", self.address, *WORKER, "--name", name, name=name))
 
-    def _start(self, kind: str, *flags: str, name: str = "", **environment: str) -> subprocess.Popen[bytes]:
+    def _start(self, kind: str, *flags: str, name: str = "") -> Copy:
         folder = self.folder / (name or kind)
         folder.mkdir()
         with (folder / "said").open("wb") as said:
-            return subprocess.Popen(
-                [sys.executable, "-m", f"distributed.cli.dask_{kind}", *flags],
-                cwd=folder, env={**os.environ, **self.settings, **environment}, stdout=said, stderr=said,
-            )  # fmt: skip
+            into = said.fileno(), said.fileno()
+            return begin(
+                flags, of=LOADED, module=f"distributed.cli.dask_{kind}", cwd=folder, into=into, **self.settings
+            )
 
     def _said(self, name: str, pattern: str) -> str:
         found: list[str] = []
@@ -74,8 +77,6 @@ class LoopbackCluster:
     def close(self) -> None:
         for process in (*self.workers, self.scheduler):
             process.kill()
-        for process in (*self.workers, self.scheduler):
-            process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -140,8 +141,8 @@ def test_what_was_sent_is_forgotten(pool: DaskPool, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(cluster, "MOST_ITEMS", 1)
     tracemalloc.start()
     try:
-        for outcome in pool.map(workers.size, None, (bytes(100_000) for _ in range(80))):
-            assert outcome.get() == 100_000
+        for outcome in pool.map(workers.size, None, (bytes(150_000) for _ in range(50))):
+            assert outcome.get() == 150_000
         assert tracemalloc.get_traced_memory()[0] < 4_000_000
     finally:
         tracemalloc.stop()
@@ -164,26 +165,26 @@ def test_masks_while_a_worker_dies(dask: LoopbackCluster, pool: DaskPool, study:
     found = []
     for report in analyze_masks(study, request, pool=pool):
         found.append(report)
-        if len(found) == 5:
-            dask.workers[0].send_signal(signal.SIGKILL)
+        if len(found) == 3:
+            dask.workers[0].signal(signal.SIGKILL)
     assert [replace(report, error=None) for report in found] == [replace(report, error=None) for report in wanted]
     assert [str(report.error) for report in found] == [str(report.error) for report in wanted]
-    assert [report.error is None for report in found] == [True] * 20 + [False, True]
+    assert [report.error is None for report in found] == [True] * 12 + [False, True]
     workers.wait_until(lambda: pool.workers == 2)
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Twenty-one masks, and after the twentieth a file that is none."""
+    """Thirteen masks, and after the twelfth a file that is none."""
     folder = tmp_path_factory.mktemp("study")
     shapes = open_mask(SAMPLES / "erk-0.05.safetensors").shapes
     paths = [
         save_mask(folder / f"{n}.safetensors", {name: random_mask(shape, 0.05, n) for name, shape in shapes.items()})
-        for n in range(21)
+        for n in range(13)
     ]
     damaged = folder / "damaged.safetensors"
     damaged.write_bytes(paths[0].read_bytes()[:-100])
-    return [*paths[:20], damaged, paths[20]]
+    return [*paths[:12], damaged, paths[12]]
 
 
 def test_an_item_that_kills_its_workers_costs_itself_only_and_a_scheduler_that_dies_everything(
@@ -201,7 +202,7 @@ def test_an_item_that_kills_its_workers_costs_itself_only_and_a_scheduler_that_d
         )
         outcomes = pool.map(workers.slower_first, 20, range(20))
         next(outcomes)
-        own.scheduler.kill()
+        own.scheduler.signal(signal.SIGKILL)
         with pytest.raises(ClusterError) as told:
             list(outcomes)
     assert str(told.value) == (
@@ -234,11 +235,18 @@ def test_no_worker_or_one_without_pai(own: LoopbackCluster, monkeypatch: pytest.
     fake = own.folder / "fake" / "pai_cli"
     fake.mkdir(parents=True)
     (fake / "__init__.py").write_text("raise ImportError('there is none here')\n")
-    own.add_worker(PYTHONPATH=str(fake.parent))
-    assert re.fullmatch(
-        rf"--cluster {own.address}: the worker tcp://\S+ has no pai that works \(.*\); install pai-cli \S+ there",
-        refusal(own.address),
-    )
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "distributed.cli.dask_worker", own.address, *WORKER], cwd=own.folder,
+        env={**os.environ, **SETTINGS, "PYTHONPATH": str(fake.parent)}, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        assert re.fullmatch(
+            rf"--cluster {own.address}: the worker tcp://\S+ has no pai that works \(.*\); install pai-cli \S+ there",
+            refusal(own.address),
+        )
+    finally:
+        worker.kill()
+        worker.wait()
 
 
 def test_another_pai(dask: LoopbackCluster, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,41 +295,33 @@ exit 1
 """
 
 
-def on_slurm(folder: Path, sbatch: str, *words: object) -> subprocess.CompletedProcess[str]:
+def on_slurm(folder: Path, sbatch: str, *words: object) -> Ended:
     """`pai` with `--cluster slurm`, where sbatch is this script."""
     (folder / "bin").mkdir()
     for name, text in (("sbatch", sbatch), ("scancel", "#!/bin/sh\n")):
         (folder / "bin" / name).write_text(text)
         (folder / "bin" / name).chmod(0o755)
     settings = {"CORES": "1", "MEMORY": "1GB", "INTERFACE": "lo", "LOCAL_DIRECTORY": str(folder)}
-    return subprocess.run(
-        [sys.executable, "-m", "pai_cli", *map(str, words), "--cluster", "slurm", "--jobs", "2"],
+    return run(
+        [*words, "--cluster", "slurm", "--jobs", "2"],
+        of=(*LOADED, "dask_jobqueue"),
         cwd=folder,
-        env={
-            **os.environ,
-            **SETTINGS,
-            **{f"DASK_JOBQUEUE__SLURM__{key}": value for key, value in settings.items()},
-            "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=workers.PATIENCE,
+        **SETTINGS,
+        **{f"DASK_JOBQUEUE__SLURM__{key}": value for key, value in settings.items()},
+        PATH=f"{folder / 'bin'}:{os.environ['PATH']}",
     )
 
 
 def test_slurm(tmp_path: Path, study: list[Path], pai: Pai) -> None:
     line = ["analyze", *study[:3], "--summary", "--format", "csv", "--no-store"]
-    done = on_slurm(tmp_path, SBATCH, *line)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == pai(*line).out
+    assert on_slurm(tmp_path, SBATCH, *line) == Ended(0, pai(*line).out, "")
     assert (tmp_path / "bin" / "jobs").read_text().count("Start worker at") >= 1
 
 
 def test_slurm_that_takes_no_job(tmp_path: Path, study: list[Path]) -> None:
     done = on_slurm(tmp_path, NO_SBATCH, "analyze", *study)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == (
+    assert (done.status, done.out) == (1, "")
+    assert done.err == (
         "pai: error: --cluster slurm: no job was taken: sbatch: error: invalid partition specified: nowhere; "
         "jobqueue.slurm is set in ~/.config/dask/jobqueue.yaml\n"
     )
