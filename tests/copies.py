@@ -211,7 +211,8 @@ def _copied(requests: socket.socket) -> None:
 
 def _become(folder: str, environment: Mapping[str, str], words: list[str]) -> None:
     os.chdir(folder)
-    sys.path.insert(0, folder)
+    path = environment.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[:0] = [folder, *(one for one in path if one not in sys.path)]
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = words
