@@ -52,7 +52,9 @@ def test_names_tell_the_wiring_that_following_the_network_finds(name: str) -> No
     network = init_network(name, 10, 0)
     shapes = {layer.name: layer.shape for layer in network.layers}
     layouts = {layer.name: layer.layout for layer in network.layers}
-    followed = traced_wiring(trace(network.model, network.input_shape))
+    assert network.input_shape is not None
+    small = (3, 8, 8) if "resnet" in name else network.input_shape  # whose wiring is that of images of any size
+    followed = traced_wiring(trace(network.model, small))
     assert same_vertices(named_wiring(shapes, layouts), followed, list(shapes))
 
 
