@@ -105,6 +105,16 @@ def test_two_processes_at_once(path: Path) -> None:
     assert rows(path) == 400
 
 
+def test_a_journal_is_known_before_its_first_bytes_are_written(path: Path) -> None:
+    """As one command may meet that of another, which is just making the tables."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("BEGIN IMMEDIATE")
+        database.execute("CREATE TABLE a (b)")
+        journal = path.with_name(f"{path.name}-journal")
+        assert not any(journal.read_bytes()[:8])
+        assert stores.is_journal(journal)
+
+
 @pytest.mark.parametrize("moment", [0.0, 0.05, 0.1])
 def test_killed_in_the_middle_of_writing(path: Path, moment: float) -> None:
     process = writer(path, "a", 10**6)

@@ -56,10 +56,15 @@ def default_path() -> Path:
 
 
 def is_journal(path: Path) -> bool:
-    """Whether a file beside a store, of one of the names in `JOURNALS`, is SQLite's, or holds nothing."""
+    """Whether a file beside a store, of one of the names in `JOURNALS`, is SQLite's, or holds nothing.
+
+    SQLite puts zeros where a journal's first bytes go, until all the others are on the disk.
+    """
     with path.open("rb") as stream:
         start = stream.read(8)
-    return not start or any(path.name.endswith(name) and start.startswith(magic) for name, magic in JOURNALS.items())
+    return not any(start) or any(
+        path.name.endswith(name) and start.startswith(magic) for name, magic in JOURNALS.items()
+    )
 
 
 class Store:
