@@ -108,7 +108,7 @@ def begin(
         "cwd": str(cwd or Path.cwd()),
         "environment": {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment},
     }
-    socket.send_fds(_origin(), [b"x"], [*(int(end or 0) for end in ends), theirs.fileno()])
+    socket.send_fds(_origin(of[0]), [b"x"], [*(int(end or 0) for end in ends), theirs.fileno()])
     for pipe in pipes:
         if pipe is not None:
             os.close(pipe[1])
@@ -125,8 +125,11 @@ def run(arguments: Iterable[object], **how: object) -> Ended:
 
 
 @cache
-def _origin() -> socket.socket:
-    """The process that is copied: it ends when this one does, as nobody can ask it any more."""
+def _origin(_: str) -> socket.socket:
+    """The process that is copied, one for each of what is loaded first: it ends when this one does, and nobody can ask.
+
+    Dask does with signals as it likes, once it is loaded, so that pai's processes are not copied from its.
+    """
     ours, theirs = socket.socketpair()
     with theirs:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
