@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -14,7 +13,8 @@ from pathlib import Path
 
 import pytest
 import workers
-from conftest import ROOT, Pai
+from conftest import Pai
+from copies import Ended, begin
 
 from pai_cli.errors import StoreError
 from pai_cli.files import store as stores
@@ -90,18 +90,16 @@ opened.close()
 """
 
 
-def writer(path: Path, name: str, count: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(path), name, str(count)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+@pytest.fixture(scope="module")
+def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("code")
+    (folder / "writing.py").write_text(WRITER)
+    return folder
 
 
-def test_two_processes_at_once(path: Path) -> None:
-    both = [writer(path, name, 200) for name in ("a", "b")]
-    assert [process.communicate(timeout=workers.PATIENCE)[0] for process in both] == [b"", b""]
+def test_two_processes_at_once(path: Path, code: Path) -> None:
+    both = [begin([path, name, 200], module="writing", cwd=code) for name in ("a", "b")]
+    assert [process.finish() for process in both] == [Ended(0, "", "")] * 2
     assert rows(path) == 400
 
 
@@ -116,14 +114,12 @@ def test_a_journal_is_known_before_its_first_bytes_are_written(path: Path) -> No
 
 
 @pytest.mark.parametrize("moment", [0.0, 0.05, 0.1])
-def test_killed_in_the_middle_of_writing(path: Path, moment: float) -> None:
-    process = writer(path, "a", 10**6)
-    try:
+def test_killed_in_the_middle_of_writing(path: Path, code: Path, moment: float) -> None:
+    with begin([path, "a", 10**6], module="writing", cwd=code) as process:
         workers.wait_until(lambda: path.exists() and path.stat().st_size > 100_000)
         time.sleep(moment)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.signal(signal.SIGKILL)
+        assert process.finish().status == -signal.SIGKILL
     kept = rows(path)
     assert kept > 0
     with closing(open_store(path, print)) as store:
