@@ -61,6 +61,8 @@ bench-gpu: $(VENV)/.test
 docs: $(VENV)/.demo
 	$(BIN)/python docs/generate.py
 	$(BIN)/python docs/session.py
+	$(BIN)/python docs/snippets.py
+	$(BIN)/python docs/notebook.py
 
 samples: $(VENV)/.demo
 	PAI="$(CURDIR)/$(BIN)/pai" sample_masks/remake.sh

@@ -199,8 +199,10 @@ def _copied(requests: socket.socket) -> None:
         for one in descriptors:
             os.close(one)
         told.sendall(f"{process}\n".encode())
+        threading.Thread(target=_end_with, args=(told, process), daemon=True).start()
         _, status = os.waitpid(process, 0)
-        told.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+        with suppress(OSError):
+            told.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
         os._exit(0)
     told.close()
     os.setsid()
@@ -210,6 +212,13 @@ def _copied(requests: socket.socket) -> None:
     encoding = request["environment"].get("PYTHONIOENCODING", "utf-8")
     sys.stdout, sys.stderr = os.fdopen(1, "w", encoding=encoding), os.fdopen(2, "w", 1, encoding=encoding)
     _become(request["cwd"], request["environment"], [request["module"], *request["arguments"]])
+
+
+def _end_with(told: socket.socket, process: int) -> None:
+    """End a copy that nobody waits for any more, as the tests have been ended."""
+    told.recv(1)
+    with suppress(ProcessLookupError):
+        os.kill(process, signal.SIGKILL)
 
 
 def _become(folder: str, environment: Mapping[str, str], words: list[str]) -> None:

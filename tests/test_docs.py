@@ -1,4 +1,4 @@
-"""The page on Python: its snippets run, in their order, and print what stands below them."""
+"""The page on Python and the notebook: their code runs, and gives what stands below it."""
 
 from __future__ import annotations
 
@@ -40,3 +40,9 @@ def test_the_snippets_run_and_print_what_the_page_says(tmp_path: Path, monkeypat
 def test_every_public_name_is_on_the_page() -> None:
     text = snippets.PAGE.read_text(encoding="utf-8")
     assert [name for name in pai_cli.__all__ if f"pai.{name}" not in text and name != "__version__"] == []
+
+
+def test_the_notebook_is_what_its_cells_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    notebook = script("notebook")
+    assert notebook.notebook() == notebook.TARGET.read_text(encoding="utf-8")

@@ -151,11 +151,7 @@ def _network_for(checkpoint: Checkpoint, model: str | None) -> tuple[nn.Module, 
             f"change the factory, or choose another {option('model')}",
         )
     if model is None and checkpoint.module is not None:
-        # A copy, so that pruning one network of a checkpoint does not change the next.
-        module = copy.deepcopy(checkpoint.module)
-        if isinstance(module, fx.GraphModule):
-            return module, "a program of torch.export", checkpoint.input_shape, "export it again"
-        return module, f"{type(module).__name__} (unpickled)", None, f"give {option('model')}"
+        return _module_of(checkpoint)
     found = recognise(checkpoint.shapes)
     if model is None:
         if found is None:
@@ -168,6 +164,21 @@ def _network_for(checkpoint: Checkpoint, model: str | None) -> tuple[nn.Module, 
     hint = f"it matches {found.name}: leave {option('model')} out" if found else f"choose another {option('model')}"
     chosen = _named_architecture(checkpoint, model, found)
     return _fitting(chosen, on_meta), chosen.description, chosen.input_shape, hint
+
+
+def _module_of(checkpoint: Checkpoint) -> tuple[nn.Module, str, tuple[int, ...] | None, str]:
+    """The checkpoint's own module; of one that a program holds, with the input shape of the architecture that it has."""
+    # A copy, so that pruning one network of a checkpoint does not change the next.
+    module, hint = copy.deepcopy(checkpoint.module), f"give {option('model')}"
+    assert module is not None
+    if isinstance(module, fx.GraphModule) and checkpoint.files:
+        return module, "a program of torch.export", checkpoint.input_shape, "export it again"
+    name, like = type(module).__name__, None if checkpoint.files else recognise(checkpoint.shapes)
+    if checkpoint.files:
+        return module, f"{name} (unpickled)", None, hint
+    if like is None:
+        return module, name, None, hint
+    return module, f"{name}, of the names and shapes of {like.name}, whose input shape is taken", like.input_shape, hint
 
 
 def _hint_of_names(checkpoint: Checkpoint) -> str:
