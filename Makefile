@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 # On every core, which memory allows for eight: a worker takes up to a gigabyte.
-PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 # Not those that compare with processes of their own, which have the compiled part all the same.
 ASK_THE_ENGINE := analysis analyze_between between bipartite construct metrics power ranking \
 	report sampling singular store streaming study

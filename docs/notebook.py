@@ -62,6 +62,7 @@ def _code(source: str, number: int, names: dict[str, Any]) -> dict[str, Any]:
 
 def notebook() -> str:
     """The whole notebook as JSON. Cells run in the current folder."""
+    os.environ["COLUMNS"] = "160"  # of tables as text
     names: dict[str, Any] = {"__name__": "__main__"}
     cells, number = [], 0
     for text in CELLS:

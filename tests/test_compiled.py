@@ -44,7 +44,7 @@ pytestmark = pytest.mark.skipif(
     not calls.available(), reason="the compiled part of the engine is not built: installed without a C compiler"
 )
 
-WISH = SolverLimits(tolerance=1e-9, most_products=1200, direct_side=32, proof_side=4096, few_edges=0.07)
+LIMITS = SolverLimits(tolerance=1e-9, most_products=1200, direct_side=32, proof_side=4096, few_edges=0.07)
 ALL_VALUES = SolverLimits(1e-9, 1200, 4096, 4096)
 ITERATE = SolverLimits(1e-9, 1200, 3, 4096)
 # A Gram matrix that is given is iterated; else tables, or lists up to 0 edges.
@@ -105,9 +105,9 @@ def test_a_row_of_the_table_is_what_c_writes() -> None:
     assert EIGENPAIR.itemsize == sum(EIGENPAIR[name].itemsize for name in EIGENPAIR.names or ())  # no gaps
 
 
-def test_a_wish_is_what_c_reads() -> None:
+def test_limits_are_what_c_reads() -> None:
     names = [field.name.replace("most_products", "most") for field in fields(SolverLimits)]
-    assert names == members_of("wish_t")
+    assert names == members_of("limits_t")
     limits = SolverLimits(1.0, 2, 3, 4, 5.0, twice=True)
     assert limits.packed.tolist() == [1, 2, 3, 4, 5, 1]
     assert limits.packed.dtype == np.float64
@@ -123,12 +123,12 @@ def test_every_number_of_a_row_arrives_where_it_belongs() -> None:
     """Each can be worked out again from the Gram matrix, so none may stand in another's place."""
     mask = live(uniform(np.random.default_rng(0), 50, 90, 0.2))
     gram = mask.astype(float) @ mask.T.astype(float)
-    row = calls.solve_bits(packed(mask), everything(mask.shape[1]), WISH)[0]
+    row = calls.solve_bits(packed(mask), everything(mask.shape[1]), LIMITS)[0]
     values = np.linalg.eigvalsh(gram)[::-1]
     assert (row["status"], row["side"]) == (Status.PROVED, 50)
     assert row["value"] == pytest.approx(values[:2], rel=1e-9)
     assert row["frobenius"] == pytest.approx(np.linalg.norm(gram), rel=1e-14)
-    assert row["shift"] == pytest.approx(shift_for(*row["value"], 50, WISH.tolerance), rel=1e-15)
+    assert row["shift"] == pytest.approx(shift_for(*row["value"], 50, LIMITS.tolerance), rel=1e-15)
     assert row["trace"] == pytest.approx(50 * row["shift"] + row["value"][0] - np.trace(gram), rel=1e-12)
     assert (row["residual"] > 0).all()
     assert (row["residual"] < 1e-3 * values[0]).all()
@@ -305,7 +305,7 @@ def assert_solved(row: Eigenpairs, gram: Matrix, note: object = "") -> None:
 
 
 @pytest.mark.parametrize(
-    "limits", [WISH, ALL_VALUES, ITERATE, WITHOUT_PROOF], ids=["as used", "all", "iterate", "unproved"]
+    "limits", [LIMITS, ALL_VALUES, ITERATE, WITHOUT_PROOF], ids=["as used", "all", "iterate", "unproved"]
 )
 def test_every_side(limits: SolverLimits) -> None:
     for side in [*range(1, 71), 96, 97, 130, 200]:
@@ -354,7 +354,7 @@ DEGENERATE: dict[str, Callable[[int], Matrix]] = {
 }
 
 
-@pytest.mark.parametrize("limits", [WISH, ALL_VALUES, ITERATE], ids=["as used", "all", "iterate"])
+@pytest.mark.parametrize("limits", [LIMITS, ALL_VALUES, ITERATE], ids=["as used", "all", "iterate"])
 @pytest.mark.parametrize("kind", DEGENERATE)
 def test_degenerate_matrices(kind: str, limits: SolverLimits) -> None:
     for side in (2, 3, 4, 5, 13, 31, 32, 33, 47, 64, 90):
@@ -383,9 +383,9 @@ def test_a_residual_tells_the_truth_where_every_vector_is_an_eigenvector(side: i
 
 def test_the_zero_matrix_has_values_of_zero() -> None:
     for side in (1, 2, 3, 5, 32):
-        row = calls.solve_gram(np.zeros((side, side)), WISH)[0]
+        row = calls.solve_gram(np.zeros((side, side)), LIMITS)[0]
         assert (row["status"], *row["value"]) == (Status.ALL_VALUES, 0, 0)
-    for limits in (WISH, WITHOUT_PROOF):
+    for limits in (LIMITS, WITHOUT_PROOF):
         row = calls.solve_gram(np.zeros((40, 40)), limits)[0]
         assert row["status"] in (Status.MISSED, Status.NOT_CONVERGED) or row["value"].tolist() == [0, 0]
 
@@ -393,21 +393,21 @@ def test_the_zero_matrix_has_values_of_zero() -> None:
 def test_only_the_lower_triangle_is_read() -> None:
     for side in (5, 31, 40, 66):
         gram = gram_of(np.random.default_rng(side), side)
-        expected = calls.solve_gram(gram, WISH)
+        expected = calls.solve_gram(gram, LIMITS)
         below = np.where(np.tri(side, dtype=bool), gram, np.nan)
-        assert bytes_of(calls.solve_gram(below, WISH)) == bytes_of(expected)
+        assert bytes_of(calls.solve_gram(below, LIMITS)) == bytes_of(expected)
 
 
 def test_a_gram_matrix_of_any_order_and_kind_is_left_as_it_was() -> None:
     for side in (30, 36, 41):
         gram = gram_of(np.random.default_rng(side), side)
         before = gram.copy()
-        expected = calls.solve_gram(gram, WISH)
+        expected = calls.solve_gram(gram, LIMITS)
         assert (gram == before).all()
         large = np.zeros((2 * side, 2 * side))
         large[::2, ::2] = gram
         for same in (np.asfortranarray(gram), gram.astype(np.float32), gram.astype(np.int64), large[::2, ::2]):
-            assert bytes_of(calls.solve_gram(same, WISH)) == bytes_of(expected)
+            assert bytes_of(calls.solve_gram(same, LIMITS)) == bytes_of(expected)
 
 
 # Problems of bits and of edges -------------------------------------------------------------------------------------
@@ -417,7 +417,7 @@ def graph_of(kind: str, seed: int) -> Mask:
     return live((KINDS | LARGER_KINDS)[kind](np.random.default_rng(9000 + seed)))
 
 
-@pytest.mark.parametrize("limits", [WISH, ITERATE], ids=["as used", "iterate"])
+@pytest.mark.parametrize("limits", [LIMITS, ITERATE], ids=["as used", "iterate"])
 @pytest.mark.parametrize("kind", KINDS | LARGER_KINDS)
 def test_bits_and_edges_are_solved_as_their_gram_matrix(kind: str, limits: SolverLimits) -> None:
     for seed in range(4):
@@ -449,7 +449,7 @@ def test_weights_of_any_density(density: float, shape: tuple[int, int]) -> None:
     matrix = mask * weights / weights[mask].max()
     matrix = matrix[mask.any(axis=1)]
     gram = matrix @ matrix.T if matrix.shape[0] < matrix.shape[1] else matrix.T @ matrix
-    for limits in (WISH, ALL_VALUES):
+    for limits in (LIMITS, ALL_VALUES):
         assert_solved(solve_lists(lists_of(mask, weights), everything(mask.shape[1]), limits)[0], gram, limits)
 
 
@@ -459,7 +459,7 @@ def test_a_wrong_count_of_right_vertices_costs_time_only(touched: int) -> None:
     rng = np.random.default_rng(0)
     mask = live(uniform(rng, 40, 70, 0.3))
     lists, every = lists_of(mask, rng.uniform(0.5, 1, mask.shape)), everything(mask.shape[1])
-    for limits in (WISH, BY_LISTS):
+    for limits in (LIMITS, BY_LISTS):
         expected = solve_lists(lists, every, limits)["value"][0]
         found = calls.solve_edges(lists, every, np.array([touched]), limits)["value"][0]
         assert found == pytest.approx(expected, rel=1e-9)
@@ -468,7 +468,7 @@ def test_a_wrong_count_of_right_vertices_costs_time_only(touched: int) -> None:
 def test_counts_of_right_vertices_go_with_ranges() -> None:
     for touched in (np.array([1, 2]), np.zeros(0, dtype=np.int64), np.ones((1, 1), dtype=np.int64)):
         with pytest.raises(ValueError, match=r"as many counts|touched: "):
-            calls.solve_edges(LISTS, everything(3), touched, WISH)
+            calls.solve_edges(LISTS, everything(3), touched, LIMITS)
 
 
 @pytest.mark.parametrize("shape", [(40, 300), (300, 40), (64, 128), (129, 65), (97, 97), (34, 700)])
@@ -504,7 +504,7 @@ def test_each_range_is_solved_as_if_it_were_alone() -> None:
     edges = rng.permutation(mask.shape[1] + 1)[:60].reshape(-1, 2)
     ranges = np.sort(edges, axis=1)
     bits, lists = packed(mask), lists_of(mask, weights)
-    for limits in (WISH, BY_TABLES, BY_LISTS):
+    for limits in (LIMITS, BY_TABLES, BY_LISTS):
         by_bits, by_edges = calls.solve_bits(bits, ranges, limits), solve_lists(lists, ranges, limits)
         assert len(by_bits) == len(by_edges) == len(ranges)
         for k, (begin, end) in enumerate(ranges.tolist()):
@@ -517,8 +517,8 @@ def test_each_range_is_solved_as_if_it_were_alone() -> None:
 def test_no_range_no_answer() -> None:
     mask = live(uniform(np.random.default_rng(0), 9, 12, 0.5))
     none = np.zeros((0, 2), dtype=np.int64)
-    assert len(calls.solve_bits(packed(mask), none, WISH)) == 0
-    assert len(solve_lists(lists_of(mask, np.ones(mask.shape)), none, WISH)) == 0
+    assert len(calls.solve_bits(packed(mask), none, LIMITS)) == 0
+    assert len(solve_lists(lists_of(mask, np.ones(mask.shape)), none, LIMITS)) == 0
 
 
 @pytest.mark.parametrize("copies", [2, 3, 5])
@@ -641,9 +641,9 @@ def answers_to(problems: list[tuple[np.ndarray, np.ndarray, EdgeLists, Matrix]])
         answers.append(calls.pack_columns(mask).tobytes())
         answers.append(str(calls.component_count(bits)).encode())
         answers.extend(part.tobytes() for part in calls.edges_of_bits(bits))
-        answers.extend(bytes_of(calls.solve_bits(bits, every, limits)) for limits in (WISH, BY_TABLES, BY_LISTS))
-        answers.extend(bytes_of(solve_lists(lists, every, limits)) for limits in (WISH, BY_LISTS))
-        answers.append(bytes_of(calls.solve_gram(gram, WISH)))
+        answers.extend(bytes_of(calls.solve_bits(bits, every, limits)) for limits in (LIMITS, BY_TABLES, BY_LISTS))
+        answers.extend(bytes_of(solve_lists(lists, every, limits)) for limits in (LIMITS, BY_LISTS))
+        answers.append(bytes_of(calls.solve_gram(gram, LIMITS)))
         answers.append(bytes_of(calls.solve_bits(bits, every, SolverLimits(1e-9, 12, 3, 4096))))
         answers.append(bytes_of(calls.solve_bits(bits, every, SolverLimits(1e-9, 12, 3, 3))))
     return answers
@@ -701,7 +701,7 @@ def test_bits_of_another_kind_are_refused(bits: np.ndarray) -> None:
     for call in (
         lambda: calls.component_count(bits),
         lambda: calls.kernel.neighbours(bits, np.empty(0, dtype=np.int32)),
-        lambda: calls.solve_bits(bits, everything(1), WISH),
+        lambda: calls.solve_bits(bits, everything(1), LIMITS),
     ):
         with pytest.raises(ValueError, match="contiguous uint64 of 2 dimensions"):
             call()
@@ -725,18 +725,18 @@ def test_bits_of_another_kind_are_refused(bits: np.ndarray) -> None:
 def test_ranges_that_are_none_are_refused(ranges: list[object], why: str) -> None:
     given_ = np.array(ranges, dtype=np.int64)
     with pytest.raises(ValueError, match=why):
-        calls.solve_bits(BITS, given_, WISH)
+        calls.solve_bits(BITS, given_, LIMITS)
     with pytest.raises(ValueError, match=why):
-        solve_lists(LISTS, given_, WISH)
+        solve_lists(LISTS, given_, LIMITS)
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.uint64, np.float64])
 def test_ranges_of_another_kind_are_refused(dtype: type) -> None:
     for ranges in (np.array([[0, 2]], dtype=dtype), np.asfortranarray(np.array([[0, 2], [1, 3]]))):
         with pytest.raises(ValueError, match="contiguous int64 of 2 dimensions"):
-            calls.solve_bits(BITS, ranges, WISH)
+            calls.solve_bits(BITS, ranges, LIMITS)
         with pytest.raises(ValueError, match="contiguous int64 of 2 dimensions"):
-            solve_lists(LISTS, ranges, WISH)
+            solve_lists(LISTS, ranges, LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -753,15 +753,15 @@ def test_ranges_of_another_kind_are_refused(dtype: type) -> None:
 )
 def test_edge_lists_that_do_not_fit_are_refused(lists: EdgeLists, why: str) -> None:
     with pytest.raises(ValueError, match=why):
-        solve_lists(lists, everything(len(lists.begin) - 1), WISH)
+        solve_lists(lists, everything(len(lists.begin) - 1), LIMITS)
 
 
 def test_what_is_refused_is_so_by_a_little() -> None:
     """The arguments that the refused ones differ from are taken."""
     assert calls.component_count(BITS) == 1
-    assert calls.solve_bits(BITS, everything(3), WISH)["status"].tolist() == [Status.ALL_VALUES]
-    assert solve_lists(LISTS, everything(3), WISH)["status"].tolist() == [Status.ALL_VALUES]
-    both = [calls.solve_bits(BITS, everything(3), WISH), solve_lists(LISTS, everything(3), WISH)]
+    assert calls.solve_bits(BITS, everything(3), LIMITS)["status"].tolist() == [Status.ALL_VALUES]
+    assert solve_lists(LISTS, everything(3), LIMITS)["status"].tolist() == [Status.ALL_VALUES]
+    both = [calls.solve_bits(BITS, everything(3), LIMITS), solve_lists(LISTS, everything(3), LIMITS)]
     assert both[0]["value"][0] == pytest.approx(both[1]["value"][0], rel=1e-14)
 
 
@@ -781,7 +781,7 @@ def test_no_memory_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(calls, "kernel", Kernel)
     with pytest.raises(MemoryError):
-        calls.solve_bits(BITS, everything(3), WISH)
+        calls.solve_bits(BITS, everything(3), LIMITS)
 
 
 @pytest.mark.parametrize("decades", [200, 300, 600])

@@ -44,5 +44,6 @@ def test_every_public_name_is_on_the_page() -> None:
 
 def test_the_notebook_is_what_its_cells_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
     notebook = script("notebook")
     assert notebook.notebook() == notebook.TARGET.read_text(encoding="utf-8")

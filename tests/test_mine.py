@@ -27,7 +27,7 @@ from pai_cli.mining.collection import Collection
 from pai_cli.mining.networks import collection_of_masks
 from pai_cli.mining.overlap import chance_of, overlaps, shared_edges
 from pai_cli.mining.parts import Part
-from pai_cli.mining.search import Found, Wanted
+from pai_cli.mining.search import Occurrence, Wanted
 from pai_cli.mining.wiring import Wiring, named_wiring, traced_wiring
 from pai_cli.spectral.layout import PLAIN, Layout
 
@@ -638,7 +638,7 @@ def test_interrupted_the_table_has_the_largest_so_far(
     every = pai("mine", tmp_path, "--support", "4", "--format", "json").json()
     search = run.maximal
 
-    def until_the_tenth(part: Part, wanted: Wanted) -> Iterator[Found | None]:
+    def until_the_tenth(part: Part, wanted: Wanted) -> Iterator[Occurrence | None]:
         for count, one in enumerate(found for found in search(part, wanted) if found is not None):
             if count == 10:
                 raise KeyboardInterrupt

@@ -18,14 +18,14 @@ from pai_cli.mining import search
 from pai_cli.mining.collection import Collection, add_holder, bits, empty_holders
 from pai_cli.mining.parts import Part, parts_of
 from pai_cli.mining.run import Limits, Mining
-from pai_cli.mining.search import Found, Wanted, by_classes, by_graphs
+from pai_cli.mining.search import Occurrence, Wanted, by_classes, by_graphs
 from pai_cli.mining.support import parse_support
 from pai_cli.spelling import for_shell
 
 Edges = Sequence[tuple[int, int]]
 Graphs = Sequence[set[int]]
 Agreed = set[tuple[frozenset[int], tuple[int, ...]]]
-Search = Callable[[Part, Wanted], Iterator[Found | None]]
+Search = Callable[[Part, Wanted], Iterator[Occurrence | None]]
 
 SEARCHES = pytest.mark.parametrize("how", [by_graphs, by_classes, search.maximal])
 

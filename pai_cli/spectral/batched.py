@@ -12,7 +12,7 @@ from pai_cli.spectral.bounds import pairs_of
 from pai_cli.spectral.power import batches, leading_eigenpairs, padded_side
 from pai_cli.spectral.problems import Problems, smaller_gram
 from pai_cli.spectral.result import Pairs
-from pai_cli.spectral.solver_table import EIGENPAIR, Eigenpairs, wish_of
+from pai_cli.spectral.solver_table import EIGENPAIR, Eigenpairs, limits_of
 from pai_cli.spectral.solvers import SolverOptions
 
 BATCH_BYTES = 2**30  # of Gram matrices worked on at once
@@ -41,4 +41,4 @@ def _solve_batch(parts: Sequence[tuple[Problems, int]], sides: Sequence[int], op
         gram = smaller_gram(request.matrix(k))
         grams[place, : gram.shape[0], : gram.shape[0]] = xp.astype(gram, xp.float64)
     direct_side = solvers.ARRAY_DIRECT_SIDE if is_numpy_array(grams) else solvers.DEVICE_DIRECT_SIDE
-    return leading_eigenpairs(grams, sides, wish_of(options, direct_side))
+    return leading_eigenpairs(grams, sides, limits_of(options, direct_side))

@@ -68,7 +68,7 @@ class SolverLimits:
         return np.array(members, dtype=np.float64)
 
 
-def wish_of(options: SolverOptions, direct_side: int) -> SolverLimits:
+def limits_of(options: SolverOptions, direct_side: int) -> SolverLimits:
     """What an eigensolver is asked for; `direct_side` of the place where it runs."""
     proof_side = solvers.ANY_SIDE if options.certify or options.solver is Solver.POWER else solvers.PROOF_SIDE
     if options.solver is Solver.POWER:

@@ -10,7 +10,7 @@
 #define MOST_VERTICES ((Py_ssize_t)1 << 24) /* of a side: products of two fit everywhere */
 #define MEMBERS(type) ((Py_ssize_t)(sizeof(type) / sizeof(double)))
 
-static const wanted_t BITS = {"bits", "u", 8, 2, 0}, RANGES = {"ranges", "i", 8, 2, 0}, WISH = {"wish", "f", 8, 1, 0},
+static const wanted_t BITS = {"bits", "u", 8, 2, 0}, RANGES = {"ranges", "i", 8, 2, 0}, LIMITS = {"limits", "f", 8, 1, 0},
                       FOUND = {"found", "f", 8, 1, 1};
 
 static int within(double value, double least, double most)
@@ -18,12 +18,12 @@ static int within(double value, double least, double most)
     return value >= least && value <= most; /* so NaN is not */
 }
 
-static int is_wish(const Py_buffer *given)
+static int are_limits(const Py_buffer *given)
 {
-    const wish_t *wish = given->buf;
-    return given->shape[0] == MEMBERS(wish_t) && within(wish->tolerance, 0.0, DBL_MAX) &&
-           within(wish->most, 1.0, 0x1p53) && within(wish->direct_side, 0.0, 0x1p53) &&
-           within(wish->proof_side, 0.0, 0x1p53) && within(wish->few_edges, 0.0, DBL_MAX) && within(wish->twice, 0.0, 1.0);
+    const limits_t *limits = given->buf;
+    return given->shape[0] == MEMBERS(limits_t) && within(limits->tolerance, 0.0, DBL_MAX) &&
+           within(limits->most, 1.0, 0x1p53) && within(limits->direct_side, 0.0, 0x1p53) &&
+           within(limits->proof_side, 0.0, 0x1p53) && within(limits->few_edges, 0.0, DBL_MAX) && within(limits->twice, 0.0, 1.0);
 }
 
 /* Of a matrix of bits: NULL, or what is wrong with its size. */
@@ -34,7 +34,7 @@ static const char *wrong_bits(const Py_buffer *bits)
 }
 
 /* Of what every solver of several ranges is given: NULL, or what is wrong. `most`: vertices that there are. */
-static const char *wrong_ranges(const Py_buffer *ranges, Py_ssize_t most, const Py_buffer *wish, const Py_buffer *found)
+static const char *wrong_ranges(const Py_buffer *ranges, Py_ssize_t most, const Py_buffer *limits, const Py_buffer *found)
 {
     const int64_t *range = ranges->buf;
     if (ranges->shape[1] != 2)
@@ -45,8 +45,8 @@ static const char *wrong_ranges(const Py_buffer *ranges, Py_ssize_t most, const 
         if (range[0] >= range[1])
             return "an empty range of vertices";
     }
-    if (!is_wish(wish))
-        return "wish: not what a solver can be asked for";
+    if (!are_limits(limits))
+        return "limits: not what a solver can be asked for";
     return found->shape[0] != ranges->shape[0] * MEMBERS(found_t) ? "found: as many rows as ranges are needed" : NULL;
 }
 
@@ -127,10 +127,10 @@ static PyObject *neighbours(PyObject *self, PyObject *args)
     Py_RETURN_NONE;
 }
 
-/* solve_bits(bits, ranges, wish, found): ranges of the rows, a row of `found` each. */
+/* solve_bits(bits, ranges, limits, found): ranges of the rows, a row of `found` each. */
 static PyObject *bits(PyObject *self, PyObject *args)
 {
-    const wanted_t wanted[] = {BITS, RANGES, WISH, FOUND};
+    const wanted_t wanted[] = {BITS, RANGES, LIMITS, FOUND};
     buffers_t given;
     (void)self;
     if (!take_buffers(args, 4, wanted, 4, &given))
@@ -144,11 +144,11 @@ static PyObject *bits(PyObject *self, PyObject *args)
     ptrdiff_t words = packed->shape[1], count = given.of[1].shape[0];
     const uint64_t *rows = packed->buf;
     const int64_t *range = given.of[1].buf;
-    const wish_t *wish = given.of[2].buf;
+    const limits_t *limits = given.of[2].buf;
     found_t *out = given.of[3].buf;
     Py_BEGIN_ALLOW_THREADS
     for (ptrdiff_t k = 0; k < count; k++)
-        solve_bits(rows + range[2 * k] * words, words, range[2 * k + 1] - range[2 * k], wish, out + k);
+        solve_bits(rows + range[2 * k] * words, words, range[2 * k + 1] - range[2 * k], limits, out + k);
     Py_END_ALLOW_THREADS
     release(&given);
     Py_RETURN_NONE;
@@ -177,12 +177,12 @@ static const char *wrong_lists(const Py_buffer *begin, const Py_buffer *neighbou
     return NULL;
 }
 
-/* solve_edges(begin, neighbour, value, ranges, touched, wish, found, right): ranges of left vertices, and how many right
+/* solve_edges(begin, neighbour, value, ranges, touched, limits, found, right): ranges of left vertices, and how many right
  * vertices each touches. */
 static PyObject *edges(PyObject *self, PyObject *args)
 {
     const wanted_t wanted[] = {{"begin", "i", 8, 1, 0}, {"neighbour", "i", 4, 1, 0}, {"value", "f", 8, 1, 0}, RANGES,
-                               {"touched", "i", 8, 1, 0}, WISH, FOUND};
+                               {"touched", "i", 8, 1, 0}, LIMITS, FOUND};
     buffers_t given;
     Py_ssize_t right;
     (void)self;
@@ -201,23 +201,23 @@ static PyObject *edges(PyObject *self, PyObject *args)
     if (wrong != NULL)
         return refused(&given, wrong);
     const int64_t *begin = at[0].buf, *range = at[3].buf, *touched = at[4].buf;
-    const wish_t *wish = at[5].buf;
+    const limits_t *limits = at[5].buf;
     found_t *out = at[6].buf;
     ptrdiff_t count = at[3].shape[0];
     Py_BEGIN_ALLOW_THREADS
     for (ptrdiff_t k = 0; k < count; k++) {
         edges_t part = {range[2 * k + 1] - range[2 * k], right, begin + range[2 * k], at[1].buf, at[2].buf};
-        solve_edges(&part, (ptrdiff_t)touched[k], wish, out + k);
+        solve_edges(&part, (ptrdiff_t)touched[k], limits, out + k);
     }
     Py_END_ALLOW_THREADS
     release(&given);
     Py_RETURN_NONE;
 }
 
-/* solve_gram(gram, wish, found, n): one Gram matrix of n rows, padded with zeros to a multiple of 4. */
+/* solve_gram(gram, limits, found, n): one Gram matrix of n rows, padded with zeros to a multiple of 4. */
 static PyObject *gram(PyObject *self, PyObject *args)
 {
-    const wanted_t wanted[] = {{"gram", "f", 8, 2, 0}, WISH, FOUND};
+    const wanted_t wanted[] = {{"gram", "f", 8, 2, 0}, LIMITS, FOUND};
     buffers_t given;
     Py_ssize_t n;
     (void)self;
@@ -231,8 +231,8 @@ static PyObject *gram(PyObject *self, PyObject *args)
     Py_ssize_t ld = fours(n);
     if (matrix->shape[0] != ld || matrix->shape[1] != ld)
         return refused(&given, "gram: not n rows and columns, padded to a multiple of 4");
-    if (!is_wish(given.of + 1) || given.of[2].shape[0] != MEMBERS(found_t))
-        return refused(&given, "wish or found: not what a solver reads and writes");
+    if (!are_limits(given.of + 1) || given.of[2].shape[0] != MEMBERS(found_t))
+        return refused(&given, "limits or found: not what a solver reads and writes");
     double *work = malloc((size_t)(ld * ld + 4 * ld) * sizeof(double));
     if (work != NULL) {
         Py_BEGIN_ALLOW_THREADS

@@ -114,15 +114,15 @@ typedef struct {
     double proof_side;   /* up to this side: a Gram matrix, and a proof */
     double few_edges;    /* up to this density a product by lists of neighbours is quicker than one by tables */
     double twice;        /* where nothing is proved: look for a second eigenvalue equal to the first */
-} wish_t;
+} limits_t;
 
 typedef struct {
     double status, side, value[2], residual[2], shift, trace, frobenius, products;
 } found_t;
 
-void solve_bits(const uint64_t *bits, ptrdiff_t words, ptrdiff_t count, const wish_t *wish, found_t *out);
-void solve_edges(const edges_t *edges, ptrdiff_t right, const wish_t *wish, found_t *out);
-void solve_gram(const double *gram, ptrdiff_t n, ptrdiff_t ld, const wish_t *wish, double *work, found_t *out);
+void solve_bits(const uint64_t *bits, ptrdiff_t words, ptrdiff_t count, const limits_t *limits, found_t *out);
+void solve_edges(const edges_t *edges, ptrdiff_t right, const limits_t *limits, found_t *out);
+void solve_gram(const double *gram, ptrdiff_t n, ptrdiff_t ld, const limits_t *limits, double *work, found_t *out);
 
 /* operators.c: the same without a Gram matrix */
 int free_of_bits(const uint64_t *near, ptrdiff_t n, const uint64_t *far, ptrdiff_t other, const goal_t *goal, ritz_t *ritz);

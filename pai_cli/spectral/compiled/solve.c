@@ -59,30 +59,30 @@ static void report(const ritz_t *ritz, found_t *out)
     out->products += (double)ritz->products;
 }
 
-static int proved(const double *gram, ptrdiff_t n, ptrdiff_t ld, const wish_t *wish, const ritz_t *ritz, double *work,
+static int proved(const double *gram, ptrdiff_t n, ptrdiff_t ld, const limits_t *limits, const ritz_t *ritz, double *work,
                   found_t *out)
 {
     double first = fmax(ritz->value[0], 0.0), second = fmax(ritz->value[1], 0.0);
     /* as found.shift_for has it */
-    out->shift = second + wish->tolerance * sqrt(first * second) / 2 + 4 * (double)n * DBL_EPSILON * first;
+    out->shift = second + limits->tolerance * sqrt(first * second) / 2 + 4 * (double)n * DBL_EPSILON * first;
     return certify(gram, n, ld, ritz, out->shift, work, &out->trace);
 }
 
 /* `vectors`: 2 ld. A proof that fails means a missed eigenvalue: a closer search, one more in the complement of its first
  * vector, and the proof again. */
-static void iterate(const double *gram, ptrdiff_t n, ptrdiff_t ld, const wish_t *wish, double *vectors, double *work,
+static void iterate(const double *gram, ptrdiff_t n, ptrdiff_t ld, const limits_t *limits, double *vectors, double *work,
                     found_t *out)
 {
     gram_t context = {gram, ld};
     operator_t plain = {times_gram, &context, n, ld};
     ritz_t ritz = {.vector = {vectors, vectors + ld}};
-    int strict = (double)n > wish->proof_side;
-    goal_t goal = {strict ? wish->tolerance : wish->tolerance / 8, (ptrdiff_t)wish->most, strict, 0};
+    int strict = (double)n > limits->proof_side;
+    goal_t goal = {strict ? limits->tolerance : limits->tolerance / 8, (ptrdiff_t)limits->most, strict, 0};
     if (!krylov(&plain, &goal, 0, &ritz))
         return;
     report(&ritz, out);
     if (strict && ritz.converged) {
-        if (wish->twice > 0.0) {
+        if (limits->twice > 0.0) {
             if (!search_beside(&plain, &goal, &ritz))
                 return;
             report(&ritz, out);
@@ -90,7 +90,7 @@ static void iterate(const double *gram, ptrdiff_t n, ptrdiff_t ld, const wish_t 
         out->status = ritz.converged ? NOT_ASKED : NOT_CONVERGED;
         return;
     }
-    out->status = !ritz.converged ? NOT_CONVERGED : proved(gram, n, ld, wish, &ritz, work, out) ? PROVED : MISSED;
+    out->status = !ritz.converged ? NOT_CONVERGED : proved(gram, n, ld, limits, &ritz, work, out) ? PROVED : MISSED;
     if (out->status != MISSED)
         return;
     goal.strict = 1; /* beside an equal value the error of the first is its residual, and not the square over a gap */
@@ -99,31 +99,31 @@ static void iterate(const double *gram, ptrdiff_t n, ptrdiff_t ld, const wish_t 
     report(&ritz, out);
     if (search_beside(&plain, &goal, &ritz) && ritz.converged) {
         report(&ritz, out);
-        if (proved(gram, n, ld, wish, &ritz, work, out))
+        if (proved(gram, n, ld, limits, &ritz, work, out))
             out->status = PROVED;
     }
 }
 
 /* `work`: ld * ld + 4 ld. */
-void solve_gram(const double *gram, ptrdiff_t n, ptrdiff_t ld, const wish_t *wish, double *work, found_t *out)
+void solve_gram(const double *gram, ptrdiff_t n, ptrdiff_t ld, const limits_t *limits, double *work, found_t *out)
 {
     memset(out, 0, sizeof *out);
     out->status = NO_MEMORY, out->side = (double)n;
     out->frobenius = frobenius(gram, n, ld);
     if (n == 0)
         out->status = ALL_VALUES; /* a part without an edge: both values are 0 */
-    else if ((double)n <= wish->direct_side)
+    else if ((double)n <= limits->direct_side)
         all_values(gram, n, ld, work, out);
     else
-        iterate(gram, n, ld, wish, work + ld * ld, work, out);
+        iterate(gram, n, ld, limits, work + ld * ld, work, out);
 }
 
 /* Without a Gram matrix, so without a proof: near and far are the bits of both sides, or the edges. */
-static void solve_free(const uint64_t *bits[2], const edges_t *edges, ptrdiff_t n, ptrdiff_t other, const wish_t *wish,
+static void solve_free(const uint64_t *bits[2], const edges_t *edges, ptrdiff_t n, ptrdiff_t other, const limits_t *limits,
                        found_t *out)
 {
     ptrdiff_t ld = fours(n);
-    goal_t goal = {wish->tolerance, (ptrdiff_t)wish->most, 1, wish->twice > 0.0};
+    goal_t goal = {limits->tolerance, (ptrdiff_t)limits->most, 1, limits->twice > 0.0};
     double *vectors = malloc((size_t)(2 * ld) * sizeof(double));
     ritz_t ritz = {.vector = {vectors, vectors + ld}};
     out->side = (double)n;
@@ -136,7 +136,7 @@ static void solve_free(const uint64_t *bits[2], const edges_t *edges, ptrdiff_t 
     free(vectors);
 }
 
-static void solve_free_bits(const uint64_t *near, ptrdiff_t n, const uint64_t *far, ptrdiff_t other, const wish_t *wish,
+static void solve_free_bits(const uint64_t *near, ptrdiff_t n, const uint64_t *far, ptrdiff_t other, const limits_t *limits,
                             found_t *out)
 {
     const uint64_t *bits[2] = {near, far};
@@ -144,21 +144,21 @@ static void solve_free_bits(const uint64_t *near, ptrdiff_t n, const uint64_t *f
     double kept = 0.0;
     for (ptrdiff_t at = 0; at < n * ((other + 63) / 64); at++)
         kept += (double)__builtin_popcountll(near[at]);
-    if (kept > wish->few_edges * (double)n * (double)other) {
-        solve_free(bits, NULL, n, other, wish, out);
+    if (kept > limits->few_edges * (double)n * (double)other) {
+        solve_free(bits, NULL, n, other, limits, out);
         return;
     }
     if (!edges_of_bits(near, n, (other + 63) / 64, edges))
         return;
     if (turn(edges, 0, edges + 1)) {
-        solve_free(NULL, edges, n, other, wish, out);
+        solve_free(NULL, edges, n, other, limits, out);
         free_edges(edges + 1);
     }
     free_edges(edges);
 }
 
 /* A 0/1 problem: `count` rows of bits, usually each with one set. The side with fewer live vertices is the near one. */
-void solve_bits(const uint64_t *bits, ptrdiff_t words, ptrdiff_t count, const wish_t *wish, found_t *out)
+void solve_bits(const uint64_t *bits, ptrdiff_t words, ptrdiff_t count, const limits_t *limits, found_t *out)
 {
     /* room for the right side's rows, or for the left side's once more, either with its padding */
     ptrdiff_t turned = (count + 63) / 64, other = (words * 64 + 4) * turned, same = (count + 4) * words;
@@ -169,11 +169,11 @@ void solve_bits(const uint64_t *bits, ptrdiff_t words, ptrdiff_t count, const wi
         return;
     transpose_bits(bits, count, words, right, turned);
     ptrdiff_t live = count_live(right, words * 64, turned), n = count < live ? count : live, ld = fours(n);
-    if ((double)n > wish->proof_side) { /* rows without a bit do no harm here, and keep their numbers */
+    if ((double)n > limits->proof_side) { /* rows without a bit do no harm here, and keep their numbers */
         if (count <= live)
-            solve_free_bits(bits, count, right, words * 64, wish, out);
+            solve_free_bits(bits, count, right, words * 64, limits, out);
         else
-            solve_free_bits(right, words * 64, bits, count, wish, out);
+            solve_free_bits(right, words * 64, bits, count, limits, out);
         free(right);
         return;
     }
@@ -185,7 +185,7 @@ void solve_bits(const uint64_t *bits, ptrdiff_t words, ptrdiff_t count, const wi
     double *gram = malloc((size_t)(2 * ld * ld + 4 * ld) * sizeof(double));
     if (gram != NULL) {
         gram_of_bits(right, width, gram, ld);
-        solve_gram(gram, n, ld, wish, gram + ld * ld, out);
+        solve_gram(gram, n, ld, limits, gram + ld * ld, out);
     }
     free(gram);
     free(right);
@@ -222,44 +222,44 @@ static int gram_of_lists(const edges_t *near, double largest, double *gram, ptrd
     return 1;
 }
 
-static void solve_free_lists(const edges_t *near, double largest, const wish_t *wish, found_t *out)
+static void solve_free_lists(const edges_t *near, double largest, const limits_t *limits, found_t *out)
 {
     edges_t sides[2];
     if (!turn(near, 0, sides + 1))
         return;
     scale_down(sides + 1, largest);
     if (turn(sides + 1, 0, sides)) { /* the near side again, with its values scaled */
-        solve_free(NULL, sides, sides[0].n, sides[1].n, wish, out);
+        solve_free(NULL, sides, sides[0].n, sides[1].n, limits, out);
         free_edges(sides);
     }
     free_edges(sides + 1);
 }
 
-static void solve_near(const edges_t *near, const wish_t *wish, found_t *out)
+static void solve_near(const edges_t *near, const limits_t *limits, found_t *out)
 {
     ptrdiff_t n = near->n, ld = fours(n);
     double largest = largest_of(near);
-    if ((double)n > wish->proof_side) {
-        solve_free_lists(near, largest, wish, out);
+    if ((double)n > limits->proof_side) {
+        solve_free_lists(near, largest, limits, out);
         return;
     }
     double *gram = malloc((size_t)(2 * ld * ld + 4 * ld) * sizeof(double));
     if (gram != NULL && gram_of_lists(near, largest, gram, ld))
-        solve_gram(gram, n, ld, wish, gram + ld * ld, out);
+        solve_gram(gram, n, ld, limits, gram + ld * ld, out);
     free(gram);
 }
 
 /* A weighted problem, by the lists of its left vertices, which touch `right` vertices. Its values are those of the weights
  * over the largest of them. */
-void solve_edges(const edges_t *edges, ptrdiff_t right, const wish_t *wish, found_t *out)
+void solve_edges(const edges_t *edges, ptrdiff_t right, const limits_t *limits, found_t *out)
 {
     edges_t turned;
     memset(out, 0, sizeof *out);
     out->status = NO_MEMORY;
     if (edges->n <= right)
-        solve_near(edges, wish, out);
+        solve_near(edges, limits, out);
     else if (turn(edges, 1, &turned)) {
-        solve_near(&turned, wish, out);
+        solve_near(&turned, limits, out);
         free_edges(&turned);
     }
 }

@@ -11,7 +11,7 @@ from pai_cli.spectral.bounds import pairs_of
 from pai_cli.spectral.compiled import calls
 from pai_cli.spectral.problems import Problems, smaller_gram
 from pai_cli.spectral.result import Pairs
-from pai_cli.spectral.solver_table import EIGENPAIR, Eigenpairs, SolverLimits, wish_of
+from pai_cli.spectral.solver_table import EIGENPAIR, Eigenpairs, SolverLimits, limits_of
 from pai_cli.spectral.solvers import Solver, SolverOptions
 
 
@@ -19,7 +19,7 @@ def solve(request: Problems, options: SolverOptions) -> Pairs:
     """The pairs of a request's parts. Raises `MemoryError`."""
     if not len(request):
         return Pairs.blank(0)
-    limits = wish_of(options, solvers.COMPILED_DIRECT_SIDE)
+    limits = limits_of(options, solvers.COMPILED_DIRECT_SIDE)
     large = np.minimum(request.left, request.right) > limits.proof_side
     if np.any(large):
         # A connected graph has one largest singular value, but its subgraphs may fall apart.
