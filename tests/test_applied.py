@@ -442,43 +442,50 @@ def test_a_compiled_model():
         assert equal(model, reference.model)
 
 
+# Each in a process of its own, which ends at once: taking a process group apart waits for a thread of gloo's, which may
+# itself wait for Python.
 TWO = """
+import os
 import sys
 import torch
 from test_applied import together
 
-together(1, sys.argv[1])
+rank, folder = int(sys.argv[1]), sys.argv[2]
+torch.save(together(rank, f"{folder}/store").state_dict(), f"{folder}/{rank}.pt")
+os._exit(0)
 """
 
 
-def together(rank: int, store: str) -> tuple[nn.Module, dict[str, np.ndarray]]:
+def together(rank: int, store: str) -> nn.Module:
     """Steps in one of two processes, each with half of the batch; the masks are applied before and after wrapping."""
     distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    try:
-        model = net()
-        masks = masks_for(model)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
-        apply_masks(model, {"conv.weight": masks["conv.weight"]}, optimizer)
-        wrapped = nn.parallel.DistributedDataParallel(model)
-        apply_masks(wrapped, {"fc.weight": masks["fc.weight"]}, optimizer)
-        for number in range(3):
-            optimizer.zero_grad()
-            wrapped(batch(2 * number + rank)).square().mean().backward()
-            optimizer.step()
-            assert pruned_are_zero(model, masks)
-        return model, masks
-    finally:
-        distributed.destroy_process_group()
+    model = net()
+    masks = masks_for(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
+    apply_masks(model, {"conv.weight": masks["conv.weight"]}, optimizer)
+    wrapped = nn.parallel.DistributedDataParallel(model)
+    apply_masks(wrapped, {"fc.weight": masks["fc.weight"]}, optimizer)
+    for number in range(3):
+        optimizer.zero_grad()
+        wrapped(batch(2 * number + rank)).square().mean().backward()
+        optimizer.step()
+        assert pruned_are_zero(model, masks)
+    return model
 
 
 def test_two_processes(tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
-    other = subprocess.Popen([sys.executable, "-c", TWO, str(tmp_path / "store")], env=environment)
+    command = [sys.executable, "-c", TWO]
+    both = [subprocess.Popen([*command, str(rank), str(tmp_path)], env=environment) for rank in (0, 1)]
     try:
-        model, masks = together(0, str(tmp_path / "store"))
-        assert other.wait(60) == 0
+        assert [one.wait(120) for one in both] == [0, 0]
     finally:
-        other.kill()
+        for one in both:
+            one.kill()
+    models = [net() for _ in both]
+    for rank, model in enumerate(models):
+        model.load_state_dict(torch.load(tmp_path / f"{rank}.pt"))
+    masks = masks_for(models[0])
     reference = ByHand(net(), masks)
     theirs = torch.optim.AdamW(reference.model.parameters(), lr=0.1, weight_decay=0.1)
     for number in range(3):
@@ -489,8 +496,9 @@ def test_two_processes(tmp_path):
             weight.grad.mul_(mask)
         theirs.step()
         reference.weights()
-    for one, expected in zip(model.parameters(), reference.model.parameters(), strict=True):
-        torch.testing.assert_close(one, expected, rtol=1e-4, atol=1e-5)
+    for model in models:
+        for one, expected in zip(model.parameters(), reference.model.parameters(), strict=True):
+            torch.testing.assert_close(one, expected, rtol=1e-4, atol=1e-5)
 
 
 # Weights that are written by others
