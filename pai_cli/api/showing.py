@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,11 +25,12 @@ class Table:
     total: bool = False
 
 
-class Shown:
+class Shown(ABC):
     """A result that shows itself as tables, between lines of text."""
 
+    @abstractmethod
     def _tables(self) -> list[Table | str]:
-        raise NotImplementedError
+        """The tables, and lines of text before, between and after them."""
 
     def __str__(self) -> str:
         from pai_cli.display.tables import table_text
