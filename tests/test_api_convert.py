@@ -118,8 +118,8 @@ def test_what_a_guess_was_is_logged(place: Path, caplog: pytest.LogCaptureFixtur
     with caplog.at_level(logging.INFO, "pai"):
         mask = pai.convert("pruned.pt")
     assert mask == pai.Mask(MASKS)
-    assert caplog.messages == [f"pruned.pt: {mask.told}"]
-    assert mask.told.startswith("has weights, not masks")
+    assert caplog.messages == [f"pruned.pt: {mask.remark}"]
+    assert mask.remark.startswith("has weights, not masks")
 
 
 REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {

@@ -145,9 +145,9 @@ def test_any_kind_stands_in_the_place_of_a_mask(tmp_path: Path, name: str) -> No
     wanted = {n: m for n, m in MASKS.items() if FILES[name][0] != "dense" or not m.all()}
     assert_same({n: mask.array(n) for n in mask.names}, wanted)
     assert dict(mask.shapes) == {n: wanted[n].shape for n in mask.names}
-    assert not mask.tells_layouts
+    assert not mask.layouts_known
     assert mask.layout("stem.conv.weight") == Layout()
-    assert bool(mask.told) == (FILES[name][0] == "dense")
+    assert bool(mask.remark) == (FILES[name][0] == "dense")
 
 
 def test_names_from_gives_order_and_layouts(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_layouts_come_back_from_safetensors(pai: Pai, here: Path, target: str) -
     mask = open_mask(here / "x.safetensors")
     assert mask.names == ("z.weight", "a.weight")
     assert mask.layout("z.weight") == layouts["z.weight"]
-    assert mask.tells_layouts
+    assert mask.layouts_known
 
 
 def test_a_sample_goes_through_every_target(pai: Pai, tmp_path: Path, resnet: Path) -> None:

@@ -53,8 +53,8 @@ def encode(report: MaskReport) -> Encoded:
     whole = {
         "metadata": report.metadata,
         "skipped": report.skipped,
-        "layouts_told": report.layouts_told,
-        "told": report.told,
+        "layouts_known": report.layouts_known,
+        "remark": report.remark,
         "shapes": report.shapes,
         "measures": _measures(network.measures),
         "counted": network.counted,
@@ -80,7 +80,7 @@ def decode(path: Path, encoded: Encoded, *, layers: bool) -> MaskReport:
             tuple(whole["unproved"]),
         )
         shapes = {name: tuple(shape) for name, shape in whole["shapes"].items()}
-        told = whole["skipped"], whole["layouts_told"], whole["told"]
+        told = whole["skipped"], whole["layouts_known"], whole["remark"]
     except (zlib.error, KeyError, TypeError, IndexError, AttributeError, StopIteration, RuntimeError) as error:
         raise ValueError(f"{path}: its report cannot be read") from error
     return MaskReport(path, whole["metadata"], network, None, tuple(told[0]), *told[1:], shapes)

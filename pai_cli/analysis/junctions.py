@@ -60,7 +60,7 @@ class BetweenReport:
     """One mask's pairs and their means, or the error that stands in their place.
 
     `measures[name]` is the mean over the pairs where that measure is present; `counted[name]` is how many those were.
-    `whole`: layers of the pairs that the mask does not have, so that all of their weights are kept. `told`: what else a
+    `whole`: layers of the pairs that the mask does not have, so that all of their weights are kept. `remark`: what else a
     person should know of how the mask was read.
     """
 
@@ -70,7 +70,7 @@ class BetweenReport:
     counted: dict[str, int]
     error: PaiError | None = None
     whole: tuple[str, ...] = ()
-    told: str = ""
+    remark: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +144,7 @@ def analyze_between(
             for number, pair in enumerate(request.pairs, start=1):
                 pairs.append(_measured(pair, layers))
                 progress(done * STEPS + number * STEPS // len(request.pairs), len(every) * STEPS, path.name)
-            yield _summary(path, pairs, layers.whole, mask.told)
+            yield _summary(path, pairs, layers.whole, mask.remark)
         except PaiError as error:
             yield BetweenReport(path, (), {}, {}, error)
 
@@ -196,11 +196,11 @@ def _measured(pair: Pair, layers: _Layers) -> PairReport:
     return PairReport(pair.writer.name, pair.reader.name, len(outputs), live, len(where.columns), measures)
 
 
-def _summary(path: Path, pairs: list[PairReport], whole: tuple[str, ...], told: str) -> BetweenReport:
+def _summary(path: Path, pairs: list[PairReport], whole: tuple[str, ...], remark: str) -> BetweenReport:
     measures, counted = {}, {}
     for name in BETWEEN:
         present = [pair.measures[name] for pair in pairs if pair.measures[name].present]
         counted[name] = len(present)
         reasons = dict.fromkeys(pair.measures[name].reason or "" for pair in pairs)
         measures[name] = mean_of(present) if present else Measure.missing("; ".join(reasons))
-    return BetweenReport(path, tuple(pairs), measures, counted, None, whole, told)
+    return BetweenReport(path, tuple(pairs), measures, counted, None, whole, remark)

@@ -169,8 +169,8 @@ class AnalysisRequest:
 class MaskReport:
     """One mask's report, or the error that stands in its place.
 
-    `skipped`: parameters that are no matrix (biases). `layouts_told`: whether the file says which convolutions are grouped
-    or transposed; where it does not, none is taken to be. `told`: what else a person should know of how it was read.
+    `skipped`: parameters that are no matrix (biases). `layouts_known`: whether the file says which convolutions are grouped
+    or transposed; where it does not, none is taken to be. `remark`: what else a person should know of how it was read.
     `shapes`: of every masked parameter, a matrix or not.
     """
 
@@ -179,8 +179,8 @@ class MaskReport:
     report: NetworkReport | None
     error: PaiError | None = None
     skipped: tuple[str, ...] = ()
-    layouts_told: bool = True
-    told: str = ""
+    layouts_known: bool = True
+    remark: str = ""
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
@@ -194,7 +194,7 @@ def measure_mask(mask: Mask, request: AnalysisRequest, cache: DenseCache, layer_
         reports.append(one)
         layer_done(number, len(names))
     shapes = dict(mask.shapes)
-    told = mask.tells_layouts, mask.told
+    told = mask.layouts_known, mask.remark
     return MaskReport(mask.path, dict(mask.metadata), summarise(reports), None, skipped, *told, shapes)
 
 

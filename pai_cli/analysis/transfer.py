@@ -87,8 +87,8 @@ class SentMask:
     metadata: Mapping[str, str]
     names: tuple[str, ...]
     shapes: Mapping[str, tuple[int, ...]]
-    tells_layouts: bool
-    told: str
+    layouts_known: bool
+    remark: str
     layouts: Mapping[str, Layout]
     bits: Mapping[str, bytes]
 
@@ -102,7 +102,7 @@ class SentMask:
         layouts = {name: mask.layout(name) for name in names}
         shapes = {name: tuple(shape) for name, shape in mask.shapes.items()}
         return SentMask(
-            mask.path, dict(mask.metadata), tuple(mask.names), shapes, mask.tells_layouts, mask.told, layouts, bits
+            mask.path, dict(mask.metadata), tuple(mask.names), shapes, mask.layouts_known, mask.remark, layouts, bits
         )
 
     def layout(self, name: str) -> Layout:

@@ -299,11 +299,11 @@ def tell(report: MaskReport) -> None:
     network = report.report
     if network is None:
         return
-    if report.told:
-        note(f"{report.path}: {report.told}")
+    if report.remark:
+        note(f"{report.path}: {report.remark}")
     if report.skipped:
         note(f"{report.path}: left out {', '.join(report.skipped)}: no rows and columns")
-    if not report.layouts_told:
+    if not report.layouts_known:
         note(f"{report.path}: does not tell groups and transposition; every convolution is taken as a plain one")
     if network.collapsed:
         warn(f"{report.path}: collapsed layers (no weight kept): {', '.join(network.collapsed)}")
@@ -361,8 +361,8 @@ def _reported_between(
 
     found = analyze_between(masks, request, given.progress)
     for mask, one in zip(masks, found, strict=True):
-        if one.error is None and one.told:
-            note(f"{one.path}: {one.told}")
+        if one.error is None and one.remark:
+            note(f"{one.path}: {one.remark}")
         if one.error is None and one.whole:
             note(f"{one.path}: does not have {some_names(one.whole)}: taken as whole, every weight kept")
         yield JunctionReport(one, summary=given.summary, in_memory=not isinstance(mask, Path))

@@ -72,8 +72,8 @@ def convert(
     names = _names(names_from, trust=trust)
     with shown_by(progress, "reading") as reading:
         found = _read(file, kind, names, trust, reading)
-    if found.told:
-        note(f"{found.path}: {found.told}")
+    if found.remark:
+        note(f"{found.path}: {found.remark}")
     checkpoint = _opened(weights, trust=trust)
     if checkpoint is not None:
         _check_weights(found, checkpoint, target)

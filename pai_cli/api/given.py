@@ -117,7 +117,7 @@ class _Called:
     def __init__(self, mask: Stored, path: Path):
         self.path = path
         self.metadata, self.names, self.shapes = mask.metadata, mask.names, mask.shapes
-        self.tells_layouts, self.told = mask.tells_layouts, mask.told
+        self.layouts_known, self.remark = mask.layouts_known, mask.remark
         self.layout, self.array = mask.layout, mask.array
 
 

@@ -33,8 +33,8 @@ class Mask(Mapping[str, "NDArray[np.bool_]"]):
     a file reads each array when it is asked for.
 
     `metadata`: what the mask says of itself (method, density asked for, seed, ...), text by text. `path`: the file it is
-    from, else None. `told`: what is worth knowing of how it was read or made, "" for nothing. `summary`: of a mask that was
-    pruned in this process, what that run found out (collapsed layers, whether it is connected, rounds), else None.
+    from, else None. `remark`: what is worth knowing of how it was read or made, "" for nothing. `summary`: of a mask that
+    was pruned in this process, what that run found out (collapsed layers, whether it is connected, rounds), else None.
     """
 
     def __init__(
@@ -43,13 +43,13 @@ class Mask(Mapping[str, "NDArray[np.bool_]"]):
         *,
         layouts: Mapping[str, Layout] | None = None,
         metadata: Mapping[str, str] | None = None,
-        told: str = "",
+        remark: str = "",
         summary: PruneSummary | None = None,
     ):
         checked = {_name(name): _boolean(name, array) for name, array in arrays.items()}
         if not checked:
             raise MaskError("a mask of no parameter prunes nothing; give arrays by parameter name")
-        self._stored: Stored = _InMemory(checked, layouts, dict(metadata or {}), told)
+        self._stored: Stored = _InMemory(checked, layouts, dict(metadata or {}), remark)
         self.path: Path | None = None
         self.summary = summary
 
@@ -97,7 +97,7 @@ class Mask(Mapping[str, "NDArray[np.bool_]"]):
         if not names.prunable:
             raise MaskError(f"{checkpoint.path}: has no convolution or linear weight that could be pruned")
         arrays = {name: checkpoint.finite_array(name) != 0 for name in names.prunable}
-        return cls(arrays, layouts=names.layouts, told=f"the weights of {checkpoint.path} that are not 0")
+        return cls(arrays, layouts=names.layouts, remark=f"the weights of {checkpoint.path} that are not 0")
 
     def __getitem__(self, name: str) -> NDArray[np.bool_]:
         if name not in self._stored.shapes:
@@ -152,9 +152,9 @@ class Mask(Mapping[str, "NDArray[np.bool_]"]):
         return dict(self._stored.metadata)
 
     @property
-    def told(self) -> str:
+    def remark(self) -> str:
         """What is worth knowing of how it was read or made, "" for nothing."""
-        return self._stored.told
+        return self._stored.remark
 
     @cached_property
     def counts(self) -> dict[str, int]:
@@ -223,23 +223,23 @@ class Mask(Mapping[str, "NDArray[np.bool_]"]):
 class _InMemory:
     """See `files.masks.Mask`."""
 
-    tells_layouts = True
+    layouts_known = True
 
     def __init__(
         self,
         arrays: Mapping[str, NDArray[np.bool_]],
         layouts: Mapping[str, Layout] | None,
         metadata: dict[str, str],
-        told: str,
+        remark: str,
     ):
         self.path = IN_MEMORY
         self.metadata: Mapping[str, str] = metadata
         self.names = tuple(arrays)
         self.shapes: Mapping[str, tuple[int, ...]] = {name: array.shape for name, array in arrays.items()}
-        self.told = told
+        self.remark = remark
         self._arrays = arrays
         self._layouts = layouts
-        self.tells_layouts = layouts is not None or all(array.ndim < 3 for array in arrays.values())
+        self.layouts_known = layouts is not None or all(array.ndim < 3 for array in arrays.values())
 
     def layout(self, name: str) -> Layout:
         """Groups and transposition of a layer, plain where nothing is known of it."""

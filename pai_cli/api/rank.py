@@ -146,8 +146,8 @@ def ranked(entered: Entered) -> Ranking | Correlations:
     from pai_cli.api.ranked import Correlations, Ranking
 
     for one in entered.reports:
-        if one.told:
-            note(f"{one.path}: {one.told}")
+        if one.remark:
+            note(f"{one.path}: {one.remark}")
         tell_unproved(one)
     asked, entrants = entered.asked, entered.entrants
     if entered.correlating:

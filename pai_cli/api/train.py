@@ -241,7 +241,7 @@ def _open_job(
     if rank_here() == 0:
         under = ""
         if stored is not None:
-            under = f", {kept:,} of them kept by {stored.path}" + (f" ({stored.told})" if stored.told else "")
+            under = f", {kept:,} of them kept by {stored.path}" + (f" ({stored.remark})" if stored.remark else "")
         note(f"{source.path}: {network.description}, {network.total:,} prunable weights{under}")
     return job
 

@@ -27,8 +27,8 @@ OF_THE_FORMAT = ("format", "format_version", "layers", "shapes")
 class Converted:
     """A mask read whole: arrays and layouts by name in order, its kind, and the metadata that goes on with it.
 
-    It is a `files.masks.Mask` too. `layouts_known`: whether anyone told the layouts.
-    `told`: what a person should know of how it was read.
+    It is a `files.masks.Mask` too. `layouts_given`: whether they were given by the file or by a network.
+    `remark`: what a person should know of how it was read.
     """
 
     path: Path
@@ -36,8 +36,8 @@ class Converted:
     masks: Mapping[str, np.ndarray]
     layouts: Mapping[str, Layout]
     metadata: Mapping[str, str]
-    told: str
-    layouts_known: bool = True
+    remark: str
+    layouts_given: bool = True
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -50,9 +50,9 @@ class Converted:
         return tuple(self.masks)
 
     @property
-    def tells_layouts(self) -> bool:
+    def layouts_known(self) -> bool:
         """Whether groups and transposition of its convolutions are known, or there is none of which to ask."""
-        return self.layouts_known or all(len(shape) < 3 for shape in self.shapes.values())
+        return self.layouts_given or all(len(shape) < 3 for shape in self.shapes.values())
 
     def layout(self, name: str) -> Layout:
         """Groups and transposition of a layer, plain where nothing is known of it."""
@@ -83,10 +83,10 @@ def read_any(
     layouts = {name: known.get(name, mask.layout(name)) for name in masks}
     if isinstance(mask, MaskFile) and mask.is_ours:
         story = {key: value for key, value in mask.metadata.items() if key not in OF_THE_FORMAT}
-        return Converted(path, OURS, masks, layouts, story, "", mask.tells_layouts)
+        return Converted(path, OURS, masks, layouts, story, "", mask.layouts_known)
     found = mask.kind if isinstance(mask, ForeignMask) else OURS
     story = {"converted_from": found, "source_sha256": mask.sha256}
-    return Converted(path, found, masks, layouts, story, mask.told, names is not None or mask.tells_layouts)
+    return Converted(path, found, masks, layouts, story, mask.remark, names is not None or mask.layouts_known)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ CHECKPOINT_INSTEAD = f"a checkpoint goes to {option('weights')}, or to pai prune
 class Mask(Protocol):
     """What is asked of a mask, whoever wrote its file.
 
-    `names` are the masked parameters, `told` what a person should know of how the file was read ("" for nothing).
+    `names` are the masked parameters, `remark` what a person should know of how the file was read ("" for nothing).
     """
 
     @property
@@ -62,12 +62,12 @@ class Mask(Protocol):
         ...
 
     @property
-    def tells_layouts(self) -> bool:
+    def layouts_known(self) -> bool:
         """Whether the file says which convolutions are grouped or transposed, or needs not."""
         ...
 
     @property
-    def told(self) -> str:
+    def remark(self) -> str:
         """What a person should know of how the file was read, or ""."""
         ...
 
@@ -107,7 +107,7 @@ class MaskFile:
     `names` are in the network's order where the file tells it, else in natural order of the names. Raises `MaskError`.
     """
 
-    told = ""
+    remark = ""
 
     def __init__(self, path: Path):
         self.path = path
@@ -148,7 +148,7 @@ class MaskFile:
         return {name: self._shape(name) for name in self.names}
 
     @property
-    def tells_layouts(self) -> bool:
+    def layouts_known(self) -> bool:
         """Whether the file says which convolutions are grouped or transposed, or has none of which that could be asked."""
         return bool(self._layers) or all(len(shape) < 3 for shape in self.shapes.values())
 

@@ -45,7 +45,7 @@ class ForeignMask:
         self.names = tuple(self._masks)
 
     @cached_property
-    def told(self) -> str:
+    def remark(self) -> str:
         """What a person should know: that zeros were taken for a mask."""
         if self.kind != DENSE:
             return ""
@@ -58,7 +58,7 @@ class ForeignMask:
         return {name: mask.shape for name, mask in self._masks.items()}
 
     @property
-    def tells_layouts(self) -> bool:
+    def layouts_known(self) -> bool:
         """Whether groups and transposition of its convolutions are known, or there is none of which to ask."""
         return all(name in self._layouts or len(shape) < 3 for name, shape in self.shapes.items())
 

@@ -50,13 +50,13 @@ def open_masks(given: Sequence[Path | Mask], note: Note, *, trust: bool) -> list
     masks = [open_mask(one, trust=trust) if isinstance(one, Path) else one for one in once]
     check_same_network(masks)
     for mask in masks:
-        if mask.told:
-            note(f"{mask.path}: {mask.told}")
-    untold = [mask for mask in masks if not mask.tells_layouts]
+        if mask.remark:
+            note(f"{mask.path}: {mask.remark}")
+    untold = [mask for mask in masks if not mask.layouts_known]
     if untold:
         known = teller(masks)
         taken = (
-            f"both are taken from {known.path}" if known.tells_layouts else "every convolution is taken as a plain one"
+            f"both are taken from {known.path}" if known.layouts_known else "every convolution is taken as a plain one"
         )
         note(
             f"{untold[0].path}: does not tell groups and transposition; {taken}"
