@@ -155,6 +155,25 @@ def test_arrows_point_down() -> None:
     assert [pair for pair in every if not may_import(*pair)] == []
 
 
+def test_commands_call_the_library_and_nothing_below() -> None:
+    """From below `api` they take what options are made of: constants, choices, and the names of methods."""
+    taken = {
+        alias.name
+        for module in MODULES
+        if layer(module) == "commands"
+        for node in nodes_of(module)
+        if isinstance(node, ast.ImportFrom) and layer(node.module or "") in LAYERS[LAYERS.index("display") + 1 :]
+        for alias in node.names
+    }
+    choices = {
+        one.name
+        for module in MODULES
+        for one in nodes_of(module)
+        if isinstance(one, ast.ClassDef) and {"Enum", "StrEnum"} & {ast.unparse(base) for base in one.bases}
+    }
+    assert {name for name in taken - choices if not name.isupper()} <= {"names", "Recipe"}
+
+
 def test_the_engine_knows_errors_and_itself() -> None:
     engine = [module for module in MODULES if layer(module) == "spectral"]
     assert {layer(target) for module in engine for target in imported(module)} <= {"spectral", "errors", "spelling"}
