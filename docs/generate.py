@@ -8,8 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pai_cli.app import app
+
 TARGET = Path(__file__).parent / "cli.md"
-COMMANDS = ("init", "prune", "analyze", "rank", "sample", "convert", "train", "mine")
+COMMANDS = tuple(str(command.name) for command in app.registered_commands)
 HEAD = """# Command reference
 
 Made by `make docs` from the commands' own `--help`; do not edit. What the measured quantities are stands in
