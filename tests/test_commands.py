@@ -19,6 +19,7 @@ from conftest import ROOT, SAMPLES, Done, Pai, random_mask, run_pai, save_mask
 from safetensors.numpy import load_file, save_file
 
 from pai_cli import __version__
+from pai_cli.app import app
 from pai_cli.pruning import counts as selecting
 from pai_cli.pruning import run as running
 from pai_cli.spectral import network as measuring
@@ -29,7 +30,7 @@ METHODS = (
 )
 ENGINE = "compiled" if calls.available() else "on NumPy: no C compiler at installation"
 
-COMMANDS = ("init", "prune", "analyze", "rank", "sample", "convert", "train", "mine")
+COMMANDS = tuple(str(command.name) for command in app.registered_commands)
 GOOD = (SAMPLES / "synflow-0.05.safetensors").read_bytes()
 HEADER = int.from_bytes(GOOD[:8], "little")
 TEXT = "not a safetensors file"
