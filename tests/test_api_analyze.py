@@ -15,7 +15,8 @@ import torch
 from conftest import ROOT, Pai, random_mask, save_mask
 from torch import nn
 
-from pai_cli.api.analyze import analyze, reports
+from pai_cli.analysis.masks import MaskReport
+from pai_cli.api.analyze import analyze, reports, tell_unproved
 from pai_cli.api.report import JunctionReport, Report, Value
 from pai_cli.commands.analyze import analyze as command
 from pai_cli.errors import (
@@ -27,6 +28,9 @@ from pai_cli.errors import (
     PictureError,
     UnknownNameError,
 )
+from pai_cli.spectral.metrics import MetricOptions, measure_layer
+from pai_cli.spectral.network import LayerReport, summarise
+from pai_cli.spectral.solvers import SolverOptions
 from pai_cli.telling import PaiWarning
 
 SHOWING = {"format", "no_header"}
@@ -426,3 +430,19 @@ def test_everything_that_is_said_is_said_once(file: Path, masks: dict[str, np.nd
         report = analyze(dead)
     assert len(told) == 1
     assert len(report.collapsed) == 1
+
+
+def test_layers_without_an_answer_are_named() -> None:
+    path = np.eye(400, dtype=bool) | np.eye(400, k=1, dtype=bool)  # 2 cos(k pi / 801): close together
+    options = MetricOptions(SolverOptions(most_products=100))
+    network = summarise(
+        LayerReport(name, mask.shape, measure_layer(mask, options=options))
+        for name, mask in {"path": path, "other": np.ones((4, 6), dtype=bool)}.items()
+    )
+    assert network.unanswered == ("path",)
+    with pytest.warns(PaiWarning) as said:
+        tell_unproved(MaskReport(Path("mask.pt"), {}, network))
+    assert [str(one.message) for one in said] == [
+        "mask.pt: no singular values were found of path: not converged; pai analyze solver=gram or direct goes another "
+        "way"
+    ]

@@ -707,6 +707,44 @@ def test_too_few_products_are_never_an_answer() -> None:
         assert pair.products <= most + 4  # and the products of the two vectors that are reported on
 
 
+def band(side: int, *, above: bool = True) -> Mask:
+    """Ones on the diagonal, below it, and `above` it: Toeplitz, its eigenvalues or singular values known in cosines."""
+    return sum(
+        (np.eye(side, k=k, dtype=bool) for k in ((-1, 0, 1) if above else (-1, 0))), np.zeros((side, side), bool)
+    )
+
+
+CLUSTERED: dict[str, tuple[Mask, float, float]] = {
+    "band": (band(500), 1 + 2 * math.cos(math.pi / 501), 1 + 2 * math.cos(2 * math.pi / 501)),
+    "path": (band(500, above=False), 2 * math.cos(math.pi / 1001), 2 * math.cos(2 * math.pi / 1001)),
+    "cycle": (even_cycle(700), 2.0, 2 * math.cos(math.pi / 700)),
+    "two cycles": (union(even_cycle(700), even_cycle(40)), 2.0, 2.0),
+}
+
+
+@pytest.mark.parametrize("proof_side", [solvers.PROOF_SIDE, 100], ids=["with a Gram matrix", "without"])
+@pytest.mark.parametrize("name", CLUSTERED)
+def test_largest_values_in_a_cluster_are_found(name: str, proof_side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the iteration has no end, LAPACK follows by itself; with and without a proof that was asked for."""
+    monkeypatch.setattr(solvers, "PROOF_SIDE", proof_side)
+    monkeypatch.setattr(solvers, "MOST_PRODUCTS", 200)
+    mask, *sigma = CLUSTERED[name]
+    for certify in (False, True):
+        pair = structure(mask, SolverOptions(most_products=200, certify=certify))
+        assert pair.outcome is Outcome.PROVED
+        assert_agrees(pair, sigma)
+        weights = np.full(mask.shape, 0.25)
+        weighted = weighted_pair(BipartiteGraph(mask, weights), SolverOptions(most_products=200, certify=certify))
+        assert_agrees(weighted, [value / 4 for value in sigma])
+
+
+@pytest.mark.parametrize("chosen", [Solver.POWER, Solver.MATRIX_FREE])
+def test_who_chose_an_iteration_gets_no_other(chosen: Solver) -> None:
+    pair = structure(CLUSTERED["path"][0], SolverOptions(most_products=100, solver=chosen))
+    assert pair.outcome is Outcome.NOT_CONVERGED
+    assert (pair.sigma_1, pair.sigma_2) == (None, None)
+
+
 @pytest.mark.usefixtures("iterate_from_33")
 @pytest.mark.parametrize("most", [12, 25])
 def test_too_few_products_without_a_gram_matrix_are_never_an_answer(most: int, engine: str) -> None:

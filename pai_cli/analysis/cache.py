@@ -29,7 +29,7 @@ from pai_cli.spectral.metrics import LayerMetrics
 from pai_cli.spectral.network import LayerReport, NetworkReport
 from pai_cli.spectral.result import Measure, Outcome, SingularPair
 
-FORM = 2  # to be raised with any change below: what was stored in another form is not read
+FORM = 3  # to be raised with any change below: what was stored in another form is not read
 
 OUTCOMES = {outcome.name: outcome for outcome in Outcome}
 
@@ -62,6 +62,7 @@ def encode(report: MaskReport) -> Encoded:
         "total": network.total,
         "collapsed": network.collapsed,
         "unproved": network.unproved,
+        "unanswered": network.unanswered,
     }
     return Encoded(_packed(whole), _packed_layers(network.layers))
 
@@ -78,6 +79,7 @@ def decode(path: Path, encoded: Encoded, *, layers: bool) -> MaskReport:
             whole["total"],
             tuple(whole["collapsed"]),
             tuple(whole["unproved"]),
+            tuple(whole["unanswered"]),
         )
         shapes = {name: tuple(shape) for name, shape in whole["shapes"].items()}
         told = whole["skipped"], whole["layouts_known"], whole["remark"]

@@ -311,10 +311,17 @@ def tell(report: MaskReport) -> None:
 
 
 def tell_unproved(report: MaskReport) -> None:
-    """Which layers' singular values are not proved to be the two largest, if any."""
+    """Which layers' singular values are not proved to be the two largest, and which have none, if any."""
     from pai_cli.files.messages import some_names
 
-    unproved = report.report.unproved if report.report is not None else ()
+    if report.report is None:
+        return
+    unproved, unanswered = report.report.unproved, report.report.unanswered
+    if unanswered:
+        warn(
+            f"{report.path}: no singular values were found of {some_names(unanswered)}: not converged; "
+            f"pai analyze {option('solver', 'gram')} or direct goes another way"
+        )
     if unproved:
         note(
             f"{report.path}: the singular values of {some_names(unproved)} are not proved to be the two largest; "

@@ -147,8 +147,9 @@ class Report(Shown):
     `counted["dr_imdb"]` of them. `layers`: each layer's values; empty where `summary=True` was asked for. `path`: of the
     mask file, None for a mask that is none; `name`: what it is called. `kept` of `total` weights are kept, which is
     `density`, 0 to 1. `collapsed`: layers without any weight; `unproved`: those with singular values that are not proved to
-    be the two largest. `metadata`: what the mask says of itself. `error`: of a mask among several that could not be
-    measured, why; it has no layers then, and each of its values has that reason.
+    be the two largest; `unanswered`: those where a solver ended without any. `metadata`: what the mask says of itself.
+    `error`: of a mask among several that could not be measured, why; it has no layers then, and each of its values has that
+    reason.
 
     Shows itself as a table, in a terminal and in a notebook.
     """
@@ -169,6 +170,7 @@ class Report(Shown):
         self.density = None if network is None else network.density
         self.collapsed = () if network is None else network.collapsed
         self.unproved = () if network is None else network.unproved
+        self.unanswered = () if network is None else network.unanswered
 
     def __getitem__(self, metric: str) -> Value:
         return self.network[metric]

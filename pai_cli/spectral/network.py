@@ -55,7 +55,8 @@ class NetworkReport:
 
     `measures[name]` is the mean over the layers where that measure is present; `counted[name]` is how many those were.
     `kept` of `total` weights are kept; `collapsed` names the layers with none, `unproved` those with singular values that
-    are not proved to be the two largest. `layers` is empty where only the network was asked for.
+    are not proved to be the two largest, `unanswered` those where a solver ended without singular values. `layers` is empty
+    where only the network was asked for.
     """
 
     layers: tuple[LayerReport, ...]
@@ -65,6 +66,7 @@ class NetworkReport:
     total: int
     collapsed: tuple[str, ...] = ()
     unproved: tuple[str, ...] = ()
+    unanswered: tuple[str, ...] = ()
 
     @property
     def density(self) -> float:
@@ -133,7 +135,8 @@ def summarise(layers: Iterable[LayerReport]) -> NetworkReport:
     total = sum(r.parameters for r in reports)
     collapsed = tuple(r.name for r in reports if r.metrics.counts.edges == 0)
     unproved = tuple(r.name for r in reports if UNPROVED & set(r.metrics.outcomes))
-    return NetworkReport(reports, measures, counted, kept, total, collapsed, unproved)
+    unanswered = tuple(r.name for r in reports if Outcome.NOT_CONVERGED in r.metrics.outcomes)
+    return NetworkReport(reports, measures, counted, kept, total, collapsed, unproved, unanswered)
 
 
 def _shared_reason(column: list[Measure]) -> str:

@@ -25,7 +25,7 @@ from pai_cli.spectral.direct import (
 from pai_cli.spectral.graph import BipartiteGraph, host
 from pai_cli.spectral.problems import Problems, smaller_gram
 from pai_cli.spectral.result import EPS, Outcome, Pairs, SingularPair, unanswered
-from pai_cli.spectral.solvers import DEFAULT, SVD_SIDE, Solver, SolverOptions
+from pai_cli.spectral.solvers import DEFAULT, SVD_SIDE, Solver, SolverOptions, lapack_follows, patience
 
 
 def structure_pair(graph: BipartiteGraph, options: SolverOptions = DEFAULT) -> SingularPair:
@@ -47,17 +47,25 @@ def singular_pairs(requests: Sequence[Problems], options: SolverOptions = DEFAUL
     still_open = [np.flatnonzero([not solver for solver in pairs.solver]) for pairs in answers]
     rest = [request.take(at) for request, at in zip(requests, still_open, strict=True)]
     by_lapack = options.solver in (Solver.GRAM, Solver.DIRECT)
-    others = iter(() if by_lapack else batched.solve([one for one in rest if not one.graph.packed], options))
+    arrays = [one for one in rest if not one.graph.packed]
+    side = max((_largest_side(one) for one in arrays), default=0)
+    others = iter(() if by_lapack else batched.solve(arrays, patience(options, side)))
     found = []
     for request in rest:  # each where it lives: graphs kept as bits one by one, the others all together
         if by_lapack:
             found.append(_by_lapack(request, options))
         else:
-            found.append(solve.solve(request, options) if request.graph.packed else next(others))
+            packed = request.graph.packed
+            found.append(solve.solve(request, patience(options, _largest_side(request))) if packed else next(others))
     for request, pairs, at, solved in zip(rest, answers, still_open, found, strict=True):
         _settle(request, solved, options)
         pairs.put(at, solved)
     return [_scaled(pairs, request) for pairs, request in zip(answers, requests, strict=True)]
+
+
+def _largest_side(request: Problems) -> int:
+    """The smaller side of the largest part."""
+    return int(np.minimum(request.left, request.right).max(initial=0))
 
 
 def _by_lapack(request: Problems, options: SolverOptions) -> Pairs:
@@ -102,15 +110,25 @@ def _closed_forms(request: Problems) -> Pairs:
 
 
 def _settle(request: Problems, pairs: Pairs, options: SolverOptions) -> None:
-    """Go on where a proof failed (LAPACK then finds every eigenvalue), or where squaring left too few digits."""
+    """Go on where a proof failed or the iteration found no end (LAPACK then finds every eigenvalue), or where squaring left
+    too few digits.
+    """
     wide = np.maximum(pairs.error_1, pairs.error_2) > options.tolerance * pairs.sigma_1
     missed = np.array([outcome is Outcome.MISSED for outcome in pairs.outcome], dtype=bool)
-    for k in np.flatnonzero(wide | missed).tolist():
+    endless = np.array([outcome is Outcome.NOT_CONVERGED for outcome in pairs.outcome], dtype=bool)
+    for k in np.flatnonzero(wide | missed | endless).tolist():
         whole = request.graph.may_be_dense
+        small = whole and min(request.left[k], request.right[k]) <= SVD_SIDE
         if missed[k]:
             pairs[k] = _gram_pair(request, k) if whole else unanswered(Outcome.NOT_CONVERGED, pairs.solver[k])
-        small = whole and min(request.left[k], request.right[k]) <= SVD_SIDE
-        if not pairs[k].within(options.tolerance) and small and options.solver is not Solver.DIRECT:
+        if endless[k] and small and lapack_follows(options):
+            pairs[k] = _gram_pair(request, k)
+        if (
+            pairs.outcome[k] is not Outcome.NOT_CONVERGED
+            and not pairs[k].within(options.tolerance)
+            and small
+            and options.solver is not Solver.DIRECT
+        ):
             pairs[k] = _svd_pair(request, k)
         if pairs.outcome[k] is not Outcome.NOT_CONVERGED and not pairs[k].within(options.tolerance):
             unproved = pairs.outcome[k] is Outcome.NOT_PROVED

@@ -5,6 +5,8 @@
     side <= proof side                         power           block power iteration on it, the second value proved
     larger                                     matrix-free     power iteration with the matrix itself; proved on request
     sigma_2 so small that squaring loses it    direct          LAPACK on the matrix itself
+    largest values in a cluster (bands,        gram            LAPACK, where the iteration has cost as much without an end
+      cycles), side <= SVD side                                and nobody chose the solver
 
 Where the numbers come from: one core of a server of 2024 with AVX-512, uniform random masks, best of several.
 
@@ -19,7 +21,7 @@ Where the numbers come from: one core of a server of 2024 with AVX-512, uniform 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from pai_cli.errors import SolverError
@@ -41,6 +43,10 @@ FEW_EDGES = 0.08  # density up to which products go by lists of neighbours
 
 MOST_PRODUCTS = 1200  # five times what the hardest graph tried (uniform 14336 x 4096) took
 
+FEWEST_PRODUCTS = (
+    300  # that an iteration with a Gram matrix has before LAPACK takes over; uniform graphs take half of it
+)
+
 
 class Solver(StrEnum):
     """What may be asked for."""
@@ -56,8 +62,9 @@ class Solver(StrEnum):
 class SolverOptions:
     """How singular values are found.
 
-    `tolerance`: error bound asked for, relative to sigma_1. `most_products`: where an iteration gives up. `solver`: what
-    runs in place of the choice made here. `certify`: prove the second value whatever that costs.
+    `tolerance`: error bound asked for, relative to sigma_1. `most_products`: where an iteration gives up;
+    below the default LAPACK does not follow. `solver`: what runs in place of the choice made here. `certify`: prove the
+    second value whatever that costs.
 
     Raises `ParameterError` for a value out of range or of another type, `SolverError` for what excludes each other.
     """
@@ -83,5 +90,21 @@ class SolverOptions:
 MOST = 2**31  # of products: more is no limit
 
 DEFAULT = SolverOptions()
+
+
+def lapack_follows(options: SolverOptions) -> bool:
+    """Whether LAPACK goes on where an iteration has found no end: not for who chose the solver, or fewer products."""
+    return options.solver is Solver.AUTO and options.most_products >= MOST_PRODUCTS
+
+
+def patience(options: SolverOptions, side: int) -> SolverOptions:
+    """The same with as many products as LAPACK would cost, where it may follow on a Gram matrix of that side.
+
+    All eigenvalues of a Gram matrix of side n take about as long as n / 4 products with it.
+    """
+    if not lapack_follows(options) or side > PROOF_SIDE:
+        return options
+    return replace(options, most_products=min(options.most_products, max(FEWEST_PRODUCTS, side // 4)))
+
 
 ANY_SIDE = 2**31
