@@ -8,15 +8,20 @@ import sys
 import warnings
 from pathlib import Path
 
+from pai_cli.compute.stopping import INTERRUPTED, listen, status
+
 
 def main() -> None:
     """Run the command line; exits with its status."""
+    listen()
     try:
         _run()
     except KeyboardInterrupt:  # while still starting; later the application sees to it
+        if status() != INTERRUPTED:
+            sys.exit(status())
         _end_interrupted()
     except SystemExit as leaving:
-        if leaving.code == 130:
+        if leaving.code == INTERRUPTED:
             _end_interrupted()
         raise
     except OSError as error:  # help or the version, and nowhere to write them

@@ -15,13 +15,12 @@ from typer.core import TyperGroup
 
 from pai_cli import __version__
 from pai_cli.commands import analyze, convert, init, mine, prune, rank, sample, train
+from pai_cli.compute import stopping
 from pai_cli.display.console import fail_line, note, show_line, show_traceback, warn
 from pai_cli.errors import PaiError
 from pai_cli.files.provenance import typed_as
 from pai_cli.printable import as_line
 from pai_cli.telling import heard_by
-
-INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
@@ -57,9 +56,10 @@ class PaiGroup(TyperGroup):
             _settle_stdout()
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
-            note("interrupted")
-            _leave_threads()
-            raise typer.Exit(INTERRUPTED) from None
+            status = stopping.status()
+            note("interrupted" if status == stopping.INTERRUPTED else "interrupted by SIGTERM")
+            _leave_threads(status)
+            raise typer.Exit(status) from None
         except Exception as error:
             if hasattr(error, "exit_code"):  # the command line library's own: wrong usage, exit
                 raise
@@ -100,7 +100,7 @@ def _out_of_memory(text: str) -> bool:
     return "can't allocate memory" in text or "out of memory" in text.lower() or "Storage size" in text
 
 
-def _leave_threads() -> None:
+def _leave_threads(status: int) -> None:
     """End now if threads are at work: Python would wait for them, and a large layer takes its time. All that was finished
     is written, and half-written files are gone, by the time the interruption arrives here.
     """
@@ -109,6 +109,8 @@ def _leave_threads() -> None:
     if still_working():
         _settle_stdout()
         sys.stderr.flush()
+        if status != stopping.INTERRUPTED:
+            os._exit(status)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.raise_signal(signal.SIGINT)  # as Python itself ends when it is interrupted: a shell then stops its loop
 
@@ -153,7 +155,7 @@ def pai(
     """Prune neural networks at initialisation: make masks, measure how well connected they are, rank them, find better.
 
     Data goes to standard output, everything else to standard error. Exit status: 0 done, 1 could not be done,
-    2 wrong usage, 130 interrupted.
+    2 wrong usage, 130 interrupted (143 by SIGTERM), with what was finished kept.
     """
 
 

@@ -28,6 +28,11 @@ from typing import IO, NamedTuple, NoReturn
 ROOT = Path(__file__).parents[1]
 PATIENCE = 300.0  # seconds: only what hangs takes so long, on any machine
 
+STOPPED = {  # what a command ends with when it is stopped, and says last
+    signal.SIGINT: (-signal.SIGINT, "pai: interrupted"),
+    signal.SIGTERM: (143, "pai: interrupted by SIGTERM"),
+}
+
 
 class Ended(NamedTuple):
     """How a process ended, its status as `Popen` has it, and what it said."""

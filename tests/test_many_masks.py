@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import workers
 from conftest import SAMPLES, Pai, random_mask, save_mask
-from copies import begin
+from copies import STOPPED, begin
 from safetensors.numpy import load_file, save_file
 
 from pai_cli.analysis import cache, many, transfer
@@ -380,8 +380,9 @@ def children(of: int) -> set[int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the processes in /proc")
-def test_interrupted(tmp_path: Path) -> None:
-    """Ctrl-C: an end at once, the workers' too, and what was done is kept."""
+@pytest.mark.parametrize("how", STOPPED)
+def test_interrupted(tmp_path: Path, how: signal.Signals) -> None:
+    """Ctrl-C, or a batch system's stop: an end at once, the workers' too, and what was done is kept."""
     shapes = open_mask(MASKS[0]).shapes
     (tmp_path / "masks").mkdir()
     for number in range(30):
@@ -396,9 +397,9 @@ def test_interrupted(tmp_path: Path) -> None:
         for _ in range(5 * 21):
             running.out.readline()
         started = children(running.pid)
-        running.signal(signal.SIGINT, group=True)  # as a terminal does
+        running.signal(how, group=True)  # as a terminal does, and Slurm
         status, _, err = running.finish()
-    assert (status, err) == (-signal.SIGINT, "pai: interrupted\n")
+    assert (status, err) == (STOPPED[how][0], f"{STOPPED[how][1]}\n")
     assert len(started) >= 2
     workers.wait_until(lambda: not any(Path(f"/proc/{one}").exists() for one in started))
     with closing(sqlite3.connect(tmp_path / "s.db")) as database:

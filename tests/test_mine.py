@@ -608,8 +608,8 @@ def test_faults_of_files(tmp_path: Path, pai: Pai, samples: Path, resnet: Path) 
     )
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "json"])
-def test_interrupted_it_has_written_what_it_found(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(("kind", "how"), [("jsonl", signal.SIGINT), ("json", signal.SIGTERM)])
+def test_interrupted_it_has_written_what_it_found(tmp_path: Path, kind: str, how: signal.Signals) -> None:
     """24 masks of independent weights: millions of subgraphs, of which some are found when Ctrl-C comes."""
     for number in range(24):
         save_mask(tmp_path / f"{number}.safetensors", {"a.weight": random_mask((12, 12), 0.85, number)})
@@ -619,10 +619,10 @@ def test_interrupted_it_has_written_what_it_found(tmp_path: Path, kind: str) -> 
         copies.begin(words, into=(out.fileno(), None)) as process,
     ):
         wait_until(lambda: (tmp_path / "out").stat().st_size > 0)
-        process.signal(signal.SIGINT)
+        process.signal(how)
         status, _, err = process.finish()
-    assert status == -signal.SIGINT, err
-    assert err.splitlines()[-1] == "pai: interrupted"
+    assert status == copies.STOPPED[how][0], err
+    assert err.splitlines()[-1] == copies.STOPPED[how][1]
     assert err.splitlines()[-2].startswith("pai: interrupted: ")
     text = (tmp_path / "out").read_text()
     found = json.loads(text) if kind == "json" else [json.loads(line) for line in text.splitlines()]

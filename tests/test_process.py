@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, SAMPLES, Pai
-from copies import begin, run
+from copies import STOPPED, begin, run
 from safetensors.numpy import load_file
 from workers import PATIENCE, wait_until
 
@@ -175,8 +175,9 @@ def candidates(trajectory: Path) -> int:
     return max(0, len(trajectory.read_text().splitlines()) - 1) if trajectory.exists() else 0
 
 
+@pytest.mark.parametrize("how", STOPPED)
 def test_a_search_that_is_interrupted_goes_on(
-    pai: Pai, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pai: Pai, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: signal.Signals
 ) -> None:
     def command(folder: str, population: int, *flags: str) -> list[str]:
         (tmp_path / folder).mkdir(exist_ok=True)
@@ -187,14 +188,14 @@ def test_a_search_that_is_interrupted_goes_on(
     trajectory = tmp_path / "stopped" / "best.jsonl"
     with begin(command("stopped", 10**6), cwd=tmp_path / "stopped") as process:
         wait_until(lambda: candidates(trajectory) >= 3)
-        process.signal(signal.SIGINT)
+        process.signal(how)
         status, out, err = process.finish()
     done = candidates(trajectory)
-    assert status == -signal.SIGINT, err
+    assert status == STOPPED[how][0], err
     assert out == ""
     assert err.splitlines()[-2:] == [
         f"pai: {done} of 1000000 candidates are done and kept; the same command with --resume goes on",
-        "pai: interrupted",
+        STOPPED[how][1],
     ]
     assert not (tmp_path / "stopped" / "best.safetensors").exists()
     assert not list((tmp_path / "stopped").glob(".*"))

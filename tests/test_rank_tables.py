@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import SAMPLES, Done, Pai
-from copies import begin
+from copies import STOPPED, begin
 
 from pai_cli.errors import TableError
 from pai_cli.files.rows import Rows, read_rows
@@ -619,7 +619,8 @@ def test_numbers_near_the_end_of_the_range_are_missing_with_their_reason(
 # --- as a process
 
 
-def test_interrupted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", STOPPED)
+def test_interrupted(tmp_path: Path, how: signal.Signals) -> None:
     lines = ["mask,density,a,b,c,accuracy", "dead,0.1,0,0,0,0.1"]
     lines += [f"m{k},0.1,{k % 97},{k % 89},{k % 83},{0.2 + k % 101 / 200}" for k in range(1500)]
     table = write(tmp_path / "t.csv", "\n".join(lines))
@@ -627,5 +628,5 @@ def test_interrupted(tmp_path: Path) -> None:
         assert process.err is not None
         assert "collapsed" in process.err.readline()  # the table is read: correlations follow
         time.sleep(0.1)
-        process.signal(signal.SIGINT)
-        assert process.finish() == (-signal.SIGINT, "", "pai: interrupted\n")
+        process.signal(how)
+        assert process.finish() == (STOPPED[how][0], "", f"{STOPPED[how][1]}\n")

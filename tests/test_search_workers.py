@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Pai, run_pai
-from copies import begin
+from copies import STOPPED, begin
 from workers import wait_until
 
 from pai_cli.compute.pieces import Outcome
@@ -69,7 +69,7 @@ def stopped(folder: Path, how: signal.Signals, *arguments: str) -> int:
     """
     with begin(arguments, cwd=folder) as process:
         wait_until(lambda: candidates(folder) >= 3)
-        process.signal(how, group=how is signal.SIGINT)
+        process.signal(how, group=how is not signal.SIGKILL)
         ended = process.finish()
     assert "Traceback" not in ended.err
     return ended.status
@@ -86,11 +86,14 @@ def assert_it_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch, *flags: str
     assert result(folder) == broken
 
 
-@pytest.mark.parametrize(("select", "how"), [("mask", signal.SIGKILL), ("layer", signal.SIGINT)])
+@pytest.mark.parametrize(("select", "how"), [("mask", signal.SIGKILL), ("layer", signal.SIGTERM)])
 def test_stopped_with_two_processes_it_ends_the_same(
     folder: Path, select: str, how: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert stopped(folder, how, *words("magnitude", 10**6, "--select", select, "--jobs", 2)) == -how
+    assert (
+        stopped(folder, how, *words("magnitude", 10**6, "--select", select, "--jobs", 2))
+        == STOPPED.get(how, (-how,))[0]
+    )
     assert_it_goes_on(folder, monkeypatch, "--select", select)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from copies import begin
+from copies import STOPPED, begin
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -687,13 +687,14 @@ def test_a_large_checkpoint_needs_little_memory(tmp_path: Path) -> None:
     assert kept == [SIDE**2] * 2 + [round(0.3 * LARGE) - 2 * SIDE**2] + [0] * 5
 
 
-def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", STOPPED)
+def test_an_interruption_leaves_nothing(tmp_path: Path, how: signal.Signals) -> None:
     path = sparse_checkpoint(tmp_path / "net", SIDE, 2 * LAYERS)
     (tmp_path / "start.py").write_text(START)
     before = {file.name for file in path.iterdir()}
     with begin(arguments(path, "--method", "random", "--pattern", "2:4"), module="start", cwd=tmp_path) as process:
         wait_until(lambda: list(path.glob(".pai-*")) != [])
-        process.signal(signal.SIGINT)
+        process.signal(how)
         status, out, err = process.finish()
-    assert (status, out, err.splitlines()[-1]) == (-signal.SIGINT, "", "pai: interrupted")
+    assert (status, out, err.splitlines()[-1]) == (STOPPED[how][0], "", STOPPED[how][1])
     assert {file.name for file in path.iterdir()} == before

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Done, run_pai, save_mask
-from copies import Ended, begin
+from copies import STOPPED, Ended, begin
 from safetensors.torch import load_file, save_file
 from trainings import equal
 from workers import PATIENCE, wait_until
@@ -401,14 +401,15 @@ def noisy_digits() -> str:
     return "d.npz"
 
 
-def test_a_real_process_is_interrupted(place):
+@pytest.mark.parametrize("how", STOPPED)
+def test_a_real_process_is_interrupted(place, how):
     common = (*ARGUMENTS[:4], noisy_digits(), *ARGUMENTS[5:])
     with begin(["train", *common, "--epochs", 400, "-o", "o.safetensors"], of=TRAINING) as process:
         wait_until(lambda: Path("o.jsonl").exists() and len(lines_so_far()) > 2)
-        process.signal(signal.SIGINT)
+        process.signal(how)
         ended = process.finish()
-    assert ended.status == -signal.SIGINT, ended.err
-    assert ended.err.splitlines()[-1] == "pai: interrupted"
+    assert ended.status == STOPPED[how][0], ended.err
+    assert ended.err.splitlines()[-1] == STOPPED[how][1]
     state = Path("o.state.safetensors").read_bytes()
     facts = parse_state(Path("o.state.safetensors"), state, {}).facts
     assert 0 < facts["step"] < 400 * 20

@@ -214,7 +214,7 @@ def test_a_signal_is_heard_between_steps_and_the_state_kept():
 
 @pytest.mark.parametrize(("echo", "steps"), [(0.0, []), (60.0, [1])])
 def test_a_second_signal_stops_at_once_unless_it_is_an_echo(echo, steps, monkeypatch):
-    monkeypatch.setattr("pai_cli.training.interruption.ECHO", echo)
+    monkeypatch.setattr("pai_cli.compute.stopping.ECHO", echo)
     kept = []
 
     def progress(done, total, what=""):

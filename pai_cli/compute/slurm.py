@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
+from pai_cli.compute.stopping import handlers_kept
 from pai_cli.errors import ClusterError
 from pai_cli.spelling import option
 
@@ -22,7 +23,8 @@ def slurm_workers(jobs: int) -> Iterator[Any]:
     block. Raises `ClusterError` when the settings do not say what a job is, or Slurm does not take one.
     """
     try:
-        dask, jobqueue, distributed = (import_module(name) for name in ("dask", "dask_jobqueue", "distributed"))
+        with handlers_kept():
+            dask, jobqueue, distributed = (import_module(name) for name in ("dask", "dask_jobqueue", "distributed"))
     except ImportError as error:
         raise ClusterError(f"{option('cluster', 'slurm')}: needs dask-jobqueue; pip install pai-cli[dask]") from error
     cores, memory, processes = (dask.config.get(f"jobqueue.slurm.{name}") for name in ("cores", "memory", "processes"))

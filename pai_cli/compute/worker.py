@@ -20,6 +20,7 @@ Message = tuple[bool, bytes]  # whether it is the function with what is common, 
 def serve(connection: Connection) -> None:
     """Do the pieces that come, one after the other, until the parent is gone or has no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the parent sees to it
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # whatever was inherited
     os.dup2(2, 1)  # standard output is the parent's data
     settle()
     messages: SimpleQueue[Message] = SimpleQueue()

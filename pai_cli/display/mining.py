@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import heapq
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 
+from pai_cli.compute.stopping import undisturbed
 from pai_cli.display.console import note
 from pai_cli.display.tables import show_records
 from pai_cli.files.tables import Format, Record, TableWriter
@@ -50,30 +48,13 @@ def _write_all(mining: Mining, *, kind: Format, header: bool) -> tuple[int, Keyb
     written, interrupted = 0, None
     try:
         for one in mining:
-            with _undisturbed():
+            with undisturbed():  # or a record would be cut in two
                 writer.write([one.to_dict()])
                 written += 1
     except KeyboardInterrupt as e:
         interrupted = e
     writer.close()
     return written, interrupted
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Ctrl-C waits for the end of the block, so that no record is cut in two."""
-    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if not usual or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, _: came.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    if came:
-        raise KeyboardInterrupt
 
 
 COLUMNS = ("subgraph", "edges", "vertices", "support", "layers spanned", "held by")

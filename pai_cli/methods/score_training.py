@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from pai_cli.compute.memory import keep_freed
+from pai_cli.compute.stopping import interruptible
 from pai_cli.data.batches import check_classes
 from pai_cli.errors import RecipeError, TrainingError
 from pai_cli.methods.resume import check_rounds, fitting_state, kept_round
@@ -22,7 +23,6 @@ from pai_cli.pruning.trained import EPOCHS, TrainingContext
 from pai_cli.random import generator_for, seed_torch
 from pai_cli.spelling import option
 from pai_cli.training.examples import Augment, Examples, augmentation
-from pai_cli.training.interruption import interruptible
 from pai_cli.training.loop import CHECK_EVERY
 from pai_cli.training.model import cross_entropy, dtype_of, logits_of
 from pai_cli.training.recipe import Augmentation, Optimizer, Recipe, Schedule

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from pai_cli.compute.memory import keep_freed
+from pai_cli.compute.stopping import interruptible
 from pai_cli.errors import RecipeError, TrainingError
 from pai_cli.pruning.base import Masks
 from pai_cli.random import generator_for, seed_torch
@@ -22,7 +23,6 @@ from pai_cli.spelling import option
 from pai_cli.training.applied import apply_masks
 from pai_cli.training.dynamic import Move, moved, share_of, spectrum
 from pai_cli.training.examples import Examples, Pair, TrainingData
-from pai_cli.training.interruption import interruptible
 from pai_cli.training.model import (
     Score,
     check_amp,

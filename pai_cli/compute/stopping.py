@@ -1,0 +1,131 @@
+"""Ctrl-C, and the SIGTERM that Slurm, systemd, `docker stop` and `torchrun` send first: both stop what is going on, and what
+is finished is kept.
+
+The command line asks for it with `listen`; a program that uses the library keeps its own way, except while it trains.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+INTERRUPTED, TERMINATED = 130, 143  # exit status, as shells count: 128 and the signal
+
+ECHO = 1.0
+"""Seconds in which a second signal is the first one's echo: `timeout` sends two, and of a Ctrl-C under `torchrun` the
+terminal and `torchrun` one each.
+"""
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+class Terminated(KeyboardInterrupt):
+    """What SIGTERM raises, so that whatever sees to an interruption sees to it too."""
+
+
+class _Terminations:
+    """The SIGTERMs that came: how many were not an echo, and when the first did."""
+
+    def __init__(self) -> None:
+        self.first: float | None = None
+
+    def echoes(self) -> bool:
+        """Whether another one, now, is the first one's echo. Takes note of the first."""
+        now = time.monotonic()
+        if self.first is None:
+            self.first = now
+            return False
+        return now - self.first < ECHO
+
+
+_terminations = _Terminations()
+
+
+def listen() -> None:
+    """From now on SIGTERM stops this process as Ctrl-C does, and a second one at once. To be called by the main thread.
+
+    Where whoever started the process has it ignored, it stays so.
+    """
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _terminate)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  (what `signal` calls with)
+    known = _terminations.first is not None
+    if _terminations.echoes():
+        return
+    if known:
+        os._exit(TERMINATED)
+    raise Terminated
+
+
+def status() -> int:
+    """The exit status of this process, which was interrupted."""
+    return INTERRUPTED if _terminations.first is None else TERMINATED
+
+
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """What a library sets inside, at its import, is undone: `dask_jobqueue` ends the process with status 0 on Ctrl-C."""
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.getsignal(number) for number in STOPPING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Interruption:
+    """Whether the run was asked to stop."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._when = 0.0
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  (what `signal` calls with)
+        """Take note; asked a second time, stop at once."""
+        if self.asked and time.monotonic() - self._when >= ECHO:
+            raise KeyboardInterrupt
+        if not self.asked:
+            self.asked, self._when = True, time.monotonic()
+            if number == signal.SIGTERM:
+                _terminations.echoes()
+
+
+@contextmanager
+def interruptible() -> Iterator[Interruption]:
+    """Inside, the first signal only sets `asked`. Outside the main thread, where signals never arrive, nothing changes."""
+    interruption = Interruption()
+    if threading.current_thread() is not threading.main_thread():
+        yield interruption
+        return
+    before = {number: signal.signal(number, interruption) for number in STOPPING}
+    try:
+        yield interruption
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """A signal that would raise waits for the end of the block, so that nothing is cut in two."""
+    came: list[int] = []
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        ours = [number for number in STOPPING if callable(signal.getsignal(number))]
+        before = {one: signal.signal(one, lambda number, _: came.append(number)) for one in ours}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        signal.raise_signal(came[0])

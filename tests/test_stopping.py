@@ -1,0 +1,91 @@
+"""SIGTERM taken as Ctrl-C: at once for what is in no loop of its own, later for what must not be cut in two."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+from conftest import ROOT
+
+from pai_cli.compute import stopping
+
+TWICE = """
+import os, signal, sys, time
+from pai_cli.compute import stopping
+stopping.ECHO = float(sys.argv[1])
+stopping.listen()
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+except KeyboardInterrupt:
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("tidied up", stopping.status(), flush=True)
+"""
+
+
+@pytest.fixture
+def listening(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    monkeypatch.setattr(stopping, "_terminations", stopping._Terminations())
+    stopping.listen()
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("listening")
+def test_it_interrupts() -> None:
+    assert stopping.status() == 130
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert stopping.status() == 143
+
+
+@pytest.mark.parametrize(("echo", "status", "said"), [(60, 0, "tidied up 143\n"), (0, 143, "")], ids=["echo", "later"])
+def test_a_second_one_ends_at_once_unless_it_is_an_echo(echo: int, status: int, said: str) -> None:
+    command = [sys.executable, "-c", TWICE, str(echo)]
+    done = subprocess.run(
+        command, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (status, said, "")
+
+
+@pytest.mark.usefixtures("listening")
+@pytest.mark.parametrize("number", stopping.STOPPING)
+def test_it_waits_for_the_end_of_what_is_not_to_be_disturbed(number: signal.Signals) -> None:
+    handler = signal.getsignal(number)
+    done = []
+
+    def work() -> None:
+        with stopping.undisturbed():
+            os.kill(os.getpid(), number)
+            time.sleep(0.001)
+            done.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert done
+    assert signal.getsignal(number) is handler
+
+
+def test_who_ignores_it_goes_on_ignoring_it() -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        stopping.listen()
+        with stopping.undisturbed():
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_handlers_that_a_library_sets_are_undone() -> None:
+    before = [signal.getsignal(number) for number in stopping.STOPPING]
+    with stopping.handlers_kept():
+        for number in stopping.STOPPING:
+            signal.signal(number, signal.SIG_IGN)
+    assert [signal.getsignal(number) for number in stopping.STOPPING] == before
