@@ -82,11 +82,12 @@ FAULTS = {
         "commands files",
     ),
     "not flushed to the disk": Fault(
-        "files/atomic.py", "stream.flush()\n            os.fsync(stream.fileno())", "stream.flush()", "files"
+        "files/atomic.py",
+        "file.stream.flush()\n            os.fsync(file.stream.fileno())",
+        "file.stream.flush()",
+        "files",
     ),
-    "half a file seen": Fault(
-        "files/atomic.py", "_write_and_rename(path, write, force=force)", 'write(path.open("wb"))', "files"
-    ),
+    "half a file seen": Fault("files/atomic.py", "_call(write, file.stream)\n", 'write(path.open("wb"))\n', "files"),
     "an inverted mask": Fault(
         "files/foreign/write.py", "from_numpy(weights.masks[name])", "from_numpy(~weights.masks[name])", "foreign"
     ),

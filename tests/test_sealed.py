@@ -721,8 +721,13 @@ def test_no_state_is_on_the_disk_before_its_lines(
     journal = Journal.beside(tmp_path / "o", {})
     journal.begin(force=False)
     synced: list[str] = []
-    monkeypatch.setattr(os, "fsync", lambda one: synced.append(Path(f"/proc/self/fd/{one}").resolve().suffix))
+
+    def fsync(descriptor: int) -> None:
+        unnamed = os.fstat(descriptor).st_nlink == 0
+        synced.append("unnamed" if unnamed else Path(f"/proc/self/fd/{descriptor}").resolve().suffix)
+
+    monkeypatch.setattr(os, "fsync", fsync)
     searched.save(searched.resume())
-    assert synced[-3:] == [".jsonl", ".tmp", ""]
+    assert synced[-3:] == [".jsonl", "unnamed", ""]
     journal.keep(TrainingState({"model/w": torch.ones(1)}))
-    assert synced[-3:] == [".jsonl", ".tmp", ""]
+    assert synced[-3:] == [".jsonl", "unnamed", ""]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import io
 import os
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from pai_cli.errors import OutputError
+from pai_cli.files.temporary import Raw, unfinished
 from pai_cli.spelling import option
 
 
@@ -35,23 +35,42 @@ def check_output(path: Path, *, force: bool) -> None:
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], None], *, force: bool) -> None:
-    """Call `write` on a temporary file beside `path`, flush it to disk, rename it onto `path`, and flush the folder.
+    """Call `write` on an unfinished file of the folder, flush it to disk, give it the name `path`, and flush the folder.
 
-    A reader never sees half a file; when anything fails the old file stays and the temporary one goes. A device or pipe
-    (`/dev/stdout`) cannot be renamed onto and is written to directly. Raises `OutputError`.
+    A reader never sees half a file; when anything fails the old file stays and the new one goes. A device or pipe
+    (`/dev/stdout`) cannot be renamed onto and is written to directly. Raises `OutputError`, whatever the library that
+    writes makes of the system's error.
     """
     check_output(path, force=force)
     try:
         if is_special(path):
             with _opened(path) as stream:
-                write(stream)
+                _call(write, stream)
             return
-        _write_and_rename(path, write, force=force)
+        with unfinished(path.parent) as file:
+            _call(write, file.stream)
+            file.stream.flush()
+            os.fsync(file.stream.fileno())
+            file.take(path, replace=force)
+        flush_folder(path.parent)
+    except FileExistsError:
+        raise OutputError(f"{path}: exists already; {option('force')} replaces it") from None
     except OSError as e:
         raise OutputError(f"{path}: cannot be written: {_reason(e)}") from e
 
 
-class _Onward(io.FileIO):
+def _call(write: Callable[[BinaryIO], None], stream: io.BufferedWriter[Raw]) -> None:
+    """Write; where the file failed, and the library that wrote has made another error of it, raise the file's."""
+    try:
+        write(stream)
+    except Exception as error:
+        failed = stream.raw.failed
+        if failed is None or failed is error:
+            raise
+        raise failed from error
+
+
+class _Onward(Raw):
     """A stream that only goes on: `>>` writes at the end of a file, wherever one has gone back to."""
 
     def seek(self, *_: int) -> int:
@@ -67,44 +86,12 @@ class _Onward(io.FileIO):
         return False
 
 
-def _opened(path: Path) -> BinaryIO:
+def _opened(path: Path) -> io.BufferedWriter[Raw]:
     """A device or a pipe. A stream of this process is taken as it stands: opened anew, a file it was sent to would lose
     what is in it.
     """
     number = path.readlink().name if path.is_symlink() else ""
-    return io.BufferedWriter(_Onward(os.dup(int(number)), "wb")) if number.isdecimal() else path.open("wb")
-
-
-def _write_and_rename(path: Path, write: Callable[[BinaryIO], None], *, force: bool) -> None:
-    descriptor, name = tempfile.mkstemp(prefix=".pai-", suffix=".tmp", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            write(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        # mkstemp makes files only their owner may read; a mask is shared like any other file.
-        temporary.chmod(0o666 & ~_umask())
-        if force:
-            temporary.replace(path)
-        else:
-            _link(temporary, path)
-        flush_folder(path.parent)
-    except BaseException:  # Ctrl-C too must leave nothing behind
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _link(temporary: Path, path: Path) -> None:
-    """Give the file its name unless another process took that name meanwhile."""
-    try:
-        path.hardlink_to(temporary)
-    except FileExistsError:
-        raise OutputError(f"{path}: exists already; {option('force')} replaces it") from None
-    except OSError:  # a file system without hard links
-        temporary.replace(path)
-        return
-    temporary.unlink()
+    return io.BufferedWriter(_Onward(os.dup(int(number)), "wb") if number.isdecimal() else Raw(path, "wb"))
 
 
 def flush_folder(folder: Path) -> None:
@@ -136,13 +123,7 @@ def is_special(path: Path) -> bool:
     return path.exists() and not path.is_file() and not path.is_dir()
 
 
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
-
-
 def _reason(e: OSError) -> str:
     if e.errno == errno.ENOSPC:
         return f"no space left on the device; free some or choose another folder with {option('output')}"
-    return e.strerror or str(e)
+    return e.strerror or str(e) or "not all of it was taken; the disk may be full"
