@@ -77,8 +77,8 @@ FAULTS = {
     ),
     "a full disk unsaid": Fault(
         "files/atomic.py",
-        "=force)\n    except OSError as e:\n",
-        "=force)\n    except OSError as e:\n        return\n",
+        "from None\n    except OSError as e:\n",
+        "from None\n    except OSError as e:\n        return\n",
         "commands files",
     ),
     "not flushed to the disk": Fault(

@@ -152,11 +152,20 @@ class FilePlan:
                 )
 
 
+def _there(look: Callable[[], os.stat_result]) -> os.stat_result | None:
+    """What stands at a path; None for nothing, also where another process has just taken it away."""
+    try:
+        return look()
+    except FileNotFoundError:
+        return None
+
+
 def _check_place(output: Output) -> None:
     """Raise `OutputError` where it cannot be written, and for what stands there and may not go."""
     path, run = output.path, output.run
     if output.ours is not None:
-        if os.path.lexists(path) and not (stat.S_ISREG(path.lstat().st_mode) and output.ours(path)):
+        there = _there(path.lstat)
+        if there is not None and not (stat.S_ISREG(there.st_mode) and output.ours(path)):
             raise OutputError(f"{path}: is in the way of {output.what}; move it, or change {option(output.option)}")
         return
     check_output(path, force=True)
@@ -175,7 +184,9 @@ def _check_place(output: Output) -> None:
             f"{path}: belongs to a {found.command}, and {output.what} goes there; change {option(output.option)}, or "
             "remove it"
         )
-    elif found is None and path.stat().st_size and not output.resume and not _damaged(output):
+    elif (
+        found is None and (there := _there(path.stat)) and there.st_size and not output.resume and not _damaged(output)
+    ):
         raise OutputError(
             f"{path}: damaged, or no file of a {run.command}, and {output.what} goes there; change "
             f"{option(output.option)}, or remove it"
