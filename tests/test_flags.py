@@ -56,7 +56,7 @@ def test_groups_keep_the_naive_sort(rows: int, groups: int, of: int, data: st.Da
         active = naive(np.random.default_rng(rows).random(scores.shape), more, of, None)
         scores[~active] = np.nan  # what is pruned is not looked at
     layer = PrunableLayer("w", scores.shape, Layout())
-    assert np.array_equal(keep_in_groups(scores, count, of, layer, active), naive(scores, count, of, active))
+    assert np.array_equal(keep_in_groups(scores, Pattern(count, of), layer, active), naive(scores, count, of, active))
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_inputs_are_those_of_one_output(shape: tuple[int, ...], layout: Layout, 
         assert fits(Pattern(1, of), layer) == (inputs % of == 0)
     if inputs > 1:
         scores = np.random.default_rng(0).random(shape)
-        mask = keep_in_groups(scores, 1, inputs, layer)
+        mask = keep_in_groups(scores, Pattern(1, inputs), layer)
         assert mask.sum() * inputs == prod(shape)
         assert mask.flags.c_contiguous
 
@@ -85,7 +85,7 @@ def test_inputs_are_those_of_one_output(shape: tuple[int, ...], layout: Layout, 
 def test_a_transposed_convolution_s_groups_run_over_its_first_dimension() -> None:
     scores = np.array([[9.0, 1.0], [8.0, 2.0], [7.0, 3.0], [6.0, 4.0]])[..., None]
     layer = PrunableLayer("up.weight", (4, 2, 1), Layout(transposed=True))
-    mask = keep_in_groups(scores, 1, 2, layer)[..., 0]
+    mask = keep_in_groups(scores, Pattern(1, 2), layer)[..., 0]
     assert mask.tolist() == [[True, False], [False, True], [True, False], [False, True]]
 
 
@@ -93,7 +93,7 @@ def test_a_nan_in_a_group_is_named() -> None:
     scores = np.ones((2, 4))
     scores[1, 2] = np.nan
     with pytest.raises(ScoreError, match=r"^fc\.weight: a score is NaN; check the weights for NaN or infinite values$"):
-        keep_in_groups(scores, 2, 4, PrunableLayer("fc.weight", (2, 4), Layout()))
+        keep_in_groups(scores, Pattern(2, 4), PrunableLayer("fc.weight", (2, 4), Layout()))
 
 
 def test_rounds_of_a_pattern_come_down_to_it() -> None:

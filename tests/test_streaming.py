@@ -408,9 +408,9 @@ def test_groups_are_those_of_sorting(rows: int, times: int, of: int, transposed:
     scores = rng.integers(0, values, shape).astype(np.float32)
     keep = int(rng.integers(1, of))
     kept = keep_largest_in_groups(scores.reshape(-1).view(np.uint32), shape, input_axis(layer), Pattern(keep, of))
-    by_sorting = keep_in_groups(scores, keep, of, layer, np.ones(shape, np.bool_))
+    by_sorting = keep_in_groups(scores, Pattern(keep, of), layer, np.ones(shape, np.bool_))
     assert np.array_equal(kept.reshape(shape), by_sorting)
-    assert np.array_equal(keep_in_groups(scores - 1, keep, of, layer), by_sorting)  # floats, of both signs
+    assert np.array_equal(keep_in_groups(scores - 1, Pattern(keep, of), layer), by_sorting)  # floats, of both signs
 
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False, width=16)

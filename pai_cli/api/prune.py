@@ -79,6 +79,7 @@ def prune(
     densities: Any = None,
     shuffle: bool = False,
     invert: bool = False,
+    ties: str | None = None,
     reinit: bool = False,
     weights_out: AnyPath | None = None,
     epochs: int | None = None,
@@ -110,8 +111,10 @@ def prune(
     mapping or the path of a JSON object, instead of one. `scope`: "global" or "layer", where the density holds.
     `seed`: of all that is drawn. `rounds`: of an iterative method, or "auto". `data`: for a method with data: "digits", the
     path of a data set, (x, y) arrays or tensors, or a `DataLoader`; `per_class`: samples of each class, 10 by default.
-    `shuffle`, `invert`: sanity checks (Frankle et al. 2021): each layer's mask permuted, the smallest scores kept. `reinit`
-    with `weights_out`: weights drawn anew, written there.
+    `shuffle`, `invert`: sanity checks (Frankle et al. 2021): each layer's mask permuted, the smallest scores kept. `ties`:
+    of equal scores where the cut falls, "first" keeps the first (the default), "random" draws by the seed, "error" refuses;
+    where they settle more than a thousandth of the mask, the summary tells. `reinit` with `weights_out`: weights drawn anew,
+    written there.
     `epochs`, `freeze_every`, `penalty`, `rewind`, `optimizer`, `lr`, `batch_size`: of a method that trains; None for the
     published ones. `resume`: such a method goes on where it was interrupted, which takes an `output`.
     `ignore`: globs of layers that stay whole and are not counted. `model`: the network, where names and shapes of a
@@ -140,7 +143,7 @@ def prune(
     plan_pruning(reads, path, new_weights, chosen, resume=resume, force=force)
     optimizer = None if optimizer is None else one_of("optimizer", optimizer, ("sgd", "adam"))
     training = TrainingOptions(epochs, freeze_every, penalty, rewind, optimizer, lr, batch_size)
-    whole = reinit or path is None or given is not None
+    whole = reinit or path is None or given is not None or ties not in (None, "first")
     source, network, pieces = _open(checkpoint, model, shape, chosen, trust=trust, whole=whole)
     request = request_of(
         chosen,
@@ -156,6 +159,7 @@ def prune(
         per_class=per_class,
         shuffle=shuffle,
         invert=invert,
+        ties=ties,
         training=training if training.given() else None,
     )
     dataset = accept(source, network, request, given)
@@ -198,7 +202,7 @@ def _in_memory(
     searched = _open_run(written, weights, dataset, resume=resume)
     with _told_what_is_kept(searched.kept):
         result = run(network, request, progress, dataset, searched.run)
-    tell_pruning(result, no_collapse=written.no_collapse)
+    tell_pruning(result, no_collapse=written.no_collapse, rule=request.ties)
     mask = mask_to_write(result, request, source, typed(), {**story_of(dataset, request), **searched.run.story})
     # First, so that no mask lacks its weights.
     write_weights(replace(weights, run=searched.run), reinit=reinit, force=written.force)
@@ -224,6 +228,8 @@ def _in_pieces(
     tell_pruning(chosen.summary, no_collapse=written.no_collapse)
     if request.input_shape or network.input_shape:
         note("pruned piece by piece: whether a path of kept weights leads from input to output is not looked for")
+    if request.pattern is not None:
+        note("pruned piece by piece: of equal scores in a group the first are kept, and it is not counted how many")
     write_chosen(written.path, chosen, typed(), progress, packed=written.packed, force=written.force)
     if is_special(written.path):
         return Mask.elsewhere(written.path, chosen.summary)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pai_cli.models.network import Network
     from pai_cli.pruning.base import Method
     from pai_cli.pruning.run import PruneRequest, PruneSummary
+    from pai_cli.pruning.ties import TieRule
 
 
 SCOPES: tuple[Scope, ...] = ("global", "layer")
@@ -38,7 +39,15 @@ def method_of(name: str | Method | None) -> Method:
 
 
 def request_of(
-    method: Method, amount: Amount, source: Any, *, device: str, scope: str | None, ignore: Any, **others: Any
+    method: Method,
+    amount: Amount,
+    source: Any,
+    *,
+    device: str,
+    scope: str | None,
+    ignore: Any,
+    ties: str | None,
+    **others: Any,
 ) -> PruneRequest:
     """The request, with a word on a density that nobody gave.
 
@@ -46,6 +55,7 @@ def request_of(
     Raises `DeviceError` for a device that is not there.
     """
     from pai_cli.pruning.run import PruneRequest
+    from pai_cli.pruning.ties import RULES
 
     request = PruneRequest(
         method=method,
@@ -56,6 +66,7 @@ def request_of(
         scope=None if scope is None else one_of("scope", scope, SCOPES),
         ignore=globs_of(ignore),
         device=device_of(device, source),
+        ties=RULES[0] if ties is None else one_of("ties", ties, RULES),
         **others,
     )
     if request.density_default:
@@ -102,13 +113,15 @@ def story_of(dataset: Dataset | None, request: PruneRequest) -> dict[str, str]:
     return story(dataset, request)
 
 
-def tell_pruning(result: PruneSummary, *, no_collapse: bool) -> None:
-    """Warn of collapsed layers, of those that no pattern fits and of a network cut through.
+def tell_pruning(result: PruneSummary, *, no_collapse: bool, rule: TieRule = "first") -> None:
+    """Warn of collapsed layers, of those that no pattern fits and of a network cut through; say what ties were settled.
 
     Raises `CollapseError` when collapse is refused.
     """
     if result.whole:
         warn(f"the pattern does not divide the inputs of {', '.join(result.whole)}: left whole")
+    if result.ties:
+        _tell_ties(result, rule)
     if result.collapsed:
         names = ", ".join(result.collapsed)
         if no_collapse:
@@ -119,3 +132,19 @@ def tell_pruning(result: PruneSummary, *, no_collapse: bool) -> None:
         warn(f"layer collapse: {names} kept no weight")
     if result.connected is False:
         warn("no path of kept weights leads from the input to the output: nothing can be trained")
+
+
+def _tell_ties(result: PruneSummary, rule: TieRule) -> None:
+    """Which layers' weights were chosen by no score."""
+    from math import prod
+
+    from pai_cli.files.messages import some_names
+
+    sizes = {layer.name: prod(layer.shape) for layer in result.layers}
+    tied, kept = (sum(getattr(tie, which) for tie in result.ties.values()) for which in ("tied", "kept"))
+    shares = some_names(f"{name} ({100 * tie.tied / sizes[name]:.3g}% of it)" for name, tie in result.ties.items())
+    how = "drawn" if rule == "random" else f"the first; {option('ties', 'random')} draws them"
+    note(
+        f"{tied:,} weights have the very score at which the cut falls, in {shares}: the {kept:,} of them that are kept are "
+        f"{how}"
+    )

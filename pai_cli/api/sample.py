@@ -79,6 +79,7 @@ def sample(
     rounds: int | str | None = None,
     data: Any = None,
     per_class: int | None = None,
+    ties: str | None = None,
     pattern: str | tuple[int, int] | None = None,
     densities: Any = None,
     ignore: str | list[str] | None = None,
@@ -137,6 +138,7 @@ def sample(
             input_shape=shape,
             data=named,
             per_class=per_class,
+            ties=ties,
         )
         run = _Run(source, network, request, _workers(jobs, cluster, model), path, packed, force)
         if construct is not None:
@@ -168,7 +170,7 @@ def default_output(given: Mapping[str, Any]) -> Path:
 
 OF_A_SEARCH = (
     *("method", "population", "select", "noise", "trajectory", "resume", "scope", "rounds", "data", "per_class"),
-    *("pattern", "plot"),
+    *("pattern", "plot", "ties"),
 )
 
 

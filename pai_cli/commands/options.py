@@ -15,6 +15,14 @@ from pai_cli.pruning.base import METHODS, USUAL_DENSITY
 from pai_cli.spectral.solvers import Solver
 
 
+class TieChoice(StrEnum):
+    """What becomes of equal scores."""
+
+    FIRST = "first"
+    RANDOM = "random"
+    ERROR = "error"
+
+
 class ScopeChoice(StrEnum):
     """Where the density holds."""
 
@@ -132,6 +140,13 @@ Shuffle = Annotated[
     bool, typer.Option("--shuffle", help="A sanity check: permute each layer's mask within the layer, by the seed.")
 ]
 Invert = Annotated[bool, typer.Option("--invert", help="A sanity check: keep the smallest scores.")]
+TieName = Annotated[
+    TieChoice | None,
+    typer.Option(
+        "--ties",
+        help="Equal scores where the cut falls: keep the first (the default), draw them by the seed, or refuse.",
+    ),
+]
 Reinit = Annotated[
     bool,
     typer.Option(

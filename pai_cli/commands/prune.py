@@ -64,6 +64,7 @@ def prune(
     densities: options.DensitiesPath = None,
     shuffle: options.Shuffle = False,
     invert: options.Invert = False,
+    ties: options.TieName = None,
     reinit: options.Reinit = False,
     weights_out: options.WeightsOut = None,
     epochs: Epochs = None,

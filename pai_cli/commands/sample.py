@@ -89,6 +89,7 @@ def sample(
     rounds: options.Rounds = None,
     data: options.Data = None,
     per_class: options.PerClass = None,
+    ties: options.TieName = None,
     pattern: options.PatternText = None,
     densities: options.DensitiesPath = None,
     ignore: options.Ignore = None,

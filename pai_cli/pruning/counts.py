@@ -16,6 +16,7 @@ from pai_cli.pruning.base import Masks, Pattern, Scope
 from pai_cli.pruning.pattern import fits, inputs_of, keep_in_groups
 from pai_cli.pruning.schedule import exponential
 from pai_cli.pruning.select import ScoreArrays, keep_largest, keep_largest_by_layer
+from pai_cli.pruning.ties import Ties
 from pai_cli.spelling import option
 
 if TYPE_CHECKING:
@@ -41,8 +42,10 @@ class Quota(Protocol):
         """How many each round keeps; the last is what was asked for. Raises `DensityError`."""
         ...
 
-    def keep(self, scores: ScoreArrays, counts: Counts, active: Masks | None) -> Masks:
-        """The masks of one round, from its scores and its step; what is false in `active` stays false."""
+    def keep(self, scores: ScoreArrays, counts: Counts, active: Masks | None, ties: Ties | None = None) -> Masks:
+        """The masks of one round, from its scores and its step; what is false in `active` stays false. `ties`: how equal
+        scores are settled, and where note is taken of them.
+        """
         ...
 
 
@@ -63,10 +66,10 @@ class NetworkQuota:
         """Whole numbers of weights, after `exponential`."""
         return [network_count(density, self.total) for density in exponential(self.density, rounds)]
 
-    def keep(self, scores: ScoreArrays, counts: Counts, active: Masks | None) -> Masks:
+    def keep(self, scores: ScoreArrays, counts: Counts, active: Masks | None, ties: Ties | None = None) -> Masks:
         """The largest scores of the network."""
         assert isinstance(counts, int)
-        return keep_largest(scores, counts, active)
+        return keep_largest(scores, counts, active, ties)
 
 
 class _ByLayer:
@@ -74,10 +77,10 @@ class _ByLayer:
 
     scope: Scope = "layer"
 
-    def keep(self, scores: ScoreArrays, counts: Counts, active: Masks | None) -> Masks:
+    def keep(self, scores: ScoreArrays, counts: Counts, active: Masks | None, ties: Ties | None = None) -> Masks:
         """The largest scores of each layer."""
         assert isinstance(counts, dict)
-        return keep_largest_by_layer(scores, counts, active)
+        return keep_largest_by_layer(scores, counts, active, ties)
 
 
 @dataclass(frozen=True)
@@ -136,14 +139,14 @@ class PatternQuota:
         self._check()
         return [kept_count(density, self.pattern.of) for density in exponential(self.pattern.density, rounds)]
 
-    def keep(self, scores: ScoreArrays, counts: Counts, active: Masks | None) -> Masks:
+    def keep(self, scores: ScoreArrays, counts: Counts, active: Masks | None, ties: Ties | None = None) -> Masks:
         """The largest scores of each group of M."""
         assert isinstance(counts, int)
         masks: Masks = {}
         for layer in self.layers:
             before = None if active is None else active[layer.name]
             masks[layer.name] = (
-                keep_in_groups(scores[layer.name], counts, self.pattern.of, layer, before)
+                keep_in_groups(scores[layer.name], Pattern(counts, self.pattern.of), layer, before, ties)
                 if fits(self.pattern, layer)
                 else np.ones(layer.shape, np.bool_)
             )

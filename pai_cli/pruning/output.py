@@ -37,7 +37,15 @@ def run_metadata(result: PruneSummary, request: PruneRequest, source_sha256: str
         "rounds": str(result.rounds),
         "source_sha256": source_sha256,
         **_selection(request),
+        **_tied(result, request),
     }
+
+
+def _tied(result: PruneSummary, request: PruneRequest) -> dict[str, str]:
+    """By layer how many weights had the score of the cut, and how many of those are kept; not of a pattern's many cuts."""
+    if not result.ties or request.pattern is not None:
+        return {}
+    return {"tied": json.dumps(result.ties, separators=(",", ":"))}
 
 
 def _density(result: PruneSummary, request: PruneRequest) -> float:
@@ -49,12 +57,14 @@ def _density(result: PruneSummary, request: PruneRequest) -> float:
 
 def _selection(request: PruneRequest) -> dict[str, str]:
     """What was asked for besides a density and a method, where it was, and that the density was not."""
-    told = {}
+    asked = {}
     if request.pattern is not None:
-        told["pattern"] = str(request.pattern)
+        asked["pattern"] = str(request.pattern)
     if request.densities is not None:
-        told["densities"] = json.dumps(dict(request.densities), separators=(",", ":"))
+        asked["densities"] = json.dumps(dict(request.densities), separators=(",", ":"))
     for flag in ("density_default", "shuffle", "invert"):
         if getattr(request, flag):
-            told[flag] = "true"
-    return told
+            asked[flag] = "true"
+    if request.ties != "first":
+        asked["ties"] = request.ties
+    return asked

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pai_cli.errors import ScoreError
 from pai_cli.pruning.base import Pattern
 from pai_cli.pruning.groups import keep_largest_in_groups
+from pai_cli.pruning.ties import Ties, in_groups
 
 if TYPE_CHECKING:
     from pai_cli.models.network import PrunableLayer
@@ -33,29 +34,42 @@ def inputs_of(layer: PrunableLayer) -> int:
 
 def keep_in_groups(
     scores: NDArray[np.floating[Any]],
-    count: int,
-    of: int,
+    pattern: Pattern,
     layer: PrunableLayer,
     active: NDArray[np.bool_] | None = None,
+    ties: Ties | None = None,
 ) -> NDArray[np.bool_]:
-    """A mask that keeps, of every `of` consecutive inputs at one output and kernel position, `count` of largest score.
+    """A mask that keeps, of every M consecutive inputs at one output and kernel position, the N of largest score.
 
-    Ties go to the lower input. With `active`, only weights that are true there are kept; each group must have `count`
-    of them. Raises `ScoreError` naming the layer when an active score is NaN.
+    Ties go to the lower input, unless `ties` says otherwise, which also takes note of them. With `active`, only weights that
+    are true there are kept; each group must have N of them. Raises `ScoreError` naming the layer when an active score is
+    NaN.
     """
-    axis = input_axis(layer)
+    axis, ties = input_axis(layer), ties or Ties()
     if np.isnan(scores if active is None else scores[active]).any():
         raise ScoreError(f"{layer.name}: a score is NaN; check the weights for NaN or infinite values")
-    if active is None:
-        return keep_largest_in_groups(scores, scores.shape, axis, Pattern(count, of)).reshape(scores.shape)
-    groups, dead = _in_groups(scores, axis, of), ~_in_groups(active, axis, of)
-    # Stable sorts, the less important key first, so that equal scores stay in the order of their inputs.
-    order = np.argsort(-groups, axis=1, kind="stable")
-    order = np.take_along_axis(
-        order, np.argsort(np.take_along_axis(dead, order, axis=1), axis=1, kind="stable"), axis=1
-    )
+    if active is None and ties.rule != "random":
+        kept = keep_largest_in_groups(scores, scores.shape, axis, pattern).reshape(scores.shape)
+    else:
+        kept = _by_sorting(scores, pattern, axis, active, ties)
+    alive = None if active is None else _in_groups(active, axis, pattern.of)
+    tie = in_groups(_in_groups(scores, axis, pattern.of), _in_groups(kept, axis, pattern.of), alive)
+    if tie.tied:
+        ties.note(layer.name, tie)
+    return kept
+
+
+def _by_sorting(
+    scores: NDArray[np.floating[Any]], pattern: Pattern, axis: int, active: NDArray[np.bool_] | None, ties: Ties
+) -> NDArray[np.bool_]:
+    """The same of weights that were pruned before, or with ties that are drawn."""
+    groups = _in_groups(scores, axis, pattern.of)
+    dead = np.zeros(groups.shape, np.bool_) if active is None else ~_in_groups(active, axis, pattern.of)
+    # The last key is the most important; without a drawn one, equal scores stay in the order of their inputs.
+    drawn = (ties.generator().random(groups.shape),) if ties.rule == "random" else ()
+    order = np.lexsort((*drawn, -groups, dead), axis=1)
     kept = np.zeros(groups.shape, np.bool_)
-    np.put_along_axis(kept, order[:, :count], True, axis=1)
+    np.put_along_axis(kept, order[:, : pattern.keep], True, axis=1)
     moved = np.moveaxis(scores, axis, -1).shape
     return np.ascontiguousarray(np.moveaxis(kept.reshape(moved), -1, axis))
 

@@ -10,6 +10,7 @@ from pai_cli.errors import DensityError, MethodOptionError
 from pai_cli.pruning.base import METHODS, Method, Pattern, Scope
 from pai_cli.pruning.counts import AllocatedQuota, GivenQuota, NetworkQuota, PatternQuota, Quota
 from pai_cli.pruning.layers import given_densities
+from pai_cli.pruning.ties import RULES, TieRule
 from pai_cli.pruning.trained import TrainingOptions
 from pai_cli.random import check_seed
 from pai_cli.spelling import option
@@ -32,8 +33,9 @@ class PruneRequest:
     `ignore`: globs of layer names, with or without their `.weight`; such layers stay whole and are not counted.
     `data`: the dataset that a method with data takes `per_class` samples of each class from (10 unless given).
     `pattern`: N:M selection. `densities`: pairs of a layer's name or glob and its density. `shuffle`: permute each
-    layer's mask within the layer. `invert`: keep the smallest scores. `training`: for the methods that train.
-    `density_default`: nobody asked for the density, which is the usual one; the mask file tells.
+    layer's mask within the layer. `invert`: keep the smallest scores. `training`: for the methods that train. `ties`: how
+    equal scores are settled where the cut falls. `density_default`: nobody asked for the density, which is the usual one;
+    the mask file tells.
     """
 
     method: Method
@@ -52,6 +54,7 @@ class PruneRequest:
     invert: bool = False
     training: TrainingOptions | None = None
     density_default: bool = False
+    ties: TieRule = "first"
 
     def facts(self) -> dict[str, Any]:
         """What fixes the masks, as JSON can hold it: every field that is not incidental, the method by its name."""
@@ -96,6 +99,8 @@ def check_options(request: PruneRequest, *, has_samples: bool = False) -> None:
     """
     method = request.method
     check_seed(request.seed)
+    if request.ties not in RULES:
+        raise MethodOptionError(f"{option('ties', request.ties)}: must be {', '.join(RULES[:-1])} or {RULES[-1]}")
     if request.scope not in (None, "global", "layer"):
         raise MethodOptionError(f"{option('scope', request.scope)}: must be global or layer")
     if request.scope == "global" and method.allocation != "none" and request.densities is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from pai_cli.pruning.request import PruneRequest, Rounds, check_options, quota_o
 from pai_cli.pruning.sanity import inverted, shuffled
 from pai_cli.pruning.schedule import safe_count
 from pai_cli.pruning.select import ScoreArrays, keep_largest
+from pai_cli.pruning.ties import Tie, Ties, noteworthy
 from pai_cli.pruning.trained import TrainingContext, TrainingOptions, TrainingRun
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class PruneSummary:
 
     `kept_by_layer`: how many weights, in network order. `connected`: whether a path of kept weights leads from input to
     output; None when that cannot be told. `rounds`: how many the schedule had. `whole`: layers that the pattern does not
-    fit, all of their weights kept.
+    fit, all of their weights kept. `ties`: where equal scores were settled, by layer; {} where that is not worth telling.
     """
 
     layers: tuple[PrunableLayer, ...]
@@ -53,6 +54,7 @@ class PruneSummary:
     rounds: int
     scope: Scope
     whole: tuple[str, ...] = ()
+    ties: Mapping[str, Tie] = field(default_factory=dict)
 
     @property
     def kept(self) -> int:
@@ -100,8 +102,10 @@ def prune(
     Raises `UnknownMethodError`, `MethodOptionError`, `DensityError`, `LayerSelectionError`, `ScoreError`,
     `DeviceError`, `DataError`; a method that trains also `RecipeError`, `TrainingError`.
     """
-    masks, rounds = choose_masks(network, request, progress, dataset, run)
-    return result_of(network, request, masks, rounds)
+    ties = Ties(request.ties, request.seed)
+    masks, rounds = choose_masks(network, request, progress, dataset, run, ties=ties)
+    result = result_of(network, request, masks, rounds)
+    return replace(result, ties=noteworthy(ties.found, result.kept))
 
 
 def choose_masks(
@@ -110,20 +114,25 @@ def choose_masks(
     progress: Progress = silent,
     dataset: Dataset | None = None,
     run: TrainingRun | None = None,
+    *,
+    ties: Ties | None = None,
 ) -> tuple[Masks, int]:
-    """The masks of `prune` and the number of rounds, without what `result_of` finds out about them."""
+    """The masks of `prune` and the number of rounds, without what `result_of` finds out about them. `ties` takes note of
+    equal scores.
+    """
+    ties = ties or Ties(request.ties, request.seed)
     check_request(network, request, has_samples=dataset is not None)
     scorer, context = _scorer(network, request, dataset, progress, run or TrainingRun())
     quota = quota_of(request, network, context.layers)
     if request.rounds == "auto":
         assert isinstance(quota, NetworkQuota)  # what `check_options` sees to
-        masks, rounds = _adaptive_rounds(scorer, quota, progress)
+        masks, rounds = _adaptive_rounds(scorer, quota, progress, ties)
     elif context.training is not None:
         rounds = context.training.rounds
-        masks = _trained_rounds(scorer, quota, context.training)
+        masks = _trained_rounds(scorer, quota, context.training, ties)
     else:
         rounds = request.rounds or rounds_of(request)
-        masks = _fixed_rounds(scorer, quota, rounds, progress)
+        masks = _fixed_rounds(scorer, quota, rounds, progress, ties)
     return (shuffled(masks, request.seed) if request.shuffle else masks), rounds
 
 
@@ -191,7 +200,7 @@ def check_request(network: Network, request: PruneRequest, *, has_samples: bool 
     quota_of(request, network, layers).steps(1)
 
 
-def _fixed_rounds(scorer: Scorer, quota: Quota, rounds: int, progress: Progress) -> Masks:
+def _fixed_rounds(scorer: Scorer, quota: Quota, rounds: int, progress: Progress, ties: Ties) -> Masks:
     masks: Masks | None = None
     before: Counts | None = None
     steps = quota.steps(rounds)
@@ -199,23 +208,23 @@ def _fixed_rounds(scorer: Scorer, quota: Quota, rounds: int, progress: Progress)
         # The same number again would keep the same weights: near the end of a small layer rounds often ask
         # for that.
         if masks is None or counts != before:
-            masks = quota.keep(_arrays(scorer, masks, quota), counts, masks)
+            masks = quota.keep(_arrays(scorer, masks, quota), counts, masks, ties)
         before = counts
         progress(done, len(steps), "scoring weights")
     assert masks is not None  # there is at least one round
     return masks
 
 
-def _trained_rounds(scorer: Scorer, quota: Quota, training: TrainingContext) -> Masks:
+def _trained_rounds(scorer: Scorer, quota: Quota, training: TrainingContext, ties: Ties) -> Masks:
     """Every round, as each is so much training; from where the run stands. The method tells its own progress."""
     masks = training.run.masks
     for counts in quota.steps(training.rounds)[training.run.done :]:
-        masks = quota.keep(_arrays(scorer, masks, quota), counts, masks)
+        masks = quota.keep(_arrays(scorer, masks, quota), counts, masks, ties)
     assert masks is not None  # the last round leaves none to go on from
     return masks
 
 
-def _adaptive_rounds(scorer: Scorer, quota: NetworkQuota, progress: Progress) -> tuple[Masks, int]:
+def _adaptive_rounds(scorer: Scorer, quota: NetworkQuota, progress: Progress, ties: Ties) -> tuple[Masks, int]:
     target = network_count(quota.density, quota.total)
     masks: Masks | None = None
     left = quota.total
@@ -225,7 +234,7 @@ def _adaptive_rounds(scorer: Scorer, quota: NetworkQuota, progress: Progress) ->
         arrays = {name: _as_numpy(scores.values[name]) for name in quota.shapes}
         assert scores.flow is not None  # what `Method.adaptive` promises
         left = safe_count(arrays, masks, target, scores.flow)
-        masks = keep_largest(arrays, left, masks)
+        masks = keep_largest(arrays, left, masks, ties)
         rounds += 1
         progress(quota.total - left, quota.total - target, f"round {rounds}")
     return masks, rounds

@@ -10,17 +10,18 @@ from numpy.typing import NDArray
 
 from pai_cli.errors import ScoreError
 from pai_cli.pruning.base import Masks
+from pai_cli.pruning.ties import Cut, Ties
 
 ScoreArrays = Mapping[str, NDArray[np.floating[Any]]]
 
 
-def keep_largest(scores: ScoreArrays, count: int, active: Masks | None = None) -> Masks:
+def keep_largest(scores: ScoreArrays, count: int, active: Masks | None = None, ties: Ties | None = None) -> Masks:
     """Masks of exactly `count` weights, the largest scores over all layers together.
 
-    Ties go to the lower index, counted through the layers in the order of `scores` and within a layer row by
-    row. With `active`, only weights that are true there may be kept; what is false stays false, whatever its
-    score. Raises `ScoreError` naming the layer when an active score is NaN, and `ValueError` when `count` is
-    below 0 or above the number of weights to choose from.
+    Ties go to the lower index, counted through the layers in the order of `scores` and within a layer row by row, unless
+    `ties` says otherwise, which also takes note of them. With `active`, only weights that are true there may be kept; what
+    is false stays false, whatever its score. Raises `ScoreError` naming the layer when an active score is NaN, and
+    `ValueError` when `count` is below 0 or above the number of weights to choose from.
     """
     total = _active_count(scores, active)
     if not 0 <= count <= total:
@@ -33,16 +34,19 @@ def keep_largest(scores: ScoreArrays, count: int, active: Masks | None = None) -
     candidates.partition(cut)
     threshold = candidates[cut]
     above = int(np.count_nonzero(candidates[cut:] > threshold))
+    tied = total - cut - above + int(np.count_nonzero(candidates[:cut] == threshold))
     del candidates
-    return _masks_above(scores, threshold, count - above, active)
+    return _masks_above(scores, threshold, (ties or Ties()).cut(tied, count - above), active)
 
 
-def keep_largest_by_layer(scores: ScoreArrays, counts: Mapping[str, int], active: Masks | None = None) -> Masks:
+def keep_largest_by_layer(
+    scores: ScoreArrays, counts: Mapping[str, int], active: Masks | None = None, ties: Ties | None = None
+) -> Masks:
     """Masks of exactly `counts[name]` weights in each layer, by the rules of `keep_largest`."""
     masks: Masks = {}
     for name, values in scores.items():
         of_layer = None if active is None else {name: active[name]}
-        masks |= keep_largest({name: values}, counts[name], of_layer)
+        masks |= keep_largest({name: values}, counts[name], of_layer, ties)
     return masks
 
 
@@ -71,19 +75,17 @@ def _active_count(scores: ScoreArrays, active: Masks | None) -> int:
     return sum(int(np.count_nonzero(active[name])) for name in scores)
 
 
-def _masks_above(scores: ScoreArrays, threshold: np.floating[Any], ties: int, active: Masks | None) -> Masks:
-    """Every active weight above the threshold, and the first `ties` that equal it."""
+def _masks_above(scores: ScoreArrays, threshold: np.floating[Any], cut: Cut, active: Masks | None) -> Masks:
+    """Every active weight above the threshold, and those that the cut takes of the ones that equal it."""
     masks: Masks = {}
     for name, values in scores.items():
         mask = np.greater(values, threshold, order="C")
         if active is not None:
             mask &= active[name]
-        if ties:
+        if cut.keep or cut.tied:
             equal = np.equal(values, threshold, order="C")
             if active is not None:
                 equal &= active[name]
-            first = np.flatnonzero(equal)[:ties]
-            mask.reshape(-1)[first] = True
-            ties -= len(first)
+            mask.reshape(-1)[cut.among(name, np.flatnonzero(equal))] = True
         masks[name] = mask
     return masks

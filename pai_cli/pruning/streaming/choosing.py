@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from pai_cli.pruning.streaming.keys import Keys
 from pai_cli.pruning.streaming.reading import AHEAD, OpenFiles, Part, Piece, check_dtypes, pieces_of, read_all
 from pai_cli.pruning.streaming.scores import Draws, Magnitudes, PieceScores
 from pai_cli.pruning.streaming.search import Draft, Drafts, LayerCut, Search, Tally, drafted, without_search
+from pai_cli.pruning.ties import Tie, noteworthy
 
 if TYPE_CHECKING:
     from pai_cli.files.checkpoints import Checkpoint
@@ -110,10 +111,17 @@ def choose(source: Checkpoint, network: Network, request: PruneRequest, progress
         chooser = _Chooser(scores, layers, searches, Drafts(max(source.span(layer.name).size for layer in layers)))
         sha256 = chooser.read(source, names, files, meter)
         chooser.finish(meter)
+    tied: dict[str, Tie] = {}
     for search in searches.values():
-        cuts |= search.cuts or {}
+        found = search.cuts or {}
+        cuts |= found
+        if any(cut.ties != cut.equal for cut in found.values()):
+            tied |= {name: Tie(cut.equal, cut.ties) for name, cut in found.items() if cut.equal}
     meter.end()
-    return Chosen(source, request, _summary(quota, layers, cuts), cuts, chooser.drafts, sha256)
+    summary = _summary(quota, layers, cuts)
+    order = {layer.name: tied[layer.name] for layer in layers if layer.name in tied}
+    summary = replace(summary, ties=noteworthy(order, summary.kept))
+    return Chosen(source, request, summary, cuts, chooser.drafts, sha256)
 
 
 def scores_of(
@@ -217,4 +225,11 @@ def _summary(quota: Quota, layers: tuple[PrunableLayer, ...], cuts: Mapping[str,
         }
     else:
         kept = {layer.name: cuts[layer.name].kept for layer in layers}
-    return PruneSummary(layers=layers, kept_by_layer=kept, connected=None, rounds=1, scope=quota.scope, whole=whole)
+    return PruneSummary(
+        layers=layers,
+        kept_by_layer=kept,
+        connected=None,
+        rounds=1,
+        scope=quota.scope,
+        whole=whole,
+    )

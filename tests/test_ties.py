@@ -1,0 +1,130 @@
+"""Equal scores where the cut falls: said, drawn by the seed, or refused; nothing changes where there are none."""
+
+from __future__ import annotations
+
+import json
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Pai
+from torch import nn
+
+import pai_cli as pai_library
+from pai_cli.errors import ParameterError, ScoreError
+from pai_cli.files.opening import open_mask
+from pai_cli.models.network import PrunableLayer
+from pai_cli.pruning.base import Pattern
+from pai_cli.pruning.pattern import keep_in_groups
+from pai_cli.pruning.select import keep_largest, keep_largest_by_layer
+from pai_cli.pruning.ties import Tie, Ties, noteworthy
+from pai_cli.spectral.layout import Layout
+
+SCORES = {"a": np.array([3.0, 1.0, 1.0, 0.0]), "b": np.array([1.0, 2.0, 1.0])}
+
+
+def test_what_is_settled_is_noted() -> None:
+    ties = Ties()
+    masks = keep_largest(SCORES, 4, ties=ties)
+    assert masks["a"].tolist() == [True, True, True, False]
+    assert masks["b"].tolist() == [False, True, False]
+    assert ties.found == {"a": Tie(2, 2), "b": Tie(2, 0)}
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 6, 7])
+def test_no_tie_where_all_or_none_of_them_are_kept(count: int) -> None:
+    for rule in ("first", "random", "error"):
+        ties = Ties(rule)
+        masks = keep_largest(SCORES, count, ties=ties)
+        assert ties.found == {}
+        assert all(np.array_equal(masks[name], mask) for name, mask in keep_largest(SCORES, count).items())
+
+
+def test_what_is_pruned_already_is_in_no_tie() -> None:
+    ties, active = Ties(), {"a": np.array([True, True, False, True]), "b": np.array([False, True, False])}
+    keep_largest(SCORES, 3, active, ties)
+    assert ties.found == {}
+    keep_largest_by_layer({"a": np.ones(4)}, {"a": 2}, {"a": active["a"]}, ties)
+    assert ties.found == {"a": Tie(3, 2)}
+
+
+def test_every_choice_is_as_likely_as_another() -> None:
+    """3 of 5 tied weights of two layers: ten choices."""
+    scores = {"a": np.zeros(2), "b": np.zeros(3)}
+    seen: dict[tuple[int, ...], int] = {}
+    for seed in range(2000):
+        masks = keep_largest(scores, 3, ties=Ties("random", seed))
+        kept = np.flatnonzero(np.concatenate([masks["a"], masks["b"]]))
+        seen[tuple(kept.tolist())] = seen.get(tuple(kept.tolist()), 0) + 1
+    assert set(seen) == set(combinations(range(5), 3))
+    assert all(abs(times - 200) < 5 * 200**0.5 for times in seen.values())
+
+
+def test_refused_by_name() -> None:
+    with pytest.raises(ScoreError, match=r"2 weights of a have the score at which the cut falls") as said:
+        keep_largest(SCORES, 4, ties=Ties("error"))
+    assert "ties='random'" in str(said.value) or "ties=random" in str(said.value)
+
+
+@pytest.mark.parametrize("rule", ["first", "random"])
+def test_groups(rule: str) -> None:
+    layer = PrunableLayer("w", (2, 4), Layout())
+    scores = np.array([[1.0, 1.0, 1.0, 0.0], [4.0, 3.0, 2.0, 1.0]])
+    ties = Ties(rule, 3)  # type: ignore[arg-type]
+    mask = keep_in_groups(scores, Pattern(2, 4), layer, ties=ties)
+    assert mask.sum(axis=1).tolist() == [2, 2]
+    assert not mask[0, 3]
+    assert mask[1].tolist() == [True, True, False, False]
+    assert ties.found == {"w": Tie(3, 2)}
+    with pytest.raises(ScoreError, match="3 weights of w"):
+        keep_in_groups(scores, Pattern(2, 4), layer, ties=Ties("error"))
+    active = np.array([[True, True, False, True], [True] * 4])
+    assert keep_in_groups(scores, Pattern(2, 4), layer, active, Ties("error")).tolist() == (
+        [[True, True, False, False], [True, True, False, False]]
+    )
+
+
+def test_few_in_many_are_not_told() -> None:
+    assert noteworthy({"a": Tie(2, 1)}, 1000) == {}
+    assert noteworthy({"a": Tie(2, 1)}, 999) == {"a": Tie(2, 1)}
+    assert noteworthy({"a": Tie(600, 0), "b": Tie(600, 600)}, 1000)  # between layers, too
+
+
+def zero_head() -> nn.Module:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 4))
+    nn.init.zeros_(model[2].weight)
+    return model
+
+
+def test_a_head_of_zeros(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="pai"):
+        mask = pai_library.prune(zero_head(), "magnitude", density=0.25, scope="layer")
+    assert mask.summary.ties == {"2.weight": Tie(48, 12)}
+    assert json.loads(mask.metadata["tied"]) == {"2.weight": [48, 12]}
+    assert caplog.messages[-1].startswith(
+        "48 weights have the very score at which the cut falls, in 2.weight (100% of it)"
+    )
+    assert mask["2.weight"][0].all()
+    drawn = pai_library.prune(zero_head(), "magnitude", density=0.25, scope="layer", ties="random", seed=1)
+    again = pai_library.prune(zero_head(), "magnitude", density=0.25, scope="layer", ties="random", seed=1)
+    assert drawn == again
+    assert drawn.metadata["ties"] == "random"
+    assert np.array_equal(drawn["0.weight"], mask["0.weight"])
+    assert drawn["2.weight"].sum() == 12
+    assert not np.array_equal(drawn["2.weight"], mask["2.weight"])
+    with pytest.raises(ScoreError, match=r"48 weights of 2\.weight"):
+        pai_library.prune(zero_head(), "magnitude", density=0.25, scope="layer", ties="error")
+    with pytest.raises(ParameterError, match="ties"):
+        pai_library.prune(zero_head(), "magnitude", density=0.25, ties="last")
+
+
+def test_no_word_where_scores_differ(pai: Pai, small: Path, tmp_path: Path) -> None:
+    words = ("prune", small, "--method", "magnitude", "--density", 0.5)
+    done = pai(*words, "-o", tmp_path / "a.safetensors", "--ties", "error")
+    assert done.status == 0
+    assert "cut" not in done.err
+    assert "tied" not in open_mask(tmp_path / "a.safetensors").metadata
+    assert pai(*words, "--ties", "last").status == 2
