@@ -35,7 +35,6 @@ from pathlib import Path
 from typing import Any
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-os.environ.update(dict.fromkeys(THREADS, "1"))  # before anything that reads them is imported
 
 PRUNED = ("random", "uniform", "erk", "magnitude", "phew", "synflow", "snip", "grasp")
 PAGS, EXPANDER, DENSE, SHUFFLED = "pags", "ramanujan", "dense", "-shuffled"
@@ -111,7 +110,6 @@ def network_of(name: str, seed: int) -> Any:
     import fashion_networks
     import torch
 
-    torch.set_num_threads(1)
     torch.manual_seed(seed)
     return getattr(fashion_networks, name)().eval()
 
@@ -184,15 +182,17 @@ def done(run: Run, folder: Path, data: str, size: Size) -> Line:
 
 
 def lines_of(folder: Path) -> list[Line]:
-    """What is finished; a line that was cut short is taken away."""
+    """What is finished; a line that is not whole is not."""
     path = folder / ROWS
-    if not path.exists():
-        return []
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        path.write_text(whole, encoding="utf-8")
-    return [json.loads(line) for line in whole.splitlines()]
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+
+def cut(path: Path) -> None:
+    """Take away a last line that a killed process has left without its end."""
+    content = path.read_bytes() if path.exists() else b""
+    if not content.endswith(b"\n") and content:
+        os.truncate(path, content.rfind(b"\n") + 1)
 
 
 def run_of(line: Mapping[str, Any]) -> Run:
@@ -231,6 +231,7 @@ def train_all(task: Task, seeds: int, jobs: int) -> None:
     finished = {run_of(line) for line in lines_of(task.folder)}
     todo = [run for run in runs if run not in finished]
     begin = time.monotonic()
+    cut(task.folder / ROWS)
     with (task.folder / ROWS).open("a", encoding="utf-8") as stream:
         for number, line in enumerate(work(todo, jobs, task), start=1):
             stream.write(json.dumps(line) + "\n")
@@ -250,7 +251,8 @@ def prepare(folder: Path, data: str, size: Size) -> None:
         raise StudyError(f"{folder}: holds a study of other numbers; give another --folder, or empty this one")
     if not path.exists() and (folder / ROWS).exists():
         raise StudyError(f"{folder}: has {ROWS} and no size.json; give another --folder")
-    path.write_text(text, encoding="utf-8")
+    if not path.exists():
+        path.write_text(text, encoding="utf-8")
     if not Path(data).exists():
         raise StudyError(f"{data}: no such folder; on Debian and Ubuntu: apt-get install dataset-fashion-mnist")
 
@@ -259,6 +261,7 @@ def measured_again(folder: Path, lines: Iterable[Line]) -> Iterator[Line]:
     """The lines with the metrics that the library has now, of the masks that are kept."""
     import pai_cli as pai
 
+    warnings.simplefilter("ignore", pai.PaiWarning)
     for line in lines:
         if "metrics" in line:
             mask, network = pai.Mask.load(folder / line["mask"]), network_of(line["network"], line["seed"])
@@ -279,6 +282,7 @@ def main() -> int:
     parser.add_argument("--measure-again", action="store_true", help="take the metrics of the masks that are kept anew")
     options = parser.parse_args()
     size = QUICK if options.quick else Size()
+    os.environ.update(dict.fromkeys(THREADS, "1"))  # before anything that reads them is imported, here or in a process
     try:
         prepare(options.folder, options.data, size)
         if not options.evaluate:
