@@ -99,6 +99,11 @@ def _structure(model: nn.Module, masks: Masks, device: str) -> nn.Module:
             tensor.fill_(value)
     for module in _weighted(twin):
         module.weight.fill_(1.0)
+    followed = {id(module.weight) for module in _weighted(twin)}
+    if any(id(parameters[name]) not in followed for name in masks):
+        raise ScoreError(
+            "a layer that is neither linear nor a convolution computes with its weight in a way of its own"
+        )
     for name, mask in masks.items():
         parameters[name].copy_(torch.from_numpy(mask))
     return twin

@@ -13,10 +13,10 @@ from pai_cli.errors import OutputError
 from pai_cli.files.atomic import is_special, write_atomically
 from pai_cli.files.canonical import canonical_bytes
 from pai_cli.files.checkpoints import Checkpoint
-from pai_cli.files.foreign.base import MASK, ORIGINAL
 from pai_cli.files.foreign.containers import LAYERS_KEY
 from pai_cli.files.masks import check_layout, layers_json
 from pai_cli.files.ordering import check_names, spelled
+from pai_cli.files.stored_names import MASK, ORIGINAL
 from pai_cli.spectral.layout import Layout
 from pai_cli.spelling import option
 

@@ -82,7 +82,7 @@ class PieceTally:
 class Chosen:
     """What is kept, yet to be written: the cut of each layer, by name; a layer that a pattern decides has none.
 
-    `sha256`: of the checkpoint, as `Checkpoint.sha256` gives it.
+    `sha256`: of the checkpoint, as `Checkpoint.sha256` gives it. `story`: what the mask file tells of its network.
     """
 
     source: Checkpoint
@@ -91,6 +91,7 @@ class Chosen:
     cuts: Mapping[str, LayerCut]
     drafts: Drafts
     sha256: str
+    story: Mapping[str, str]
 
 
 def choose(source: Checkpoint, network: Network, request: PruneRequest, progress: Progress = silent) -> Chosen:
@@ -113,7 +114,7 @@ def choose(source: Checkpoint, network: Network, request: PruneRequest, progress
     for search in searches.values():
         cuts |= search.cuts or {}
     meter.end()
-    return Chosen(source, request, _summary(quota, layers, cuts), cuts, chooser.drafts, sha256)
+    return Chosen(source, request, _summary(quota, layers, cuts), cuts, chooser.drafts, sha256, network.story)
 
 
 def scores_of(
