@@ -90,10 +90,33 @@ def read_any(
 
 
 def under_all_names(mask: Converted, checkpoint: Checkpoint) -> tuple[dict[str, np.ndarray], dict[str, Layout]]:
-    """The masks, and their layouts, under every name that the checkpoint has for their parameters."""
-    masks = spread(mask.masks, mask.metadata, checkpoint.shapes, checkpoint.aliases)
+    """The masks, and their layouts, under every name that the checkpoint has for their parameters.
+
+    A copy of a masked weight, value by value, under a name that has no mask is the same tensor, stored twice.
+    """
     layouts = {name: mask.layout(name) for name in mask.names}
-    return masks, spread(layouts, mask.metadata, checkpoint.shapes, checkpoint.aliases)
+    masks = spread(mask.masks, mask.metadata, checkpoint.shapes, checkpoint.aliases)
+    copies = _copies(masks, checkpoint)
+    known = checkpoint.aliases, {copy: (name,) for copy, name in copies.items()}
+    return (
+        spread(mask.masks, mask.metadata, checkpoint.shapes, *known),
+        spread(layouts, mask.metadata, checkpoint.shapes, *known),
+    )
+
+
+def _copies(masks: Mapping[str, np.ndarray], checkpoint: Checkpoint) -> dict[str, str]:
+    """Weights without a mask whose values are those of a masked one, each with the name of that."""
+    import numpy as np
+
+    found: dict[str, str] = {}
+    for name in (name for name in masks if name in checkpoint.shapes and len(checkpoint.shapes[name]) > 1):
+        for other, shape in checkpoint.shapes.items():
+            if other in masks or other in found or shape != checkpoint.shapes[name]:
+                continue
+            values = checkpoint.array(name)
+            if np.array_equal(values, checkpoint.array(other)) and values.size > 1 and values.min() < values.max():
+                found[other] = name
+    return found
 
 
 @dataclass(frozen=True)

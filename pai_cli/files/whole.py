@@ -28,7 +28,8 @@ PACKED = "quantised: packed as integers, which cannot be pruned"
 
 SHOWN = 3
 
-_STATISTICS = re.compile(r"(^|\.)(running_mean|running_var|num_batches_tracked)$")
+_NO_WEIGHT = re.compile(r"(^|\.)(running_mean|running_var|num_batches_tracked|parametrizations\.\w+\.[0-9]+\.\w+)$")
+"""Statistics and counters, and what a parametrisation has of its own."""
 _SCALES = re.compile(r"(scales?|zeros|zero_point|absmax|nested_quant_map|quant_map|SCB|scale_inv|g_idx|_meta)$")
 _PACKED = re.compile(r"(^|\.|_)(qweight|weight_packed|W_q|weight|blocks)$")
 
@@ -79,9 +80,9 @@ class Whole:
         for name, reason in self.reasons.items():
             by_reason.setdefault(reason, []).append(as_line(name))
         named = "; ".join(f"{some_names(names, SHOWN)} ({reason})" for reason, names in by_reason.items())
-        many = "tensor is" if len(self.reasons) == 1 else "tensors are"
+        many = "tensor" if len(self.reasons) == 1 else "tensors"
         beside = f"; beside {self.vectors:,} in biases, norms and other vectors" if self.vectors else ""
-        return f"{sum(self.sizes.values()):,} weights in {len(self.reasons)} {many} left whole: {named}{beside}"
+        return f"{sum(self.sizes.values()):,} weights in {len(self.reasons)} {many} are left whole: {named}{beside}"
 
     @property
     def story(self) -> dict[str, str]:
@@ -122,7 +123,7 @@ def left_whole(source: Tensors, taken: Collection[str], why: Mapping[str, str] |
     reasons, sizes, vectors, packed = {}, {}, 0, 0
     for name, shape in source.shapes.items():
         size = math.prod(shape)
-        if name in taken or not size or _STATISTICS.search(name) or (why is not None and name not in why):
+        if name in taken or not size or _NO_WEIGHT.search(name) or (why is not None and name not in why):
             continue
         if name.endswith("bias") and len(shape) == 4:  # a causal mask, which GPT-2 keeps under that name
             continue
