@@ -152,6 +152,11 @@ class Beside:
 
     def __init__(self, checkpoint: Checkpoint | None):
         self._checkpoint = checkpoint
+        self._why: Mapping[str, str] | None = None
+        if checkpoint is not None and checkpoint.module is not None:
+            from pai_cli.models.layers import reasons_why_not
+
+            self._why = reasons_why_not(checkpoint.module)
         self._told: set[tuple[str, ...]] = set()
 
     def tell(self, names: Iterable[str], metadata: Mapping[str, str]) -> Whole:
@@ -161,7 +166,7 @@ class Beside:
         if self._checkpoint is None:
             return NOTHING
         every = tuple(names)
-        whole = beside_masks(self._checkpoint, every, metadata)
+        whole = beside_masks(self._checkpoint, every, metadata, self._why)
         if every not in self._told and str(whole):
             note(f"{self._checkpoint.path}: {whole}")
         self._told.add(every)

@@ -102,13 +102,18 @@ def told_whole(metadata: Mapping[str, str]) -> dict[str, str]:
     return {str(name): str(reason) for name, reason in told.items()} if isinstance(told, dict) else {}
 
 
-def beside_masks(source: Tensors, names: Collection[str], metadata: Mapping[str, str]) -> Whole:
-    """What of a checkpoint the masks of these names do not cover. `metadata`: of their file, which tells other names."""
+def beside_masks(
+    source: Tensors, names: Collection[str], metadata: Mapping[str, str], why: Mapping[str, str] | None = None
+) -> Whole:
+    """What of a checkpoint the masks of these names do not cover. `metadata`: of their file, which tells other names, and
+    reasons; `why`: see `left_whole`.
+    """
     found = located(names, source.shapes, told_aliases(metadata), source.aliases)
-    whole = left_whole(source, {one for ones in found.values() for one in ones})
+    whole = left_whole(source, {one for ones in found.values() for one in ones}, why)
     matrices = matrices_by_name(source.shapes, source.config)
+    told = told_whole(metadata)
     reasons = {
-        name: UNMASKED if name in matrices or reason == CONVOLUTION else reason
+        name: told.get(name) or (UNMASKED if name in matrices or reason == CONVOLUTION else reason)
         for name, reason in whole.reasons.items()
     }
     return replace(whole, reasons=reasons)
