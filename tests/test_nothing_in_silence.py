@@ -12,7 +12,7 @@ import torch
 from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import save_file, save_model
 from torch import nn
-from torch.nn.utils import parametrizations, spectral_norm
+from torch.nn.utils import parametrizations, prune, spectral_norm
 
 import pai_cli as pai
 from pai_cli.errors import CheckpointError, LayerSelectionError, MaskError, UnknownModelError
@@ -398,6 +398,16 @@ def test_what_pruning_tools_keep_is_a_checkpoint_and_a_mask(
     caplog.clear()
     pai.analyze(held, tmp_path / "x.pt", no_store=True)
     assert told in caplog.text
+    assert pai.Mask.of(state) == held
+
+
+def test_a_module_that_prunes_itself(caplog: pytest.LogCaptureFixture) -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    prune.l1_unstructured(model[0], "weight", amount=0.5)
+    mask = pai.Mask.of(model)
+    assert mask["0.weight_orig"].tolist() == (model[0].weight != 0).tolist()
+    pai.prune(model, "erk", density=0.5)
+    assert "1 *_mask set aside: the weights are its *_orig" in caplog.text
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors", ".npz", ".bin", ".ckpt", ".index.json"])

@@ -97,7 +97,12 @@ class Mask(Mapping[str, "NDArray[np.bool_]"]):
         names = prunable_names(checkpoint)
         if not names.prunable:
             raise MaskError(f"{checkpoint.path}: has no convolution or linear weight that could be pruned")
-        arrays = {name: checkpoint.finite_array(name) != 0 for name in names.prunable}
+        arrays = {}
+        for name in names.prunable:
+            arrays[name] = checkpoint.finite_array(name) != 0
+            pruned = checkpoint.pruned(name)  # by a tool that keeps the weights as they were, and a mask beside them
+            if pruned is not None:
+                arrays[name] &= ~pruned
         return cls(arrays, layouts=names.layouts, remark=f"the weights of {checkpoint.path} that are not 0")
 
     def __getitem__(self, name: str) -> NDArray[np.bool_]:

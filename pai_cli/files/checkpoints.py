@@ -20,7 +20,7 @@ from pai_cli.files.folders import CONFIG, read_config, weights_of
 from pai_cli.files.messages import some_names
 from pai_cli.files.ordering import check_names, plain_file_name
 from pai_cli.files.sources import SafetensorsSource, Source, TorchSource, joined
-from pai_cli.files.stored_names import description_of, stripped_names, without_masks
+from pai_cli.files.stored_names import ORIGINAL, description_of, stripped_names, without_masks
 from pai_cli.files.tensors import Span, TensorFile, check_readable, is_safetensors
 
 if TYPE_CHECKING:
@@ -60,13 +60,12 @@ class Checkpoint:
         self._source = source
         self.files = tuple(sorted(set(files), key=lambda file: file.name))
         check_names(path, source.shapes, CheckpointError)
-        self._stored, stripped = stripped_names(path, source.shapes)
-        masks: list[str] = []
-        originals = False
-        if module is None and not as_stored:
-            stored = self._stored
-            self._stored, masks = without_masks(stored, source.shapes)
-            originals = not self._stored.keys() <= stored.keys()
+        stored, stripped = stripped_names(path, source.shapes)
+        folded, self._masks = without_masks(stored, source.shapes)
+        originals = not folded.keys() <= stored.keys()
+        # A module's names are its own.
+        self._stored = stored if as_stored or module is not None else folded
+        masks = [] if as_stored else list(self._masks)
         self.description = description_of(under, stripped, masks, originals=originals)
         self.shapes: dict[str, tuple[int, ...]] = {name: source.shapes[stored] for name, stored in self._stored.items()}
 
@@ -114,6 +113,11 @@ class Checkpoint:
             at = int(np.argmin(finite))
             raise self.not_finite(name, float(array.reshape(-1)[at]), at)
         return array
+
+    def pruned(self, name: str) -> np.ndarray | None:
+        """Where the mask that a pruning tool keeps beside the tensor `name` is 0; None where it keeps none."""
+        mask = self._masks.get(name) or self._masks.get(name.removesuffix(ORIGINAL))
+        return None if mask is None else self._source.array(mask) == 0
 
     def not_finite(self, name: str, value: float, at: int) -> NotFiniteError:
         """The fault of a tensor that holds a NaN or infinity at this flat index."""

@@ -60,19 +60,21 @@ def description_of(under: str, stripped: list[str], masks: list[str], *, origina
     return ", ".join(parts)
 
 
-def without_masks(stored: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, str], list[str]]:
-    """The names of weights instead of those of the halves in which `torch.nn.utils.prune` keeps them, and the masks' names.
+def without_masks(
+    stored: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The names of weights instead of those of the halves in which `torch.nn.utils.prune` keeps them, and of their masks.
 
     `x_orig` beside `x_mask` is `x`; a mask beside its `x`, as Synaptic-Flow's buffers are, is no weight. `stored`: each
     name's own in the file, which `shapes` are by.
     """
     found: dict[str, str] = {}
-    masks: list[str] = []
+    masks: dict[str, str] = {}
     for name, original in stored.items():
         base, half = (name[: -len(MASK)], name[-len(MASK) :])
         values = next((one for one in (base + ORIGINAL, base) if one in stored), None)
         if half == MASK and base and values and shapes[stored[values]] == shapes[original]:
-            masks.append(name)
+            masks[base] = original
         elif half == ORIGINAL and base + MASK in stored and shapes[stored[base + MASK]] == shapes[original]:
             found[base] = original
         else:

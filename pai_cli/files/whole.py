@@ -170,9 +170,12 @@ def packed_weights(source: Tensors, name: str) -> int:
     shape, width = source.shapes[name], source.bits(name)
     if source.floating(name) or len(shape) < 2 or width == 1 or not _PACKED.search(name):
         return 0
-    whole = name.endswith("weight") and not name.endswith("qweight") and f"{name}.absmax" not in source.shapes
-    bits = width if whole else _told_bits(source.config) or 4
-    return math.prod(shape) * width // bits
+    if name.endswith("weight") and not name.endswith(
+        "qweight"
+    ):  # a number each, but for what bitsandbytes has at 4 bits
+        bits = 4 if f"{name}.absmax" in source.shapes else 8
+        return math.prod(shape) * width // bits if width == 8 else 0
+    return math.prod(shape) * width // (_told_bits(source.config) or 4)
 
 
 def _told_bits(config: Mapping[str, Any] | None) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -23,6 +22,7 @@ from pai_cli.files.ordering import natural_order, spelled
 from pai_cli.files.whole import NOTHING, Whole
 from pai_cli.models import huggingface
 from pai_cli.models.base import Architecture, on_meta, shapes_of, with_memory
+from pai_cli.models.copies import copied
 from pai_cli.models.factory import load_factory
 from pai_cli.models.layers import PrunableLayer, prunable_layers
 from pai_cli.models.loading import check_names_and_shapes, counters_beside, has_all, load_values
@@ -222,8 +222,8 @@ def _unknown(checkpoint: Checkpoint) -> UnknownModelError:
 def _module_of(checkpoint: Checkpoint) -> tuple[nn.Module, str, tuple[int, ...] | None, str]:
     """The checkpoint's own module; of one that a program holds, with the input shape of the architecture that it has."""
     # A copy, so that pruning one network of a checkpoint does not change the next.
-    module, hint = copy.deepcopy(checkpoint.module), f"give {option('model')}"
-    assert module is not None
+    assert checkpoint.module is not None
+    module, hint = copied(checkpoint.module), f"give {option('model')}"
     if isinstance(module, fx.GraphModule) and checkpoint.files:
         return module, "a program of torch.export", checkpoint.input_shape, "export it again"
     name, like = type(module).__name__, None if checkpoint.files else recognise(checkpoint.shapes)

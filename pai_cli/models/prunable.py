@@ -8,7 +8,7 @@ from torch import fx, nn
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.foreign.base import Names
 from pai_cli.files.layer_names import HEAD, TOKENS, layout_by_name, matrices_by_name
-from pai_cli.files.whole import Whole, left_whole
+from pai_cli.files.whole import Whole, left_whole, packed_weights
 from pai_cli.models.layers import PrunableLayer, prunable_layers, reasons_why_not
 from pai_cli.models.programs import program_layers
 from pai_cli.models.recognise import recognised
@@ -25,7 +25,7 @@ def layers_by_name(checkpoint: Checkpoint) -> tuple[PrunableLayer, ...]:
     return tuple(
         PrunableLayer(name, checkpoint.shapes[name], layout)
         for name, layout in found.items()
-        if checkpoint.floating(name)
+        if not packed_weights(checkpoint, name)
     )
 
 
