@@ -222,7 +222,7 @@ def test_sharded_faults(tmp_path):
         path.write_text(text)
         assert refusal(path) == (
             "model.safetensors.index.json: not a checkpoint index: it has no 'weight_map' from tensor names to "
-            "shard file names; give *.safetensors.index.json"
+            "shard file names; give *.index.json of a sharded checkpoint"
         )
     path.write_text('{"weight_map": {}}')
     assert refusal(path) == f"model.safetensors.index.json: holds no tensors; {INSTEAD}"
@@ -278,9 +278,12 @@ CONTENTS = [
     (b"", "x.pt: the file is empty"),
     (b"hello, this is some text", "neither a safetensors file nor one that torch.save wrote; give one of those"),
     (b"\x80", "neither a safetensors file nor one that torch.save wrote; give one of those"),
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras?), not a checkpoint; give safetensors or a file of torch.save"),
-    (b"\x93NUMPY\x01\x00v", "a NumPy array, not a checkpoint; give safetensors or a file of torch.save"),
-    (b"GGUF\x03\x00\x00\x00", "a GGUF file, not a checkpoint; give safetensors or a file of torch.save"),
+    (
+        b"\x89HDF\r\n\x1a\n",
+        "an HDF5 file, as Keras writes them, which is not read; save what is in it as .safetensors or .npz",
+    ),
+    (b"\x93NUMPY\x01\x00v", "one NumPy array, not a checkpoint; give safetensors or a file of torch.save"),
+    (b"GGUF\x03\x00\x00\x00", "a GGUF file, whose weights are packed; give the safetensors that it was made from"),
     (b"\x1f\x8b\x08\x00", "a gzip archive; unpack it first"),
     (b"version https://git-lfs.github.com/spec/v1", "a Git LFS pointer, not the file itself; run `git lfs pull`"),
     (b"<!doctype html><html>", "an HTML or XML page; the download went wrong"),

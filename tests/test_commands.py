@@ -54,7 +54,7 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
         f"truncated or with bytes to spare: {len(GOOD) + 2:,} bytes do not match what its header lists; copy it again",
     ),
     "text": (b"hello world, this is text\n", TEXT),
-    "html": (b"<!DOCTYPE html><html>", TEXT),
+    "html": (b"<!DOCTYPE html><html>", "an HTML or XML page; the download went wrong"),
     "png": (b"\x89PNG\r\n\x1a\n" + bytes(100), TEXT),
     "zip": (b"PK\x05\x06" + bytes(18), TEXT),
     "long header": (

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from pai_cli.compute.threads import mapped, one_blas_thread
 from pai_cli.errors import (
@@ -21,14 +21,16 @@ from pai_cli.errors import (
     PaiError,
 )
 from pai_cli.files.masks import Mask, check_layout
+from pai_cli.files.matching import Weights, matched
 from pai_cli.files.ordering import matches
+from pai_cli.files.whole import NOTHING, Whole
 from pai_cli.spectral.layout import Layout
 from pai_cli.spectral.metrics import MetricOptions
 from pai_cli.spectral.network import DenseCache, LayerInput, LayerReport, NetworkReport, measure_together, summarise
 from pai_cli.spelling import option
 
 if TYPE_CHECKING:
-    import numpy as np
+    pass
 
 
 WORTH_THREADS = 2**21  # weights of a network from which threads gain: a smaller one's time is the interpreter's
@@ -130,24 +132,6 @@ MOST_GROUPED = 2**29
 """Of a layer in groups, most of whose entries no file holds: half as many again as EfficientNet-B7 has."""
 
 
-class Weights(Protocol):
-    """What is asked of a checkpoint, wherever its bytes are."""
-
-    @property
-    def path(self) -> Path:
-        """Where it was read from."""
-        ...
-
-    @property
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Shape of every tensor."""
-        ...
-
-    def finite_array(self, name: str) -> np.ndarray:
-        """One tensor; raises what keeps it from being weights."""
-        ...
-
-
 @dataclass(frozen=True)
 class AnalysisRequest:
     """What to measure.
@@ -171,7 +155,7 @@ class MaskReport:
 
     `skipped`: parameters that are no matrix (biases). `layouts_known`: whether the file says which convolutions are grouped
     or transposed; where it does not, none is taken to be. `remark`: what else a person should know of how it was read.
-    `shapes`: of every masked parameter, a matrix or not.
+    `shapes`: of every masked parameter, a matrix or not. `whole`: what of the checkpoint has no mask.
     """
 
     path: Path
@@ -182,13 +166,16 @@ class MaskReport:
     layouts_known: bool = True
     remark: str = ""
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    whole: Whole = NOTHING
 
 
 def measure_mask(mask: Mask, request: AnalysisRequest, cache: DenseCache, layer_done: LayerDone) -> MaskReport:
     """The report of one mask; `layer_done` is called after each layer. Raises what is wrong with it."""
     names, skipped = chosen(mask, request.layers)
     if request.weights is not None:
-        check_match(mask.path, mask.shapes, request.weights)
+        weights = matched(mask.names, mask.metadata, request.weights)
+        check_match(mask.path, mask.shapes, weights)
+        request = replace(request, weights=weights)
     reports = []
     for number, one in enumerate(_measured(mask, names, request, cache), start=1):
         reports.append(one)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pai_cli.api.given import is_one, listed, named, opened
 from pai_cli.api.inputs import (
     AnyPath,
+    Beside,
     Shape,
     Source,
     device_of,
@@ -18,8 +19,10 @@ from pai_cli.api.inputs import (
     maybe_path,
     network_of,
     open_source,
+    open_weights,
     shape_of,
     source_path,
+    tell_left,
 )
 from pai_cli.api.plans import plan_measuring, read_masks
 from pai_cli.api.progress import Wanted, shown_by
@@ -240,8 +243,9 @@ def _measured(given: _Given, how: _How, files: _Files, working: Working) -> Repo
     path = source_path(given.weights)
     pictures = _pictures(files, path)
     plan = plan_measuring(named(given.every), path, files.plot, files.report, working, force=files.force)
+    weights = open_weights(given.weights, trust=given.trust)
     request = AnalysisRequest(
-        weights=None if given.weights is None else open_source(given.weights, trust=given.trust),
+        weights=weights,
         layers=given.layers,
         options=MetricOptions(solver=solver, expansion_weighted=how.expansion_weighted),
         device=device_of(how.device),
@@ -264,15 +268,25 @@ def _pictures(files: _Files, weights: Path | None) -> AnalysisPictures | None:
 
 
 def _reported(
-    given: _Given, request: AnalysisRequest, masks: Sequence[Any], working: Working, pictures: AnalysisPictures | None
+    given: _Given,
+    request: AnalysisRequest,
+    masks: Sequence[Any],
+    working: Working,
+    pictures: AnalysisPictures | None,
 ) -> Generator[Report, None, None]:
+    from dataclasses import replace
+
     from pai_cli.api.report import Report
+    from pai_cli.files.checkpoints import Checkpoint
 
     weights = given.weights is not None
+    beside = Beside(request.weights if isinstance(request.weights, Checkpoint) else None)
     with measured_by(masks, request, working, given.progress) as found:
         seen = found if pictures is None else pictures.watch(found)
         for mask, one in zip(masks, seen, strict=True):
             tell(one)
+            if one.error is None:
+                one = replace(one, whole=beside.tell(one.shapes, one.metadata))  # noqa: PLW2901
             yield Report(one, weights=weights, in_memory=not isinstance(mask, Path))
 
 
@@ -353,6 +367,7 @@ def _junctions(given: _Given, model: str | None, input_shape: Shape | None) -> R
     masks = opened(given.every, given.weights, one=is_one(given.masks), trust=given.trust)
     source = open_source(given.weights, trust=given.trust)  # its faults are told before torch is imported
     network = network_of(source, model, shape)
+    tell_left(source, network)
     from pai_cli.analysis.junctions import BetweenRequest
 
     request = BetweenRequest.of(source, network, given.layers, trust=given.trust)

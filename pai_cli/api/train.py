@@ -20,6 +20,7 @@ from pai_cli.api.inputs import (
     open_source,
     shape_of,
     source_path,
+    tell_network,
 )
 from pai_cli.api.masks import Mask
 from pai_cli.api.plans import Reads, plan_training
@@ -242,7 +243,7 @@ def _open_job(
         under = ""
         if stored is not None:
             under = f", {kept:,} of them kept by {stored.path}" + (f" ({stored.remark})" if stored.remark else "")
-        note(f"{source.path}: {network.description}, {network.total:,} prunable weights{under}")
+        tell_network(source, network, under)
     return job
 
 

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 
 from pai_cli.errors import AmbiguousMaskError, CheckpointError, MaskError, MaskMismatchError, PaiError
 from pai_cli.files.digest import sha256_of
+from pai_cli.files.folders import config_beside, file_of
 from pai_cli.files.foreign import registry
-from pai_cli.files.foreign.base import MASK, Content, Kind, Masks, Names, Stored
+from pai_cli.files.foreign.base import Content, Kind, Masks, Names, Stored
 from pai_cli.files.foreign.containers import LAYERS_KEY, is_foreign, read_content
 from pai_cli.files.foreign.dense import zero_share
+from pai_cli.files.layer_names import layouts_by_name, told_of_kernels
 from pai_cli.files.masks import CHECKPOINT_INSTEAD, Mask, MaskFile, boolean, is_binary
-from pai_cli.spectral.layout import PLAIN, Layout
+from pai_cli.files.stored_names import MASK
+from pai_cli.spectral.layout import Layout
 from pai_cli.spelling import option
 
 if TYPE_CHECKING:
@@ -46,11 +49,13 @@ class ForeignMask:
 
     @cached_property
     def remark(self) -> str:
-        """What a person should know: that zeros were taken for a mask."""
+        """What a person should know: that zeros were taken for a mask, or names for those of Flax or Keras."""
+        kernels = told_of_kernels({name: shape for name, shape in self.shapes.items() if name not in self._layouts})
         if self.kind != DENSE:
-            return ""
+            return kernels
         share = zero_share(self._content)
-        return f"has weights, not masks: taken as pruned where they are 0 ({share:.3g} of all weights)"
+        dense = f"has weights, not masks: taken as pruned where they are 0 ({share:.3g} of all weights)"
+        return f"{dense}; {kernels}" if kernels else dense
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -60,11 +65,16 @@ class ForeignMask:
     @property
     def layouts_known(self) -> bool:
         """Whether groups and transposition of its convolutions are known, or there is none of which to ask."""
-        return all(name in self._layouts or len(shape) < 3 for name, shape in self.shapes.items())
+        return all(self.layout(name).known for name in self.names)
 
     def layout(self, name: str) -> Layout:
-        """Groups and transposition of a layer, plain where nothing is known of it."""
-        return self._layouts.get(name, PLAIN)
+        """Groups and transposition of a layer, as far as they are known."""
+        return self._layouts.get(name) or self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> dict[str, Layout]:
+        shapes = {**{name: stored.shape for name, stored in self._content.tensors.items()}, **self.shapes}
+        return layouts_by_name(shapes, config_beside(self.path))
 
     def array(self, name: str) -> np.ndarray:
         """One parameter's mask, boolean, in the parameter's shape. Raises `MaskError` for other values than 0 and 1."""
@@ -82,6 +92,7 @@ def open_mask(path: Path, *, trust: bool = False) -> Mask:
     Raises `AmbiguousMaskError` when it could be of several kinds, `MaskError` when it is none (a checkpoint among them) or
     is damaged, `CheckpointError` for the faults of torch's files; `trust` allows a pickle to run its own code.
     """
+    path = file_of(path)
     if not is_foreign(path):
         file = MaskFile(path)
         content = _perhaps_foreign(file)
@@ -102,6 +113,7 @@ def open_as(path: Path, kind: str | None, names: Names | None = None, *, trust: 
     """
     if kind is not None:
         registry.check_name(kind)
+    path = file_of(path)
     if not is_foreign(path):
         file = MaskFile(path)
         if kind == registry.OURS or (kind is None and (content := _perhaps_foreign(file)) is None):

@@ -19,6 +19,18 @@ if TYPE_CHECKING:
 
 BFLOAT16 = "BF16"
 
+FOREIGN = {
+    b"\x89HDF": "an HDF5 file, as Keras writes them, which is not read; save what is in it as .safetensors or .npz",
+    b"GGUF": "a GGUF file, whose weights are packed; give the safetensors that it was made from",
+    b"\x1f\x8b": "a gzip archive; unpack it first",
+    b"BZh": "a bzip2 archive; unpack it first",
+    b"\xfd7zXZ": "an xz archive; unpack it first",
+    b"\x28\xb5\x2f\xfd": "a Zstandard archive; unpack it first",
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself; run `git lfs pull`",
+    b"<": "an HTML or XML page; the download went wrong",
+}
+"""How files begin that are often given for others, whatever their names end with: what they are, and what to do."""
+
 
 @dataclass(frozen=True)
 class Span:
@@ -103,22 +115,33 @@ class TensorFile:
         return wide.reshape(self.shapes[name])
 
 
+def is_safetensors(start: bytes) -> bool:
+    """Whether a file that begins so is a safetensors file."""
+    # A header's length in 8 bytes has zeros in it, which tells it from JSON with a brace in the same place.
+    return start[8:9] == b"{" and b"\0" in start[:8]
+
+
 def check_readable(path: Path, error: type[PaiError]) -> None:
-    """Raise `error` in plain words unless `path` is a regular file with something in it that may be read."""
+    """Raise `error` in plain words unless `path` is a regular file that may be read, and none of the kinds of `FOREIGN`."""
     try:
         if path.is_dir():
             raise error(f"{path}: is a directory, not a file")
         if path.exists() and not path.is_file():
             raise error(f"{path}: is a device or a pipe; give a regular file")
         with path.open("rb") as f:
-            if not f.read(1):
-                raise error(f"{path}: the file is empty")
+            start = f.read(64)
+        if not start:
+            raise error(f"{path}: the file is empty")
     except FileNotFoundError as e:
         raise error(f"{path}: no such file") from e
     except PermissionError as e:
         raise error(f"{path}: no permission to read it") from e
     except OSError as e:
         raise error(f"{path}: cannot be read: {e.strerror or e}") from e
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+    for magic, what in FOREIGN.items():
+        if not is_safetensors(start) and (start.startswith(magic) or (magic.isascii() and text.startswith(magic))):
+            raise error(f"{path}: {what}")
 
 
 def _plain_reason(path: Path, message: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,14 +51,25 @@ def without_twins(masks: Masks, parameters: Mapping[str, nn.Parameter], *, sourc
 
 def unwrapped(model: nn.Module, masks: Masks) -> nn.Module:
     """The module that has parameters of the masks' names: the model, or one that it wraps."""
+    every = list(_wrapped(model))
+    return next((one for one in every if masks.keys() <= _names(one)), every[-1])
+
+
+def names_in(model: nn.Module) -> set[str]:
+    """The names of all parameters, of the model and of each that it wraps."""
+    return {name for one in _wrapped(model) for name in _names(one)}
+
+
+def _names(model: nn.Module) -> set[str]:
+    return {name for name, _ in model.named_parameters(remove_duplicate=False)}
+
+
+def _wrapped(model: nn.Module) -> Iterator[nn.Module]:
+    """The model, what it wraps, and so on."""
     found: Any = model
-    while not masks.keys() <= dict(found.named_parameters(remove_duplicate=False)).keys():
-        inner = found.module if isinstance(found, WRAPPERS) else getattr(found, "_orig_mod", None)
-        if inner is None:
-            break
-        found = inner
-    network: nn.Module = found
-    return network
+    while found is not None:
+        yield found
+        found = found.module if isinstance(found, WRAPPERS) else getattr(found, "_orig_mod", None)
 
 
 def listed(optimizer: Optimizers) -> list[torch.optim.Optimizer]:

@@ -18,6 +18,7 @@ from pai_cli.data.fingerprint import digest_of
 from pai_cli.errors import OutputError, ResumeError
 from pai_cli.files.atomic import check_output
 from pai_cli.files.masks import MaskToWrite, write_mask
+from pai_cli.files.matching import spread
 from pai_cli.files.provenance import provenance
 from pai_cli.files.results import FIELDS, add_result, check_results
 from pai_cli.files.runs import tells
@@ -97,6 +98,7 @@ class Job:
         masks = {name: np.require(self.mask.array(name), requirements="W") for name in self.mask.names}
         parameters = dict(self.network.model.named_parameters(remove_duplicate=False))
         shapes = {name: tuple(one.shape) for name, one in parameters.items()}
+        masks = spread(masks, self.mask.metadata, shapes)
         source, remedy = str(self.mask.path), f"{option('mask')} takes a mask that was made for it"
         check_masks(masks, shapes, source=source, network=str(self.source.path), remedy=remedy)
         return without_twins(masks, parameters, source=source, remedy=remedy)
@@ -284,6 +286,7 @@ def final_mask(job: Job, result: TrainResult, record: Record) -> MaskToWrite:
         "method": str(job.recipe.dynamic),
         "density": repr(record["density"]),
         **job.story,
+        **job.network.story,
         **provenance(job.arguments),
     }
     return MaskToWrite(result.masks, layouts, told)

@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from pai_cli.files.layer_names import layout_by_name
 from pai_cli.files.masks import boolean
-from pai_cli.spectral.layout import PLAIN, Layout
+from pai_cli.files.stored_names import MASK, ORIGINAL
+from pai_cli.spectral.layout import Layout
 
 if TYPE_CHECKING:
     import numpy as np
-
-MASK, ORIGINAL = "_mask", "_orig"
-"""What `torch.nn.utils.prune` puts after a parameter's name."""
 
 MAKE_BINARY = "make it boolean first"
 
@@ -77,8 +76,8 @@ class Names:
     ordered: bool = True
 
     def layout(self, name: str) -> Layout:
-        """Groups and transposition of a weight, plain where nothing is known of it."""
-        return self.layouts.get(name, PLAIN)
+        """Groups and transposition of a weight, as far as they are known."""
+        return self.layouts.get(name) or layout_by_name(name, self.shapes[name])
 
 
 Masks = dict[str, Stored]

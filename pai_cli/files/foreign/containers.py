@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pai_cli.errors import CheckpointError, MaskError
-from pai_cli.files.checkpoints import Checkpoint, is_pickle, is_safetensors, open_checkpoint, unpickled_checkpoint
-from pai_cli.files.foreign.base import ORIGINAL, Content, Stored
+from pai_cli.files.checkpoints import Checkpoint, is_pickle, open_checkpoint, unpickled_checkpoint
+from pai_cli.files.foreign.base import Content, Stored
 from pai_cli.files.foreign.npz import is_npz, read_npz
 from pai_cli.files.masks import layout_of, valid_layers
 from pai_cli.files.ordering import natural_order
-from pai_cli.files.tensors import TensorFile, check_readable
+from pai_cli.files.stored_names import ORIGINAL
+from pai_cli.files.tensors import TensorFile, check_readable, is_safetensors
 from pai_cli.spectral.layout import Layout
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def read_content(path: Path, *, trust: bool) -> Content:
     Raises `MaskError` and, for damaged files of torch and pickles that need code, `CheckpointError`.
     """
     if not is_foreign(path) or path.name.endswith(".json"):
-        return _of_checkpoint(open_checkpoint(path, trust=trust), _told_layouts(path))
+        return _of_checkpoint(open_checkpoint(path, trust=trust, as_stored=True), _told_layouts(path))
     with path.open("rb") as f:
         zipped = f.read(2) == b"PK"
     return read_npz(path) if zipped and is_npz(path) else _read_torch(path, trust=trust)
@@ -97,7 +98,7 @@ def _read_torch(path: Path, *, trust: bool) -> Content:
         return Content(path, "torch", (path,), listed=listed)
     modules = _modules(path, loaded)
     try:
-        content = _of_checkpoint(unpickled_checkpoint(path, loaded))
+        content = _of_checkpoint(unpickled_checkpoint(path, loaded, as_stored=True))
     except CheckpointError as e:
         return Content(path, "torch", (path,), modules=modules, fault=e.text)
     return Content(path, "torch", (path,), content.tensors, modules)
@@ -132,6 +133,6 @@ def _modules(path: Path, loaded: Any) -> dict[str, dict[str, Stored]]:
 
 def _stored(path: Path, label: str, tensor: torch.Tensor) -> Stored:
     """A tensor that stands in no state dict."""
-    one = unpickled_checkpoint(path, {label: tensor})
+    one = unpickled_checkpoint(path, {label: tensor}, as_stored=True)
     name = next(iter(one.shapes))
     return Stored(label, one.shapes[name], one.floating(name), partial(one.array, name))
