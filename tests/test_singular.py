@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,6 +59,7 @@ from pai_cli.spectral.problems import Problems
 from pai_cli.spectral.result import Outcome, SingularPair
 from pai_cli.spectral.singular import singular_pairs, structure_pair, weighted_pair
 from pai_cli.spectral.solvers import DEFAULT, Solver, SolverOptions
+from pai_cli.spectral.subgraphs import regular_subgraphs
 from pai_cli.spelling import for_python
 
 pytestmark = pytest.mark.usefixtures("engine")
@@ -706,6 +712,53 @@ def test_too_few_products_are_never_an_answer() -> None:
         assert pair.first.reason == pair.second.reason == pair.gap.reason == reason
         assert pair.solver == "power"
         assert pair.products <= most + 4  # and the products of the two vectors that are reported on
+
+
+def everything_at(seed: int) -> list[SingularPair]:
+    """All pairs of a few layers, their subgraphs among them; small enough that two engines' every way is taken."""
+    rng = np.random.default_rng(seed)
+    pairs = []
+    for rows, columns, density in ((12, 30, 0.4), (40, 90, 0.2), (120, 50, 0.3)):
+        mask = uniform(rng, rows, columns, density)
+        graph = BipartiteGraph(mask, rng.normal(size=mask.shape))
+        subgraphs = regular_subgraphs(graph)
+        for options in (DEFAULT, SolverOptions(solver=Solver.DIRECT), SolverOptions(solver=Solver.MATRIX_FREE)):
+            found = singular_pairs([subgraphs.problems(graph, weighted=which) for which in (False, True)], options)
+            pairs.extend(pair for each in found for pair in map(each.__getitem__, range(len(each))))
+    return pairs
+
+
+@pytest.mark.usefixtures("iterate_from_33")
+def test_threads_get_what_one_after_the_other_gets(engine: str) -> None:
+    """Bit for bit, from the same seeds at once and from others."""
+    alone = [everything_at(seed) for seed in range(4)]
+    together = threading.Barrier(8)
+
+    def at_once(seed: int) -> list[SingularPair]:
+        together.wait()
+        return everything_at(seed)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(at_once, [0, 1, 2, 3] * 2)) == alone * 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.usefixtures("iterate_from_33")
+def test_a_fork_goes_on_with_the_engine(engine: str, tmp_path: Path) -> None:
+    """A process that has used the engine is forked, as a pool of workers is: both get what they got before."""
+    before = everything_at(0)
+    answer = tmp_path / "answer"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of 3.12 on: threads of BLAS are there
+        child = os.fork()
+    if child == 0:
+        try:
+            answer.write_text(repr(everything_at(0)))
+        finally:
+            os._exit(0)
+    assert everything_at(0) == before
+    assert os.waitpid(child, 0)[1] == 0
+    assert answer.read_text() == repr(before)
 
 
 def band(side: int, *, width: int = 1, above: bool = True) -> Mask:
