@@ -55,6 +55,7 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/methods.py $(BENCH)
 	$(BIN)/python benchmarks/study.py $(BENCH)
 	$(BIN)/python benchmarks/profile_engine.py
+	$(BIN)/python benchmarks/lapack.py
 	$(BIN)/python benchmarks/training.py $(BENCH)
 	$(BIN)/python benchmarks/sampling.py $(BENCH)
 	$(BIN)/python benchmarks/mining.py $(BENCH)

@@ -16,6 +16,9 @@ Where the numbers come from: one core of a server of 2024 with AVX-512, uniform 
   1024 x 9216 18 and 44, 2048 x 2048 130 and 25, 4096 x 4096 1200 and 98. Up to 2048 a proof is still worth its time.
 - A product by tables takes one addition for eight entries whatever the density, by lists one or two steps for each edge:
   3000 x 4096 in all 65 ms by tables; by lists 30 ms at density 0.04, 48 at 0.08, 58 at 0.1, 110 at 0.15.
+- LAPACK in place of the C part's own (`benchmarks/lapack.py`): as long for Ritz values at width 32 and small Gram matrices,
+  1.1 to 2.6 times as long for a proof up to side 1024, a third less at 2048, a third for Ritz values at 128; and importing
+  scipy.linalg for it takes every command 200 ms more.
 - No GPU was at hand: its direct side is a guess, from its eigensolvers being slow where its products are not.
 """
 
