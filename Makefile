@@ -3,6 +3,7 @@
 # make test-arrays  those that ask the engine, as where there is no C compiler
 # make bench-gpu  the engine on a CUDA GPU    make bench BENCH=--quick  a minute of it
 # make fuzz    random cases, new ones each time, for FUZZ_SECONDS (600); make fuzz FUZZ="KIND SEED" repeats one
+# make sanitize  the C part under ASan and UBSan: its tests, then random cases for FUZZ_SECONDS
 # make planted  faults put into a copy of the package one by one, and which test finds each
 # Each makes .venv and installs what it needs first, once.
 
@@ -19,7 +20,7 @@ ASK_THE_ENGINE := analysis analyze_between between bipartite construct metrics p
 
 FUZZ_SECONDS ?= 600
 
-.PHONY: demo test test-arrays fuzz planted check bench bench-gpu docs samples clean
+.PHONY: demo test test-arrays fuzz sanitize planted check bench bench-gpu docs samples clean
 
 demo: $(VENV)/.demo
 	PAI="$(CURDIR)/$(BIN)/pai" scripts/demo.sh
@@ -32,6 +33,9 @@ test-arrays: $(VENV)/.test
 
 fuzz: $(VENV)/.test
 	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python tests/fuzz $(FUZZ)
+
+sanitize: $(VENV)/.test
+	PYTHON="$(CURDIR)/$(BIN)/python" FUZZ_SECONDS=$(FUZZ_SECONDS) scripts/sanitize.sh
 
 planted: $(VENV)/.test
 	$(BIN)/python tests/planted.py
@@ -51,6 +55,7 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/methods.py $(BENCH)
 	$(BIN)/python benchmarks/study.py $(BENCH)
 	$(BIN)/python benchmarks/profile_engine.py
+	$(BIN)/python benchmarks/lapack.py
 	$(BIN)/python benchmarks/training.py $(BENCH)
 	$(BIN)/python benchmarks/sampling.py $(BENCH)
 	$(BIN)/python benchmarks/mining.py $(BENCH)
