@@ -7,7 +7,6 @@ executed unless the user trusts it.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import cached_property
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pai_cli.errors import CheckpointError, NotFiniteError
 from pai_cli.files.digest import sha256_of
+from pai_cli.files.first_bytes import ENOUGH, is_pickle, is_safetensors, looks_like
 from pai_cli.files.folders import CONFIG, read_config, weights_of
 from pai_cli.files.ordering import check_names, plain_file_name
 from pai_cli.files.tensors import BFLOAT16, Span, TensorFile, check_readable
@@ -27,15 +27,6 @@ if TYPE_CHECKING:
 
 PREFIXES = ("module.", "_orig_mod.")
 """What `DataParallel` and `torch.compile` put before every name."""
-
-FOREIGN = {
-    b"\x89HDF": "an HDF5 file (Keras?)",
-    b"\x93NUMPY": "a NumPy array",
-    b"GGUF": "a GGUF file",
-    b"\x1f\x8b": "a gzip archive; unpack it first",
-    b"version https://git-lfs": "a Git LFS pointer, not the file itself; run `git lfs pull`",
-    b"<": "an HTML or XML page; the download went wrong",
-}
 
 
 class _Source(Protocol):
@@ -187,7 +178,7 @@ def open_checkpoint(path: Path, *, trust: bool = False) -> Checkpoint:
         return checkpoint
     check_readable(path, CheckpointError)
     with path.open("rb") as f:
-        start = f.read(64)
+        start = f.read(ENOUGH)
     if is_safetensors(start) or (path.suffix == ".safetensors" and not is_pickle(start)):
         file = TensorFile(path, CheckpointError)
         if file.metadata.get("format") == "pai-mask":
@@ -197,7 +188,10 @@ def open_checkpoint(path: Path, *, trust: bool = False) -> Checkpoint:
         return _open_pickle(path, trust=trust)
     if start.lstrip().startswith(b"{"):
         return _open_sharded(path)
-    raise CheckpointError(f"{path}: {_what_it_is(start)}")
+    raise CheckpointError(
+        f"{path}: neither a safetensors file nor one that torch.save wrote; it looks like {looks_like(start)}: give one "
+        "of those"
+    )
 
 
 def files_of(path: Path) -> list[Path]:
@@ -218,24 +212,6 @@ def files_of(path: Path) -> list[Path]:
             shards = sorted(set(_weight_map(path).values()))
             files += [path.parent / shard for shard in shards if plain_file_name(shard)]
     return files
-
-
-def is_safetensors(start: bytes) -> bool:
-    """Whether a file that begins so is a safetensors file."""
-    # A header's length in 8 bytes has zeros in it, which tells it from JSON with a brace in the same place.
-    return start[8:9] == b"{" and b"\0" in start[:8]
-
-
-def is_pickle(start: bytes) -> bool:
-    """Whether a file that begins so is a zip (as `torch.save` writes) or a pickle."""
-    return re.match(rb"PK\x03\x04|\x80[\x02-\x05]", start) is not None
-
-
-def _what_it_is(start: bytes) -> str:
-    for magic, what in FOREIGN.items():
-        if start.startswith(magic):
-            return what if ";" in what else f"{what}, not a checkpoint; give safetensors or a file of torch.save"
-    return "neither a safetensors file nor one that torch.save wrote; give one of those"
 
 
 def _open_pickle(path: Path, *, trust: bool) -> Checkpoint:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pai_cli.errors import CheckpointError, MaskError
-from pai_cli.files.checkpoints import Checkpoint, is_pickle, is_safetensors, open_checkpoint, unpickled_checkpoint
+from pai_cli.files.checkpoints import Checkpoint, open_checkpoint, unpickled_checkpoint
+from pai_cli.files.first_bytes import is_pickle, is_safetensors
 from pai_cli.files.foreign.base import ORIGINAL, Content, Stored
 from pai_cli.files.foreign.npz import is_npz, read_npz
 from pai_cli.files.masks import layout_of, valid_layers
