@@ -12,8 +12,8 @@ from pai_cli.files.digest import sha256_of
 from pai_cli.files.foreign import registry
 from pai_cli.files.foreign.base import MASK, Content, Kind, Masks, Names, Stored
 from pai_cli.files.foreign.containers import LAYERS_KEY, is_foreign, read_content
-from pai_cli.files.foreign.dense import zero_share
-from pai_cli.files.masks import CHECKPOINT_INSTEAD, Mask, MaskFile, boolean, is_binary
+from pai_cli.files.foreign.dense import doubt, remark
+from pai_cli.files.masks import CHECKPOINT_INSTEAD, Mask, MaskFile, boolean
 from pai_cli.spectral.layout import PLAIN, Layout
 from pai_cli.spelling import option
 
@@ -47,10 +47,7 @@ class ForeignMask:
     @cached_property
     def remark(self) -> str:
         """What a person should know: that zeros were taken for a mask."""
-        if self.kind != DENSE:
-            return ""
-        share = zero_share(self._content)
-        return f"has weights, not masks: taken as pruned where they are 0 ({share:.3g} of all weights)"
+        return remark(self._content) if self.kind == DENSE else ""
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -85,8 +82,10 @@ def open_mask(path: Path, *, trust: bool = False) -> Mask:
     if not is_foreign(path):
         file = MaskFile(path)
         content = _perhaps_foreign(file)
-        return file if content is None else _only(content, registry.candidates(content)) or file
-    content = read_content(path, trust=trust)
+        if content is None:
+            return file
+    else:
+        content = read_content(path, trust=trust)
     mask = _only(content, registry.candidates(content))
     if mask is None:
         _tell_what_it_is(content)
@@ -168,7 +167,12 @@ def _only(content: Content, kinds: list[Kind], names: Names | None = None) -> Fo
 
 
 def _tell_what_it_is(content: Content) -> None:
-    """Raise what a mask of other values than 0 and 1 raises, when the file is a state dict of real numbers."""
+    """Raise what a mask of other values than 0 and 1 raises, when the file is a state dict of real numbers.
+
+    Where some of them are 0, who pruned it must say so.
+    """
+    if not content.fault and (why := doubt(content)):
+        raise MaskError(f"{content.path}: {why}; {CHECKPOINT_INSTEAD}")
     for stored in content.tensors.values():
         if len(stored.shape) > 1:
             boolean(content.path, stored.label, stored.read(), CHECKPOINT_INSTEAD)
@@ -177,11 +181,9 @@ def _tell_what_it_is(content: Content) -> None:
 def _unknown(content: Content) -> PaiError:
     if content.fault:
         return CheckpointError(content.fault)
-    if any(stored.floating and not is_binary(stored.read()) for stored in content.tensors.values()):
-        return MaskError(
-            f"{content.path}: has weights, not masks, and too few of them are 0 ({zero_share(content):.3g} of all) "
-            f"to say that it was pruned; {option('kind', 'dense')} takes each 0 as pruned"
-        )
+    if content.zeros.sizes and not content.zeros.binary:
+        why = doubt(content) or f"has weights, none of them 0, and no masks; {CHECKPOINT_INSTEAD}"
+        return MaskError(f"{content.path}: {why}")
     return MaskError(
         f"{content.path}: not a mask of a known kind ({', '.join(registry.KINDS)}); "
         f"{option('kind', 'KIND')} of pai convert says which it is"

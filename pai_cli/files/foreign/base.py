@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -12,6 +13,8 @@ from pai_cli.spectral.layout import PLAIN, Layout
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from pai_cli.files.foreign.zeros import Zeros
 
 MASK, ORIGINAL = "_mask", "_orig"
 """What `torch.nn.utils.prune` puts after a parameter's name."""
@@ -48,6 +51,13 @@ class Content:
     ordered: bool = True
     layouts: Mapping[str, Layout] = field(default_factory=dict)
     fault: str = ""
+
+    @cached_property
+    def zeros(self) -> Zeros:
+        """What is 0 in its weights: all tensors are read for it, once."""
+        from pai_cli.files.foreign.zeros import zeros_of
+
+        return zeros_of(self.tensors)
 
     def masked(self) -> dict[str, str]:
         """Names that have a mask beside them: each with the name under which its unpruned values are."""
