@@ -159,7 +159,7 @@ def test_a_mask_of_another_network(pai: Pai, here: Path) -> None:
     assert_one_line(
         pai("analyze", mask, "--weights", "small.safetensors"),
         f"{mask}: masks 'conv1.weight', 'layer1.0.conv1.weight', 'layer1.0.conv2.weight' and 17 more, which "
-        "small.safetensors does not have; --weights takes the checkpoint the mask was made for",
+        "small.safetensors does not have; --weights takes the checkpoint that the mask was made for",
     )
 
 

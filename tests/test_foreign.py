@@ -545,7 +545,7 @@ def test_dense_weights_with_nan(tmp_path: Path) -> None:
     assert refusal(tmp_path / "m.pt", "dense", None, error=PaiError) == said
 
 
-NAMES_REMEDY = "names_from= takes the checkpoint that the masks were made for"
+NAMES_REMEDY = "names_from= takes the checkpoint that the mask was made for"
 
 
 def test_names_that_do_not_fit(tmp_path: Path) -> None:
@@ -554,13 +554,15 @@ def test_names_that_do_not_fit(tmp_path: Path) -> None:
     fewer = Names(Path("c"), shapes, NAMES.prunable[:3], {})
     assert refusal(listed, None, fewer) == f"4 arrays, and c has 3 prunable weights; {NAMES_REMEDY}"
     other = Names(Path("c"), shapes | {"body.10.weight": (4, 6)}, NAMES.prunable, {})
-    said = f"array 1 has shape (6, 4), and 'body.10.weight' of c (4, 6); {NAMES_REMEDY}"
+    said = f"does not fit c: 'body.10.weight' is 6x4 here and 4x6 there; {NAMES_REMEDY}"
     assert refusal(listed, None, other) == said
-    said = f"the mask of 'body.10.weight' has shape (6, 4), and c has it in (4, 6); {NAMES_REMEDY}"
+    said = f"does not fit c: 'body.10.weight' is 6x4 here and 4x6 there; {NAMES_REMEDY}"
     assert refusal(named, None, other) == said
     assert refusal(dense, None, other) == said
     missing = Names(Path("c"), {}, (), {})
-    assert refusal(named, None, missing) == f"masks 'stem.conv.weight', which c does not have; {NAMES_REMEDY}"
+    assert refusal(named, None, missing) == (
+        f"masks 'stem.conv.weight', 'body.10.weight', 'body.2.weight' and 1 more, which c does not have; {NAMES_REMEDY}"
+    )
     more = Names(Path("c"), shapes | {"x": (1, 1)}, (*NAMES.prunable, "x"), {})
     assert refusal(dense, None, more) == "lacks 'x' of c; names_from= takes the checkpoint that was pruned"
     unordered = Names(Path("c"), shapes, NAMES.prunable, {}, ordered=False)
@@ -595,8 +597,8 @@ def test_our_own_mask_is_checked_against_names(pai: Pai, here: Path) -> None:
     save_mask(here / "m", {"fc1.weight": random_mask((3, 4))})
     done = pai("convert", "m", "--names-from", "small.safetensors", "-o", "n")
     said = (
-        "m: the mask of 'fc1.weight' has shape (3, 4), and small.safetensors has it in (16, 24); "
-        "--names-from takes the checkpoint that the masks were made for"
+        "m: does not fit small.safetensors: 'fc1.weight' is 3x4 here and 16x24 there; "
+        "--names-from takes the checkpoint that the mask was made for"
     )
     assert (done.status, done.said) == (1, [f"pai: error: {said}"])
     save_mask(
@@ -678,7 +680,7 @@ def test_a_mask_of_another_network(pai: Pai, here: Path) -> None:
     done = pai("convert", "m", "--to", "dense", "--weights", "small.safetensors")
     assert done.said == [
         "pai: error: m: masks 'stem.conv.weight', 'body.10.weight', 'body.2.weight' and 1 more, which small.safetensors "
-        "does not have; --weights takes the checkpoint the mask was made for"
+        "does not have; --weights takes the checkpoint that the mask was made for"
     ]
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import Pai
 from safetensors.torch import save_file
 
 from pai_cli.errors import MaskError
 from pai_cli.files.conversion import read_any
 from pai_cli.files.opening import open_mask
-from tests.conftest import Pai
 
 Tensors = dict[str, torch.Tensor]
 

@@ -138,11 +138,15 @@ def _check_weights(mask: Converted, checkpoint: Checkpoint, target: Target) -> N
 
     Raises `MaskMismatchError`.
     """
-    from pai_cli.analysis.masks import check_match
+    from pai_cli.files.fits import Against, check_fits, whole_beside
     from pai_cli.files.foreign.write import kept_zeros
     from pai_cli.files.messages import some_names
 
-    check_match(mask.path, mask.shapes, checkpoint)
+    check_fits(mask.path, mask.shapes, Against.of(checkpoint, "weights"))
+    total = sum(array.size for array in mask.masks.values())
+    kept = sum(int(array.sum()) for array in mask.masks.values())
+    if whole := whole_beside(mask.shapes, kept, total, checkpoint):
+        note(f"{mask.path}: {whole}")
     if target is Target.DENSE and (zeros := kept_zeros(checkpoint, mask.masks)):
         count = sum(zeros.values())
         warn(f"{checkpoint.path}: {count:,} kept weights are 0 ({some_names(zeros)}): they read as pruned ones")

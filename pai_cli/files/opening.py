@@ -7,10 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pai_cli.errors import AmbiguousMaskError, CheckpointError, MaskError, MaskMismatchError, PaiError
+from pai_cli.errors import AmbiguousMaskError, CheckpointError, MaskError, PaiError
 from pai_cli.files.digest import sha256_of
+from pai_cli.files.fits import Against, check_fits
 from pai_cli.files.foreign import registry
-from pai_cli.files.foreign.base import MASK, Content, Kind, Masks, Names, Stored
+from pai_cli.files.foreign.base import MASK, NAMES_FROM, Content, Kind, Names, Stored
 from pai_cli.files.foreign.containers import LAYERS_KEY, is_foreign, read_content
 from pai_cli.files.foreign.dense import doubt, remark
 from pai_cli.files.masks import CHECKPOINT_INSTEAD, Mask, MaskFile, boolean
@@ -39,7 +40,7 @@ class ForeignMask:
         if not masks:
             raise MaskError(f"{content.path}: prunes no weight, as {kind.name}: it has masks of biases and norms alone")
         if names is not None:
-            _check(content.path, masks, names)
+            check_fits(content.path, {name: mask.shape for name, mask in masks.items()}, Against.of(names, NAMES_FROM))
         first = names.prunable if names else tuple(content.layouts)
         self._masks = {name: masks[name] for name in (*(n for n in first if n in masks), *masks)}
         self.names = tuple(self._masks)
@@ -105,7 +106,7 @@ def open_as(path: Path, kind: str | None, names: Names | None = None, *, trust: 
         file = MaskFile(path)
         if kind == registry.OURS or (kind is None and (content := _perhaps_foreign(file)) is None):
             if names is not None:
-                _check(path, {name: _shaped(file, name) for name in file.names}, names)
+                check_fits(path, file.shapes, Against.of(names, NAMES_FROM))
             return file
     elif kind == registry.OURS:
         raise MaskError(
@@ -192,20 +193,3 @@ def _unknown(content: Content) -> PaiError:
 
 def _prunes_weights(mask: Stored) -> bool:
     return len(mask.shape) > 1 or not mask.read().all()
-
-
-def _shaped(file: MaskFile, name: str) -> Stored:
-    return Stored(name, file.shapes[name], False, lambda: file.array(name))
-
-
-def _check(path: Path, masks: Masks, names: Names) -> None:
-    """Raise `MaskMismatchError` unless the checkpoint has every masked parameter, in the same shape."""
-    remedy = f"{option('names_from')} takes the checkpoint that the masks were made for"
-    for name, mask in masks.items():
-        if name not in names.shapes:
-            raise MaskMismatchError(f"{path}: masks {name!r}, which {names.path} does not have; {remedy}")
-        if tuple(names.shapes[name]) != tuple(mask.shape):
-            raise MaskMismatchError(
-                f"{path}: the mask of {name!r} has shape {tuple(mask.shape)}, and {names.path} has it in "
-                f"{tuple(names.shapes[name])}; {remedy}"
-            )

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 MASK, ORIGINAL = "_mask", "_orig"
 """What `torch.nn.utils.prune` puts after a parameter's name."""
 
+NAMES_FROM = "names_from"
+"""The parameter of `convert` that gives a checkpoint's `Names`."""
+
 MAKE_BINARY = "make it boolean first"
 
 
@@ -85,6 +88,11 @@ class Names:
     prunable: tuple[str, ...]
     layouts: Mapping[str, Layout]
     ordered: bool = True
+
+    @property
+    def weights(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every prunable weight, in their order."""
+        return {name: self.shapes[name] for name in self.prunable}
 
     def layout(self, name: str) -> Layout:
         """Groups and transposition of a weight, plain where nothing is known of it."""

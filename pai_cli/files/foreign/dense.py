@@ -8,8 +8,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pai_cli.errors import MaskError, MaskMismatchError, NotFiniteError
-from pai_cli.files.foreign.base import Content, Masks, Names, Stored
+from pai_cli.errors import MaskError, NotFiniteError
+from pai_cli.files.fits import Against, check_complete
+from pai_cli.files.foreign.base import NAMES_FROM, Content, Masks, Names, Stored
 from pai_cli.files.messages import some_names
 from pai_cli.spelling import option
 
@@ -64,11 +65,8 @@ def masks(content: Content, names: Names | None) -> Masks:
     weights = _weights(content)
     if names is not None:
         wanted = names.prunable
-        if missing := [repr(name) for name in wanted if name not in weights]:
-            raise MaskMismatchError(
-                f"{content.path}: lacks {some_names(missing)} of {names.path}; "
-                f"{option('names_from')} takes the checkpoint that was pruned"
-            )
+        remedy = f"{option(NAMES_FROM)} takes the checkpoint that was pruned"
+        check_complete(content.path, weights, Against(str(names.path), names.weights, remedy))
     elif content.layouts:
         wanted = tuple(name for name in content.layouts if name in weights)
     else:
