@@ -330,8 +330,8 @@ def test_weights_of_another_shape(pai: Pai, tmp_path: Path) -> None:
     done = pai("analyze", path, "--weights", other)
     assert done.status == 1
     assert done.said == [
-        f"pai: error: {path}: does not fit {other}: 'w' is 8x6 here and 6x8 there; --weights takes the checkpoint the mask "
-        "was made for"
+        f"pai: error: {path}: does not fit {other}: 'w' is 8x6 here and 6x8 there; --weights takes the checkpoint "
+        "that the mask was made for"
     ]
 
 

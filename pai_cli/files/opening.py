@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pai_cli.errors import AmbiguousMaskError, CheckpointError, MaskError, PaiError
 from pai_cli.files.digest import sha256_of
 from pai_cli.files.fits import Against, check_fits
+from pai_cli.files.folders import mask_in
 from pai_cli.files.foreign import registry
 from pai_cli.files.foreign.base import MASK, NAMES_FROM, Content, Kind, Names, Stored
 from pai_cli.files.foreign.containers import LAYERS_KEY, is_foreign, read_content
@@ -48,7 +49,9 @@ class ForeignMask:
     @cached_property
     def remark(self) -> str:
         """What a person should know: that zeros were taken for a mask."""
-        return remark(self._content) if self.kind == DENSE else ""
+        told = remark(self._content) if self.kind == DENSE else ""
+        under = f"its masks are those under {self._content.under!r}" if self._content.under else ""
+        return told or under
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -80,6 +83,7 @@ def open_mask(path: Path, *, trust: bool = False) -> Mask:
     Raises `AmbiguousMaskError` when it could be of several kinds, `MaskError` when it is none (a checkpoint among them) or
     is damaged, `CheckpointError` for the faults of torch's files; `trust` allows a pickle to run its own code.
     """
+    path = mask_in(path)
     if not is_foreign(path):
         file = MaskFile(path)
         content = _perhaps_foreign(file)
@@ -102,6 +106,7 @@ def open_as(path: Path, kind: str | None, names: Names | None = None, *, trust: 
     """
     if kind is not None:
         registry.check_name(kind)
+    path = mask_in(path)
     if not is_foreign(path):
         file = MaskFile(path)
         if kind == registry.OURS or (kind is None and (content := _perhaps_foreign(file)) is None):

@@ -42,7 +42,7 @@ class Content:
     `tensors`: of a state dict or archive, by name without wrappers' prefixes; `modules`: of a dict of dicts, by module
     and then by parameter; `listed`: of a list. A file has one of the three, seldom two. `ordered`: whether names are in
     the order in which they were put there. `layouts`: what the file itself says of the network's weights, in their order.
-    `fault`: why a file of torch holds no tensors by name.
+    `fault`: why a file of torch holds no tensors by name. `under`: the key under which masks stand beside weights.
     """
 
     path: Path
@@ -54,6 +54,7 @@ class Content:
     ordered: bool = True
     layouts: Mapping[str, Layout] = field(default_factory=dict)
     fault: str = ""
+    under: str = ""
 
     @cached_property
     def zeros(self) -> Zeros:
