@@ -126,9 +126,9 @@ def _masks_beside(loaded: Any, deep: int = 2) -> tuple[str, Mapping[str, torch.T
     for key, value in loaded.items():
         if isinstance(value, Mapping):
             inner = value if len(value) != 1 else {**value, "": None}
-            under, masks = _masks_beside(inner, deep - 1)
-            if masks:
-                return f"{key}.{under}", masks
+            under, found = _masks_beside(inner, deep - 1)
+            if found:
+                return f"{key}.{under}", found
     return "", {}
 
 
