@@ -21,8 +21,8 @@ from typing import Any
 from pai_cli.analysis.masks import AnalysisRequest, MaskReport
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.digest import sha256_of
+from pai_cli.files.first_bytes import is_safetensors
 from pai_cli.files.store import Store
-from pai_cli.files.tensors import is_safetensors
 from pai_cli.spectral.catalogue import METRIC_VERSION
 from pai_cli.spectral.compiled import calls
 from pai_cli.spectral.graph import Counts

@@ -16,10 +16,10 @@ from pai_cli.errors import (
     DeviceError,
     LayerSelectionError,
     MaskError,
-    MaskMismatchError,
     NotFiniteError,
     PaiError,
 )
+from pai_cli.files.fits import Against, check_fits
 from pai_cli.files.masks import Mask, check_layout
 from pai_cli.files.matching import Weights, matched
 from pai_cli.files.ordering import matches
@@ -123,8 +123,6 @@ def _moved(layers: list[LayerInput], device: str) -> list[LayerInput]:
     return [replace(layer, mask=there(layer.mask), weights=there(layer.weights)) for layer in layers]
 
 
-SHOWN = 3  # names listed in a message before "and N more"
-
 LayerDone = Callable[[int, int], object]  # how many layers are done, of how many
 
 MOST_ENTRIES = 2**32  # of an unrolled layer: four times the largest matrix of today's language models
@@ -155,7 +153,8 @@ class MaskReport:
 
     `skipped`: parameters that are no matrix (biases). `layouts_known`: whether the file says which convolutions are grouped
     or transposed; where it does not, none is taken to be. `remark`: what else a person should know of how it was read.
-    `shapes`: of every masked parameter, a matrix or not. `whole`: what of the checkpoint has no mask.
+    `shapes`: of every masked parameter, a matrix or not. `whole`: what of the checkpoint has no mask. `unnamed`: what is to
+    be said of layers that the mask does not name.
     """
 
     path: Path
@@ -167,6 +166,7 @@ class MaskReport:
     remark: str = ""
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     whole: Whole = NOTHING
+    unnamed: str = ""
 
 
 def measure_mask(mask: Mask, request: AnalysisRequest, cache: DenseCache, layer_done: LayerDone) -> MaskReport:
@@ -174,7 +174,7 @@ def measure_mask(mask: Mask, request: AnalysisRequest, cache: DenseCache, layer_
     names, skipped = chosen(mask, request.layers)
     if request.weights is not None:
         weights = matched(mask.names, mask.metadata, request.weights)
-        check_match(mask.path, mask.shapes, weights)
+        check_fits(mask.path, mask.shapes, Against.of(weights, "weights"))
         request = replace(request, weights=weights)
     reports = []
     for number, one in enumerate(_measured(mask, names, request, cache), start=1):
@@ -233,32 +233,3 @@ def chosen(mask: Mask, layers: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[
 def wanted(name: str, globs: Sequence[str]) -> bool:
     """Whether one of the globs matches the parameter's name, with or without `.weight`; all do when there is no glob."""
     return not globs or any(matches(name, glob) for glob in globs)
-
-
-def check_match(path: Path, shapes: Mapping[str, tuple[int, ...]], weights: Weights) -> None:
-    """Raise `MaskMismatchError` unless every parameter that `path` masks is in the checkpoint, in the same shape."""
-    missing = [repr(name) for name in shapes if name not in weights.shapes]
-    if missing:
-        raise MaskMismatchError(
-            f"{path}: masks {_some(missing)}, which {weights.path} does not have; "
-            f"{option('weights')} takes the checkpoint the mask was made for"
-        )
-    misshapen = [
-        f"{name!r} is {_times(shape)} here and {_times(weights.shapes[name])} there"
-        for name, shape in shapes.items()
-        if tuple(weights.shapes[name]) != tuple(shape)
-    ]
-    if misshapen:
-        raise MaskMismatchError(
-            f"{path}: does not fit {weights.path}: {_some(misshapen)}; "
-            f"{option('weights')} takes the checkpoint the mask was made for"
-        )
-
-
-def _some(items: list[str]) -> str:
-    more = f" and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
-    return ", ".join(items[:SHOWN]) + more
-
-
-def _times(shape: tuple[int, ...]) -> str:
-    return "x".join(str(side) for side in shape)

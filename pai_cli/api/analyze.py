@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -305,7 +305,17 @@ def measured_by(
         open_pool(jobs, working.cluster) as pool,
         closing(analyze_masks(masks, request, progress, pool=pool, store=store)) as found,
     ):
-        yield found
+        yield (_with_whole(report, request) for report in found)
+
+
+def _with_whole(report: MaskReport, request: AnalysisRequest) -> MaskReport:
+    """The report, with what it says of layers of the checkpoint that the mask does not name."""
+    from pai_cli.files.fits import whole_beside
+
+    if report.report is None or request.weights is None:
+        return report
+    told = whole_beside(report.shapes, report.report.kept, report.report.total, request.weights)
+    return replace(report, unnamed=told)
 
 
 def tell(report: MaskReport) -> None:
@@ -321,7 +331,16 @@ def tell(report: MaskReport) -> None:
         note(f"{report.path}: does not tell groups and transposition; every convolution is taken as a plain one")
     if network.collapsed:
         warn(f"{report.path}: collapsed layers (no weight kept): {', '.join(network.collapsed)}")
+    tell_whole([report])
     tell_unproved(report)
+
+
+def tell_whole(reports: Iterable[MaskReport]) -> None:
+    """Say which layers of the checkpoint masks do not name: of the first such mask, and of how many others."""
+    lacking = [report for report in reports if report.unnamed]
+    if lacking:
+        more = f" (and {len(lacking) - 1} more masks lack layers)" if len(lacking) > 1 else ""
+        note(f"{lacking[0].path}: {lacking[0].unnamed}{more}")
 
 
 def tell_unproved(report: MaskReport) -> None:

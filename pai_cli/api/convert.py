@@ -140,13 +140,18 @@ def _check_weights(mask: Converted, checkpoint: Checkpoint, target: Target) -> N
 
     Raises `MaskMismatchError`.
     """
-    from pai_cli.analysis.masks import check_match
     from pai_cli.files.conversion import under_all_names
+    from pai_cli.files.fits import Against, check_fits, whole_beside
     from pai_cli.files.foreign.write import kept_zeros
     from pai_cli.files.messages import some_names
 
     masks, _ = under_all_names(mask, checkpoint)
-    check_match(mask.path, {name: one.shape for name, one in masks.items()}, checkpoint)
+    shapes = {name: one.shape for name, one in masks.items()}
+    check_fits(mask.path, shapes, Against.of(checkpoint, "weights"))
+    total = sum(array.size for array in mask.masks.values())
+    kept = sum(int(array.sum()) for array in mask.masks.values())
+    if whole := whole_beside(shapes, kept, total, checkpoint):
+        note(f"{mask.path}: {whole}")
     if target is Target.DENSE and (zeros := kept_zeros(checkpoint, masks)):
         count = sum(zeros.values())
         warn(f"{checkpoint.path}: {count:,} kept weights are 0 ({some_names(zeros)}): they read as pruned ones")

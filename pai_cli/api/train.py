@@ -238,11 +238,11 @@ def _open_job(
         out=outputs,
         arguments=typed(),
     )
-    kept = sum(int(one.sum()) for one in job.masks().values())
+    kept = job.count(job.masks())
     if rank_here() == 0:
         under = ""
         if stored is not None:
-            under = f", {kept:,} of them kept by {stored.path}" + (f" ({stored.remark})" if stored.remark else "")
+            under = f", {kept.told(stored.path)}" + (f" ({stored.remark})" if stored.remark else "")
         tell_network(source, network, under)
     return job
 

@@ -7,7 +7,6 @@ executed unless the user trusts it.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import cached_property
@@ -16,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from pai_cli.errors import CheckpointError, NotFiniteError
 from pai_cli.files.digest import sha256_of
+from pai_cli.files.first_bytes import ENOUGH, is_pickle, is_safetensors, looks_like
 from pai_cli.files.folders import CONFIG, read_config, weights_of
 from pai_cli.files.messages import some_names
 from pai_cli.files.ordering import check_names, plain_file_name
 from pai_cli.files.sources import SafetensorsSource, Source, TorchSource, joined
 from pai_cli.files.stored_names import ORIGINAL, description_of, stripped_names, without_masks
-from pai_cli.files.tensors import Span, TensorFile, check_readable, is_safetensors
+from pai_cli.files.tensors import Span, TensorFile, check_readable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -201,7 +201,7 @@ def open_checkpoint(path: Path, *, trust: bool = False, as_stored: bool = False)
         return checkpoint
     check_readable(path, CheckpointError)
     with path.open("rb") as f:
-        start = f.read(64)
+        start = f.read(ENOUGH)
     if is_safetensors(start) or (path.suffix == ".safetensors" and not is_pickle(start)):
         file = TensorFile(path, CheckpointError)
         if file.metadata.get("format") == "pai-mask":
@@ -211,9 +211,10 @@ def open_checkpoint(path: Path, *, trust: bool = False, as_stored: bool = False)
         return _open_pickle(path, trust=trust, as_stored=as_stored)
     if start.lstrip().startswith(b"{"):
         return _open_sharded(path, trust=trust, as_stored=as_stored)
-    if start.startswith(b"\x93NUMPY"):
-        raise CheckpointError(f"{path}: one NumPy array, not a checkpoint; give safetensors or a file of torch.save")
-    raise CheckpointError(f"{path}: neither a safetensors file nor one that torch.save wrote; give one of those")
+    raise CheckpointError(
+        f"{path}: neither a safetensors file nor one that torch.save wrote; it looks like {looks_like(start)}: give one "
+        "of those"
+    )
 
 
 def files_of(path: Path) -> list[Path]:
@@ -234,11 +235,6 @@ def files_of(path: Path) -> list[Path]:
             shards = sorted(set(_weight_map(path).values()))
             files += [path.parent / shard for shard in shards if plain_file_name(shard)]
     return files
-
-
-def is_pickle(start: bytes) -> bool:
-    """Whether a file that begins so is a zip (as `torch.save` writes) or a pickle."""
-    return re.match(rb"PK\x03\x04|\x80[\x02-\x05]", start) is not None
 
 
 def _open_pickle(path: Path, *, trust: bool, as_stored: bool) -> Checkpoint:

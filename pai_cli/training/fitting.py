@@ -9,44 +9,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from pai_cli.errors import ArrayError, MaskMismatchError, ParameterError
+from pai_cli.errors import ArrayError, ParameterError
 from pai_cli.files.messages import some_names
 from pai_cli.pruning.base import Masks
 
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.optim.swa_utils.AveragedModel)
 
 Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None
-
-
-def check_masks(masks: Masks, shapes: Mapping[str, tuple[int, ...]], *, source: str, network: str, remedy: str) -> None:
-    """Raise `MaskMismatchError` unless each mask is of a parameter of the network, in its shape.
-
-    `shapes`: of the network's parameters. For the message, `source`: of the masks; `network`; `remedy`: what to give.
-    """
-    missing = [repr(name) for name in masks if name not in shapes]
-    if missing:
-        raise MaskMismatchError(f"{source}: masks {some_names(missing)}, which {network} does not have; {remedy}")
-    for name, mask in masks.items():
-        if mask.shape != tuple(shapes[name]):
-            raise MaskMismatchError(
-                f"{source}: the mask of {name!r} has shape {mask.shape}, and {network} has it in {tuple(shapes[name])}; "
-                f"{remedy}"
-            )
-
-
-def without_twins(masks: Masks, parameters: Mapping[str, nn.Parameter], *, source: str, remedy: str) -> Masks:
-    """The masks, that of a weight which several modules share under the first of its names alone.
-
-    `parameters`: of the network, by every name. Raises `MaskMismatchError` where such a weight has two masks that differ.
-    """
-    first: dict[int, str] = {}
-    for name, mask in masks.items():
-        known = first.setdefault(id(parameters[name]), name)
-        if not np.array_equal(masks[known], mask):
-            raise MaskMismatchError(
-                f"{source}: the masks of {known!r} and {name!r} differ, and in this network they are one weight; {remedy}"
-            )
-    return {name: masks[name] for name in first.values()}
 
 
 def unwrapped(model: nn.Module, masks: Masks) -> nn.Module:
