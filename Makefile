@@ -4,6 +4,7 @@
 # make bench-gpu  the engine on a CUDA GPU    make bench BENCH=--quick  a minute of it
 # make reproduce PAPER=iclr2023 TABLE=rows.csv  a paper's numbers beside ours (REPRODUCE="--data CIFAR-FOLDER" for SNIP, GraSP)
 # make fuzz    random cases, new ones each time, for FUZZ_SECONDS (600); make fuzz FUZZ="KIND SEED" repeats one
+# make sanitize  the C part under ASan and UBSan: its tests, then random cases for FUZZ_SECONDS
 # make planted  faults put into a copy of the package one by one, and which test finds each
 # Each makes .venv and installs what it needs first, once.
 
@@ -20,7 +21,7 @@ ASK_THE_ENGINE := analysis analyze_between between bipartite construct metrics p
 
 FUZZ_SECONDS ?= 600
 
-.PHONY: demo test test-arrays fuzz planted check bench bench-gpu reproduce docs samples clean
+.PHONY: demo test test-arrays fuzz sanitize planted check bench bench-gpu reproduce docs samples clean
 
 demo: $(VENV)/.demo
 	PAI="$(CURDIR)/$(BIN)/pai" scripts/demo.sh
@@ -33,6 +34,9 @@ test-arrays: $(VENV)/.test
 
 fuzz: $(VENV)/.test
 	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python tests/fuzz $(FUZZ)
+
+sanitize: $(VENV)/.test
+	PYTHON="$(CURDIR)/$(BIN)/python" FUZZ_SECONDS=$(FUZZ_SECONDS) scripts/sanitize.sh
 
 planted: $(VENV)/.test
 	$(BIN)/python tests/planted.py
@@ -52,6 +56,7 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/methods.py $(BENCH)
 	$(BIN)/python benchmarks/study.py $(BENCH)
 	$(BIN)/python benchmarks/profile_engine.py
+	$(BIN)/python benchmarks/lapack.py
 	$(BIN)/python benchmarks/training.py $(BENCH)
 	$(BIN)/python benchmarks/sampling.py $(BENCH)
 	$(BIN)/python benchmarks/mining.py $(BENCH)

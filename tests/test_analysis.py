@@ -330,8 +330,8 @@ def test_weights_of_another_shape(pai: Pai, tmp_path: Path) -> None:
     done = pai("analyze", path, "--weights", other)
     assert done.status == 1
     assert done.said == [
-        f"pai: error: {path}: does not fit {other}: 'w' is 8x6 here and 6x8 there; --weights takes the checkpoint the mask "
-        "was made for"
+        f"pai: error: {path}: does not fit {other}: 'w' is 8x6 here and 6x8 there; --weights takes the checkpoint "
+        "that the mask was made for"
     ]
 
 
@@ -368,7 +368,7 @@ def test_one_bad_mask_among_many(pai: Pai, tmp_path: Path) -> None:
     paths[1].write_bytes(b"")
     done = pai("analyze", tmp_path, "--summary", "--format", "json")
     assert done.status == 1
-    reason = f"{paths[1]}: the file is empty"
+    reason = f"{paths[1]}: the file is empty; copy it again"
     assert done.said == [f"pai: error: {reason}"]
     records = done.json()
     assert [(r["mask"], r["outcome"]) for r in records] == list(

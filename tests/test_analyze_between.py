@@ -221,7 +221,7 @@ def test_one_bad_mask_among_many(pai: Pai, branched: Path, tmp_path: Path) -> No
     assert done.said[0].startswith(f"pai: error: {cut}: truncated or with bytes to spare")
     assert done.said[1] == (
         f"pai: error: {other}: masks 'w', which {branched / 'c.safetensors'} does not have; "
-        "--weights takes the checkpoint the mask was made for"
+        "--weights takes the checkpoint that the mask was made for"
     )
     assert [record["outcome"] for record in done.json()] == ["failed", "failed", "done"]
     assert done.json()[0]["reason"] == done.said[0].removeprefix("pai: error: ")

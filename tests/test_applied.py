@@ -871,7 +871,7 @@ def sharded(model: Net) -> dict[str, Any]:
         (
             wrong_shape,
             MaskMismatchError,
-            f"masks=: the mask of 'fc.weight' has shape (12, 4), and model= has it in (4, 12); {THEIRS}",
+            f"masks=: does not fit model=: 'fc.weight' is 12x4 here and 4x12 there; {THEIRS}",
         ),
         (of_floats, ArrayError, "masks=: that of 'fc.weight' is an array of float64; give a NumPy array of bool"),
         (of_torch, ArrayError, "masks=: that of 'fc.weight' is a Tensor; give a NumPy array of bool"),

@@ -222,7 +222,7 @@ def test_sharded_faults(tmp_path):
         path.write_text(text)
         assert refusal(path) == (
             "model.safetensors.index.json: not a checkpoint index: it has no 'weight_map' from tensor names to "
-            "shard file names; give *.safetensors.index.json"
+            "shard file names; give *.index.json of a sharded checkpoint"
         )
     path.write_text('{"weight_map": {}}')
     assert refusal(path) == f"model.safetensors.index.json: holds no tensors; {INSTEAD}"
@@ -274,16 +274,16 @@ def test_held_by_torch_save_but_no_state_dict(tmp_path, held, message):
     assert refusal(tmp_path / "x.pt") == message
 
 
+NEITHER = "neither a safetensors file nor one that torch.save wrote; it looks like"
+
 CONTENTS = [
-    (b"", "x.pt: the file is empty"),
-    (b"hello, this is some text", "neither a safetensors file nor one that torch.save wrote; give one of those"),
-    (b"\x80", "neither a safetensors file nor one that torch.save wrote; give one of those"),
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras?), not a checkpoint; give safetensors or a file of torch.save"),
-    (b"\x93NUMPY\x01\x00v", "a NumPy array, not a checkpoint; give safetensors or a file of torch.save"),
-    (b"GGUF\x03\x00\x00\x00", "a GGUF file, not a checkpoint; give safetensors or a file of torch.save"),
-    (b"\x1f\x8b\x08\x00", "a gzip archive; unpack it first"),
-    (b"version https://git-lfs.github.com/spec/v1", "a Git LFS pointer, not the file itself; run `git lfs pull`"),
-    (b"<!doctype html><html>", "an HTML or XML page; the download went wrong"),
+    (b"", "x.pt: the file is empty; copy it again"),
+    (b"hello, this is some text", f"{NEITHER} text (it begins with 'hello, this is some text'): give one of those"),
+    (b"\x80", f"{NEITHER} bytes of no known format: give one of those"),
+    (b"\x89HDF\r\n\x1a\n", f"{NEITHER} an HDF5 file, as Keras writes: give one of those"),
+    (b"\x93NUMPY\x01\x00v", f"{NEITHER} one NumPy array without a name (.npy): give one of those"),
+    (b"GGUF\x03\x00\x00\x00", f"{NEITHER} a GGUF file, as llama.cpp reads: give one of those"),
+    (b"\x1f\x8b\x08\x00", f"{NEITHER} a compressed archive, to be unpacked first: give one of those"),
     (pickle.dumps({"a": 1}), f"a Python pickle that torch.save did not write; {INSTEAD}"),
     (b"PK\x03\x04 and then nothing", "truncated or damaged (a zip file without its end); copy it again"),
 ]
@@ -341,11 +341,14 @@ def test_truncated_pickle(tmp_path, keep, legacy):
     assert "copy it again" in refusal(path)
 
 
+LOOKS = "it looks like text (it begins with '{}'): give a safetensors file, or one that torch.save wrote"
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"abc", "x.safetensors: not a safetensors file (3 bytes; its header alone takes 8)"),
-        (b"not one of those", "x.safetensors: not a safetensors file"),
+        (b"abc", "x.safetensors: not a safetensors file (3 bytes; its header alone takes 8); " + LOOKS.format("abc")),
+        (b"not one of those", "x.safetensors: not a safetensors file; " + LOOKS.format("not one of those")),
     ],
 )
 def test_faulty_safetensors(tmp_path, content, message):

@@ -33,7 +33,8 @@ ENGINE = "compiled" if calls.available() else "on NumPy: no C compiler at instal
 COMMANDS = tuple(str(command.name) for command in app.registered_commands)
 GOOD = (SAMPLES / "synflow-0.05.safetensors").read_bytes()
 HEADER = int.from_bytes(GOOD[:8], "little")
-TEXT = "not a safetensors file"
+NOT = "not a safetensors file"
+GIVE = ": give a safetensors file, or one that torch.save wrote"
 
 
 def with_length(length: int) -> bytes:
@@ -42,8 +43,8 @@ def with_length(length: int) -> bytes:
 
 # content, and what is said of it
 DAMAGED: dict[str, tuple[bytes, str]] = {
-    "empty": (b"", "the file is empty"),
-    "5 bytes": (GOOD[:5], f"{TEXT} (5 bytes; its header alone takes 8)"),
+    "empty": (b"", "the file is empty; copy it again"),
+    "5 bytes": (GOOD[:5], f"{NOT} (5 bytes; its header alone takes 8); it looks like bytes of no known format{GIVE}"),
     "header cut": (GOOD[:1000], f"truncated: its header says {HEADER:,} bytes, the file has 1,000; copy it again"),
     "data cut": (
         GOOD[:-100],
@@ -53,10 +54,13 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
         GOOD + b"xx",
         f"truncated or with bytes to spare: {len(GOOD) + 2:,} bytes do not match what its header lists; copy it again",
     ),
-    "text": (b"hello world, this is text\n", TEXT),
-    "html": (b"<!DOCTYPE html><html>", TEXT),
-    "png": (b"\x89PNG\r\n\x1a\n" + bytes(100), TEXT),
-    "zip": (b"PK\x05\x06" + bytes(18), TEXT),
+    "text": (
+        b"hello world, this is text\n",
+        f"{NOT}; it looks like text (it begins with 'hello world, this is text'){GIVE}",
+    ),
+    "html": (b"<!DOCTYPE html><html>", "a web page (HTML or XML), not the file itself; download it again"),
+    "png": (b"\x89PNG\r\n\x1a\n" + bytes(100), f"{NOT}; it looks like a picture or a document{GIVE}"),
+    "zip": (b"PK\x05\x06" + bytes(18), f"{NOT}; it looks like a zip archive{GIVE}"),
     "long header": (
         with_length(len(GOOD) + 1),
         f"truncated: its header says {len(GOOD) + 1:,} bytes, the file has {len(GOOD):,}; copy it again",
@@ -66,7 +70,7 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
         f"truncated: its header says {2**63 + 1:,} bytes, the file has {len(GOOD):,}; copy it again",
     ),
     "no JSON": (GOOD[:9] + b"x" * (HEADER - 1) + GOOD[8 + HEADER :], "damaged safetensors file ("),
-    "a list": (b"\x02\0\0\0\0\0\0\0[]", TEXT),
+    "a list": (b"\x02\0\0\0\0\0\0\0[]", f"{NOT}; it looks like bytes of no known format{GIVE}"),
 }
 
 
@@ -155,7 +159,7 @@ def test_a_mask_of_another_network(pai: Pai, here: Path) -> None:
     assert_one_line(
         pai("analyze", mask, "--weights", "small.safetensors"),
         f"{mask}: masks 'conv1.weight', 'layer1.0.conv1.weight', 'layer1.0.conv2.weight' and 17 more, which "
-        "small.safetensors does not have; --weights takes the checkpoint the mask was made for",
+        "small.safetensors does not have; --weights takes the checkpoint that the mask was made for",
     )
 
 

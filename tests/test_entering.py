@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from graphs import KINDS, WEIGHTS, uniform
+from graphs import KINDS, WEIGHTS, svd, uniform
 from scipy.sparse import csr_array
 
 from pai_cli.errors import ArrayError, NotFiniteError, PaiError, ParameterError, SolverError
@@ -23,6 +23,7 @@ from pai_cli.spectral.network import DenseCache, LayerInput, measure_together
 from pai_cli.spectral.singular import singular_pairs, structure_pair, weighted_pair
 from pai_cli.spectral.solver_table import EIGENPAIR, SolverLimits
 from pai_cli.spectral.solvers import Solver, SolverOptions
+from pai_cli.spectral.subgraphs import regular_subgraphs
 
 MASK = uniform(np.random.default_rng(0), 9, 14, 0.5)
 WEIGHTED = np.random.default_rng(1).normal(size=MASK.shape)
@@ -430,6 +431,57 @@ def test_gaps_of_weights_of_any_exponent_keep_their_bounds(lowest: int, engine: 
                 off = abs(Fraction(small.value) - Fraction(large.value) * Fraction(2) ** exponent)
                 bound = Fraction(small.error or 0) + Fraction(large.error or 0) * Fraction(2) ** exponent
                 assert off <= bound, f"{name}: {small}, expected {large} times 2^{exponent}"
+
+
+SOME_EXPONENTS = (*range(-1074, -1020), *range(-1020, 1020, 60), *range(1004, 1016))
+
+
+@pytest.mark.parametrize("spread", [0, 30, 2200], ids=["one exponent", "some", "all below"])
+def test_every_metric_of_weights_keeps_its_bound_at_every_exponent(spread: int, engine: str) -> None:
+    """Against an SVD of the same weights raised or lowered by a power of two, which rounds none that counts."""
+    for exponent in SOME_EXPONENTS:
+        rng = np.random.default_rng([exponent + 1074, spread])
+        mask = np.ones((5, 7), dtype=bool) if exponent % 4 == 0 else rng.random((12, 60)) < 0.5
+        exponents = rng.integers(max(-1074, exponent - spread), exponent + 1, mask.shape)
+        weights = np.ldexp(np.full(mask.shape, 0.75) if exponent % 2 else rng.normal(size=mask.shape), exponents)
+        found = measure_layer(mask, weights)
+        dense = dense_reference(weights, MetricOptions())
+        gaps = gap_of(weights * mask), mean_gap_of(weights, mask), gap_of(weights)
+        structure = [Fraction(found.measures[name].value or 0) for name in ("dr", "dr_imdb")]
+        apart = [one - Fraction(dense[name].value or 0) for one, name in zip(structure, ("dr", "dr_imdb"), strict=True)]
+        expected = {
+            "lambda": gaps[0],
+            "lambda_imsg": gaps[1],
+            "l2": root_of_squares([*structure, *gaps[:2]]),
+            "l2_dense": root_of_squares([*apart, gaps[0] - gaps[2], gaps[1] - gaps[2]]),
+        }
+        rounding = Fraction(2) ** -40 * Fraction(float(np.abs(weights).max(initial=0.0)))  # of the SVD
+        for name, value in expected.items():
+            measure = found.measures[name]
+            if measure.value is not None:
+                off = abs(Fraction(measure.value) - value)
+                assert off <= Fraction(measure.error or 0.0) + rounding, (
+                    f"{name} at 2^{exponent}: {measure}, {float(value)}"
+                )
+
+
+def gap_of(weights: np.ndarray) -> Fraction:
+    exponent = int(np.frexp(np.abs(weights).max(initial=0.0))[1])
+    raised = np.ldexp(np.ldexp(np.abs(weights), -exponent // 2), -exponent - -exponent // 2)
+    values = svd(raised)
+    return (Fraction(values[0]) - Fraction(values[1])) * Fraction(2) ** exponent
+
+
+def mean_gap_of(weights: np.ndarray, mask: np.ndarray) -> Fraction:
+    graph = BipartiteGraph(mask)
+    columns = np.argsort(mask.sum(axis=0), kind="stable")[graph.n_L0 - graph.n_L :]
+    kept = [columns[begin:end] for begin, end in regular_subgraphs(graph).ranges.tolist()]
+    return sum((gap_of((weights * mask)[:, of]) for of in kept), Fraction(0)) / max(len(kept), 1)
+
+
+def root_of_squares(terms: list[Fraction]) -> Fraction:
+    """To 2^-1200, absolute."""
+    return Fraction(math.isqrt(int(sum(term * term for term in terms) * 2**2400)), 2**1200)
 
 
 # The compiled part, called directly --------------------------------------------------------------------------------

@@ -165,10 +165,11 @@ def test_faults_of_folders(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         open_checkpoint(path)
     assert one_line(caught, tmp_path) == (
-        "net: a model's folder without model.safetensors or model.safetensors.index.json; save it with safetensors"
+        "net: a model's folder without model.safetensors or model.safetensors.index.json or pytorch_model.bin or "
+        "pytorch_model.bin.index.json; save it with safetensors"
     )
-    (path / "pytorch_model.bin").write_text("")
-    with pytest.raises(CheckpointError, match=r"\(there is pytorch_model.bin: give that file\)"):
+    (path / "own.bin").write_text("")
+    with pytest.raises(CheckpointError, match=r"\(there is own.bin: give that file\)"):
         open_checkpoint(path)
     folder(path, gpt2())
     for text, line in (
@@ -183,7 +184,8 @@ def test_faults_of_folders(tmp_path: Path) -> None:
     with pytest.raises(LayerSelectionError) as caught_layers:
         loaded(path)
     assert one_line(caught_layers, tmp_path) == (
-        "net/model.safetensors: no linear weight to prune by its name; give model=hf"
+        "net/model.safetensors: no linear weight to prune by its name: 42 weights in 2 tensors are left whole: "
+        "embed.weight, wpe.weight (a table that is looked up); give model=hf"
     )
 
 

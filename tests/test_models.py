@@ -383,7 +383,7 @@ def test_mlp_of_any_sizes_is_recognised(sizes, pattern, biases):
 
 @given(st.lists(st.integers(1, 500), min_size=2, max_size=8, unique=True), st.data())
 def test_mlp_in_any_order_is_found_by_its_chain(sizes, data):
-    shapes = chain(sizes, [f"{'ponmlkj'[i]}x" for i in range(len(sizes) - 1)])
+    shapes = chain(sizes, [f"fc{'7654321'[i]}" for i in range(len(sizes) - 1)])
     assume(tuple(sizes[:3]) != (784, 300, 100))
     shuffled = dict(data.draw(st.permutations(list(shapes.items()))))
     assert recognise(shuffled).name == "mlp-" + "-".join(map(str, sizes))
@@ -392,19 +392,30 @@ def test_mlp_in_any_order_is_found_by_its_chain(sizes, data):
 @pytest.mark.parametrize(
     ("shapes", "name"),
     [
-        (chain([784, 300, 100, 7], ["a", "b", "c"]), "lenet-300-100"),
+        (chain([784, 300, 100, 7], ["fc1", "fc2", "fc3"]), "lenet-300-100"),
         (chain([784, 64, 10], ["input", "output"]), "mlp-784-64-10"),
-        (chain([8, 8, 8], ["b", "a"]), "mlp-8-8-8"),  # the file's order, which is not the alphabet's
-        (chain([8, 8, 8], ["a", "b"]), None),  # alphabetical: no telling which comes first
-        (chain([8, 5, 4], ["a.b", "a.b.c"]), None),  # a layer inside a layer
-        (chain([8, 5, 4], ["train", "b"]), None),  # no module can have that name
-        (chain([8, 5, 4], ["a", "b"]) | {"a.bias": (4,)}, None),
-        (chain([8, 5, 4], ["a", "b"]) | {"c.bias": (4,)}, None),
+        (chain([8, 8, 8], ["linear", "dense"]), "mlp-8-8-8"),  # the file's order, which is not the alphabet's
+        (chain([8, 8, 8], ["dense", "linear"]), None),  # alphabetical: no telling which comes first
+        (chain([8, 5, 4], ["net.fc", "net.fc.fc"]), None),  # a layer inside a layer
+        (chain([8, 5, 4], ["fc.modules", "fc2"]), None),  # no module can have that name
+        (chain([8, 5, 4], ["fc1", "fc2"]) | {"fc1.bias": (4,)}, None),
+        (chain([8, 5, 4], ["fc1", "fc2"]) | {"fc3.bias": (4,)}, None),
+        # Shapes that chain, of layers that are not in a row.
+        (chain([64] * 5, ["q_proj", "k_proj", "v_proj", "out_proj"]), None),
+        (chain([64] * 5, ["q", "v", "k", "o"]), None),
+        (chain([10, 32, 32, 32], ["trunk", "policy", "value"]), None),
+        (chain([10, 32, 32, 32], ["fc", "head2", "head1"]), None),
+        (chain([32, 32, 32, 5], ["x2h", "h2h", "out"]), None),
+        (chain([32, 64, 32], ["w1", "w2"]), None),
+        (chain([8, 5, 4], ["output", "input"]), None),
+        (chain([8, 5, 4], ["features.0", "classifier"]), "mlp-8-5-4"),
+        (chain([8, 5, 4], ["linear_relu_stack.0", "linear_relu_stack.2"]), "mlp-8-5-4"),
+        (chain([8, 5, 4], ["0", "2"]), "mlp-8-5-4"),
         ({"a.weight": (5, 8), "b.weight": (4, 6)}, None),
         ({"a": (5, 8)}, None),
         ({".weight": (5, 8)}, None),
         ({"weight": (5, 8), "bias": (5,)}, None),
-        (chain([4] * 15, list("abcdefghijklmn")), None),
+        (chain([4] * 15, [f"fc{'x' * i}" for i in range(14)]), None),
     ],
 )
 def test_mlp_cases(shapes, name):
@@ -420,19 +431,20 @@ def timed(shapes):
 
 
 def test_the_order_of_an_mlp_is_not_searched_for_in_vain():
-    square = {f"{letter}.weight": (16, 16) for letter in "abcdefghijk"}
+    words = sorted(["dense", "fc", "features", "ff", "hidden", "layer", "linear", "main", "mlp", "net", "stack"])
+    square = {f"{word}.weight": (16, 16) for word in words}
     assert timed(square | {"z.weight": (7, 5)}) is None
     assert timed(square) is None
-    several = {f"{letter}.weight": (16, 16 + i) for i, letter in enumerate("abcdefghijk")}
+    several = {f"{word}.weight": (16, 16 + i) for i, word in enumerate(words)}
     assert timed(several) is None
     # Every size as often entered as left, by every way between 12 of them, and one layer that no way leads to.
-    ways = {f"x{i}y{j}.weight": (10 + j, 10 + i) for i, j in itertools.permutations(range(12), 2)}
+    ways = {f"fc{i}.layer{j}.weight": (10 + j, 10 + i) for i, j in itertools.permutations(range(12), 2)}
     assert timed(ways | {"z.weight": (7, 5)}) is None
     assert timed(ways | {"z.weight": (10, 5)}) is None  # many orders
 
 
 def test_a_long_mlp_in_any_order_is_found():
-    names = sorted((f"{'abcdefghij'[i % 10]}{'klmnopqrst'[i // 10]}" for i in range(100)), key=lambda name: name[::-1])
+    names = [f"fc{i % 10}.layer{i // 10}.0" for i in range(100)]
     shapes = chain(range(100, 201), names)
     assert timed(dict(sorted(shapes.items()))).name == "mlp-" + "-".join(map(str, range(100, 201)))
 

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -49,10 +54,12 @@ from pai_cli.errors import NotFiniteError
 from pai_cli.spectral import singular, solvers
 from pai_cli.spectral.direct import forming_error
 from pai_cli.spectral.graph import BipartiteGraph
+from pai_cli.spectral.matrices import matrix_pair
 from pai_cli.spectral.problems import Problems
 from pai_cli.spectral.result import Outcome, SingularPair
 from pai_cli.spectral.singular import singular_pairs, structure_pair, weighted_pair
 from pai_cli.spectral.solvers import DEFAULT, Solver, SolverOptions
+from pai_cli.spectral.subgraphs import regular_subgraphs
 from pai_cli.spelling import for_python
 
 pytestmark = pytest.mark.usefixtures("engine")
@@ -707,28 +714,93 @@ def test_too_few_products_are_never_an_answer() -> None:
         assert pair.products <= most + 4  # and the products of the two vectors that are reported on
 
 
-def band(side: int, *, above: bool = True) -> Mask:
-    """Ones on the diagonal, below it, and `above` it: Toeplitz, its eigenvalues or singular values known in cosines."""
-    return sum(
-        (np.eye(side, k=k, dtype=bool) for k in ((-1, 0, 1) if above else (-1, 0))), np.zeros((side, side), bool)
-    )
+def everything_at(seed: int) -> list[SingularPair]:
+    """All pairs of a few layers, their subgraphs among them; small enough that two engines' every way is taken."""
+    rng = np.random.default_rng(seed)
+    pairs = []
+    for rows, columns, density in ((12, 30, 0.4), (40, 90, 0.2), (120, 50, 0.3)):
+        mask = uniform(rng, rows, columns, density)
+        graph = BipartiteGraph(mask, rng.normal(size=mask.shape))
+        subgraphs = regular_subgraphs(graph)
+        for options in (DEFAULT, SolverOptions(solver=Solver.DIRECT), SolverOptions(solver=Solver.MATRIX_FREE)):
+            found = singular_pairs([subgraphs.problems(graph, weighted=which) for which in (False, True)], options)
+            pairs.extend(pair for each in found for pair in map(each.__getitem__, range(len(each))))
+    return pairs
 
 
-CLUSTERED: dict[str, tuple[Mask, float, float]] = {
-    "band": (band(500), 1 + 2 * math.cos(math.pi / 501), 1 + 2 * math.cos(2 * math.pi / 501)),
-    "path": (band(500, above=False), 2 * math.cos(math.pi / 1001), 2 * math.cos(2 * math.pi / 1001)),
-    "cycle": (even_cycle(700), 2.0, 2 * math.cos(math.pi / 700)),
-    "two cycles": (union(even_cycle(700), even_cycle(40)), 2.0, 2.0),
-}
+@pytest.mark.usefixtures("iterate_from_33")
+def test_threads_get_what_one_after_the_other_gets(engine: str) -> None:
+    """Bit for bit, from the same seeds at once and from others."""
+    alone = [everything_at(seed) for seed in range(4)]
+    together = threading.Barrier(8)
+
+    def at_once(seed: int) -> list[SingularPair]:
+        together.wait()
+        return everything_at(seed)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(at_once, [0, 1, 2, 3] * 2)) == alone * 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.usefixtures("iterate_from_33")
+def test_a_fork_goes_on_with_the_engine(engine: str, tmp_path: Path) -> None:
+    """A process that has used the engine is forked, as a pool of workers is: both get what they got before."""
+    before = everything_at(0)
+    answer = tmp_path / "answer"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of 3.12 on: threads of BLAS are there
+        child = os.fork()
+    if child == 0:
+        try:
+            answer.write_text(repr(everything_at(0)))
+        finally:
+            os._exit(0)
+    assert everything_at(0) == before
+    assert os.waitpid(child, 0)[1] == 0
+    assert answer.read_text() == repr(before)
+
+
+def band(side: int, *, width: int = 1, above: bool = True) -> Mask:
+    """Ones on the diagonal, `width` of them below it, and above it as many where asked."""
+    return sum((np.eye(side, k=k, dtype=bool) for k in range(-width, width * above + 1)), np.zeros((side, side), bool))
+
+
+def known_clusters() -> dict[str, tuple[Mask, list[float]]]:
+    """Whose values are cosines."""
+    return {
+        "band": (band(500), [1 + 2 * math.cos(k * math.pi / 501) for k in (1, 2)]),
+        "path": (band(500, above=False), [2 * math.cos(k * math.pi / 1001) for k in (1, 2)]),
+        "cycle": (even_cycle(700), [2.0, 2 * math.cos(math.pi / 700)]),
+        "two cycles": (union(even_cycle(700), even_cycle(40)), [2.0, 2.0]),
+    }
+
+
+def clusters() -> dict[str, tuple[Mask, list[float]]]:
+    """Those with many values near or at the largest, small enough for a dense SVD."""
+    rng = np.random.default_rng(0)
+    few = np.eye(150, dtype=bool)
+    few[rng.integers(0, 150, 4), rng.integers(0, 150, 4)] = True
+    block = uniform(rng, 9, 11, 0.5)
+    masks = {
+        "wide band": band(180, width=3),
+        "torus": np.kron(even_cycle(12), even_cycle(11)),
+        "band by band": np.kron(band(14), band(13)),
+        "block by path": np.kron(band(20, above=False), uniform(rng, 8, 8, 0.5)),
+        "identity and few": few,
+        "equal blocks": np.kron(np.eye(16, dtype=bool), block),
+        "all but equal blocks": union(*(near_complete(rng, 9, 9, zeros) for zeros in (3, 3, 3, 3, 4, 4, 4, 5))),
+    }
+    return {name: (mask, svd(mask)) for name, mask in masks.items()}
 
 
 @pytest.mark.parametrize("proof_side", [solvers.PROOF_SIDE, 100], ids=["with a Gram matrix", "without"])
-@pytest.mark.parametrize("name", CLUSTERED)
+@pytest.mark.parametrize("name", known_clusters())
 def test_largest_values_in_a_cluster_are_found(name: str, proof_side: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the iteration has no end, LAPACK follows by itself; with and without a proof that was asked for."""
     monkeypatch.setattr(solvers, "PROOF_SIDE", proof_side)
     monkeypatch.setattr(solvers, "MOST_PRODUCTS", 200)
-    mask, *sigma = CLUSTERED[name]
+    mask, sigma = known_clusters()[name]
     for certify in (False, True):
         pair = structure(mask, SolverOptions(most_products=200, certify=certify))
         assert pair.outcome is Outcome.PROVED
@@ -738,9 +810,26 @@ def test_largest_values_in_a_cluster_are_found(name: str, proof_side: int, monke
         assert_agrees(weighted, [value / 4 for value in sigma])
 
 
+@pytest.mark.usefixtures("iterate_from_33")
+@pytest.mark.parametrize("proof_side", [solvers.PROOF_SIDE, 60], ids=["with a Gram matrix", "without"])
+@pytest.mark.parametrize("most", [24, 200], ids=["no end", "an end"])
+def test_clusters_of_every_kind_have_an_answer(
+    most: int, proof_side: int, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(solvers, "PROOF_SIDE", proof_side)
+    for bound in ("MOST_PRODUCTS", "FEWEST_PRODUCTS"):
+        monkeypatch.setattr(solvers, bound, most)
+    options = SolverOptions(most_products=most)
+    for name, (mask, sigma) in clusters().items():
+        for pair in (structure(mask, options), matrix_pair(csr_array(mask), options)):
+            assert_agrees(pair, sigma, name)
+        weights = np.random.default_rng(1).uniform(0.249, 0.251, mask.shape)
+        assert_agrees(weighted(mask, weights, options), svd(weights * mask), name)
+
+
 @pytest.mark.parametrize("chosen", [Solver.POWER, Solver.MATRIX_FREE])
 def test_who_chose_an_iteration_gets_no_other(chosen: Solver) -> None:
-    pair = structure(CLUSTERED["path"][0], SolverOptions(most_products=100, solver=chosen))
+    pair = structure(band(500, above=False), SolverOptions(most_products=100, solver=chosen))
     assert pair.outcome is Outcome.NOT_CONVERGED
     assert (pair.sigma_1, pair.sigma_2) == (None, None)
 

@@ -128,7 +128,7 @@ def assert_same_bytes(path: Path, *requests: PruneRequest) -> None:
         for fact in ("kept", "total", "density", "collapsed", "rounds", "scope", "whole"):
             assert getattr(chosen.summary, fact) == getattr(result, fact)
         for packed in (False, True) if len(requests) == 1 else (number % 2 == 1,):
-            write_mask(one, mask_to_write(result, request, source, ["prune"]), packed=packed, force=True)
+            write_mask(one, mask_to_write(result, request, source, ["prune"], network.story), packed=packed, force=True)
             write_chosen(other, chosen, ["prune"], packed=packed, force=True)
             assert one.read_bytes() == other.read_bytes()
 

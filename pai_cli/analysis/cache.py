@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from pai_cli.analysis.masks import AnalysisRequest, MaskReport
-from pai_cli.files.checkpoints import Checkpoint, is_safetensors
+from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.digest import sha256_of
+from pai_cli.files.first_bytes import is_safetensors
 from pai_cli.files.store import Store
 from pai_cli.spectral.catalogue import METRIC_VERSION
 from pai_cli.spectral.compiled import calls
@@ -29,7 +30,7 @@ from pai_cli.spectral.metrics import LayerMetrics
 from pai_cli.spectral.network import LayerReport, NetworkReport
 from pai_cli.spectral.result import Measure, Outcome, SingularPair
 
-FORM = 3  # to be raised with any change below: what was stored in another form is not read
+FORM = 4  # to be raised with any change below: what was stored in another form is not read
 
 OUTCOMES = {outcome.name: outcome for outcome in Outcome}
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from pai_cli.analysis.many import STEPS
-from pai_cli.analysis.masks import check_match, unrolls, wanted
+from pai_cli.analysis.masks import unrolls, wanted
 from pai_cli.errors import LayerSelectionError, MethodOptionError, PaiError
 from pai_cli.files.checkpoints import Checkpoint
+from pai_cli.files.fits import Against, check_fits
 from pai_cli.files.masks import Mask
 from pai_cli.files.opening import open_mask
 from pai_cli.models.huggingface import WeightsAlone
@@ -138,7 +139,7 @@ def analyze_between(
         path = given if isinstance(given, Path) else given.path
         try:
             mask = open_mask(given, trust=request.trust) if isinstance(given, Path) else given
-            check_match(path, mask.shapes, request.weights)
+            check_fits(path, mask.shapes, Against.of(request.weights, "weights"))
             layers = _Layers(mask)
             pairs = []
             for number, pair in enumerate(request.pairs, start=1):

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from pai_cli.compute.threads import mapped, one_blas_thread
 from pai_cli.errors import (
@@ -16,19 +16,21 @@ from pai_cli.errors import (
     DeviceError,
     LayerSelectionError,
     MaskError,
-    MaskMismatchError,
     NotFiniteError,
     PaiError,
 )
+from pai_cli.files.fits import Against, check_fits
 from pai_cli.files.masks import Mask, check_layout
+from pai_cli.files.matching import Weights, matched
 from pai_cli.files.ordering import matches
+from pai_cli.files.whole import NOTHING, Whole
 from pai_cli.spectral.layout import Layout
 from pai_cli.spectral.metrics import MetricOptions
 from pai_cli.spectral.network import DenseCache, LayerInput, LayerReport, NetworkReport, measure_together, summarise
 from pai_cli.spelling import option
 
 if TYPE_CHECKING:
-    import numpy as np
+    pass
 
 
 WORTH_THREADS = 2**21  # weights of a network from which threads gain: a smaller one's time is the interpreter's
@@ -121,31 +123,11 @@ def _moved(layers: list[LayerInput], device: str) -> list[LayerInput]:
     return [replace(layer, mask=there(layer.mask), weights=there(layer.weights)) for layer in layers]
 
 
-SHOWN = 3  # names listed in a message before "and N more"
-
 LayerDone = Callable[[int, int], object]  # how many layers are done, of how many
 
 MOST_ENTRIES = 2**32  # of an unrolled layer: four times the largest matrix of today's language models
 MOST_GROUPED = 2**29
 """Of a layer in groups, most of whose entries no file holds: half as many again as EfficientNet-B7 has."""
-
-
-class Weights(Protocol):
-    """What is asked of a checkpoint, wherever its bytes are."""
-
-    @property
-    def path(self) -> Path:
-        """Where it was read from."""
-        ...
-
-    @property
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Shape of every tensor."""
-        ...
-
-    def finite_array(self, name: str) -> np.ndarray:
-        """One tensor; raises what keeps it from being weights."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -171,7 +153,8 @@ class MaskReport:
 
     `skipped`: parameters that are no matrix (biases). `layouts_known`: whether the file says which convolutions are grouped
     or transposed; where it does not, none is taken to be. `remark`: what else a person should know of how it was read.
-    `shapes`: of every masked parameter, a matrix or not.
+    `shapes`: of every masked parameter, a matrix or not. `whole`: what of the checkpoint has no mask. `unnamed`: what is to
+    be said of layers that the mask does not name.
     """
 
     path: Path
@@ -182,13 +165,17 @@ class MaskReport:
     layouts_known: bool = True
     remark: str = ""
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    whole: Whole = NOTHING
+    unnamed: str = ""
 
 
 def measure_mask(mask: Mask, request: AnalysisRequest, cache: DenseCache, layer_done: LayerDone) -> MaskReport:
     """The report of one mask; `layer_done` is called after each layer. Raises what is wrong with it."""
     names, skipped = chosen(mask, request.layers)
     if request.weights is not None:
-        check_match(mask.path, mask.shapes, request.weights)
+        weights = matched(mask.names, mask.metadata, request.weights)
+        check_fits(mask.path, mask.shapes, Against.of(weights, "weights"))
+        request = replace(request, weights=weights)
     reports = []
     for number, one in enumerate(_measured(mask, names, request, cache), start=1):
         reports.append(one)
@@ -246,32 +233,3 @@ def chosen(mask: Mask, layers: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[
 def wanted(name: str, globs: Sequence[str]) -> bool:
     """Whether one of the globs matches the parameter's name, with or without `.weight`; all do when there is no glob."""
     return not globs or any(matches(name, glob) for glob in globs)
-
-
-def check_match(path: Path, shapes: Mapping[str, tuple[int, ...]], weights: Weights) -> None:
-    """Raise `MaskMismatchError` unless every parameter that `path` masks is in the checkpoint, in the same shape."""
-    missing = [repr(name) for name in shapes if name not in weights.shapes]
-    if missing:
-        raise MaskMismatchError(
-            f"{path}: masks {_some(missing)}, which {weights.path} does not have; "
-            f"{option('weights')} takes the checkpoint the mask was made for"
-        )
-    misshapen = [
-        f"{name!r} is {_times(shape)} here and {_times(weights.shapes[name])} there"
-        for name, shape in shapes.items()
-        if tuple(weights.shapes[name]) != tuple(shape)
-    ]
-    if misshapen:
-        raise MaskMismatchError(
-            f"{path}: does not fit {weights.path}: {_some(misshapen)}; "
-            f"{option('weights')} takes the checkpoint the mask was made for"
-        )
-
-
-def _some(items: list[str]) -> str:
-    more = f" and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
-    return ", ".join(items[:SHOWN]) + more
-
-
-def _times(shape: tuple[int, ...]) -> str:
-    return "x".join(str(side) for side in shape)

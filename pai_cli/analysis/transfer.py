@@ -9,10 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pai_cli.analysis.masks import Weights, chosen, wanted
+from pai_cli.analysis.masks import chosen, wanted
 from pai_cli.errors import ClusterError, PaiError
 from pai_cli.files.checkpoints import Checkpoint, open_checkpoint
 from pai_cli.files.masks import Mask
+from pai_cli.files.matching import Aliases, Weights
 from pai_cli.spectral.layout import Layout
 from pai_cli.spelling import option
 
@@ -43,6 +44,11 @@ class NamedWeights:
         """Shape of every tensor."""
         return self._checkpoint.shapes
 
+    @property
+    def aliases(self) -> Aliases:
+        """The other names of tensors that have several."""
+        return self._checkpoint.aliases
+
     def finite_array(self, name: str) -> np.ndarray:
         """One tensor; raises what keeps it from being weights."""
         return self._checkpoint.finite_array(name)
@@ -57,8 +63,13 @@ class SentWeights:
     def __init__(self, checkpoint: Weights, layers: tuple[str, ...]):
         self.path = checkpoint.path
         self.shapes: Mapping[str, tuple[int, ...]] = dict(checkpoint.shapes)
+        self.aliases: Aliases = dict(checkpoint.aliases)
         self._arrays: dict[str, np.ndarray | PaiError] = {}
-        names = [name for name, shape in self.shapes.items() if len(shape) > 1 and wanted(name, layers)]
+        # Of a tensor with several names, and of one behind a wrapper's prefix, a mask may have another.
+        several = {*self.aliases, *(name for name in self.shapes if wanted(name.partition(".")[2], layers))}
+        names = [
+            name for name, shape in self.shapes.items() if len(shape) > 1 and (name in several or wanted(name, layers))
+        ]
         weights = sum(math.prod(self.shapes[name]) for name in names)
         if weights > MOST_WEIGHTS:
             raise ClusterError(

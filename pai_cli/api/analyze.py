@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pai_cli.api.given import is_one, listed, named, opened
 from pai_cli.api.inputs import (
     AnyPath,
+    Beside,
     Shape,
     Source,
     device_of,
@@ -18,8 +19,10 @@ from pai_cli.api.inputs import (
     maybe_path,
     network_of,
     open_source,
+    open_weights,
     shape_of,
     source_path,
+    tell_left,
 )
 from pai_cli.api.plans import plan_measuring, read_masks
 from pai_cli.api.progress import Wanted, shown_by
@@ -240,8 +243,9 @@ def _measured(given: _Given, how: _How, files: _Files, working: Working) -> Repo
     path = source_path(given.weights)
     pictures = _pictures(files, path)
     plan = plan_measuring(named(given.every), path, files.plot, files.report, working, force=files.force)
+    weights = open_weights(given.weights, trust=given.trust)
     request = AnalysisRequest(
-        weights=None if given.weights is None else open_source(given.weights, trust=given.trust),
+        weights=weights,
         layers=given.layers,
         options=MetricOptions(solver=solver, expansion_weighted=how.expansion_weighted),
         device=device_of(how.device),
@@ -264,15 +268,25 @@ def _pictures(files: _Files, weights: Path | None) -> AnalysisPictures | None:
 
 
 def _reported(
-    given: _Given, request: AnalysisRequest, masks: Sequence[Any], working: Working, pictures: AnalysisPictures | None
+    given: _Given,
+    request: AnalysisRequest,
+    masks: Sequence[Any],
+    working: Working,
+    pictures: AnalysisPictures | None,
 ) -> Generator[Report, None, None]:
+    from dataclasses import replace
+
     from pai_cli.api.report import Report
+    from pai_cli.files.checkpoints import Checkpoint
 
     weights = given.weights is not None
+    beside = Beside(request.weights if isinstance(request.weights, Checkpoint) else None)
     with measured_by(masks, request, working, given.progress) as found:
         seen = found if pictures is None else pictures.watch(found)
         for mask, one in zip(masks, seen, strict=True):
             tell(one)
+            if one.error is None:
+                one = replace(one, whole=beside.tell(one.shapes, one.metadata))  # noqa: PLW2901
             yield Report(one, weights=weights, in_memory=not isinstance(mask, Path))
 
 
@@ -291,7 +305,17 @@ def measured_by(
         open_pool(jobs, working.cluster) as pool,
         closing(analyze_masks(masks, request, progress, pool=pool, store=store)) as found,
     ):
-        yield found
+        yield (_with_whole(report, request) for report in found)
+
+
+def _with_whole(report: MaskReport, request: AnalysisRequest) -> MaskReport:
+    """The report, with what it says of layers of the checkpoint that the mask does not name."""
+    from pai_cli.files.fits import whole_beside
+
+    if report.report is None or request.weights is None:
+        return report
+    told = whole_beside(report.shapes, report.report.kept, report.report.total, request.weights)
+    return replace(report, unnamed=told)
 
 
 def tell(report: MaskReport) -> None:
@@ -307,7 +331,16 @@ def tell(report: MaskReport) -> None:
         note(f"{report.path}: does not tell groups and transposition; every convolution is taken as a plain one")
     if network.collapsed:
         warn(f"{report.path}: collapsed layers (no weight kept): {', '.join(network.collapsed)}")
+    tell_whole([report])
     tell_unproved(report)
+
+
+def tell_whole(reports: Iterable[MaskReport]) -> None:
+    """Say which layers of the checkpoint masks do not name: of the first such mask, and of how many others."""
+    lacking = [report for report in reports if report.unnamed]
+    if lacking:
+        more = f" (and {len(lacking) - 1} more masks lack layers)" if len(lacking) > 1 else ""
+        note(f"{lacking[0].path}: {lacking[0].unnamed}{more}")
 
 
 def tell_unproved(report: MaskReport) -> None:
@@ -353,6 +386,7 @@ def _junctions(given: _Given, model: str | None, input_shape: Shape | None) -> R
     masks = opened(given.every, given.weights, one=is_one(given.masks), trust=given.trust)
     source = open_source(given.weights, trust=given.trust)  # its faults are told before torch is imported
     network = network_of(source, model, shape)
+    tell_left(source, network)
     from pai_cli.analysis.junctions import BetweenRequest
 
     request = BetweenRequest.of(source, network, given.layers, trust=given.trust)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pai_cli.api.inputs import AnyPath, Source, maybe_path, one_of, open_source, path_of, source_path
+from pai_cli.api.inputs import AnyPath, Beside, Source, maybe_path, one_of, open_weights, path_of, source_path
 from pai_cli.api.masks import Mask
 from pai_cli.api.plans import read_checkpoint
 from pai_cli.api.progress import Wanted, shown_by
@@ -69,14 +69,16 @@ def convert(
     if path is not None:
         check_suffix(path, target)
     _plan(file, path, weights, names_from, force=force)
-    names = _names(names_from, trust=trust)
+    named = open_weights(names_from, trust=trust)
+    names = _names(named)
     with shown_by(progress, "reading") as reading:
         found = _read(file, kind, names, trust, reading)
     if found.remark:
         note(f"{found.path}: {found.remark}")
-    checkpoint = _opened(weights, trust=trust)
+    checkpoint = open_weights(weights, trust=trust)
     if checkpoint is not None:
         _check_weights(found, checkpoint, target)
+    Beside(checkpoint or named).tell(found.names, found.metadata)
     if path is not None:
         write_any(found, Output(path, target, typed(), checkpoint, packed=packed, force=force))
     if isinstance(file, Mask):
@@ -138,25 +140,27 @@ def _check_weights(mask: Converted, checkpoint: Checkpoint, target: Target) -> N
 
     Raises `MaskMismatchError`.
     """
-    from pai_cli.analysis.masks import check_match
+    from pai_cli.files.conversion import under_all_names
+    from pai_cli.files.fits import Against, check_fits, whole_beside
     from pai_cli.files.foreign.write import kept_zeros
     from pai_cli.files.messages import some_names
 
-    check_match(mask.path, mask.shapes, checkpoint)
-    if target is Target.DENSE and (zeros := kept_zeros(checkpoint, mask.masks)):
+    masks, _ = under_all_names(mask, checkpoint)
+    shapes = {name: one.shape for name, one in masks.items()}
+    check_fits(mask.path, shapes, Against.of(checkpoint, "weights"))
+    total = sum(array.size for array in mask.masks.values())
+    kept = sum(int(array.sum()) for array in mask.masks.values())
+    if whole := whole_beside(shapes, kept, total, checkpoint):
+        note(f"{mask.path}: {whole}")
+    if target is Target.DENSE and (zeros := kept_zeros(checkpoint, masks)):
         count = sum(zeros.values())
         warn(f"{checkpoint.path}: {count:,} kept weights are 0 ({some_names(zeros)}): they read as pruned ones")
 
 
-def _names(source: Source, *, trust: bool) -> Names | None:
+def _names(checkpoint: Checkpoint | None) -> Names | None:
     """What the checkpoint of `names_from` says of the network's weights."""
-    checkpoint = _opened(source, trust=trust)
     if checkpoint is None:
         return None
     from pai_cli.models.prunable import prunable_names
 
     return prunable_names(checkpoint)
-
-
-def _opened(source: Source, *, trust: bool) -> Checkpoint | None:
-    return None if source is None else open_source(source, trust=trust)

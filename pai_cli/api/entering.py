@@ -117,7 +117,7 @@ def _from_masks(asked: Asked, given: list[Any], plan: FilePlan, pictures: Pictur
     from pai_cli.analysis.masks import AnalysisRequest
     from pai_cli.api.analyze import files_among, measured_by
     from pai_cli.api.given import is_one, opened
-    from pai_cli.api.inputs import open_source
+    from pai_cli.api.inputs import Beside, open_weights
     from pai_cli.api.plans import read_masks
     from pai_cli.api.progress import shown_by
     from pai_cli.ranking.accuracy import matched
@@ -133,8 +133,9 @@ def _from_masks(asked: Asked, given: list[Any], plan: FilePlan, pictures: Pictur
     if asked.accuracy is not None and runs is None:
         runs = _runs(asked, names)
     matches = {} if runs is None else matched(names, *runs, note)
+    weights = open_weights(asked.weights, trust=asked.trust)
     request = AnalysisRequest(
-        weights=None if asked.weights is None else open_source(asked.weights, trust=asked.trust),
+        weights=weights,
         options=MetricOptions(dense=any("l2_dense" in score.metrics for score in scores)),
         trust=asked.trust,
         per_layer=pictures.asked,
@@ -146,6 +147,10 @@ def _from_masks(asked: Asked, given: list[Any], plan: FilePlan, pictures: Pictur
         measured_by(masks, request, asked.working, progress) as found,
     ):
         reports = list(found)
+    beside = Beside(weights)
+    for one in reports:
+        if one.error is None:
+            beside.tell(one.shapes, one.metadata)
     return _accurate(_Found(scores, correlating, reports, weighted), asked, matches, pictures)
 
 

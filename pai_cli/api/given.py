@@ -23,7 +23,9 @@ STDIN = "-"
 def is_one(masks: Any) -> bool:
     """Whether one mask was given, and not several: a file's path, or a mapping of names to arrays."""
     if isinstance(masks, str | PathLike):
-        return str(masks) != STDIN and not Path(masks).is_dir()
+        from pai_cli.files.folders import is_model
+
+        return str(masks) != STDIN and (not Path(masks).is_dir() or is_model(Path(masks)))
     return isinstance(masks, Mapping) and not _by_name(masks)
 
 

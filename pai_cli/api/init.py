@@ -51,4 +51,6 @@ def init(
         note(
             f"wrote {path}: {network.description}, {network.total:,} prunable weights in {len(network.layers)} tensors"
         )
+        if text := str(network.whole):
+            note(f"{path}: {text}")
     return network.model

@@ -14,12 +14,14 @@ from pai_cli.errors import CheckpointError, ParameterError, UsageError
 from pai_cli.pruning.base import USUAL_DENSITY, Pattern
 from pai_cli.spectral.parameters import from_digits, shown
 from pai_cli.spelling import option
+from pai_cli.telling import note
 
 if TYPE_CHECKING:
     from torch import nn
 
     from pai_cli.files.checkpoints import Checkpoint
     from pai_cli.files.densities import LayerDensities
+    from pai_cli.files.whole import Whole
     from pai_cli.models.network import Network
 
 AnyPath = str | os.PathLike[str]
@@ -113,6 +115,62 @@ def network_of(source: Checkpoint, model: str | None, input_shape: tuple[int, ..
     from pai_cli.models.network import load_network
 
     return load_network(source, model, input_shape)
+
+
+def tell_network(source: Checkpoint, network: Network, beside: str = "") -> None:
+    """Say what was recognised, then what of the checkpoint is set aside and left whole. `beside`: ends the first line."""
+    where = f" ({source.description})" if source.description else ""
+    note(f"{source.path}{where}: {network.description}, {network.total:,} prunable weights{beside}")
+    tell_left(source, network)
+
+
+def tell_left(source: Checkpoint, network: Network) -> None:
+    """Say what of a checkpoint no layer of its network is, and which layers have several names."""
+    from pai_cli.files.messages import some_names
+
+    if network.aside:
+        note(f"{source.path}: counters that the network does not have are set aside: {some_names(network.aside)}")
+    if network.aliases:
+        tied = some_names(f"{name} is {' and '.join(others)} too" for name, others in network.aliases.items())
+        note(f"{source.path}: {tied}: one tensor, one mask")
+    if text := str(network.whole):
+        note(f"{source.path}: {text}")
+
+
+def open_weights(source: Source, *, trust: bool = False) -> Checkpoint | None:
+    """The checkpoint whose weights go with masks, None for none; what had to be unwrapped or set aside is said."""
+    if source is None:
+        return None
+    checkpoint = open_source(source, trust=trust)
+    if checkpoint.description:
+        note(f"{checkpoint.path}: {checkpoint.description}")
+    return checkpoint
+
+
+class Beside:
+    """Says which of a checkpoint's weights masks leave whole, once for masks of the same layers."""
+
+    def __init__(self, checkpoint: Checkpoint | None):
+        self._checkpoint = checkpoint
+        self._why: Mapping[str, str] | None = None
+        if checkpoint is not None and checkpoint.module is not None:
+            from pai_cli.models.layers import reasons_why_not
+
+            self._why = reasons_why_not(checkpoint.module)
+        self._told: set[tuple[str, ...]] = set()
+
+    def tell(self, names: Iterable[str], metadata: Mapping[str, str]) -> Whole:
+        """Of the mask with these names; gives what it says."""
+        from pai_cli.files.whole import NOTHING, beside_masks
+
+        if self._checkpoint is None:
+            return NOTHING
+        every = tuple(names)
+        whole = beside_masks(self._checkpoint, every, metadata, self._why)
+        if every not in self._told and str(whole):
+            note(f"{self._checkpoint.path}: {whole}")
+        self._told.add(every)
+        return whole
 
 
 def device_of(name: str, source: Source = None) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pai_cli.api.inputs import AnyPath, Source, open_source, path_of
 from pai_cli.errors import MaskError
+from pai_cli.files.layer_names import layouts_by_name, told_of_kernels
 from pai_cli.spectral.layout import PLAIN, Layout
 from pai_cli.spectral.parameters import shown
 
@@ -96,7 +97,12 @@ class Mask(Mapping[str, "NDArray[np.bool_]"]):
         names = prunable_names(checkpoint)
         if not names.prunable:
             raise MaskError(f"{checkpoint.path}: has no convolution or linear weight that could be pruned")
-        arrays = {name: checkpoint.finite_array(name) != 0 for name in names.prunable}
+        arrays = {}
+        for name in names.prunable:
+            arrays[name] = checkpoint.finite_array(name) != 0
+            pruned = checkpoint.pruned(name)  # by a tool that keeps the weights as they were, and a mask beside them
+            if pruned is not None:
+                arrays[name] &= ~pruned
         return cls(arrays, layouts=names.layouts, remark=f"the weights of {checkpoint.path} that are not 0")
 
     def __getitem__(self, name: str) -> NDArray[np.bool_]:
@@ -143,7 +149,7 @@ class Mask(Mapping[str, "NDArray[np.bool_]"]):
 
     @property
     def layouts(self) -> dict[str, Layout]:
-        """Groups and transposition of each layer, plain where nothing is known."""
+        """Groups and transposition of each layer; `known` says whether anyone told them."""
         return {name: self._stored.layout(name) for name in self.names}
 
     @property
@@ -210,9 +216,12 @@ class Mask(Mapping[str, "NDArray[np.bool_]"]):
         See `training.applied.apply_masks`. Parameter names and the state dict stay as they are; `handle.remove()` lets the
         weights go. `parametrize`: by `torch.nn.utils.parametrize` instead, which renames the parameters.
         """
+        from pai_cli.files.matching import spread
         from pai_cli.training.applied import apply_masks
+        from pai_cli.training.fitting import names_in
 
-        return apply_masks(model, dict(self), optimizer, parametrize=parametrize)
+        masks = spread(dict(self), self.metadata, names_in(model))
+        return apply_masks(model, masks, optimizer, parametrize=parametrize)
 
     @property
     def stored(self) -> Stored:
@@ -222,8 +231,6 @@ class Mask(Mapping[str, "NDArray[np.bool_]"]):
 
 class _InMemory:
     """See `files.masks.Mask`."""
-
-    layouts_known = True
 
     def __init__(
         self,
@@ -236,14 +243,19 @@ class _InMemory:
         self.metadata: Mapping[str, str] = metadata
         self.names = tuple(arrays)
         self.shapes: Mapping[str, tuple[int, ...]] = {name: array.shape for name, array in arrays.items()}
-        self.remark = remark
         self._arrays = arrays
-        self._layouts = layouts
-        self.layouts_known = layouts is not None or all(array.ndim < 3 for array in arrays.values())
+        self._layouts = layouts_by_name(self.shapes) | dict(layouts or {})
+        kernels = told_of_kernels({name: shape for name, shape in self.shapes.items() if name not in (layouts or {})})
+        self.remark = "; ".join(filter(None, (remark, kernels)))
+
+    @property
+    def layouts_known(self) -> bool:
+        """Whether groups and transposition of its convolutions are known, or there is none of which to ask."""
+        return all(self.layout(name).known for name in self.names)
 
     def layout(self, name: str) -> Layout:
-        """Groups and transposition of a layer, plain where nothing is known of it."""
-        return (self._layouts or {}).get(name, PLAIN)
+        """Groups and transposition of a layer, as far as they are known."""
+        return self._layouts[name]
 
     def array(self, name: str) -> NDArray[np.bool_]:
         """One parameter's mask."""
@@ -254,7 +266,7 @@ class _Gone(_InMemory):
     """A mask whose names and shapes are known, and whose arrays went elsewhere."""
 
     def __init__(self, path: Path, shapes: Mapping[str, tuple[int, ...]]):
-        super().__init__({}, {}, {}, "")
+        super().__init__({}, dict.fromkeys(shapes, PLAIN), {}, "")
         self.path, self.names, self.shapes = path, tuple(shapes), shapes
 
     def array(self, name: str) -> NDArray[np.bool_]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pai_cli.api.given import listed, named, opened
-from pai_cli.api.inputs import AnyPath, Shape, Source, maybe_path, one_of, open_source, shape_of, source_path
+from pai_cli.api.inputs import AnyPath, Shape, Source, maybe_path, one_of, open_weights, shape_of, source_path
 from pai_cli.api.masks import Mask
 from pai_cli.api.plans import plan_mining, read_masks
 from pai_cli.api.progress import Wanted, shown_by
@@ -20,7 +20,6 @@ from pai_cli.spelling import for_python, option
 from pai_cli.telling import note, warn
 
 if TYPE_CHECKING:
-    from pai_cli.files.checkpoints import Checkpoint
     from pai_cli.files.masks import Mask as Stored
     from pai_cli.files.masks import MaskToWrite
     from pai_cli.files.plan import FilePlan
@@ -222,10 +221,6 @@ def _check_search(of_search: Mapping[str, object], *, overlap: bool) -> None:
         raise UsageError(f"{option(idle[0])}: is about the search, and {option('overlap')} makes none; leave one out")
 
 
-def _opened(weights: Source, *, trust: bool) -> Checkpoint | None:
-    return None if weights is None else open_source(weights, trust=trust)
-
-
 def _of_graphs(given: list[Any], progress: Progress) -> Collection:
     from pai_cli.mining.opening import graph_collection
 
@@ -244,7 +239,7 @@ def _of_masks(
     found = opened(given, followed.weights, one=False, trust=followed.trust)
     read_masks(plan, [one for one in found if isinstance(one, Path)])
     masks = open_masks(found, note, trust=followed.trust)
-    source = NetworkSource(_opened(followed.weights, trust=followed.trust), followed.model, followed.shape)
+    source = NetworkSource(open_weights(followed.weights, trust=followed.trust), followed.model, followed.shape)
     return mask_collection(masks, level, source, note, progress), masks
 
 

@@ -203,7 +203,9 @@ def _in_memory(
     with _told_what_is_kept(searched.kept):
         result = run(network, request, progress, dataset, searched.run)
     tell_pruning(result, no_collapse=written.no_collapse, rule=request.ties)
-    mask = mask_to_write(result, request, source, typed(), {**story_of(dataset, request), **searched.run.story})
+    mask = mask_to_write(
+        result, request, source, typed(), {**network.story, **story_of(dataset, request), **searched.run.story}
+    )
     # First, so that no mask lacks its weights.
     write_weights(replace(weights, run=searched.run), reinit=reinit, force=written.force)
     if written.path is not None:

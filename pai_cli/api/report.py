@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pai_cli.api.showing import Shown, Table, data_frame
 from pai_cli.errors import PaiError, UnknownNameError
+from pai_cli.files.whole import told_whole
 from pai_cli.spelling import for_python
 
 if TYPE_CHECKING:
@@ -147,9 +148,10 @@ class Report(Shown):
     `counted["dr_imdb"]` of them. `layers`: each layer's values; empty where `summary=True` was asked for. `path`: of the
     mask file, None for a mask that is none; `name`: what it is called. `kept` of `total` weights are kept, which is
     `density`, 0 to 1. `collapsed`: layers without any weight; `unproved`: those with singular values that are not proved to
-    be the two largest; `unanswered`: those where a solver ended without any. `metadata`: what the mask says of itself.
-    `error`: of a mask among several that could not be measured, why; it has no layers then, and each of its values has that
-    reason.
+    be the two largest; `unanswered`: those where a solver ended without any. `left_whole`: tensors of the checkpoint that
+    no mask covers, each with the reason; without one, those that the mask's file tells of. `metadata`: what the mask says of
+    itself. `error`: of a mask among several that could not be measured, why; it has no layers then, and each of its values
+    has that reason.
 
     Shows itself as a table, in a terminal and in a notebook.
     """
@@ -171,6 +173,7 @@ class Report(Shown):
         self.collapsed = () if network is None else network.collapsed
         self.unproved = () if network is None else network.unproved
         self.unanswered = () if network is None else network.unanswered
+        self.left_whole: dict[str, str] = dict(measured.whole.reasons if weights else told_whole(measured.metadata))
 
     def __getitem__(self, metric: str) -> Value:
         return self.network[metric]
@@ -182,11 +185,17 @@ class Report(Shown):
         return len(self.network)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, as JSON has it: `mask`, `metadata`, and the records of `pai analyze` in JSON, those of `layers`
-        and that of the `network`.
+        """All of it, as JSON has it: `mask`, `metadata`, `left_whole`, and the records of `pai analyze` in JSON, those of
+        `layers` and that of the `network`.
         """
         *layers, network = self._records()
-        return {"mask": self.name, "metadata": self.metadata, "layers": layers, "network": network}
+        return {
+            "mask": self.name,
+            "metadata": self.metadata,
+            "left_whole": self.left_whole,
+            "layers": layers,
+            "network": network,
+        }
 
     def to_pandas(self) -> pd.DataFrame:
         """A row a layer: names, counts, values and their errors. Raises `MissingPackageError` without pandas."""

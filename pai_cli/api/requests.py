@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pai_cli.api.inputs import Amount, device_of, globs_of, one_of
+from pai_cli.api.inputs import Amount, device_of, globs_of, one_of, tell_network
 from pai_cli.errors import CollapseError, UnknownMethodError
 from pai_cli.pruning.base import Scope
 from pai_cli.spelling import option
@@ -99,8 +99,7 @@ def accept(source: Checkpoint, network: Network, request: PruneRequest, dataset:
         from pai_cli.pruning.samples import open_samples
 
         dataset = open_samples(request)
-    where = f" ({source.description})" if source.description else ""
-    note(f"{source.path}{where}: {network.description}, {network.total:,} prunable weights")
+    tell_network(source, network)
     return dataset
 
 

@@ -22,6 +22,7 @@ from pai_cli.api.inputs import (
     rounds_of,
     shape_of,
     source_path,
+    tell_network,
 )
 from pai_cli.api.masks import Mask
 from pai_cli.api.plans import Reads, plan_sampling
@@ -264,7 +265,7 @@ class _Run:
         construction = Construction(
             "ramanujan" if kind == "ramanujan" else "biregular", self.request.seed, steps or USUAL_STEPS
         )
-        note(f"{self.source.path}: {self.network.description}, {self.network.total:,} prunable weights")
+        tell_network(self.source, self.network)
         built = construct(self.network, self.request, construction, self.workers, progress)
         tell_pruning(built.pruned, no_collapse=False)
         mask = self._write(built.pruned, built.request, {"method": built.kind}, force=self.force)
@@ -276,7 +277,7 @@ class _Run:
         from pai_cli.files.provenance import typed
         from pai_cli.pruning.output import mask_to_write
 
-        mask = mask_to_write(pruned, request, self.source, typed(), story)
+        mask = mask_to_write(pruned, request, self.source, typed(), {**self.network.story, **story})
         if self.path is not None:
             write_mask(self.path, mask, packed=self.packed, force=force)
         made = Sampled(mask.masks, layouts=mask.layouts, metadata=mask.metadata, summary=pruned)

@@ -20,6 +20,7 @@ from pai_cli.api.inputs import (
     open_source,
     shape_of,
     source_path,
+    tell_network,
 )
 from pai_cli.api.masks import Mask
 from pai_cli.api.plans import Reads, plan_training
@@ -237,12 +238,12 @@ def _open_job(
         out=outputs,
         arguments=typed(),
     )
-    kept = sum(int(one.sum()) for one in job.masks().values())
+    kept = job.count(job.masks())
     if rank_here() == 0:
         under = ""
         if stored is not None:
-            under = f", {kept:,} of them kept by {stored.path}" + (f" ({stored.remark})" if stored.remark else "")
-        note(f"{source.path}: {network.description}, {network.total:,} prunable weights{under}")
+            under = f", {kept.told(stored.path)}" + (f" ({stored.remark})" if stored.remark else "")
+        tell_network(source, network, under)
     return job
 
 

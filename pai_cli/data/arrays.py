@@ -50,8 +50,8 @@ def check_labels(labels: object, count: int, where: str, classes: int | None = N
     """`labels` as int64 (count,), each from 0 to classes - 1.
 
     Without `classes` the largest label decides how many there are, which must be at most `count`: with more, some class
-    has no example. Raises `DataError`, which names the first label that is wrong by its index; `where` is said before
-    that, as in "data.npz: y".
+    has no example; and the smallest must be 0, as others begin to count at 1. Raises `DataError`, which names the first
+    label that is wrong by its index; `where` is said before that, as in "data.npz: y".
     """
     if isinstance(labels, list | tuple):
         # NumPy would make an array of any size of lists, arrays and texts that are held many times.
@@ -72,6 +72,11 @@ def check_labels(labels: object, count: int, where: str, classes: int | None = N
         raise DataError(f"{where}: {len(given)} labels for {count} examples")
     if count == 0:
         raise DataError(f"{where}: no examples")
+    least, largest = int(given.min()), int(given.max())
+    if classes is None and least > 0:
+        raise DataError(
+            f"{where}: labels run from {least} to {largest}, and classes are counted from 0; subtract {least} from each"
+        )
     most = count if classes is None else classes
     wrong = np.flatnonzero((given < 0) | (given >= most))
     if wrong.size:

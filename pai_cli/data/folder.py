@@ -10,10 +10,11 @@ import numpy as np
 
 from pai_cli.data.arrays import no_test_part
 from pai_cli.data.images import ImageDataset, Source, looked_at
-from pai_cli.data.layouts import ANNOTATIONS, SUFFIXES, TEST_PARTS, subfolders
+from pai_cli.data.layouts import ANNOTATIONS, SUFFIXES, TEST_PARTS, is_hidden, subfolders
 from pai_cli.data.normalise import IMAGENET
 from pai_cli.errors import DataError
 from pai_cli.files.messages import some_names
+from pai_cli.telling import note
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ def open_tree(root: Path, *, train: bool) -> ImageDataset:
     if first is None:
         raise _no_images(base / names[0])
     if train:
+        _tell_hidden(base, names)
         listed = _by_folder(base, names, every=True)
     else:
         listed = _test_part(root, names) if parted else Listed([], [])
@@ -72,9 +74,21 @@ def _by_folder(base: Path, names: list[str], *, every: bool) -> Listed:
 def _images_below(folder: Path) -> list[str]:
     found = []
     for place, folders, files in os.walk(folder):
-        folders.sort()
-        found += [os.path.join(place, name) for name in sorted(files) if name.lower().endswith(SUFFIXES)]  # noqa: PTH118
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        images = sorted(name for name in files if name.lower().endswith(SUFFIXES) and not is_hidden(name))
+        found += [os.path.join(place, name) for name in images]  # noqa: PTH118
     return found
+
+
+def _tell_hidden(base: Path, names: list[str]) -> None:
+    """One line on hidden images, however many there are: copies that other programs left there."""
+    hidden = []
+    for name in names:
+        for place, _, files in os.walk(base / name):
+            there = [Path(place, file) for file in files if file.lower().endswith(SUFFIXES)]
+            hidden += [one for one in there if any(map(is_hidden, one.relative_to(base / name).parts))]
+    if hidden:
+        note(f"{base}: {len(hidden):,} hidden images left out, the first of them {min(hidden)}")
 
 
 def _no_images(folder: Path) -> DataError:

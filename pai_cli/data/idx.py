@@ -37,31 +37,37 @@ def open_idx(path: Path, *, train: bool) -> ArrayDataset:
     become 0 to 25. Both are said. Raises `DataError` naming the file.
     """
     found = _found(path)
-    stored, labels = _part(found, "train", path)
-    where = str(found.file("train", "labels"))
-    emnist = found.name.startswith(EMNIST)
-    first = 1 if found.name == FROM_ONE and labels.min() == 1 else 0
+    stored, raw = _part(found, "train", path)
+    first = 1 if found.name == FROM_ONE and raw.min() == 1 else 0
+    labels = _counted(raw, first, len(stored), found.file("train", "labels"))
     classes = int(labels.max()) + 1
-    normalisation = measure(checked(stored, where), WHITE)
+    normalisation = measure(checked(stored, str(path)), WHITE)
     if not train:
         shape = stored.shape[1:]
         if found.file("test", "images") is None and found.file("test", "labels") is None:
             raise no_test_part(str(path), "put its t10k-images and t10k-labels beside the training files")
-        stored, labels = _part(found, "test", path, classes)
-        where = str(found.file("test", "labels"))
+        stored, raw = _part(found, "test", path)
+        labels = _counted(raw, first, len(stored), found.file("test", "labels"), classes)
         if stored.shape[1:] != shape:
             here, there = (f"{height} x {width}" for _, height, width in (stored.shape[1:], shape))
             raise DataError(
                 f"{found.file('test', 'images')}: images of {here}, and those for training are {there} pixels"
             )
-    if labels.min() < first:
-        raise DataError(f"{where}: label 0 of example {labels.argmin()}, and the training labels begin at 1")
-    if emnist:
+    if found.name.startswith(EMNIST):
         note(f"{found.name}: EMNIST stores rows and columns exchanged; its images are turned upright")
         stored = stored.transpose(0, 1, 3, 2)
     if first:
-        note(f"{found.name}: its labels begin at 1; class 1 is output 0, class {classes - 1} is output {classes - 2}")
-    return ArrayDataset(found.name, classes - first, labels - first, stored, normalisation)
+        note(f"{found.name}: its labels begin at 1; class 1 is output 0, class {classes} is output {classes - 1}")
+    return ArrayDataset(found.name, classes, labels, stored, normalisation)
+
+
+def _counted(
+    raw: NDArray[np.uint8], first: int, count: int, file: Path | None, classes: int | None = None
+) -> NDArray[np.int64]:
+    """The labels from 0, where `first` stands for that in the file."""
+    if raw.min() < first:
+        raise DataError(f"{file}: label 0 of example {raw.argmin()}, and the training labels begin at 1")
+    return check_labels(raw.astype(np.int64) - first, count, str(file), classes)
 
 
 def _found(path: Path) -> Idx:
@@ -77,8 +83,8 @@ def _found(path: Path) -> Idx:
     return sets[0]
 
 
-def _part(found: Idx, part: str, path: Path, classes: int | None = None) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Images (n, 1, H, W) and labels (n,) of a part."""
+def _part(found: Idx, part: str, path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Images (n, 1, H, W) and labels of a part, as they stand there."""
     files = {what: found.file(part, what) for what in DIMENSIONS}
     for what, file in files.items():
         if file is None:
@@ -86,7 +92,7 @@ def _part(found: Idx, part: str, path: Path, classes: int | None = None) -> tupl
             folder = path if path.is_dir() else path.parent
             raise DataError(f"{folder / name}: missing, and so is {name}.gz; put it there")
     images, labels = (_values(file, what) for what, file in files.items() if file is not None)
-    return images[:, None], check_labels(labels, len(images), str(files["labels"]), classes)
+    return images[:, None], labels
 
 
 def _values(path: Path, what: str) -> NDArray[np.uint8]:

@@ -138,9 +138,14 @@ def is_image_tree(path: Path) -> bool:
     return path.is_dir() and bool(subfolders(path))
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is no data: hidden (`.ipynb_checkpoints`, `._x.png`), or a system's own."""
+    return name.startswith(".") or name in ("__MACOSX", "@eaDir", "lost+found")
+
+
 def subfolders(folder: Path) -> list[str]:
-    """Names of the folders in a folder, sorted by code point; those that begin with a dot are left out."""
-    return sorted(one.name for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))
+    """Names of the folders in a folder, sorted by code point, without the hidden ones."""
+    return sorted(one.name for one in folder.iterdir() if one.is_dir() and not is_hidden(one.name))
 
 
 def cifar_folders(path: Path) -> list[Path]:

@@ -42,7 +42,7 @@ def mask_records(report: MaskReport, *, summary: bool, spell: Spell = for_shell)
         assert report.error is not None
         return [_blank(mask) | {"level": "network", "outcome": "failed", "reason": as_line(spell(report.error.text))}]
     layers = [] if summary else [layer_record(mask, layer, spell) for layer in report.report.layers]
-    return [*layers, _network_record(mask, report.report, spell)]
+    return [*layers, _network_record(mask, report.report, report.unnamed, spell)]
 
 
 def _blank(mask: str | None) -> Record:
@@ -74,7 +74,7 @@ def layer_record(mask: str | None, layer: LayerReport, spell: Spell = for_shell)
     return record | _measure_fields(layer.metrics.measures)
 
 
-def _network_record(mask: str, network: NetworkReport, spell: Spell) -> Record:
+def _network_record(mask: str, network: NetworkReport, whole: str, spell: Spell) -> Record:
     collapsed = f"collapsed: {', '.join(network.collapsed)}" if network.collapsed else ""
     record = _blank(mask) | {
         "level": "network",
@@ -82,7 +82,7 @@ def _network_record(mask: str, network: NetworkReport, spell: Spell) -> Record:
         "total": network.total,
         "density": network.density,
         "outcome": "done",
-        "reason": "; ".join(filter(None, (collapsed, reasons(network.measures, spell)))) or None,
+        "reason": "; ".join(filter(None, (collapsed, whole, reasons(network.measures, spell)))) or None,
     }
     counted: Record = {f"{name}_layers": count for name, count in network.counted.items()}
     return record | _measure_fields(network.measures) | counted

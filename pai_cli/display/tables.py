@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from pai_cli.display.console import WIDE, Paper, note, output, show_line
 from pai_cli.display.plain import drawn_plainly, screen_width
 from pai_cli.files.tables import Record, Value
 from pai_cli.printable import as_line
+from pai_cli.spectral.catalogue import METRICS
 
 if TYPE_CHECKING:
     from rich.console import Console, JustifyMethod
@@ -21,6 +23,10 @@ BARS = "dr_imdb_norm"  # drawn as bars where standard output is a terminal
 MISSING = "-"
 PROVED = "proved"
 NO_WEIGHTS = ("needs --weights", "needs weights=")  # to whoever is told
+
+_MEASURE = "|".join(METRICS)
+MEASURES_OF_A_REASON = re.compile(rf" \((?:{_MEASURE})(?:, (?:{_MEASURE}))*\)(?=; |$)")
+"""What `records.reasons` puts after a reason: the measures that it holds for."""
 
 # Columns of words; the others hold numbers.
 TEXT = (
@@ -162,9 +168,15 @@ def _least_width(column: str, cells: list[str]) -> int:
 
 
 def noted(record: Record, weights: bool) -> str:
-    """What to know before using a layer's numbers, and reasons, without the one that the person chose: no weights given."""
-    parts = [part for part in str(record["reason"] or "").split("; ") if weights or not part.startswith(NO_WEIGHTS)]
-    reasons = [part.split(" (")[0] for part in parts if part]
-    told = str(record["outcome"]).split("; ") if record["level"] == "layer" else []
-    outcomes = [text.split(":")[0] for text in told if text not in (PROVED, *reasons)]
+    """What to know before using a layer's numbers, and reasons, without the one that the person chose: no weights given.
+
+    A text is shown whole; of reasons that measures share, only the list of the measures is left out.
+    """
+    reason = str(record["reason"] or "")
+    if record["outcome"] == "failed":
+        return reason
+    parts = MEASURES_OF_A_REASON.sub("", reason).split("; ")
+    reasons = [part for part in parts if part and (weights or part not in NO_WEIGHTS)]
+    told = str(record["outcome"]) if record["level"] == "layer" else PROVED
+    outcomes = [text for text in told.split("; ") if text != PROVED]
     return "; ".join(dict.fromkeys([*outcomes, *reasons]))

@@ -7,57 +7,36 @@ executed unless the user trusts it.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from pai_cli.errors import CheckpointError, NotFiniteError
 from pai_cli.files.digest import sha256_of
+from pai_cli.files.first_bytes import ENOUGH, is_pickle, is_safetensors, looks_like
 from pai_cli.files.folders import CONFIG, read_config, weights_of
+from pai_cli.files.messages import some_names
 from pai_cli.files.ordering import check_names, plain_file_name
-from pai_cli.files.tensors import BFLOAT16, Span, TensorFile, check_readable
+from pai_cli.files.sources import SafetensorsSource, Source, TorchSource, joined
+from pai_cli.files.stored_names import ORIGINAL, description_of, stripped_names, without_masks
+from pai_cli.files.tensors import Span, TensorFile, check_readable
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from torch import nn
 
-PREFIXES = ("module.", "_orig_mod.")
-"""What `DataParallel` and `torch.compile` put before every name."""
-
-FOREIGN = {
-    b"\x89HDF": "an HDF5 file (Keras?)",
-    b"\x93NUMPY": "a NumPy array",
-    b"GGUF": "a GGUF file",
-    b"\x1f\x8b": "a gzip archive; unpack it first",
-    b"version https://git-lfs": "a Git LFS pointer, not the file itself; run `git lfs pull`",
-    b"<": "an HTML or XML page; the download went wrong",
-}
-
-
-class _Source(Protocol):
-    """Where tensors come from, under their stored names."""
-
-    @property
-    def shapes(self) -> Mapping[str, tuple[int, ...]]: ...
-
-    def array(self, name: str) -> np.ndarray: ...
-
-    def floating(self, name: str) -> bool: ...
-
-    def bfloat16(self, name: str) -> bool: ...
-
 
 class Checkpoint:
     """A state dict on disk.
 
-    `shapes` maps state-dict names, after unwrapping and stripping of prefixes, to shapes, in file order.
-    `description` says what had to be unwrapped ("" for a plain state dict). `module` is the whole network
-    when `trust` unpickled one or loaded a program of `torch.export`, else None; `input_shape` is that program's, of
-    one sample. `config`: of a Hugging Face model's folder its `config.json`, else None. `ordered`: whether the order of
+    `shapes` maps state-dict names, after unwrapping and stripping of prefixes, to shapes, in file order. Of what pruning
+    tools write, a weight and its mask, the weight alone is there (`as_stored`: both, under their own names).
+    `description` says what had to be unwrapped, stripped or set aside ("" for a plain state dict). `module` is the whole
+    network when `trust` unpickled one or loaded a program of `torch.export`, else None; `input_shape` is that program's,
+    of one sample. `config`: of a Hugging Face model's folder its `config.json`, else None. `ordered`: whether the order of
     `shapes` is that in which the network registered its tensors, as `torch.save` keeps it; safetensors files sort
     theirs. `files`: all that it is read from.
     """
@@ -65,24 +44,51 @@ class Checkpoint:
     def __init__(
         self,
         path: Path,
-        source: _Source,
+        source: Source,
         files: Iterable[Path],
         *,
         under: str = "",
         module: nn.Module | None = None,
         input_shape: tuple[int, ...] | None = None,
+        as_stored: bool = False,
     ):
         self.path = path
         self.module = module
-        self.ordered = isinstance(source, _TorchSource)
+        self.ordered = isinstance(source, TorchSource)
         self.input_shape = input_shape
         self.config: Mapping[str, Any] | None = None
         self._source = source
         self.files = tuple(sorted(set(files), key=lambda file: file.name))
         check_names(path, source.shapes, CheckpointError)
-        self._stored, stripped = stripped_names(path, source.shapes)
+        stored, stripped = stripped_names(path, source.shapes)
+        folded, self._masks = without_masks(stored, source.shapes)
+        originals = not folded.keys() <= stored.keys()
+        # A module's names are its own.
+        self._stored = stored if as_stored or module is not None else folded
+        masks = [] if as_stored else list(self._masks)
+        self.description = description_of(under, stripped, masks, originals=originals)
         self.shapes: dict[str, tuple[int, ...]] = {name: source.shapes[stored] for name, stored in self._stored.items()}
-        self.description = _description(under, stripped)
+
+    @cached_property
+    def aliases(self) -> dict[str, tuple[str, ...]]:
+        """The other names of tensors that are one in memory, or of which the file tells that they are."""
+        told = self._source.aliases
+        names = {stored: name for name, stored in self._stored.items()}
+        return {
+            name: tuple(names.get(other, other) for other in told[stored])
+            for name, stored in self._stored.items()
+            if stored in told
+        }
+
+    def strip(self, prefix: str) -> None:
+        """Take a wrapper's prefix from every name, of those that have it; the others are set aside, and both are told."""
+        kept = {name.removeprefix(prefix): stored for name, stored in self._stored.items() if name.startswith(prefix)}
+        aside = [name for name in self._stored if not name.startswith(prefix)]
+        self._stored = kept
+        self.shapes = {name: self._source.shapes[stored] for name, stored in kept.items()}
+        self.__dict__.pop("aliases", None)
+        told = f"prefix {prefix!r} stripped" + (f", {some_names(map(repr, aside))} set aside" if aside else "")
+        self.description = f"{self.description}, {told}" if self.description else told
 
     def array(self, name: str) -> np.ndarray:
         """The tensor `name` as a NumPy array of its own dtype; bfloat16 becomes float32 (exact).
@@ -108,6 +114,11 @@ class Checkpoint:
             raise self.not_finite(name, float(array.reshape(-1)[at]), at)
         return array
 
+    def pruned(self, name: str) -> np.ndarray | None:
+        """Where the mask that a pruning tool keeps beside the tensor `name` is 0; None where it keeps none."""
+        mask = self._masks.get(name) or self._masks.get(name.removesuffix(ORIGINAL))
+        return None if mask is None else self._source.array(mask) == 0
+
     def not_finite(self, name: str, value: float, at: int) -> NotFiniteError:
         """The fault of a tensor that holds a NaN or infinity at this flat index."""
         return NotFiniteError(
@@ -123,14 +134,18 @@ class Checkpoint:
         """Whether the tensor `name` is stored as bfloat16, which NumPy lacks."""
         return self._source.bfloat16(self._stored[name])
 
+    def bits(self, name: str) -> int:
+        """How many bits an element of the tensor `name` has: 1 of booleans."""
+        return self._source.bits(self._stored[name])
+
     @property
     def in_spans(self) -> bool:
         """Whether `span` can tell where tensors stand: in safetensors, whose bytes are the tensors'."""
-        return isinstance(self._source, _SafetensorsSource)
+        return isinstance(self._source, SafetensorsSource)
 
     def span(self, name: str) -> Span:
         """Where the bytes of the tensor `name` stand, when `in_spans`."""
-        assert isinstance(self._source, _SafetensorsSource)
+        assert isinstance(self._source, SafetensorsSource)
         return self._source.span(self._stored[name])
 
     def stored_name(self, name: str) -> str:
@@ -149,7 +164,7 @@ class StateDict(Checkpoint):
     def __init__(self, name: str, tensors: Mapping[str, torch.Tensor], module: nn.Module | None = None):
         path = Path(name)
         self._tensors = {key: tensor.detach().cpu() for key, tensor in tensors.items()}
-        super().__init__(path, _TorchSource(path, self._tensors), (), module=module)
+        super().__init__(path, TorchSource(path, self._tensors), (), module=module)
 
     @cached_property
     def sha256(self) -> str:
@@ -170,34 +185,36 @@ def _bytes_of(tensor: torch.Tensor) -> memoryview:
     return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
-def open_checkpoint(path: Path, *, trust: bool = False) -> Checkpoint:
+def open_checkpoint(path: Path, *, trust: bool = False, as_stored: bool = False) -> Checkpoint:
     """Open a checkpoint by what it contains, whatever its suffix says.
 
-    Reads safetensors, a sharded set (given its `*.index.json`), state dicts of `torch.save`, plain or under
-    `state_dict`, `model` or `model_state_dict`, programs of `torch.export`, and folders of Hugging Face models (their
-    safetensors). `trust` allows a pickle or a program
-    to run its own code.
+    Reads safetensors, sharded sets of them or of `.bin` files (given their `*.index.json`), state dicts of `torch.save`,
+    plain or under `state_dict`, `model` or `model_state_dict`, programs of `torch.export`, and folders of Hugging Face
+    models (their weights). `trust` allows a pickle or a program to run its own code. `as_stored`: see `Checkpoint`.
 
     Raises `UntrustedPickleError` when a pickle needs code and `trust` is false, `CheckpointError` for
     everything else that is wrong with the file, each in one line.
     """
     if path.is_dir():
-        checkpoint = open_checkpoint(weights_of(path))
+        checkpoint = open_checkpoint(weights_of(path), trust=trust, as_stored=as_stored)
         checkpoint.config = read_config(path)
         return checkpoint
     check_readable(path, CheckpointError)
     with path.open("rb") as f:
-        start = f.read(64)
+        start = f.read(ENOUGH)
     if is_safetensors(start) or (path.suffix == ".safetensors" and not is_pickle(start)):
         file = TensorFile(path, CheckpointError)
         if file.metadata.get("format") == "pai-mask":
             raise CheckpointError(f"{path}: is a mask, not a checkpoint; give the checkpoint that it was made for")
-        return Checkpoint(path, _SafetensorsSource([file]), [path])
+        return Checkpoint(path, SafetensorsSource([file]), [path], as_stored=as_stored)
     if is_pickle(start):
-        return _open_pickle(path, trust=trust)
+        return _open_pickle(path, trust=trust, as_stored=as_stored)
     if start.lstrip().startswith(b"{"):
-        return _open_sharded(path)
-    raise CheckpointError(f"{path}: {_what_it_is(start)}")
+        return _open_sharded(path, trust=trust, as_stored=as_stored)
+    raise CheckpointError(
+        f"{path}: neither a safetensors file nor one that torch.save wrote; it looks like {looks_like(start)}: give one "
+        "of those"
+    )
 
 
 def files_of(path: Path) -> list[Path]:
@@ -220,64 +237,59 @@ def files_of(path: Path) -> list[Path]:
     return files
 
 
-def is_safetensors(start: bytes) -> bool:
-    """Whether a file that begins so is a safetensors file."""
-    # A header's length in 8 bytes has zeros in it, which tells it from JSON with a brace in the same place.
-    return start[8:9] == b"{" and b"\0" in start[:8]
-
-
-def is_pickle(start: bytes) -> bool:
-    """Whether a file that begins so is a zip (as `torch.save` writes) or a pickle."""
-    return re.match(rb"PK\x03\x04|\x80[\x02-\x05]", start) is not None
-
-
-def _what_it_is(start: bytes) -> str:
-    for magic, what in FOREIGN.items():
-        if start.startswith(magic):
-            return what if ";" in what else f"{what}, not a checkpoint; give safetensors or a file of torch.save"
-    return "neither a safetensors file nor one that torch.save wrote; give one of those"
-
-
-def _open_pickle(path: Path, *, trust: bool) -> Checkpoint:
+def _open_pickle(path: Path, *, trust: bool, as_stored: bool) -> Checkpoint:
     from pai_cli.files.programs import is_program, load_program
 
     if is_program(path):
         program, input_shape = load_program(path, trust=trust)
         tensors = {name: tensor.detach() for name, tensor in program.state_dict().items()}
-        return Checkpoint(path, _TorchSource(path, tensors), [path], module=program, input_shape=input_shape)
+        return Checkpoint(path, TorchSource(path, tensors), [path], module=program, input_shape=input_shape)
     from pai_cli.files.pickles import load_pickle
 
-    return unpickled_checkpoint(path, load_pickle(path, trust=trust))
+    return unpickled_checkpoint(path, load_pickle(path, trust=trust), as_stored=as_stored)
 
 
-def unpickled_checkpoint(path: Path, loaded: object) -> Checkpoint:
+def unpickled_checkpoint(path: Path, loaded: object, *, as_stored: bool = False) -> Checkpoint:
     """The state dict in what `load_pickle` gave. Raises `CheckpointError` when there is none."""
     from pai_cli.files.pickles import unwrap
 
     tensors, under, module = unwrap(path, loaded)
-    return Checkpoint(path, _TorchSource(path, tensors), [path], under=under, module=module)
+    return Checkpoint(path, TorchSource(path, tensors), [path], under=under, module=module, as_stored=as_stored)
 
 
-def _open_sharded(path: Path) -> Checkpoint:
+def _open_sharded(path: Path, *, trust: bool, as_stored: bool) -> Checkpoint:
     weight_map = _weight_map(path)
-    files: dict[str, TensorFile] = {}
-    for shard in sorted(set(weight_map.values())):
+    shards = sorted(set(weight_map.values()))
+    files: dict[str, Source] = {}
+    for shard in shards:
         if not plain_file_name(shard):
             raise CheckpointError(
                 f"{path}: shard {shard!r} is not a plain file name in the same folder; correct the index"
             )
         try:
-            files[shard] = TensorFile(path.parent / shard, CheckpointError)
+            files[shard] = _shard(path.parent / shard, trust=trust)
         except CheckpointError as e:
-            raise CheckpointError(f"{e.text} (a shard of {path})") from e
+            raise type(e)(f"{e.text} (a shard of {path})") from e
     for name, shard in weight_map.items():
         if name not in files[shard].shapes:
             raise CheckpointError(
                 f"{path.parent / shard}: tensor {name!r} is not in this shard, though {path.name} says so; "
                 "copy the whole set again"
             )
-    source = _SafetensorsSource(files.values(), {name: files[shard] for name, shard in weight_map.items()})
-    return Checkpoint(path, source, [path.parent / shard for shard in files])
+    every = [path.parent / shard for shard in shards]
+    return Checkpoint(path, joined(path, files, weight_map), every, as_stored=as_stored)
+
+
+def _shard(path: Path, *, trust: bool) -> Source:
+    """What one file of a sharded set holds: safetensors, or what torch.save wrote."""
+    check_readable(path, CheckpointError)
+    with path.open("rb") as f:
+        start = f.read(64)
+    if is_safetensors(start) or not is_pickle(start):
+        return SafetensorsSource([TensorFile(path, CheckpointError)])
+    from pai_cli.files.pickles import load_pickle, unwrap
+
+    return TorchSource(path, unwrap(path, load_pickle(path, trust=trust))[0])
 
 
 def _weight_map(path: Path) -> dict[str, str]:
@@ -289,85 +301,6 @@ def _weight_map(path: Path) -> dict[str, str]:
     if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
         raise CheckpointError(
             f"{path}: not a checkpoint index: it has no 'weight_map' from tensor names to shard file names; "
-            "give *.safetensors.index.json"
+            "give *.index.json of a sharded checkpoint"
         )
     return weight_map
-
-
-class _SafetensorsSource:
-    def __init__(self, files: Iterable[TensorFile], where: dict[str, TensorFile] | None = None):
-        self._where = where if where is not None else {name: file for file in files for name in file.names}
-        self.shapes = {name: file.shapes[name] for name, file in self._where.items()}
-
-    def array(self, name: str) -> np.ndarray:
-        return self._where[name].array(name)
-
-    def floating(self, name: str) -> bool:
-        return self._where[name].dtype(name).startswith(("F", "BF"))
-
-    def bfloat16(self, name: str) -> bool:
-        return self._where[name].dtype(name) == BFLOAT16
-
-    def span(self, name: str) -> Span:
-        return self._where[name].span(name)
-
-
-class _TorchSource:
-    def __init__(self, path: Path, tensors: dict[str, torch.Tensor]):
-        self._path = path
-        self._tensors = tensors
-        self.shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-
-    def array(self, name: str) -> np.ndarray:
-        import torch
-
-        tensor = self._tensors[name]
-        try:
-            array: np.ndarray = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
-        except ValueError as e:
-            raise CheckpointError(
-                f"{self._path}: tensor {name!r} has {tensor.dim()} dimensions, more than NumPy can hold; reshape it"
-            ) from e
-        except (TypeError, RuntimeError) as e:  # sparse, quantised, 8-bit floating point
-            kind = f"{tensor.dtype}, {tensor.layout}".replace("torch.", "")
-            raise CheckpointError(
-                f"{self._path}: tensor {name!r} ({kind}) cannot be read; convert it to a dense float32 tensor"
-            ) from e
-        return array
-
-    def floating(self, name: str) -> bool:
-        return self._tensors[name].is_floating_point()
-
-    def bfloat16(self, name: str) -> bool:
-        import torch
-
-        return self._tensors[name].dtype == torch.bfloat16
-
-
-def stripped_names(path: Path, names: Iterable[str]) -> tuple[dict[str, str], list[str]]:
-    """Names without wrappers' prefixes, each with its stored name; and the prefixes that were stripped."""
-    stored: dict[str, str] = {}
-    stripped: list[str] = []
-    for original in names:
-        name = original
-        while prefix := next((p for p in PREFIXES if name.startswith(p) and name != p), None):
-            name = name.removeprefix(prefix)
-            if prefix not in stripped:
-                stripped.append(prefix)
-        if name in stored:
-            raise CheckpointError(
-                f"{path}: tensors {stored[name]!r} and {original!r} are both {name!r} without their prefix; "
-                "save one network in one file"
-            )
-        stored[name] = original
-    if not stored:
-        raise CheckpointError(f"{path}: holds no tensors; save model.state_dict(), best as .safetensors")
-    return stored, stripped
-
-
-def _description(under: str, stripped: list[str]) -> str:
-    parts = [f"state dict under {under!r}"] if under else []
-    if stripped:
-        word = "prefix" if len(stripped) == 1 else "prefixes"
-        parts.append(f"{word} {', '.join(map(repr, stripped))} stripped")
-    return ", ".join(parts)

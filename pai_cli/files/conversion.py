@@ -11,11 +11,13 @@ from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.foreign.base import Names
 from pai_cli.files.foreign.registry import OURS
 from pai_cli.files.foreign.write import Target, Weights, write_npz, write_weights
+from pai_cli.files.layer_names import layout_by_name
 from pai_cli.files.masks import MaskFile, MaskToWrite, write_mask
+from pai_cli.files.matching import spread
 from pai_cli.files.opening import ForeignMask, open_as
 from pai_cli.files.provenance import provenance
 from pai_cli.progress import Progress, silent
-from pai_cli.spectral.layout import PLAIN, Layout
+from pai_cli.spectral.layout import Layout
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,8 +29,7 @@ OF_THE_FORMAT = ("format", "format_version", "layers", "shapes")
 class Converted:
     """A mask read whole: arrays and layouts by name in order, its kind, and the metadata that goes on with it.
 
-    It is a `files.masks.Mask` too. `layouts_given`: whether they were given by the file or by a network.
-    `remark`: what a person should know of how it was read.
+    It is a `files.masks.Mask` too. `remark`: what a person should know of how it was read.
     """
 
     path: Path
@@ -37,7 +38,6 @@ class Converted:
     layouts: Mapping[str, Layout]
     metadata: Mapping[str, str]
     remark: str
-    layouts_given: bool = True
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -52,11 +52,11 @@ class Converted:
     @property
     def layouts_known(self) -> bool:
         """Whether groups and transposition of its convolutions are known, or there is none of which to ask."""
-        return self.layouts_given or all(len(shape) < 3 for shape in self.shapes.values())
+        return all(self.layout(name).known for name in self.names)
 
     def layout(self, name: str) -> Layout:
-        """Groups and transposition of a layer, plain where nothing is known of it."""
-        return self.layouts.get(name, PLAIN)
+        """Groups and transposition of a layer, as far as they are known."""
+        return self.layouts.get(name) or layout_by_name(name, self.masks[name].shape)
 
     def array(self, name: str) -> np.ndarray:
         """One parameter's mask, boolean."""
@@ -80,13 +80,43 @@ def read_any(
         masks[name] = mask.array(name)
         progress(len(masks), len(mask.names), name)
     known = names.layouts if names is not None else {}
-    layouts = {name: known.get(name, mask.layout(name)) for name in masks}
+    layouts = {name: known.get(name) or mask.layout(name) for name in masks}
     if isinstance(mask, MaskFile) and mask.is_ours:
         story = {key: value for key, value in mask.metadata.items() if key not in OF_THE_FORMAT}
-        return Converted(path, OURS, masks, layouts, story, "", mask.layouts_known)
+        return Converted(path, OURS, masks, layouts, story, "")
     found = mask.kind if isinstance(mask, ForeignMask) else OURS
     story = {"converted_from": found, "source_sha256": mask.sha256}
-    return Converted(path, found, masks, layouts, story, mask.remark, names is not None or mask.layouts_known)
+    return Converted(path, found, masks, layouts, story, mask.remark)
+
+
+def under_all_names(mask: Converted, checkpoint: Checkpoint) -> tuple[dict[str, np.ndarray], dict[str, Layout]]:
+    """The masks, and their layouts, under every name that the checkpoint has for their parameters.
+
+    A copy of a masked weight, value by value, under a name that has no mask is the same tensor, stored twice.
+    """
+    layouts = {name: mask.layout(name) for name in mask.names}
+    masks = spread(mask.masks, mask.metadata, checkpoint.shapes, checkpoint.aliases)
+    copies = _copies(masks, checkpoint)
+    known = checkpoint.aliases, {copy: (name,) for copy, name in copies.items()}
+    return (
+        spread(mask.masks, mask.metadata, checkpoint.shapes, *known),
+        spread(layouts, mask.metadata, checkpoint.shapes, *known),
+    )
+
+
+def _copies(masks: Mapping[str, np.ndarray], checkpoint: Checkpoint) -> dict[str, str]:
+    """Weights without a mask whose values are those of a masked one, each with the name of that."""
+    import numpy as np
+
+    found: dict[str, str] = {}
+    for name in (name for name in masks if name in checkpoint.shapes and len(checkpoint.shapes[name]) > 1):
+        for other, shape in checkpoint.shapes.items():
+            if other in masks or other in found or shape != checkpoint.shapes[name]:
+                continue
+            values = checkpoint.array(name)
+            if np.array_equal(values, checkpoint.array(other)) and values.size > 1 and values.min() < values.max():
+                found[other] = name
+    return found
 
 
 @dataclass(frozen=True)
@@ -111,5 +141,5 @@ def write_any(mask: Converted, output: Output) -> None:
         write_npz(output.path, mask.masks, force=output.force)
     else:
         assert output.checkpoint is not None
-        weights = Weights(output.checkpoint, mask.masks, mask.layouts)
+        weights = Weights(output.checkpoint, *under_all_names(mask, output.checkpoint))
         write_weights(output.path, weights, output.target, metadata, force=output.force)

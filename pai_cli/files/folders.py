@@ -1,17 +1,35 @@
-"""Folders of Hugging Face models: `config.json` beside safetensors, in one file or sharded."""
+"""Folders of Hugging Face models: `config.json` beside the weights, in one file or sharded."""
 
 from __future__ import annotations
 
 import json
+import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pai_cli.errors import CheckpointError
 
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-"""What transformers calls the weights; the second is of a sharded set."""
+WEIGHTS = (
+    *("model.safetensors", "model.safetensors.index.json"),
+    *("pytorch_model.bin", "pytorch_model.bin.index.json"),
+)
+"""What transformers calls the weights, in the order they are looked for; those that end with `.json` are of sharded sets."""
 
 CONFIG = "config.json"
+
+SHARD = re.compile(r"-\d+-of-(\d+)(?=\.)")
+"""In the name of one file of a sharded set."""
+
+
+def is_model(path: Path) -> bool:
+    """Whether it is a folder with a model's configuration and weights."""
+    return path.is_dir() and (path / CONFIG).is_file() and any((path / name).is_file() for name in WEIGHTS)
+
+
+def file_of(path: Path) -> Path:
+    """Of a model's folder the file with its weights, or the index of its shards; any other path as it is."""
+    return weights_of(path) if is_model(path) else path
 
 
 def weights_of(folder: Path) -> Path:
@@ -24,11 +42,34 @@ def weights_of(folder: Path) -> Path:
     for name in WEIGHTS:
         if (folder / name).is_file():
             return folder / name
-    other = sorted(path.name for path in folder.glob("*.bin")) + sorted(
-        path.name for path in folder.glob("*.safetensors")
-    )
+    other = sorted(path.name for pattern in ("*.bin", "*.safetensors") for path in folder.glob(pattern))
+    named = " or ".join(WEIGHTS)
+    if other and SHARD.search(other[0]):
+        raise CheckpointError(
+            f"{folder}: has shards ({other[0]}) and no index of them ({named}); copy the whole set again"
+        )
     there = f" (there is {other[0]}: give that file)" if other else ""
-    raise CheckpointError(f"{folder}: a model's folder without {' or '.join(WEIGHTS)}{there}; save it with safetensors")
+    raise CheckpointError(f"{folder}: a model's folder without {named}{there}; save it with safetensors")
+
+
+def index_of(shard: Path) -> Path | None:
+    """The index of the sharded set that a file is of, by its name; None for a file that is of none."""
+    index = shard.with_name(SHARD.sub("", shard.name) + ".index.json")
+    return index if SHARD.search(shard.name) and index.is_file() else None
+
+
+def config_beside(path: Path) -> dict[str, Any] | None:
+    """The configuration of the model whose weights a file is, by its name; None for any other file."""
+    if path.name not in WEIGHTS or not (path.parent / CONFIG).is_file():
+        return None
+    with suppress(CheckpointError):
+        return read_config(path.parent)
+    return None
+
+
+def mask_in(path: Path) -> Path:
+    """The file that a mask is read from: of a pruned model's folder its weights, else the path as it is."""
+    return weights_of(path) if path.is_dir() and (path / CONFIG).is_file() else path
 
 
 def read_config(folder: Path) -> dict[str, Any]:

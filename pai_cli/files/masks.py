@@ -17,6 +17,7 @@ from pai_cli.errors import MaskError, MaskMismatchError, OutputError
 from pai_cli.files.atomic import write_atomically
 from pai_cli.files.canonical import canonical_bytes
 from pai_cli.files.digest import sha256_of
+from pai_cli.files.layer_names import layouts_by_name, told_of_kernels
 from pai_cli.files.ordering import check_names, natural_order, spelled
 from pai_cli.files.tensors import TensorFile
 from pai_cli.spectral.layout import MOST_GROUPS, PLAIN, Layout
@@ -107,8 +108,6 @@ class MaskFile:
     `names` are in the network's order where the file tells it, else in natural order of the names. Raises `MaskError`.
     """
 
-    remark = ""
-
     def __init__(self, path: Path):
         self.path = path
         self._file = TensorFile(path, MaskError)
@@ -150,11 +149,20 @@ class MaskFile:
     @property
     def layouts_known(self) -> bool:
         """Whether the file says which convolutions are grouped or transposed, or has none of which that could be asked."""
-        return bool(self._layers) or all(len(shape) < 3 for shape in self.shapes.values())
+        return all(self.layout(name).known for name in self.names)
+
+    @property
+    def remark(self) -> str:
+        """What a person should know of how it was read: that names were taken for those of Flax or Keras."""
+        return "" if self._layers else told_of_kernels(self.shapes)
 
     def layout(self, name: str) -> Layout:
-        """Groups and transposition of a layer, where the file tells them."""
-        return layout_of(self._layers.get(name, {}))
+        """Groups and transposition of a layer, where the file, or its name, tells them."""
+        return layout_of(self._layers[name]) if self._layers else self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> dict[str, Layout]:
+        return layouts_by_name(self.shapes)
 
     def array(self, name: str) -> np.ndarray:
         """One parameter's mask, boolean, in the parameter's shape. Raises `MaskError` for any other value than 0 and 1."""
@@ -210,13 +218,17 @@ class MaskFile:
 
 def layout_of(facts: Mapping[str, Any]) -> Layout:
     """A layer's entry in the metadata `layers`."""
-    return Layout(int(facts.get("groups", 1)), bool(facts.get("transposed", False))) if facts else PLAIN
+    if not facts:
+        return PLAIN
+    told = (bool(facts.get(key, False)) for key in ("transposed", "kernel_first", "unknown"))
+    transposed, kernel_first, unknown = told
+    return Layout(int(facts.get("groups", 1)), transposed, kernel_first, not unknown)
 
 
 def check_layout(path: Path, name: str, shape: tuple[int, ...], layout: Layout) -> None:
     """Raise `MaskMismatchError` when the groups of a layer do not divide its channels. Asked by all that read or write."""
     if not layout.fits(shape):
-        channels = shape[0] if shape else 0
+        channels = layout.kernel_last(shape)[0] if shape else 0
         raise MaskMismatchError(
             f"{path}: {name!r} has {channels} channels, which {layout.groups} groups do not divide; make the mask again"
         )
@@ -297,9 +309,8 @@ def _facts(layout: Layout) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     if layout.groups != 1:
         facts["groups"] = layout.groups
-    if layout.transposed:
-        facts["transposed"] = True
-    return facts
+    told = {"transposed": layout.transposed, "kernel_first": layout.kernel_first, "unknown": not layout.known}
+    return facts | {key: True for key, value in told.items() if value}
 
 
 def _json(value: Any) -> str:

@@ -15,9 +15,16 @@ def one_line(e: BaseException) -> str:
     """An exception's class and the first line of its text, without the full stop."""
     if isinstance(e, PaiError):
         return f"{type(e).__name__}: {e.text}"
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(e)).strip()  # some libraries colour their messages
-    line = shortened(as_line(text.splitlines()[0]), LONGEST).rstrip(". ") if text else ""
+    line = first_line(str(e))
     return f"{type(e).__name__}: {line}" if line else type(e).__name__
+
+
+def first_line(text: str) -> str:
+    """The first line of another library's message, printable, short and without the full stop: names of a file may stand
+    in it.
+    """
+    text = re.sub(r"\x1b\[[0-9;]*m", "", text).strip()  # some libraries colour their messages
+    return shortened(as_line(text.splitlines()[0]), LONGEST).rstrip(". ") if text else ""
 
 
 def some_names(names: Iterable[str], shown: int = 3) -> str:

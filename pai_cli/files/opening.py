@@ -7,14 +7,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pai_cli.errors import AmbiguousMaskError, CheckpointError, MaskError, MaskMismatchError, PaiError
+from pai_cli.errors import AmbiguousMaskError, CheckpointError, MaskError, PaiError
 from pai_cli.files.digest import sha256_of
+from pai_cli.files.fits import Against, check_fits
+from pai_cli.files.folders import config_beside, file_of
 from pai_cli.files.foreign import registry
-from pai_cli.files.foreign.base import MASK, Content, Kind, Masks, Names, Stored
+from pai_cli.files.foreign.base import NAMES_FROM, Content, Kind, Names, Stored
 from pai_cli.files.foreign.containers import LAYERS_KEY, is_foreign, read_content
-from pai_cli.files.foreign.dense import zero_share
-from pai_cli.files.masks import CHECKPOINT_INSTEAD, Mask, MaskFile, boolean, is_binary
-from pai_cli.spectral.layout import PLAIN, Layout
+from pai_cli.files.foreign.dense import doubt, remark
+from pai_cli.files.layer_names import layouts_by_name, told_of_kernels
+from pai_cli.files.masks import CHECKPOINT_INSTEAD, Mask, MaskFile, boolean
+from pai_cli.files.stored_names import MASK
+from pai_cli.spectral.layout import Layout
 from pai_cli.spelling import option
 
 if TYPE_CHECKING:
@@ -39,18 +43,18 @@ class ForeignMask:
         if not masks:
             raise MaskError(f"{content.path}: prunes no weight, as {kind.name}: it has masks of biases and norms alone")
         if names is not None:
-            _check(content.path, masks, names)
+            check_fits(content.path, {name: mask.shape for name, mask in masks.items()}, Against.of(names, NAMES_FROM))
         first = names.prunable if names else tuple(content.layouts)
         self._masks = {name: masks[name] for name in (*(n for n in first if n in masks), *masks)}
         self.names = tuple(self._masks)
 
     @cached_property
     def remark(self) -> str:
-        """What a person should know: that zeros were taken for a mask."""
-        if self.kind != DENSE:
-            return ""
-        share = zero_share(self._content)
-        return f"has weights, not masks: taken as pruned where they are 0 ({share:.3g} of all weights)"
+        """What a person should know: that zeros were taken for a mask, names for those of Flax or Keras, what was read."""
+        kernels = told_of_kernels({name: shape for name, shape in self.shapes.items() if name not in self._layouts})
+        dense = remark(self._content) if self.kind == DENSE else ""
+        under = f"its masks are those under {self._content.under!r}" if self._content.under else ""
+        return "; ".join(filter(None, (dense, under, kernels)))
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -60,11 +64,16 @@ class ForeignMask:
     @property
     def layouts_known(self) -> bool:
         """Whether groups and transposition of its convolutions are known, or there is none of which to ask."""
-        return all(name in self._layouts or len(shape) < 3 for name, shape in self.shapes.items())
+        return all(self.layout(name).known for name in self.names)
 
     def layout(self, name: str) -> Layout:
-        """Groups and transposition of a layer, plain where nothing is known of it."""
-        return self._layouts.get(name, PLAIN)
+        """Groups and transposition of a layer, as far as they are known."""
+        return self._layouts.get(name) or self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> dict[str, Layout]:
+        shapes = {**{name: stored.shape for name, stored in self._content.tensors.items()}, **self.shapes}
+        return layouts_by_name(shapes, config_beside(self.path))
 
     def array(self, name: str) -> np.ndarray:
         """One parameter's mask, boolean, in the parameter's shape. Raises `MaskError` for other values than 0 and 1."""
@@ -82,11 +91,14 @@ def open_mask(path: Path, *, trust: bool = False) -> Mask:
     Raises `AmbiguousMaskError` when it could be of several kinds, `MaskError` when it is none (a checkpoint among them) or
     is damaged, `CheckpointError` for the faults of torch's files; `trust` allows a pickle to run its own code.
     """
+    path = file_of(path)
     if not is_foreign(path):
         file = MaskFile(path)
         content = _perhaps_foreign(file)
-        return file if content is None else _only(content, registry.candidates(content)) or file
-    content = read_content(path, trust=trust)
+        if content is None:
+            return file
+    else:
+        content = read_content(path, trust=trust)
     mask = _only(content, registry.candidates(content))
     if mask is None:
         _tell_what_it_is(content)
@@ -102,11 +114,12 @@ def open_as(path: Path, kind: str | None, names: Names | None = None, *, trust: 
     """
     if kind is not None:
         registry.check_name(kind)
+    path = file_of(path)
     if not is_foreign(path):
         file = MaskFile(path)
         if kind == registry.OURS or (kind is None and (content := _perhaps_foreign(file)) is None):
             if names is not None:
-                _check(path, {name: _shaped(file, name) for name in file.names}, names)
+                check_fits(path, file.shapes, Against.of(names, NAMES_FROM))
             return file
     elif kind == registry.OURS:
         raise MaskError(
@@ -168,7 +181,12 @@ def _only(content: Content, kinds: list[Kind], names: Names | None = None) -> Fo
 
 
 def _tell_what_it_is(content: Content) -> None:
-    """Raise what a mask of other values than 0 and 1 raises, when the file is a state dict of real numbers."""
+    """Raise what a mask of other values than 0 and 1 raises, when the file is a state dict of real numbers.
+
+    Where some of them are 0, who pruned it must say so.
+    """
+    if not content.fault and (why := doubt(content)):
+        raise MaskError(f"{content.path}: {why}; {CHECKPOINT_INSTEAD}")
     for stored in content.tensors.values():
         if len(stored.shape) > 1:
             boolean(content.path, stored.label, stored.read(), CHECKPOINT_INSTEAD)
@@ -177,11 +195,9 @@ def _tell_what_it_is(content: Content) -> None:
 def _unknown(content: Content) -> PaiError:
     if content.fault:
         return CheckpointError(content.fault)
-    if any(stored.floating and not is_binary(stored.read()) for stored in content.tensors.values()):
-        return MaskError(
-            f"{content.path}: has weights, not masks, and too few of them are 0 ({zero_share(content):.3g} of all) "
-            f"to say that it was pruned; {option('kind', 'dense')} takes each 0 as pruned"
-        )
+    if content.zeros.sizes and not content.zeros.binary:
+        why = doubt(content) or f"has weights, none of them 0, and no masks; {CHECKPOINT_INSTEAD}"
+        return MaskError(f"{content.path}: {why}")
     return MaskError(
         f"{content.path}: not a mask of a known kind ({', '.join(registry.KINDS)}); "
         f"{option('kind', 'KIND')} of pai convert says which it is"
@@ -190,20 +206,3 @@ def _unknown(content: Content) -> PaiError:
 
 def _prunes_weights(mask: Stored) -> bool:
     return len(mask.shape) > 1 or not mask.read().all()
-
-
-def _shaped(file: MaskFile, name: str) -> Stored:
-    return Stored(name, file.shapes[name], False, lambda: file.array(name))
-
-
-def _check(path: Path, masks: Masks, names: Names) -> None:
-    """Raise `MaskMismatchError` unless the checkpoint has every masked parameter, in the same shape."""
-    remedy = f"{option('names_from')} takes the checkpoint that the masks were made for"
-    for name, mask in masks.items():
-        if name not in names.shapes:
-            raise MaskMismatchError(f"{path}: masks {name!r}, which {names.path} does not have; {remedy}")
-        if tuple(names.shapes[name]) != tuple(mask.shape):
-            raise MaskMismatchError(
-                f"{path}: the mask of {name!r} has shape {tuple(mask.shape)}, and {names.path} has it in "
-                f"{tuple(names.shapes[name])}; {remedy}"
-            )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from pai_cli.errors import MaskError, PaiError, UntrustedPickleError
+from pai_cli.files.folders import file_of, is_model
 from pai_cli.files.opening import why_unlisted
 from pai_cli.files.ordering import file_order
 from pai_cli.spelling import option
@@ -25,7 +26,8 @@ def mask_paths(given: Iterable[str], stdin: TextIO, note: Note, *, trust: bool =
     """The mask files that `given` names, each once, in order.
 
     A folder stands for the files in it that are masks beyond doubt, of `pai`'s own and of other tools; the others are
-    passed over with a `note`, and so are pruned networks without masks. `-` reads one path a line from `stdin`. A path
+    passed over with a `note`, and so are pruned networks without masks. The folder of a Hugging Face model is one such
+    network. `-` reads one path a line from `stdin`. A path
     that is named outright is taken as it is, so that its fault is told later, by name. Raises `MaskError` when nothing
     is left.
     """
@@ -40,6 +42,8 @@ def mask_paths(given: Iterable[str], stdin: TextIO, note: Note, *, trust: bool =
             if any("\0" in line for line in listed):
                 raise MaskError("-: standard input has NUL bytes, as of find -print0; give one path a line")
             found.update(dict.fromkeys(Path(line) for line in listed))
+        elif is_model(Path(text)):
+            found[file_of(Path(text))] = None
         elif Path(text).is_dir():
             found.update(dict.fromkeys(_masks_in(Path(text), note, trust=trust)))
         else:

@@ -13,11 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pai_cli.errors import PaiError
+from pai_cli.files.first_bytes import ENOUGH, first_bytes, looks_like, stand_in
+from pai_cli.files.messages import first_line
 
 if TYPE_CHECKING:
     import numpy as np
 
 BFLOAT16 = "BF16"
+
+INSTEAD = "give a safetensors file, or one that torch.save wrote"
 
 
 @dataclass(frozen=True)
@@ -104,44 +108,39 @@ class TensorFile:
 
 
 def check_readable(path: Path, error: type[PaiError]) -> None:
-    """Raise `error` in plain words unless `path` is a regular file with something in it that may be read."""
+    """Raise `error` in plain words unless `path` is a regular file that may be read, with something in it that is no
+    pointer and no web page in the place of a file.
+    """
     try:
         if path.is_dir():
             raise error(f"{path}: is a directory, not a file")
         if path.exists() and not path.is_file():
             raise error(f"{path}: is a device or a pipe; give a regular file")
         with path.open("rb") as f:
-            if not f.read(1):
-                raise error(f"{path}: the file is empty")
+            start = f.read(ENOUGH)
     except FileNotFoundError as e:
         raise error(f"{path}: no such file") from e
     except PermissionError as e:
         raise error(f"{path}: no permission to read it") from e
     except OSError as e:
         raise error(f"{path}: cannot be read: {e.strerror or e}") from e
+    if not start:
+        raise error(f"{path}: the file is empty; copy it again")
+    if what := stand_in(start):
+        raise error(f"{path}: {what}")
 
 
 def _plain_reason(path: Path, message: str) -> str:
     """What is wrong with a file that the safetensors library refused."""
-    size = path.stat().st_size
-    with path.open("rb") as f:
-        length = int.from_bytes(f.read(8), "little")
+    size, start = path.stat().st_size, first_bytes(path)
+    length = int.from_bytes(start[:8], "little")
     text = message.lower()
-    if size < 8 or "header too small" in text:
-        return f"not a safetensors file ({size} bytes; its header alone takes 8)"
-    looks_like_one = _header_starts_like_json(path)
+    if start[8:9] != b"{":
+        short = f" ({size} bytes; its header alone takes 8)" if size < 8 else ""
+        return f"not a safetensors file{short}; it looks like {looks_like(start)}: {INSTEAD}"
     if "invalid header length" in text or "header too large" in text:
-        if looks_like_one:
-            return f"truncated: its header says {length:,} bytes, the file has {size:,}; copy it again"
-        return "not a safetensors file"
-    if not looks_like_one:
-        return "not a safetensors file"
+        return f"truncated: its header says {length:,} bytes, the file has {size:,}; copy it again"
     if "incomplete" in text or "not fully covered" in text:
         return f"truncated or with bytes to spare: {size:,} bytes do not match what its header lists; copy it again"
-    return f"damaged safetensors file ({message.removeprefix('Error while deserializing header: ').strip()})"
-
-
-def _header_starts_like_json(path: Path) -> bool:
-    with path.open("rb") as f:
-        f.seek(8)
-        return f.read(1) == b"{"
+    told = first_line(message.removeprefix("Error while deserializing header: "))
+    return f"damaged safetensors file ({told}); copy it again"

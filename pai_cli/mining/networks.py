@@ -73,6 +73,11 @@ def matrices(mask: Mask) -> tuple[str, ...]:
     for name in names:
         shape, layout = mask.shapes[name], mask.layout(name)
         check_layout(mask.path, name, shape, layout)
+        if layout.kernel_first:
+            raise MaskError(
+                f"{mask.path}: {name!r} is a kernel as Flax and Keras store it, (..., inputs, outputs), which pai mine does "
+                "not take; store it as (outputs, inputs, ...), and call it a weight"
+            )
     return names
 
 

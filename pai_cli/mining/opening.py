@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pai_cli.errors import MaskMismatchError, MiningError, TraceError
 from pai_cli.files.edge_lists import read_edge_list
+from pai_cli.files.fits import Against, check_fits
 from pai_cli.files.masks import Mask
 from pai_cli.files.opening import open_mask
 from pai_cli.mining.collection import Collection
@@ -90,11 +91,9 @@ def mask_collection(
 
 
 def _followed(mask: Mask, source: NetworkSource) -> Wiring:
-    from pai_cli.analysis.masks import check_match
-
     checkpoint = source.weights
     assert checkpoint is not None
-    check_match(mask.path, mask.shapes, checkpoint)
+    check_fits(mask.path, mask.shapes, Against.of(checkpoint, "weights"))
     from pai_cli.models.network import load_network
     from pai_cli.models.trace import trace
 

@@ -15,6 +15,21 @@ from pai_cli.random import seed_torch
 from pai_cli.spelling import option
 
 
+def copied(model: nn.Module) -> nn.Module:
+    """A deep copy, also of modules that compute a weight before each pass and keep it, as `spectral_norm` has them."""
+    return copy.deepcopy(model, {id(value): value.detach().clone() for value in _computed(model)})
+
+
+def copyable(model: nn.Module) -> nn.Module:
+    """The network, or where it keeps computed weights, which PyTorch does not copy, a copy that keeps them as plain ones."""
+    return copied(model) if any(True for _ in _computed(model)) else model
+
+
+def _computed(model: nn.Module) -> Iterator[torch.Tensor]:
+    for module in model.modules():
+        yield from (one for one in vars(module).values() if isinstance(one, torch.Tensor) and not one.is_leaf)
+
+
 def working_copy(model: nn.Module, device: str, dtype: torch.dtype, method: str) -> nn.Module:
     """A copy of the network on the device, in `dtype`, in evaluation mode, no parameter with a gradient.
 
@@ -22,7 +37,7 @@ def working_copy(model: nn.Module, device: str, dtype: torch.dtype, method: str)
     `method`.
     """
     try:
-        twin = copy.deepcopy(model)
+        twin = copied(model)
     except Exception as error:
         raise ScoreError(
             f"{method}: the network cannot be copied ({one_line(error)}); give another {option('method')}"

@@ -16,6 +16,7 @@ from torch import nn
 from pai_cli.errors import ModelFactoryError
 from pai_cli.files.messages import one_line
 from pai_cli.files.pickles import importable
+from pai_cli.models.copies import copyable
 from pai_cli.spelling import option
 
 
@@ -41,7 +42,7 @@ def load_factory(spec: str) -> nn.Module:
         raise ModelFactoryError(
             f"{option('model', spec)}: the network has lazy parameters; run a batch through it inside the factory"
         )
-    return network
+    return copyable(network)
 
 
 def _import_module(spec: str, name: str) -> ModuleType:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
@@ -21,28 +20,16 @@ from torch import nn
 from pai_cli.errors import CheckpointError, MethodOptionError, ModelFactoryError, PaiError
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.messages import one_line
-from pai_cli.models.base import Shapes, add_at
+from pai_cli.models.base import add_at
 from pai_cli.models.layers import PrunableLayer, prunable_layers
 from pai_cli.models.loading import check_names_and_shapes
 from pai_cli.models.outline import check_memory, no_larger_than
 from pai_cli.models.plain_config import INSTEAD, plain_config
 from pai_cli.printable import shortened
-from pai_cli.spectral.layout import Layout
 from pai_cli.spelling import option
 
 FACTORY = "hf"
 """What `model` calls the network that transformers makes."""
-
-TRANSPOSED_TYPES = frozenset(["gpt2", "openai-gpt", "imagegpt", "decision_transformer", "trajectory_transformer"])
-"""Model types whose blocks use transformers' `Conv1D`, a linear layer stored as (inputs, outputs)."""
-
-_TRANSPOSED = re.compile(r"(^|\.)(c_attn|q_attn|c_proj|c_fc)\.weight$")
-
-_TABLES = re.compile(
-    r"(^|\.)(wte|wpe|shared|embed_tokens|embed_positions|embed_in|embed|embeddings?|\w+_embeddings?|tokens_embed"
-    r"|positions_embed|relative_attention_bias|relative_attn_bias)\.weight$"
-)
-"""Tables that are looked up, not multiplied by: they have two dimensions as well."""
 
 
 class WeightsAlone(nn.Module):
@@ -57,30 +44,27 @@ class WeightsAlone(nn.Module):
         )
 
 
-def weight_layers(shapes: Shapes, config: Mapping[str, Any]) -> tuple[PrunableLayer, ...]:
-    """The linear layers of a model's folder, in the order of the file: weights of two dimensions but for tables.
-
-    Convolutions are not among them: their groups stand in no shape. `Conv1D` is, with its rows the outputs all the same.
-    """
-    transposed = config.get("model_type") in TRANSPOSED_TYPES
-    return tuple(
-        PrunableLayer(name, tuple(shape), Layout(transposed=transposed and _TRANSPOSED.search(name) is not None))
-        for name, shape in shapes.items()
-        if len(shape) == 2 and 0 not in shape and name.endswith(".weight") and _TABLES.search(name) is None
-    )
-
-
 def weights_alone(layers: tuple[PrunableLayer, ...]) -> WeightsAlone:
     """A module with these parameters under their names, their values yet to be loaded."""
     module = WeightsAlone()
     for layer in layers:
-        holder = nn.Module()
-        holder.weight = nn.Parameter(torch.empty(layer.shape))
+        path, _, leaf = layer.name.rpartition(".")
         try:
-            add_at(module, layer.name.removesuffix(".weight"), holder)
+            _holder(module, path).register_parameter(leaf, nn.Parameter(torch.empty(layer.shape)))
         except (KeyError, AttributeError) as e:  # a module has an attribute of that name already
             raise CheckpointError(f"tensor {layer.name!r}: no module can have this name; give {option('model')}") from e
     return module
+
+
+def _holder(root: nn.Module, path: str) -> nn.Module:
+    """The module at a path, made where there is none."""
+    if not path:
+        return root
+    try:
+        return root.get_submodule(path)
+    except AttributeError:
+        add_at(root, path, nn.Module())
+        return root.get_submodule(path)
 
 
 def refuse_weights_alone(model: nn.Module) -> None:
@@ -198,10 +182,6 @@ def _logits(_module: nn.Module, _given: Any, output: Any) -> Any:
 
 
 def module_layers(network: nn.Module) -> tuple[PrunableLayer, ...]:
-    """What `prunable_layers` finds, and `Conv1D`s, in the order of the state dict."""
+    """What `prunable_layers` finds, in the order of the state dict."""
     found = {layer.name: layer for layer in prunable_layers(network)}
-    for prefix, module in network.named_modules():
-        weight = module._parameters.get("weight")
-        if type(module).__name__ == "Conv1D" and weight is not None and weight.dim() == 2:
-            found[f"{prefix}.weight"] = PrunableLayer(f"{prefix}.weight", tuple(weight.shape), Layout(transposed=True))
     return tuple(found[name] for name in network.state_dict() if name in found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import nn
@@ -9,7 +11,7 @@ from torch import nn
 from pai_cli.errors import StateDictMismatchError
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.messages import some_names
-from pai_cli.models.recognise import OPTIONAL
+from pai_cli.models.recognise import OPTIONAL, is_counter
 
 SHOWN = 5
 
@@ -17,13 +19,13 @@ SHOWN = 5
 def check_names_and_shapes(checkpoint: Checkpoint, network: nn.Module, description: str, hint: str) -> None:
     """Raise `StateDictMismatchError` unless the checkpoint has exactly the network's names and shapes.
 
-    A missing `num_batches_tracked` is fine, and so is the second name of a tensor that has two.
+    A missing `num_batches_tracked` is fine, and so are the second name of a tensor that has two, and the counters of tools.
     """
     wanted = {name: tuple(tensor.shape) for name, tensor in _tensors(network).items()}
     found = checkpoint.shapes
     optional = _spare_names(network, found)
     missing = [name for name in wanted if name not in found and name not in optional]
-    unexpected = [name for name in found if name not in wanted]
+    unexpected = [name for name in found if name not in wanted and not is_counter(name, found[name])]
     misshapen = [
         f"{name!r} is {found[name]}, must be {wanted[name]}"
         for name in wanted
@@ -43,13 +45,28 @@ def check_names_and_shapes(checkpoint: Checkpoint, network: nn.Module, descripti
         raise StateDictMismatchError(f"{checkpoint.path} does not fit {description}; {differences}; {hint}")
 
 
+def has_all(network: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether shapes by name have all that the network needs of a checkpoint."""
+    wanted = _tensors(network)
+    optional = _spare_names(network, shapes)
+    return all(name in optional or shapes.get(name) == tuple(tensor.shape) for name, tensor in wanted.items()) and any(
+        name in shapes for name in wanted
+    )
+
+
+def counters_beside(checkpoint: Checkpoint, network: nn.Module) -> tuple[str, ...]:
+    """The counters of tools in the checkpoint, which the network does not have."""
+    wanted = _tensors(network)
+    return tuple(name for name, shape in checkpoint.shapes.items() if name not in wanted and is_counter(name, shape))
+
+
 def _tensors(network: nn.Module) -> dict[str, torch.Tensor]:
     """The state dict's tensors; a module's extra state may be anything else, and no checkpoint here holds it."""
     state = network.state_dict(keep_vars=True)
     return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
 
 
-def _spare_names(network: nn.Module, found: dict[str, tuple[int, ...]]) -> set[str]:
+def _spare_names(network: nn.Module, found: Mapping[str, tuple[int, ...]]) -> set[str]:
     """Names that a checkpoint may lack: counters, and further names of tensors that it holds."""
     tensors = _tensors(network)
     present = {id(tensor) for name, tensor in tensors.items() if name in found}

@@ -14,12 +14,27 @@ from torch import nn
 from pai_cli.files.ordering import natural_order
 from pai_cli.models.base import Architecture, Shapes, add_at
 
+_WORDS = """
+affine block blocks classifier dense fc feature features ff ffn hidden l layer layers lin linear linears main mlp model
+module modules net network relu seq sequential stack
+"""
+MIDDLE = frozenset(_WORDS.split())
+FIRST, LAST = frozenset(["first", "in", "input"]), frozenset(["final", "head", "last", "logits", "out", "output"])
+"""Words in names of layers that are applied one after the other; those of the last two stand for one layer alone.
+
+Shapes that chain say nothing: queries, keys and values have them, two heads on one trunk, and what a recurrent cell holds.
+"""
+
 NAMES = ("lenet-300-100", "mlp-A-B-...-Z")
 IMAGES = {784: (1, 28, 28), 1024: (1, 32, 32), 3072: (3, 32, 32)}
 """Input sizes that are flattened images of the usual data sets."""
 
 SEARCH_STEPS = 2_000
 """How many beginnings of a chain are tried; some sets of shapes have more than can ever be."""
+
+
+_ATTRIBUTES = frozenset([*dir(nn.Linear), *vars(nn.Module()), "weight", "bias", "in_features", "out_features"])
+"""What a module has of its own: no layer in it can have such a name."""
 
 
 class MLP(nn.Module):
@@ -62,7 +77,7 @@ def _named_sizes(name: str) -> tuple[int, ...]:
 
 
 def guess(shapes: Shapes) -> Architecture | None:
-    """The MLP that `shapes` make up: 2-d weights that chain, each with a bias or none, and nothing else."""
+    """The MLP that `shapes` make up: 2-d weights that chain and whose names say so, each with a bias or none."""
     weights = {name.removesuffix(".weight"): shape for name, shape in shapes.items() if len(shape) == 2}
     rest = {name for name, shape in shapes.items() if len(shape) != 2}
     if not weights or any(f"{layer}.weight" not in shapes or not _buildable(layer, weights) for layer in weights):
@@ -70,17 +85,31 @@ def guess(shapes: Shapes) -> Architecture | None:
     if rest - {f"{layer}.bias" for layer in weights}:
         return None
     order = _order(weights)
-    if order is None:
+    if order is None or not _say_chain(order):
         return None
     sizes = (weights[order[0]][1], *(weights[layer][0] for layer in order))
     return _architecture(order, sizes, [f"{layer}.bias" in rest for layer in order])
+
+
+def _say_chain(order: Sequence[str]) -> bool:
+    """Whether the names are those of layers in a row: numbers, as `nn.Sequential` gives, and words for it."""
+    ends: Counter[str] = Counter()
+    for position, layer in enumerate(order):
+        words = {word for word in re.split(r"[._]|[0-9]+", layer.lower()) if word}
+        if not words <= MIDDLE | FIRST | LAST:
+            return False
+        ends["first"] += bool(words & FIRST)
+        ends["last"] += bool(words & LAST)
+        if (words & FIRST and position) or (words & LAST and position < len(order) - 1):
+            return False
+    return max(ends.values()) <= 1
 
 
 def _buildable(layer: str, layers: Shapes) -> bool:
     """Whether a module can have this name: no part is an attribute of modules, no layer inside another."""
     parts = layer.split(".")
     outer = {".".join(parts[:i]) for i in range(1, len(parts))}
-    taken = any(not part or part.startswith("_") or hasattr(nn.Linear(1, 1), part) for part in parts)
+    taken = any(not part or part.startswith("_") or part in _ATTRIBUTES for part in parts)
     return not taken and not outer & set(layers)
 
 

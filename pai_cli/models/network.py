@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -15,15 +14,20 @@ from torch import fx, nn
 from pai_cli.errors import LayerSelectionError, MethodOptionError, ModelFactoryError, UnknownModelError
 from pai_cli.files.atomic import check_output, write_atomically
 from pai_cli.files.canonical import canonical_bytes
-from pai_cli.files.checkpoints import Checkpoint
+from pai_cli.files.checkpoints import Checkpoint, StateDict
+from pai_cli.files.folders import SHARD, index_of, is_model
+from pai_cli.files.matching import story_of
+from pai_cli.files.messages import some_names
 from pai_cli.files.ordering import natural_order, spelled
+from pai_cli.files.whole import NOTHING, Whole
 from pai_cli.models import huggingface
 from pai_cli.models.base import Architecture, on_meta, shapes_of, with_memory
+from pai_cli.models.copies import copied
 from pai_cli.models.factory import load_factory
 from pai_cli.models.layers import PrunableLayer, prunable_layers
-from pai_cli.models.loading import check_names_and_shapes, load_values
-from pai_cli.models.programs import program_layers
-from pai_cli.models.recognise import recognise
+from pai_cli.models.loading import check_names_and_shapes, counters_beside, has_all, load_values
+from pai_cli.models.prunable import aliases_of, layers_by_name, layers_of, whole_of
+from pai_cli.models.recognise import nearest, recognise, recognised, strip_wrapper
 from pai_cli.models.registry import architecture
 from pai_cli.random import check_seed, seed_torch
 from pai_cli.spelling import option
@@ -52,17 +56,26 @@ class Network:
     """A network, its weights loaded.
 
     `description` is for a person; `input_shape` is of one sample, None when unknown; `layers` are the
-    prunable weights in the order of the state dict.
+    prunable weights in the order of the state dict; `aliases`: the other names of those that have several. `whole`: what
+    of its checkpoint is in none of them. `aside`: counters of tools that the checkpoint has and the network does not.
     """
 
     model: nn.Module
     description: str
     input_shape: tuple[int, ...] | None
     layers: tuple[PrunableLayer, ...]
+    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    whole: Whole = NOTHING
+    aside: tuple[str, ...] = ()
 
     def parameter(self, name: str) -> nn.Parameter:
         """The parameter with this state-dict name. Raises `AttributeError` when there is none."""
         return self.model.get_parameter(name)
+
+    @property
+    def story(self) -> dict[str, str]:
+        """What a mask file tells of the weights that are left whole, and of the other names of those that are not."""
+        return {**self.whole.story, **story_of(self.aliases)}
 
     @property
     def total(self) -> int:
@@ -99,20 +112,33 @@ def outline_network(checkpoint: Checkpoint, model: str | None, input_shape: tupl
 
 def _network_of(checkpoint: Checkpoint, model: str | None, input_shape: tuple[int, ...] | None, fill: Fill) -> Network:
     found = _of_folder(checkpoint, model, fill) if checkpoint.config is not None else None
-    if found is not None:
-        return found
+    found = found or _of_modules(checkpoint, model, input_shape, fill)
+    known = None if isinstance(found.model, huggingface.WeightsAlone) else found.model
+    return replace(
+        found,
+        aliases=aliases_of(checkpoint, found.model, found.layers),
+        whole=whole_of(checkpoint, known, found.layers),
+        aside=() if known is None else counters_beside(checkpoint, known),
+    )
+
+
+def _of_modules(checkpoint: Checkpoint, model: str | None, input_shape: tuple[int, ...] | None, fill: Fill) -> Network:
+    """The network that names and shapes tell, or that other code makes."""
     network, description, shape, hint = _network_for(checkpoint, model)
+    if any(name not in checkpoint.shapes for name in network.state_dict()):
+        strip_wrapper(checkpoint, lambda shapes: has_all(network, shapes))
     check_names_and_shapes(checkpoint, network, description, hint)
     try:
         network = with_memory(network)
     except (RuntimeError, MemoryError) as e:
         raise UnknownModelError(f"{description} does not fit in memory; choose a smaller network") from e
     network = fill(checkpoint, network)
-    layers = program_layers(network) if isinstance(network, fx.GraphModule) else prunable_layers(network)
+    layers = layers_of(network)
     if not layers:
+        whole = str(whole_of(checkpoint, network, ()))
         raise LayerSelectionError(
-            f"{checkpoint.path}: {description} has no convolution or linear weight to prune; choose another "
-            f"{option('model')}"
+            f"{checkpoint.path}: {description} has no convolution or linear weight to prune{whole and ': '}{whole}; choose "
+            f"another {option('model')}"
         )
     return Network(network.eval(), description, input_shape or shape, layers)
 
@@ -120,13 +146,16 @@ def _network_of(checkpoint: Checkpoint, model: str | None, input_shape: tuple[in
 def _of_folder(checkpoint: Checkpoint, model: str | None, fill: Fill) -> Network | None:
     """The network of a Hugging Face model's folder, when its weights are of no known architecture."""
     assert checkpoint.config is not None
-    if model not in (None, huggingface.FACTORY) or (model is None and recognise(checkpoint.shapes) is not None):
+    if model not in (None, huggingface.FACTORY) or (model is None and recognised(checkpoint) is not None):
         return None
     if model is None:
-        layers = huggingface.weight_layers(checkpoint.shapes, checkpoint.config)
+        layers = layers_by_name(checkpoint)
+        _refuse_packed(checkpoint, layers)
         if not layers:
+            whole = str(whole_of(checkpoint, None, ()))
             raise LayerSelectionError(
-                f"{checkpoint.path}: no linear weight to prune by its name; give {option('model', 'hf')}"
+                f"{checkpoint.path}: no linear weight to prune by its name{whole and ': '}{whole}; give "
+                f"{option('model', 'hf')}"
             )
         alone = fill(checkpoint, huggingface.weights_alone(layers))
         return Network(alone.eval(), f"{huggingface.description(checkpoint)} (its linear layers)", None, layers)
@@ -135,6 +164,17 @@ def _of_folder(checkpoint: Checkpoint, model: str | None, fill: Fill) -> Network
     description = huggingface.description(checkpoint)
     network = fill(checkpoint, network)
     return Network(network.eval(), description, input_shape, huggingface.module_layers(network))
+
+
+def _refuse_packed(checkpoint: Checkpoint, layers: tuple[PrunableLayer, ...]) -> None:
+    """Raise `LayerSelectionError` where more weights are packed as integers than are left to prune."""
+    whole = whole_of(checkpoint, None, layers)
+    left = sum(math.prod(layer.shape) for layer in layers)
+    if whole.packed > left:
+        raise LayerSelectionError(
+            f"{checkpoint.path}: is quantised: {whole.packed:,} weights are packed as integers, which cannot be pruned, and "
+            f"{left:,} are not; give the checkpoint from before the quantisation"
+        )
 
 
 def _network_for(checkpoint: Checkpoint, model: str | None) -> tuple[nn.Module, str, tuple[int, ...] | None, str]:
@@ -152,25 +192,38 @@ def _network_for(checkpoint: Checkpoint, model: str | None) -> tuple[nn.Module, 
         )
     if model is None and checkpoint.module is not None:
         return _module_of(checkpoint)
-    found = recognise(checkpoint.shapes)
+    found = recognised(checkpoint)
     if model is None:
         if found is None:
-            raise UnknownModelError(
-                f"{checkpoint.path}: names and shapes of its {len(checkpoint.shapes)} tensors match no known "
-                f"architecture{_hint_of_names(checkpoint)}; give {option('model', 'NAME')}, module:factory or "
-                "file.py:factory"
-            )
+            raise _unknown(checkpoint)
         return _fitting(found, on_meta), found.description, found.input_shape, f"give {option('model')}"
     hint = f"it matches {found.name}: leave {option('model')} out" if found else f"choose another {option('model')}"
     chosen = _named_architecture(checkpoint, model, found)
     return _fitting(chosen, on_meta), chosen.description, chosen.input_shape, hint
 
 
+def _unknown(checkpoint: Checkpoint) -> UnknownModelError:
+    near = nearest(checkpoint.shapes)
+    if near is not None:
+        names = some_names(map(repr, near[1]))
+        return UnknownModelError(
+            f"{checkpoint.path}: has the tensors of {near[0].name}, and {names} beside them; give "
+            f"{option('model', 'file.py:factory')} of the network that has these, or save a state dict without them"
+        )
+    whole = whole_of(checkpoint, None, layers_by_name(checkpoint))
+    packed = f" ({whole.packed:,} weights are quantised: packed as integers)" if whole.packed else ""
+    return UnknownModelError(
+        f"{checkpoint.path}: names and shapes of its {len(checkpoint.shapes)} tensors match no known "
+        f"architecture{packed or _hint_of_names(checkpoint)}; give {option('model', 'NAME')}, module:factory or "
+        "file.py:factory"
+    )
+
+
 def _module_of(checkpoint: Checkpoint) -> tuple[nn.Module, str, tuple[int, ...] | None, str]:
     """The checkpoint's own module; of one that a program holds, with the input shape of the architecture that it has."""
     # A copy, so that pruning one network of a checkpoint does not change the next.
-    module, hint = copy.deepcopy(checkpoint.module), f"give {option('model')}"
-    assert module is not None
+    assert checkpoint.module is not None
+    module, hint = copied(checkpoint.module), f"give {option('model')}"
     if isinstance(module, fx.GraphModule) and checkpoint.files:
         return module, "a program of torch.export", checkpoint.input_shape, "export it again"
     name, like = type(module).__name__, None if checkpoint.files else recognise(checkpoint.shapes)
@@ -188,7 +241,10 @@ def _hint_of_names(checkpoint: Checkpoint) -> str:
             f" (names as timm has them: where timm is installed, {option('model', 'timm.models:NAME')} makes a "
             "network of it)"
         )
-    if (checkpoint.path.parent / "config.json").is_file():
+    if SHARD.search(checkpoint.path.name):
+        index = index_of(checkpoint.path)
+        return f" (one of several shards: give {index or 'their *.index.json, which is not beside it'})"
+    if is_model(checkpoint.path.parent):
         return " (a Hugging Face model? give its folder)"
     firsts = {name.partition(".")[0] for name in checkpoint.shapes if "." in name}
     if len(firsts) != 1 or not all("." in name for name in checkpoint.shapes):
@@ -246,7 +302,9 @@ def init_network(name: str, classes: int | None, seed: int) -> Network:
     with torch.random.fork_rng(devices=[]):
         seed_torch(seed)
         network = _fitting(chosen, lambda build: build())
-    return Network(network.eval(), chosen.description, chosen.input_shape, prunable_layers(network))
+    layers = prunable_layers(network)
+    whole = whole_of(StateDict(name, network.state_dict(), network), network, layers)
+    return Network(network.eval(), chosen.description, chosen.input_shape, layers, whole=whole)
 
 
 def save_checkpoint(

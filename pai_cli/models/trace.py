@@ -11,7 +11,6 @@ additions bring several to one place; concatenations, slices and permutations mo
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,6 +23,7 @@ from torch.utils._pytree import tree_leaves
 
 from pai_cli.errors import MethodOptionError, TraceError
 from pai_cli.files.messages import one_line
+from pai_cli.models.copies import copied
 from pai_cli.models.follow import CoarseInputNeeded, Follower, Visit
 from pai_cli.models.huggingface import refuse_weights_alone
 from pai_cli.spelling import option
@@ -115,7 +115,7 @@ def trace(model: nn.Module, input_shape: tuple[int, ...] | None, remedy: str = O
             f"give it with {option('input_shape')}, such as 3,32,32"
         )
     try:
-        twin = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
+        twin = copied(model).cpu().float().eval().requires_grad_(False)
     except Exception as error:
         raise TraceError(
             f"the network cannot be copied ({one_line(error)}), so its layers cannot be followed"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from pai_cli.errors import ScoreError
-from pai_cli.models.copies import seeded
+from pai_cli.models.copies import copied, seeded
 from pai_cli.models.layers import CONVOLUTIONS
 from pai_cli.models.linearised import refuse_self_normalising
 
@@ -89,7 +88,7 @@ class _Passage:
 
 def _structure(model: nn.Module, masks: Masks, device: str) -> nn.Module:
     """A copy in evaluation mode whose weights are their masks, all else as neutral as its kind can be."""
-    twin = copy.deepcopy(model)
+    twin = copied(model)
     double = any(parameter.dtype == torch.float64 for parameter in twin.parameters())
     twin.to(device=device, dtype=torch.float64 if double else torch.float32)
     twin.eval().requires_grad_(False)
@@ -99,6 +98,11 @@ def _structure(model: nn.Module, masks: Masks, device: str) -> nn.Module:
             tensor.fill_(value)
     for module in _weighted(twin):
         module.weight.fill_(1.0)
+    followed = {id(module.weight) for module in _weighted(twin)}
+    if any(id(parameters[name]) not in followed for name in masks):
+        raise ScoreError(
+            "a layer that is neither linear nor a convolution computes with its weight in a way of its own"
+        )
     for name, mask in masks.items():
         parameters[name].copy_(torch.from_numpy(mask))
     return twin

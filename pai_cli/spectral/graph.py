@@ -26,14 +26,17 @@ STEPS = 4  # to and fro that connect a layer, where it is connected: two are the
 def unroll(tensor: Array, layout: Layout = PLAIN) -> Array:
     """The matrix of `out` rows and `in * prod(kernel)` columns that a weight (or its mask) unrolls to.
 
-    `tensor`: (out, in/groups, *kernel), or (in, out/groups, *kernel) when `layout.transposed`. A grouped convolution
-    gives the block-diagonal matrix of its groups. Raises `ArrayError` for what is no array, for fewer than two dimensions
-    and when `groups` does not divide the first.
+    `tensor`: (out, in/groups, *kernel), or (in, out/groups, *kernel) when `layout.transposed`; the kernel stands first when
+    `layout.kernel_first`. A grouped convolution gives the block-diagonal matrix of its groups. Raises `ArrayError` for what
+    is no array, for fewer than two dimensions and when `groups` does not divide the first.
     """
     tensor = plain_array(tensor, "the layer")
     xp = array_namespace(tensor)
     if tensor.ndim < 2:
         raise ArrayError(f"a weight of shape {tuple(tensor.shape)} has no rows and columns")
+    if layout.kernel_first:
+        last = tensor.ndim - 1
+        tensor = xp.permute_dims(tensor, (last, last - 1, *range(last - 1)))
     groups, first = layout.groups, tensor.shape[0]
     if first % groups:
         raise ArrayError(f"{groups} groups do not divide the {first} channels of shape {tuple(tensor.shape)}")

@@ -16,6 +16,9 @@ Where the numbers come from: one core of a server of 2024 with AVX-512, uniform 
   1024 x 9216 18 and 44, 2048 x 2048 130 and 25, 4096 x 4096 1200 and 98. Up to 2048 a proof is still worth its time.
 - A product by tables takes one addition for eight entries whatever the density, by lists one or two steps for each edge:
   3000 x 4096 in all 65 ms by tables; by lists 30 ms at density 0.04, 48 at 0.08, 58 at 0.1, 110 at 0.15.
+- LAPACK in place of the C part's own (`benchmarks/lapack.py`): as long for Ritz values at width 32 and small Gram matrices,
+  1.1 to 2.6 times as long for a proof up to side 1024, a third less at 2048, a third for Ritz values at 128; and importing
+  scipy.linalg for it takes every command 200 ms more.
 - No GPU was at hand: its direct side is a guess, from its eigensolvers being slow where its products are not.
 """
 
@@ -43,9 +46,7 @@ FEW_EDGES = 0.08  # density up to which products go by lists of neighbours
 
 MOST_PRODUCTS = 1200  # five times what the hardest graph tried (uniform 14336 x 4096) took
 
-FEWEST_PRODUCTS = (
-    300  # that an iteration with a Gram matrix has before LAPACK takes over; uniform graphs take half of it
-)
+FEWEST_PRODUCTS = 300  # with a Gram matrix, before LAPACK takes over: twice what uniform graphs take
 
 
 class Solver(StrEnum):
@@ -100,9 +101,10 @@ def lapack_follows(options: SolverOptions) -> bool:
 def patience(options: SolverOptions, side: int) -> SolverOptions:
     """The same with as many products as LAPACK would cost, where it may follow on a Gram matrix of that side.
 
-    All eigenvalues of a Gram matrix of side n take about as long as n / 4 products with it.
+    All eigenvalues of a Gram matrix of side n take about as long as n / 4 products with it. Products without one cost less.
     """
-    if not lapack_follows(options) or side > PROOF_SIDE:
+    without = side > PROOF_SIDE and not options.certify
+    if without or not lapack_follows(options):
         return options
     return replace(options, most_products=min(options.most_products, max(FEWEST_PRODUCTS, side // 4)))
 

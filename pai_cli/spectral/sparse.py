@@ -90,7 +90,7 @@ class SparseGraph(BipartiteGraph):
         if not self.may_be_dense:
             raise ArrayError(
                 f"the matrix: {self.n_R:,} rows and {self.n_L:,} columns with entries are too many for LAPACK, which takes "
-                "no sparse matrix; leave the solver to choose"
+                "no sparse matrix; leave the solver to choose, or take a part of it"
             )
         matrix = np.zeros((self.n_L, self.n_R), dtype=values.dtype)
         matrix[self._left, self._right] = values

@@ -15,8 +15,9 @@ from torch import nn
 from torch.nn.utils import parametrize as parametrizing
 
 from pai_cli.errors import MaskMismatchError
+from pai_cli.files.fits import Against, check_fits, without_twins
 from pai_cli.pruning.base import Masks
-from pai_cli.training.fitting import Optimizers, check_bool, check_held, check_masks, listed, unwrapped, without_twins
+from pai_cli.training.fitting import Optimizers, check_bool, check_held, listed, unwrapped
 
 WHOLE_NUMBERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 FRESH = {(torch.optim.Adagrad, "sum"): "initial_accumulator_value", (torch.optim.Rprop, "step_size"): "lr"}
@@ -65,7 +66,7 @@ def apply_masks(
     parameters = dict(network.named_parameters(remove_duplicate=False))
     shapes = {name: tuple(one.shape) for name, one in parameters.items()}
     remedy = "give the model that the masks were made for"
-    check_masks(masks, shapes, source="masks=", network="model=", remedy=remedy)
+    check_fits("masks=", {name: mask.shape for name, mask in masks.items()}, Against("model=", shapes, remedy))
     firsts = without_twins(masks, parameters, source="masks=", remedy=remedy)
     optimizers = listed(optimizer)
     check_held({name: parameters[name] for name in firsts}, optimizers)
@@ -139,7 +140,8 @@ class AppliedMasks:
         masks = dict(masks)
         for name, mask in masks.items():
             check_bool(name, mask)
-        check_masks(masks, shapes, source="masks=", network="the mask that was applied", remedy=remedy)
+        against = Against("the mask that was applied", shapes, remedy)
+        check_fits("masks=", {name: mask.shape for name, mask in masks.items()}, against)
         parameters = {name: self._weights[first].parameter for name, first in self._names.items()}
         for name, mask in without_twins(masks, parameters, source="masks=", remedy=remedy).items():
             self._weights[self._names[name]].take(mask)

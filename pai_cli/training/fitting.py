@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from pai_cli.errors import ArrayError, MaskMismatchError, ParameterError
+from pai_cli.errors import ArrayError, ParameterError
 from pai_cli.files.messages import some_names
 from pai_cli.pruning.base import Masks
 
@@ -18,47 +18,27 @@ WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.optim.sw
 Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None
 
 
-def check_masks(masks: Masks, shapes: Mapping[str, tuple[int, ...]], *, source: str, network: str, remedy: str) -> None:
-    """Raise `MaskMismatchError` unless each mask is of a parameter of the network, in its shape.
-
-    `shapes`: of the network's parameters. For the message, `source`: of the masks; `network`; `remedy`: what to give.
-    """
-    missing = [repr(name) for name in masks if name not in shapes]
-    if missing:
-        raise MaskMismatchError(f"{source}: masks {some_names(missing)}, which {network} does not have; {remedy}")
-    for name, mask in masks.items():
-        if mask.shape != tuple(shapes[name]):
-            raise MaskMismatchError(
-                f"{source}: the mask of {name!r} has shape {mask.shape}, and {network} has it in {tuple(shapes[name])}; "
-                f"{remedy}"
-            )
-
-
-def without_twins(masks: Masks, parameters: Mapping[str, nn.Parameter], *, source: str, remedy: str) -> Masks:
-    """The masks, that of a weight which several modules share under the first of its names alone.
-
-    `parameters`: of the network, by every name. Raises `MaskMismatchError` where such a weight has two masks that differ.
-    """
-    first: dict[int, str] = {}
-    for name, mask in masks.items():
-        known = first.setdefault(id(parameters[name]), name)
-        if not np.array_equal(masks[known], mask):
-            raise MaskMismatchError(
-                f"{source}: the masks of {known!r} and {name!r} differ, and in this network they are one weight; {remedy}"
-            )
-    return {name: masks[name] for name in first.values()}
-
-
 def unwrapped(model: nn.Module, masks: Masks) -> nn.Module:
     """The module that has parameters of the masks' names: the model, or one that it wraps."""
+    every = list(_wrapped(model))
+    return next((one for one in every if masks.keys() <= _names(one)), every[-1])
+
+
+def names_in(model: nn.Module) -> set[str]:
+    """The names of all parameters, of the model and of each that it wraps."""
+    return {name for one in _wrapped(model) for name in _names(one)}
+
+
+def _names(model: nn.Module) -> set[str]:
+    return {name for name, _ in model.named_parameters(remove_duplicate=False)}
+
+
+def _wrapped(model: nn.Module) -> Iterator[nn.Module]:
+    """The model, what it wraps, and so on."""
     found: Any = model
-    while not masks.keys() <= dict(found.named_parameters(remove_duplicate=False)).keys():
-        inner = found.module if isinstance(found, WRAPPERS) else getattr(found, "_orig_mod", None)
-        if inner is None:
-            break
-        found = inner
-    network: nn.Module = found
-    return network
+    while found is not None:
+        yield found
+        found = found.module if isinstance(found, WRAPPERS) else getattr(found, "_orig_mod", None)
 
 
 def listed(optimizer: Optimizers) -> list[torch.optim.Optimizer]:

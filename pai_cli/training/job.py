@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -17,7 +18,9 @@ from pai_cli.data.batches import check_classes
 from pai_cli.data.fingerprint import digest_of
 from pai_cli.errors import OutputError, ResumeError
 from pai_cli.files.atomic import check_output
+from pai_cli.files.fits import Against, Count, check_fits, count, without_twins
 from pai_cli.files.masks import MaskToWrite, write_mask
+from pai_cli.files.matching import spread
 from pai_cli.files.provenance import provenance
 from pai_cli.files.results import FIELDS, add_result, check_results
 from pai_cli.files.runs import tells
@@ -28,7 +31,6 @@ from pai_cli.pruning.base import Masks
 from pai_cli.spelling import option
 from pai_cli.training.dynamic import share_of
 from pai_cli.training.examples import TrainingData, prepare
-from pai_cli.training.fitting import check_masks, without_twins
 from pai_cli.training.journal import DONE, Journal
 from pai_cli.training.loop import Run, Trainer, TrainResult
 from pai_cli.training.model import logits_of, trained_copy
@@ -97,9 +99,19 @@ class Job:
         masks = {name: np.require(self.mask.array(name), requirements="W") for name in self.mask.names}
         parameters = dict(self.network.model.named_parameters(remove_duplicate=False))
         shapes = {name: tuple(one.shape) for name, one in parameters.items()}
-        source, remedy = str(self.mask.path), f"{option('mask')} takes a mask that was made for it"
-        check_masks(masks, shapes, source=source, network=str(self.source.path), remedy=remedy)
-        return without_twins(masks, parameters, source=source, remedy=remedy)
+        masks = spread(masks, self.mask.metadata, shapes)
+        remedy = f"{option('mask')} takes a mask that was made for it"
+        given = {name: mask.shape for name, mask in masks.items()}
+        check_fits(self.mask.path, given, Against(str(self.source.path), shapes, remedy))
+        return without_twins(masks, parameters, source=self.mask.path, remedy=remedy)
+
+    def count(self, masks: Masks) -> Count:
+        """How many of the network's prunable weights these masks keep; a layer that has none keeps all."""
+        parameters = dict(self.network.model.named_parameters(remove_duplicate=False))
+        masked = {id(parameters[name]): int(np.count_nonzero(mask)) for name, mask in masks.items()}
+        sizes = {layer.name: math.prod(layer.shape) for layer in self.network.layers}
+        kept = {name: masked[id(parameters[name])] for name in sizes if id(parameters.get(name)) in masked}
+        return count(sizes, kept)
 
     @property
     def key(self) -> dict[str, str]:
@@ -239,11 +251,10 @@ def _prepared(job: Job, recipe: Recipe, process: Process) -> TrainingData:
 def _numbers(job: Job, result: TrainResult, trainer: Trainer) -> Record:
     assert result.test is not None
     low, high = result.test.interval()
-    masks = result.masks
     return {
         **job.key,
         "recipe": job.name,
-        "density": share_of(masks) if masks else 1.0,
+        "density": job.count(result.masks).density,
         "epochs": job.recipe.epochs,
         "best_epoch": result.best_epoch,
         "validation_accuracy": result.validation.accuracy,
@@ -284,6 +295,7 @@ def final_mask(job: Job, result: TrainResult, record: Record) -> MaskToWrite:
         "method": str(job.recipe.dynamic),
         "density": repr(record["density"]),
         **job.story,
+        **job.network.story,
         **provenance(job.arguments),
     }
     return MaskToWrite(result.masks, layouts, told)

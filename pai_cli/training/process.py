@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -118,4 +119,5 @@ def processes(device: str) -> Iterator[Process]:
             ) from error
         raise
     finally:
+        gc.collect()  # wrapped networks hold the group, and taken apart under them its threads may wait for ever
         distributed.destroy_process_group()

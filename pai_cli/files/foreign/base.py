@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from pai_cli.files.layer_names import layout_by_name
 from pai_cli.files.masks import boolean
-from pai_cli.spectral.layout import PLAIN, Layout
+from pai_cli.files.stored_names import MASK, ORIGINAL
+from pai_cli.spectral.layout import Layout
 
 if TYPE_CHECKING:
     import numpy as np
 
-MASK, ORIGINAL = "_mask", "_orig"
-"""What `torch.nn.utils.prune` puts after a parameter's name."""
+    from pai_cli.files.foreign.zeros import Zeros
+
+NAMES_FROM = "names_from"
+"""The parameter of `convert` that gives a checkpoint's `Names`."""
 
 MAKE_BINARY = "make it boolean first"
 
@@ -36,7 +41,7 @@ class Content:
     `tensors`: of a state dict or archive, by name without wrappers' prefixes; `modules`: of a dict of dicts, by module
     and then by parameter; `listed`: of a list. A file has one of the three, seldom two. `ordered`: whether names are in
     the order in which they were put there. `layouts`: what the file itself says of the network's weights, in their order.
-    `fault`: why a file of torch holds no tensors by name.
+    `fault`: why a file of torch holds no tensors by name. `under`: the key under which masks stand beside weights.
     """
 
     path: Path
@@ -48,6 +53,14 @@ class Content:
     ordered: bool = True
     layouts: Mapping[str, Layout] = field(default_factory=dict)
     fault: str = ""
+    under: str = ""
+
+    @cached_property
+    def zeros(self) -> Zeros:
+        """What is 0 in its weights: all tensors are read for it, once."""
+        from pai_cli.files.foreign.zeros import zeros_of
+
+        return zeros_of(self.tensors)
 
     def masked(self) -> dict[str, str]:
         """Names that have a mask beside them: each with the name under which its unpruned values are."""
@@ -76,9 +89,14 @@ class Names:
     layouts: Mapping[str, Layout]
     ordered: bool = True
 
+    @property
+    def weights(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every prunable weight, in their order."""
+        return {name: self.shapes[name] for name in self.prunable}
+
     def layout(self, name: str) -> Layout:
-        """Groups and transposition of a weight, plain where nothing is known of it."""
-        return self.layouts.get(name, PLAIN)
+        """Groups and transposition of a weight, as far as they are known."""
+        return self.layouts.get(name) or layout_by_name(name, self.shapes[name])
 
 
 Masks = dict[str, Stored]

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pai_cli.errors import CheckpointError, MaskError
-from pai_cli.files.checkpoints import Checkpoint, is_pickle, is_safetensors, open_checkpoint, unpickled_checkpoint
-from pai_cli.files.foreign.base import ORIGINAL, Content, Stored
+from pai_cli.files.checkpoints import Checkpoint, open_checkpoint, unpickled_checkpoint
+from pai_cli.files.first_bytes import is_pickle, is_safetensors
+from pai_cli.files.foreign.base import Content, Stored
 from pai_cli.files.foreign.npz import is_npz, read_npz
 from pai_cli.files.masks import layout_of, valid_layers
 from pai_cli.files.ordering import natural_order
+from pai_cli.files.stored_names import ORIGINAL
 from pai_cli.files.tensors import TensorFile, check_readable
 from pai_cli.spectral.layout import Layout
 
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
 
 LAYERS_KEY = "pai_layers"
 """Where `pai convert` notes the masked weights, in order, in the safetensors files of weights that it writes."""
+
+MASKS_KEY = re.compile(r"(.*_)?masks?(_dict|_state_dict|_state)?", re.IGNORECASE)
+"""What scripts call the masks that they save beside a state dict."""
 
 NPY = b"\x93NUMPY"
 
@@ -44,7 +50,7 @@ def read_content(path: Path, *, trust: bool) -> Content:
     Raises `MaskError` and, for damaged files of torch and pickles that need code, `CheckpointError`.
     """
     if not is_foreign(path) or path.name.endswith(".json"):
-        return _of_checkpoint(open_checkpoint(path, trust=trust), _told_layouts(path))
+        return _of_checkpoint(open_checkpoint(path, trust=trust, as_stored=True), _told_layouts(path))
     with path.open("rb") as f:
         zipped = f.read(2) == b"PK"
     return read_npz(path) if zipped and is_npz(path) else _read_torch(path, trust=trust)
@@ -95,12 +101,36 @@ def _read_torch(path: Path, *, trust: bool) -> Content:
     listed = _listed(path, loaded)
     if listed:
         return Content(path, "torch", (path,), listed=listed)
+    under, masks = _masks_beside(loaded)
+    if masks:
+        beside = _of_checkpoint(unpickled_checkpoint(path, dict(masks)))
+        return Content(path, "torch", (path,), beside.tensors, under=under)
     modules = _modules(path, loaded)
     try:
-        content = _of_checkpoint(unpickled_checkpoint(path, loaded))
+        content = _of_checkpoint(unpickled_checkpoint(path, loaded, as_stored=True))
     except CheckpointError as e:
         return Content(path, "torch", (path,), modules=modules, fault=e.text)
     return Content(path, "torch", (path,), content.tensors, modules)
+
+
+def _masks_beside(loaded: Any, deep: int = 2) -> tuple[str, Mapping[str, torch.Tensor]]:
+    """Masks that stand by name under a key that says so, beside a state dict or deeper; ("", {}) where none do."""
+    import torch
+
+    if not isinstance(loaded, Mapping) or deep == 0 or len(loaded) < 2:
+        return "", {}
+    for key, value in loaded.items():
+        if isinstance(value, Mapping) and MASKS_KEY.fullmatch(str(key)):
+            masks = {str(name): one for name, one in value.items() if one is not None}
+            if masks and all(isinstance(one, torch.Tensor) for one in masks.values()):
+                return str(key), masks
+    for key, value in loaded.items():
+        if isinstance(value, Mapping):
+            inner = value if len(value) != 1 else {**value, "": None}
+            under, found = _masks_beside(inner, deep - 1)
+            if found:
+                return f"{key}.{under}", found
+    return "", {}
 
 
 def _listed(path: Path, loaded: Any) -> tuple[Stored, ...]:
@@ -132,6 +162,6 @@ def _modules(path: Path, loaded: Any) -> dict[str, dict[str, Stored]]:
 
 def _stored(path: Path, label: str, tensor: torch.Tensor) -> Stored:
     """A tensor that stands in no state dict."""
-    one = unpickled_checkpoint(path, {label: tensor})
+    one = unpickled_checkpoint(path, {label: tensor}, as_stored=True)
     name = next(iter(one.shapes))
     return Stored(label, one.shapes[name], one.floating(name), partial(one.array, name))

@@ -5,59 +5,73 @@ A zero may also be a weight that happens to be 0, so nothing is taken for a prun
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pai_cli.errors import MaskError, MaskMismatchError, NotFiniteError
-from pai_cli.files.foreign.base import Content, Masks, Names, Stored
-from pai_cli.files.masks import is_binary
+from pai_cli.errors import MaskError, NotFiniteError
+from pai_cli.files.fits import Against, check_complete
+from pai_cli.files.foreign.base import NAMES_FROM, Content, Masks, Names, Stored
 from pai_cli.files.messages import some_names
 from pai_cli.spelling import option
 
 if TYPE_CHECKING:
     import numpy as np
 
-LEAST_SHARE = 0.01
-"""Share of zeros from which a network looks pruned: chance, and the row that an embedding keeps at 0, stay below it."""
+    from pai_cli.files.foreign.zeros import Zeros
 
 
 def recognises(content: Content) -> bool:
-    """Whether the weights hold real numbers, and enough zeros in weights that are not all 0; or the file says so."""
-    if content.layouts and not content.masked():
-        return True
-    if content.masked() or all(is_binary(stored.read()) for stored in content.tensors.values()):
+    """Whether the weights hold real numbers, and enough zeros that pruning may have made; or the file says so."""
+    if content.masked():
         return False
-    return zero_share(content) >= LEAST_SHARE
+    return bool(content.layouts) or (not content.zeros.binary and content.zeros.look_pruned)
 
 
-def zero_share(content: Content) -> float:
-    """Zeros of weights that have other values too, as a share of all weights.
+def remark(content: Content) -> str:
+    """What a person should know: that zeros were taken for a mask, and of which tensors they were not."""
+    taken = f"has weights, not masks: taken as pruned where they are 0 ({content.zeros.share:.3g} of all weights)"
+    told = _told(content.zeros) if content.zeros.pruned and not content.layouts else ""
+    return f"{taken}; left out {told}" if told else taken
 
-    Weights that are 0 throughout are not counted: some networks begin with such layers.
-    """
-    zeros = total = 0
-    for stored in _weights(content).values():
-        here = _zeros(stored)
-        total += math.prod(stored.shape)
-        zeros += here if here < math.prod(stored.shape) else 0
-    return zeros / total if total else 0.0
+
+def doubt(content: Content) -> str:
+    """Why a state dict that has zeros is not taken for a pruned network; "" where it has none."""
+    zeros = content.zeros
+    there = {name: count for name, count in zeros.zeros.items() if count}
+    if not there or zeros.binary:
+        return ""
+    if told := _told(zeros):
+        what = f"has weights, not masks, with zeros that no pruning makes: {told}"
+    else:
+        what = (
+            f"has weights, not masks, and too few of them are 0 ({zeros.share:.3g} of all, in {len(zeros.pruned)} of "
+            f"{len(zeros.layers)} layers) to say that it was pruned"
+        )
+    return f"{what}; {option('kind', 'dense')} of pai convert takes each 0 as pruned"
+
+
+def _told(zeros: Zeros) -> str:
+    """The tensors with zeros that are no pruning, each with what it is."""
+    exact = [f"{name!r} ({why})" for name, why in zeros.exact.items() if zeros.zeros[name]]
+    return some_names(exact)
 
 
 def masks(content: Content, names: Names | None) -> Masks:
-    """What is not 0, of every weight that has a 0; with `names`, of every prunable weight; else of those the file lists."""
+    """What is not 0: with `names`, of every prunable weight; else of those the file lists; else of every one that has a 0.
+
+    Of a network that looks pruned, tensors whose zeros are not pruning's are left out; of any other, which someone says was
+    pruned, none.
+    """
     weights = _weights(content)
     if names is not None:
         wanted = names.prunable
-        if missing := [repr(name) for name in wanted if name not in weights]:
-            raise MaskMismatchError(
-                f"{content.path}: lacks {some_names(missing)} of {names.path}; "
-                f"{option('names_from')} takes the checkpoint that was pruned"
-            )
+        remedy = f"{option(NAMES_FROM)} takes the checkpoint that was pruned"
+        check_complete(content.path, weights, Against(str(names.path), names.weights, remedy))
     elif content.layouts:
         wanted = tuple(name for name in content.layouts if name in weights)
     else:
-        wanted = tuple(name for name, stored in weights.items() if _zeros(stored))
+        zeros = content.zeros
+        wanted = zeros.pruned if zeros.look_pruned else tuple(name for name, count in zeros.zeros.items() if count)
     if not wanted:
         raise MaskError(f"{content.path}: no weight of it is 0, so nothing was pruned")
     return {name: _kept(content, weights[name]) for name in wanted}
@@ -66,13 +80,6 @@ def masks(content: Content, names: Names | None) -> Masks:
 def _weights(content: Content) -> dict[str, Stored]:
     """Tensors that may be pruned weights: biases and norms have one dimension, and often begin at 0."""
     return {name: stored for name, stored in content.tensors.items() if stored.floating and len(stored.shape) > 1}
-
-
-def _zeros(stored: Stored) -> int:
-    import numpy as np
-
-    array = stored.read()
-    return array.size - int(np.count_nonzero(array))
 
 
 def _kept(content: Content, stored: Stored) -> Stored:

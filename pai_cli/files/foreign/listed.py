@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from pai_cli.errors import MaskError, MaskMismatchError
-from pai_cli.files.foreign.base import Content, Masks, Names, Stored, as_mask
+from pai_cli.errors import MaskError
+from pai_cli.files.fits import Against, by_order
+from pai_cli.files.foreign.base import NAMES_FROM, Content, Masks, Names, Stored, as_mask
 from pai_cli.files.foreign.named import POSITION
 from pai_cli.spelling import option
 
@@ -28,18 +29,9 @@ def masks(content: Content, names: Names | None) -> Masks:
             f"{names.path}: not a known architecture, and its tensors are not in the network's order; "
             f"{option('names_from')} takes the state dict that torch.save wrote"
         )
-    if len(arrays) != len(names.prunable):
-        raise MaskMismatchError(
-            f"{content.path}: {len(arrays)} arrays, and {names.path} has {len(names.prunable)} prunable weights; "
-            f"{option('names_from')} takes the checkpoint that the masks were made for"
-        )
-    for position, (name, array) in enumerate(zip(names.prunable, arrays, strict=True)):
-        if array.shape != names.shapes[name]:
-            raise MaskMismatchError(
-                f"{content.path}: array {position} has shape {array.shape}, and {name!r} of {names.path} "
-                f"{names.shapes[name]}; {option('names_from')} takes the checkpoint that the masks were made for"
-            )
-    return {name: as_mask(content.path, array) for name, array in zip(names.prunable, arrays, strict=True)}
+    remedy = f"{option(NAMES_FROM)} takes the checkpoint that the mask was made for"
+    named = by_order(content.path, arrays, Against(str(names.path), names.weights, remedy))
+    return {name: as_mask(content.path, array) for name, array in named.items()}
 
 
 def _arrays(content: Content) -> tuple[Stored, ...]:

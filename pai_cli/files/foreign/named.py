@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Literal
 
 from pai_cli.errors import MaskError
-from pai_cli.files.foreign.base import MASK, Content, Masks, Names, as_mask
+from pai_cli.files.foreign.base import Content, Masks, Names, as_mask
 from pai_cli.files.masks import is_binary
+from pai_cli.files.stored_names import MASK
 
 POSITION = re.compile(r"arr_([0-9]+)")
 """What `numpy.savez` calls arrays that were given without names."""

@@ -5,9 +5,9 @@ where a module has no bias) and as `compress()` of NNI 3 gives them, there also 
 from __future__ import annotations
 
 from pai_cli.errors import MaskError
-from pai_cli.files.checkpoints import stripped_names
 from pai_cli.files.foreign.base import Content, Masks, Names, as_mask
 from pai_cli.files.masks import is_binary
+from pai_cli.files.stored_names import stripped_names
 
 ACTIVATIONS = ("_input_", "_output_")
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pai_cli.errors import MaskError
-from pai_cli.files.foreign.base import MASK, ORIGINAL, Content, Masks, Names, as_mask
+from pai_cli.files.foreign.base import Content, Masks, Names, as_mask
+from pai_cli.files.stored_names import MASK, ORIGINAL
 
 
 def recognises(content: Content) -> bool:

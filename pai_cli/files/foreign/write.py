@@ -13,10 +13,10 @@ from pai_cli.errors import OutputError
 from pai_cli.files.atomic import is_special, write_atomically
 from pai_cli.files.canonical import canonical_bytes
 from pai_cli.files.checkpoints import Checkpoint
-from pai_cli.files.foreign.base import MASK, ORIGINAL
 from pai_cli.files.foreign.containers import LAYERS_KEY
 from pai_cli.files.masks import check_layout, layers_json
 from pai_cli.files.ordering import check_names, spelled
+from pai_cli.files.stored_names import MASK, ORIGINAL
 from pai_cli.spectral.layout import Layout
 from pai_cli.spelling import option
 
@@ -136,14 +136,13 @@ def _write(stream: BinaryIO, data: bytes) -> None:
 
 def _torch_prune(weights: Weights) -> dict[str, torch.Tensor]:
     """Masked weights under `*_orig`, their masks, in the weights' own dtype, under `*_mask`, all else as it was."""
-    import torch
 
     tensors: dict[str, torch.Tensor] = {}
     for name in weights.checkpoint.shapes:
         values = _tensor(weights.checkpoint, name)
         if name in weights.masks:
             tensors[name + ORIGINAL] = values
-            tensors[name + MASK] = torch.from_numpy(weights.masks[name]).to(values.dtype)
+            tensors[name + MASK] = _kept(weights.masks[name]).to(values.dtype)
         else:
             tensors[name] = values
     return tensors
@@ -156,10 +155,16 @@ def _dense(weights: Weights) -> dict[str, torch.Tensor]:
     for name in weights.checkpoint.shapes:
         values = _tensor(weights.checkpoint, name)
         mask = weights.masks.get(name)
-        tensors[name] = (
-            values if mask is None else torch.where(torch.from_numpy(mask), values, torch.zeros_like(values))
-        )
+        tensors[name] = values if mask is None else torch.where(_kept(mask), values, torch.zeros_like(values))
     return tensors
+
+
+def _kept(mask: np.ndarray) -> torch.Tensor:
+    """A mask as torch takes it, which shares memory with no array that is only to be read."""
+    import numpy as np
+    import torch
+
+    return torch.from_numpy(np.require(mask, requirements="W"))
 
 
 def _tensor(checkpoint: Checkpoint, name: str) -> torch.Tensor:

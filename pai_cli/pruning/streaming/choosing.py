@@ -83,7 +83,7 @@ class PieceTally:
 class Chosen:
     """What is kept, yet to be written: the cut of each layer, by name; a layer that a pattern decides has none.
 
-    `sha256`: of the checkpoint, as `Checkpoint.sha256` gives it.
+    `sha256`: of the checkpoint, as `Checkpoint.sha256` gives it. `story`: what the mask file tells of its network.
     """
 
     source: Checkpoint
@@ -92,6 +92,7 @@ class Chosen:
     cuts: Mapping[str, LayerCut]
     drafts: Drafts
     sha256: str
+    story: Mapping[str, str]
 
 
 def choose(source: Checkpoint, network: Network, request: PruneRequest, progress: Progress = silent) -> Chosen:
@@ -121,7 +122,7 @@ def choose(source: Checkpoint, network: Network, request: PruneRequest, progress
     summary = _summary(quota, layers, cuts)
     order = {layer.name: tied[layer.name] for layer in layers if layer.name in tied}
     summary = replace(summary, ties=noteworthy(order, summary.kept))
-    return Chosen(source, request, summary, cuts, chooser.drafts, sha256)
+    return Chosen(source, request, summary, cuts, chooser.drafts, sha256, network.story)
 
 
 def scores_of(

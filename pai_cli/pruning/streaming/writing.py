@@ -56,7 +56,8 @@ def write_chosen(
     """
     layers = {layer.name: layer for layer in chosen.summary.layers}
     shapes = {name: layer.shape for name, layer in layers.items()}
-    metadata = {**run_metadata(chosen.summary, chosen.request, chosen.sha256), **provenance(arguments)}
+    told = run_metadata(chosen.summary, chosen.request, chosen.sha256)
+    metadata = {**told, **chosen.story, **provenance(arguments)}
     outline = MaskOutline(shapes, {name: layer.layout for name, layer in layers.items()}, metadata)
     with OpenFiles() as files:
         maker = _Maker(chosen, scores_of(chosen.source, chosen.request, chosen.summary.layers, files))

@@ -1,0 +1,94 @@
+"""What a file is, told from its first bytes: its own format, and what stands in its place where something went wrong.
+
+A clone without Git LFS leaves pointers under the files' own names, a failed download a web page. Every reader asks here.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from pai_cli.errors import PaiError
+from pai_cli.printable import printable
+
+ENOUGH = 512  # bytes from which everything here is told
+
+STAND_INS = (
+    (
+        rb"version https://(git-lfs|hawser)\.",
+        "a Git LFS pointer, not the file itself; run git lfs pull where it is from",
+    ),
+    (
+        rb"(\.\./)*(\.git)?/annex/objects/",
+        "a git-annex pointer, not the file itself; run git annex get where it is from",
+    ),
+    (rb"\s*<([!?]|html|head|body|error)[^\0]{3}", "a web page (HTML or XML), not the file itself; download it again"),
+    (
+        rb"((entry |repository |file )?not found|40[134]:? [a-z ]+|access denied|invalid username or password)\.?\s*\Z",
+        "the answer of a web server, not the file itself; download it again",
+    ),
+)
+"""What is left in the place of a file, whatever its suffix."""
+
+FORMATS = (
+    (rb"PK\x03\x04.{26}[^/\0]*\.npy", "an archive of NumPy arrays (.npz)"),
+    (rb"PK\x03\x04.{26}[^/\0]*/(data\.pkl|\.?[a-z_]+version|byteorder)", "a file of torch.save"),
+    (rb"PK", "a zip archive"),
+    (rb"\x80[\x02-\x05]", "a Python pickle, as torch.save writes"),
+    (rb"\x93NUMPY", "one NumPy array without a name (.npy)"),
+    (rb"\x89HDF", "an HDF5 file, as Keras writes"),
+    (rb"GGU?[FM]", "a GGUF file, as llama.cpp reads"),
+    (rb"(\x1f\x8b|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|7z\xbc\xaf|Rar!)", "a compressed archive, to be unpacked first"),
+    (rb".{257}ustar", "a tar archive, to be unpacked first"),
+    (rb"(\x89PNG|\xff\xd8\xff|GIF8|%PDF)", "a picture or a document"),
+    (rb"PAR1|ARROW1", "a table of Parquet or Arrow"),
+    (rb"\0{64}", "zeros where it begins, as a copy that was not finished"),
+)
+
+
+def is_safetensors(start: bytes) -> bool:
+    """Whether a file that begins so is a safetensors file."""
+    # A header's length in 8 bytes has zeros in it, which tells it from JSON with a brace in the same place.
+    return start[8:9] == b"{" and b"\0" in start[:8]
+
+
+def is_pickle(start: bytes) -> bool:
+    """Whether a file that begins so is a zip (as `torch.save` writes) or a pickle."""
+    return re.match(rb"PK\x03\x04|\x80[\x02-\x05]", start) is not None
+
+
+def stand_in(start: bytes) -> str:
+    """What stands in the place of a file that begins so, and the remedy; "" where it may be the file itself."""
+    if is_safetensors(start):  # whose first bytes, a length, may look like anything
+        return ""
+    start = start.removeprefix(b"\xef\xbb\xbf")
+    return next((what for begins, what in STAND_INS if re.match(begins, start, re.IGNORECASE | re.DOTALL)), "")
+
+
+def looks_like(start: bytes) -> str:
+    """What a file that begins so looks like: "a zip archive", "text (it begins with 'Hello')"."""
+    if not start:
+        return "an empty file"
+    if is_safetensors(start):
+        return "a safetensors file"
+    if found := next((what for begins, what in FORMATS if re.match(begins, start, re.DOTALL)), ""):
+        return found
+    text = start.decode("utf-8", "ignore").strip()
+    if text[:1] in ("{", "["):
+        return "JSON text"
+    first = text.splitlines()[0].strip() if text else ""
+    if first and first.isprintable():
+        return f"text (it begins with {printable(first[:30])!r})"
+    return "bytes of no known format"
+
+
+def first_bytes(path: Path) -> bytes:
+    """As many as are needed here. Raises `OSError`."""
+    with path.open("rb") as stream:
+        return stream.read(ENOUGH)
+
+
+def check_stand_in(path: Path, error: type[PaiError]) -> None:
+    """Raise `error`, with the remedy, where something else stands in the place of the file. Raises `OSError`."""
+    if what := stand_in(first_bytes(path)):
+        raise error(f"{path}: {what}")

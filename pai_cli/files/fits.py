@@ -1,0 +1,189 @@
+"""Whether masks fit a network, and how many of its weights they keep: asked here by all who put the two together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from pai_cli.errors import MaskMismatchError
+from pai_cli.files.messages import some_names
+from pai_cli.spelling import option
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Shape = tuple[int, ...]
+
+
+class Shaped(Protocol):
+    """An array of any library, or a tensor in a file."""
+
+    @property
+    def shape(self) -> Shape:
+        """Its sides."""
+        ...
+
+
+T = TypeVar("T", bound=Shaped)
+
+
+class Checkpoint(Protocol):
+    """What is asked of a checkpoint, wherever its bytes are."""
+
+    @property
+    def path(self) -> Path:
+        """Where it was read from."""
+        ...
+
+    @property
+    def shapes(self) -> Mapping[str, Shape]:
+        """Shape of every tensor."""
+        ...
+
+
+@dataclass(frozen=True)
+class Against:
+    """What masks are to fit: `called` in messages, the `shapes` of its parameters, and the `remedy` where they do not."""
+
+    called: str
+    shapes: Mapping[str, Shape]
+    remedy: str
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, parameter: str) -> Against:
+        """The checkpoint that the user gave for `parameter`."""
+        remedy = f"{option(parameter)} takes the checkpoint that the mask was made for"
+        return cls(str(checkpoint.path), checkpoint.shapes, remedy)
+
+
+def check_fits(source: object, shapes: Mapping[str, Shape], against: Against) -> None:
+    """Raise `MaskMismatchError` unless each mask of `source` is of a parameter there is, in its shape.
+
+    Parameters that have no mask are kept whole: `count` tells of them.
+    """
+    if missing := [name for name in shapes if name not in against.shapes]:
+        raise MaskMismatchError(
+            f"{source}: masks {some_names(map(repr, missing))}, which {against.called} does not have"
+            f"{_called_there(missing[0], against.shapes)}; {against.remedy}"
+        )
+    misshapen = [
+        f"{name!r} is {times(shape)} here and {times(against.shapes[name])} there"
+        for name, shape in shapes.items()
+        if tuple(against.shapes[name]) != tuple(shape)
+    ]
+    if misshapen:
+        raise MaskMismatchError(f"{source}: does not fit {against.called}: {some_names(misshapen)}; {against.remedy}")
+
+
+def _called_there(name: str, names: Iterable[str]) -> str:
+    """What a parameter may be called there: the one name that ends as it does, or as which it ends."""
+    close = [other for other in names if f".{other}".endswith(f".{name}") or f".{name}".endswith(f".{other}")]
+    return f" (it has {close[0]!r})" if len(close) == 1 else ""
+
+
+def check_complete(source: object, names: Iterable[str], against: Against) -> None:
+    """Raise `MaskMismatchError` unless `source` has every one of the other's weights."""
+    there = set(names)
+    if missing := [repr(name) for name in against.shapes if name not in there]:
+        raise MaskMismatchError(f"{source}: lacks {some_names(missing)} of {against.called}; {against.remedy}")
+
+
+def by_order(source: object, arrays: Iterable[T], against: Against) -> dict[str, T]:
+    """Arrays without names under those of the weights, in order. Raises `MaskMismatchError` for another number or shape."""
+    listed = list(arrays)
+    if len(listed) != len(against.shapes):
+        raise MaskMismatchError(
+            f"{source}: {len(listed)} arrays, and {against.called} has {len(against.shapes)} prunable weights; "
+            f"{against.remedy}"
+        )
+    named = dict(zip(against.shapes, listed, strict=True))
+    check_fits(source, {name: array.shape for name, array in named.items()}, against)
+    return named
+
+
+def without_twins(
+    masks: Mapping[str, NDArray[np.bool_]], parameters: Mapping[str, object], *, source: object, remedy: str
+) -> dict[str, NDArray[np.bool_]]:
+    """The masks, that of a weight which several modules share under the first of its names alone.
+
+    `parameters`: of the network, by every name. Raises `MaskMismatchError` where such a weight has two masks that differ.
+    """
+    import numpy as np
+
+    first: dict[int, str] = {}
+    for name, mask in masks.items():
+        known = first.setdefault(id(parameters[name]), name)
+        if not np.array_equal(masks[known], mask):
+            raise MaskMismatchError(
+                f"{source}: the masks of {known!r} and {name!r} differ, and in this network they are one weight; {remedy}"
+            )
+    return {name: masks[name] for name in first.values()}
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many of a network's prunable weights are kept: `by_mask` of them by a mask, all of the layers `whole`, which it
+    does not name and which have `unnamed` weights. `total`: of all these layers.
+    """
+
+    total: int
+    by_mask: int
+    whole: tuple[str, ...]
+    unnamed: int
+
+    @property
+    def kept(self) -> int:
+        """Weights that are kept."""
+        return self.by_mask + self.unnamed
+
+    @property
+    def density(self) -> float:
+        """The share that is kept, 0 to 1."""
+        return self.kept / self.total if self.total else 1.0
+
+    def told(self, mask: object) -> str:
+        """ "K of them kept by M", or where the mask lacks layers how many each keeps."""
+        if not self.whole:
+            return f"{self.kept:,} of them kept by {mask}"
+        layers = "1 layer" if len(self.whole) == 1 else f"{len(self.whole)} layers"
+        return (
+            f"{self.kept:,} of them kept: {self.by_mask:,} by {mask}, the other {self.unnamed:,} in {layers} that it does "
+            f"not name and that stay whole ({some_names(self.whole)})"
+        )
+
+
+def count(sizes: Mapping[str, int], kept: Mapping[str, int]) -> Count:
+    """Of layers of these sizes, what masks keep that keep so many weights each; a layer without a mask keeps all."""
+    whole = tuple(name for name in sizes if name not in kept)
+    named = sum(kept[name] for name in sizes if name in kept)
+    return Count(sum(sizes.values()), named, whole, sum(sizes[name] for name in whole))
+
+
+def whole_beside(shapes: Mapping[str, Shape], kept: int, total: int, checkpoint: Checkpoint) -> str:
+    """What to say of a checkpoint's layers that a mask of these `shapes` does not name, "" where it names all.
+
+    `kept` of `total`: weights of the layers that are measured. Layers are told from names and shapes alone: a `weight` of
+    two dimensions or more.
+    """
+    sizes = {
+        name: math.prod(shape)
+        for name, shape in checkpoint.shapes.items()
+        if len(shape) > 1 and name.rpartition(".")[2] == "weight" and name not in shapes
+    }
+    if not sizes:
+        return ""
+    kept, total = kept + sum(sizes.values()), total + sum(sizes.values())
+    them = "it" if len(sizes) == 1 else "them"
+    return (
+        f"does not name {some_names(sizes)} of {checkpoint.path}, which stay whole: with {them} {kept:,} of {total:,} "
+        f"weights are kept ({kept / total:.4g})"
+    )
+
+
+def times(shape: Shape) -> str:
+    """A shape as a person reads it: 64x32x3x3."""
+    return "x".join(str(side) for side in shape)

@@ -1,0 +1,169 @@
+"""Whether a mask fits a network, and what is counted where it lacks layers."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Pai, random_mask, save_mask
+
+from pai_cli.errors import MaskMismatchError
+from pai_cli.files.fits import Against, by_order, check_complete, check_fits, count, whole_beside, without_twins
+from pai_cli.files.masks import MaskFile
+
+SHAPES = {"a.weight": (3, 4), "b.weight": (5, 3, 2, 2)}
+AGAINST = Against("net.pt", SHAPES, "give another")
+
+
+def refusal(*arguments: object, check: object = check_fits) -> str:
+    with pytest.raises(MaskMismatchError) as caught:
+        check(*arguments)  # type: ignore[operator]
+    return str(caught.value)
+
+
+def test_what_fits_passes():
+    check_fits("m", SHAPES, AGAINST)
+    check_fits("m", {"b.weight": (5, 3, 2, 2)}, AGAINST)  # the others are whole, which is told where it is counted
+    check_complete("m", [*SHAPES, "more"], AGAINST)
+
+
+def test_names_that_are_not_there():
+    names = {f"{letter}.weight": (1, 1) for letter in "cdefg"}
+    assert refusal("m", names, AGAINST) == (
+        "m: masks 'c.weight', 'd.weight', 'e.weight' and 2 more, which net.pt does not have; give another"
+    )
+    close = "m: masks '{}', which net.pt does not have (it has 'a.weight'); give another"
+    for name in ("net.a.weight", "model.net.a.weight"):
+        assert refusal("m", {name: (3, 4)}, AGAINST) == close.format(name)
+    within = Against("net.pt", {"net.a.weight": (3, 4)}, "give another")
+    assert "(it has 'net.a.weight')" in refusal("m", {"a.weight": (3, 4)}, within)
+
+
+def test_shapes_that_differ():
+    assert refusal("m", {"a.weight": (4, 3), "b.weight": (5, 3, 4)}, AGAINST) == (
+        "m: does not fit net.pt: 'a.weight' is 4x3 here and 3x4 there, 'b.weight' is 5x3x4 here and 5x3x2x2 there; "
+        "give another"
+    )
+
+
+def test_weights_that_are_lacking():
+    assert refusal("m", ["a.weight"], AGAINST, check=check_complete) == "m: lacks 'b.weight' of net.pt; give another"
+
+
+def test_arrays_take_names_by_their_order():
+    arrays = [np.ones(shape) for shape in SHAPES.values()]
+    assert list(by_order("m", arrays, AGAINST)) == list(SHAPES)
+    assert refusal("m", arrays[:1], AGAINST, check=by_order) == (
+        "m: 1 arrays, and net.pt has 2 prunable weights; give another"
+    )
+    assert "'a.weight' is 5x3x2x2 here and 3x4 there" in refusal("m", arrays[::-1], AGAINST, check=by_order)
+
+
+def test_one_weight_with_two_masks():
+    shared = torch.nn.Parameter(torch.ones(2, 2))
+    parameters = {"a.weight": shared, "b.weight": shared, "c.weight": torch.nn.Parameter(torch.ones(2, 2))}
+    one, other = np.eye(2, dtype=bool), np.ones((2, 2), dtype=bool)
+    told = {"source": "m.npz", "remedy": "mask= takes a mask that was made for it"}
+    assert without_twins({"a.weight": one, "b.weight": one, "c.weight": other}, parameters, **told) == {
+        "a.weight": one,
+        "c.weight": other,
+    }
+    with pytest.raises(MaskMismatchError) as caught:
+        without_twins({"a.weight": one, "b.weight": other}, parameters, **told)
+    assert str(caught.value) == (
+        "m.npz: the masks of 'a.weight' and 'b.weight' differ, and in this network they are one weight; mask= takes a mask "
+        "that was made for it"
+    )
+
+
+def test_a_layer_without_a_mask_is_counted_as_kept():
+    sizes = {"a": 10, "b": 20, "c": 30}
+    every = count(sizes, {"a": 1, "b": 2, "c": 3})
+    assert (every.kept, every.total, every.density) == (6, 60, 0.1)
+    assert every.told("m") == "6 of them kept by m"
+    some = count(sizes, {"a": 1, "elsewhere": 7})
+    assert (some.kept, some.by_mask, some.whole, some.density) == (51, 1, ("b", "c"), 51 / 60)
+    assert some.told("m") == (
+        "51 of them kept: 1 by m, the other 50 in 2 layers that it does not name and that stay whole (b, c)"
+    )
+    assert count(sizes, {}).density == 1.0
+
+
+def test_layers_beside_a_mask():
+    class Held:
+        path = Path("c.pt")
+        shapes = SHAPES | {"a.bias": (3,), "norm.weight": (3,), "pos_embed": (4, 4)}
+
+    assert whole_beside(SHAPES, 1, 72, Held()) == ""
+    assert whole_beside({"a.weight": (3, 4)}, 2, 12, Held()) == (
+        "does not name b.weight of c.pt, which stay whole: with it 62 of 72 weights are kept (0.8611)"
+    )
+
+
+@pytest.fixture
+def part(here: Path) -> Path:
+    """A mask of the first of three layers (16x24, 12x16, 10x12), as another tool writes it, that keeps 96 weights."""
+    mask = np.zeros((16, 24), np.bool_)
+    mask.flat[::4] = True
+    torch.save({"fc1.weight": torch.from_numpy(mask)}, "part.pt")
+    return here
+
+
+WHOLE = (
+    "part.pt: does not name fc2.weight, fc3.weight of small.safetensors, which stay whole: with them 408 of 696 weights "
+    "are kept (0.5862)"
+)
+
+
+@pytest.mark.parametrize("command", ["analyze", "rank"])
+def test_measuring_tells_of_layers_that_a_mask_lacks(pai: Pai, part: Path, command: str) -> None:
+    words = [command, "part.pt", "--weights", "small.safetensors", "--no-store"]
+    assert f"pai: {WHOLE}" in pai(*words).said
+    save_mask(part / "all.safetensors", {name: np.ones(s, bool) for name, s in LAYERS.items()})
+    assert "does not name" not in pai(command, "all.safetensors", *words[2:]).err
+
+
+def test_reports_say_so_in_every_format(pai: Pai, part: Path) -> None:
+    done = pai("analyze", "part.pt", "--weights", "small.safetensors", "--no-store", "--format", "json")
+    network = done.json()[-1]
+    assert network["reason"].startswith(WHOLE.removeprefix("part.pt: "))
+    assert pai("analyze", "part.pt", "--weights", "small.safetensors", "--no-store", "--report", "r.html").status == 0
+    assert "does not name fc2.weight, fc3.weight" in (part / "r.html").read_text(encoding="utf-8")
+
+
+def test_rank_tells_of_many_masks_in_one_line(pai: Pai, part: Path) -> None:
+    for number in range(3):
+        save_mask(part / f"{number}.safetensors", {"fc1.weight": random_mask((16, 24), seed=number)})
+    masks = [f"{number}.safetensors" for number in range(3)]
+    done = pai("rank", *masks, "--weights", "small.safetensors", "--no-store")
+    assert len([line for line in done.said if "does not name" in line]) == 1
+    assert "(and 2 more masks lack layers)" in done.err
+
+
+@pytest.mark.parametrize("target", ["dense", "torch-prune"])
+def test_a_network_written_with_some_masks_is_told_of(pai: Pai, part: Path, target: str) -> None:
+    done = pai("convert", "part.pt", "--to", target, "--weights", "small.safetensors", "-o", "x.safetensors")
+    assert (done.status, f"pai: {WHOLE}" in done.said) == (0, True)
+
+
+LAYERS = {"fc1.weight": (16, 24), "fc2.weight": (12, 16), "fc3.weight": (10, 12)}
+
+
+def test_training_counts_layers_without_a_mask_as_kept(pai: Pai, here: Path) -> None:
+    assert pai("init", "mlp-64-16-10", "-o", "net.safetensors").status == 0
+    mask = np.zeros((10, 16), np.bool_)
+    mask[:, :4] = True
+    save_mask(here / "part.safetensors", {"fc2.weight": mask})
+    words = ("train", "net.safetensors", "--mask", "part.safetensors", "--data", "digits", "--epochs", 1)
+    done = pai(*words, "-o", "o.safetensors", "--results", "r.csv", "--format", "json")
+    assert done.said[0] == (
+        "pai: net.safetensors: MLP 64-16-10 (10 classes), 1,184 prunable weights, 1,064 of them kept: 40 by "
+        "part.safetensors, the other 1,024 in 1 layer that it does not name and that stay whole (fc1.weight)"
+    )
+    assert done.json()[0]["density"] == 1064 / 1184
+    with (here / "r.csv").open() as stream:
+        assert [float(row["density"]) for row in csv.DictReader(stream)] == [1064 / 1184]
+    assert MaskFile(here / "part.safetensors").names == ("fc2.weight",)
