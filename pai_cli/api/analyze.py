@@ -314,7 +314,7 @@ def _with_whole(report: MaskReport, request: AnalysisRequest) -> MaskReport:
 
     if report.report is None or request.weights is None:
         return report
-    told = whole_beside(report.shapes, report.report.kept, report.report.total, request.weights)
+    told = whole_beside(report.shapes, report.report.kept, report.report.total, request.weights, report.metadata)
     return replace(report, unnamed=told)
 
 
