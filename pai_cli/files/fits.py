@@ -46,6 +46,10 @@ class Checkpoint(Protocol):
         """Shape of every tensor."""
         ...
 
+
+class Named(Checkpoint, Protocol):
+    """A checkpoint whose tensors may have several names."""
+
     @property
     def aliases(self) -> Aliases:
         """The other names of tensors that have several."""
