@@ -2,6 +2,7 @@
 # make check   ruff, types, generated docs       make bench   timings against rivals
 # make test-arrays  those that ask the engine, as where there is no C compiler
 # make bench-gpu  the engine on a CUDA GPU    make bench BENCH=--quick  a minute of it
+# make reproduce PAPER=iclr2023 TABLE=rows.csv  a paper's numbers beside ours (REPRODUCE="--data CIFAR-FOLDER" for SNIP, GraSP)
 # make fuzz    random cases, new ones each time, for FUZZ_SECONDS (600); make fuzz FUZZ="KIND SEED" repeats one
 # make sanitize  the C part under ASan and UBSan: its tests, then random cases for FUZZ_SECONDS
 # make planted  faults put into a copy of the package one by one, and which test finds each
@@ -20,7 +21,7 @@ ASK_THE_ENGINE := analysis analyze_between between bipartite construct metrics p
 
 FUZZ_SECONDS ?= 600
 
-.PHONY: demo test test-arrays fuzz sanitize planted check bench bench-gpu docs samples clean
+.PHONY: demo test test-arrays fuzz sanitize planted check bench bench-gpu reproduce docs samples clean
 
 demo: $(VENV)/.demo
 	PAI="$(CURDIR)/$(BIN)/pai" scripts/demo.sh
@@ -62,6 +63,9 @@ bench: $(VENV)/.test
 
 bench-gpu: $(VENV)/.test
 	$(BIN)/python benchmarks/gpu.py $(BENCH)
+
+reproduce: $(VENV)/.test
+	$(BIN)/python benchmarks/reproduce.py $(or $(PAPER),iclr2023) "$(TABLE)" $(REPRODUCE)
 
 docs: $(VENV)/.demo
 	$(BIN)/python docs/generate.py

@@ -927,7 +927,10 @@ def test_hugging_face_without_its_package(tmp_path, monkeypatch):
 
 # --- recognising ---
 
-TAKES = "data= takes digits, a CIFAR folder, an .npz file, a saved Hugging Face data set or a folder of class folders"
+TAKES = (
+    "data= takes digits, a CIFAR or MNIST (IDX) folder, an .npz file, a saved Hugging Face data set or a folder of class "
+    "folders"
+)
 
 
 def test_what_is_not_data(tmp_path):
@@ -957,7 +960,7 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
 
 
 def test_kinds_are_described_and_light():
-    assert list(KINDS) == [DIGITS, "cifar-python", "cifar-binary", "npz", "hf", "images"]
+    assert list(KINDS) == [DIGITS, "cifar-python", "cifar-binary", "idx", "npz", "hf", "images"]
     assert all(kind.summary and kind.recognised and ":" in kind.opener for kind in KINDS.values())
     heavy = ("numpy", "torch", "sklearn", "PIL", "datasets")
     code = f"import sys, pai_cli.data.registry; print([m for m in {heavy} if m in sys.modules])"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,26 @@ CIFAR_BINARY = (
     Cifar("cifar-100", "cifar-100-binary", 100, ("train.bin",), "test.bin", label_bytes=2),
 )
 
+_IDX = re.compile(r"(|.+[-_.])(train|t10k|test)[-_.](images|labels)[-_.]idx[13][-_.]ubyte(|\.gz)")
+"""Prefix, part, what it holds, and whether it is gzipped by its name."""
+
+
+@dataclass(frozen=True)
+class Idx:
+    """A data set in IDX files: each has a part (train, or t10k or test) and what it holds (images, labels) in its name.
+
+    `prefix` is what stands before that, as in emnist-letters-train-images-idx3-ubyte.gz, else "".
+    """
+
+    name: str
+    prefix: str
+    files: Mapping[tuple[str, str], Path]
+
+    def file(self, part: str, what: str) -> Path | None:
+        """The file of "train" or "test" with "images" or "labels"."""
+        return self.files.get((part, what))
+
+
 HF_DICT, HF_ONE = "dataset_dict.json", "state.json"
 """Marks of what `datasets` saves: a folder of splits, and one split."""
 
@@ -77,6 +98,29 @@ def is_cifar_python(path: Path) -> bool:
 def is_cifar_binary(path: Path) -> bool:
     """Whether it is a folder with any of CIFAR's binary batches."""
     return cifar_binary(path) is not None
+
+
+def idx_sets(path: Path) -> list[Idx]:
+    """The data sets in IDX files that lie in a folder, or the one that a file belongs to; none for any other path.
+
+    Where a file is there packed and unpacked, the unpacked one is taken.
+    """
+    folder, only = (path, None) if path.is_dir() else (path.parent, _IDX.fullmatch(path.name))
+    if (only is None and not path.is_dir()) or not path.exists():
+        return []
+    found: dict[str, dict[tuple[str, str], Path]] = {}
+    for one in sorted(folder.iterdir(), reverse=True):  # an unpacked file after its packed one
+        match = _IDX.fullmatch(one.name)
+        if match and (only is None or match[1] == only[1]) and one.is_file():
+            found.setdefault(match[1], {})["train" if match[2] == "train" else "test", match[3]] = one
+    return [
+        Idx(prefix.rstrip("-_.") or folder.resolve().name, prefix, files) for prefix, files in sorted(found.items())
+    ]
+
+
+def is_idx(path: Path) -> bool:
+    """Whether it is an IDX file by its name, or a folder with any."""
+    return bool(idx_sets(path))
 
 
 def is_npz(path: Path) -> bool:
@@ -116,6 +160,9 @@ def read_from(path: Path) -> tuple[list[Path], dict[Path, Holds]]:
     """The files that a data set at `path` is read from, and the folders, each with what says of a path below it whether a
     file or a folder there would be part of the data.
     """
+    idx = [file for one in idx_sets(path) for file in one.files.values()]
+    if idx:
+        return [path, *idx], {}
     folder = next(iter(cifar_folders(path)), path)
     layouts = [layout for layout in (cifar_python(folder), cifar_binary(folder)) if layout is not None]
     if layouts or not path.is_dir():

@@ -57,6 +57,12 @@ KINDS: dict[str, Kind] = {
         opener="pai_cli.data.cifar:open_binary",
         fits=layouts.is_cifar_binary,
     ),
+    "idx": Kind(
+        summary="MNIST, Fashion-MNIST, KMNIST, EMNIST as distributed, gzipped or not",
+        recognised="a folder with train-images-idx3-ubyte or its like, or such a file",
+        opener="pai_cli.data.idx:open_idx",
+        fits=layouts.is_idx,
+    ),
     "npz": Kind(
         summary="arrays x and y, with or without x_test and y_test",
         recognised="a file called .npz",
@@ -81,8 +87,8 @@ KINDS: dict[str, Kind] = {
 """Every kind by name, in the order in which a path is compared with them."""
 
 TAKES = (
-    f"{option('data')} takes digits, a CIFAR folder, an .npz file, a saved Hugging Face data set or a folder of class "
-    "folders"
+    f"{option('data')} takes digits, a CIFAR or MNIST (IDX) folder, an .npz file, a saved Hugging Face data set or a folder "
+    "of class folders"
 )
 
 

@@ -178,7 +178,7 @@ def whole_beside(
     shapes: Mapping[str, Shape],
     kept: int,
     total: int,
-    checkpoint: Checkpoint,
+    checkpoint: Named,
     metadata: Mapping[str, str] | None = None,
 ) -> str:
     """What to say of a checkpoint's layers that a mask of these `shapes` does not name, "" where it names all.
