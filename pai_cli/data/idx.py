@@ -22,6 +22,8 @@ from pai_cli.files.budget import RATIO, UNPACKED, told
 from pai_cli.telling import note
 
 DIMENSIONS = {"images": 3, "labels": 1}
+
+BYTES = 256  # values that a label may have
 WHITE = 255
 CHUNK = 2**20
 GZIPPED = b"\x1f\x8b"
@@ -86,7 +88,7 @@ def _part(found: Idx, part: str, path: Path, classes: int | None = None) -> tupl
             folder = path if path.is_dir() else path.parent
             raise DataError(f"{folder / name}: missing, and so is {name}.gz; put it there")
     images, labels = (_values(file, what) for what, file in files.items() if file is not None)
-    return images[:, None], check_labels(labels, len(images), str(files["labels"]), classes)
+    return images[:, None], check_labels(labels, len(images), str(files["labels"]), classes or BYTES)
 
 
 def _values(path: Path, what: str) -> NDArray[np.uint8]:
