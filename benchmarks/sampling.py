@@ -85,7 +85,7 @@ def shares(shop: Workshop, count: int) -> tuple[float, float]:
     with one_torch_thread():
         for number in range(1, count + 1):
             begin = time.perf_counter()
-            masks, _ = chosen(shop, number)
+            masks, *_ = chosen(shop, number)
             middle = time.perf_counter()
             measure(shop.network, masks, shop.cache)
             scoring, measuring = scoring + middle - begin, measuring + time.perf_counter() - middle

@@ -53,10 +53,10 @@ FAULTS = {
         "spectral/graph.py", "self.n_L = int(self._columns.shape[0])", "self.n_L = self.n_L0", "bipartite"
     ),
     "one too many among equals": Fault(
-        "pruning/select.py", "np.flatnonzero(equal)[:ties]", "np.flatnonzero(equal)[: ties + 1]", "pruning"
+        "pruning/ties.py", "chosen = places[: self.keep]", "chosen = places[: self.keep + 1]", "pruning ties"
     ),
     "the last among equals": Fault(
-        "pruning/select.py", "np.flatnonzero(equal)[:ties]", "np.flatnonzero(equal)[-ties:]", "pruning"
+        "pruning/ties.py", "chosen = places[: self.keep]", "chosen = places[-self.keep :]", "pruning ties"
     ),
     "counts rounded down": Fault("pruning/allocation.py", "* total + Fraction(1, 2))", "* total)", "pruning"),
     "densities in binary": Fault(
@@ -89,7 +89,7 @@ FAULTS = {
     ),
     "half a file seen": Fault("files/atomic.py", "_call(write, file.stream)\n", 'write(path.open("wb"))\n', "files"),
     "an inverted mask": Fault(
-        "files/foreign/write.py", "from_numpy(weights.masks[name])", "from_numpy(~weights.masks[name])", "foreign"
+        "files/foreign/write.py", "torch.from_numpy(np.require(mask", "torch.from_numpy(~np.require(mask", "foreign"
     ),
     "another exit status": Fault("app.py", "error.status if isinstance(error, PaiError) else 1", "2", "commands"),
     "a search begun anew": Fault("sampling/trajectory.py", "= self._read_state()", "= SearchState()", "sampling"),

@@ -16,7 +16,8 @@ from conftest import ROOT, Pai, random_mask, save_mask
 from torch import nn
 
 from pai_cli.analysis.masks import MaskReport
-from pai_cli.api.analyze import analyze, reports, tell_unproved
+from pai_cli.api.analyze import analyze, reports
+from pai_cli.api.remarks import tell_unproved
 from pai_cli.api.report import JunctionReport, Report, Value
 from pai_cli.commands.analyze import analyze as command
 from pai_cli.errors import (

@@ -114,7 +114,10 @@ def test_zeros_that_read_as_pruned_are_warned_of(place: Path) -> None:
 
 
 def test_what_a_guess_was_is_logged(place: Path, caplog: pytest.LogCaptureFixture) -> None:
-    torch.save({name: torch.from_numpy(one * 0.5) for name, one in MASKS.items()}, "pruned.pt")
+    torch.save(
+        {name: torch.from_numpy(one * np.random.default_rng(0).normal(size=one.shape)) for name, one in MASKS.items()},
+        "pruned.pt",
+    )
     with caplog.at_level(logging.INFO, "pai"):
         mask = pai.convert("pruned.pt")
     assert mask == pai.Mask(MASKS)

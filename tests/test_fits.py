@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -95,12 +96,18 @@ def test_a_layer_without_a_mask_is_counted_as_kept():
 def test_layers_beside_a_mask():
     class Held:
         path = Path("c.pt")
-        shapes = SHAPES | {"a.bias": (3,), "norm.weight": (3,), "pos_embed": (4, 4)}
+        shapes = SHAPES | {"a.bias": (3,), "norm.weight": (3,), "pos_embed": (4, 4), "wte.weight": (5, 4)}
+        aliases: ClassVar[dict[str, tuple[str, ...]]] = {}
 
     assert whole_beside(SHAPES, 1, 72, Held()) == ""
     assert whole_beside({"a.weight": (3, 4)}, 2, 12, Held()) == (
         "does not name b.weight of c.pt, which stay whole: with it 62 of 72 weights are kept (0.8611)"
     )
+
+    class Tied(Held):
+        aliases: ClassVar[dict[str, tuple[str, ...]]] = {"a.weight": ("b.weight",)}
+
+    assert whole_beside({"a.weight": (3, 4)}, 2, 12, Tied()) == ""
 
 
 @pytest.fixture

@@ -416,10 +416,10 @@ def test_a_module_that_prunes_itself(caplog: pytest.LogCaptureFixture) -> None:
     [
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 1\n",
-            "a Git LFS pointer, .* run `git lfs pull`",
+            "a Git LFS pointer, .* run git lfs pull",
         ),
-        (b"\xef\xbb\xbf\n <!DOCTYPE html>", "an HTML or XML page; the download went wrong"),
-        (b"\x1f\x8b\x08\x00aaaaaaaa", "a gzip archive; unpack it first"),
+        (b"\xef\xbb\xbf\n <!DOCTYPE html>", "a web page .HTML or XML., not the file itself; download it again"),
+        (b"\x1f\x8b\x08\x00aaaaaaaa", "a compressed archive, to be unpacked first"),
         (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
     ],
 )

@@ -184,7 +184,7 @@ def test_lines_after_the_state_are_cut_off(searched: Trajectory) -> None:
 
 def test_files_of_another_version(searched: Trajectory) -> None:
     text = searched.path.read_text()
-    searched.path.write_text(text.replace('"trajectory": 3', '"trajectory": 2'))
+    searched.path.write_text(text.replace('"trajectory": 4', '"trajectory": 3'))
     with pytest.raises(
         ResumeError, match="jsonl: was written by another version of pai; force=True starts the search again"
     ):

@@ -56,7 +56,7 @@ def context(network: Network, method: str = "gem-miner", dataset: Any = None, **
 
 def searching(network: Network, penalty: float = 0.01, **options: Any) -> ScoreTraining:
     kind = gem_miner.Kind(gem_miner._uniform, gem_miner._over_half, clip=True, penalty=penalty)
-    return ScoreTraining(context(network, **options), kind)
+    return ScoreTraining(context(network, **options), kind, 3)
 
 
 def batch(network: Network, count: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
@@ -270,7 +270,7 @@ def test_scores_are_in_0_to_1_and_weights_w_or_0_at_every_forward_pass() -> None
 
     search.model.register_forward_pre_hook(look)
     for epochs in (1, 2, 3):
-        search.train(epochs, 3)
+        search.train(epochs * search.steps_in_epoch)
         outside += sum(int(((one < 0) | (one > 1)).sum()) for one in search.scores.values())
         search.freeze(keep_largest({name: one.numpy() for name, one in search.ranked().items()}, 400, search.masks))
     assert passes == search.step == 3 * search.steps_in_epoch > 10
@@ -364,7 +364,7 @@ def test_the_first_round_is_magnitude_after_training() -> None:
     scores = {layer.name: trained.last[layer.name].abs().numpy() for layer in network.layers}
     expected = keep_largest(scores, half_up(0.2, network.total))
     assert all(np.array_equal(masks[name], expected[name]) for name in expected)
-    early = fit(network, {}, recipe, data, until=data.batches_in_epoch(16))
+    early = fit(network, {}, recipe, data, until=data.train.batches_in_epoch(16))
     assert equal(training.weights, early.last)
 
 
@@ -496,7 +496,7 @@ def test_a_loss_that_is_not_finite() -> None:
     dataset = toy_for(network)
     dataset._inputs = dataset._inputs * np.float32(1e37)
     with pytest.raises(
-        TrainingError, match=r"^gem-miner: the loss is no longer finite at step \d+; give a smaller lr="
+        TrainingError, match=r"^gem-miner: the loss is no longer finite at step \d+ of \d+; give a smaller lr="
     ):
         prune(network, PruneRequest(get("gem-miner"), 0.3, training=TRAINING["gem-miner"]), dataset=dataset)
 

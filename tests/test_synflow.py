@@ -21,6 +21,7 @@ from pai_cli.pruning.base import Masks, ScoreContext, Scorer
 from pai_cli.pruning.counts import NetworkQuota
 from pai_cli.pruning.run import PruneRequest, PruneResult, prune
 from pai_cli.pruning.schedule import ROUNDING, exponential, safe_count
+from pai_cli.pruning.ties import Ties
 
 
 def wrap(model: nn.Module, *input_shape: int) -> Network:
@@ -213,7 +214,7 @@ def recorded(network: Network, density: float, rounds: int) -> list[Masks]:
         return inner(masks)
 
     quota = NetworkQuota({layer.name: layer.shape for layer in network.layers}, density)
-    last = engine._fixed_rounds(score, quota, rounds, lambda *a: None)  # type: ignore[arg-type]
+    last = engine._fixed_rounds(score, quota, rounds, lambda *a: None, Ties())  # type: ignore[arg-type]
     return [*seen, last]
 
 

@@ -7,7 +7,7 @@ from pai_cli.display.tables import noted
 
 def test_a_failed_masks_reason_is_whole():
     reason = "mask (1).pt: tensor 'a (b)' cannot be read; convert it; it is: sparse (COO)"
-    assert noted({"reason": reason, "outcome": "failed", "level": "network"}, weights=False) == reason
+    assert noted({"reason": reason, "outcome": "failed", "level": "network"}, weights=False) == f"failed: {reason}"
 
 
 def test_only_the_list_of_measures_is_left_out():

@@ -544,8 +544,7 @@ def test_the_options_begin_as_the_recipe_does():
                                                           "names; change --results or -o"),
         (("--results", "table", "--force"), "table: is not a table of pai train (its first line differs); give --results "
                                             "another file"),
-        (("--batch-size", 5000), "a batch of 5000 (--batch-size times the number of processes): digits has 1297 examples to "
-                                 "train with; give a smaller --batch-size"),
+        (("--batch-size", 5000), "--batch-size 5000: digits has 1297 examples to train with; give a smaller one"),
         (("-o", "o.safetensors", "--recipe", "tost", "--optimizer", "adam"), "--rescale: looks ahead by a step of SGD; "
                                                                              "give --optimizer sgd, or --no-rescale"),
         (("--log-dir", "table"), "--log-dir table: is a file; name a folder"),

@@ -17,6 +17,7 @@ from trainings import (
     RIGL,
     SIDE,
     TOST,
+    batch_of,
     bottleneck,
     data_for,
     equal,
@@ -34,6 +35,7 @@ from pai_cli.data.images import ImageDataset
 from pai_cli.data.normalise import Normalisation
 from pai_cli.errors import DataError, RecipeError, ScoreError, TrainingError
 from pai_cli.models.network import init_network
+from pai_cli.random import generator_for
 from pai_cli.training import loop, rescale, tost
 from pai_cli.training.applied import apply_masks
 from pai_cli.training.dynamic import Move, moved
@@ -96,7 +98,7 @@ def test_the_steps_are_those_of_sgd_on_masked_weights():
     for step in range(run.steps):
         run._order = -1, run._order[1]
         run.step = step
-        inputs, labels = run._training_batch()
+        inputs, labels = batch_of(run)
         run.step = step
         with torch.no_grad():
             for name, mask in held.items():
@@ -355,7 +357,7 @@ def test_every_example_is_seen_once_an_epoch():
     )
     for step in range(2 * run.steps_in_epoch):
         run.step = step
-        run._training_batch()
+        batch_of(run)
     assert run.steps_in_epoch == 8
     first, second = seen[:72], seen[72:]
     assert sorted(first) == sorted(second) == list(range(72))
@@ -451,8 +453,7 @@ def test_refused():
         return str(caught.value)
 
     assert told(RecipeError, recipe(batch_size=100)) == (
-        "a batch of 100 (batch_size= times the number of processes): toy has 72 examples to train with; give a smaller "
-        "batch_size="
+        "batch_size=100: toy has 72 examples to train with; give a smaller one"
     )
     assert (
         told(RecipeError, recipe(amp=True))
@@ -768,9 +769,9 @@ def test_rigl_grows_by_the_gradient_of_all_weights():
     run.train(3)
     before = run.masked.masks
     weights = {name: one.detach().numpy().copy() for name, one in run.masked.weights.items()}
-    inputs, labels = run._training_batch()
+    inputs, labels = batch_of(run)
     twin = copy.deepcopy(run.model).train()
-    run._seed_torch()
+    run._seed_torch(generator_for(run.recipe.seed, f"step {run.step} of process 0"))
     cross_entropy(twin(inputs), labels).backward()
     gradients = {name: twin.get_parameter(name).grad.numpy() for name in before}
     run.train(4)

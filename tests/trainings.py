@@ -14,6 +14,7 @@ from torch import nn
 from pai_cli.models.network import Network
 from pai_cli.models.residual import ResidualNetwork, ResidualSpec
 from pai_cli.pruning.base import Masks
+from pai_cli.random import generator_for
 from pai_cli.training.examples import TrainingData, prepare
 from pai_cli.training.loop import Run, Trainer
 from pai_cli.training.recipe import Dynamic, Recipe
@@ -53,6 +54,11 @@ def with_dropout(seed: int = 0) -> Network:
 def masks_of(network: Network, density: float = 0.4, seed: int = 1) -> Masks:
     random = np.random.default_rng(seed)
     return {layer.name: random.random(layer.shape) < density for layer in network.layers}
+
+
+def batch_of(run: Trainer) -> tuple[torch.Tensor, torch.Tensor]:
+    """The batch of the step that the run would do next."""
+    return run._training_batch(generator_for(run.recipe.seed, f"augmentation of step {run.step}"))
 
 
 def toy(per_class: int = 20, seed: int = 0, means: int = 0) -> Toy:

@@ -26,6 +26,7 @@ from pai_cli.api.inputs import (
 )
 from pai_cli.api.plans import plan_measuring, read_masks
 from pai_cli.api.progress import Wanted, shown_by
+from pai_cli.api.remarks import tell
 from pai_cli.api.solving import solver_options
 from pai_cli.api.working import Working, refuse_idle_force
 from pai_cli.compute.device import Device
@@ -314,52 +315,8 @@ def _with_whole(report: MaskReport, request: AnalysisRequest) -> MaskReport:
 
     if report.report is None or request.weights is None:
         return report
-    told = whole_beside(report.shapes, report.report.kept, report.report.total, request.weights)
+    told = whole_beside(report.shapes, report.report.kept, report.report.total, request.weights, report.metadata)
     return replace(report, unnamed=told)
-
-
-def tell(report: MaskReport) -> None:
-    """What to know of how a mask was read, and of what was found, beside its numbers."""
-    network = report.report
-    if network is None:
-        return
-    if report.remark:
-        note(f"{report.path}: {report.remark}")
-    if report.skipped:
-        note(f"{report.path}: left out {', '.join(report.skipped)}: no rows and columns")
-    if not report.layouts_known:
-        note(f"{report.path}: does not tell groups and transposition; every convolution is taken as a plain one")
-    if network.collapsed:
-        warn(f"{report.path}: collapsed layers (no weight kept): {', '.join(network.collapsed)}")
-    tell_whole([report])
-    tell_unproved(report)
-
-
-def tell_whole(reports: Iterable[MaskReport]) -> None:
-    """Say which layers of the checkpoint masks do not name: of the first such mask, and of how many others."""
-    lacking = [report for report in reports if report.unnamed]
-    if lacking:
-        more = f" (and {len(lacking) - 1} more masks lack layers)" if len(lacking) > 1 else ""
-        note(f"{lacking[0].path}: {lacking[0].unnamed}{more}")
-
-
-def tell_unproved(report: MaskReport) -> None:
-    """Which layers' singular values are not proved to be the two largest, and which have none, if any."""
-    from pai_cli.files.messages import some_names
-
-    if report.report is None:
-        return
-    unproved, unanswered = report.report.unproved, report.report.unanswered
-    if unanswered:
-        warn(
-            f"{report.path}: no singular values were found of {some_names(unanswered)}: not converged; "
-            f"pai analyze {option('solver', 'gram')} or direct goes another way"
-        )
-    if unproved:
-        note(
-            f"{report.path}: the singular values of {some_names(unproved)} are not proved to be the two largest; "
-            f"pai analyze {option('certify')} proves it"
-        )
 
 
 def files_among(masks: Iterable[Path | Stored]) -> list[Path]:

@@ -143,7 +143,7 @@ def prune(
     plan_pruning(reads, path, new_weights, chosen, resume=resume, force=force)
     optimizer = None if optimizer is None else one_of("optimizer", optimizer, ("sgd", "adam"))
     training = TrainingOptions(epochs, freeze_every, penalty, rewind, optimizer, lr, batch_size)
-    whole = reinit or path is None or given is not None or ties not in (None, "first")
+    whole = reinit or path is None or given is not None or ties == "random" or (ties == "error" and pattern is not None)
     source, network, pieces = _open(checkpoint, model, shape, chosen, trust=trust, whole=whole)
     request = request_of(
         chosen,
@@ -230,7 +230,7 @@ def _in_pieces(
     tell_pruning(chosen.summary, no_collapse=written.no_collapse)
     if request.input_shape or network.input_shape:
         note("pruned piece by piece: whether a path of kept weights leads from input to output is not looked for")
-    if request.pattern is not None:
+    if request.pattern is not None and not request.method.random:
         note("pruned piece by piece: of equal scores in a group the first are kept, and it is not counted how many")
     write_chosen(written.path, chosen, typed(), progress, packed=written.packed, force=written.force)
     if is_special(written.path):

@@ -141,9 +141,9 @@ def enter(asked: Asked) -> Entered:
 
 def ranked(entered: Entered) -> Ranking | Correlations:
     """The order, or the correlations, of what was read and measured."""
-    from pai_cli.api.analyze import tell_unproved, tell_whole
     from pai_cli.api.progress import shown_by
     from pai_cli.api.ranked import Correlations, Ranking
+    from pai_cli.api.remarks import tell_unproved, tell_whole
 
     for one in entered.reports:
         if one.remark:

@@ -143,7 +143,11 @@ def _tell_ties(result: PruneSummary, rule: TieRule) -> None:
     tied, kept = (sum(getattr(tie, which) for tie in result.ties.values()) for which in ("tied", "kept"))
     shares = some_names(f"{name} ({100 * tie.tied / sizes[name]:.3g}% of it)" for name, tie in result.ties.items())
     how = "drawn" if rule == "random" else f"the first; {option('ties', 'random')} draws them"
-    note(
+    ties = (
         f"{tied:,} weights have the very score at which the cut falls, in {shares}: the {kept:,} of them that are kept are "
         f"{how}"
     )
+    if kept == result.kept:
+        warn(f"no score decides what is kept: {ties}")
+    else:
+        note(ties)

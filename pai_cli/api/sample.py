@@ -246,7 +246,7 @@ class _Run:
         lines, state = open_search(files.where, files.lines, settings, resume=files.resume, force=self.force)
         with _told_what_is_done(state, search_request.population):
             result = search(self.network, search_request, lines, state, progress, dataset=dataset, workers=self.workers)
-        tell_pruning(result.pruned, no_collapse=False)
+        tell_pruning(result.pruned, no_collapse=False, rule=self.request.ties)
         story = {**story_of(dataset, result.request), **result.story}
         force = self.force or (self.path is not None and lines.wrote(self.path))
         mask = self._write(result.pruned, self.request, story, force=force)

@@ -174,7 +174,7 @@ def noted(record: Record, weights: bool) -> str:
     """
     reason = str(record["reason"] or "")
     if record["outcome"] == "failed":
-        return reason
+        return f"failed: {reason}"
     parts = MEASURES_OF_A_REASON.sub("", reason).split("; ")
     reasons = [part for part in parts if part and (weights or part not in NO_WEIGHTS)]
     told = str(record["outcome"]) if record["level"] == "layer" else PROVED

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from pai_cli.errors import MaskMismatchError
+from pai_cli.files.layer_names import TABLES
+from pai_cli.files.matching import Aliases, located, told_aliases
 from pai_cli.files.messages import some_names
 from pai_cli.spelling import option
 
@@ -42,6 +44,15 @@ class Checkpoint(Protocol):
     @property
     def shapes(self) -> Mapping[str, Shape]:
         """Shape of every tensor."""
+        ...
+
+
+class Named(Checkpoint, Protocol):
+    """A checkpoint whose tensors may have several names."""
+
+    @property
+    def aliases(self) -> Aliases:
+        """The other names of tensors that have several."""
         ...
 
 
@@ -163,16 +174,24 @@ def count(sizes: Mapping[str, int], kept: Mapping[str, int]) -> Count:
     return Count(sum(sizes.values()), named, whole, sum(sizes[name] for name in whole))
 
 
-def whole_beside(shapes: Mapping[str, Shape], kept: int, total: int, checkpoint: Checkpoint) -> str:
+def whole_beside(
+    shapes: Mapping[str, Shape],
+    kept: int,
+    total: int,
+    checkpoint: Named,
+    metadata: Mapping[str, str] | None = None,
+) -> str:
     """What to say of a checkpoint's layers that a mask of these `shapes` does not name, "" where it names all.
 
     `kept` of `total`: weights of the layers that are measured. Layers are told from names and shapes alone: a `weight` of
-    two dimensions or more.
+    two dimensions or more that is no table, and under none of its names (`metadata`: what the mask tells of those) masked.
     """
+    found = located(shapes, checkpoint.shapes, told_aliases(metadata or {}), checkpoint.aliases)
+    named = {one for ones in found.values() for one in ones}
     sizes = {
         name: math.prod(shape)
         for name, shape in checkpoint.shapes.items()
-        if len(shape) > 1 and name.rpartition(".")[2] == "weight" and name not in shapes
+        if len(shape) > 1 and name.rpartition(".")[2] == "weight" and name not in named and not TABLES.search(name)
     }
     if not sizes:
         return ""

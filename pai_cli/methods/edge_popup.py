@@ -16,6 +16,7 @@ from pai_cli.errors import MethodOptionError
 from pai_cli.methods.score_training import Kind, ScoreTraining, Tensors
 from pai_cli.methods.signed_constants import fan_in
 from pai_cli.pruning.base import Masks, ScoreContext, Scorer, Scores
+from pai_cli.pruning.trained import EPOCHS
 from pai_cli.spelling import option
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def make_scorer(context: ScoreContext) -> Scorer:
     def kept(scores: Tensors, flags: Tensors) -> Tensors:
         return {name: _largest(score.abs(), counts[name], flags[name]) for name, score in scores.items()}
 
-    search = ScoreTraining(context, Kind(_kaiming_uniform, kept, clip=False))
+    epochs = context.training.options.epochs or EPOCHS
+    search = ScoreTraining(context, Kind(_kaiming_uniform, kept, clip=False), epochs)
     recipe = search.recipe
     context.training.run.story = {
         "epochs": str(recipe.epochs),
@@ -50,7 +52,7 @@ def make_scorer(context: ScoreContext) -> Scorer:
     }
 
     def score(masks: Masks | None) -> Scores:  # noqa: ARG001  (there is one round)
-        search.train(recipe.epochs, recipe.epochs)
+        search.train()
         return Scores({name: one.abs() for name, one in search.ranked().items()})
 
     return score

@@ -44,14 +44,15 @@ def make_scorer(context: ScoreContext) -> Scorer:
     options = training.options
     optimizer = Optimizer(options.optimizer or Optimizer.SGD)
     penalty = usual_penalty(training.density, optimizer) if options.penalty is None else options.penalty
-    search = ScoreTraining(context, Kind(_uniform, _over_half, clip=True, penalty=penalty))
     every = options.freeze_every or FREEZE_EVERY
+    kind = Kind(_uniform, _over_half, clip=True, penalty=penalty)
+    search = ScoreTraining(context, kind, every * training.rounds + 1)
     training.run.story = _story(search, training, every)
 
     def score(masks: Masks | None) -> Scores:
         if masks is not None:
             search.freeze(masks)
-        search.train(every * (search.done + 1) + 1, every * training.rounds + 1)
+        search.train((every * (search.done + 1) + 1) * search.steps_in_epoch)
         search.done += 1
         return Scores(search.ranked())
 

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from pai_cli.data.batches import check_classes
 from pai_cli.errors import RecipeError
 from pai_cli.methods.resume import check_rounds, fitting_state, kept_round
 from pai_cli.pruning.base import Masks, ScoreContext, Scorer, Scores
 from pai_cli.spelling import option
 from pai_cli.training.examples import prepare
 from pai_cli.training.loop import Run, Trainer
-from pai_cli.training.model import dtype_of, logits_of
+from pai_cli.training.model import check_outputs, dtype_of, trained_copy
 from pai_cli.training.process import Process
 from pai_cli.training.recipe import Optimizer, Recipe
 from pai_cli.training.state import Tensors, TrainingState, check_alike, state_dict_of
@@ -52,8 +51,9 @@ class Rounds:
         self.network = _in_full_precision(context.network)
         self.recipe = _recipe(self.training.options, context.seed)
         self.data = prepare(self.training.dataset, None, self.recipe, context.input_shape, context.device)
-        self._check_classes()
-        self.steps_in_epoch = self.data.batches_in_epoch(self.recipe.batch_size)
+        model = trained_copy(self.network, context.device)
+        check_outputs(model, self.data.validation, self.network.description)
+        self.steps_in_epoch = self.data.train.batches_in_epoch(self.recipe.batch_size)
         self.steps = self.steps_in_epoch * self.recipe.epochs
         self.point = self._rewinding_point()
         self.done = self.training.run.done
@@ -76,13 +76,6 @@ class Rounds:
                 f"smaller one, or more {option('epochs')}"
             )
         return point
-
-    def _check_classes(self) -> None:
-        inputs, _ = next(self.data.validation.in_order(1))
-        model = copy.deepcopy(self.network.model).to(self.context.device).eval()
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            outputs = logits_of(model, inputs.to(dtype_of(model)))
-        check_classes(self.training.dataset, outputs.shape[1], self.network.description)
 
     def score(self, masks: Masks | None) -> Scores:
         """Train a round, from the state where there is one; masks that no round has changed are as they were then."""

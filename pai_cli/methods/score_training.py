@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,20 +10,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from pai_cli.compute.memory import keep_freed
-from pai_cli.compute.stopping import interruptible
-from pai_cli.data.batches import check_classes
-from pai_cli.errors import RecipeError, TrainingError
 from pai_cli.methods.resume import check_rounds, fitting_state, kept_round
 from pai_cli.methods.signed_constants import signed_constants
 from pai_cli.pruning.base import Masks, ScoreContext
 from pai_cli.pruning.trained import EPOCHS, TrainingContext
-from pai_cli.random import generator_for, seed_torch
-from pai_cli.spelling import option
-from pai_cli.training.examples import Augment, Examples, augmentation
-from pai_cli.training.loop import CHECK_EVERY
-from pai_cli.training.model import cross_entropy, dtype_of, logits_of
+from pai_cli.random import generator_for
+from pai_cli.training.examples import Examples, augmentation
+from pai_cli.training.model import check_outputs, cross_entropy, dtype_of, logits_of
+from pai_cli.training.process import Process
 from pai_cli.training.recipe import Augmentation, Optimizer, Recipe, Schedule
+from pai_cli.training.run import Run
 from pai_cli.training.state import (
     TrainingState,
     check_parts,
@@ -34,6 +28,7 @@ from pai_cli.training.state import (
     optimizer_tensors,
     state_dict_of,
 )
+from pai_cli.training.steps import CHECK_EVERY, Steps
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -75,62 +70,43 @@ def scores_recipe(training: TrainingContext, seed: int) -> Recipe:
     )
 
 
-class ScoreTraining:
+class ScoreTraining(Steps):
     """Scores in training, between two steps: weight w takes part as w * m, m = 1 or 0 by its score s and its flag f.
 
     The gradient of m by s is taken to be f (straight-through), so that of the loss is f * w * dL/d(w m), also where m is
-    0 by its score; lambda * sum(s^2) over all scores adds 2 * lambda * s. Raises `TrainingError`, `DeviceError`,
-    `DataError`, `RecipeError`.
+    0 by its score; lambda * sum(s^2) over all scores adds 2 * lambda * s. `epochs`: how many will be trained, of those that
+    the rate falls over. Raises `TrainingError`, `DeviceError`, `DataError`, `RecipeError`.
     """
 
-    def __init__(self, context: ScoreContext, kind: Kind):
+    def __init__(self, context: ScoreContext, kind: Kind, epochs: int):
         assert context.training is not None
-        self.context, self.training, self.kind = context, context.training, kind
-        self.recipe = scores_recipe(context.training, context.seed)
+        self.context, self.training, self.kind, self.epochs = context, context.training, kind, epochs
+        self.subject = f"{context.method}: "
+        recipe, dataset, kept = scores_recipe(self.training, context.seed), self.training.dataset, self.training.run
         frozen = signed_constants(context.network, context.layers, context.device)
-        self.training.run.weights = state_dict_of(frozen)
+        kept.weights = state_dict_of(frozen)
         self.model = frozen.float() if dtype_of(frozen).itemsize < 4 else frozen
+        examples = Examples(dataset, np.arange(len(dataset)), context.input_shape, context.device)
+        augment = augmentation(Augmentation.AUTO, dataset, examples.shape)
+        run = Run(Process(device=context.device), self.training.progress, kept.keep, kept.keep_every)
+        super().__init__(recipe, examples, augment, run)
+        check_outputs(self.model, examples, context.network.description)
         self.weights = {layer.name: self.model.get_parameter(layer.name) for layer in context.layers}
         self.constants: Tensors = {name: weight.detach().clone() for name, weight in self.weights.items()}
         self.flags: Tensors = {name: torch.ones_like(one) for name, one in self.constants.items()}
         self.scores = {layer.name: nn.Parameter(self._drawn(layer)) for layer in context.layers}
-        self.examples, self.augment = self._data()
         for weight in self.weights.values():
             weight.requires_grad_(True)
-        self.optimizer = self._optimizer()
-        self.step, self.done = 0, 0
+        self.optimizer = self._optimizer_of(self.scores.values())
+        self.done = 0
         self.masks: Masks | None = None
-        self._order = -1, np.zeros(0, dtype=np.int64)  # an epoch, and the order of its examples
-        if self.training.run.state is not None:
+        if kept.state is not None:
             with fitting_state():
-                self.load(self.training.run.state)
+                self.load(kept.state)
 
     def _drawn(self, layer: PrunableLayer) -> torch.Tensor:
         drawn = self.kind.draw(self.context.generator(f"scores {layer.name}"), layer)
         return torch.from_numpy(drawn).to(self.constants[layer.name])
-
-    def _optimizer(self) -> torch.optim.Optimizer:
-        scores, rate = list(self.scores.values()), self.recipe.base_lr
-        if self.recipe.optimizer is Optimizer.ADAM:
-            return torch.optim.Adam(scores, lr=rate)
-        return torch.optim.SGD(scores, lr=rate, momentum=self.recipe.momentum)
-
-    def _data(self) -> tuple[Examples, Augment]:
-        """All of the training data on the device, after the network was seen to tell its classes apart."""
-        dataset, context = self.training.dataset, self.context
-        examples = Examples(dataset, np.arange(len(dataset)), context.input_shape, context.device)
-        size = self.recipe.batch_size
-        if size > len(examples):
-            raise RecipeError(
-                f"{option('batch_size', size)}: {dataset.name} has {len(examples)} examples to train with; give a "
-                "smaller one"
-            )
-        self.steps_in_epoch = len(examples) // size
-        inputs, _ = examples.batch(np.zeros(1, dtype=np.int64))
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            outputs = logits_of(self.model.eval(), inputs.to(dtype_of(self.model)))
-        check_classes(dataset, outputs.shape[1], context.network.description)
-        return examples, augmentation(Augmentation.AUTO, dataset, examples.shape)
 
     def freeze(self, masks: Masks) -> None:
         """Take these as the flags from now on; scores stay, and what a flag removes gets no gradient from the loss."""
@@ -138,36 +114,27 @@ class ScoreTraining:
         for name, mask in masks.items():
             self.flags[name] = torch.from_numpy(mask).to(self.flags[name])
 
-    def train(self, epochs: int, of: int) -> None:
-        """Go on until `epochs` epochs are done, of the `of` that will be. Raises `KeyboardInterrupt`, the state kept."""
-        keep_freed()
-        run = self.training.run
-        kept = time.monotonic()
-        gpus = [torch.cuda.current_device()] if self.context.device.startswith("cuda") else []
-        self.model.train()
-        with interruptible() as interruption, torch.random.fork_rng(devices=gpus):
-            while self.step < epochs * self.steps_in_epoch:
-                loss = self._one_step()
-                if self.step % CHECK_EVERY == 0 or self.step + 1 == epochs * self.steps_in_epoch:
-                    self._check_finite(loss)
-                self.step += 1
-                epoch = (self.step - 1) // self.steps_in_epoch + 1
-                self.training.progress(self.step, of * self.steps_in_epoch, f"epoch {epoch}/{of}")
-                if interruption.asked or time.monotonic() - kept > run.keep_every:
-                    kept = time.monotonic()
-                    if run.keep is not None:
-                        run.keep(self.state())
-                    if interruption.asked:
-                        raise KeyboardInterrupt
+    def _advance(self, goal: int) -> bool:
+        if self.step >= goal:
+            return False
+        loss = self._one_step()
+        if self.step % CHECK_EVERY == 0 or self.step + 1 == goal:
+            self._check_finite(float(loss), self.step + 1)
+        self.step += 1
+        epoch = (self.step - 1) // self.steps_in_epoch + 1
+        self.run.progress(self.step, self.epochs * self.steps_in_epoch, f"epoch {epoch}/{self.epochs}")
+        return True
 
     def ranked(self) -> Tensors:
         """The scores as a forward pass would take them."""
         return {name: one.detach().clamp(0, 1) if self.kind.clip else one.detach() for name, one in self.scores.items()}
 
     def _one_step(self) -> torch.Tensor:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.lr_at(self.step, self.recipe.epochs * self.steps_in_epoch)
-        inputs, labels = self._batch()
+        self._set_lr()
+        random = generator_for(self.recipe.seed, f"step {self.step} of the search")
+        self._seed_torch(random)
+        inputs, labels = self._training_batch(random)
+        self.model.train()
         loss = self.differentiate(inputs, labels)
         self.optimizer.step()
         return loss
@@ -199,27 +166,8 @@ class ScoreTraining:
             for name, weight in self.weights.items():
                 torch.mul(self.constants[name], kept[name], out=weight.data)
 
-    def _batch(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The step's examples, in an order of the epoch, augmented; the network's own drawing is seeded too."""
-        seed = self.context.seed
-        epoch, within = divmod(self.step, self.steps_in_epoch)
-        if self._order[0] != epoch:
-            self._order = epoch, generator_for(seed, f"order of epoch {epoch}").permutation(len(self.examples))
-        size = self.recipe.batch_size
-        inputs, labels = self.examples.batch(self._order[1][within * size : (within + 1) * size])
-        random = generator_for(seed, f"step {self.step} of the search")
-        seed_torch(int(random.integers(2**62)), self.context.device)
-        return self.augment(inputs, random), labels
-
-    def _check_finite(self, loss: torch.Tensor) -> None:
-        if not math.isfinite(float(loss)):
-            raise TrainingError(
-                f"{self.context.method}: the loss is no longer finite at step {self.step + 1}; give a smaller "
-                f"{option('lr')} than {self.recipe.base_lr:g}"
-            )
-
     def state(self) -> TrainingState:
-        """All that a run of the same settings goes on from."""
+        """Scores, optimizer and buffers, how many steps and rounds are done, and the masks since the last round."""
         state = TrainingState({})
         state.add("scores", self.scores)
         state.add("optimizer", optimizer_tensors(self.optimizer))
@@ -231,7 +179,7 @@ class ScoreTraining:
         """Go to where `state` was taken. Raises `ValueError`, `KeyError` for what cannot be."""
         check_rounds(self.training, {name: tuple(one.shape) for name, one in self.constants.items()})
         check_parts(state, self.state(), ("scores", "buffers"))
-        self.step = number_in(state.facts, "step", self.recipe.epochs * self.steps_in_epoch)
+        self.step = number_in(state.facts, "step", self.steps)
         self.done = self.training.run.done
         with torch.no_grad():
             for name, tensor in state.part("scores").items():

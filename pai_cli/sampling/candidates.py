@@ -25,6 +25,7 @@ from pai_cli.files.messages import one_line
 from pai_cli.models.factory import load_factory
 from pai_cli.pruning.base import Masks
 from pai_cli.pruning.run import choose_masks
+from pai_cli.pruning.ties import Tie, Ties
 from pai_cli.sampling.measuring import LayerCache, measure, measures_of
 from pai_cli.sampling.request import SearchRequest
 from pai_cli.sampling.trajectory import Measures
@@ -111,7 +112,7 @@ def _not_portable(error: Exception) -> NotPortableError:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A candidate's masks as packed bits by layer, how many rounds made them, and how they measure.
+    """A candidate's masks as packed bits by layer, how many rounds made them, the ties by layer, and how they measure.
 
     `reports`: a layer each. `l2_error`: the bound on the error of the network's l2; None when that is missing.
     """
@@ -119,6 +120,7 @@ class Candidate:
     number: int
     bits: dict[str, np.ndarray]
     rounds: int
+    ties: dict[str, Tie]
     measures: Measures
     l2_error: float | None
     kept: int
@@ -146,7 +148,7 @@ def candidate(workshop: Workshop, number: int) -> Candidate | Failure:
     """Candidate `number`. Raises what `prune` raises, except that a `ScoreError` gives a `Failure`."""
     with workshop.busy, one_torch_thread():
         try:
-            masks, rounds = chosen(workshop, number)
+            masks, rounds, ties = chosen(workshop, number)
         except ScoreError as error:
             return Failure(number, error.text)
         report = measure(workshop.network, masks, workshop.cache)
@@ -154,6 +156,7 @@ def candidate(workshop: Workshop, number: int) -> Candidate | Failure:
         number=number,
         bits={name: np.packbits(mask) for name, mask in masks.items()},
         rounds=rounds,
+        ties=ties,
         measures=measures_of(report),
         l2_error=report.measures["l2"].error,
         kept=report.kept,
@@ -161,12 +164,14 @@ def candidate(workshop: Workshop, number: int) -> Candidate | Failure:
     )
 
 
-def chosen(workshop: Workshop, number: int) -> tuple[Masks, int]:
-    """The masks of candidate `number`, and in how many rounds."""
-    request = workshop.request
-    noise = request.noise_of(number)
+def chosen(workshop: Workshop, number: int) -> tuple[Masks, int, dict[str, Tie]]:
+    """The masks of candidate `number`, in how many rounds, and the ties that were settled, by layer."""
+    request = workshop.request.of_candidate(number)
+    noise = workshop.request.noise_of(number)
+    ties = Ties(request.ties, request.seed)
     network = workshop.network if noise is None else workshop.noisy(noise)
-    return choose_masks(network, request.of_candidate(number), dataset=workshop.dataset)
+    masks, rounds = choose_masks(network, request, dataset=workshop.dataset, ties=ties)
+    return masks, rounds, ties.found
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from pai_cli.progress import Progress, silent
 from pai_cli.pruning.base import Masks
 from pai_cli.pruning.layers import select_layers
 from pai_cli.pruning.run import PruneRequest, PruneResult, result_of
+from pai_cli.pruning.ties import noteworthy
 from pai_cli.sampling.candidates import Candidate, Failure, Workshop
 from pai_cli.sampling.measuring import SHOWN, LayerCache
 from pai_cli.sampling.request import SearchRequest, Select
@@ -62,10 +63,10 @@ class SearchResult:
     @property
     def story(self) -> dict[str, str]:
         """What a mask file should tell of the search besides the method; see `request` for the best one's samples."""
-        told = {"candidate": str(self.best), "population": str(self.candidates), "select": self.select}
+        metadata = {"candidate": str(self.best), "population": str(self.candidates), "select": self.select}
         if self.sources:
-            told["layer_candidates"] = json.dumps(self.sources, separators=(",", ":"))
-        return told
+            metadata["layer_candidates"] = json.dumps(self.sources, separators=(",", ":"))
+        return metadata
 
 
 def search(
@@ -103,9 +104,10 @@ def search(
         with _saved_at_the_end(trajectory, state):
             _go_on(Workshop(network, request, dataset, workers.factory), taker, state, workers, progress)
     assert state.best is not None
+    pruned = result_of(network, request.prune, state.masks, state.best_rounds)
     return SearchResult(
         best=state.best,
-        pruned=result_of(network, request.prune, state.masks, state.best_rounds),
+        pruned=replace(pruned, ties=noteworthy(state.best_ties, pruned.kept)),
         measures=state.best_measures,
         candidates=state.done,
         explored=_share(state.explored),

@@ -17,6 +17,7 @@ from pai_cli.pruning.layers import select_layers
 from pai_cli.pruning.request import quota_of
 from pai_cli.pruning.run import score_arrays
 from pai_cli.pruning.select import ScoreArrays, keep_largest
+from pai_cli.pruning.ties import Tie, Ties
 from pai_cli.sampling.candidates import Candidate, one_torch_thread
 from pai_cli.sampling.measuring import LayerCache, measure, measures_of, remember
 from pai_cli.sampling.trajectory import LayerMeasures, SearchState
@@ -35,7 +36,12 @@ def take_mask(state: SearchState, candidate: Candidate, masks: Masks) -> SearchS
     if state.best is not None and _value(candidate.measures["l2"]) <= _value(state.best_measures["l2"]):
         return state
     return replace(
-        state, best=candidate.number, best_measures=candidate.measures, best_rounds=candidate.rounds, masks=masks
+        state,
+        best=candidate.number,
+        best_measures=candidate.measures,
+        best_rounds=candidate.rounds,
+        best_ties=candidate.ties,
+        masks=masks,
     )
 
 
@@ -64,13 +70,17 @@ class LayerSelection:
         if not better:
             return state, 0
         remember(self.cache, masks, candidate.reports)
-        composite = self.exact({name: masks[name] if name in better else state.composite[name] for name in masks})
+        found = {name: (candidate.ties if name in better else state.ties).get(name) for name in masks}
+        ties = {name: tie for name, tie in found.items() if tie is not None}
+        taken = {name: masks[name] if name in better else state.composite[name] for name in masks}
+        composite = self.exact(taken, ties)
         report = measure(self.network, composite, self.cache)
         after = replace(
             state,
             composite=composite,
             layers={one.name: _facts(one) for one in report.layers},
             sources={**state.sources, **dict.fromkeys(sorted(better), candidate.number)},
+            ties=ties,
         )
         measures = measures_of(report)
         if state.best is None:
@@ -78,26 +88,33 @@ class LayerSelection:
         elif _value(measures["l2"]) <= _value(state.best_measures["l2"]):
             return after, len(better)
         best = replace(
-            after, best=candidate.number, best_measures=measures, masks=composite, best_sources=after.sources
+            after,
+            best=candidate.number,
+            best_measures=measures,
+            masks=composite,
+            best_sources=after.sources,
+            best_ties=ties,
         )
         return best, len(better)
 
-    def exact(self, composite: Masks) -> Masks:
+    def exact(self, composite: Masks, ties: dict[str, Tie] | None = None) -> Masks:
         """A composite with as many weights as the density asks for.
 
         Too many: those of the smallest scores go. Too few: those of the largest scores come, of the scores the method
         gives before anything is pruned, with candidate 0's seed and samples. Where each layer has its own count, every
-        composite has it.
+        composite has it. What ties this settles is added to `ties`.
         """
         prune = self.request.prune
         counts = quota_of(prune, self.network, select_layers(self.network.layers, prune.ignore)).steps(1)[-1]
         if prune.pattern is not None or not isinstance(counts, int):
             return composite  # each layer of each candidate has its own count exactly
+        settled = Ties(prune.ties, prune.seed, {} if ties is None else ties)
         kept = sum(int(np.count_nonzero(mask)) for mask in composite.values())
         if kept > counts:
-            return keep_largest(self._scores_within(composite), counts, composite)
+            return keep_largest(self._scores_within(composite), counts, composite, settled)
         if kept < counts:
-            added = keep_largest(self._unpruned(), counts - kept, {name: ~mask for name, mask in composite.items()})
+            pruned = {name: ~mask for name, mask in composite.items()}
+            added = keep_largest(self._unpruned(), counts - kept, pruned, settled)
             return {name: mask | added[name] for name, mask in composite.items()}
         return composite
 

@@ -18,6 +18,7 @@ from pai_cli.errors import OutputError, ResumeError
 from pai_cli.files.atomic import check_output, flush_file, write_atomically
 from pai_cli.files.runs import JOURNAL, journal_beside, state_beside, tells
 from pai_cli.files.sealed import Chain, sealed, told_version, unsealed
+from pai_cli.pruning.ties import Tie
 from pai_cli.spelling import option
 
 if TYPE_CHECKING:
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
 
     from pai_cli.files.tables import Record
 
-VERSION = 3
+VERSION = 4
 Settings = dict[str, Any]
 Measures = dict[str, Any]  # a number or None by name, and "reason": why one is missing
 LayerMeasures = dict[str, float | None]
-FACTS = ("done", "best", "best_measures", "best_rounds", "layers", "sources", "best_sources")
+FACTS = ("done", "best", "best_measures", "best_rounds", "layers", "sources", "best_sources", "ties", "best_ties")
 
 
 @dataclass
@@ -37,7 +38,8 @@ class SearchState:
     """How far a search has come: `done` candidates; the best one's number, measures, rounds and masks; what all kept.
 
     Of a search that takes layers, besides: `composite`, the layers taken so far, at the exact count; `layers`, their
-    measures; `sources`, the candidates they are of; `best_sources`, those of the best masks.
+    measures; `sources`, the candidates they are of; `best_sources`, those of the best masks. `best_ties`: of the best masks'
+    layers, how many weights had the score of the cut and how many of those are kept, where any had; `ties`: of `composite`.
     """
 
     done: int = 0
@@ -50,6 +52,8 @@ class SearchState:
     layers: dict[str, LayerMeasures] = field(default_factory=dict)
     sources: dict[str, int] = field(default_factory=dict)
     best_sources: dict[str, int] = field(default_factory=dict)
+    ties: dict[str, Tie] = field(default_factory=dict)
+    best_ties: dict[str, Tie] = field(default_factory=dict)
 
     @property
     def kinds(self) -> dict[str, dict[str, np.ndarray]]:
@@ -216,9 +220,20 @@ def _state_of(facts: dict[str, Any], shapes: dict[str, Any], arrays: dict[str, n
         raise ValueError("its counts make no sense")
     if state.layers and not state.layers.keys() == state.sources.keys() == state.best_sources.keys() == shapes.keys():
         raise ValueError("its layers are not those of its masks")
+    state.ties, state.best_ties = (_ties_of(facts[name], shapes) for name in ("ties", "best_ties"))
     for measures in (state.best_measures, *state.layers.values()):
         _check_measures(measures)
     return state
+
+
+def _ties_of(facts: dict[str, list[int]], shapes: dict[str, Any]) -> dict[str, Tie]:
+    """Ties by layer. Raises `ValueError` for what cannot be."""
+    ties = {name: Tie(*numbers) for name, numbers in facts.items()}
+    if not ties.keys() <= shapes.keys() or any(
+        {type(tie.tied), type(tie.kept)} != {int} or not 0 <= tie.kept <= tie.tied for tie in ties.values()
+    ):
+        raise ValueError(f"its ties {facts}")
+    return ties
 
 
 def _check_measures(measures: Measures) -> None:

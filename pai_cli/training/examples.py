@@ -30,10 +30,10 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 
 
 class Examples:
-    """Some examples of a data set, as inputs of the network on the device: `inputs` of shape `shape`, `labels` int64."""
+    """Some examples of a data set, as inputs of the network on the device: of shape `shape`, with int64 labels."""
 
     def __init__(self, dataset: Dataset, indices: NDArray[np.int64], shape: tuple[int, ...] | None, device: str):
-        self._dataset, self._indices, self._shape, self._device = dataset, indices, shape, device
+        self.dataset, self._indices, self._shape, self._device = dataset, indices, shape, device
         first = self._read(indices[:1])
         self.shape: tuple[int, ...] = tuple(first.shape[1:])
         self._labels = torch.from_numpy(dataset.labels[indices]).to(device)
@@ -43,7 +43,7 @@ class Examples:
             self._held = torch.cat([self._read(indices[at : at + CHUNK]) for at in starts]).to(device)
 
     def _read(self, indices: NDArray[np.int64]) -> torch.Tensor:
-        return torch.from_numpy(batch_for(self._dataset, indices, self._shape).inputs)
+        return torch.from_numpy(batch_for(self.dataset, indices, self._shape).inputs)
 
     def batch(self, places: NDArray[np.int64]) -> Pair:
         """Inputs and labels at these places, each from 0 to the number of examples. Raises `DataError`."""
@@ -57,6 +57,19 @@ class Examples:
         places = np.arange(len(self))[every]
         for start in range(0, len(places), size):
             yield self.batch(places[start : start + size])
+
+    def batches_in_epoch(self, size: int, world: int = 1) -> int:
+        """How many batches of `size` for each of `world` processes an epoch has; what is left over is another each epoch.
+
+        Raises `RecipeError` for 0.
+        """
+        if size * world > len(self):
+            together = f" for each of {world} processes" if world > 1 else ""
+            raise RecipeError(
+                f"{option('batch_size', size)}{together}: {self.dataset.name} has {len(self)} examples to train with; "
+                "give a smaller one"
+            )
+        return len(self) // (size * world)
 
     def __len__(self) -> int:
         """How many examples there are."""
@@ -120,21 +133,11 @@ def augmentation(choice: Augmentation, dataset: Dataset, shape: tuple[int, ...])
 class TrainingData:
     """The parts of a data set: `train`, the `validation` part held out of it, and `test`, None where none is looked at."""
 
-    name: str
     classes: int
     train: Examples
     validation: Examples
     test: Examples | None
     augment: Augment
-
-    def batches_in_epoch(self, size: int) -> int:
-        """How many batches of `size` an epoch has; what is left over is another each epoch. Raises `RecipeError` for 0."""
-        if size > len(self.train):
-            raise RecipeError(
-                f"a batch of {size} ({option('batch_size')} times the number of processes): {self.name} has "
-                f"{len(self.train)} examples to train with; give a smaller {option('batch_size')}"
-            )
-        return len(self.train) // size
 
 
 def prepare(
@@ -152,7 +155,7 @@ def prepare(
     validation = Examples(train, np.flatnonzero(held_out), shape, device)
     tested = None if test is None else Examples(test, np.arange(len(test)), shape, device)
     augment = augmentation(recipe.augment, train, training.shape)
-    return TrainingData(train.name, train.classes, training, validation, tested, augment)
+    return TrainingData(train.classes, training, validation, tested, augment)
 
 
 def _held_out(dataset: Dataset, recipe: Recipe) -> NDArray[np.bool_]:

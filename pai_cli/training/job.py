@@ -12,9 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from pai_cli.data.batches import check_classes
 from pai_cli.data.fingerprint import digest_of
 from pai_cli.errors import OutputError, ResumeError
 from pai_cli.files.atomic import check_output
@@ -33,7 +31,7 @@ from pai_cli.training.dynamic import share_of
 from pai_cli.training.examples import TrainingData, prepare
 from pai_cli.training.journal import DONE, Journal
 from pai_cli.training.loop import Run, Trainer, TrainResult
-from pai_cli.training.model import logits_of, trained_copy
+from pai_cli.training.model import check_outputs, trained_copy
 from pai_cli.training.outputs import Outputs, damaged
 from pai_cli.training.process import Process
 from pai_cli.training.recipe import Recipe
@@ -240,11 +238,7 @@ def _prepared(job: Job, recipe: Recipe, process: Process) -> TrainingData:
     """The data on the device, after the network was seen to tell its classes apart."""
     shape = job.input_shape or job.network.input_shape
     prepared = prepare(*job.parts, recipe, shape, process.device)
-    model = trained_copy(job.network, process.device)
-    inputs, _ = prepared.validation.batch(np.zeros(1, dtype=np.int64))
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        outputs = logits_of(model, inputs.to(next(model.parameters()).dtype))
-    check_classes(job.parts[0], outputs.shape[1], job.network.description)
+    check_outputs(trained_copy(job.network, process.device), prepared.validation, job.network.description)
     return prepared
 
 

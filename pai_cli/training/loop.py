@@ -1,24 +1,19 @@
-"""The training loop: steps, epochs, validation, and the state from which an interrupted run goes on bit for bit.
+"""Training a network under its masks: epochs, validation, and the state from which an interrupted run goes on bit for bit.
 
-Every random number is a function of the seed and of where the run is, so a run that went on ends as one that was never
-interrupted: on a CPU with as many threads, bit for bit.
+On a CPU that takes as many threads as before.
 """
 
 from __future__ import annotations
 
-import math
-import time
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import nn
 
-from pai_cli.compute.memory import keep_freed
-from pai_cli.compute.stopping import interruptible
-from pai_cli.errors import RecipeError, TrainingError
+from pai_cli.errors import RecipeError
 from pai_cli.pruning.base import Masks
-from pai_cli.random import generator_for, seed_torch
+from pai_cli.random import generator_for
 from pai_cli.spelling import option
 from pai_cli.training.applied import apply_masks
 from pai_cli.training.dynamic import Move, moved, share_of, spectrum
@@ -38,6 +33,7 @@ from pai_cli.training.recipe import Optimizer, Recipe
 from pai_cli.training.rescale import ITERATIONS, Rescaling
 from pai_cli.training.run import Best, Run, Stand, TrainResult
 from pai_cli.training.state import TrainingState, array_of, load_optimizer, optimizer_tensors, state_dict_of
+from pai_cli.training.steps import CHECK_EVERY, Steps
 from pai_cli.training.tost import EarlyParts
 
 if TYPE_CHECKING:
@@ -46,26 +42,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "TrainResult", "Trainer", "fit"]
 
-CHECK_EVERY = 50
-"""Steps after which the loss is looked at: on a GPU to look is to wait."""
 
-
-class Trainer:
-    """One training run, between two steps of it.
+class Trainer(Steps):
+    """The training of a network under masks, between two of its steps.
 
     The network itself stays as it is: a copy is trained. Raises `TrainingError`, `RecipeError`, `DeviceError`.
     """
 
     def __init__(self, network: Network, masks: Masks, recipe: Recipe, data: TrainingData, run: Run | None = None):
-        self.run = run or Run()
-        self.recipe, self.data = recipe, data
-        self.process = self.run.process
+        super().__init__(recipe, data.train, data.augment, run or Run())
+        self.data = data
         if recipe.amp:
             check_amp(self.process.device)
         check_smoothing(recipe.label_smoothing, data.classes)
-        self.batch = recipe.batch_size * self.process.world
-        self.steps_in_epoch = data.batches_in_epoch(self.batch)
-        self.steps = self.steps_in_epoch * recipe.epochs
         self.model = trained_copy(network, self.process.device)
         self.dtype = dtype_of(self.model)
         self.masked = apply_masks(self.model, masks)
@@ -77,21 +66,15 @@ class Trainer:
         # Gradients are dense until the step: a moving mask grows by them.
         self.masked = apply_masks(self.model, masks, self.optimizer, dense_gradients=True)
         self.called = self._together()
-        self.step, self.evaluated, self.seconds = 0, 0, 0.0
+        self.evaluated = 0
         self.totals = torch.zeros(2, dtype=torch.float64, device=self.process.device)  # loss and correct of this epoch
         self.best = Best()
-        self._order = -1, np.zeros(0, dtype=np.int64)  # an epoch, and the order of its examples
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
-        recipe = self.recipe
         groups = [{"params": list(self.model.parameters())}]
         if self.early.ghosts is not None:  # last, so that the others keep their numbers when these go
             groups.append({"params": list(self.early.ghosts.parameters())})
-        if recipe.optimizer is Optimizer.ADAM:
-            return torch.optim.Adam(groups, lr=recipe.base_lr, weight_decay=recipe.weight_decay)
-        return torch.optim.SGD(
-            groups, lr=recipe.base_lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True
-        )
+        return self._optimizer_of(groups, fused=True if self.recipe.optimizer is Optimizer.SGD else None)
 
     def _make_early(self) -> EarlyParts:
         recipe, steps = self.recipe, self.recipe.early_steps(self.steps)
@@ -140,23 +123,6 @@ class Trainer:
         parts = set(self.recipe.early_parts) - set(self.early.absent)
         plain = not parts or self.step >= self.recipe.early_steps(self.steps)
         return plain and (self.recipe.dynamic is None or self.step > self.recipe.last_update(self.steps))
-
-    def train(self, until: int | None = None) -> None:
-        """Go on to step `until`, by default to the end. Raises `KeyboardInterrupt` after the state was kept."""
-        keep_freed()
-        goal = self.steps if until is None else min(until, self.steps)
-        kept = begun = time.monotonic()
-        gpus = [torch.cuda.current_device()] if self.process.device.startswith("cuda") else []
-        with interruptible() as interruption, torch.random.fork_rng(devices=gpus):
-            while self._advance(goal):
-                now = time.monotonic()
-                self.seconds, begun = self.seconds + now - begun, now
-                if self.process.any(interruption.asked):
-                    self.keep()
-                    raise KeyboardInterrupt
-                if now - kept > self.run.keep_every:
-                    self.keep()
-                    kept = now
 
     def _advance(self, goal: int) -> bool:
         """One iteration of the re-scaling, one step, or the end of an epoch; False when there is nothing left."""
@@ -208,8 +174,9 @@ class Trainer:
         self._set_lr()
         if self.step == 0 and self.recipe.dynamic is not None:
             self._tell_spectrum(0.0)
-        inputs, labels = self._training_batch()
-        self._seed_torch()
+        seed = self.recipe.seed
+        inputs, labels = self._training_batch(generator_for(seed, f"augmentation of step {self.step}"))
+        self._seed_torch(generator_for(seed, f"step {self.step} of process {self.process.rank}"))
         if not self.model.training:  # at first; evaluation leaves it as it was
             self.called.train()
         self.optimizer.zero_grad(set_to_none=True)
@@ -245,40 +212,11 @@ class Trainer:
         told = {"step": self.step, "moved_share": share, "kept": kept, "explored": share_of(self.explored)}
         self.tell({"mask_update": str(self.recipe.dynamic), **told, **measures})
 
-    def _set_lr(self) -> None:
-        rate = self.recipe.lr_at(self.step, self.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-
-    def _training_batch(self) -> Pair:
-        """This process's part of the step's batch, augmented as the batch would be if one process took it whole."""
-        epoch, within = divmod(self.step, self.steps_in_epoch)
-        if self._order[0] != epoch:
-            random = generator_for(self.recipe.seed, f"order of epoch {epoch}")
-            self._order = epoch, random.permutation(len(self.data.train))
-        places = self._order[1][within * self.batch : (within + 1) * self.batch]
-        random = generator_for(self.recipe.seed, f"augmentation of step {self.step}")
-        inputs, labels = self.data.train.batch(places)
-        part = self.process.part(len(places))
-        return self.data.augment(inputs, random)[part], labels[part]
-
-    def _seed_torch(self) -> None:
-        """What the network draws itself, in dropout, is a function of seed, step and process."""
-        random = generator_for(self.recipe.seed, f"step {self.step} of process {self.process.rank}")
-        seed_torch(int(random.integers(2**62)), self.process.device)
-
     def _count(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
         right = (logits.argmax(1) == labels).sum()
         self.totals += torch.stack([loss.double(), right.double()])
         if self.step % CHECK_EVERY == 0:
             self._check_finite(float(self.totals[0]), self.step + 1)
-
-    def _check_finite(self, loss: float, step: int, where: str = "") -> None:
-        if self.process.any(not math.isfinite(loss)):  # all stop at once: none waits for another in vain
-            raise TrainingError(
-                f"the loss{where} is no longer finite at step {step} of {self.steps}; give a smaller {option('lr')} "
-                f"than {self.recipe.base_lr:g}"
-            )
 
     def _end_epoch(self) -> None:
         self._check_finite(float(self.totals[0]), self.step)
@@ -318,11 +256,6 @@ class Trainer:
         """Record numbers, in the first process."""
         if self.process.first:
             self.run.record(record)
-
-    def keep(self) -> None:
-        """Hand the state to the run, in the first process."""
-        if self.run.keep is not None and self.process.first:
-            self.run.keep(self.state())
 
     def state(self) -> TrainingState:
         """All that a run of the same settings goes on from."""

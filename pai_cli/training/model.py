@@ -7,15 +7,17 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import fx, nn
 
+from pai_cli.data.batches import check_classes
 from pai_cli.errors import DeviceError, RecipeError, TrainingError
 from pai_cli.files.messages import one_line
 from pai_cli.models.copies import kind_of
 from pai_cli.models.network import Network
 from pai_cli.spelling import option
-from pai_cli.training.examples import Pair
+from pai_cli.training.examples import Examples, Pair
 from pai_cli.training.process import ALONE, Process, parted
 
 
@@ -81,6 +83,17 @@ def _failed(inputs: torch.Tensor, error: Exception) -> TrainingError:
     found = (remedy for told, remedy in REMEDIES.items() if told in str(error))
     remedy = next(found, f"give the shape of one input with {option('input_shape')}")
     return TrainingError(f"the network failed on a batch of shape {shape} ({one_line(error)}); {remedy}")
+
+
+def check_outputs(model: nn.Module, examples: Examples, network: str) -> None:
+    """Raise `DataError` unless the model, in evaluation mode, gives one number a class; `network`: what it is called.
+
+    Raises what `logits_of` raises.
+    """
+    inputs, _ = examples.batch(np.zeros(1, dtype=np.int64))
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        outputs = logits_of(model, inputs.to(dtype_of(model)))
+    check_classes(examples.dataset, outputs.shape[1], network)
 
 
 def has_idle(model: nn.Module, inputs: torch.Tensor) -> bool:

@@ -21,7 +21,7 @@ from pai_cli.pruning.streaming.keys import Keys
 from pai_cli.pruning.streaming.reading import AHEAD, OpenFiles, Part, Piece, check_dtypes, pieces_of, read_all
 from pai_cli.pruning.streaming.scores import Draws, Magnitudes, PieceScores
 from pai_cli.pruning.streaming.search import Draft, Drafts, LayerCut, Search, Tally, drafted, without_search
-from pai_cli.pruning.ties import Tie, noteworthy
+from pai_cli.pruning.ties import Tie, Ties, noteworthy
 
 if TYPE_CHECKING:
     from pai_cli.files.checkpoints import Checkpoint
@@ -112,16 +112,18 @@ def choose(source: Checkpoint, network: Network, request: PruneRequest, progress
         chooser = _Chooser(scores, layers, searches, Drafts(max(source.span(layer.name).size for layer in layers)))
         sha256 = chooser.read(source, names, files, meter)
         chooser.finish(meter)
-    tied: dict[str, Tie] = {}
+    ties = Ties(request.ties)
     for search in searches.values():
         found = search.cuts or {}
         cuts |= found
         if any(cut.ties != cut.equal for cut in found.values()):
-            tied |= {name: Tie(cut.equal, cut.ties) for name, cut in found.items() if cut.equal}
+            for name, cut in found.items():
+                if cut.equal:
+                    ties.note(name, Tie(cut.equal, cut.ties))
     meter.end()
     summary = _summary(quota, layers, cuts)
-    order = {layer.name: tied[layer.name] for layer in layers if layer.name in tied}
-    summary = replace(summary, ties=noteworthy(order, summary.kept))
+    tied = {layer.name: ties.found[layer.name] for layer in layers if layer.name in ties.found}
+    summary = replace(summary, ties=noteworthy(tied, summary.kept))
     return Chosen(source, request, summary, cuts, chooser.drafts, sha256, network.story)
 
 

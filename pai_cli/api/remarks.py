@@ -1,0 +1,56 @@
+"""What is said of a measured mask on standard error, beside its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from pai_cli.spelling import option
+from pai_cli.telling import note, warn
+
+if TYPE_CHECKING:
+    from pai_cli.analysis.masks import MaskReport
+
+
+def tell(report: MaskReport) -> None:
+    """What to know of how a mask was read, and of what was found, beside its numbers."""
+    network = report.report
+    if network is None:
+        return
+    if report.remark:
+        note(f"{report.path}: {report.remark}")
+    if report.skipped:
+        note(f"{report.path}: left out {', '.join(report.skipped)}: no rows and columns")
+    if not report.layouts_known:
+        note(f"{report.path}: does not tell groups and transposition; every convolution is taken as a plain one")
+    if network.collapsed:
+        warn(f"{report.path}: collapsed layers (no weight kept): {', '.join(network.collapsed)}")
+    tell_whole([report])
+    tell_unproved(report)
+
+
+def tell_whole(reports: Iterable[MaskReport]) -> None:
+    """Say which layers of the checkpoint masks do not name: of the first such mask, and of how many others."""
+    lacking = [report for report in reports if report.unnamed]
+    if lacking:
+        more = f" (and {len(lacking) - 1} more masks lack layers)" if len(lacking) > 1 else ""
+        note(f"{lacking[0].path}: {lacking[0].unnamed}{more}")
+
+
+def tell_unproved(report: MaskReport) -> None:
+    """Which layers' singular values are not proved to be the two largest, and which have none, if any."""
+    from pai_cli.files.messages import some_names
+
+    if report.report is None:
+        return
+    unproved, unanswered = report.report.unproved, report.report.unanswered
+    if unanswered:
+        warn(
+            f"{report.path}: no singular values were found of {some_names(unanswered)}: not converged; "
+            f"pai analyze {option('solver', 'gram')} or direct goes another way"
+        )
+    if unproved:
+        note(
+            f"{report.path}: the singular values of {some_names(unproved)} are not proved to be the two largest; "
+            f"pai analyze {option('certify')} proves it"
+        )
