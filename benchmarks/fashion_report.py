@@ -244,15 +244,17 @@ def compared(results: Results, one: str, other: str, called: str) -> str:
     for density in results.size.densities:
         found = results.differences(one, other, [density])
         each += [f"{density:g}: {percent(found, signed=True)}"] if found else []
-    title, pairs = f"{called[0].upper()}{called[1:]}", "pairs of the same network, density and seed"
+    title, pairs = f"{called[0].upper()}{called[1:]}", "by the same network, density and seed"
     return (
-        f"**{title}**: {percent(every, signed=True)} points over {len(every)} {pairs} ({verdict(every)}); by density "
+        f"**{title}**: {percent(every, signed=True)} points, mean of {len(every)}, {pairs} ({verdict(every)}); by density "
         f"{'; '.join(each)}."
     )
 
 
 def verdict(values: Sequence[float]) -> str:
     """Whether the interval of a mean difference leaves out 0."""
+    if len(values) < 2:
+        return "too few to say"
     _, low, high = interval(values)
     if low > 0:
         return "better"

@@ -98,12 +98,13 @@ def test_the_page_says_what_is_missing(modules, finished, tmp_path):
     whole = report.write(tmp_path, lines, finished.size, SEEDS)
     assert f"All {PLANNED} masks." in whole
     assert "PAGS and its start, SNIP**: " in whole
-    assert "over 2 pairs of the same network, density and seed" in whole
+    assert "points, mean of 2, by the same network, density and seed (" in whole
     assert (tmp_path / "study.svg").stat().st_size > 1000
     failed = [{**asdict(study.run_of(lines[-1])), "error": "no mask of that kind"}]
     part = report.page(report.Results([*lines[:-1], *failed], finished.size, SEEDS))
     assert f"Interim: 3 of {PLANNED} masks." in part
     assert "vgg7 pags 0.08: no mask of that kind" in part
+    assert "points, mean of 1, by the same network, density and seed (too few to say)" in part
 
 
 def sample(n, seed):
