@@ -70,16 +70,21 @@ def status() -> int:
 
 
 @contextmanager
-def handlers_kept() -> Iterator[None]:
-    """What a library sets inside, at its import, is undone: `dask_jobqueue` ends the process with status 0 on Ctrl-C."""
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        before = {number: signal.getsignal(number) for number in STOPPING}
+def handlers_kept() -> Iterator[bool]:
+    """Whether this is the main thread, where alone signals arrive; whatever is set for them inside is undone.
+
+    Also by a library, at its import: `dask_jobqueue` ends the process with status 0 on Ctrl-C.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield False
+        return
+    before = {number: signal.getsignal(number) for number in STOPPING}
     try:
-        yield
+        yield True
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if handler is not None:  # one that is not Python's own cannot be set by it
+                signal.signal(number, handler)
 
 
 class Interruption:
@@ -103,29 +108,21 @@ class Interruption:
 def interruptible() -> Iterator[Interruption]:
     """Inside, the first signal only sets `asked`. Outside the main thread, where signals never arrive, nothing changes."""
     interruption = Interruption()
-    if threading.current_thread() is not threading.main_thread():
+    with handlers_kept() as main:
+        if main:
+            for number in STOPPING:
+                signal.signal(number, interruption)
         yield interruption
-        return
-    before = {number: signal.signal(number, interruption) for number in STOPPING}
-    try:
-        yield interruption
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """A signal that would raise waits for the end of the block, so that nothing is cut in two."""
     came: list[int] = []
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        ours = [number for number in STOPPING if callable(signal.getsignal(number))]
-        before = {one: signal.signal(one, lambda number, _: came.append(number)) for one in ours}
-    try:
+    with handlers_kept() as main:
+        if main:
+            for one in filter(lambda number: callable(signal.getsignal(number)), STOPPING):
+                signal.signal(one, lambda number, _: came.append(number))
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     if came:
         signal.raise_signal(came[0])
