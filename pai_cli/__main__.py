@@ -16,9 +16,9 @@ def main() -> None:
     listen()
     try:
         _run()
-    except KeyboardInterrupt:  # while still starting; later the application sees to it
-        if status() != INTERRUPTED:
-            sys.exit(status())
+    except KeyboardInterrupt as interruption:  # while still starting; later the application sees to it
+        if status(interruption) != INTERRUPTED:
+            sys.exit(status(interruption))
         _end_interrupted()
     except SystemExit as leaving:
         if leaving.code == INTERRUPTED:

@@ -55,8 +55,8 @@ class PaiGroup(TyperGroup):
         except BrokenPipeError:  # the reader has gone, as `head` does: nothing to say, nobody to say it to
             _settle_stdout()
             raise typer.Exit(1) from None
-        except KeyboardInterrupt:
-            status = stopping.status()
+        except KeyboardInterrupt as interruption:
+            status = stopping.status(interruption)
             note("interrupted" if status == stopping.INTERRUPTED else "interrupted by SIGTERM")
             _leave_threads(status)
             raise typer.Exit(status) from None

@@ -64,9 +64,9 @@ def _terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  (
     raise Terminated
 
 
-def status() -> int:
-    """The exit status of this process, which was interrupted."""
-    return INTERRUPTED if _terminations.first is None else TERMINATED
+def status(error: KeyboardInterrupt) -> int:
+    """The exit status of a process that this interruption ends."""
+    return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
 
 
 @contextmanager
@@ -93,15 +93,21 @@ class Interruption:
     def __init__(self) -> None:
         self.asked = False
         self._when = 0.0
+        self._number = signal.SIGINT
 
     def __call__(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  (what `signal` calls with)
         """Take note; asked a second time, stop at once."""
         if self.asked and time.monotonic() - self._when >= ECHO:
-            raise KeyboardInterrupt
+            raise self.error
         if not self.asked:
-            self.asked, self._when = True, time.monotonic()
+            self.asked, self._when, self._number = True, time.monotonic(), signal.Signals(number)
             if number == signal.SIGTERM:
                 _terminations.echoes()
+
+    @property
+    def error(self) -> KeyboardInterrupt:
+        """What to raise, once all is kept."""
+        return Terminated() if self._number is signal.SIGTERM else KeyboardInterrupt()
 
 
 @contextmanager

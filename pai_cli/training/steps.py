@@ -65,7 +65,7 @@ class Steps(ABC):
                 self.seconds, begun = self.seconds + now - begun, now
                 if self.process.any(interruption.asked):
                     self.keep()
-                    raise KeyboardInterrupt
+                    raise interruption.error
                 if now - kept > self.run.keep_every:
                     self.keep()
                     kept = now
