@@ -59,6 +59,15 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], None], *, force: bo
         raise OutputError(f"{path}: cannot be written: {_reason(e)}") from e
 
 
+def write_bytes(path: Path, data: bytes, *, force: bool) -> None:
+    """Write these bytes as `write_atomically` does. Raises `OutputError`."""
+
+    def write(stream: BinaryIO) -> None:
+        stream.write(data)
+
+    write_atomically(path, write, force=force)
+
+
 def _call(write: Callable[[BinaryIO], None], stream: io.BufferedWriter[Raw]) -> None:
     """Write; where the file failed, and the library that wrote has made another error of it, raise the file's."""
     try:

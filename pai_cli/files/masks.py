@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pai_cli.errors import MaskError, MaskMismatchError, OutputError
-from pai_cli.files.atomic import write_atomically
+from pai_cli.files.atomic import write_bytes
 from pai_cli.files.canonical import canonical_bytes
 from pai_cli.files.digest import sha256_of
 from pai_cli.files.layer_names import layouts_by_name, told_of_kernels
@@ -268,11 +268,7 @@ def write_mask(path: Path, mask: MaskToWrite, *, packed: bool, force: bool) -> N
     Raises `OutputError`, also for a name that the file cannot hold, and `MaskError` for an array that is not boolean.
     """
     data = _encode(path, mask, packed=packed)
-
-    def write(stream: BinaryIO) -> None:
-        stream.write(data)
-
-    write_atomically(path, write, force=force)
+    write_bytes(path, data, force=force)
 
 
 def _encode(path: Path, mask: MaskToWrite, *, packed: bool) -> bytes:

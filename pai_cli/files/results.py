@@ -9,10 +9,10 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import TextIO
 
 from pai_cli.errors import OutputError
-from pai_cli.files.atomic import is_special, write_atomically
+from pai_cli.files.atomic import is_special, write_bytes
 from pai_cli.files.tables import as_cell
 from pai_cli.spelling import option
 
@@ -54,11 +54,7 @@ def add_result(path: Path, row: Row) -> None:
     with _locked(path):
         own = _as_cells(row)
         text = _table([*(old for old in _read(path) if not _same(own, old)), own]).encode()
-
-        def write(stream: BinaryIO) -> None:
-            stream.write(text)
-
-        write_atomically(path, write, force=True)
+        write_bytes(path, text, force=True)
 
 
 def _same(one: Row, other: Row) -> bool:

@@ -6,13 +6,13 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import fx, nn
 
 from pai_cli.errors import LayerSelectionError, MethodOptionError, ModelFactoryError, UnknownModelError
-from pai_cli.files.atomic import check_output, write_atomically
+from pai_cli.files.atomic import check_output, write_bytes
 from pai_cli.files.canonical import canonical_bytes
 from pai_cli.files.checkpoints import Checkpoint, StateDict
 from pai_cli.files.folders import SHARD, index_of, is_model
@@ -339,8 +339,4 @@ def save_tensors(
         seen.add(storage)
     story = {key: spelled(text) for key, text in (metadata or {}).items()}
     data = canonical_bytes(save(tensors, story or None))
-
-    def write(stream: BinaryIO) -> None:
-        stream.write(data)
-
-    write_atomically(path, write, force=force)
+    write_bytes(path, data, force=force)

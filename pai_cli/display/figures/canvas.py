@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from pai_cli.errors import PictureError
-from pai_cli.files.atomic import write_atomically
+from pai_cli.files.atomic import write_bytes
 from pai_cli.printable import as_line, printable, shortened
 from pai_cli.spelling import for_shell
 
@@ -132,11 +132,7 @@ def write_picture(picture: Picture, path: Path, *, force: bool) -> None:
     """
     check_picture(path)
     data = drawn(picture, path.suffix.lower())
-
-    def write(stream: BinaryIO) -> None:
-        stream.write(data)
-
-    write_atomically(path, write, force=force)
+    write_bytes(path, data, force=force)
 
 
 def drawn(picture: Picture, suffix: str, *, transparent: bool = False) -> bytes:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import BinaryIO
 
 from pai_cli.display.figures.canvas import need_matplotlib
 from pai_cli.errors import PictureError
-from pai_cli.files.atomic import write_atomically
+from pai_cli.files.atomic import write_bytes
 
 SUFFIXES = (".html", ".htm")
 
@@ -27,8 +26,4 @@ def check_report(path: Path | None) -> None:
 def write_report(html: str, path: Path, *, force: bool) -> None:
     """Write a page, whole or not at all. Raises `OutputError`."""
     data = html.encode()
-
-    def write(stream: BinaryIO) -> None:
-        stream.write(data)
-
-    write_atomically(path, write, force=force)
+    write_bytes(path, data, force=force)

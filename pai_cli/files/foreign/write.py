@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from pai_cli.errors import OutputError
-from pai_cli.files.atomic import is_special, write_atomically
+from pai_cli.files.atomic import is_special, write_atomically, write_bytes
 from pai_cli.files.canonical import canonical_bytes
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.foreign.containers import LAYERS_KEY
@@ -123,15 +123,11 @@ def write_weights(path: Path, weights: Weights, target: Target, metadata: Mappin
         story = {key: spelled(text) for key, text in metadata.items()}
         layers = layers_json({name: weights.layouts[name] for name in weights.masks})
         data = canonical_bytes(save(tensors, {**story, "format": "pt", LAYERS_KEY: layers}))
-        write_atomically(path, lambda stream: _write(stream, data), force=force)
+        write_bytes(path, data, force=force)
         return
     import torch
 
     write_atomically(path, lambda stream: torch.save(tensors, stream), force=force)
-
-
-def _write(stream: BinaryIO, data: bytes) -> None:
-    stream.write(data)
 
 
 def _torch_prune(weights: Weights) -> dict[str, torch.Tensor]:
