@@ -94,10 +94,14 @@ def test_what_another_process_is_writing_stays(tmp_path: Path, monkeypatch: pyte
 
 
 def test_what_only_looks_like_one_stays(tmp_path: Path) -> None:
-    (tmp_path / ".pai-folder.tmp").mkdir()
+    ours = temporary.SUFFIX
+    (tmp_path / f".pai-folder{ours}").mkdir()
     (tmp_path / "elsewhere").write_bytes(b"kept")
-    (tmp_path / ".pai-link.tmp").symlink_to(tmp_path / "elsewhere")
-    os.mkfifo(tmp_path / "a.tmp")
+    (tmp_path / f".pai-link{ours}").symlink_to(tmp_path / "elsewhere")
+    os.mkfifo(tmp_path / f"a{ours}")
+    (tmp_path / f".pai-0{ours.replace('@', '@an')}").write_bytes(
+        b"another machine's, whose lock need not be known here"
+    )
     before = names(tmp_path)
     write_atomically(tmp_path / "z", lambda stream: _write(stream, b"x"), force=False)
     assert names(tmp_path) == [*before, "z"]

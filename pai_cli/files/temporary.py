@@ -1,8 +1,9 @@
 """A file that is being written: without a name until it is whole, where the system has such files.
 
 Elsewhere, and for the moment in which a file takes another's place, it has a name of its own beside its target,
-`.pai-....tmp`. Its writer holds a lock on it (flock), which ends with the process however that ends: so whoever writes into
-the folder next knows those that nobody writes any more, and removes them.
+`.pai-...@HOST.tmp`. Its writer holds a lock on it (flock), which ends with the process however that ends: so whoever writes
+into the folder next knows those that nobody writes any more, and removes them. Those of other machines are left alone, for a
+shared folder need not tell of their locks.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,7 +23,9 @@ fcntl: Any = None  # on Windows, where a file that is open cannot be removed: no
 with suppress(ImportError):
     fcntl = import_module("fcntl")
 
-PREFIX, SUFFIX = ".pai-", ".tmp"
+PREFIX = ".pai-"
+HOST = os.uname().nodename if hasattr(os, "uname") else ""
+SUFFIX = f"@{re.sub('[^A-Za-z0-9.-]', '-', HOST)}.tmp"
 
 NO_SUCH_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.ENOSYS)
 """What opening an unnamed file, or naming it, fails with on a system or file system that has none."""
