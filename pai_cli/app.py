@@ -21,6 +21,7 @@ from pai_cli.errors import PaiError
 from pai_cli.files.provenance import typed_as
 from pai_cli.printable import as_line
 from pai_cli.telling import heard_by
+from pai_cli.training.ranks import first_here
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ class PaiGroup(TyperGroup):
             raise typer.Exit(1) from None
         except KeyboardInterrupt as interruption:
             status = stopping.status(interruption)
-            note("interrupted" if status == stopping.INTERRUPTED else "interrupted by SIGTERM")
+            if first_here():
+                note("interrupted" if status == stopping.INTERRUPTED else "interrupted by SIGTERM")
             _leave_threads(status)
             raise typer.Exit(status) from None
         except Exception as error:

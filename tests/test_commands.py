@@ -390,6 +390,10 @@ def test_interrupted(here: Path, monkeypatch: pytest.MonkeyPatch, module: object
     assert done.said[-1] == "pai: interrupted"
     assert "Traceback" not in done.err
     assert files(here) == before
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, speaks in (("0", True), ("1", False), ("x", True)):  # of several that torchrun started the first speaks
+        monkeypatch.setenv("RANK", rank)
+        assert ("pai: interrupted" in run_pai(*PRUNE, "--density", 0.5).said) == speaks
 
 
 def test_out_of_memory(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,14 @@ def rank_here() -> int:
     return number_of("RANK") if started_by_torchrun() else 0
 
 
+def first_here() -> bool:
+    """Whether this process speaks for all that `torchrun` started; also where its variables cannot be read."""
+    try:
+        return rank_here() == 0
+    except TrainingError:
+        return True
+
+
 def world_here() -> int:
     """How many processes `torchrun` started; 1 when it did not."""
     return number_of("WORLD_SIZE") if started_by_torchrun() else 1
