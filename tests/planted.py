@@ -92,7 +92,7 @@ FAULTS = {
         "files/foreign/write.py", "torch.from_numpy(np.require(mask", "torch.from_numpy(~np.require(mask", "foreign"
     ),
     "another exit status": Fault("app.py", "error.status if isinstance(error, PaiError) else 1", "2", "commands"),
-    "a search begun anew": Fault("sampling/trajectory.py", "= self._read_state()", "= SearchState()", "sampling"),
+    "a search begun anew": Fault("sampling/state.py", "state = _state_of(kept)", "pass", "sampling"),
     "ties that tell": Fault("ranking/statistics.py", "(counts**2).sum()) / 2", "counts.sum()) / 2", "statistics"),
     "worst first": Fault(
         "ranking/order.py", "-1.0 if larger_is_better else 1.0", "1.0 if larger_is_better else -1.0", "ranking"

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from conftest import Pai, save_mask
 from forked import Call, run_each
+from safetensors.numpy import save
 
 from pai_cli.errors import OutputError
 from pai_cli.files.checkpoints import files_of
+from pai_cli.files.journal import PRUNE, SAMPLE, TRAIN, beside, run_of, state_beside, tells
 from pai_cli.files.plan import FilePlan
-from pai_cli.files.runs import PRUNE, SAMPLE, TRAIN, run_of, state_beside, tells
 
 # Of a command: its words, {name} where an input stands; the inputs; the options that name outputs, each with the ending that
 # its files must have, and what it needs besides.
@@ -245,19 +246,10 @@ def test_two_outputs_have_two_names(pai: Pai, place: Place, case: str) -> None:
 
 def keep_runs(folder: Path) -> None:
     """What interrupted runs of all three kinds leave, of outputs called after their commands."""
-    from pai_cli.methods.resume import RunFiles
-    from pai_cli.sampling.trajectory import SearchState, Trajectory
-    from pai_cli.training.journal import Journal
-    from pai_cli.training.state import TrainingState
-
-    RunFiles.beside(folder / "prune", {"method": "imp"}).keep(TrainingState({}, {"rounds_done": 1}))
-    journal = Journal.beside(folder / "train", {"epochs": 2})
-    journal.begin(force=False)
-    journal.keep(TrainingState({}))
-    trajectory = Trajectory(folder / "sample.jsonl", folder / "sample.state.safetensors", {"density": 0.5})
-    trajectory.begin()
-    trajectory.append({"candidate": 0})
-    trajectory.save(SearchState(1, 0))
+    for run in (PRUNE, TRAIN, SAMPLE):
+        journal = beside(run, folder / run.command.removeprefix("pai "), {"density": 0.5})
+        journal.begin()
+        journal.keep(save({}), {"rounds_done": 1})
 
 
 RUNS = {
@@ -364,10 +356,7 @@ def test_an_interrupted_pruning_survives_a_search_of_the_same_name(pai: Pai, pla
 
 
 def test_resume_is_no_leave_to_replace_a_mask_of_another_making(pai: Pai, place: Place) -> None:
-    from pai_cli.methods.resume import RunFiles
-    from pai_cli.training.state import TrainingState
-
-    RunFiles.beside(place.folder / "x", {"method": "imp"}).keep(TrainingState({}, {"rounds_done": 1}))
+    beside(PRUNE, place.folder / "x", {"method": "imp"}).keep(save({}), {"rounds_done": 1})
     (place.folder / "x").write_bytes((place.folder / "mask").read_bytes())
     before = place.state()
     net = ["small.safetensors", "--method", "imp", "--density", 0.5]

@@ -35,7 +35,7 @@ from pai_cli.display.figures.layers import LayerProfile, profile_picture
 from pai_cli.display.figures.plane import plane_picture
 from pai_cli.display.figures.scatter import Shade
 from pai_cli.display.figures.study import study_picture
-from pai_cli.display.figures.trajectory import read_trajectory, trajectory_picture
+from pai_cli.display.figures.trajectory import trajectory_picture
 from pai_cli.errors import PictureError
 from pai_cli.files.checkpoints import open_checkpoint
 from pai_cli.ranking.bootstrap import Resampling
@@ -514,7 +514,7 @@ def test_a_search_is_drawn_and_drawn_again_from_what_it_wrote(pai: Pai, here: Pa
     assert done.said[-1] == "pai: wrote one.svg: the best so far of 4 candidates"
     assert pai(*command, "--resume", "--plot", "two.svg").status == 0
     assert (here / "one.svg").read_bytes() == (here / "two.svg").read_bytes()
-    lines = read_trajectory(here / "best.jsonl")
+    lines = [json.loads(line) for line in (here / "best.jsonl").read_text().splitlines()[1:]]
     with painted(trajectory_picture(lines, "random")) as figure:
         for axes, name in zip(figure.axes, ("l2", "dr_imdb", "lambda_imsg"), strict=False):
             best = lines_of(axes)["best so far"]
@@ -532,19 +532,6 @@ def test_missing_values_of_candidates_are_gaps_with_their_reason() -> None:
     with painted(trajectory_picture(lines, "x")) as figure:
         assert all(math.isnan(value) for value in lines_of(figure.axes[1])["best so far"])
         assert figure._supxlabel.get_text() == "values missing in 3 of 3 candidates: dr_imdb: collapsed"
-
-
-def test_a_trajectory_cut_short_and_others_that_are_none(tmp_path: Path) -> None:
-    path = tmp_path / "t.jsonl"
-    path.write_text('{"trajectory": 1}\n{"candidate": 0}\n{"candid')
-    assert read_trajectory(path) == [{"candidate": 0}]
-    for text in ("", "hello\n", "[]\n", '{"a": 1}\n', "\udcff\n"):
-        path.write_bytes(text.encode("utf-8", "surrogateescape"))
-        with pytest.raises(PictureError, match="is not the trajectory of a search, which a picture of it needs"):
-            read_trajectory(path)
-    path.write_text('{"trajectory": 1}\n{"b": 0}\n')
-    with pytest.raises(PictureError, match="has lines that are no candidates; --force starts the search again"):
-        read_trajectory(path)
 
 
 # --- bars

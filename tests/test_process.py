@@ -193,10 +193,8 @@ def test_a_search_that_is_interrupted_goes_on(
     done = candidates(trajectory)
     assert status == STOPPED[how][0], err
     assert out == ""
-    assert err.splitlines()[-2:] == [
-        f"pai: {done} of 1000000 candidates are done and kept; the same command with --resume goes on",
-        STOPPED[how][1],
-    ]
+    told = f"{done} of 1000000 candidates are done and kept; the same command with --resume goes on"
+    assert err.splitlines()[-2:] == [f"pai: best.state.safetensors: {told}", STOPPED[how][1]]
     assert not (tmp_path / "stopped" / "best.safetensors").exists()
     assert not list((tmp_path / "stopped").glob(".*"))
     for folder, flags in (("stopped", ["--resume"]), ("whole", [])):

@@ -16,6 +16,7 @@ from conftest import Done, Pai, run_pai
 from safetensors.numpy import load_file, save
 
 from pai_cli.errors import ResumeError
+from pai_cli.files.journal import Journal
 from pai_cli.files.masks import MaskFile
 from pai_cli.files.sealed import sealed
 from pai_cli.methods.registry import get
@@ -25,7 +26,7 @@ from pai_cli.sampling import candidates as making
 from pai_cli.sampling import search as searching
 from pai_cli.sampling.candidates import Workshop
 from pai_cli.sampling.search import SearchRequest, search
-from pai_cli.sampling.trajectory import SearchState, Trajectory, open_search
+from pai_cli.sampling.state import SearchState, open_search
 
 Line = dict[str, Any]
 STATE = "best.state.safetensors"
@@ -180,7 +181,7 @@ PLACES = {
     "at the first": (making, "chosen", 0),
     "while a candidate is made": (making, "chosen", 4),
     "while one is measured": (making, "measure", 4),
-    "before its line is written": (Trajectory, "append", 4),
+    "before its line is written": (Journal, "append", 4),
     "while what all kept is updated": (searching, "_share", 4),
 }
 
@@ -194,12 +195,11 @@ def test_stopped_anywhere_it_ends_the_same(searched: Searched, method: str, sele
         stop_at(patch, *PLACES[place])
         done = sample(7, "--select", select, method=method)
     assert done.status == 130
-    count = 0 if place == "at the first" else 4
-    assert done.said[-2:] == [
-        f"pai: {count} of 7 candidates are done and kept; the same command with --resume goes on",
-        "pai: interrupted",
-    ]
-    done = sample(7, "--select", select, "--resume", method=method)
+    first = place == "at the first"
+    kept = f"pai: {STATE}: 4 of 7 candidates are done and kept; the same command with --resume goes on"
+    assert done.said[-2:][first:] == [kept, "pai: interrupted"][first:]
+    assert Path("best.jsonl").exists() != first
+    done = sample(7, "--select", select, *["--resume"][first:], method=method)
     assert (done.status, result()) == (0, wanted), done.err
 
 
@@ -247,11 +247,13 @@ def test_resumed_when_finished_nothing_changes() -> None:
 def test_the_state_is_saved_when_a_candidate_fails(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = init_network("mlp-24-16-12-10", 10, 0)
     wish = SearchRequest(PruneRequest(get("erk"), 0.5), 6, 0.1)
-    trajectory, state = open_search(here / "m.safetensors", None, wish.settings("x"), resume=False, force=False)
+    journal, state = open_search(here / "m.safetensors", None, wish.settings("x"), resume=False, force=False)
     stop_at(monkeypatch, making, "measure", 3)
     with pytest.raises(Stopped):
-        search(network, wish, trajectory, state)
-    assert trajectory.resume().done == 3
+        search(network, wish, journal, state)
+    kept = journal.resume()
+    assert kept is not None
+    assert (kept.rows, kept.facts["done"]) == (3, 3)
 
 
 @pytest.mark.parametrize(
@@ -363,10 +365,15 @@ DAMAGE: dict[str, Callable[[dict[str, np.ndarray], dict[str, str]], object]] = {
     "layers of other names": lambda arrays, metadata: metadata.update(
         facts=json.dumps({**json.loads(metadata["facts"]), "layers": {"fc9.weight": {}}})
     ),
-    "shapes are a list": lambda arrays, metadata: metadata.update(shapes="[]"),
-    "shapes too large": lambda arrays, metadata: metadata.update(
-        shapes=json.dumps({name: [99, 99] for name in json.loads(metadata["shapes"])})
+    "shapes are a list": lambda arrays, metadata: metadata.update(
+        facts=json.dumps({**json.loads(metadata["facts"]), "shapes": []})
     ),
+    "shapes too large": lambda arrays, metadata: metadata.update(
+        facts=json.dumps(
+            {**(facts := json.loads(metadata["facts"])), "shapes": {name: [99, 99] for name in facts["shapes"]}}
+        )
+    ),
+    "rows that are none": lambda arrays, metadata: metadata.update(rows="-1"),
     "a tensor is missing": lambda arrays, metadata: arrays.pop("best/fc1.weight"),
     "a tensor is short": lambda arrays, metadata: arrays.update({"best/fc1.weight": np.zeros(2, np.uint8)}),
     "a tensor of another dtype": lambda arrays, metadata: arrays.update({"best/fc1.weight": np.zeros(48, np.float32)}),
@@ -400,7 +407,10 @@ def test_a_state_of_another_search() -> None:
     shutil.copy("kept", STATE)
     done = sample(6, "--resume", seed=1)
     assert done.status == 1
-    assert done.said[-1] == f"pai: error: {STATE}: belongs to another search; --force starts the search again"
+    assert done.said[-1] == (
+        f"pai: error: {STATE}: that search had seed 0, this one has 1; give the same, or begin again with --force instead "
+        "of --resume"
+    )
 
 
 def test_a_trajectory_shorter_than_its_state(begun: Path) -> None:
@@ -408,7 +418,9 @@ def test_a_trajectory_shorter_than_its_state(begun: Path) -> None:
     (begun / "best.jsonl").write_text("".join(text[:-2]))
     done = sample(6, "--resume")
     assert done.status == 1
-    assert done.said[-1] == ("pai: error: best.jsonl: has 1 candidates, its state 3; --force starts the search again")
+    assert done.said[-1] == (
+        f"pai: error: best.jsonl: is not as it was when {STATE} was written; --force starts the search again"
+    )
 
 
 def test_a_begun_search_is_not_written_over(begun: Path) -> None:
@@ -499,6 +511,7 @@ def test_a_trajectory_that_is_a_folder(here: Path) -> None:
 def test_resume_errors_are_for_library_users_too(tmp_path: Path) -> None:
     with pytest.raises(ResumeError, match="no search to continue"):
         open_search(tmp_path / "m", None, {}, resume=True, force=False)
-    trajectory, state = open_search(tmp_path / "m", None, {"a": 1}, resume=False, force=False)
-    assert state == SearchState()
-    assert trajectory.resume() == SearchState()
+    settings = {"source_sha256": "x", "method": "erk", "seed": 0, "density": 0.5}
+    for resume in (False, True):
+        _, state = open_search(tmp_path / "m", None, settings, resume=resume, force=False)
+        assert state == SearchState()

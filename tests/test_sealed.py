@@ -34,6 +34,7 @@ from pai_cli.data.registry import open_dataset
 from pai_cli.errors import ClusterError, ResumeError
 from pai_cli.files.atomic import write_atomically
 from pai_cli.files.checkpoints import open_checkpoint
+from pai_cli.files.journal import SAMPLE, TRAIN, Journal, beside
 from pai_cli.files.sealed import Chain, sealed, told_version, unsealed
 from pai_cli.files.store import Store, open_store
 from pai_cli.methods.registry import get
@@ -42,11 +43,10 @@ from pai_cli.pruning.run import PruneRequest, prune
 from pai_cli.pruning.trained import TrainingOptions, TrainingRun
 from pai_cli.sampling.candidates import Workshop
 from pai_cli.sampling.search import SearchRequest, search
-from pai_cli.sampling.trajectory import FACTS as FACTS_KEPT
-from pai_cli.sampling.trajectory import SearchState, Trajectory
-from pai_cli.training.journal import DONE, Journal
+from pai_cli.sampling.state import FACTS as FACTS_KEPT
+from pai_cli.sampling.state import SearchState, keep_search, open_search
 from pai_cli.training.recipe import Optimizer
-from pai_cli.training.state import TrainingState, parse_state, write_state
+from pai_cli.training.state import TrainingState
 
 
 def flipped(data: bytes, step: int = 1) -> Iterator[bytes]:
@@ -106,26 +106,31 @@ def test_a_chain_tells_lines_apart() -> None:
 
 
 @pytest.fixture
-def searched(tmp_path: Path) -> Trajectory:
+def searched(tmp_path: Path) -> Journal:
     """A search of three candidates that is done."""
     network = init_network("mlp-6-5-4", 4, 0)
     wish = SearchRequest.of(PruneRequest(get("magnitude"), 0.5), 3, None, "layer")
-    trajectory = Trajectory(tmp_path / "t.jsonl", tmp_path / "t.state.safetensors", wish.settings("x", network))
-    trajectory.begin()
-    search(network, wish, trajectory, SearchState())
-    return trajectory
+    journal = beside(SAMPLE, tmp_path / "t", wish.settings("x", network))
+    journal.begin()
+    search(network, wish, journal, SearchState())
+    return journal
 
 
-def test_no_bit_of_a_searchs_state_is_believed(searched: Trajectory) -> None:
+def resumed(journal: Journal) -> SearchState:
+    """The state that a search goes on from."""
+    return open_search(Path("best"), journal.path, journal.settings, resume=True, force=True)[1]
+
+
+def test_no_bit_of_a_searchs_state_is_believed(searched: Journal) -> None:
     whole = searched.state_path.read_bytes()
     before = searched.path.read_bytes()
-    assert searched.resume().done == 3
+    assert resumed(searched).done == 3
     for data in (*flipped(whole, 41), *(whole[:length] for length in range(0, len(whole), 53))):
         searched.state_path.write_bytes(data)
         with pytest.raises(
             ResumeError, match=r"^[^\n]*t\.state\.safetensors: [^\n]*; force=True starts the search again$"
         ):
-            searched.resume()
+            resumed(searched)
     assert searched.path.read_bytes() == before
 
 
@@ -143,13 +148,13 @@ def refusal(of: Callable[[], object]) -> str:
     return ""
 
 
-def test_no_bit_of_a_trajectory_is_believed(searched: Trajectory) -> None:
+def test_no_bit_of_a_trajectory_is_believed(searched: Journal) -> None:
     whole = searched.path.read_bytes()
-    state = told_of(searched.resume())
+    state = told_of(resumed(searched))
     for data in flipped(whole, 67):
         searched.path.write_bytes(data)
         found: list[SearchState] = []
-        said = refusal(lambda found=found: found.append(searched.resume()))
+        said = refusal(lambda found=found: found.append(resumed(searched)))
         assert "\n" not in said
         assert searched.path.read_bytes() == (data if said else whole)
         assert said or told_of(found[0]) == state
@@ -164,45 +169,46 @@ LINES: dict[str, Callable[[list[str]], list[str]]] = {
 
 
 @pytest.mark.parametrize("change", LINES)
-def test_lines_that_are_not_those_of_the_state(searched: Trajectory, change: str) -> None:
+def test_lines_that_are_not_those_of_the_state(searched: Journal, change: str) -> None:
     lines = searched.path.read_text().splitlines(keepends=True)
     searched.path.write_text("".join(LINES[change](lines)))
     with pytest.raises(ResumeError) as caught:
-        searched.resume()
+        resumed(searched)
     assert str(caught.value) == (
         f"{searched.path}: is not as it was when t.state.safetensors was written; force=True starts the search again"
     )
 
 
-def test_lines_after_the_state_are_cut_off(searched: Trajectory) -> None:
+def test_lines_after_the_state_are_cut_off(searched: Journal) -> None:
     whole = searched.path.read_text()
     for more in ('{"candidate": 3}\n', '{"candidate": 3}\n{"cand', '{"cand', "\n\n"):
         searched.path.write_text(whole + more)
-        assert searched.resume().done == 3
+        assert resumed(searched).done == 3
         assert searched.path.read_text() == whole
 
 
-def test_files_of_another_version(searched: Trajectory) -> None:
+def test_files_of_another_version(searched: Journal) -> None:
     text = searched.path.read_text()
-    searched.path.write_text(text.replace('"trajectory": 4', '"trajectory": 3'))
+    searched.path.write_text(text.replace('"trajectory": 5', '"trajectory": 4'))
     with pytest.raises(
         ResumeError, match="jsonl: was written by another version of pai; force=True starts the search again"
     ):
-        searched.resume()
+        resumed(searched)
     searched.path.write_text(text)
-    searched.state_path.write_bytes(sealed(save({}), {"version": "99"}))
+    searched.state_path.write_bytes(sealed(save({}), {"trajectory": "4"}))
     with pytest.raises(
         ResumeError, match="safetensors: was written by another version of pai; force=True starts the search"
     ):
-        searched.resume()
+        resumed(searched)
 
 
-def test_files_that_cannot_be_read(searched: Trajectory) -> None:
+def test_files_that_cannot_be_read(searched: Journal) -> None:
     for path in (searched.state_path, searched.path):
+        assert path is not None
         path.unlink()
         path.mkdir()
         with pytest.raises(ResumeError, match=f"^{re.escape(str(path))}: cannot be read: Is a directory$"):
-            searched.resume()
+            resumed(searched)
 
 
 FACTS: dict[str, Any] = {
@@ -217,7 +223,7 @@ FACTS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", FACTS)
-def test_facts_that_cannot_be(searched: Trajectory, name: str) -> None:
+def test_facts_that_cannot_be(searched: Journal, name: str) -> None:
     """With a digest that is right: what a state says is looked at all the same."""
     data = searched.state_path.read_bytes()
     metadata = unsealed(data)
@@ -225,11 +231,11 @@ def test_facts_that_cannot_be(searched: Trajectory, name: str) -> None:
     metadata["facts"] = json.dumps(json.loads(metadata["facts"]) | {name: FACTS[name]})
     searched.state_path.write_bytes(sealed(save(load(data)), metadata))
     with pytest.raises(ResumeError, match=r"t\.state\.safetensors: damaged \("):
-        searched.resume()
+        resumed(searched)
 
 
-def test_a_state_of_another_networks_layers(searched: Trajectory) -> None:
-    state = searched.resume()
+def test_a_state_of_another_networks_layers(searched: Journal) -> None:
+    state = resumed(searched)
     wish = SearchRequest.of(PruneRequest(get("magnitude"), 0.5), 5, None, "layer")
     with pytest.raises(ResumeError, match="is of other layers than this network's; force=True starts the search again"):
         search(init_network("mlp-6-5-5-4", 4, 0), wish, searched, state)
@@ -248,65 +254,117 @@ def test_a_search_does_not_go_on_with_other_data_of_the_same_path(here: Path) ->
     assert done.said[-1].startswith("pai: error: best.jsonl: that search had data_sha256 ")
 
 
-# ---- trainings
+# ---- journals
 
 
-def test_no_bit_of_a_trainings_state_is_believed(tmp_path: Path) -> None:
-    path = tmp_path / "o.state.safetensors"
-    write_state(path, TrainingState({"model/w": torch.ones(3), "run/totals": torch.zeros(2)}, {"step": 1}), {"lr": 0.1})
-    whole = path.read_bytes()
-    assert parse_state(path, whole, {"lr": 0.1}).facts == {"step": 1}
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    """A training's, of two rows, that was begun."""
+    one = beside(TRAIN, tmp_path / "o", {"lr": 0.1, "mask": None, "pair": (1, 2)})
+    one.begin()
+    one.append({"epoch": 1, "loss": 0.25})
+    one.append({"epoch": 2, "loss": float("nan")})
+    return one
+
+
+def again(journal: Journal) -> Journal:
+    """The same as the next process has it."""
+    return beside(journal.run, journal.state_path.with_name("o"), journal.settings)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_no_bit_of_a_journal_is_believed(journal: Journal, finished: bool) -> None:
+    if finished:
+        journal.finish({"test_accuracy": 0.75, "seconds": 1.5})
+    else:
+        journal.keep(save(ARRAYS), {"step": 1})
+    assert journal.path is not None
+    whole, rows, refused = journal.path.read_bytes(), list(journal.read()), 0
+    assert rows[1]["loss"] is None
+    for data in flipped(whole, 13):
+        journal.path.write_bytes(data)
+        after = again(journal)
+        if said := refusal(after.resume):
+            refused += 1
+            assert "\n" not in said
+            continue
+        # Of a finished one whose last row cannot be read nothing is left, and it is run again.
+        assert list(after.read()) in (rows, []) if finished else list(after.read()) == rows
+    assert refused > len(whole) / 3
+
+
+def test_no_bit_of_a_state_is_believed(journal: Journal) -> None:
+    journal.keep(save(ARRAYS), {"step": 1})
+    whole = journal.state_path.read_bytes()
+    kept = again(journal).resume()
+    assert kept is not None
+    assert (kept.facts, kept.rows, sorted(load(kept.data))) == ({"step": 1}, 2, sorted(ARRAYS))
     for data in (*flipped(whole), *(whole[:length] for length in range(len(whole)))):
         with pytest.raises(
             ResumeError, match=r"^[^\n]*o\.state\.safetensors: [^\n]*force=True starts the training again$"
         ):
-            parse_state(path, data, {"lr": 0.1})
+            journal.parsed(data)
 
 
-@pytest.mark.parametrize("finished", [True, False])
-def test_no_bit_of_a_journal_is_believed(tmp_path: Path, finished: bool) -> None:
-    settings = {"lr": 0.1, "mask": None}
-    journal = Journal.beside(tmp_path / "o", settings)
-    journal.begin(force=False)
-    journal.append({"epoch": 1, "loss": 0.25})
-    journal.append({"epoch": 2, "loss": float("nan")})
-    if finished:
-        journal.append({DONE: 0.75, "seconds": 1.5})
-    else:
-        journal.keep(TrainingState({"model/w": torch.ones(1)}))
-    whole = journal.path.read_bytes()
-    refused = 0
-    for data in flipped(whole, 13):
-        journal.path.write_bytes(data)
-        again = Journal.beside(tmp_path / "o", settings)
-        if said := refusal(again.resume):
-            refused += 1
-            assert "\n" not in said
-            continue
-        # Of a finished one whose last line cannot be read nothing is left, and it is trained again.
-        assert again.lines in (journal.lines, []) if finished else again.lines == journal.lines
-    assert refused > len(whole) / 3
+def test_a_journal_is_continued_with_the_same_settings_alone(journal: Journal) -> None:
+    journal.keep(save({}), {})
+    assert journal.path is not None
+    text = journal.path.read_bytes()
+    for name, settings in (("o.jsonl", {"lr": 0.2}), ("o.jsonl", {"mask": "m"})):
+        other = Journal(TRAIN, {**journal.settings, **settings}, journal.state_path, journal.path)
+        [(key, value)] = settings.items()
+        with pytest.raises(ResumeError) as caught:
+            other.resume()
+        assert str(caught.value) == (
+            f"{journal.path}: that training had {key} {journal.settings[key]}, this one has {value}; give the same, or "
+            "begin again with force=True instead of resume=True"
+        )
+        assert journal.path.name == name
+    assert journal.path.read_bytes() == text
+    other = Journal(TRAIN, {**journal.settings, "lr": 0.2}, journal.state_path)  # a run without rows
+    with pytest.raises(ResumeError, match=r"o\.state\.safetensors: that training had lr 0\.1, this one has 0\.2; give"):
+        other.resume()
 
 
-def test_a_journal_of_another_version_or_that_is_a_folder(tmp_path: Path) -> None:
-    journal = Journal.beside(tmp_path / "o", {})
-    journal.path.write_text('{"training": 1}\n')
-    with pytest.raises(
-        ResumeError, match=r"o.jsonl: was written by another version of pai; force=True starts the training"
+def test_a_journal_of_another_version_of_another_command_or_that_is_a_folder(journal: Journal) -> None:
+    assert journal.path is not None
+    for text, said in (
+        ('{"training": 2}\n', "was written by another version of pai; force=True starts the training again"),
+        ('{"trajectory": 5}\n', "is not the journal of a training; give another name, or remove it"),
+        ("", "is not the journal of a training; give another name, or remove it"),
     ):
-        journal.resume()
+        journal.path.write_text(text)
+        assert refusal(journal.resume) == f"{journal.path}: {said}"
+        assert journal.path.read_text() == text
     journal.path.unlink()
     journal.path.mkdir()
-    with pytest.raises(ResumeError, match=r"o\.jsonl: cannot be read: Is a directory"):
-        journal.resume()
+    assert refusal(journal.resume) == f"{journal.path}: cannot be read: Is a directory"
 
 
-def test_a_state_whose_count_of_lines_is_none(tmp_path: Path) -> None:
-    journal = Journal.beside(tmp_path / "o", {})
-    journal.begin(force=False)
-    write_state(journal.state_path, TrainingState({}, {"lines": -1, "digest": ""}), {})
-    with pytest.raises(ResumeError, match=r"o\.state\.safetensors: damaged, or not the state of a training"):
-        journal.resume()
+@pytest.mark.parametrize("told", [{"rows": "-1"}, {"rows": "x"}, {"facts": "[]"}, {"settings": "[]"}, {"training": ""}])
+def test_a_state_that_tells_what_cannot_be(journal: Journal, told: dict[str, str]) -> None:
+    journal.keep(save({}), {})
+    metadata = unsealed(journal.state_path.read_bytes())
+    del metadata["digest"]
+    metadata = {key: value for key, value in {**metadata, **told}.items() if value}
+    journal.state_path.write_bytes(sealed(save({}), metadata))
+    assert refusal(journal.resume).startswith(f"{journal.state_path}: damaged (")
+
+
+def test_a_run_that_fails_before_anything_was_kept_leaves_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "pai")
+    one = beside(TRAIN, tmp_path / "o", {})
+    one.begin()
+    with pytest.raises(KeyboardInterrupt), one.going():
+        raise KeyboardInterrupt
+    assert (list(tmp_path.iterdir()), caplog.messages) == ([], [])
+    one.begin()
+    one.append({"epoch": 1})
+    with pytest.raises(KeyboardInterrupt), one.going():
+        raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.iterdir()] == ["o.jsonl"]
 
 
 def put(name: str, value: Any) -> Callable[[TrainingState], object]:
@@ -401,7 +459,8 @@ def test_rounds_that_cannot_be(method: str) -> None:
         gone = {name: one for name, one in last.tensors.items() if not name.startswith("rewound/")}
         runs.append(TrainingRun(state=replace(last, tensors=gone), done=done, masks=flags))
     for run in runs:
-        with pytest.raises(ResumeError, match="the state does not fit this network"):
+        run.intact = beside(TRAIN, Path("m"), {}).intact
+        with pytest.raises(ResumeError, match=r"^m\.state\.safetensors: damaged \("):
             prune(residual(), request, dataset=toy(), run=run)
 
 
@@ -715,11 +774,7 @@ def test_a_folder_that_cannot_be_flushed_is_no_fault(tmp_path: Path, monkeypatch
     assert (tmp_path / "a").read_bytes() == b"x"
 
 
-def test_no_state_is_on_the_disk_before_its_lines(
-    searched: Trajectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    journal = Journal.beside(tmp_path / "o", {})
-    journal.begin(force=False)
+def test_no_state_is_on_the_disk_before_its_lines(searched: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[str] = []
 
     def fsync(descriptor: int) -> None:
@@ -727,7 +782,5 @@ def test_no_state_is_on_the_disk_before_its_lines(
         synced.append("unnamed" if unnamed else Path(f"/proc/self/fd/{descriptor}").resolve().suffix)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    searched.save(searched.resume())
-    assert synced[-3:] == [".jsonl", "unnamed", ""]
-    journal.keep(TrainingState({"model/w": torch.ones(1)}))
+    keep_search(searched, resumed(searched))
     assert synced[-3:] == [".jsonl", "unnamed", ""]

@@ -22,6 +22,7 @@ from torch import nn
 from trainings import data_for, equal, residual, through_a_file, toy
 
 from pai_cli.errors import DataError, MethodOptionError, OutputError, RecipeError, ResumeError, TrainingError
+from pai_cli.files.journal import PRUNE, beside
 from pai_cli.files.masks import MaskFile
 from pai_cli.methods import edge_popup, gem_miner, registry
 from pai_cli.methods.registry import get
@@ -429,10 +430,11 @@ def test_a_state_of_another_network(method: str) -> None:
     prune(residual(), request, dataset=toy(), run=TrainingRun(keep=states.append, keep_every=-1.0))
     state = states[0]
     state.tensors = {name: one[:-1] if one.dim() == 4 else one for name, one in state.tensors.items()}
+    intact = beside(PRUNE, Path("m"), {}).intact
     with pytest.raises(
-        ResumeError, match=r"^the state does not fit this network \(.+\); force=True starts the training again"
+        ResumeError, match=r"^m\.state\.safetensors: damaged \(.+\); force=True starts the training again"
     ):
-        prune(residual(), request, dataset=toy(), run=TrainingRun(state=state))
+        prune(residual(), request, dataset=toy(), run=TrainingRun(state=state, intact=intact))
 
 
 @TRAINED
@@ -682,13 +684,12 @@ def test_ctrl_c_and_going_on(pai: Pai, place: Path, monkeypatch: pytest.MonkeyPa
         patch.setattr("pai_cli.data.fingerprint.digest_of", lambda _: "of other images")
         done = pai(*words, "--resume")
         assert "this one has of other images; give the same, or begin again" in done.said[-1]
-    for damaged in (state[: len(state) // 2], b"x", b""):
+    none = "it has no digest"
+    for damaged, why in ((state[:-9], "its digest is of other bytes"), (b"x", none), (b"", none)):
         (place / "m.state.safetensors").write_bytes(damaged)
         done = pai(*words, "--resume")
         assert done.status == 1
-        assert done.said[-1] == (
-            "pai: error: m.state.safetensors: damaged, or not the state of a training; --force starts the training again"
-        )
+        assert done.said[-1] == (f"pai: error: m.state.safetensors: damaged ({why}); --force starts the training again")
     (place / "m.state.safetensors").write_bytes(state)
     assert pai(*words, "--resume", "-w", "w.safetensors").status == 0
     whole = ("n.safetensors", "-w", "v.safetensors")

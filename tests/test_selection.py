@@ -25,7 +25,7 @@ from pai_cli.sampling.candidates import Candidate, Workshop, candidate
 from pai_cli.sampling.measuring import LayerCache, measure
 from pai_cli.sampling.search import SearchRequest
 from pai_cli.sampling.selection import LayerSelection, is_better
-from pai_cli.sampling.trajectory import SearchState
+from pai_cli.sampling.state import SearchState
 
 NAMES = ["fc1.weight", "fc2.weight", "fc3.weight"]
 

@@ -21,7 +21,7 @@ from pai_cli.files.messages import one_line
 from pai_cli.sampling.candidates import Failure
 from pai_cli.sampling.measuring import measures_of
 from pai_cli.sampling.search import SHOWN, _line
-from pai_cli.sampling.trajectory import SearchState
+from pai_cli.sampling.state import SearchState
 from pai_cli.spectral.network import NetworkReport
 from pai_cli.spectral.result import Measure
 from pai_cli.spectral.result import Outcome as Answer

@@ -19,11 +19,12 @@ from safetensors.torch import load_file, save_file
 from trainings import equal
 from workers import PATIENCE, wait_until
 
-from pai_cli.errors import DeviceError, OutputError, RecipeError, ResumeError
+from pai_cli.errors import DeviceError, OutputError, RecipeError
 from pai_cli.files import results
+from pai_cli.files.journal import TRAIN, Journal, beside
 from pai_cli.files.masks import MaskFile
-from pai_cli.training.journal import Journal, check_log_dir
-from pai_cli.training.state import TrainingState, parse_state, write_state
+from pai_cli.training.events import check_log_dir
+from pai_cli.training.state import TrainingState, keep_state, kept_state
 
 NETWORK = "mlp-64-16-10"
 TRAINING = ("pai_cli.*", "torch._dynamo")  # which the first step of an optimizer loads, and takes as long as torch
@@ -208,8 +209,31 @@ def test_tensorboard(pai, place):
     )
 
 
+def test_a_disk_that_is_full_for_tensorboard_alone(pai, place, monkeypatch):
+    writer = pytest.importorskip("tensorboard.summary.writer.record_writer").RecordWriter
+    inner, written = writer.write, []
+
+    def write(self, data):
+        written.append(data)
+        if len(written) > 4:
+            raise OSError(28, "No space left on device")
+        inner(self, data)
+
+    monkeypatch.setattr(writer, "write", write)
+    common = ("train", *ARGUMENTS, "--epochs", 4, "-o", "o.safetensors", "--log-dir", "logs")
+    done = pai(*common)
+    step = lines()[3]["step"]
+    assert (done.status, len(written), len(lines())) == (0, 5, 6)
+    assert [line for line in done.said if "log-dir" in line] == [
+        f"pai: warning: --log-dir logs: cannot be written: No space left on device; no events from step {step} on"
+    ]
+    assert pai(*common, "--force").said[-1] == (
+        "pai: error: --log-dir logs: cannot be written: No space left on device"
+    )
+
+
 def test_without_tensorboard(monkeypatch, tmp_path):
-    monkeypatch.setattr("pai_cli.training.journal.find_spec", lambda name: None)
+    monkeypatch.setattr("pai_cli.training.events.find_spec", lambda name: None)
     with pytest.raises(RecipeError, match=r"^log_dir: needs tensorboard; pip install pai-cli\[tensorboard\]$"):
         check_log_dir(tmp_path, force=False)
 
@@ -303,7 +327,7 @@ def test_no_room_for_the_state_but_for_the_result(pai, place, monkeypatch):
     def full(*_):
         raise OutputError("o.state.safetensors: cannot be written: no space left on the device")
 
-    monkeypatch.setattr("pai_cli.training.state.write_state", full)
+    monkeypatch.setattr(Journal, "keep", full)
     assert pai("train", *ARGUMENTS, "--epochs", 1, "-o", "o.safetensors").status == 0
     assert Path("o.safetensors").exists()
 
@@ -340,7 +364,7 @@ def test_resumed_with_other_data_or_another_network(pai, place):
 def test_resumed_without_tensorboard(pai, place, monkeypatch):
     command = ("train", *ARGUMENTS, "--epochs", 1, "-o", "o.safetensors")
     assert pai(*command).status == 0
-    monkeypatch.setattr("pai_cli.training.journal.find_spec", lambda name: None)
+    monkeypatch.setattr("pai_cli.training.events.find_spec", lambda name: None)
     done = pai(*command, "--resume", "--log-dir", "logs")
     assert (done.status, done.said[-1]) == (
         1,
@@ -369,13 +393,15 @@ def test_a_state_that_lacks_something(pai, place, monkeypatch):
         patch.setattr(Trainer, "finish", interrupted)
         assert pai(*command).status == 130
     path = Path("o.state.safetensors")
-    whole, settings = path.read_bytes(), {key: value for key, value in lines()[0].items() if key != "training"}
+    whole = path.read_bytes()
     for lost in ("run/totals", "model/fc1.weight"):
-        state = parse_state(path, whole, settings)
+        path.write_bytes(whole)
+        journal, state = resumed()
         del state.tensors[lost]
-        write_state(path, state, settings)
+        keep_state(journal, state)
         assert pai(*command, "--resume").said[-1] == (
-            "pai: error: o.state.safetensors: damaged, or not the state of a training; --force starts the training again"
+            f"pai: error: o.state.safetensors: damaged (other tensors: {lost.partition('/')[2]}); --force starts the "
+            "training again"
         )
 
 
@@ -409,10 +435,9 @@ def test_a_real_process_is_interrupted(place, how):
         ended = process.finish()
     assert ended.status == STOPPED[how][0], ended.err
     assert ended.err.splitlines()[-1] == STOPPED[how][1]
-    state = Path("o.state.safetensors").read_bytes()
-    facts = parse_state(Path("o.state.safetensors"), state, {}).facts
-    assert 0 < facts["step"] < 400 * 20
-    assert facts["lines"] == facts["evaluated"]
+    journal, state = resumed()
+    assert 0 < state.facts["step"] < 400 * 20
+    assert journal.rows == state.facts["evaluated"]
 
 
 def lines_so_far() -> list[str]:
@@ -617,36 +642,12 @@ def test_data_without_a_test_part(pai, place):
     assert done.said[-1].startswith("pai: error: d.npz: has no test part; ")
 
 
-@pytest.mark.parametrize("damage", ["truncated", "rubbish", "empty"])
-def test_damaged_states(place, damage):
-    path = Path("o.state.safetensors")
-    write_state(path, TrainingState({"a/b": torch.ones(3)}, {"lines": 0}), {"lr": 1})
-    whole = path.read_bytes()
-    data = {"truncated": whole[:-5], "rubbish": b"\x00" * 50, "empty": b""}[damage]
-    with pytest.raises(ResumeError) as caught:
-        parse_state(path, data, {"lr": 1})
-    assert str(caught.value) == (
-        "o.state.safetensors: damaged, or not the state of a training; force=True starts the training again"
-    )
-    with pytest.raises(
-        ResumeError, match=r"^o.state.safetensors: that training had lr 1, this one has 2; give the same, or"
-    ):
-        parse_state(path, whole, {"lr": 2})
-
-
-def test_damaged_journals(place):
-    journal = Journal.beside(Path("o.safetensors"), {"lr": 1})
-    Path("o.jsonl").write_text('{"trajectory": 1}\n')
-    with pytest.raises(
-        ResumeError, match=r"^o.jsonl: is not the journal of a training; give another output=, or remove it$"
-    ):
-        journal.resume()
-    journal.begin(force=True)
-    Path("o.state.safetensors").write_bytes(b"rubbish")
-    with pytest.raises(
-        ResumeError, match=r"^o.state.safetensors: damaged, or not the state of a training; force=True starts"
-    ):
-        journal.resume()
+def resumed() -> tuple[Journal, TrainingState]:
+    """The journal of o.safetensors, and the state that it goes on from."""
+    journal = beside(TRAIN, Path("o.safetensors"), {key: one for key, one in lines()[0].items() if key != "training"})
+    kept = journal.resume()
+    assert kept is not None
+    return journal, kept_state(journal, kept)
 
 
 # The table

@@ -11,6 +11,7 @@ from networks import wrap
 from standin import Toy
 from torch import nn
 
+from pai_cli.files.journal import PRUNE, beside
 from pai_cli.models.network import Network
 from pai_cli.models.residual import ResidualNetwork, ResidualSpec
 from pai_cli.pruning.base import Masks
@@ -18,7 +19,7 @@ from pai_cli.random import generator_for
 from pai_cli.training.examples import TrainingData, prepare
 from pai_cli.training.loop import Run, Trainer
 from pai_cli.training.recipe import Dynamic, Recipe
-from pai_cli.training.state import TrainingState, parse_state, write_state
+from pai_cli.training.state import TrainingState, keep_state, kept_state
 
 CLASSES, SIDE = 4, 6
 
@@ -89,9 +90,11 @@ def trainer(network: Network, masks: Masks, wish: Recipe, run: Run | None = None
 
 def through_a_file(state: TrainingState, folder: Path) -> TrainingState:
     """The state as it comes back from disk."""
-    path = folder / "a.state.safetensors"
-    write_state(path, state, {})
-    return parse_state(path, path.read_bytes(), {})
+    journal = beside(PRUNE, folder / "a", {})
+    keep_state(journal, state)
+    kept = journal.resume()
+    assert kept is not None
+    return kept_state(journal, kept)
 
 
 def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:

@@ -42,7 +42,7 @@ def plan_pruning(
     reads: Reads, mask: Path | None, weights: Path | None, method: Method, *, resume: bool, force: bool
 ) -> None:
     """Check the files of `pai prune`. Raises `OutputError`."""
-    from pai_cli.files.runs import PRUNE, state_beside
+    from pai_cli.files.journal import PRUNE, state_beside
 
     plan = reads.plan(force=force)
     plan.writes(mask, "the mask", "output", replace=resume)
@@ -66,7 +66,7 @@ def plan_sampling(
     """Check the files of `pai sample`; `searches`: whether it searches, and does not build. Raises `OutputError`."""
     from pai_cli.errors import OutputError
     from pai_cli.files.atomic import is_special
-    from pai_cli.files.runs import JOURNAL, SAMPLE, journal_beside, state_beside
+    from pai_cli.files.journal import ROWS, SAMPLE, rows_beside, state_beside
 
     plan = reads.plan(force=force)
     plan.writes(mask, "the mask", "output", replace=resume)
@@ -75,8 +75,8 @@ def plan_sampling(
         if trajectory is None and is_special(mask):
             told = option("trajectory")
             raise OutputError(f"{mask}: is a device or a pipe; say with {told} where the search is to be written")
-        lines, parameter = trajectory or journal_beside(mask), "output" if trajectory is None else "trajectory"
-        state = state_beside(lines, JOURNAL)
+        lines, parameter = trajectory or rows_beside(mask), "output" if trajectory is None else "trajectory"
+        state = state_beside(lines, ROWS)
         for file in (lines, state):
             _refuse_special(file, "a search must be read again; name a file")
         plan.keeps(lines, "the search's trajectory", parameter, SAMPLE, resume=resume)
@@ -86,8 +86,8 @@ def plan_sampling(
 
 def plan_training(reads: Reads, mask: Path | None, outputs: Outputs, *, resume: bool) -> None:
     """Check the files of `pai train`, in the first of its processes, which alone writes. Raises `OutputError`."""
+    from pai_cli.files.journal import TRAIN, rows_beside, state_beside
     from pai_cli.files.results import lock_beside
-    from pai_cli.files.runs import TRAIN, journal_beside, state_beside
     from pai_cli.training.ranks import rank_here
 
     if rank_here() > 0:
@@ -101,7 +101,7 @@ def plan_training(reads: Reads, mask: Path | None, outputs: Outputs, *, resume: 
     plan.writes(outputs.mask, "the final mask", "mask_out", replace=resume)
     plan.writes(outputs.plot, "the picture", "plot", replace=resume)
     if out is not None:
-        journal = journal_beside(out)
+        journal = rows_beside(out)
         plan.keeps(journal, "the training's journal", "output", TRAIN, resume=resume)
         plan.keeps(state_beside(out), "the training's state", "output", TRAIN, resume=resume, after=journal)
     if outputs.results is not None:

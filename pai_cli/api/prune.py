@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,7 @@ from pai_cli.telling import note
 if TYPE_CHECKING:
     from pai_cli.data.base import Dataset
     from pai_cli.files.checkpoints import Checkpoint
-    from pai_cli.methods.resume import RunFiles
+    from pai_cli.files.journal import Journal
     from pai_cli.models.network import Network
     from pai_cli.progress import Progress
     from pai_cli.pruning.base import Method
@@ -200,7 +200,7 @@ def _in_memory(
 
     network, source, request = weights.network, weights.source, weights.request
     searched = _open_run(written, weights, dataset, resume=resume)
-    with _told_what_is_kept(searched.kept):
+    with searched.going():
         result = run(network, request, progress, dataset, searched.run)
     tell_pruning(result, no_collapse=written.no_collapse, rule=request.ties)
     mask = mask_to_write(
@@ -242,24 +242,23 @@ def _in_pieces(
 
 @dataclass(frozen=True)
 class _Run:
-    """A run of the chosen method, and the file it goes on from where the method trains.
+    """A run of the chosen method, and the journal it goes on from where the method trains.
 
     `force`: whether a mask that stands in its way may be replaced.
     """
 
     run: TrainingRun
     force: bool
-    files: RunFiles | None = None
+    journal: Journal | None = None
 
-    @property
-    def kept(self) -> Path | None:
-        """Where the state is."""
-        return None if self.files is None else self.files.path
+    def going(self) -> AbstractContextManager[None]:
+        """Where what runs inside is interrupted, what is kept is said."""
+        return nullcontext() if self.journal is None else self.journal.going()
 
     def close(self) -> None:
         """Remove the state: all that was to be written is."""
-        if self.files is not None:
-            self.files.close()
+        if self.journal is not None:
+            self.journal.close()
 
 
 def _refuse_resume_early(method: Method, path: Path | None, *, resume: bool) -> None:
@@ -281,17 +280,16 @@ def _open_run(written: _Written, weights: Weights, dataset: Dataset | None, *, r
 
     A run that is continued may replace a mask that it wrote itself, and no other: else `OutputError`.
     """
-    import json
     from dataclasses import asdict
 
     from pai_cli.files.atomic import check_output
-    from pai_cli.files.runs import tells
+    from pai_cli.files.journal import PRUNE, beside, tells
 
     request, source, network = weights.request, weights.source, weights.network
     if not request.method.trains or written.path is None:
         return _Run(TrainingRun(), written.force)
     from pai_cli.data.fingerprint import digest_of
-    from pai_cli.methods.resume import RunFiles
+    from pai_cli.methods.resume import begun
 
     assert dataset is not None
     facts = request.facts()
@@ -299,20 +297,9 @@ def _open_run(written: _Written, weights: Weights, dataset: Dataset | None, *, r
     facts |= asdict(request.training or TrainingOptions())
     facts |= {"source_sha256": source.sha256, "network": network.description}
     facts |= {"examples": len(dataset), "data_sha256": digest_of([dataset])}
-    files = RunFiles.beside(written.path, json.loads(json.dumps(facts)))
+    journal = beside(PRUNE, written.path, facts)
     own = {"method": request.method.name, "seed": str(request.seed), "source_sha256": source.sha256}
     own |= {} if request.density is None else {"density": repr(request.density)}
     replaces = written.force or (resume and tells(written.path, own))
     check_output(written.path, force=replaces)
-    return _Run(files.begin(resume=resume), replaces, files)
-
-
-@contextmanager
-def _told_what_is_kept(state: Path | None) -> Iterator[None]:
-    """On Ctrl-C, say what a method that trains has kept there and how to go on, then let the interruption through."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if state is not None and state.exists():
-            note(f"{state}: what is done is kept; the same command with {option('resume')} goes on")
-        raise
+    return _Run(begun(journal, resume=resume), replaces, journal)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,7 @@ from pai_cli.telling import note
 if TYPE_CHECKING:
     from pai_cli.data.base import Dataset
     from pai_cli.files.checkpoints import Checkpoint
+    from pai_cli.files.tables import Record
     from pai_cli.models.network import Network
     from pai_cli.progress import Progress
     from pai_cli.pruning.base import Method
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from pai_cli.pruning.run import PruneResult
     from pai_cli.sampling.expanders.network import BuiltNetwork
     from pai_cli.sampling.search import SearchRequest, SearchResult
-    from pai_cli.sampling.trajectory import SearchState, Trajectory
     from pai_cli.sampling.workers import Workers
 
 SELECTS = ("mask", "layer")
@@ -53,11 +53,12 @@ CONSTRUCTIONS = ("biregular", "ramanujan")
 class Sampled(Mask):
     """The mask that a search took or that was built.
 
-    `search`: the result of a search, and `lines`: its trajectory, else None. `built`: the layers that were built, else None.
+    `search`: the result of a search, and `candidates`: its trajectory, a row each. `built`: the layers that were built. What
+    does not apply is None.
     """
 
     search: SearchResult | None = None
-    lines: Trajectory | None = None
+    candidates: list[Record] | None = None
     built: BuiltNetwork | None = None
 
 
@@ -154,8 +155,8 @@ def sample(
         if picture is not None:
             from pai_cli.display.figures.trajectory import plot_trajectory
 
-            assert found.lines is not None
-            plot_trajectory(found.lines.path, picture, f"{chosen.name} at density {found.density:.6g}", force=force)
+            assert found.candidates is not None
+            plot_trajectory(found.candidates, picture, f"{chosen.name} at density {found.density:.6g}", force=force)
         return found
 
 
@@ -239,22 +240,23 @@ class _Run:
     ) -> Sampled:
         """Search, or go on, and write the best."""
         from pai_cli.sampling.search import search
-        from pai_cli.sampling.trajectory import open_search
+        from pai_cli.sampling.state import open_search, wrote
 
         dataset = accept(self.source, self.network, self.request, samples)
         settings = search_request.settings(self.source.sha256, self.network, dataset)
         lines, state = open_search(files.where, files.lines, settings, resume=files.resume, force=self.force)
-        with _told_what_is_done(state, search_request.population):
+        population = search_request.population
+        with lines.going(lambda: f"{state.done} of {population} candidates are done and kept"):
             result = search(self.network, search_request, lines, state, progress, dataset=dataset, workers=self.workers)
         tell_pruning(result.pruned, no_collapse=False, rule=self.request.ties)
         story = {**story_of(dataset, result.request), **result.story}
-        force = self.force or (self.path is not None and lines.wrote(self.path))
+        force = self.force or (self.path is not None and wrote(lines, self.path))
         mask = self._write(result.pruned, self.request, story, force=force)
         if self.path is not None:
             note(f"wrote {self.path}: {mask.kept:,} of {mask.total:,} weights kept, density {mask.density:.6g}")
             extends = f"{lines.state_path} lets {option('resume')} extend the search"
             note(f"wrote {lines.path}: a line a candidate; {extends}")
-        mask.search, mask.lines = result, lines
+        mask.search, mask.candidates = result, [*lines.read()]
         return mask
 
     def built(self, kind: str, steps: int | None, progress: Progress) -> Sampled:
@@ -283,14 +285,3 @@ class _Run:
         made = Sampled(mask.masks, layouts=mask.layouts, metadata=mask.metadata, summary=pruned)
         made.path = self.path
         return made
-
-
-@contextmanager
-def _told_what_is_done(state: SearchState, population: int) -> Iterator[None]:
-    """On Ctrl-C, say what was kept and how to go on, then let the interruption through."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        done = f"{state.done} of {population} candidates are done and kept"
-        note(f"{done}; the same command with {option('resume')} goes on")
-        raise

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +43,6 @@ from pai_cli.training.recipe import (
 
 if TYPE_CHECKING:
     from pai_cli.training.job import Job, Trained
-    from pai_cli.training.journal import Journal
     from pai_cli.training.process import Process
 
 KEEP_EVERY = 10.0
@@ -282,12 +280,12 @@ def _on_disk(job: Job, where: str, progress: Wanted, *, resume: bool) -> Trained
 
     first = rank_here() == 0
     journal, kept = job.open_journal(world_here(), resume=resume, first=first)
-    with journal.unless_empty(), processes(where) as process:
-        if not first:
-            with shown_by(None, "") as silent:
-                return train_on_disk(job, journal, process, silent, None)
+    if not first:
+        with processes(where) as process, shown_by(None, "") as silent:
+            return train_on_disk(job, journal, process, silent, None)
+    with journal.going(), processes(where) as process:
         _tell_started(job, process)
-        with _told_what_is_kept(journal), shown_by(progress, "training") as shown:
+        with shown_by(progress, "training") as shown:
             return train_on_disk(job, journal, process, shown, kept)
 
 
@@ -315,14 +313,3 @@ def _tell_started(job: Job, process: Process) -> None:
     note(f"{process.world} processes, a step is of {process.world} x {size} = {process.world * size} examples")
     if any(isinstance(module, _BatchNorm) for module in job.network.model.modules()):
         note(f"batch norms normalise by each process's own {size} examples; the first process's statistics are saved")
-
-
-@contextmanager
-def _told_what_is_kept(journal: Journal) -> Iterator[None]:
-    """On Ctrl-C, say what was kept and how to go on, then let the interruption through."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if journal.state_path.exists():
-            note(f"{journal.state_path}: what is done is kept; the same command with {option('resume')} goes on")
-        raise

@@ -120,5 +120,5 @@ def sample(
     mask = search(**given, progress=True)
     if mask.built is not None:
         show_construction(mask.built, path, format)
-    elif mask.search is not None and mask.lines is not None:
-        show_search(mask.search, mask.lines, path, format)
+    elif mask.search is not None and mask.candidates is not None:
+        show_search(mask.search, mask.candidates[0], path, format)

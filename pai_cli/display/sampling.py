@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -10,17 +9,16 @@ from pai_cli.display.tables import show_records
 from pai_cli.files.atomic import is_special
 from pai_cli.files.tables import Format, Record, TableWriter
 from pai_cli.sampling.search import SHOWN, SearchResult
-from pai_cli.sampling.trajectory import Trajectory
 
 COLUMNS = ("mask", "candidate", *SHOWN, "candidates", "explored")
 FIELDS = (*COLUMNS, "reason", "density_default")
 
 
-def show_search(result: SearchResult, trajectory: Trajectory, path: Path, kind: Format) -> None:
-    """The first candidate beside the best, on standard output."""
+def show_search(result: SearchResult, first: Record, path: Path, kind: Format) -> None:
+    """The `first` candidate, a row of the search's, beside the best, on standard output."""
     if is_special(path):
         return  # the mask itself went to standard output or a pipe: a table would end up in it
-    records = [_first(trajectory), _best(result, path)]
+    records = [_own(first), _best(result, path)]
     if kind is Format.TABLE:
         show_records(records, COLUMNS)
         return
@@ -29,12 +27,9 @@ def show_search(result: SearchResult, trajectory: Trajectory, path: Path, kind: 
     writer.close()
 
 
-def _first(trajectory: Trajectory) -> Record:
-    with trajectory.path.open(encoding="utf-8") as lines:
-        next(lines)
-        line = json.loads(next(lines))
-    measures = {name: line[name] for name in (*SHOWN, "reason")}
-    return {"mask": "the method's own", "candidate": 0, **measures, "candidates": 1, "explored": line["explored"]}
+def _own(row: Record) -> Record:
+    measures = {name: row[name] for name in (*SHOWN, "reason")}
+    return {"mask": "the method's own", "candidate": 0, **measures, "candidates": 1, "explored": row["explored"]}
 
 
 def _best(result: SearchResult, path: Path) -> Record:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pai_cli.display.console import note
 from pai_cli.display.tables import show_records
 from pai_cli.files.tables import Format, Record, TableWriter
-from pai_cli.training.journal import DONE
+from pai_cli.training.events import DONE
 
 if TYPE_CHECKING:
     from pai_cli.training.job import Trained

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from pai_cli.errors import OutputError
 from pai_cli.files.atomic import check_output, is_special
-from pai_cli.files.runs import Run, run_of
+from pai_cli.files.journal import Resumable, run_of
 from pai_cli.spelling import for_shell, option
 
 STANDARD_OUTPUT = 1
@@ -58,7 +58,7 @@ class Output:
     what: str
     option: str
     replace: bool = True
-    run: Run | None = None
+    run: Resumable | None = None
     resume: bool = False
     after: Path | None = None
     ours: Callable[[Path], bool] | None = None
@@ -101,7 +101,7 @@ class FilePlan:
             self._outputs.append(Output(path, what, option, seen_to=seen_to))
 
     def keeps(
-        self, path: Path, what: str, option: str, run: Run, *, resume: bool = False, after: Path | None = None
+        self, path: Path, what: str, option: str, run: Resumable, *, resume: bool = False, after: Path | None = None
     ) -> None:
         """A file of a run that can be continued, removed or replaced by this command: only one of the same `run`.
 

@@ -68,6 +68,13 @@ class Chain:
         plain = line.encode() if isinstance(line, str) else line
         self._digests.append(_digest(self._digests[-1].encode(), plain))
 
+    def __len__(self) -> int:
+        return len(self._digests) - 1
+
+    def with_one_more(self, line: str) -> str:
+        """The digest after one more line, which is not added."""
+        return _digest(self._digests[-1].encode(), line.encode())
+
     def after(self, count: int) -> str:
         """The digest of the first `count` lines."""
         return self._digests[count]

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from pai_cli.errors import RecipeError
-from pai_cli.methods.resume import check_rounds, fitting_state, kept_round
+from pai_cli.methods.resume import check_rounds, kept_round
 from pai_cli.pruning.base import Masks, ScoreContext, Scorer, Scores
 from pai_cli.spelling import option
 from pai_cli.training.examples import prepare
@@ -61,7 +61,7 @@ class Rounds:
         self._state: TrainingState | None = self.training.run.state  # of the round that was interrupted
         self._latest: tuple[Masks, Scores] | None = None  # of the round before: its masks, and what they gave
         if self._state is not None:
-            with fitting_state():
+            with self.training.run.intact():
                 check_rounds(self.training, {layer.name: layer.shape for layer in context.layers})
             self.rewound = self._state.part("rewound")
         self.training.run.story = self._story()
@@ -84,7 +84,7 @@ class Rounds:
             return self._latest[1]
         trainer = Trainer(self.network, masks or {}, self.recipe, self.data, self._run(masks))
         if self._state is not None:
-            with fitting_state():
+            with self.training.run.intact():
                 self._take_up(trainer, self._state)
             self._state = None
         elif self.rewound:

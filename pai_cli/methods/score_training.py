@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pai_cli.methods.resume import check_rounds, fitting_state, kept_round
+from pai_cli.methods.resume import check_rounds, kept_round
 from pai_cli.methods.signed_constants import signed_constants
 from pai_cli.pruning.base import Masks, ScoreContext
 from pai_cli.pruning.trained import EPOCHS, TrainingContext
@@ -101,7 +101,7 @@ class ScoreTraining(Steps):
         self.done = 0
         self.masks: Masks | None = None
         if kept.state is not None:
-            with fitting_state():
+            with kept.intact():
                 self.load(kept.state)
 
     def _drawn(self, layer: PrunableLayer) -> torch.Tensor:

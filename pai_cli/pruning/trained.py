@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -87,11 +88,13 @@ class TrainingRun:
     """One run of a method that trains, and where it goes on.
 
     `keep` is given the state every `keep_every` seconds and when the run is interrupted. `state`: to go on from, as it was
-    kept in round `done` + 1, which began with `masks`. The method leaves `weights`, the tensors that the mask belongs to
+    kept in round `done` + 1, which began with `masks`; `intact`: around its use, what makes of what is stumbled over in it
+    the error that names its file. The method leaves `weights`, the tensors that the mask belongs to
     by state-dict name, and `story`, what a mask file should tell of the training.
     """
 
     keep: Callable[[Any], None] | None = None
+    intact: Callable[[], AbstractContextManager[None]] = nullcontext
     keep_every: float = 600.0
     state: Any = None
     done: int = 0

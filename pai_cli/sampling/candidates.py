@@ -28,7 +28,7 @@ from pai_cli.pruning.run import choose_masks
 from pai_cli.pruning.ties import Tie, Ties
 from pai_cli.sampling.measuring import LayerCache, measure, measures_of
 from pai_cli.sampling.request import SearchRequest
-from pai_cli.sampling.trajectory import Measures
+from pai_cli.sampling.state import Measures
 from pai_cli.spelling import option
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pai_cli.analysis.masks import Measuring, measure_everywhere
-from pai_cli.sampling.trajectory import Measures
+from pai_cli.sampling.state import Measures
 from pai_cli.spectral.metrics import MetricOptions
 from pai_cli.spectral.network import DenseCache, LayerInput, LayerReport, NetworkReport, summarise
 from pai_cli.spelling import for_shell

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pai_cli.errors import ResumeError, ScoreError
+from pai_cli.files.journal import Journal
 from pai_cli.progress import Progress, silent
 from pai_cli.pruning.base import Masks
 from pai_cli.pruning.layers import select_layers
@@ -27,7 +28,7 @@ from pai_cli.sampling.candidates import Candidate, Failure, Workshop
 from pai_cli.sampling.measuring import SHOWN, LayerCache
 from pai_cli.sampling.request import SearchRequest, Select
 from pai_cli.sampling.selection import LayerSelection, take_mask
-from pai_cli.sampling.trajectory import Measures, SearchState, Trajectory
+from pai_cli.sampling.state import Measures, SearchState, keep_search
 from pai_cli.sampling.workers import Workers, made
 from pai_cli.spelling import for_shell, option
 
@@ -72,36 +73,34 @@ class SearchResult:
 def search(
     network: Network,
     request: SearchRequest,
-    trajectory: Trajectory,
+    journal: Journal,
     state: SearchState,
     progress: Progress = silent,
     *,
     dataset: Dataset | None = None,
     workers: Workers = HERE,
 ) -> SearchResult:
-    """Go on from `state` until `request.population` candidates are measured; the trajectory is written as it goes.
+    """Go on from `state` until `request.population` candidates are measured; `journal` has a row of each as it goes.
 
-    What is finished survives an interruption: `trajectory.resume` gives the state to go on from. `dataset`: where a
+    What is finished survives an interruption: `open_search` gives the state to go on from. `dataset`: where a
     method with data takes its samples from. The result is the same whatever `workers` make the candidates. A candidate
     that the method cannot score is a line with the reason; when it is the first, that is raised. Raises what `prune`
     raises, `OutputError`, what the pool raises, and `ResumeError` when more candidates than that are done already.
     """
     if state.done > request.population:
         raise ResumeError(
-            f"{trajectory.path}: {state.done} candidates are done already; give {option('population', state.done)} or "
-            "more"
+            f"{journal.path}: {state.done} candidates are done already; give {option('population', state.done)} or more"
         )
     layers = select_layers(network.layers, request.prune.ignore)
     if state.done and {name: mask.shape for name, mask in state.masks.items()} != {
         one.name: one.shape for one in layers
     }:
         raise ResumeError(
-            f"{trajectory.state_path}: is of other layers than this network's; {option('force')} starts the search "
-            "again"
+            f"{journal.state_path}: is of other layers than this network's; {option('force')} starts the search again"
         )
-    taker = _Taker(LayerSelection(network, request, dataset, LayerCache()), trajectory)
+    taker = _Taker(LayerSelection(network, request, dataset, LayerCache()), journal)
     if state.done < request.population:
-        with _saved_at_the_end(trajectory, state):
+        with _saved_at_the_end(journal, state):
             _go_on(Workshop(network, request, dataset, workers.factory), taker, state, workers, progress)
     assert state.best is not None
     pruned = result_of(network, request.prune, state.masks, state.best_rounds)
@@ -126,18 +125,18 @@ def _go_on(workshop: Workshop, taker: _Taker, state: SearchState, workers: Worke
             taker.take(one, state)
             progress(state.done, population, f"best l2 {state.best_measures.get('l2') or 0.0:.4g}")
             if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
-                taker.trajectory.save(state)
+                keep_search(taker.journal, state)
                 saved = time.monotonic()
 
 
 @contextmanager
-def _saved_at_the_end(trajectory: Trajectory, state: SearchState) -> Iterator[None]:
+def _saved_at_the_end(journal: Journal, state: SearchState) -> Iterator[None]:
     """Save the state however the block ends, Ctrl-C among the ways."""
     try:
         yield
     finally:
         if state.done:
-            trajectory.save(state)
+            keep_search(journal, state)
 
 
 @dataclass
@@ -145,7 +144,7 @@ class _Taker:
     """Takes candidates one after the other, and writes a line for each."""
 
     selection: LayerSelection
-    trajectory: Trajectory
+    journal: Journal
 
     def take(self, made: Candidate | Failure, state: SearchState) -> None:
         """Take what is better of a candidate; the state changes in one step, after the line is written.
@@ -161,7 +160,7 @@ class _Taker:
             after, layers = self._taken(made, masks, state)
             after = replace(after, explored=_union(state.explored, masks))
         after = replace(after, done=made.number + 1)
-        self.trajectory.append(_line(made, after, layers))
+        self.journal.append(_line(made, after, layers))
         state.become(after)
 
     def _taken(self, made: Candidate, masks: Masks, state: SearchState) -> tuple[SearchState, int]:

@@ -20,7 +20,7 @@ from pai_cli.pruning.select import ScoreArrays, keep_largest
 from pai_cli.pruning.ties import Tie, Ties
 from pai_cli.sampling.candidates import Candidate, one_torch_thread
 from pai_cli.sampling.measuring import LayerCache, measure, measures_of, remember
-from pai_cli.sampling.trajectory import LayerMeasures, SearchState
+from pai_cli.sampling.state import LayerMeasures, SearchState
 
 if TYPE_CHECKING:
     from pai_cli.data.base import Dataset

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,25 +17,25 @@ from pai_cli.data.fingerprint import digest_of
 from pai_cli.errors import OutputError, ResumeError
 from pai_cli.files.atomic import check_output
 from pai_cli.files.fits import Against, Count, check_fits, count, without_twins
+from pai_cli.files.journal import TRAIN, Journal, Kept, beside, tells
 from pai_cli.files.masks import MaskToWrite, write_mask
 from pai_cli.files.matching import spread
 from pai_cli.files.provenance import provenance
 from pai_cli.files.results import FIELDS, add_result, check_results
-from pai_cli.files.runs import tells
 from pai_cli.models.network import save_tensors
 from pai_cli.models.recognise import OPTIONAL
 from pai_cli.progress import Progress
 from pai_cli.pruning.base import Masks
 from pai_cli.spelling import option
 from pai_cli.training.dynamic import share_of
+from pai_cli.training.events import DONE, check_log_dir, events
 from pai_cli.training.examples import TrainingData, prepare
-from pai_cli.training.journal import DONE, Journal
 from pai_cli.training.loop import Run, Trainer, TrainResult
 from pai_cli.training.model import check_outputs, trained_copy
-from pai_cli.training.outputs import Outputs, damaged
+from pai_cli.training.outputs import Outputs
 from pai_cli.training.process import Process
 from pai_cli.training.recipe import Recipe
-from pai_cli.training.state import Tensors, parse_state
+from pai_cli.training.state import Tensors, keep_state, kept_state
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,7 +75,7 @@ class Job:
 
     def settings(self, world: int) -> dict[str, Any]:
         """What must be the same for a training to be continued: all but the device, and where else it writes."""
-        facts = {
+        return {
             **asdict(self.recipe),
             "source_sha256": self.source.sha256,
             "mask_sha256": None if self.mask is None else digest_of_mask(self.mask),
@@ -86,8 +86,6 @@ class Job:
             "input_shape": self.input_shape,
             "processes": world,
         }
-        as_stored: dict[str, Any] = json.loads(json.dumps(facts))
-        return as_stored
 
     def masks(self) -> Masks:
         """The masks by parameter; {} without. Raises `MaskMismatchError` for those of another network."""
@@ -138,17 +136,18 @@ class Job:
             row = self.key | {"trained": str(outputs.weights)}
             check_results(outputs.results, row, own=resume, force=outputs.force)
 
-    def open_journal(self, world: int, *, resume: bool, first: bool) -> tuple[Journal, bytes | None]:
-        """The journal, begun or resumed by the `first` process, and the state that was kept.
+    def open_journal(self, world: int, *, resume: bool, first: bool) -> tuple[Journal, Kept | None]:
+        """The journal, begun or resumed by the `first` process, and what was kept.
 
         Raises `OutputError`, `ResumeError` also when the training is finished and what it wrote is gone.
         """
         assert self.out.weights is not None
-        journal = Journal.beside(self.out.weights, self.settings(world), self.out.log_dir)
+        journal = beside(TRAIN, self.out.weights, self.settings(world))
         if not first:
             return journal, None
+        check_log_dir(self.out.log_dir, force=self.out.force or resume)
         if not resume:
-            journal.begin(force=self.out.force)
+            journal.begin()
             return journal, None
         kept = journal.resume()
         gone = [path for path in (self.out.weights, self.out.mask) if path is not None and not path.exists()]
@@ -178,38 +177,43 @@ class Trained:
         return self.result is None
 
 
-def train_on_disk(job: Job, journal: Journal, process: Process, progress: Progress, kept: bytes | None) -> Trained:
-    """Train as the job says, from the state `kept` where there is one, and write what it asks for.
+def train_on_disk(job: Job, journal: Journal, process: Process, progress: Progress, kept: Kept | None) -> Trained:
+    """Train as the job says, from what was kept where there is something, and write what it asks for.
 
     The first process alone writes files and has read the journal. Raises what `fit` raises, `ResumeError`, `OutputError`; on
     `KeyboardInterrupt` the state has been kept.
     """
+    lines = list(journal.read()) if process.first else []
     if process.any(journal.finished is not None):
         if journal.finished is not None:
             _add_row(job, journal.finished)  # of a table that was not asked for then, or was not reached
         told = process.bytes_from_first(json.dumps(journal.finished).encode())
         assert told is not None
-        return Trained(json.loads(told), journal.lines)
-    data = process.bytes_from_first(kept)
+        return Trained(json.loads(told), lines)
+    data = process.bytes_from_first(None if kept is None else kept.data)
     prepared = _prepared(job, job.recipe, process)
-    close = journal.open_events() if process.first else lambda: None
-    try:
-        run = Run(process, progress, journal.keep, job.out.keep_every, journal.append)
+    with events(job.out.log_dir if process.first else None, lines) as add:
+
+        def record(row: Record) -> None:
+            lines.append(journal.append(row))
+            add(lines[-1])
+
+        run = Run(process, progress, partial(keep_state, journal), job.out.keep_every, record)
         trainer = Trainer(job.network, job.masks(), job.recipe, prepared, run)
         if data is not None:
-            _load(trainer, journal, data)
+            with journal.intact():
+                trainer.load(kept_state(journal, journal.parsed(data)))
         trainer.train()
         with suppress(OutputError):  # should what comes now fail or be interrupted; where this does not fit, that may
             trainer.keep()
         result = trainer.finish()
-        record = _numbers(job, result, trainer)
+        numbers = _numbers(job, result, trainer)
         if process.first:
-            _write(job, result, record)
-            journal.append(record)
-            journal.close()
-    finally:
-        close()
-    return Trained(journal.finished or record, journal.lines, trainer.early.absent, result)
+            _write(job, result, numbers)
+            numbers = journal.finish(numbers)
+            lines.append(numbers)
+            add(numbers)
+    return Trained(numbers, lines, trainer.early.absent, result)
 
 
 def train_in_memory(job: Job, process: Process, progress: Progress) -> Trained:
@@ -223,15 +227,6 @@ def train_in_memory(job: Job, process: Process, progress: Progress) -> Trained:
     if process.first:
         _write_mask(job, result, record)
     return Trained(record, [*lines, record], trainer.early.absent, result)
-
-
-def _load(trainer: Trainer, journal: Journal, data: bytes) -> None:
-    """Put the trainer where the state in these bytes was taken. Raises `ResumeError`."""
-    state = parse_state(journal.state_path, data, journal.settings)
-    try:
-        trainer.load(state)
-    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-        raise damaged(journal.state_path) from error
 
 
 def _prepared(job: Job, recipe: Recipe, process: Process) -> TrainingData:

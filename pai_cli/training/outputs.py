@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pai_cli.errors import ResumeError
-from pai_cli.spelling import option
-
 
 @dataclass(frozen=True)
 class Outputs:
@@ -24,8 +21,3 @@ class Outputs:
     log_dir: Path | None = None
     keep_every: float = 600.0
     force: bool = False
-
-
-def damaged(path: Path) -> ResumeError:
-    """The refusal of a state that cannot be gone on from."""
-    return ResumeError(f"{path}: damaged, or not the state of a training; {option('force')} starts the training again")

@@ -1,26 +1,21 @@
-"""Training on disk: all that an interrupted run goes on from, in one safetensors file; nothing in it is code."""
+"""All that an interrupted training goes on from, in memory and in its journal; nothing in it is code."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pai_cli.errors import ResumeError
-from pai_cli.files.atomic import write_atomically
 from pai_cli.files.messages import some_names
-from pai_cli.files.sealed import sealed, told_version, unsealed
-from pai_cli.spelling import option
-from pai_cli.training.outputs import damaged
 
-VERSION = 2
+if TYPE_CHECKING:
+    from pai_cli.files.journal import Journal, Kept
+
 Tensors = dict[str, torch.Tensor]
 
 
@@ -87,46 +82,19 @@ def array_of(tensor: torch.Tensor) -> NDArray[np.floating[Any]]:
     return array
 
 
-def write_state(path: Path, state: TrainingState, settings: Mapping[str, Any]) -> None:
-    """Replace the state file, whole or not at all. Raises `OutputError`."""
+def keep_state(journal: Journal, state: TrainingState) -> None:
+    """Replace the state of a run. Raises `OutputError`."""
     from safetensors.torch import save
 
-    metadata = {
-        "training": str(VERSION),
-        "settings": json.dumps(settings, sort_keys=True),
-        "facts": json.dumps(state.facts),
-    }
-    tensors = {name: tensor.contiguous() for name, tensor in state.tensors.items()}
-    data = sealed(save(tensors), metadata)
-
-    def write(stream: BinaryIO) -> None:
-        stream.write(data)
-
-    write_atomically(path, write, force=True)
+    journal.keep(save({name: tensor.contiguous() for name, tensor in state.tensors.items()}), state.facts)
 
 
-def parse_state(path: Path, data: bytes, settings: Mapping[str, Any]) -> TrainingState:
-    """The state in the bytes of a file. Raises `ResumeError` when they are damaged, or of a run of other settings."""
-    from safetensors import SafetensorError
+def kept_state(journal: Journal, kept: Kept) -> TrainingState:
+    """What `keep_state` kept. Raises `ResumeError` where it is damaged."""
     from safetensors.torch import load
 
-    if told_version(data, "training") not in (None, str(VERSION)):
-        raise ResumeError(f"{path}: was written by another version of pai; {option('force')} starts the training again")
-    try:
-        metadata = unsealed(data)
-        told, facts = json.loads(metadata["settings"]), json.loads(metadata["facts"])
-        tensors = load(data)
-        if not isinstance(told, dict) or not isinstance(facts, dict):
-            raise ValueError("what it tells is no object")
-    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as e:
-        raise damaged(path) from e
-    for key, value in settings.items():
-        if told.get(key) != value:
-            raise ResumeError(
-                f"{path}: that training had {key} {told.get(key)}, this one has {value}; give the same, or begin again "
-                f"with {option('force')} instead of {option('resume')}"
-            )
-    return TrainingState(tensors, facts)
+    with journal.intact():
+        return TrainingState(load(kept.data), kept.facts)
 
 
 def check_alike(found: Tensors, wanted: Mapping[str, torch.Tensor]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from pai_cli.display.console import note
 from pai_cli.display.figures.canvas import FAINT, SERIES, Picture, footnote, named, write_picture
-from pai_cli.errors import PictureError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,31 +22,8 @@ MOST_SHAPES = 5000  # candidates drawn as shapes; more of them are dots
 Line = dict[str, Any]
 
 
-def read_trajectory(path: Path) -> list[Line]:
-    """The lines of a search's trajectory, one a candidate, without the first, which says what was searched.
-
-    A last line that was not written to its end is left out. Raises `PictureError` when the file is no trajectory.
-    """
-    lines = []
-    try:
-        with path.open(encoding="utf-8") as stream:
-            for text in stream:
-                if text.endswith("\n"):
-                    lines.append(json.loads(text))
-    except (OSError, ValueError, RecursionError) as e:
-        raise PictureError(f"{path}: is not the trajectory of a search, which a picture of it needs") from e
-    if not lines or not all(isinstance(line, dict) for line in lines) or "trajectory" not in lines[0]:
-        raise PictureError(f"{path}: is not the trajectory of a search, which a picture of it needs")
-    if any("candidate" not in line for line in lines[1:]):
-        raise PictureError(f"{path}: has lines that are no candidates; --force starts the search again")
-    return lines[1:]
-
-
-def plot_trajectory(trajectory: Path, picture: Path | None, label: str, *, force: bool) -> None:
-    """Draw a search from what it wrote, and say so; nothing without `picture`. Raises `PictureError`, `OutputError`."""
-    if picture is None:
-        return
-    lines = read_trajectory(trajectory)
+def plot_trajectory(lines: Sequence[Line], picture: Path, label: str, *, force: bool) -> None:
+    """Draw a search from its rows, one a candidate, and say so. Raises `PictureError`, `OutputError`."""
     write_picture(trajectory_picture(lines, label), picture, force=force)
     note(f"wrote {picture}: the best so far of {len(lines)} candidates")
 
