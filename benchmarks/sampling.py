@@ -18,12 +18,12 @@ The second table is of candidates without their search: seconds of one in one pr
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from tables import LEFT, Table
 
@@ -35,7 +35,7 @@ from pai_cli.sampling.candidates import Workshop, chosen, one_torch_thread
 from pai_cli.sampling.measuring import measure
 from pai_cli.sampling.request import Select
 from pai_cli.sampling.search import SearchRequest, search
-from pai_cli.sampling.trajectory import open_search
+from pai_cli.sampling.state import open_search
 from pai_cli.sampling.workers import Workers, made
 
 SEARCHES = (
@@ -71,7 +71,7 @@ def searched(table: Table, shop: Workshop, marks: list[int], jobs: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         lines, state = open_search(Path(folder) / "best.safetensors", None, {}, resume=False, force=False)
         search(shop.network, shop.request, lines, state, dataset=shop.dataset, workers=Workers(jobs))
-        found = [json.loads(line) for line in lines.path.read_text(encoding="utf-8").splitlines()[1:]]
+        found: list[Any] = [*lines.read()]
     for mark in marks:
         last = found[mark - 1]
         taken = sum(line["taken"] for line in found[:mark])

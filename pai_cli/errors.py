@@ -8,6 +8,11 @@ from pai_cli.printable import as_line
 from pai_cli.spelling import for_python, for_shell
 
 
+def install(extra: str) -> str:
+    """What installs the packages of an extra, as a shell takes it: zsh makes something of brackets that are not quoted."""
+    return f"pip install 'pai-cli[{extra}]'"
+
+
 class PaiError(Exception):
     """Something could not be done; the text is one printable line for a person, whatever names stand in it.
 

@@ -279,7 +279,7 @@ def test_a_worker_that_joins_later_with_another_pai() -> None:
 
 def test_without_dask(monkeypatch: pytest.MonkeyPatch, pai: Pai) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
-    assert refusal("tcp://127.0.0.1:9") == "cluster: needs Dask; pip install pai-cli[dask]"
+    assert refusal("tcp://127.0.0.1:9") == "cluster: needs Dask; pip install 'pai-cli[dask]'"
 
 
 SBATCH = """#!/bin/sh

@@ -186,7 +186,7 @@ def test_digits_are_split_by_place_in_each_class():
 
 def test_digits_without_scikit_learn(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    assert refused(Path("digits")) == "digits: needs scikit-learn; pip install pai-cli[digits]"
+    assert refused(Path("digits")) == "digits: needs scikit-learn; pip install 'pai-cli[digits]'"
 
 
 # --- CIFAR ---
@@ -792,7 +792,7 @@ def test_images_of_other_sizes_are_made_square(tmp_path):
 def test_images_without_pillow(tmp_path, monkeypatch):
     save_tree(tmp_path / "bugs")
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
-    assert refused(tmp_path / "bugs") == "bugs/train/ant/0.png (example 0): needs Pillow; pip install pai-cli[images]"
+    assert refused(tmp_path / "bugs") == "bugs/train/ant/0.png (example 0): needs Pillow; pip install 'pai-cli[images]'"
 
 
 # --- Hugging Face ---
@@ -922,7 +922,7 @@ def test_damaged_saved_datasets(tmp_path, hub, images):
 def test_hugging_face_without_its_package(tmp_path, monkeypatch):
     (tmp_path / "state.json").write_text(json.dumps({}))
     monkeypatch.setitem(sys.modules, "datasets", None)
-    assert refused(tmp_path, within=tmp_path) == ".: needs datasets; pip install pai-cli[hf]"
+    assert refused(tmp_path, within=tmp_path) == ".: needs datasets; pip install 'pai-cli[hf]'"
 
 
 # --- recognising ---

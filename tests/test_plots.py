@@ -130,10 +130,10 @@ def test_without_matplotlib_one_line_says_what_to_install(
     for flag, name in (("--plot", "out.svg"), ("--report", "out.html")):
         done = pai("analyze", MASK, flag, tmp_path / name)
         assert (done.status, done.out) == (1, "")
-        assert done.said == [f"pai: error: {flag}: needs matplotlib; pip install pai-cli[plot]"]
+        assert done.said == [f"pai: error: {flag}: needs matplotlib; pip install 'pai-cli[plot]'"]
     monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "matplotlib", None)  # found, but it cannot be imported
-    with pytest.raises(PictureError, match=r"--plot: needs matplotlib; pip install pai-cli\[plot\]"):
+    with pytest.raises(PictureError, match=r"--plot: needs matplotlib; pip install 'pai-cli\[plot\]'"):
         drawn(Picture("", 1, 1, lambda figure: None), ".svg")
 
 

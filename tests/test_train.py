@@ -234,7 +234,7 @@ def test_a_disk_that_is_full_for_tensorboard_alone(pai, place, monkeypatch):
 
 def test_without_tensorboard(monkeypatch, tmp_path):
     monkeypatch.setattr("pai_cli.training.events.find_spec", lambda name: None)
-    with pytest.raises(RecipeError, match=r"^log_dir: needs tensorboard; pip install pai-cli\[tensorboard\]$"):
+    with pytest.raises(RecipeError, match=r"^log_dir: needs tensorboard; pip install 'pai-cli\[tensorboard\]'$"):
         check_log_dir(tmp_path, force=False)
 
 
@@ -368,7 +368,7 @@ def test_resumed_without_tensorboard(pai, place, monkeypatch):
     done = pai(*command, "--resume", "--log-dir", "logs")
     assert (done.status, done.said[-1]) == (
         1,
-        "pai: error: --log-dir: needs tensorboard; pip install pai-cli[tensorboard]",
+        "pai: error: --log-dir: needs tensorboard; pip install 'pai-cli[tensorboard]'",
     )
 
 

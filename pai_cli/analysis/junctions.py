@@ -10,7 +10,7 @@ import numpy as np
 
 from pai_cli.analysis.many import STEPS
 from pai_cli.analysis.masks import unrolls, wanted
-from pai_cli.errors import LayerSelectionError, MethodOptionError, PaiError
+from pai_cli.errors import LayerSelectionError, MethodOptionError, PaiError, install
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.fits import Against, check_fits
 from pai_cli.files.masks import Mask
@@ -92,7 +92,7 @@ class BetweenRequest:
         if isinstance(network.model, WeightsAlone):
             raise MethodOptionError(
                 f"{option('between')} needs the network itself, and of a model's folder only the weights are read; "
-                f"give {option('model', 'hf')} where transformers is installed (pip install 'pai-cli[hf]')"
+                f"give {option('model', 'hf')} where transformers is installed ({install('hf')})"
             )
         pairs = pairs_of(trace(network.model, network.input_shape, REMEDY))
         if not pairs:

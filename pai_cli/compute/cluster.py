@@ -24,7 +24,7 @@ from pai_cli import __version__
 from pai_cli.compute.pieces import Outcome
 from pai_cli.compute.slurm import slurm_workers
 from pai_cli.compute.worker import answered, unpickled
-from pai_cli.errors import ClusterError, WorkerLostError
+from pai_cli.errors import ClusterError, WorkerLostError, install
 from pai_cli.spectral.compiled import calls
 from pai_cli.spelling import option
 
@@ -274,7 +274,7 @@ def open_cluster(address: str, jobs: int | None) -> Iterator[DaskPool]:
     try:
         import_module("distributed")
     except ImportError as error:
-        raise ClusterError(f"{option('cluster')}: needs Dask; pip install pai-cli[dask]") from error
+        raise ClusterError(f"{option('cluster')}: needs Dask; {install('dask')}") from error
     import_module("dask").config.set(SETTINGS)
     with _quiet():
         if address == SLURM:

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from pai_cli.compute.stopping import handlers_kept
-from pai_cli.errors import ClusterError
+from pai_cli.errors import ClusterError, install
 from pai_cli.spelling import option
 
 LOOK = 0.2  # seconds between looks at whether a worker has come
@@ -26,7 +26,7 @@ def slurm_workers(jobs: int) -> Iterator[Any]:
         with handlers_kept():
             dask, jobqueue, distributed = (import_module(name) for name in ("dask", "dask_jobqueue", "distributed"))
     except ImportError as error:
-        raise ClusterError(f"{option('cluster', 'slurm')}: needs dask-jobqueue; pip install pai-cli[dask]") from error
+        raise ClusterError(f"{option('cluster', 'slurm')}: needs dask-jobqueue; {install('dask')}") from error
     cores, memory, processes = (dask.config.get(f"jobqueue.slurm.{name}") for name in ("cores", "memory", "processes"))
     if cores is None or memory is None:
         raise ClusterError(

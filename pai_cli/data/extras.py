@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from pai_cli.errors import DataError
+from pai_cli.errors import DataError, install
 
 
 def need(module: str, package: str, extra: str, what: str) -> Any:
@@ -13,4 +13,4 @@ def need(module: str, package: str, extra: str, what: str) -> Any:
     try:
         return import_module(module)
     except ImportError as e:
-        raise DataError(f"{what}: needs {package}; pip install pai-cli[{extra}]") from e
+        raise DataError(f"{what}: needs {package}; {install(extra)}") from e

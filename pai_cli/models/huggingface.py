@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pai_cli.errors import CheckpointError, MethodOptionError, ModelFactoryError, PaiError
+from pai_cli.errors import CheckpointError, MethodOptionError, ModelFactoryError, PaiError, install
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.messages import one_line
 from pai_cli.models.base import add_at
@@ -39,7 +39,7 @@ class WeightsAlone(nn.Module):
         """Refused."""
         raise MethodOptionError(
             "this needs the network itself, and of a model's folder only the weights are read; give "
-            f"{option('model', 'hf')} where transformers is installed (pip install 'pai-cli[hf]'), or a "
+            f"{option('model', 'hf')} where transformers is installed ({install('hf')}), or a "
             f"{option('method')} that looks at weights alone, such as erk"
         )
 
@@ -115,7 +115,7 @@ def _made(checkpoint: Checkpoint) -> tuple[nn.Module, Any]:
         except ImportError as e:
             missing = "is not installed" if e.name == "transformers" else f"cannot be imported ({one_line(e)})"
             raise ModelFactoryError(
-                f"{option('model', 'hf')}: transformers {missing}: pip install 'pai-cli[hf]', or leave "
+                f"{option('model', 'hf')}: transformers {missing}: {install('hf')}, or leave "
                 f"{option('model')} out for methods that look at weights alone"
             ) from e
         try:

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pai_cli.errors import OutputError, RecipeError
+from pai_cli.errors import OutputError, RecipeError, install
 from pai_cli.files.ordering import spelled
 from pai_cli.spelling import option
 from pai_cli.telling import warn
@@ -31,7 +31,7 @@ def check_log_dir(path: Path | None, *, force: bool) -> None:
     if path is None:
         return
     if find_spec("tensorboard") is None:
-        raise RecipeError(f"{option('log_dir')}: needs tensorboard; pip install pai-cli[tensorboard]")
+        raise RecipeError(f"{option('log_dir')}: needs tensorboard; {install('tensorboard')}")
     if spelled(str(path)) != str(path):
         raise OutputError(
             f"{option('log_dir', path)}: tensorboard takes no name that is not UTF-8; name another folder"

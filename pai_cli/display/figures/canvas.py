@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pai_cli.errors import PictureError
+from pai_cli.errors import PictureError, install
 from pai_cli.files.atomic import write_bytes
 from pai_cli.printable import as_line, printable, shortened
 from pai_cli.spelling import for_shell
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, FigureBase
 
 SUFFIXES = (".svg", ".png", ".pdf")
-NO_MATPLOTLIB = "needs matplotlib; pip install pai-cli[plot]"
+NO_MATPLOTLIB = f"needs matplotlib; {install('plot')}"
 
 # Of Okabe and Ito's colours, told apart with any colour vision, those that show on white; the yellow and the black do not
 # serve on both a light and a dark page. Each has a marker too, so that nothing is told by colour alone.
