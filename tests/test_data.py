@@ -959,9 +959,9 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
     assert refused(path) == "toy.npz: cannot be read: Permission denied"
 
 
-def test_kinds_are_described_and_light():
+def test_kinds_are_light():
     assert list(KINDS) == [DIGITS, "cifar-python", "cifar-binary", "idx", "npz", "hf", "images"]
-    assert all(kind.summary and kind.recognised and ":" in kind.opener for kind in KINDS.values())
+    assert all(":" in kind.opener for kind in KINDS.values())
     heavy = ("numpy", "torch", "sklearn", "PIL", "datasets")
     code = f"import sys, pai_cli.data.registry; print([m for m in {heavy} if m in sys.modules])"
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -115,29 +115,9 @@ def analyze(
     Metrics are defined in docs/metrics.md, from Hoang, Liu, Marculescu, Wang, ICLR 2023, and Hoang, Kundu, Liu, Wang,
     NeurIPS 2023. Raises `UsageError` for what does not go together, and errors by name for files and arrays.
     """
+    given = locals()
     with ExitStack() as ends:
-        found = reports(
-            masks,
-            weights,
-            layers=layers,
-            summary=summary,
-            expansion_weighted=expansion_weighted,
-            solver=solver,
-            certify=certify,
-            between=between,
-            model=model,
-            input_shape=input_shape,
-            device=device,
-            trust=trust,
-            plot=plot,
-            report=report,
-            force=force,
-            jobs=jobs,
-            cluster=cluster,
-            store=store,
-            no_store=no_store,
-            progress=ends.enter_context(shown_by(progress, "analyzing")),
-        )
+        found = reports(**{**given, "progress": ends.enter_context(shown_by(progress, "analyzing"))})
         every = list(ends.enter_context(found))
     if is_one(masks):
         if every[0].error is not None:

@@ -60,30 +60,7 @@ def rank(
     The others are those of `analyze`. Of masks that cannot be measured a warning tells, and the result's `failed`. Raises
     `UsageError` for what does not go together, `TableError`, `UnknownMetricError`, `CompositeError`.
     """
-    asked = Asked(
-        masks=masks,
-        table=table,
-        accuracy=accuracy,
-        order=order,
-        weights=weights,
-        by=by,
-        smallest_first=smallest_first,
-        metrics=metrics,
-        group_by=group_by,
-        collapsed_at=collapsed_at,
-        accuracy_unit=accuracy_unit,
-        resamples=resamples,
-        seed=seed,
-        trust=trust,
-        plot=plot,
-        report=report,
-        force=force,
-        jobs=jobs,
-        cluster=cluster,
-        store=store,
-        no_store=no_store,
-        progress=progress,
-    )
+    asked = Asked(**locals())
     entered = enter(asked)
     for one in entered.reports:
         if one.error is not None:

@@ -8,6 +8,7 @@ import typer
 
 from pai_cli.api.analyze import reports
 from pai_cli.commands import options
+from pai_cli.commands.given import asked
 from pai_cli.compute.device import Device
 from pai_cli.files.tables import Format
 from pai_cli.spectral.solvers import Solver
@@ -56,34 +57,14 @@ def analyze(
 
     Every value has an error bound (its _error field); a missing value has its reason.
     """
+    given = asked(locals())
     options.check_header(format, no_header=no_header)
     from pai_cli.display.analysis import ShownReports
     from pai_cli.display.junctions import show_between
     from pai_cli.display.progress import progress_bar
 
     with progress_bar("analyzing", streaming=format is not Format.TABLE or not summary) as progress:
-        found = reports(
-            masks,
-            weights,
-            layers=layers,
-            summary=summary,
-            expansion_weighted=expansion_weighted,
-            solver=solver,
-            certify=certify,
-            between=between,
-            model=model,
-            input_shape=input_shape,
-            device=device,
-            trust=trust,
-            plot=plot,
-            report=report,
-            force=force,
-            jobs=jobs,
-            cluster=cluster,
-            store=store,
-            no_store=no_store,
-            progress=progress,
-        )
+        found = reports(**given, progress=progress)
         with found:
             if between:
                 measured = (one.measured for one in found)

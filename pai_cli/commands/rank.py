@@ -10,6 +10,7 @@ import typer
 from pai_cli.api.asked import Asked
 from pai_cli.api.rank import enter, ranked
 from pai_cli.commands import options
+from pai_cli.commands.given import asked
 from pai_cli.files.tables import Format
 from pai_cli.ranking.rules import COLLAPSED, MOST_RESAMPLES, RESAMPLES, AccuracyUnit
 from pai_cli.spectral.catalogue import METRICS
@@ -108,32 +109,9 @@ def rank(
     """Order masks without training them, by one metric's mean over the layers, within equal densities, best first; or, where
     accuracies are known, tell which metric predicts them: Kendall's tau, Spearman's rho and Pearson's r with intervals.
     """
+    given = asked(locals())
     options.check_header(format, no_header=no_header)
-    asked = Asked(
-        masks=masks,
-        table=table,
-        accuracy=accuracy,
-        order=order,
-        weights=weights,
-        by=by,
-        smallest_first=smallest_first,
-        metrics=metrics,
-        group_by=group_by,
-        collapsed_at=collapsed_at,
-        accuracy_unit=accuracy_unit,
-        resamples=resamples,
-        seed=seed,
-        trust=trust,
-        plot=plot,
-        report=report,
-        force=force,
-        jobs=jobs,
-        cluster=cluster,
-        store=store,
-        no_store=no_store,
-        progress=True,
-    )
-    entered = enter(asked)
+    entered = enter(Asked(**given, progress=True))
     from pai_cli.api.ranked import Ranking
     from pai_cli.display.console import fail
 

@@ -20,6 +20,7 @@ from multiprocessing.context import SpawnProcess
 from types import ModuleType
 from typing import Any, TypeVar
 
+from pai_cli.compute.environment import variables_set
 from pai_cli.compute.pieces import Outcome
 from pai_cli.compute.threads import threads_each
 from pai_cli.compute.worker import COMMON, ITEM, serve
@@ -203,17 +204,11 @@ def _inherited(variables: dict[str, str]) -> Iterator[None]:
     its imports would make it print where it was.
     """
     resource_tracker.ensure_running()  # or it would be started in between, and lift what is set here
-    before = {name: os.environ.get(name) for name in variables}
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    os.environ.update(variables)
     try:
-        yield
+        with variables_set(variables):
+            yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 

@@ -22,15 +22,11 @@ DIGITS = "digits"
 class Kind:
     """A kind of data.
 
-    `summary` and `recognised` (by what it is known) are for people; `opener` is "module:function", which takes the path
-    and `train`; `fits` says of a path whether it is of this kind; `extra` is what `pip install pai-cli[...]` must add.
+    `opener` is "module:function", which takes the path and `train`; `fits` says of a path whether it is of this kind.
     """
 
-    summary: str
-    recognised: str
     opener: str
     fits: Callable[[Path], bool]
-    extra: str = ""
 
 
 def _never(path: Path) -> bool:  # noqa: ARG001
@@ -38,51 +34,13 @@ def _never(path: Path) -> bool:  # noqa: ARG001
 
 
 KINDS: dict[str, Kind] = {
-    DIGITS: Kind(
-        summary="1,797 grey 8x8 images of handwritten digits, which scikit-learn brings along",
-        recognised="the word digits (./digits is a path)",
-        opener="pai_cli.data.digits:open_digits",
-        fits=_never,
-        extra="digits",
-    ),
-    "cifar-python": Kind(
-        summary="CIFAR-10 or CIFAR-100 as distributed for Python; nothing in the pickles is run",
-        recognised="a folder with data_batch_1 or test_batch, or with the files train or test",
-        opener="pai_cli.data.cifar:open_python",
-        fits=layouts.is_cifar_python,
-    ),
-    "cifar-binary": Kind(
-        summary="CIFAR-10 or CIFAR-100 as distributed for C",
-        recognised="a folder with data_batch_1.bin or test_batch.bin, or with train.bin or test.bin",
-        opener="pai_cli.data.cifar:open_binary",
-        fits=layouts.is_cifar_binary,
-    ),
-    "idx": Kind(
-        summary="MNIST, Fashion-MNIST, KMNIST, EMNIST as distributed, gzipped or not",
-        recognised="a folder with train-images-idx3-ubyte or its like, or such a file",
-        opener="pai_cli.data.idx:open_idx",
-        fits=layouts.is_idx,
-    ),
-    "npz": Kind(
-        summary="arrays x and y, with or without x_test and y_test",
-        recognised="a file called .npz",
-        opener="pai_cli.data.npz:open_npz",
-        fits=layouts.is_npz,
-    ),
-    "hf": Kind(
-        summary="a Hugging Face data set of images, saved with save_to_disk",
-        recognised=f"a folder with {layouts.HF_DICT} or {layouts.HF_ONE}",
-        opener="pai_cli.data.huggingface:open_saved",
-        fits=layouts.is_saved_hf,
-        extra="hf",
-    ),
-    "images": Kind(
-        summary="a folder a class with images in it, under train/ and val/ or not; Tiny-ImageNet too",
-        recognised="any other folder with folders in it",
-        opener="pai_cli.data.folder:open_tree",
-        fits=layouts.is_image_tree,
-        extra="images",
-    ),
+    DIGITS: Kind("pai_cli.data.digits:open_digits", _never),
+    "cifar-python": Kind("pai_cli.data.cifar:open_python", layouts.is_cifar_python),
+    "cifar-binary": Kind("pai_cli.data.cifar:open_binary", layouts.is_cifar_binary),
+    "idx": Kind("pai_cli.data.idx:open_idx", layouts.is_idx),
+    "npz": Kind("pai_cli.data.npz:open_npz", layouts.is_npz),
+    "hf": Kind("pai_cli.data.huggingface:open_saved", layouts.is_saved_hf),
+    "images": Kind("pai_cli.data.folder:open_tree", layouts.is_image_tree),
 }
 """Every kind by name, in the order in which a path is compared with them."""
 

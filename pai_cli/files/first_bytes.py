@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pai_cli.errors import PaiError
 from pai_cli.printable import printable
 
 ENOUGH = 512  # bytes from which everything here is told
@@ -86,9 +85,3 @@ def first_bytes(path: Path) -> bytes:
     """As many as are needed here. Raises `OSError`."""
     with path.open("rb") as stream:
         return stream.read(ENOUGH)
-
-
-def check_stand_in(path: Path, error: type[PaiError]) -> None:
-    """Raise `error`, with the remedy, where something else stands in the place of the file. Raises `OSError`."""
-    if what := stand_in(first_bytes(path)):
-        raise error(f"{path}: {what}")

@@ -67,11 +67,6 @@ def config_beside(path: Path) -> dict[str, Any] | None:
     return None
 
 
-def mask_in(path: Path) -> Path:
-    """The file that a mask is read from: of a pruned model's folder its weights, else the path as it is."""
-    return weights_of(path) if path.is_dir() and (path / CONFIG).is_file() else path
-
-
 def read_config(folder: Path) -> dict[str, Any]:
     """The folder's `config.json`. Raises `CheckpointError` when it is not a JSON object."""
     path = folder / CONFIG

@@ -47,8 +47,11 @@ def real_modules(network: nn.Module) -> Iterator[nn.Module]:
         yield from network.modules()
 
 
-def initialise(network: nn.Module, mode: str = "fan_out") -> None:
-    """Kaiming-normal convolutions, batch norms at 1 and 0 (He et al. 2015, arXiv:1502.01852)."""
+def initialise(network: nn.Module, mode: str = "fan_out", linear: float | None = None) -> None:
+    """Kaiming-normal convolutions, batch norms at 1 and 0 (He et al. 2015, arXiv:1502.01852).
+
+    `linear`: the standard deviation of linear weights, whose biases are 0 then; by default they stay as they are.
+    """
     for module in real_modules(network):
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")  # type: ignore[arg-type]
@@ -56,6 +59,9 @@ def initialise(network: nn.Module, mode: str = "fan_out") -> None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear) and linear is not None:
+            nn.init.normal_(module.weight, 0.0, linear)
             nn.init.zeros_(module.bias)
 
 

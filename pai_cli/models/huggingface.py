@@ -7,7 +7,6 @@ look at weights alone work. With the model `hf` the network itself is made by `t
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pai_cli.compute.environment import variables_set
 from pai_cli.errors import CheckpointError, MethodOptionError, ModelFactoryError, PaiError, install
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.messages import one_line
@@ -29,6 +29,7 @@ from pai_cli.printable import shortened
 from pai_cli.spelling import option
 
 FACTORY = "hf"
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}  # the libraries are given no name to look up either
 """What `model` calls the network that transformers makes."""
 
 
@@ -109,7 +110,7 @@ def _made(checkpoint: Checkpoint) -> tuple[nn.Module, Any]:
     assert checkpoint.config is not None
     folder = checkpoint.path.parent
     plain = plain_config(checkpoint.config, str(folder / "config.json"))
-    with _offline():
+    with variables_set(OFFLINE):
         try:
             import transformers
         except ImportError as e:
@@ -146,21 +147,6 @@ def _classes(plain: dict[str, Any], architectures: object) -> tuple[Any, Any]:
     if not isinstance(network_class, type) or getattr(network_class, "config_class", None) is not config_class:
         raise ValueError(f"architectures names no network of type {plain['model_type']}")
     return config, network_class
-
-
-@contextmanager
-def _offline() -> Iterator[None]:
-    """Told to the Hugging Face libraries while they are imported and used; they are given no name to look up either."""
-    before = {name: os.environ.get(name) for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")}
-    os.environ.update(dict.fromkeys(before, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from pai_cli.models.base import Architecture, Shapes, add_at, initialise, real_modules
+from pai_cli.models.base import Architecture, Shapes, add_at, initialise
 
 NAMES = ("mobilenetv2",)
 SPELLINGS = ("mobilenetv2", "mobilenet-v2", "mobilenetv2-100")
@@ -73,11 +73,7 @@ class MobileNetV2(nn.Module):
         self._dropout = nn.Dropout(0.2)
         self._head = "classifier" if spec.timm else "classifier.1"
         add_at(self, self._head, nn.Linear(LAST, spec.classes))
-        initialise(self)
-        for module in real_modules(self):
-            if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, 0.0, 0.01)
-                nn.init.zeros_(module.bias)
+        initialise(self, linear=0.01)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(batch, channels, h, w) -> (batch, classes)."""

@@ -56,11 +56,6 @@ def is_counter(name: str, shape: tuple[int, ...]) -> bool:
     return math.prod(shape) <= 1 and name.rpartition(".")[2] not in _OF_MODULES
 
 
-def agrees(found: Architecture, shapes: Shapes) -> bool:
-    """Whether the architecture's state dict has exactly these names and shapes."""
-    return beyond(found, shapes) == ()
-
-
 def beyond(found: Architecture, shapes: Shapes) -> tuple[str, ...] | None:
     """The names that the architecture's state dict does not have; None where it has others, or other shapes."""
     try:

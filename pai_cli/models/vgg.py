@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from pai_cli.models.base import SINGLE_HEADS, Architecture, Shapes, initialise, real_modules
+from pai_cli.models.base import SINGLE_HEADS, Architecture, Shapes, initialise
 
 STAGES = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 WIDTHS = (64, 128, 256, 512, 512)
@@ -44,11 +44,7 @@ class VGG(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(spec.side)
         self.head_name = spec.head[0].split(".")[0]
         self.add_module(self.head_name, _head(spec))
-        initialise(self)
-        for module in real_modules(self):
-            if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, 0.0, 0.01)
-                nn.init.zeros_(module.bias)
+        initialise(self, linear=0.01)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(batch, channels, h, w) -> (batch, classes)."""

@@ -64,9 +64,6 @@ class TrainingOptions:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-ALL = tuple(TrainingOptions.__dataclass_fields__)
-
-
 def freezes(options: TrainingOptions, density: float) -> int:  # noqa: ARG001  (what a registry row calls)
     """How often Gem-Miner freezes: K = floor((E-1)/P) times in E epochs, every P. Raises `MethodOptionError` for none."""
     epochs, every = options.epochs or EPOCHS, options.freeze_every or FREEZE_EVERY
