@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pai_cli.errors import MethodOptionError, ScoreError
 from pai_cli.files.messages import one_line
-from pai_cli.models.copies import kind_of, repeatable, seeded, working_copy
+from pai_cli.models.copies import failed_on, kind_of, remove, repeatable, seeded, with_gradients, working_copy
 from pai_cli.models.programs import normalise_by_batch
 from pai_cli.pruning.base import Masks, ScoreContext
 from pai_cli.spelling import option
@@ -45,16 +45,11 @@ class Supervised:
                 module.train()
         if isinstance(self._model, fx.GraphModule):
             normalise_by_batch(self._model)
-        parameters = dict(self._model.named_parameters(remove_duplicate=False))
-        self.weights: dict[str, nn.Parameter] = {name: parameters[name] for name in names}
-        for weight in self.weights.values():
-            weight.requires_grad_(True)
+        self.weights = with_gradients(self._model, names)
 
     def mask(self, masks: Masks | None) -> None:
         """Set the weights that are false in `masks` to zero, for good: masks only ever shrink."""
-        for name, mask in (masks or {}).items():
-            pruned = torch.from_numpy(~mask).to(self._context.device)
-            self.weights[name].detach().masked_fill_(pruned, 0.0)
+        remove(self.weights, masks)
 
     def gradient(self) -> Tensors:
         """dL/dw of each weight, shaped as it; zeros for a weight that the loss does not depend on.
@@ -110,11 +105,10 @@ class Supervised:
             # A copy, because a network whose first operation is in place would write over the samples.
             outputs = self._model(inputs.to(device=self._context.device, dtype=self._dtype, copy=True))
         except Exception as error:
-            shape = ",".join(map(str, inputs.shape))
-            raise MethodOptionError(
-                f"{method}: the network failed on a batch of shape {shape} ({one_line(error)}); "
+            remedy = (
                 f"give the shape of one input with {option('input_shape')}, or more samples with {option('per_class')}"
-            ) from error
+            )
+            raise MethodOptionError(f"{method}: {failed_on(inputs, error)}; {remedy}") from error
         wanted = f"and logits of shape ({len(labels)}, classes) are needed"
         remedy = f"give a {option('model')} factory whose network returns the logits alone"
         if not (isinstance(outputs, torch.Tensor) and outputs.is_floating_point()):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -13,6 +14,10 @@ from pai_cli.errors import DeviceError, ScoreError
 from pai_cli.files.messages import one_line
 from pai_cli.random import seed_torch
 from pai_cli.spelling import option
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 def copied(model: nn.Module) -> nn.Module:
@@ -51,6 +56,25 @@ def working_copy(model: nn.Module, device: str, dtype: torch.dtype, method: str)
     for parameter in twin.parameters():
         parameter.grad = None
     return twin.eval().requires_grad_(False)
+
+
+def with_gradients(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Parameter]:
+    """The parameters of these names, which have gradients from now on."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for name in names:
+        parameters[name].requires_grad_(True)
+    return {name: parameters[name] for name in names}
+
+
+def remove(weights: Mapping[str, nn.Parameter], masks: Mapping[str, NDArray[np.bool_]] | None) -> None:
+    """Set the weights that are false in `masks` to zero."""
+    for name, mask in (masks or {}).items():
+        weights[name].detach().masked_fill_(torch.from_numpy(~mask).to(weights[name].device), 0.0)
+
+
+def failed_on(inputs: torch.Tensor, error: Exception) -> str:
+    """What to say where a network raises this of a batch."""
+    return f"the network failed on a batch of shape {','.join(map(str, inputs.shape))} ({one_line(error)})"
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from torch import fx, nn
 
 from pai_cli.errors import MethodOptionError, ScoreError
 from pai_cli.files.messages import one_line
-from pai_cli.models.copies import kind_of, repeatable, seeded, working_copy
+from pai_cli.models.copies import kind_of, remove, repeatable, seeded, with_gradients, working_copy
 from pai_cli.models.huggingface import refuse_weights_alone
 from pai_cli.models.programs import lift_ceilings, self_normalising
 from pai_cli.spelling import option
@@ -66,16 +66,11 @@ class Linearised:
         if self._channels_last:
             # Measured on VGG-16: float64 convolutions on a CPU take half the time in this memory order.
             self._reorder(torch.channels_last)
-        parameters = dict(self._model.named_parameters(remove_duplicate=False))
-        self.weights: dict[str, nn.Parameter] = {name: parameters[name] for name in names}
-        for weight in self.weights.values():
-            weight.requires_grad_(True)
+        self.weights = with_gradients(self._model, names)
 
     def mask(self, masks: Mapping[str, NDArray[np.bool_]] | None) -> None:
         """Set the weights that are false in `masks` to zero, for good: masks only ever shrink."""
-        for name, mask in (masks or {}).items():
-            pruned = torch.from_numpy(~mask).to(self._device)
-            self.weights[name].detach().masked_fill_(pruned, 0.0)
+        remove(self.weights, masks)
 
     def flow(self) -> Flow:
         """Send an input of ones (batch of one) through, and the gradients back to the weights.

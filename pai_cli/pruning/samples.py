@@ -11,8 +11,7 @@ import torch
 from pai_cli.data.batches import batch_for, check_classes, choose
 from pai_cli.data.registry import open_dataset
 from pai_cli.errors import MethodOptionError
-from pai_cli.files.messages import one_line
-from pai_cli.models.copies import seeded, working_copy
+from pai_cli.models.copies import failed_on, seeded, working_copy
 from pai_cli.pruning.base import Batches
 from pai_cli.pruning.request import USUAL_PER_CLASS, PruneRequest
 from pai_cli.random import generator_for
@@ -84,9 +83,6 @@ def _outputs(network: Network, example: torch.Tensor, request: PruneRequest) -> 
         try:
             outputs = twin(example.clone())
         except Exception as error:
-            shape = ",".join(map(str, example.shape))
-            raise MethodOptionError(
-                f"{name}: the network failed on a batch of shape {shape} ({one_line(error)}); "
-                f"give the shape of one input with {option('input_shape')}"
-            ) from error
+            told = f"{failed_on(example, error)}; give the shape of one input with {option('input_shape')}"
+            raise MethodOptionError(f"{name}: {told}") from error
     return int(outputs.shape[-1]) if isinstance(outputs, torch.Tensor) and outputs.dim() == 2 else 0

@@ -14,7 +14,7 @@ from torch import fx, nn
 from pai_cli.data.batches import check_classes
 from pai_cli.errors import DeviceError, RecipeError, TrainingError
 from pai_cli.files.messages import one_line
-from pai_cli.models.copies import kind_of
+from pai_cli.models.copies import failed_on, kind_of
 from pai_cli.models.network import Network
 from pai_cli.spelling import option
 from pai_cli.training.examples import Examples, Pair
@@ -79,10 +79,9 @@ REMEDIES = {
 
 
 def _failed(inputs: torch.Tensor, error: Exception) -> TrainingError:
-    shape = ",".join(map(str, inputs.shape))
     found = (remedy for told, remedy in REMEDIES.items() if told in str(error))
     remedy = next(found, f"give the shape of one input with {option('input_shape')}")
-    return TrainingError(f"the network failed on a batch of shape {shape} ({one_line(error)}); {remedy}")
+    return TrainingError(f"{failed_on(inputs, error)}; {remedy}")
 
 
 def check_outputs(model: nn.Module, examples: Examples, network: str) -> None:

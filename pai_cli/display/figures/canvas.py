@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -123,6 +124,11 @@ def need_matplotlib(flag: str) -> None:
     """Raise `PictureError` that says how to install matplotlib where it is missing. Imports nothing."""
     if find_spec("matplotlib") is None:
         raise PictureError(f"{flag}: {NO_MATPLOTLIB}")
+
+
+def or_nan(value: float | None) -> float:
+    """A value as matplotlib leaves a gap for it where there is none."""
+    return math.nan if value is None else value
 
 
 def write_picture(picture: Picture, path: Path, *, force: bool) -> None:

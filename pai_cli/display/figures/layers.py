@@ -19,6 +19,7 @@ from pai_cli.display.figures.canvas import (
     footnote,
     height_of,
     named,
+    or_nan,
     width_of,
     zero_line,
 )
@@ -72,8 +73,7 @@ class LayerProfile:
     def over(self, name: str, layers: Sequence[str]) -> list[float]:
         """The values of `name` in the order of `layers`, NaN where there is none."""
         known = dict(zip(self.layers, self.values[name], strict=True))
-        found = (known.get(layer) for layer in layers)
-        return [math.nan if value is None else value for value in found]
+        return [or_nan(known.get(layer)) for layer in layers]
 
 
 def profile_picture(profiles: Sequence[LayerProfile], of: int | None = None) -> Picture:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pai_cli.display.figures.canvas import Picture, footnote, named
+from pai_cli.display.figures.canvas import Picture, footnote, named, or_nan
 from pai_cli.display.figures.scatter import Dots, Shade, marker_legend, markers_of, scatter, shade_bar
 from pai_cli.ranking.order import RankedMask
 
@@ -35,8 +34,8 @@ def _draw(figure: FigureBase, *, ranked: Sequence[RankedMask], by: str) -> None:
     axes.set_ylabel(named(by))
     kinds = [row.source.method or "method not told" for row in ranked]
     accuracies = [row.source.accuracy for row in ranked]
-    x = [math.nan if row.source.density is None else row.source.density for row in ranked]
-    y = [math.nan if row.value.value is None else row.value.value for row in ranked]
+    x = [or_nan(row.source.density) for row in ranked]
+    y = [or_nan(row.value.value) for row in ranked]
     _density_axis(axes, ranked)
     trained = any(accuracy is not None for accuracy in accuracies)
     told = accuracies if trained else [row.source.density for row in ranked]

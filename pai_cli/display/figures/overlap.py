@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pai_cli.display.console import note
-from pai_cli.display.figures.canvas import INK, Picture, footnote, named, short_labels, write_picture
+from pai_cli.display.figures.canvas import INK, Picture, footnote, named, or_nan, short_labels, write_picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import FigureBase
@@ -48,8 +48,7 @@ def _draw(figure: FigureBase, *, pairs: Sequence[Overlap], labels: Sequence[str]
     count = len(labels)
     values = np.full((count, count), np.nan)
     for pair in pairs:
-        index = math.nan if pair.jaccard is None else pair.jaccard
-        values[pair.first, pair.second] = values[pair.second, pair.first] = index
+        values[pair.first, pair.second] = values[pair.second, pair.first] = or_nan(pair.jaccard)
     axes = figure.subplots()
     axes.set_title("Jaccard index: edges that both keep, over edges that either keeps")
     axes.grid(visible=False)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pai_cli.display.figures.canvas import GRID, Picture, footnote
+from pai_cli.display.figures.canvas import GRID, Picture, footnote, or_nan
 from pai_cli.display.figures.scatter import Dots, Shade, marker_legend, markers_of, scatter, shade_bar
 from pai_cli.ranking.plane import PlanePoint
 
@@ -35,7 +35,7 @@ def _draw(figure: FigureBase, *, points: Sequence[PlanePoint], accuracies: Mappi
     known = [accuracies.get(point.name) for point in points]
     densities = [point.density for point in points]
     shade = Shade.of("accuracy", known) if accuracies else Shade.of("density", densities, powers=True)
-    x, y = [_number(point.parameters.value) for point in points], [_number(point.topology.value) for point in points]
+    x, y = [or_nan(point.parameters.value) for point in points], [or_nan(point.topology.value) for point in points]
     markers = markers_of(kinds)
     scatter(axes, Dots(x, y, known if accuracies else densities, kinds), shade, markers)
     axes.set_xlim(left=0)
@@ -62,7 +62,3 @@ def _circles(axes: Axes) -> None:
     axes.set_xlim(0, right)
     axes.set_ylim(0, top)
     axes.grid(visible=False)
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value

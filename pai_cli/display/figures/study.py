@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pai_cli.display.figures.canvas import FAINT, Picture, footnote, named
+from pai_cli.display.figures.canvas import FAINT, Picture, footnote, named, or_nan
 from pai_cli.display.figures.scatter import Dots, Shade, marker_legend, markers_of, scatter, shade_bar
 from pai_cli.files.messages import some_names
 from pai_cli.ranking.correlation import Correlation, Point, Scope, Study
@@ -64,7 +64,7 @@ def _draw(
 
 
 def _panel(axes: Axes, points: Sequence[Point], shade: Shade, markers: dict[str, str]) -> None:
-    x = [math.nan if point.value.value is None else point.value.value for point in points]
+    x = [or_nan(point.value.value) for point in points]
     y, densities = [point.accuracy for point in points], [point.density for point in points]
     if len(points) <= MOST_SPREADS:
         spreads = [point.spread or 0.0 for point in points]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pai_cli.display.console import note
-from pai_cli.display.figures.canvas import FAINT, SERIES, Picture, footnote, named, write_picture, zero_line
+from pai_cli.display.figures.canvas import FAINT, SERIES, Picture, footnote, named, or_nan, write_picture, zero_line
 from pai_cli.training.dynamic import SPECTRUM
 
 if TYPE_CHECKING:
@@ -63,4 +62,4 @@ def _draw(figure: FigureBase, *, updates: Sequence[Line], label: str) -> None:
 
 
 def _column(lines: Sequence[Line], name: str) -> list[float]:
-    return [math.nan if line.get(name) is None else line[name] for line in lines]
+    return [or_nan(line.get(name)) for line in lines]
