@@ -14,6 +14,7 @@ import cProfile
 import pstats
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from inputs import network_of, pruned
@@ -22,22 +23,26 @@ from tables import LEFT, Table
 
 from pai_cli.compute.threads import one_blas_thread
 from pai_cli.spectral import solvers
+from pai_cli.spectral.bounds import pairs_of
 from pai_cli.spectral.compiled import calls
-from pai_cli.spectral.metrics import MetricOptions, prepare_layer
-from pai_cli.spectral.network import LayerInput, measure_layers
+from pai_cli.spectral.graph import BipartiteGraph
+from pai_cli.spectral.metrics import MetricOptions, measures_of, prepare_layer
+from pai_cli.spectral.network import LayerInput, measure_together
 from pai_cli.spectral.problems import Problems
+from pai_cli.spectral.singular import singular_pairs
 from pai_cli.spectral.solver_table import SolverLimits, Status
+from pai_cli.spectral.subgraphs import regular_subgraphs
 
-STAGES = (  # name, function with its module's file; the later a stage, the further inside the earlier ones
-    ("everything else", "network.py", "measure_layers"),
-    ("metrics from values", "metrics.py", "measures_of"),
-    ("prepare: degrees, sorting", "bipartite.py", "__init__"),
-    ("degree classes, subgraphs", "regular.py", "regular_subgraphs"),
-    ("closed forms, hand-over", "singular.py", "singular_pairs"),
-    ("bounds", "bounds.py", "pairs_of"),
-    ("components", "calls.py", "component_count"),
-    ("packing bits", "calls.py", "pack_columns"),
-    ("compiled solver", "calls.py", "solve_bits"),
+STAGES: tuple[tuple[str, Any], ...] = (  # the later a stage, the further inside the earlier ones
+    ("everything else", measure_together),
+    ("metrics from values", measures_of),
+    ("prepare: degrees, sorting", BipartiteGraph.__init__),
+    ("degree classes, subgraphs", regular_subgraphs),
+    ("closed forms, hand-over", singular_pairs),
+    ("bounds", pairs_of),
+    ("components", calls.component_count),
+    ("packing bits", calls.pack_columns),
+    ("compiled solver", calls.solve_bits),
 )
 
 INSIDE = {  # whose time is part of whose, taken out there
@@ -58,8 +63,7 @@ COLUMNS = (("stage", 27, LEFT), ("calls", 6, "d"), ("ms", 8, ".2f"), ("share", 6
 
 def run_all(layers: list[LayerInput]) -> None:
     """All of sections 1 to 3."""
-    for _ in measure_layers(layers, MetricOptions()):
-        pass
+    measure_together(layers, MetricOptions())
 
 
 def by_profile(layers: list[LayerInput]) -> dict[str, tuple[int, float]]:
@@ -67,14 +71,14 @@ def by_profile(layers: list[LayerInput]) -> dict[str, tuple[int, float]]:
     profile = cProfile.Profile()
     profile.runcall(run_all, layers)
     found: dict[str, tuple[int, float]] = {}
-    for stage, file, function in STAGES:
-        for (path, _, name), row in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
-            if name == function and path.endswith(file):
-                found[stage] = (row[1], row[3])
+    rows = pstats.Stats(profile).stats  # type: ignore[attr-defined]
+    for stage, function in STAGES:
+        code = function.__code__
+        row = rows[code.co_filename, code.co_firstlineno, code.co_name]
+        found[stage] = (row[1], row[3])
     whole = dict(found)
     for stage, outer in INSIDE.items():
-        if stage in whole and outer in found:
-            found[outer] = (found[outer][0], found[outer][1] - whole[stage][1])
+        found[outer] = (found[outer][0], found[outer][1] - whole[stage][1])
     return found
 
 

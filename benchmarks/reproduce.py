@@ -55,7 +55,7 @@ from pai_cli.spectral.catalogue import BETWEEN
 from pai_cli.spectral.graph import unroll
 from pai_cli.spectral.junctions import Degrees, Junction
 from pai_cli.spectral.metrics import MetricOptions
-from pai_cli.spectral.network import LayerInput, measure_layers, summarise
+from pai_cli.spectral.network import LayerInput, measure_together, summarise
 
 if TYPE_CHECKING:
     from pai_cli.data.base import Dataset
@@ -77,9 +77,9 @@ def means(
 ) -> tuple[Means, Means]:
     """The network means of one fresh mask, as the table has them; and those over every pair."""
     result = prune(network, request, dataset=dataset)
-    layers = (LayerInput(layer.name, result.masks[layer.name], None, layer.layout) for layer in result.layers)
+    layers = [LayerInput(layer.name, result.masks[layer.name], None, layer.layout) for layer in result.layers]
     with one_blas_thread():
-        reports = list(measure_layers(layers, MetricOptions()))
+        reports = measure_together(layers, MetricOptions())
     defined = [report for report in reports if report.metrics.measures["dr"].present]
     whole, part = summarise(reports).measures, summarise(defined).measures
     found = {name: (part if name.startswith("sigma") else whole)[name].value or math.nan for name in NAMES}

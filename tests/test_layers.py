@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -61,7 +62,7 @@ def test_a_torch_device_says_what_the_cores_say(at_once: int, monkeypatch: pytes
 
 def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "cores", lambda: 3)
-    layers = [layer for seed in range(6) for layer in network(seed)]
+    layers = [replace(layer, name=f"{seed}.{layer.name}") for seed in range(6) for layer in network(seed)]
     assert measured(layers, total=room.WORTH_THREADS) == measured(layers)
 
 

@@ -26,7 +26,7 @@ from pai_cli.spectral.metrics import (
     ramanujan_bound,
     ramanujan_gap,
 )
-from pai_cli.spectral.network import DenseCache, LayerInput, LayerReport, measure_layers, summarise
+from pai_cli.spectral.network import DenseCache, LayerInput, measure_together, summarise
 from pai_cli.spectral.result import Measure, Outcome, SingularPair
 from pai_cli.spectral.singular import SolverOptions
 from pai_cli.spelling import option
@@ -622,7 +622,7 @@ def network() -> list[LayerInput]:
 
 
 def test_network_means_and_counts() -> None:
-    layers = list(measure_layers(network(), MetricOptions()))
+    layers = measure_together(network(), MetricOptions())
     report = summarise(iter(layers))
     assert [layer.name for layer in report.layers] == ["conv", "depthwise", "gone", "head"]
     for name in METRICS:
@@ -642,11 +642,11 @@ def test_network_means_and_counts() -> None:
 
 
 def test_layers_are_unrolled_by_their_layout() -> None:
-    depthwise = next(r for r in measure_layers(network(), MetricOptions()) if r.name == "depthwise")
+    depthwise = next(r for r in measure_together(network(), MetricOptions()) if r.name == "depthwise")
     assert (depthwise.metrics.counts.n_L0, depthwise.metrics.counts.n_R0) == (54, 6)
     assert depthwise.metrics.counts.components == 6
     transposed = LayerInput("up", np.ones((3, 5, 2, 2), dtype=bool), None, Layout(transposed=True))
-    (report,) = measure_layers([transposed], MetricOptions())
+    (report,) = measure_together([transposed], MetricOptions())
     assert (report.metrics.counts.n_L0, report.metrics.counts.n_R0) == (12, 5)
 
 
@@ -663,7 +663,7 @@ def test_layers_are_unrolled_by_their_layout() -> None:
 def test_a_full_layer_of_any_layout_is_at_no_distance_from_dense(shape: tuple[int, ...], layout: Layout) -> None:
     """The unmasked layer of a grouped convolution is the graph of its groups, not the complete graph around them."""
     full = LayerInput("full", np.ones(shape, dtype=bool), np.random.default_rng(0).normal(size=shape), layout)
-    (report,) = measure_layers([full], MetricOptions())
+    (report,) = measure_together([full], MetricOptions())
     assert report.metrics.measures["l2_dense"].value == 0
 
 
@@ -681,7 +681,7 @@ def test_dense_measures_of_a_grouped_layer_by_hand() -> None:
 def test_what_no_layer_has_is_missing_with_all_reasons() -> None:
     gone = LayerInput("gone", np.zeros((5, 7), dtype=bool))
     thin = LayerInput("thin", np.eye(5, dtype=bool))
-    report = summarise(measure_layers([gone, thin], MetricOptions()))
+    report = summarise(measure_together([gone, thin], MetricOptions()))
     assert report.measures["dr"] == Measure.missing(f"{COLLAPSED}; {LOW_DEGREE}")
     assert report.measures["dr_imdb"] == Measure.missing(f"{COLLAPSED}; {NO_SUBGRAPH}")
     assert report.measures["lambda"] == report.measures["l2_dense"] == Measure.missing(NO_WEIGHTS)
@@ -690,20 +690,20 @@ def test_what_no_layer_has_is_missing_with_all_reasons() -> None:
 
 
 def test_l2_dense_not_asked_for() -> None:
-    report = summarise(measure_layers(network(), MetricOptions(dense=False)))
+    report = summarise(measure_together(network(), MetricOptions(dense=False)))
     assert report.measures["l2_dense"] == Measure.missing("not measured")
     assert report.counted["l2_dense"] == 0
 
 
 def test_dense_measures_are_kept_between_masks(monkeypatch: pytest.MonkeyPatch) -> None:
     cache = DenseCache()
-    first = list(measure_layers(network(), MetricOptions(), cache))
+    first = measure_together(network(), MetricOptions(), cache)
     assert {name for name, _ in cache.known} == {"conv", "depthwise", "gone", "head"}
     assert cache.known["head", Layout()] == dense_reference(network()[3].weights, MetricOptions())
     assert cache.of(LayerInput("x", np.ones((2, 2))), MetricOptions()) is None
     assert cache.of(network()[0], MetricOptions(dense=False)) is None
     monkeypatch.setattr("pai_cli.spectral.network.dense_reference", lambda *_: pytest.fail("computed again"))
-    second = list(measure_layers(network(), MetricOptions(), cache))
+    second = measure_together(network(), MetricOptions(), cache)
     assert first == second
 
 
@@ -713,21 +713,8 @@ def test_dense_measures_of_another_layout_are_others() -> None:
     grouped = LayerInput("conv", np.ones(weights.shape, dtype=bool), weights, Layout(groups=2))
     plain = LayerInput("conv", grouped.mask, weights)
     for order in ([grouped, plain], [plain, grouped]):
-        reports = list(measure_layers(order, MetricOptions(), DenseCache()))
+        reports = measure_together(order, MetricOptions(), DenseCache())
         assert [value_of(report.metrics.measures["l2_dense"]) for report in reports] == [0.0, 0.0]
-
-
-def test_layers_come_one_by_one() -> None:
-    taken: list[str] = []
-
-    def source() -> object:
-        for layer in network():
-            taken.append(layer.name)
-            yield layer
-
-    reports = measure_layers(source(), MetricOptions())  # type: ignore[arg-type]
-    assert isinstance(next(reports), LayerReport)
-    assert taken == ["conv"]
 
 
 # Catalogue ---------------------------------------------------------------------------------------------------------

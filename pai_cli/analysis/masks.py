@@ -6,11 +6,10 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pai_cli.compute.threads import mapped, one_blas_thread
+from pai_cli.compute.threads import at_once, one_blas_thread
 from pai_cli.errors import (
     ArrayError,
     DeviceError,
@@ -27,9 +26,12 @@ from pai_cli.files.whole import NOTHING, Whole
 from pai_cli.spectral.layout import Layout
 from pai_cli.spectral.metrics import MetricOptions
 from pai_cli.spectral.network import DenseCache, LayerInput, LayerReport, NetworkReport, measure_together, summarise
+from pai_cli.spectral.parallel import Each, one_by_one
 from pai_cli.spelling import option
 
 WORTH_THREADS = 2**21  # weights of a network from which threads gain: a smaller one's time is the interpreter's
+
+HELD_BYTES = 2**29  # of the layers that are measured together; a larger one comes alone
 
 DEVICE_WEIGHTS = 2**28  # weights of the layers that are on a GPU at once; a layer of more comes alone
 
@@ -49,35 +51,32 @@ def measure_everywhere(layers: Iterable[LayerInput], total: int, how: Measuring)
 
     Raises `ArrayError`, `NotFiniteError`, `MaskError` and `DeviceError` that name the source and the layer.
     """
-    if how.device != "cpu":
-        with one_blas_thread():
-            for batch in _batches(layers):
-                yield from _measured_at_once(batch, how)
-    elif total < WORTH_THREADS:
-        with one_blas_thread():
-            for layer in layers:
-                with _named(layer, how):
-                    report = measure_together([layer], how.options, how.cache)[0]
-                yield report
-    else:
-        for reports in mapped(partial(_measured_at_once, how=how), ([layer] for layer in layers), _bytes_of):
-            yield from reports
+    here = how.device == "cpu"
+    batches = _batches(layers, _bytes_of, HELD_BYTES) if here else _batches(layers, _weights_of, DEVICE_WEIGHTS)
+    each = at_once if here and total >= WORTH_THREADS else one_by_one
+    with one_blas_thread():
+        for batch in batches:
+            yield from _measured_at_once(batch, how, each)
 
 
-def _bytes_of(layers: list[LayerInput]) -> int:
-    """About what measuring takes at its peak: bits and lists of a mask; of weights, matrices and lists in float64."""
-    return sum(math.prod(layer.mask.shape) * (2 if layer.weights is None else 45) for layer in layers)
+def _weights_of(layer: LayerInput) -> int:
+    return math.prod(layer.mask.shape)
 
 
-def _measured_at_once(layers: list[LayerInput], how: Measuring) -> list[LayerReport]:
+def _bytes_of(layer: LayerInput) -> int:
+    """About what a layer takes while others are measured with it: bits of a mask; of weights, matrices and lists."""
+    return _weights_of(layer) * (2 if layer.weights is None else 45)
+
+
+def _measured_at_once(layers: list[LayerInput], how: Measuring, each: Each) -> list[LayerReport]:
     try:
         with _named(layers[0], how):
             there = layers if how.device == "cpu" else _moved(layers, how.device)
-            return measure_together(there, how.options, how.cache)
+            return measure_together(there, how.options, how.cache, each)
     except (ArrayError, NotFiniteError):
         if len(layers) == 1:
             raise
-    return [report for layer in layers for report in _measured_at_once([layer], how)]  # until the one it is
+    return [report for layer in layers for report in _measured_at_once([layer], how, each)]  # until the one it is
 
 
 @contextmanager
@@ -96,16 +95,19 @@ def _named(layer: LayerInput, how: Measuring) -> Iterator[None]:
         raise DeviceError(f"{first} does not fit on the GPU; use {option('device', 'cpu')}") from error
 
 
-def _batches(layers: Iterable[LayerInput]) -> Iterator[list[LayerInput]]:
+def _batches(
+    layers: Iterable[LayerInput], size_of: Callable[[LayerInput], int], most: int
+) -> Iterator[list[LayerInput]]:
+    """Layers of at most that size together, or one."""
     batch: list[LayerInput] = []
-    size = 0
+    held = 0
     for layer in layers:
-        weights = math.prod(layer.mask.shape)
-        if batch and size + weights > DEVICE_WEIGHTS:
+        size = size_of(layer)
+        if batch and held + size > most:
             yield batch
-            batch, size = [], 0
+            batch, held = [], 0
         batch.append(layer)
-        size += weights
+        held += size
     if batch:
         yield batch
 

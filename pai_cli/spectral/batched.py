@@ -25,11 +25,10 @@ def solve(requests: Sequence[Problems], options: SolverOptions) -> list[Pairs]:
     sides = [min(int(request.left[k]), int(request.right[k])) for request, k in parts]
     for batch in batches(sides, BATCH_BYTES):
         found[batch] = _solve_batch([parts[k] for k in batch], [sides[k] for k in batch], options)
-    answers, begin = [], 0
-    for request in requests:
-        answers.append(pairs_of(found[begin : begin + len(request)], request.forming))
-        begin += len(request)
-    return answers
+    if not requests:
+        return []
+    sizes = [len(request) for request in requests]
+    return pairs_of(found, np.repeat([request.forming for request in requests], sizes)).split(sizes)
 
 
 def _solve_batch(parts: Sequence[tuple[Problems, int]], sides: Sequence[int], options: SolverOptions) -> Eigenpairs:

@@ -22,13 +22,13 @@ OUTCOMES = {
 }
 
 
-def pairs_of(found: Eigenpairs, forming: float, free_from: float = math.inf) -> Pairs:
+def pairs_of(found: Eigenpairs, forming: float | Floats, free_from: float | Floats = math.inf) -> Pairs:
     """Singular values with bounds. Problems that did not converge, or whose proof failed, stay without values.
 
     `forming`: how far the Gram matrices themselves may be off, relative to sigma_1^2 (0 for 0/1 masks: integers).
-    `free_from`: the side past which the solver went without a Gram matrix, as it is to be told.
+    `free_from`: the side past which the solver went without a Gram matrix, as it is to be told. Of all problems, or of each.
     """
-    pairs = Pairs.blank(len(found))
+    pairs, forming = Pairs.blank(len(found)), np.broadcast_to(forming, len(found))
     first, second = np.maximum(found["value"], 0.0).T
     status = found["status"].astype(np.int64)
     slack = _direct(found, first, forming)
@@ -36,7 +36,7 @@ def pairs_of(found: Eigenpairs, forming: float, free_from: float = math.inf) -> 
     for kind, bounds in ((Status.PROVED, _proved), (Status.NOT_ASKED, _unproved)):
         at = status == kind
         if np.any(at):
-            for name, values in bounds(found[at], first[at], second[at], forming).items():
+            for name, values in bounds(found[at], first[at], second[at], forming[at]).items():
                 edges[name][at] = values
     answered = np.isin(status, (Status.ALL_VALUES, Status.PROVED, Status.NOT_ASKED))
     for value, low_name, high_name, sigma, error in (
@@ -52,7 +52,7 @@ def pairs_of(found: Eigenpairs, forming: float, free_from: float = math.inf) -> 
     return pairs
 
 
-def _direct(found: Eigenpairs, first: Floats, forming: float) -> Floats:
+def _direct(found: Eigenpairs, first: Floats, forming: Floats) -> Floats:
     """A backward stable eigensolver moves each eigenvalue by at most p(n) eps lambda_1 (LAPACK Users' Guide, 4.7).
 
     p(n) is taken as 2n + 10, far above what is seen.
@@ -61,13 +61,13 @@ def _direct(found: Eigenpairs, first: Floats, forming: float) -> Floats:
     return slack
 
 
-def _rounding(found: Eigenpairs, forming: float, first: Floats) -> Floats:
+def _rounding(found: Eigenpairs, forming: Floats, first: Floats) -> Floats:
     """What floating point may have added to a Rayleigh quotient or a residual, and the error of the Gram matrix."""
     rounding: Floats = 4 * found["side"] * EPS * found["frobenius"] + forming * first
     return rounding
 
 
-def _proved(found: Eigenpairs, first: Floats, second: Floats, forming: float) -> dict[str, Any]:
+def _proved(found: Eigenpairs, first: Floats, second: Floats, forming: Floats) -> dict[str, Any]:
     """Values below, proof above.
 
     Rayleigh-Ritz values are never above the eigenvalues they stand for (Cauchy). That t I + theta v v^T - G has a Cholesky
@@ -103,7 +103,7 @@ def _first_bound(found: Eigenpairs, first: Floats, above: Floats, rounding: Floa
     return widened
 
 
-def _unproved(found: Eigenpairs, first: Floats, second: Floats, forming: float) -> dict[str, Any]:
+def _unproved(found: Eigenpairs, first: Floats, second: Floats, forming: Floats) -> dict[str, Any]:
     """An eigenvalue lies within the residual of each value: which one, a residual does not say."""
     rounding = _rounding(found, forming, first)
     reach_1, reach_2 = (found["residual"] + rounding[:, None]).T

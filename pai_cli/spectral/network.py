@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from array_api_compat import array_namespace
 
@@ -14,11 +15,13 @@ from pai_cli.spectral.layout import PLAIN, Layout
 from pai_cli.spectral.metrics import (
     LayerMetrics,
     MetricOptions,
+    PreparedLayer,
     dense_reference,
     mean_of,
     measures_of,
     prepare_layer,
 )
+from pai_cli.spectral.parallel import Each, one_by_one
 from pai_cli.spectral.result import Measure, Outcome
 from pai_cli.spectral.singular import singular_pairs
 
@@ -92,34 +95,31 @@ class DenseCache:
         return self.known[key]
 
 
-def measure_layers(
-    layers: Iterable[LayerInput], options: MetricOptions, cache: DenseCache | None = None
-) -> Iterator[LayerReport]:
-    """Reports one by one, as layers come; nothing of a layer but its numbers is held."""
-    cache = cache or DenseCache()
-    for layer in layers:
-        yield from measure_together([layer], options, cache)
-
-
 def measure_together(
-    layers: Sequence[LayerInput], options: MetricOptions, cache: DenseCache | None = None
+    layers: Sequence[LayerInput], options: MetricOptions, cache: DenseCache | None = None, each: Each = one_by_one
 ) -> list[LayerReport]:
-    """Reports of layers that are held at once: on a GPU the problems of all of them are solved in a few batches."""
+    """Reports of layers that are held at once: their problems are solved together, by `each`, which may take several."""
     cache = cache or DenseCache()
-    prepared = [
-        prepare_layer(
-            unroll(layer.mask, layer.layout), None if layer.weights is None else unroll(layer.weights, layer.layout)
-        )
-        for layer in layers
-    ]
+    prepared = list(each(_prepared, layers, _bytes_of))
     problems = [one.problems for one in prepared]
-    solved = iter(singular_pairs([request for requests in problems for request in requests], options.solver))
+    solved = iter(singular_pairs([request for requests in problems for request in requests], options.solver, each))
+    dense = each(partial(cache.of, options=options), layers, _bytes_of)
     reports = []
-    for layer, one, requests in zip(layers, prepared, problems, strict=True):
-        pairs = [next(solved) for _ in requests]
-        metrics = measures_of(one, pairs, options, cache.of(layer, options))
+    for layer, one, requests, reference in zip(layers, prepared, problems, dense, strict=True):
+        metrics = measures_of(one, [next(solved) for _ in requests], options, reference)
         reports.append(LayerReport(layer.name, tuple(layer.mask.shape), metrics))
     return reports
+
+
+def _prepared(layer: LayerInput) -> PreparedLayer:
+    weights = None if layer.weights is None else unroll(layer.weights, layer.layout)
+    return prepare_layer(unroll(layer.mask, layer.layout), weights)
+
+
+def _bytes_of(layer: LayerInput) -> int:
+    """About what a layer takes beside itself: bits of its mask; of weights, matrices and lists in float64."""
+    weights: int = math.prod(layer.mask.shape)
+    return weights * (1 if layer.weights is None else 40)
 
 
 def summarise(layers: Iterable[LayerReport]) -> NetworkReport:

@@ -9,7 +9,7 @@ import numpy as np
 from array_api_compat import array_namespace, is_torch_array
 
 from pai_cli.spectral.direct import forming_error
-from pai_cli.spectral.graph import Array, BipartiteGraph
+from pai_cli.spectral.graph import Array, BipartiteGraph, host
 from pai_cli.spectral.result import Floats, Ints
 
 
@@ -64,7 +64,9 @@ class Problems:
         return len(self.ranges)
 
     def take(self, at: Ints) -> Problems:
-        """The parts at these places."""
+        """The parts at these places, which increase."""
+        if len(at) == len(self):
+            return self
         return Problems(self.graph, self.ranges[at], self.right[at], self.weighted)
 
     @property
@@ -76,7 +78,7 @@ class Problems:
     @cached_property
     def edges(self) -> Ints:
         """How many edges each part has."""
-        degrees = np.asarray(self.graph.left_degrees.tolist(), dtype=np.int64)
+        degrees = host(self.graph.left_degrees)
         before = np.concatenate([[0], np.cumsum(degrees)])
         edges: Ints = before[self.ranges[:, 1]] - before[self.ranges[:, 0]]
         return edges

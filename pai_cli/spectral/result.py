@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -194,6 +195,12 @@ class Pairs:
             [self.solver[k] for k in at.tolist()],
             self.products[at],
         )
+
+    def split(self, sizes: Sequence[int]) -> list[Pairs]:
+        """The first so many, the next so many, and so on: tables of their own."""
+        if len(sizes) == 1:
+            return [self]
+        return [self.take(at) for at in np.split(np.arange(len(self)), np.cumsum(sizes)[:-1])]
 
     def first_without(self) -> Outcome | None:
         """The outcome of the first pair that has no sigma_2, if there is one."""

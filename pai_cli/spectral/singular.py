@@ -1,13 +1,14 @@
 """The two largest singular values of parts of a layer: closed forms, then a solver, then what squaring has lost.
 
 A part is a range of a graph's left vertices, sorted by degree: all of them, or one degree's. All parts of a layer are
-solved together (on a GPU: of many layers), so that the cost is that of the arithmetic and not of the calls. Which solver a
-part gets is said in `choice`, what its evidence is worth in `bounds`.
+solved together, and those of many layers, so that the cost is that of the arithmetic and not of the calls. Which solver a
+part gets is said in `solvers`, what its evidence is worth in `bounds`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from array_api_compat import array_namespace
@@ -23,6 +24,7 @@ from pai_cli.spectral.direct import (
     pair_of_vector,
 )
 from pai_cli.spectral.graph import BipartiteGraph, host
+from pai_cli.spectral.parallel import Each, one_by_one
 from pai_cli.spectral.problems import Problems, smaller_gram
 from pai_cli.spectral.result import EPS, Outcome, Pairs, SingularPair, unanswered
 from pai_cli.spectral.solvers import DEFAULT, SVD_SIDE, Solver, SolverOptions, lapack_follows, patience
@@ -38,29 +40,39 @@ def weighted_pair(graph: BipartiteGraph, options: SolverOptions = DEFAULT) -> Si
     return singular_pairs([Problems.whole(graph, weighted=True)], options)[0][0]
 
 
-def singular_pairs(requests: Sequence[Problems], options: SolverOptions = DEFAULT) -> list[Pairs]:
-    """The pairs of every part of every request, in order.
+def singular_pairs(
+    requests: Sequence[Problems], options: SolverOptions = DEFAULT, each: Each = one_by_one
+) -> list[Pairs]:
+    """The pairs of every part of every request, in order; `each` may run several parts at a time.
 
     Raises `NotFiniteError` for weights whose singular values overflow, and `MemoryError`.
     """
-    answers = [_closed_forms(request) for request in requests]
+    answers = list(each(_closed_forms, requests, _bytes_of))
     still_open = [np.flatnonzero([not solver for solver in pairs.solver]) for pairs in answers]
     rest = [request.take(at) for request, at in zip(requests, still_open, strict=True)]
-    by_lapack = options.solver in (Solver.GRAM, Solver.DIRECT)
-    arrays = [one for one in rest if not one.graph.packed]
-    side = max((_largest_side(one) for one in arrays), default=0)
-    others = iter(() if by_lapack else batched.solve(arrays, patience(options, side)))
-    found = []
-    for request in rest:  # each where it lives: graphs kept as bits one by one, the others all together
-        if by_lapack:
-            found.append(_by_lapack(request, options))
-        else:
-            packed = request.graph.packed
-            found.append(solve.solve(request, patience(options, _largest_side(request))) if packed else next(others))
+    if options.solver in (Solver.GRAM, Solver.DIRECT):
+        found = list(each(partial(_by_lapack, options=options), rest, _bytes_of))
+    else:
+        found = _by_iteration(rest, options, each)
     for request, pairs, at, solved in zip(rest, answers, still_open, found, strict=True):
         _settle(request, solved, options)
         pairs.put(at, solved)
     return [_scaled(pairs, request) for pairs, request in zip(answers, requests, strict=True)]
+
+
+def _by_iteration(requests: Sequence[Problems], options: SolverOptions, each: Each) -> list[Pairs]:
+    """Each where it lives: graphs that are kept as bits, and on a device all the others together."""
+    arrays = [request for request in requests if not request.graph.packed]
+    bits = [request for request in requests if request.graph.packed]
+    patient = [patience(options, _largest_side(request)) for request in bits]
+    side = max((_largest_side(request) for request in arrays), default=0)
+    packed, others = iter(solve.solve(bits, patient, each)), iter(batched.solve(arrays, patience(options, side)))
+    return [next(packed if request.graph.packed else others) for request in requests]
+
+
+def _bytes_of(request: Problems) -> int:
+    """About what a request's matrix, or its lists of edges, take."""
+    return 8 * (2 * request.graph.edges if request.graph.is_sparse else request.graph.n_L * request.graph.n_R)
 
 
 def _largest_side(request: Problems) -> int:

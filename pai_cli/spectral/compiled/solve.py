@@ -1,42 +1,115 @@
-"""Problems whose graph is kept as bits, given to the compiled part."""
+"""Problems whose graph is kept as bits, given to the compiled part: those of all layers at once, piece by piece."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pai_cli.spectral import solvers
 from pai_cli.spectral.bounds import pairs_of
 from pai_cli.spectral.compiled import calls
+from pai_cli.spectral.parallel import Each, one_by_one
 from pai_cli.spectral.problems import Problems, smaller_gram
-from pai_cli.spectral.result import Pairs
+from pai_cli.spectral.result import Floats, Ints, Pairs
 from pai_cli.spectral.solver_table import EIGENPAIR, Eigenpairs, SolverLimits, limits_of
 from pai_cli.spectral.solvers import Solver, SolverOptions
 
-
-def solve(request: Problems, options: SolverOptions) -> Pairs:
-    """The pairs of a request's parts. Raises `MemoryError`."""
-    if not len(request):
-        return Pairs.blank(0)
-    limits = limits_of(options, solvers.COMPILED_DIRECT_SIDE)
-    large = np.minimum(request.left, request.right) > limits.proof_side
-    if np.any(large):
-        # A connected graph has one largest singular value, but its subgraphs may fall apart.
-        parts = bool(np.any(large & (request.left < request.graph.n_L)))
-        limits = replace(limits, twice=parts or request.graph.components > 1)
-    if not request.weighted:
-        return pairs_of(calls.solve_bits(request.graph.bits, request.ranges, limits), 0.0, limits.proof_side)
-    graph = request.graph
-    if graph.is_sparse or options.solver is Solver.MATRIX_FREE:
-        found = calls.solve_edges(graph.edge_lists, request.ranges, request.right, limits)
-        return pairs_of(found, request.forming, limits.proof_side)
-    return pairs_of(_solve_dense(request, limits), request.forming)
+PIECE = 4e6  # of `_Asked.costs`, a few milliseconds: what a thread takes at a time
 
 
-def _solve_dense(request: Problems, limits: SolverLimits) -> Eigenpairs:
-    """Many weighted edges: BLAS forms the Gram matrices, one by one."""
-    found = np.zeros(len(request), dtype=EIGENPAIR)
-    for k in range(len(request)):
-        found[k] = calls.solve_gram(smaller_gram(request.matrix(k)), limits)[0]
-    return found
+@dataclass(frozen=True)
+class _Asked:
+    """A request, what is asked of the solver, and whether it goes by lists of weighted edges."""
+
+    request: Problems
+    limits: SolverLimits
+    by_edges: bool
+
+    @staticmethod
+    def of(request: Problems, options: SolverOptions) -> _Asked:
+        limits = limits_of(options, solvers.COMPILED_DIRECT_SIDE)
+        large = np.minimum(request.left, request.right) > limits.proof_side
+        if np.any(large):
+            # A connected graph has one largest singular value, but its subgraphs may fall apart.
+            parts = bool(np.any(large & (request.left < request.graph.n_L)))
+            limits = replace(limits, twice=parts or request.graph.components > 1)
+        lists = request.weighted and (request.graph.is_sparse or options.solver is Solver.MATRIX_FREE)
+        return _Asked(request, limits, lists)
+
+    @property
+    def free_from(self) -> float:
+        """The side past which there is no Gram matrix."""
+        return self.limits.proof_side if self.by_edges or not self.request.weighted else np.inf
+
+    @property
+    def costs(self) -> Floats:
+        """About how long each part takes: forming a Gram matrix of the smaller side, its factor, some fifty products."""
+        small = np.minimum(self.request.left, self.request.right).astype(np.float64)
+        large = np.maximum(self.request.left, self.request.right).astype(np.float64)
+        forming = large if self.request.weighted else large / 16
+        costs: Floats = np.where(
+            small > self.free_from, 400.0 * self.request.edges, small**2 * (forming + small / 3 + 50)
+        )
+        return costs
+
+    def pieces(self) -> list[_Piece]:
+        """All parts, in runs of about the same cost."""
+        if not len(self.request):
+            return []
+        costs = self.costs
+        every, cost = np.arange(len(costs)), float(costs.sum())
+        if cost <= PIECE:
+            return [_Piece(self, every, cost)]
+        middle = np.cumsum(costs) - costs / 2
+        cuts = np.flatnonzero(np.diff(middle // PIECE)) + 1
+        return [_Piece(self, at, float(costs[at].sum())) for at in np.split(every, cuts)]
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Parts of a request that a thread solves one after another: `at`, which; `cost`, in products of two numbers."""
+
+    asked: _Asked
+    at: Ints
+    cost: float
+
+    @property
+    def bytes(self) -> int:
+        """About what solving takes at its peak: of the largest part a Gram matrix and its factor, and lists or a matrix."""
+        request = self.asked.request.take(self.at)
+        side = int(min(np.minimum(request.left, request.right).max(), self.asked.free_from))
+        entries = request.edges * 2 if self.asked.by_edges else request.left * request.right
+        return 16 * side**2 + (8 * int(entries.max()) if request.weighted else 0)
+
+    def solve(self) -> Eigenpairs:
+        """What is found for each part."""
+        request, limits = self.asked.request.take(self.at), self.asked.limits
+        if not request.weighted:
+            return calls.solve_bits(request.graph.bits, request.ranges, limits)
+        if self.asked.by_edges:
+            return calls.solve_edges(request.graph.edge_lists, request.ranges, request.right, limits)
+        found = np.zeros(len(request), dtype=EIGENPAIR)
+        for k in range(len(request)):  # many weighted edges: BLAS forms the Gram matrices, one by one
+            found[k] = calls.solve_gram(smaller_gram(request.matrix(k)), limits)[0]
+        return found
+
+
+def solve(requests: Sequence[Problems], options: Sequence[SolverOptions], each: Each = one_by_one) -> list[Pairs]:
+    """The pairs of every request's parts, each request with options of its own. Raises `MemoryError`.
+
+    The costliest pieces are begun first, so that threads which take one after the other end at about the same time.
+    """
+    asked = [_Asked.of(request, own) for request, own in zip(requests, options, strict=True)]
+    if not asked:
+        return []
+    sizes = [len(request) for request in requests]
+    first = dict(zip(map(id, asked), np.cumsum([0, *sizes]).tolist(), strict=False))
+    found = np.zeros(sum(sizes), dtype=EIGENPAIR)
+    pieces = sorted((piece for one in asked for piece in one.pieces()), key=lambda piece: -piece.cost)
+    for piece, values in zip(pieces, each(_Piece.solve, pieces, lambda piece: piece.bytes), strict=True):
+        found[first[id(piece.asked)] + piece.at] = values
+    forming = np.repeat([request.forming for request in requests], sizes)
+    free_from = np.repeat([one.free_from for one in asked], sizes)
+    return pairs_of(found, forming, free_from).split(sizes)
