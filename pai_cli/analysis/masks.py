@@ -19,11 +19,11 @@ from pai_cli.errors import (
     NotFiniteError,
     PaiError,
 )
-from pai_cli.files.fits import Against, check_fits
+from pai_cli.files.fits import Against, Count, check_fits
 from pai_cli.files.masks import Mask, check_layout
 from pai_cli.files.matching import Weights, matched
 from pai_cli.files.ordering import matches
-from pai_cli.files.whole import NOTHING, Whole
+from pai_cli.files.whole import Whole
 from pai_cli.spectral.layout import Layout
 from pai_cli.spectral.metrics import MetricOptions
 from pai_cli.spectral.network import DenseCache, LayerInput, LayerReport, NetworkReport, measure_together, summarise
@@ -149,8 +149,8 @@ class MaskReport:
 
     `skipped`: parameters that are no matrix (biases). `layouts_known`: whether the file says which convolutions are grouped
     or transposed; where it does not, none is taken to be. `remark`: what else a person should know of how it was read.
-    `shapes`: of every masked parameter, a matrix or not. `whole`: what of the checkpoint has no mask. `unnamed`: what is to
-    be said of layers that the mask does not name.
+    `shapes`: of every masked parameter, a matrix or not. `whole`: what of the checkpoint has no mask, and `count`: what the
+    network keeps with it; None where there is no checkpoint, and where not all of the mask was measured.
     """
 
     path: Path
@@ -161,8 +161,8 @@ class MaskReport:
     layouts_known: bool = True
     remark: str = ""
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    whole: Whole = NOTHING
-    unnamed: str = ""
+    whole: Whole | None = None
+    count: Count | None = None
 
 
 def measure_mask(mask: Mask, request: AnalysisRequest, cache: DenseCache, layer_done: LayerDone) -> MaskReport:

@@ -202,7 +202,7 @@ def _in_memory(
     searched = _open_run(written, weights, dataset, resume=resume)
     with _told_what_is_kept(searched.kept):
         result = run(network, request, progress, dataset, searched.run)
-    tell_pruning(result, no_collapse=written.no_collapse, rule=request.ties)
+    tell_pruning(result, network, no_collapse=written.no_collapse, rule=request.ties)
     mask = mask_to_write(
         result, request, source, typed(), {**network.story, **story_of(dataset, request), **searched.run.story}
     )
@@ -227,7 +227,7 @@ def _in_pieces(
 
     assert written.path is not None
     chosen = choose(source, network, request, progress)
-    tell_pruning(chosen.summary, no_collapse=written.no_collapse)
+    tell_pruning(chosen.summary, network, no_collapse=written.no_collapse)
     if request.input_shape or network.input_shape:
         note("pruned piece by piece: whether a path of kept weights leads from input to output is not looked for")
     if request.pattern is not None and not request.method.random:

@@ -246,7 +246,7 @@ class _Run:
         lines, state = open_search(files.where, files.lines, settings, resume=files.resume, force=self.force)
         with _told_what_is_done(state, search_request.population):
             result = search(self.network, search_request, lines, state, progress, dataset=dataset, workers=self.workers)
-        tell_pruning(result.pruned, no_collapse=False, rule=self.request.ties)
+        tell_pruning(result.pruned, self.network, no_collapse=False, rule=self.request.ties)
         story = {**story_of(dataset, result.request), **result.story}
         force = self.force or (self.path is not None and lines.wrote(self.path))
         mask = self._write(result.pruned, self.request, story, force=force)
@@ -267,7 +267,7 @@ class _Run:
         )
         tell_network(self.source, self.network)
         built = construct(self.network, self.request, construction, self.workers, progress)
-        tell_pruning(built.pruned, no_collapse=False)
+        tell_pruning(built.pruned, self.network, no_collapse=False)
         mask = self._write(built.pruned, built.request, {"method": built.kind}, force=self.force)
         mask.built = built
         return mask
