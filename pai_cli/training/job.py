@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -16,7 +15,7 @@ import numpy as np
 from pai_cli.data.fingerprint import digest_of
 from pai_cli.errors import OutputError, ResumeError
 from pai_cli.files.atomic import check_output
-from pai_cli.files.fits import Against, Count, check_fits, count, without_twins
+from pai_cli.files.fits import Against, Count, check_fits, without_twins
 from pai_cli.files.masks import MaskToWrite, write_mask
 from pai_cli.files.matching import spread
 from pai_cli.files.provenance import provenance
@@ -29,6 +28,7 @@ from pai_cli.pruning.base import Masks
 from pai_cli.spelling import option
 from pai_cli.training.dynamic import share_of
 from pai_cli.training.examples import TrainingData, prepare
+from pai_cli.training.fitting import counted
 from pai_cli.training.journal import DONE, Journal
 from pai_cli.training.loop import Run, Trainer, TrainResult
 from pai_cli.training.model import check_outputs, trained_copy
@@ -105,11 +105,7 @@ class Job:
 
     def count(self, masks: Masks) -> Count:
         """How many of the network's prunable weights these masks keep; a layer that has none keeps all."""
-        parameters = dict(self.network.model.named_parameters(remove_duplicate=False))
-        masked = {id(parameters[name]): int(np.count_nonzero(mask)) for name, mask in masks.items()}
-        sizes = {layer.name: math.prod(layer.shape) for layer in self.network.layers}
-        kept = {name: masked[id(parameters[name])] for name in sizes if id(parameters.get(name)) in masked}
-        return count(sizes, kept)
+        return counted(self.network.model, self.network.layers, masks)
 
     @property
     def key(self) -> dict[str, str]:
