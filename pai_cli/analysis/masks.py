@@ -22,6 +22,7 @@ from pai_cli.errors import (
 from pai_cli.files.fits import Against, Count, check_fits
 from pai_cli.files.masks import Mask, check_layout
 from pai_cli.files.matching import Weights, matched
+from pai_cli.files.messages import some_names
 from pai_cli.files.ordering import matches
 from pai_cli.files.whole import Whole
 from pai_cli.spectral.layout import Layout
@@ -229,3 +230,14 @@ def chosen(mask: Mask, layers: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[
 def wanted(name: str, globs: Sequence[str]) -> bool:
     """Whether one of the globs matches the parameter's name, with or without `.weight`; all do when there is no glob."""
     return not globs or any(matches(name, glob) for glob in globs)
+
+
+def unanswered_told(layers: Iterable[str]) -> str:
+    """That a solver ended without singular values of these layers."""
+    return f"no singular values were found of {some_names(layers)}: not converged"
+
+
+def reason_of(report: NetworkReport, metrics: Iterable[str]) -> str:
+    """Why some of these means are missing, and which layers they are without as no solver had an answer; "" for neither."""
+    reasons = [f"{name}: {report.measures[name].reason}" for name in metrics if not report.measures[name].present]
+    return "; ".join([*reasons, *([unanswered_told(report.unanswered)] if report.unanswered else [])])

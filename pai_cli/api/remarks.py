@@ -29,6 +29,7 @@ def tell(report: MaskReport) -> None:
 
 def tell_unproved(report: MaskReport) -> None:
     """Which layers' singular values are not proved to be the two largest, and which have none, if any."""
+    from pai_cli.analysis.masks import unanswered_told
     from pai_cli.files.messages import some_names
 
     if report.report is None:
@@ -36,7 +37,7 @@ def tell_unproved(report: MaskReport) -> None:
     unproved, unanswered = report.report.unproved, report.report.unanswered
     if unanswered:
         warn(
-            f"{report.path}: no singular values were found of {some_names(unanswered)}: not converged; "
+            f"{report.path}: {unanswered_told(unanswered)}; "
             f"pai analyze {option('solver', 'gram')} or direct goes another way"
         )
     if unproved:

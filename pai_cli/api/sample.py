@@ -31,7 +31,7 @@ from pai_cli.api.requests import accept, method_of, request_of, samples_of, stor
 from pai_cli.errors import UsageError
 from pai_cli.spectral.parameters import shown
 from pai_cli.spelling import option
-from pai_cli.telling import note
+from pai_cli.telling import note, warn
 
 if TYPE_CHECKING:
     from pai_cli.data.base import Dataset
@@ -259,6 +259,7 @@ class _Run:
 
     def built(self, kind: str, steps: int | None, progress: Progress) -> Sampled:
         """Build every layer, and write the mask."""
+        from pai_cli.analysis.masks import unanswered_told
         from pai_cli.sampling.expanders.layer import USUAL_STEPS, Construction
         from pai_cli.sampling.expanders.network import construct
 
@@ -269,6 +270,8 @@ class _Run:
         built = construct(self.network, self.request, construction, self.workers, progress)
         tell_pruning(built.pruned, self.network, no_collapse=False)
         mask = self._write(built.pruned, built.request, {"method": built.kind}, force=self.force)
+        if unanswered := [layer.plan.name for layer in built.layers if not layer.after.answered]:
+            warn(unanswered_told(unanswered))
         mask.built = built
         return mask
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pai_cli.analysis.masks import unanswered_told
 from pai_cli.errors import ResumeError, ScoreError
 from pai_cli.progress import Progress, silent
 from pai_cli.pruning.base import Masks
@@ -30,6 +31,7 @@ from pai_cli.sampling.selection import LayerSelection, take_mask
 from pai_cli.sampling.trajectory import Measures, SearchState, Trajectory
 from pai_cli.sampling.workers import Workers, made
 from pai_cli.spelling import for_shell, option
+from pai_cli.telling import warn
 
 if TYPE_CHECKING:
     from pai_cli.data.base import Dataset
@@ -142,10 +144,11 @@ def _saved_at_the_end(trajectory: Trajectory, state: SearchState) -> Iterator[No
 
 @dataclass
 class _Taker:
-    """Takes candidates one after the other, and writes a line for each."""
+    """Takes candidates one after the other, and writes a line for each. `warned`: of layers without singular values."""
 
     selection: LayerSelection
     trajectory: Trajectory
+    warned: bool = False
 
     def take(self, made: Candidate | Failure, state: SearchState) -> None:
         """Take what is better of a candidate; the state changes in one step, after the line is written.
@@ -157,12 +160,23 @@ class _Taker:
                 raise ScoreError(made.reason)
             after, layers = state, 0
         else:
+            self._warn_of(made)
             masks = made.masks
             after, layers = self._taken(made, masks, state)
             after = replace(after, explored=_union(state.explored, masks))
         after = replace(after, done=made.number + 1)
         self.trajectory.append(_line(made, after, layers))
         state.become(after)
+
+    def _warn_of(self, made: Candidate) -> None:
+        """Say it of the first candidate with a layer that has no singular values; lines tell of all."""
+        unanswered = [report.name for report in made.reports if not report.answered]
+        if unanswered and not self.warned:
+            warn(
+                f"candidate {made.number}: {unanswered_told(unanswered)}; its means are without them, and the reasons in "
+                f"{self.trajectory.path} tell of other candidates"
+            )
+            self.warned = True
 
     def _taken(self, made: Candidate, masks: Masks, state: SearchState) -> tuple[SearchState, int]:
         """The state with what is taken of a candidate, and how many layers that is."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pai_cli.analysis.masks import Measuring, measure_everywhere
+from pai_cli.analysis.masks import Measuring, measure_everywhere, reason_of
 from pai_cli.pruning.base import Masks
 from pai_cli.pruning.select import keep_largest
 from pai_cli.random import generator_for
@@ -76,12 +76,11 @@ def spectrum(layers: tuple[PrunableLayer, ...], masks: Masks, weights: Arrays) -
     )
     total = sum(mask.size for mask in masks.values())
     how = Measuring(MetricOptions(dense=False), DenseCache(), "the network in training")
-    measures = summarise(measure_everywhere(inputs, total, how)).measures
+    report = summarise(measure_everywhere(inputs, total, how))
     record: Record = {}
     for name in SPECTRUM:
-        record[name], record[f"{name}_error"] = measures[name].value, measures[name].error
-    reasons = [f"{name}: {measures[name].reason}" for name in SPECTRUM if measures[name].reason is not None]
-    record["reason"] = for_shell("; ".join(reasons)) or None
+        record[name], record[f"{name}_error"] = report.measures[name].value, report.measures[name].error
+    record["reason"] = for_shell(reason_of(report, SPECTRUM)) or None
     return record
 
 
