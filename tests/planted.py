@@ -53,10 +53,10 @@ FAULTS = {
         "spectral/graph.py", "self.n_L = int(self._columns.shape[0])", "self.n_L = self.n_L0", "bipartite"
     ),
     "one too many among equals": Fault(
-        "pruning/ties.py", "chosen = places[: self.keep]", "chosen = places[: self.keep + 1]", "pruning ties"
+        "pruning/ties.py", "return min(count, keep)", "return min(count, keep + 1)", "pruning ties"
     ),
     "the last among equals": Fault(
-        "pruning/ties.py", "chosen = places[: self.keep]", "chosen = places[-self.keep :]", "pruning ties"
+        "pruning/ties.py", "places[:keep] if self", "places[len(places) - keep :] if self", "pruning ties"
     ),
     "counts rounded down": Fault("pruning/allocation.py", "* total + Fraction(1, 2))", "* total)", "pruning"),
     "densities in binary": Fault(

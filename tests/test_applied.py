@@ -19,7 +19,9 @@ from conftest import ROOT
 from torch import distributed, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from pai_cli import Mask
 from pai_cli.errors import ArrayError, MaskMismatchError, ParameterError
+from pai_cli.telling import PaiWarning
 from pai_cli.training.applied import AppliedMasks, apply_masks
 
 Optimizer = torch.optim.Optimizer
@@ -554,6 +556,25 @@ def test_without_an_optimizer_weights_are_0_once():
     assert pruned_are_zero(model, masks)
     model.load_state_dict(net().state_dict())
     assert equal(model, net())
+
+
+@pytest.mark.parametrize("parametrize", [False, True])
+def test_layers_that_a_mask_does_not_name_are_told_of(parametrize, recwarn):
+    masks = {"conv.weight": np.ones((3, 2, 3, 3), dtype=bool)}
+    masks["conv.weight"][0] = False
+    mask = Mask(masks)
+    for model in (net(), torch.compile(net()), AveragedModel(net())):
+        handle = mask.apply(model, parametrize=parametrize)
+        assert (handle.count.whole, handle.count.kept, handle.count.total) == (("fc.weight",), 36 + 48, 54 + 48)
+    told = {str(one.message) for one in recwarn if one.category is PaiWarning}
+    assert told == {
+        "the mask: does not name every layer of the model: with fc.weight the network keeps 84 of 102 weights, density "
+        "0.8235"
+    }
+    recwarn.clear()
+    full = Mask({**masks, "fc.weight": np.eye(4, 12, dtype=bool)}).apply(net())
+    assert (full.count.whole, full.count.density) == ((), (36 + 4) / 102)
+    assert not recwarn
 
 
 def test_a_mask_that_moves():

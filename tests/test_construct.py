@@ -18,11 +18,13 @@ from pai_cli.files.masks import MaskFile
 from pai_cli.methods.registry import get
 from pai_cli.models.network import Network, prunable_layers
 from pai_cli.pruning.request import PruneRequest
+from pai_cli.sampling.expanders import layer
 from pai_cli.sampling.expanders.layer import Construction, LayerPlan, build_layer, rolled
 from pai_cli.sampling.expanders.network import construct
 from pai_cli.sampling.workers import Workers
 from pai_cli.spectral.graph import unroll
 from pai_cli.spectral.layout import Layout
+from pai_cli.spectral.result import Measure, Outcome
 
 SEARCHING = "builds a mask and searches for none; leave"
 
@@ -268,3 +270,25 @@ def test_what_cannot_be_built(pai: Pai, here: Path, case: str) -> None:
     assert done.status == 1
     assert done.said[-1].startswith(f"pai: error: {said}")
     assert [path.name for path in here.iterdir()] == ["small.safetensors"]
+
+
+@pytest.mark.parametrize("answers", [1, 0])
+def test_a_graph_without_an_answer_is_told_of_and_never_taken_for_better(
+    here: Path, monkeypatch: pytest.MonkeyPatch, answers: int
+) -> None:
+    """Of each layer the first graph alone has a spectrum, or none has."""
+    asked: list[tuple[int, ...]] = []
+    found = layer.Spectrum.of
+
+    def of(matrix: np.ndarray) -> layer.Spectrum:
+        asked.append(matrix.shape)
+        missing = Measure.missing(Outcome.NOT_CONVERGED.value)
+        return found(matrix) if asked.count(matrix.shape) <= answers else layer.Spectrum(missing, missing)
+
+    monkeypatch.setattr(layer.Spectrum, "of", staticmethod(of))
+    done = build("ramanujan", density=0.6)
+    assert done.status == 0, done.err
+    assert len(asked) > 3
+    assert [record["switches"] for record in done.json()] == [0] * 4
+    told = "pai: warning: no singular values were found of fc1.weight, fc2.weight, fc3.weight: not converged"
+    assert [line for line in done.said if "singular" in line] == [told] * (not answers)

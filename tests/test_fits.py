@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
-from conftest import Pai, random_mask, save_mask
+from conftest import Done, Pai, random_mask, save_mask
 
+from pai_cli import analyze
 from pai_cli.errors import MaskMismatchError
-from pai_cli.files.fits import Against, by_order, check_complete, check_fits, count, whole_beside, without_twins
+from pai_cli.files.fits import Against, by_order, check_complete, check_fits, count, without_twins
 from pai_cli.files.masks import MaskFile
 
 SHAPES = {"a.weight": (3, 4), "b.weight": (5, 3, 2, 2)}
@@ -90,24 +90,9 @@ def test_a_layer_without_a_mask_is_counted_as_kept():
     assert some.told("m") == (
         "51 of them kept: 1 by m, the other 50 in 2 layers that it does not name and that stay whole (b, c)"
     )
+    assert some.of_network("m") == "with b, c the network keeps 51 of 60 weights under m, density 0.85"
+    assert every.of_network() == ""
     assert count(sizes, {}).density == 1.0
-
-
-def test_layers_beside_a_mask():
-    class Held:
-        path = Path("c.pt")
-        shapes = SHAPES | {"a.bias": (3,), "norm.weight": (3,), "pos_embed": (4, 4), "wte.weight": (5, 4)}
-        aliases: ClassVar[dict[str, tuple[str, ...]]] = {}
-
-    assert whole_beside(SHAPES, 1, 72, Held()) == ""
-    assert whole_beside({"a.weight": (3, 4)}, 2, 12, Held()) == (
-        "does not name b.weight of c.pt, which stay whole: with it 62 of 72 weights are kept (0.8611)"
-    )
-
-    class Tied(Held):
-        aliases: ClassVar[dict[str, tuple[str, ...]]] = {"a.weight": ("b.weight",)}
-
-    assert whole_beside({"a.weight": (3, 4)}, 2, 12, Tied()) == ""
 
 
 @pytest.fixture
@@ -119,26 +104,58 @@ def part(here: Path) -> Path:
     return here
 
 
+NETWORK = "with fc2.weight, fc3.weight the network keeps 408 of 696 weights"
 WHOLE = (
-    "part.pt: does not name fc2.weight, fc3.weight of small.safetensors, which stay whole: with them 408 of 696 weights "
-    "are kept (0.5862)"
+    "small.safetensors: 312 weights in 2 tensors are left whole: fc2.weight, fc3.weight (no mask of it); beside 38 in "
+    f"biases, norms and other vectors; {NETWORK} under part.pt, density 0.5862"
 )
 
 
 @pytest.mark.parametrize("command", ["analyze", "rank"])
 def test_measuring_tells_of_layers_that_a_mask_lacks(pai: Pai, part: Path, command: str) -> None:
     words = [command, "part.pt", "--weights", "small.safetensors", "--no-store"]
-    assert f"pai: {WHOLE}" in pai(*words).said
+    assert [line for line in pai(*words).said if "fc2.weight" in line] == [f"pai: {WHOLE}"]
     save_mask(part / "all.safetensors", {name: np.ones(s, bool) for name, s in LAYERS.items()})
-    assert "does not name" not in pai(command, "all.safetensors", *words[2:]).err
+    assert "left whole" not in pai(command, "all.safetensors", *words[2:]).err
 
 
 def test_reports_say_so_in_every_format(pai: Pai, part: Path) -> None:
     done = pai("analyze", "part.pt", "--weights", "small.safetensors", "--no-store", "--format", "json")
-    network = done.json()[-1]
-    assert network["reason"].startswith(WHOLE.removeprefix("part.pt: "))
+    *layers, network = done.json()
+    assert network["reason"].startswith(f"{NETWORK}, density 0.5862")
+    assert (network["density"], network["network_density"]) == (96 / 384, 408 / 696)
+    assert [one["network_density"] for one in layers] == [None]
     assert pai("analyze", "part.pt", "--weights", "small.safetensors", "--no-store", "--report", "r.html").status == 0
-    assert "does not name fc2.weight, fc3.weight" in (part / "r.html").read_text(encoding="utf-8")
+    assert NETWORK in (part / "r.html").read_text(encoding="utf-8")
+
+
+def test_the_density_of_the_network_where_it_is_known(pai: Pai, part: Path) -> None:
+    """Not without the network, nor where some layers of the mask were not measured."""
+    save_mask(part / "all.safetensors", {name: np.eye(*s, dtype=bool) for name, s in LAYERS.items()})
+    kept, total = sum(min(s) for s in LAYERS.values()), sum(a * b for a, b in LAYERS.values())
+    for words, expected in (
+        (["--weights", "small.safetensors"], (kept / total, kept / total)),
+        (["--weights", "small.safetensors", "--layers", "fc1"], (16 / 384, None)),
+        ([], (kept / total, None)),
+    ):
+        done = pai("analyze", "all.safetensors", *words, "--no-store", "--format", "json", "--summary")
+        (network,) = done.json()
+        assert (network["density"], network["network_density"]) == expected
+    report = analyze("part.pt", "small.safetensors", no_store=True)
+    assert (report.density, report.network_density) == (96 / 384, 408 / 696)
+    assert list(report.left_whole) == ["fc2.weight", "fc3.weight"]
+
+
+def test_rank_has_both_densities_also_of_a_table(pai: Pai, part: Path) -> None:
+    words = ["part.pt", "--weights", "small.safetensors", "--no-store", "--format"]
+    for done in (pai("rank", *words, "json"), _ranked_table(pai, words)):
+        (row,) = done.json()
+        assert (row["density"], row["network_density"]) == (96 / 384, 408 / 696)
+
+
+def _ranked_table(pai: Pai, words: list[str]) -> Done:
+    Path("t.csv").write_text(pai("analyze", *words, "csv").out, encoding="utf-8")
+    return pai("rank", "--table", "t.csv", "--by", "dr", "--format", "json")
 
 
 def test_rank_tells_of_many_masks_in_one_line(pai: Pai, part: Path) -> None:
@@ -146,14 +163,21 @@ def test_rank_tells_of_many_masks_in_one_line(pai: Pai, part: Path) -> None:
         save_mask(part / f"{number}.safetensors", {"fc1.weight": random_mask((16, 24), seed=number)})
     masks = [f"{number}.safetensors" for number in range(3)]
     done = pai("rank", *masks, "--weights", "small.safetensors", "--no-store")
-    assert len([line for line in done.said if "does not name" in line]) == 1
-    assert "(and 2 more masks lack layers)" in done.err
+    assert len([line for line in done.said if "left whole" in line]) == 1
+    assert "under 0.safetensors" in done.err
 
 
 @pytest.mark.parametrize("target", ["dense", "torch-prune"])
 def test_a_network_written_with_some_masks_is_told_of(pai: Pai, part: Path, target: str) -> None:
     done = pai("convert", "part.pt", "--to", target, "--weights", "small.safetensors", "-o", "x.safetensors")
-    assert (done.status, f"pai: {WHOLE}" in done.said) == (0, True)
+    assert (done.status, [line for line in done.said if "fc2" in line]) == (0, [f"pai: {WHOLE}"])
+
+
+def test_pruning_tells_of_layers_that_were_ignored(pai: Pai, here: Path) -> None:
+    words = ("prune", "small.safetensors", "--method", "magnitude", "--density", 0.25, "-o", "x.safetensors")
+    done = pai(*words, "--ignore", "fc[23]")
+    assert f"pai: --ignore: {NETWORK}, density 0.5862" in done.said
+    assert "the network keeps" not in pai(*words, "--force").err
 
 
 LAYERS = {"fc1.weight": (16, 24), "fc2.weight": (12, 16), "fc3.weight": (10, 12)}

@@ -23,10 +23,13 @@ from pai_cli.methods.registry import get
 from pai_cli.models.network import init_network
 from pai_cli.pruning.run import PruneRequest
 from pai_cli.sampling import candidates as making
+from pai_cli.sampling import measuring
 from pai_cli.sampling import search as searching
 from pai_cli.sampling.candidates import Workshop
 from pai_cli.sampling.search import SearchRequest, search
 from pai_cli.sampling.state import SearchState, open_search
+from pai_cli.spectral.metrics import MetricOptions
+from pai_cli.spectral.solvers import Solver, SolverOptions
 
 Line = dict[str, Any]
 STATE = "best.state.safetensors"
@@ -242,6 +245,21 @@ def test_resumed_when_finished_nothing_changes() -> None:
     wanted = result()
     assert sample(3, "--resume").status == 0
     assert result() == wanted
+
+
+def test_layers_without_an_answer_are_told_of_once_and_in_every_line(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = MetricOptions(SolverOptions(solver=Solver.POWER, most_products=1), dense=False)
+    monkeypatch.setattr(measuring, "MetricOptions", lambda **_: short)
+    done = sample(3, "--jobs", "1")
+    assert done.status == 0, done.err
+    told = "no singular values were found of fc1.weight, fc2.weight, fc3.weight: not converged"
+    assert [line for line in done.said if "singular" in line] == [
+        f"pai: warning: candidate 0: {told}; its means are without them, and the reasons in best.jsonl tell of other "
+        "candidates"
+    ]
+    assert [line["reason"].endswith(told) for line in lines()] == [True] * 3
 
 
 def test_the_state_is_saved_when_a_candidate_fails(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

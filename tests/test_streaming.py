@@ -33,6 +33,7 @@ from pai_cli.methods import registry
 from pai_cli.methods.registry import get
 from pai_cli.models.layers import PrunableLayer
 from pai_cli.models.network import Network, init_network, load_network, outline_network, save_checkpoint
+from pai_cli.pruning import ties
 from pai_cli.pruning.base import Pattern, Scope
 from pai_cli.pruning.groups import keep_largest_in_groups
 from pai_cli.pruning.output import mask_to_write
@@ -60,6 +61,7 @@ def still_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 def cut_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces of a few rows, and searches that cannot hold or count much, so that they take several passes."""
     monkeypatch.setattr(reading, "PIECE_WEIGHTS", 50)
+    monkeypatch.setattr(ties, "TOGETHER", 50)
     monkeypatch.setattr(reading, "PIECE_BYTES", 504)
     monkeypatch.setattr(search, "HELD_BYTES", 64)
     monkeypatch.setattr(search, "FEW_KEYS", 4)
@@ -193,6 +195,22 @@ def test_types_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dty
     for kind in ("random", "two values", "tiny"):
         tensors = {name: tensor.to(dtypes[i % len(dtypes)]) for i, (name, tensor) in enumerate(state(kind).items())}
         assert_same_bytes(folder(tmp_path / "net", tensors), PruneRequest(get("magnitude"), 0.37))
+
+
+@pytest.mark.parametrize("kind", ["two values", "equal", "zeros"])
+def test_ties_are_drawn_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    cut_small(monkeypatch)
+    path = folder(tmp_path / "net", {name: tensor.to(BRAIN) for name, tensor in state(kind).items()})
+    requests = [
+        PruneRequest(get("magnitude"), 0.3, ties="random", seed=seed, **more)  # type: ignore[arg-type]
+        for seed in range(3)
+        for more in ({}, {"scope": "layer"}, {"invert": True}, {"shuffle": True})
+    ]
+    assert_same_bytes(path, *requests)
+    source = open_checkpoint(path)
+    assert streamed(source, requests[0]).summary.ties == prune(load_network(source), requests[0]).ties
+    drawn = {tuple(streamed(source, request).summary.kept_by_layer.values()) for request in requests[::4]}
+    assert len(drawn) == 3
 
 
 def test_ties_go_through_the_layers_in_the_networks_order(tmp_path: Path) -> None:
@@ -564,6 +582,7 @@ def test_a_thread_left_behind_reads_what_it_was_to_read(tmp_path: Path, monkeypa
         ("--method", "random", "--density", "0.2", "--packed", "--format", "csv"),
         ("--method", "erk", "--pattern", "2:4", "--format", "json"),
         ("--method", "magnitude", "--density", "0.2", "--scope", "layer", "--shuffle", "--invert"),
+        ("--method", "magnitude", "--density", "0.05", "--ties", "random"),
     ],
 )
 def test_the_command_says_and_writes_the_same(
@@ -582,6 +601,24 @@ def test_the_command_says_and_writes_the_same(
     assert files[0] == files[1]
     if "0.001" in words:
         assert "pai: layer collapse: " in done[1].err.replace("warning: ", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("--reinit", "-w", "w.safetensors"), "--reinit writes the weights too"),
+        (("--pattern", "2:4", "--ties", "random"), "--ties random settles what --pattern ties"),
+    ],
+)
+def test_what_is_loaded_whole_all_the_same_is_said(
+    here: Path, monkeypatch: pytest.MonkeyPatch, pai, words: tuple[str, ...], why: str
+) -> None:
+    told = f"pai: small.safetensors: all 734 weights are loaded, not piece by piece: {why}"
+    command = ("prune", "small.safetensors", "--method", "magnitude", *words, "-o", "m.safetensors", "--force")
+    assert told not in pai(*command).said
+    monkeypatch.setattr(choosing, "LARGE", 1)
+    done = pai(*command)
+    assert (done.status, done.said.count(told)) == (0, 1)
 
 
 def test_collapse_is_refused_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pai) -> None:

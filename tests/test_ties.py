@@ -21,6 +21,7 @@ from pai_cli.errors import ParameterError, ScoreError
 from pai_cli.files.opening import open_mask
 from pai_cli.methods.registry import get
 from pai_cli.models.network import PrunableLayer
+from pai_cli.pruning import ties as ties_module
 from pai_cli.pruning.base import Masks, Pattern
 from pai_cli.pruning.pattern import keep_in_groups
 from pai_cli.pruning.run import PruneRequest, prune
@@ -70,6 +71,28 @@ def test_every_choice_is_as_likely_as_another() -> None:
         seen[tuple(kept.tolist())] = seen.get(tuple(kept.tolist()), 0) + 1
     assert set(seen) == set(combinations(range(5), 3))
     assert all(abs(times - 200) < 5 * 200**0.5 for times in seen.values())
+
+
+def test_more_ties_than_are_drawn_from() -> None:
+    with pytest.raises(ScoreError) as said:
+        Ties("random").cut(10**9, 5)
+    assert "1,000,000,000 weights have the score at which the cut falls, of which more than 999,999,999" in str(
+        said.value
+    )
+    assert Ties("random").cut(10**9, 10**9).of_layer("w", 10**9).keep == 10**9
+    assert Ties("first").cut(10**9, 5).of_layer("w", 10**9).keep == 5
+
+
+def test_a_layer_of_several_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every choice of 3 of 6 is as likely as another, also where two weights at a time are drawn."""
+    monkeypatch.setattr(ties_module, "TOGETHER", 2)
+    seen: dict[tuple[int, ...], int] = {}
+    for seed in range(2000):
+        mask = keep_largest({"w": np.zeros(6)}, 3, ties=Ties("random", seed))["w"]
+        kept = tuple(np.flatnonzero(mask).tolist())
+        seen[kept] = seen.get(kept, 0) + 1
+    assert set(seen) == set(combinations(range(6), 3))
+    assert all(abs(times - 100) < 5 * 100**0.5 for times in seen.values())
 
 
 def test_refused_by_name() -> None:

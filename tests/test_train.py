@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -447,12 +448,17 @@ def lines_so_far() -> list[str]:
 # Several processes
 
 
-def two_processes(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> tuple[Done, Ended]:
-    """This process as the first of two that torchrun starts, and one of its own as the second."""
+def together() -> dict[str, str]:
+    """What torchrun tells each of two processes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+
+
+def two_processes(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> tuple[Done, Ended]:
+    """This process as the first of two that torchrun starts, and one of its own as the second."""
+    shared = together()
     other = begin(["train", *arguments], of=TRAINING, **shared, RANK="1", LOCAL_RANK="1")
     told: list[Ended] = []
     with other, monkeypatch.context() as patch:
@@ -503,6 +509,29 @@ def test_two_processes_are_one_with_the_batch_doubled(pai, place, monkeypatch):
         for key in ("train_loss", "validation_loss", "test_loss", "explored", "dr"):
             assert (key in a) == (key in b)
             assert a.get(key, 0.0) == pytest.approx(b.get(key, 0.0), rel=1e-4)
+
+
+@pytest.mark.parametrize("told", [(0, 1), (0,), (1,)], ids=["both", "the first", "the second"])
+def test_two_processes_are_stopped(place, told):
+    """torchrun sends SIGTERM to all its processes, a scheduler perhaps to one: both end alike, with the state kept."""
+    words = ["train", *ARGUMENTS[:4], noisy_digits(), *ARGUMENTS[5:], "--epochs", 400, "-o", "o.safetensors"]
+    shared = together()
+    before = set(Path().iterdir())
+    with contextlib.ExitStack() as running:
+        both = [
+            running.enter_context(begin(words, of=TRAINING, **shared, RANK=str(rank), LOCAL_RANK=str(rank)))
+            for rank in (0, 1)
+        ]
+        wait_until(lambda: Path("o.jsonl").exists() and len(lines_so_far()) > 1)
+        for rank in told:
+            both[rank].signal(signal.SIGTERM)
+        first, second = (process.finish() for process in both)
+    assert (first.status, second.status) == (143, 143), first.err + second.err
+    assert first.err.splitlines()[-1] == "pai: interrupted by SIGTERM"  # said once
+    assert "interrupted" not in second.err
+    assert {path.name for path in set(Path().iterdir()) - before} == {"o.jsonl", "o.state.safetensors"}
+    journal, state = resumed()
+    assert journal.rows == state.facts["evaluated"] > 0
 
 
 def test_a_process_that_is_gone_is_told(monkeypatch):

@@ -38,7 +38,7 @@ from pai_cli.models.network import init_network
 from pai_cli.random import generator_for
 from pai_cli.training import loop, rescale, tost
 from pai_cli.training.applied import apply_masks
-from pai_cli.training.dynamic import Move, moved
+from pai_cli.training.dynamic import Move, MoveTies, moved
 from pai_cli.training.examples import Augment, augmentation, prepare
 from pai_cli.training.loop import Run, fit
 from pai_cli.training.model import Score, cross_entropy, evaluate, has_idle, logits_of
@@ -736,6 +736,42 @@ def test_a_move_by_hand():
     assert (same == mask).all()
     whole = np.ones((2, 3), dtype=bool)
     assert moved({"w": whole}, {"w": np.ones((2, 3))}, {"w": np.ones((2, 3))}, Move(Dynamic.SET, 0.5, 0, 1))["w"].all()
+
+
+def test_ties_of_a_move_by_hand():
+    mask = np.array([[True, True, True, True, True, False, False, False, False]])
+    weights = np.array([[1.0, 0.5, 0.5, 2.0, 0.5, 0.0, 0.0, 0.0, 0.0]])
+    gradients = np.array([[0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 3.0, 1.0, 1.0]])
+    ties = MoveTies()
+    after = moved({"w": mask}, {"w": weights}, {"w": gradients}, Move(Dynamic.RIGL, 0.4, 0, 1), ties)["w"]
+    assert after.tolist() == [[True, True, False, True, False, True, True, False, False]]
+    assert ties.record == {"dropped_by_position": 2, "grown_by_position": 1}
+    assert str(ties) == (
+        "2 of 2 dropped weights are as small as others that stay, in w and 1 of 2 grown weights have the gradient of others "
+        "that do not grow, in w"
+    )
+    for kind, told in ((Dynamic.RIGL, "2 of 2 dropped"), (Dynamic.SET, "2 of 2 dropped")):
+        ties = MoveTies()
+        distinct = np.arange(9.0)[None]
+        moved({"w": mask}, {"w": weights}, {"w": distinct}, Move(kind, 0.4, 0, 1), ties)
+        assert str(ties) == f"{told} weights are as small as others that stay, in w"
+    ties = MoveTies()
+    moved({"w": mask}, {"w": distinct}, {"w": distinct}, Move(Dynamic.RIGL, 0.4, 0, 1), ties)
+    assert (str(ties), ties.count, sum(ties.record.values())) == ("", 2, 0)
+
+
+def test_ties_of_a_moving_mask_are_told_once_and_counted_at_every_update(caplog):
+    caplog.set_level("INFO", "pai")
+    network, told = residual(), []
+    masks = masks_of(network, 0.5)
+    masks[network.layers[-1].name][:] = False  # so that every gradient is 0
+    trainer(network, masks, recipe(**RIGL), Run(record=told.append)).train()
+    first, *updates = [one for one in told if "mask_update" in one]
+    assert first["grown_by_position"] == 0  # where it begins nothing moves
+    assert all(one["grown_by_position"] > 0 for one in updates if one["moved_share"])
+    lines = [line for line in caplog.messages if "the first are taken" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("dynamic=rigl: at step 2 ")
 
 
 def test_set_grows_at_random_by_seed_and_step():

@@ -18,11 +18,12 @@ from pai_cli.errors import (
     NotFiniteError,
     PaiError,
 )
-from pai_cli.files.fits import Against, check_fits
+from pai_cli.files.fits import Against, Count, check_fits
 from pai_cli.files.masks import Mask, check_layout
 from pai_cli.files.matching import Weights, matched
+from pai_cli.files.messages import some_names
 from pai_cli.files.ordering import matches
-from pai_cli.files.whole import NOTHING, Whole
+from pai_cli.files.whole import Whole
 from pai_cli.spectral.layout import Layout
 from pai_cli.spectral.metrics import MetricOptions
 from pai_cli.spectral.network import DenseCache, LayerInput, LayerReport, NetworkReport, measure_together, summarise
@@ -151,8 +152,8 @@ class MaskReport:
 
     `skipped`: parameters that are no matrix (biases). `layouts_known`: whether the file says which convolutions are grouped
     or transposed; where it does not, none is taken to be. `remark`: what else a person should know of how it was read.
-    `shapes`: of every masked parameter, a matrix or not. `whole`: what of the checkpoint has no mask. `unnamed`: what is to
-    be said of layers that the mask does not name.
+    `shapes`: of every masked parameter, a matrix or not. `whole`: what of the checkpoint has no mask, and `count`: what the
+    network keeps with it; None where there is no checkpoint, and where not all of the mask was measured.
     """
 
     path: Path
@@ -163,8 +164,8 @@ class MaskReport:
     layouts_known: bool = True
     remark: str = ""
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    whole: Whole = NOTHING
-    unnamed: str = ""
+    whole: Whole | None = None
+    count: Count | None = None
 
 
 def measure_mask(mask: Mask, request: AnalysisRequest, cache: DenseCache, layer_done: LayerDone) -> MaskReport:
@@ -231,3 +232,14 @@ def chosen(mask: Mask, layers: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[
 def wanted(name: str, globs: Sequence[str]) -> bool:
     """Whether one of the globs matches the parameter's name, with or without `.weight`; all do when there is no glob."""
     return not globs or any(matches(name, glob) for glob in globs)
+
+
+def unanswered_told(layers: Iterable[str]) -> str:
+    """That a solver ended without singular values of these layers."""
+    return f"no singular values were found of {some_names(layers)}: not converged"
+
+
+def reason_of(report: NetworkReport, metrics: Iterable[str]) -> str:
+    """Why some of these means are missing, and which layers they are without as no solver had an answer; "" for neither."""
+    reasons = [f"{name}: {report.measures[name].reason}" for name in metrics if not report.measures[name].present]
+    return "; ".join([*reasons, *([unanswered_told(report.unanswered)] if report.unanswered else [])])

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pai_cli.api.beside import Beside
 from pai_cli.api.given import is_one, listed, named, opened
 from pai_cli.api.inputs import (
     AnyPath,
-    Beside,
     Shape,
     Source,
     device_of,
@@ -255,19 +255,13 @@ def _reported(
     working: Working,
     pictures: AnalysisPictures | None,
 ) -> Generator[Report, None, None]:
-    from dataclasses import replace
-
     from pai_cli.api.report import Report
-    from pai_cli.files.checkpoints import Checkpoint
 
     weights = given.weights is not None
-    beside = Beside(request.weights if isinstance(request.weights, Checkpoint) else None)
     with measured_by(masks, request, working, given.progress) as found:
         seen = found if pictures is None else pictures.watch(found)
         for mask, one in zip(masks, seen, strict=True):
             tell(one)
-            if one.error is None:
-                one = replace(one, whole=beside.tell(one.shapes, one.metadata))  # noqa: PLW2901
             yield Report(one, weights=weights, in_memory=not isinstance(mask, Path))
 
 
@@ -278,6 +272,7 @@ def measured_by(
     """Reports of the masks, measured as `working` says; workers and store are let go at the end of the block."""
     from pai_cli.analysis.many import analyze_masks, jobs_for
     from pai_cli.compute.pool import open_pool
+    from pai_cli.files.checkpoints import Checkpoint
     from pai_cli.files.store import open_store, without_store
 
     jobs = jobs_for(masks, request, working.jobs, working.cluster)
@@ -286,17 +281,20 @@ def measured_by(
         open_pool(jobs, working.cluster) as pool,
         closing(analyze_masks(masks, request, progress, pool=pool, store=store)) as found,
     ):
-        yield (_with_whole(report, request) for report in found)
+        if not isinstance(request.weights, Checkpoint):
+            yield found
+        else:
+            beside = Beside(request.weights)
+            yield (_with_whole(report, beside, complete=not request.layers) for report in found)
 
 
-def _with_whole(report: MaskReport, request: AnalysisRequest) -> MaskReport:
-    """The report, with what it says of layers of the checkpoint that the mask does not name."""
-    from pai_cli.files.fits import whole_beside
-
-    if report.report is None or request.weights is None:
+def _with_whole(report: MaskReport, beside: Beside, *, complete: bool) -> MaskReport:
+    """The report, with what its mask leaves whole. `complete`: whether all of its layers were measured."""
+    if report.report is None:
         return report
-    told = whole_beside(report.shapes, report.report.kept, report.report.total, request.weights, report.metadata)
-    return replace(report, unnamed=told)
+    measured = (report.report.kept, report.report.total) if complete else None
+    whole, count = beside.of(report.path, report.shapes, report.metadata, measured)
+    return replace(report, whole=whole, count=count)
 
 
 def files_among(masks: Iterable[Path | Stored]) -> list[Path]:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pai_cli.api.inputs import AnyPath, Beside, Source, maybe_path, one_of, open_weights, path_of, source_path
+from pai_cli.api.beside import Beside
+from pai_cli.api.inputs import AnyPath, Source, maybe_path, one_of, open_weights, path_of, source_path
 from pai_cli.api.masks import Mask
 from pai_cli.api.plans import read_checkpoint
 from pai_cli.api.progress import Wanted, shown_by
@@ -78,7 +79,7 @@ def convert(
     checkpoint = open_weights(weights, trust=trust)
     if checkpoint is not None:
         _check_weights(found, checkpoint, target)
-    Beside(checkpoint or named).tell(found.names, found.metadata)
+    _tell_whole(found, checkpoint or named)
     if path is not None:
         write_any(found, Output(path, target, typed(), checkpoint, packed=packed, force=force))
     if isinstance(file, Mask):
@@ -141,20 +142,24 @@ def _check_weights(mask: Converted, checkpoint: Checkpoint, target: Target) -> N
     Raises `MaskMismatchError`.
     """
     from pai_cli.files.conversion import under_all_names
-    from pai_cli.files.fits import Against, check_fits, whole_beside
+    from pai_cli.files.fits import Against, check_fits
     from pai_cli.files.foreign.write import kept_zeros
     from pai_cli.files.messages import some_names
 
     masks, _ = under_all_names(mask, checkpoint)
     shapes = {name: one.shape for name, one in masks.items()}
     check_fits(mask.path, shapes, Against.of(checkpoint, "weights"))
-    total = sum(array.size for array in mask.masks.values())
-    kept = sum(int(array.sum()) for array in mask.masks.values())
-    if whole := whole_beside(shapes, kept, total, checkpoint):
-        note(f"{mask.path}: {whole}")
     if target is Target.DENSE and (zeros := kept_zeros(checkpoint, masks)):
         count = sum(zeros.values())
         warn(f"{checkpoint.path}: {count:,} kept weights are 0 ({some_names(zeros)}): they read as pruned ones")
+
+
+def _tell_whole(mask: Converted, checkpoint: Checkpoint | None) -> None:
+    """Say what of a checkpoint the mask leaves whole."""
+    if checkpoint is not None:
+        layers = [array for array in mask.masks.values() if array.ndim > 1]
+        kept, total = sum(int(array.sum()) for array in layers), sum(array.size for array in layers)
+        Beside(checkpoint).of(mask.path, mask.names, mask.metadata, (kept, total))
 
 
 def _names(checkpoint: Checkpoint | None) -> Names | None:

@@ -117,7 +117,7 @@ def _from_masks(asked: Asked, given: list[Any], plan: FilePlan, pictures: Pictur
     from pai_cli.analysis.masks import AnalysisRequest
     from pai_cli.api.analyze import files_among, measured_by
     from pai_cli.api.given import is_one, opened
-    from pai_cli.api.inputs import Beside, open_weights
+    from pai_cli.api.inputs import open_weights
     from pai_cli.api.plans import read_masks
     from pai_cli.api.progress import shown_by
     from pai_cli.ranking.accuracy import matched
@@ -147,10 +147,6 @@ def _from_masks(asked: Asked, given: list[Any], plan: FilePlan, pictures: Pictur
         measured_by(masks, request, asked.working, progress) as found,
     ):
         reports = list(found)
-    beside = Beside(weights)
-    for one in reports:
-        if one.error is None:
-            beside.tell(one.shapes, one.metadata)
     return _accurate(_Found(scores, correlating, reports, weighted), asked, matches, pictures)
 
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from pai_cli.files.checkpoints import Checkpoint
     from pai_cli.files.densities import LayerDensities
-    from pai_cli.files.whole import Whole
     from pai_cli.models.network import Network
 
 AnyPath = str | os.PathLike[str]
@@ -145,32 +144,6 @@ def open_weights(source: Source, *, trust: bool = False) -> Checkpoint | None:
     if checkpoint.description:
         note(f"{checkpoint.path}: {checkpoint.description}")
     return checkpoint
-
-
-class Beside:
-    """Says which of a checkpoint's weights masks leave whole, once for masks of the same layers."""
-
-    def __init__(self, checkpoint: Checkpoint | None):
-        self._checkpoint = checkpoint
-        self._why: Mapping[str, str] | None = None
-        if checkpoint is not None and checkpoint.module is not None:
-            from pai_cli.models.layers import reasons_why_not
-
-            self._why = reasons_why_not(checkpoint.module)
-        self._told: set[tuple[str, ...]] = set()
-
-    def tell(self, names: Iterable[str], metadata: Mapping[str, str]) -> Whole:
-        """Of the mask with these names; gives what it says."""
-        from pai_cli.files.whole import NOTHING, beside_masks
-
-        if self._checkpoint is None:
-            return NOTHING
-        every = tuple(names)
-        whole = beside_masks(self._checkpoint, every, metadata, self._why)
-        if every not in self._told and str(whole):
-            note(f"{self._checkpoint.path}: {whole}")
-        self._told.add(every)
-        return whole
 
 
 def device_of(name: str, source: Source = None) -> str:

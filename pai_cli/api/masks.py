@@ -12,6 +12,7 @@ from pai_cli.errors import MaskError
 from pai_cli.files.layer_names import layouts_by_name, told_of_kernels
 from pai_cli.spectral.layout import PLAIN, Layout
 from pai_cli.spectral.parameters import shown
+from pai_cli.telling import warn
 
 if TYPE_CHECKING:
     import numpy as np
@@ -213,15 +214,19 @@ class Mask(Mapping[str, "NDArray[np.bool_]"]):
     def apply(self, model: nn.Module, optimizer: Optimizers = None, *, parametrize: bool = False) -> AppliedMasks:
         """Set the pruned weights of a model to 0, now and, with its optimizer, after every step.
 
-        See `training.applied.apply_masks`. Parameter names and the state dict stay as they are; `handle.remove()` lets the
-        weights go. `parametrize`: by `torch.nn.utils.parametrize` instead, which renames the parameters.
+        See `training.applied.apply_masks`. A warning tells which of the model's layers have no mask and keep all of their
+        weights, and the handle's `count` has them. Parameter names and the state dict stay as they are; `handle.remove()`
+        lets the weights go. `parametrize`: by `torch.nn.utils.parametrize` instead, which renames the parameters.
         """
         from pai_cli.files.matching import spread
         from pai_cli.training.applied import apply_masks
         from pai_cli.training.fitting import names_in
 
         masks = spread(dict(self), self.metadata, names_in(model))
-        return apply_masks(model, masks, optimizer, parametrize=parametrize)
+        applied = apply_masks(model, masks, optimizer, parametrize=parametrize)
+        if told := applied.count.of_network():
+            warn(f"{self.path or IN_MEMORY}: does not name every layer of the model: {told}")
+        return applied
 
     @property
     def stored(self) -> Stored:

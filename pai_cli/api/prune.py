@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -143,7 +144,7 @@ def prune(
     plan_pruning(reads, path, new_weights, chosen, resume=resume, force=force)
     optimizer = None if optimizer is None else one_of("optimizer", optimizer, ("sgd", "adam"))
     training = TrainingOptions(epochs, freeze_every, penalty, rewind, optimizer, lr, batch_size)
-    whole = reinit or path is None or given is not None or ties == "random" or (ties == "error" and pattern is not None)
+    whole = _why_whole(path, ties, pattern=pattern is not None, reinit=reinit)
     source, network, pieces = _open(checkpoint, model, shape, chosen, trust=trust, whole=whole)
     request = request_of(
         chosen,
@@ -171,17 +172,32 @@ def prune(
         return _in_memory(weights, dataset, written, bar, reinit=reinit, resume=resume)
 
 
+def _why_whole(path: Path | None, ties: str | None, *, pattern: bool, reinit: bool) -> str:
+    """What keeps a checkpoint from being pruned piece by piece, whatever its size and the method; "" for nothing."""
+    if path is None:
+        return f"the mask goes to no file; {option('output')} names one"
+    if reinit:
+        return f"{option('reinit')} writes the weights too"
+    if pattern and ties in ("random", "error"):
+        return f"{option('ties', ties)} settles what {option('pattern')} ties"
+    return ""
+
+
 def _open(
-    checkpoint: Source, model: str | None, shape: tuple[int, ...] | None, method: Method, *, trust: bool, whole: bool
+    checkpoint: Source, model: str | None, shape: tuple[int, ...] | None, method: Method, *, trust: bool, whole: str
 ) -> tuple[Checkpoint, Network, bool]:
     """The checkpoint, its network, and whether that is an outline without values, to be pruned piece by piece.
 
-    `whole`: the network's values are needed for more than its mask.
+    `whole`: why the network's values are needed for more than its mask, "" where they are not.
     """
     source = open_source(checkpoint, trust=trust)  # its faults are told before torch is imported
     from pai_cli.pruning.streaming.choosing import in_pieces
 
-    pieces = not whole and in_pieces(source, method, model)
+    pieces = in_pieces(source, method, model)
+    if pieces and whole:
+        pieces = False
+        total = sum(map(prod, source.shapes.values()))
+        note(f"{source.path}: all {total:,} weights are loaded, not piece by piece: {whole}")
     from pai_cli.models.network import load_network, outline_network
 
     return source, (outline_network if pieces else load_network)(source, model, shape), pieces
@@ -202,7 +218,7 @@ def _in_memory(
     searched = _open_run(written, weights, dataset, resume=resume)
     with searched.going():
         result = run(network, request, progress, dataset, searched.run)
-    tell_pruning(result, no_collapse=written.no_collapse, rule=request.ties)
+    tell_pruning(result, network, no_collapse=written.no_collapse, rule=request.ties)
     mask = mask_to_write(
         result, request, source, typed(), {**network.story, **story_of(dataset, request), **searched.run.story}
     )
@@ -227,7 +243,7 @@ def _in_pieces(
 
     assert written.path is not None
     chosen = choose(source, network, request, progress)
-    tell_pruning(chosen.summary, no_collapse=written.no_collapse)
+    tell_pruning(chosen.summary, network, no_collapse=written.no_collapse, rule=request.ties)
     if request.input_shape or network.input_shape:
         note("pruned piece by piece: whether a path of kept weights leads from input to output is not looked for")
     if request.pattern is not None and not request.method.random:

@@ -30,8 +30,9 @@ class Place:
 
     `rank`: 1 is best, equal for values whose error bounds overlap, None without a value. `group`: number of the group of
     masks that compare, from 0, the sparsest first. `value`: of the metric that decides; `layers`: over how many it is a
-    mean. `margin`: how far it is from the next mask's in the group; `decided`: that in words. `density`, `accuracy`: 0 to
-    1, None where not known; `runs`: how many accuracies that is the mean of. `report`: of a mask that was measured.
+    mean. `margin`: how far it is from the next mask's in the group; `decided`: that in words. `density`, of the layers
+    that were measured, `network_density`, of the whole network, and `accuracy`: 0 to 1, None where not known; `runs`:
+    how many accuracies that is the mean of. `report`: of a mask that was measured.
     """
 
     rank: int | None
@@ -42,6 +43,7 @@ class Place:
     margin: float | None
     decided: str
     density: float | None
+    network_density: float | None
     method: str | None
     setting: str
     accuracy: float | None
@@ -80,6 +82,7 @@ class Ranking(Shown, Sequence[Place]):
             margin=row.margin,
             decided=row.decided,
             density=source.density,
+            network_density=source.network_density,
             method=source.method,
             setting=source.setting,
             accuracy=source.accuracy,

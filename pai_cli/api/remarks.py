@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from pai_cli.spelling import option
@@ -25,20 +24,12 @@ def tell(report: MaskReport) -> None:
         note(f"{report.path}: does not tell groups and transposition; every convolution is taken as a plain one")
     if network.collapsed:
         warn(f"{report.path}: collapsed layers (no weight kept): {', '.join(network.collapsed)}")
-    tell_whole([report])
     tell_unproved(report)
-
-
-def tell_whole(reports: Iterable[MaskReport]) -> None:
-    """Say which layers of the checkpoint masks do not name: of the first such mask, and of how many others."""
-    lacking = [report for report in reports if report.unnamed]
-    if lacking:
-        more = f" (and {len(lacking) - 1} more masks lack layers)" if len(lacking) > 1 else ""
-        note(f"{lacking[0].path}: {lacking[0].unnamed}{more}")
 
 
 def tell_unproved(report: MaskReport) -> None:
     """Which layers' singular values are not proved to be the two largest, and which have none, if any."""
+    from pai_cli.analysis.masks import unanswered_told
     from pai_cli.files.messages import some_names
 
     if report.report is None:
@@ -46,7 +37,7 @@ def tell_unproved(report: MaskReport) -> None:
     unproved, unanswered = report.report.unproved, report.report.unanswered
     if unanswered:
         warn(
-            f"{report.path}: no singular values were found of {some_names(unanswered)}: not converged; "
+            f"{report.path}: {unanswered_told(unanswered)}; "
             f"pai analyze {option('solver', 'gram')} or direct goes another way"
         )
     if unproved:

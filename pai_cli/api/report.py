@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from pai_cli.spectral.network import LayerReport
     from pai_cli.spectral.result import Measure
 
-COUNTS = ("rows", "columns", "n_R", "n_L", "d_R", "d_L", "kept", "total", "density", "components", "n_regular")
 NETWORK_ONLY = "_layers"  # what ends a field that only a network's record has: over how many layers a mean is
 
 
@@ -146,12 +145,13 @@ class Report(Shown):
 
     `report["dr_imdb"]` is the network's value, as of `network`: the mean over the layers where it is present, over
     `counted["dr_imdb"]` of them. `layers`: each layer's values; empty where `summary=True` was asked for. `path`: of the
-    mask file, None for a mask that is none; `name`: what it is called. `kept` of `total` weights are kept, which is
-    `density`, 0 to 1. `collapsed`: layers without any weight; `unproved`: those with singular values that are not proved to
-    be the two largest; `unanswered`: those where a solver ended without any. `left_whole`: tensors of the checkpoint that
-    no mask covers, each with the reason; without one, those that the mask's file tells of. `metadata`: what the mask says of
-    itself. `error`: of a mask among several that could not be measured, why; it has no layers then, and each of its values
-    has that reason.
+    mask file, None for a mask that is none; `name`: what it is called. `kept` of the `total` weights of the measured layers
+    are kept, which is `density`, 0 to 1; `network_density`: of the whole network, where layers that have no mask keep all
+    of their weights; None without a checkpoint, and where not all of the mask was measured. `collapsed`: layers
+    without any weight; `unproved`: those with singular values that are not proved to be the two largest; `unanswered`: those
+    where a solver ended without any. `left_whole`: tensors of the checkpoint that no mask covers, each with the reason;
+    without one, those that the mask's file tells of. `metadata`: what the mask says of itself. `error`: of a mask among
+    several that could not be measured, why; it has no layers then, and each of its values has that reason.
 
     Shows itself as a table, in a terminal and in a notebook.
     """
@@ -170,10 +170,13 @@ class Report(Shown):
         self.kept = 0 if network is None else network.kept
         self.total = 0 if network is None else network.total
         self.density = None if network is None else network.density
+        self.network_density = None if measured.count is None else measured.count.density
         self.collapsed = () if network is None else network.collapsed
         self.unproved = () if network is None else network.unproved
         self.unanswered = () if network is None else network.unanswered
-        self.left_whole: dict[str, str] = dict(measured.whole.reasons if weights else told_whole(measured.metadata))
+        self.left_whole: dict[str, str] = dict(
+            told_whole(measured.metadata) if measured.whole is None else measured.whole.reasons
+        )
 
     def __getitem__(self, metric: str) -> Value:
         return self.network[metric]
@@ -306,7 +309,7 @@ class JunctionReport(Shown):
 
 
 def _of_a_layer(field: str) -> bool:
-    return field not in ("mask", "level") and not field.endswith(NETWORK_ONLY)
+    return field not in ("mask", "level", "network_density") and not field.endswith(NETWORK_ONLY)
 
 
 def _blank() -> dict[str, None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,13 +113,19 @@ def story_of(dataset: Dataset | None, request: PruneRequest) -> dict[str, str]:
     return story(dataset, request)
 
 
-def tell_pruning(result: PruneSummary, *, no_collapse: bool, rule: TieRule = "first") -> None:
-    """Warn of collapsed layers, of those that no pattern fits and of a network cut through; say what ties were settled.
+def tell_pruning(result: PruneSummary, network: Network, *, no_collapse: bool, rule: TieRule = "first") -> None:
+    """Warn of collapsed layers, of those that no pattern fits and of a network cut through; say what ties were settled, and
+    what the network keeps with the layers that were ignored.
 
     Raises `CollapseError` when collapse is refused.
     """
+    from pai_cli.files.fits import count
+
     if result.whole:
         warn(f"the pattern does not divide the inputs of {', '.join(result.whole)}: left whole")
+    sizes = {layer.name: prod(layer.shape) for layer in network.layers}
+    if told := count(sizes, result.kept_by_layer).of_network():
+        note(f"{option('ignore')}: {told}")
     if result.ties:
         _tell_ties(result, rule)
     if result.collapsed:
@@ -135,8 +142,6 @@ def tell_pruning(result: PruneSummary, *, no_collapse: bool, rule: TieRule = "fi
 
 def _tell_ties(result: PruneSummary, rule: TieRule) -> None:
     """Which layers' weights were chosen by no score."""
-    from math import prod
-
     from pai_cli.files.messages import some_names
 
     sizes = {layer.name: prod(layer.shape) for layer in result.layers}

@@ -31,7 +31,7 @@ from pai_cli.api.requests import accept, method_of, request_of, samples_of, stor
 from pai_cli.errors import UsageError
 from pai_cli.spectral.parameters import shown
 from pai_cli.spelling import option
-from pai_cli.telling import note
+from pai_cli.telling import note, warn
 
 if TYPE_CHECKING:
     from pai_cli.data.base import Dataset
@@ -248,7 +248,7 @@ class _Run:
         population = search_request.population
         with lines.going(lambda: f"{state.done} of {population} candidates are done and kept"):
             result = search(self.network, search_request, lines, state, progress, dataset=dataset, workers=self.workers)
-        tell_pruning(result.pruned, no_collapse=False, rule=self.request.ties)
+        tell_pruning(result.pruned, self.network, no_collapse=False, rule=self.request.ties)
         story = {**story_of(dataset, result.request), **result.story}
         force = self.force or (self.path is not None and wrote(lines, self.path))
         mask = self._write(result.pruned, self.request, story, force=force)
@@ -261,6 +261,7 @@ class _Run:
 
     def built(self, kind: str, steps: int | None, progress: Progress) -> Sampled:
         """Build every layer, and write the mask."""
+        from pai_cli.analysis.masks import unanswered_told
         from pai_cli.sampling.expanders.layer import USUAL_STEPS, Construction
         from pai_cli.sampling.expanders.network import construct
 
@@ -269,8 +270,10 @@ class _Run:
         )
         tell_network(self.source, self.network)
         built = construct(self.network, self.request, construction, self.workers, progress)
-        tell_pruning(built.pruned, no_collapse=False)
+        tell_pruning(built.pruned, self.network, no_collapse=False)
         mask = self._write(built.pruned, built.request, {"method": built.kind}, force=self.force)
+        if unanswered := [layer.plan.name for layer in built.layers if not layer.after.answered]:
+            warn(unanswered_told(unanswered))
         mask.built = built
         return mask
 

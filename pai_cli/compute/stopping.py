@@ -98,16 +98,21 @@ class Interruption:
     def __call__(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  (what `signal` calls with)
         """Take note; asked a second time, stop at once."""
         if self.asked and time.monotonic() - self._when >= ECHO:
-            raise self.error
+            raise self.error(terminated=self.terminated)
         if not self.asked:
             self.asked, self._when, self._number = True, time.monotonic(), signal.Signals(number)
             if number == signal.SIGTERM:
                 _terminations.echoes()
 
     @property
-    def error(self) -> KeyboardInterrupt:
+    def terminated(self) -> bool:
+        """Whether it was asked by SIGTERM."""
+        return self._number is signal.SIGTERM
+
+    @staticmethod
+    def error(*, terminated: bool) -> KeyboardInterrupt:
         """What to raise, once all is kept."""
-        return Terminated() if self._number is signal.SIGTERM else KeyboardInterrupt()
+        return Terminated() if terminated else KeyboardInterrupt()
 
 
 @contextmanager

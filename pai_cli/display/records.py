@@ -12,6 +12,7 @@ from pai_cli.spelling import for_shell
 
 if TYPE_CHECKING:
     from pai_cli.analysis.masks import MaskReport
+    from pai_cli.files.fits import Count
     from pai_cli.spectral.network import LayerReport, NetworkReport
     from pai_cli.spectral.result import Measure
 
@@ -25,6 +26,7 @@ ANALYZE_FIELDS = (
     "layer",
     "shape",
     *COUNTS,
+    "network_density",
     *(field for name in METRICS for field in (name, f"{name}_error", f"{name}_layers")),
     "solver",
     "outcome",
@@ -42,7 +44,7 @@ def mask_records(report: MaskReport, *, summary: bool, spell: Spell = for_shell)
         assert report.error is not None
         return [_blank(mask) | {"level": "network", "outcome": "failed", "reason": as_line(spell(report.error.text))}]
     layers = [] if summary else [layer_record(mask, layer, spell) for layer in report.report.layers]
-    return [*layers, _network_record(mask, report.report, report.unnamed, spell)]
+    return [*layers, _network_record(mask, report.report, report.count, spell)]
 
 
 def _blank(mask: str | None) -> Record:
@@ -74,13 +76,15 @@ def layer_record(mask: str | None, layer: LayerReport, spell: Spell = for_shell)
     return record | _measure_fields(layer.metrics.measures)
 
 
-def _network_record(mask: str, network: NetworkReport, whole: str, spell: Spell) -> Record:
+def _network_record(mask: str, network: NetworkReport, count: Count | None, spell: Spell) -> Record:
     collapsed = f"collapsed: {', '.join(network.collapsed)}" if network.collapsed else ""
+    whole = "" if count is None else count.of_network()
     record = _blank(mask) | {
         "level": "network",
         "kept": network.kept,
         "total": network.total,
         "density": network.density,
+        "network_density": None if count is None else count.density,
         "outcome": "done",
         "reason": "; ".join(filter(None, (collapsed, whole, reasons(network.measures, spell)))) or None,
     }

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from pai_cli.errors import MaskMismatchError
-from pai_cli.files.layer_names import TABLES
-from pai_cli.files.matching import Aliases, located, told_aliases
 from pai_cli.files.messages import some_names
 from pai_cli.spelling import option
 
@@ -44,15 +41,6 @@ class Checkpoint(Protocol):
     @property
     def shapes(self) -> Mapping[str, Shape]:
         """Shape of every tensor."""
-        ...
-
-
-class Named(Checkpoint, Protocol):
-    """A checkpoint whose tensors may have several names."""
-
-    @property
-    def aliases(self) -> Aliases:
-        """The other names of tensors that have several."""
         ...
 
 
@@ -166,41 +154,24 @@ class Count:
             f"not name and that stay whole ({some_names(self.whole)})"
         )
 
+    def of_network(self, mask: object = None) -> str:
+        """What the network keeps (under a mask, where others could be meant), its layers without one among it; "" where all
+        have one.
+        """
+        if not self.whole:
+            return ""
+        under = "" if mask is None else f" under {mask}"
+        return (
+            f"with {some_names(self.whole)} the network keeps {self.kept:,} of {self.total:,} weights{under}, density "
+            f"{self.density:.4g}"
+        )
+
 
 def count(sizes: Mapping[str, int], kept: Mapping[str, int]) -> Count:
     """Of layers of these sizes, what masks keep that keep so many weights each; a layer without a mask keeps all."""
     whole = tuple(name for name in sizes if name not in kept)
     named = sum(kept[name] for name in sizes if name in kept)
     return Count(sum(sizes.values()), named, whole, sum(sizes[name] for name in whole))
-
-
-def whole_beside(
-    shapes: Mapping[str, Shape],
-    kept: int,
-    total: int,
-    checkpoint: Named,
-    metadata: Mapping[str, str] | None = None,
-) -> str:
-    """What to say of a checkpoint's layers that a mask of these `shapes` does not name, "" where it names all.
-
-    `kept` of `total`: weights of the layers that are measured. Layers are told from names and shapes alone: a `weight` of
-    two dimensions or more that is no table, and under none of its names (`metadata`: what the mask tells of those) masked.
-    """
-    found = located(shapes, checkpoint.shapes, told_aliases(metadata or {}), checkpoint.aliases)
-    named = {one for ones in found.values() for one in ones}
-    sizes = {
-        name: math.prod(shape)
-        for name, shape in checkpoint.shapes.items()
-        if len(shape) > 1 and name.rpartition(".")[2] == "weight" and name not in named and not TABLES.search(name)
-    }
-    if not sizes:
-        return ""
-    kept, total = kept + sum(sizes.values()), total + sum(sizes.values())
-    them = "it" if len(sizes) == 1 else "them"
-    return (
-        f"does not name {some_names(sizes)} of {checkpoint.path}, which stay whole: with {them} {kept:,} of {total:,} "
-        f"weights are kept ({kept / total:.4g})"
-    )
 
 
 def times(shape: Shape) -> str:

@@ -85,6 +85,11 @@ class Whole:
         return f"{sum(self.sizes.values()):,} weights in {len(self.reasons)} {many} are left whole: {named}{beside}"
 
     @property
+    def unmasked(self) -> dict[str, int]:
+        """Sizes of the layers that a mask could have been of."""
+        return {name: self.sizes[name] for name, reason in self.reasons.items() if reason == UNMASKED}
+
+    @property
     def story(self) -> dict[str, str]:
         """What a mask file tells of it; {} for nothing."""
         return {KEY: json.dumps(dict(self.reasons), separators=(",", ":"))} if self.reasons else {}

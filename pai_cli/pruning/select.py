@@ -86,6 +86,7 @@ def _masks_above(scores: ScoreArrays, threshold: np.floating[Any], cut: Cut, act
             equal = np.equal(values, threshold, order="C")
             if active is not None:
                 equal &= active[name]
-            mask.reshape(-1)[cut.among(name, np.flatnonzero(equal))] = True
+            places = np.flatnonzero(equal)
+            mask.reshape(-1)[cut.of_layer(name, len(places)).of_all(places, mask.size)] = True
         masks[name] = mask
     return masks

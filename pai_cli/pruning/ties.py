@@ -20,6 +20,12 @@ NOTEWORTHY = 1000
 in any large layer.
 """
 
+MOST_DRAWN = 10**9 - 1
+"""Tied weights among which some are drawn: NumPy draws from no more."""
+
+TOGETHER = 2**19
+"""Weights of a layer among which ties are drawn at once: a piece, where a checkpoint is pruned piece by piece."""
+
 
 class Tie(NamedTuple):
     """Of a layer: how many weights have the score at which the cut falls, and how many of those are kept."""
@@ -39,10 +45,17 @@ class Ties:
 
     def cut(self, tied: int, keep: int) -> Cut:
         """The choice of `keep` of the weights that are tied."""
-        return Cut(self, tied, keep, self.generator() if self.rule == "random" else None)
+        if self.rule != "random" or tied <= keep:
+            return Cut(self, tied, keep)
+        if tied > MOST_DRAWN:
+            raise ScoreError(
+                f"{option('ties', 'random')}: {tied:,} weights have the score at which the cut falls, of which more than "
+                f"{MOST_DRAWN:,} are not drawn from; {option('ties', 'first')} takes the first"
+            )
+        return Cut(self, tied, keep, self.generator(), self._cuts)
 
     def generator(self) -> np.random.Generator:
-        """Another one at each cut of a run, a function of the seed."""
+        """Another one at each choice of a run, a function of the seed."""
         self._cuts += 1
         return generator_for(self.seed, f"ties {self._cuts}")
 
@@ -58,28 +71,52 @@ class Ties:
 
 @dataclass
 class Cut:
-    """One choice among tied weights, made layer by layer in network order."""
+    """One choice among tied weights: how many of each layer, in network order, and then which."""
 
     ties: Ties
     tied: int
     keep: int
-    random: np.random.Generator | None
+    random: np.random.Generator | None = None
+    number: int = 0
 
     def __post_init__(self) -> None:
         self._settles = self.tied > self.keep
 
-    def among(self, name: str, places: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Those that are kept of a layer's tied places: the first, or every choice as likely as another."""
-        count = len(places)
-        if self.random is None:
-            chosen = places[: self.keep]
-        else:
-            some = int(self.random.hypergeometric(count, self.tied - count, self.keep)) if self.keep else 0
-            chosen = self.random.choice(places, some, replace=False)
+    def of_layer(self, name: str, count: int) -> LayerTies:
+        """The choice among the `count` tied weights of a layer: the first, or every choice as likely as another."""
+        keep = _share(self.random, count, self.tied, self.keep)
         if count and self._settles:
-            self.ties.note(name, Tie(count, len(chosen)))
-        self.tied, self.keep = self.tied - count, self.keep - len(chosen)
-        return chosen
+            self.ties.note(name, Tie(count, keep))
+        self.tied, self.keep = self.tied - count, self.keep - keep
+        own = None if self.random is None else generator_for(self.ties.seed, f"ties {self.number} of {name}")
+        return LayerTies(count, keep, own)
+
+
+@dataclass
+class LayerTies:
+    """Which `keep` of the `tied` weights of one layer are kept, chosen in runs of `TOGETHER` weights one after the other."""
+
+    tied: int
+    keep: int
+    random: np.random.Generator | None = None
+
+    def among(self, places: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Those that are kept of the tied places in the next run."""
+        keep = _share(self.random, len(places), self.tied, self.keep)
+        self.tied, self.keep = self.tied - len(places), self.keep - keep
+        return places[:keep] if self.random is None else self.random.choice(places, keep, replace=False)
+
+    def of_all(self, places: NDArray[np.intp], size: int) -> NDArray[np.intp]:
+        """Those that are kept of all tied places of a layer of so many weights."""
+        ends = np.searchsorted(places, np.arange(TOGETHER, size, TOGETHER))
+        return np.concatenate([self.among(run) for run in np.split(places, ends)])
+
+
+def _share(random: np.random.Generator | None, count: int, tied: int, keep: int) -> int:
+    """How many of the first `count` of the tied weights are among the `keep` that stay."""
+    if random is None:
+        return min(count, keep)
+    return int(random.hypergeometric(count, tied - count, keep)) if keep else 0
 
 
 def in_groups(scores: NDArray[Any], kept: NDArray[np.bool_], active: NDArray[np.bool_] | None) -> Tie:

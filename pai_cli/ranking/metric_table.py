@@ -28,7 +28,7 @@ ACCURACY = "accuracy"
 NAMES = ("architecture", "dataset", "method", "density", "seed")  # what a row without a mask is called by
 # Numbers of `pai analyze` and of results that are not metrics of a network.
 COUNTS = ("rows", "columns", "n_R", "n_L", "d_R", "d_L", "kept", "total", "density", "components", "n_regular")
-OTHER_NUMBERS = frozenset((*COUNTS, ACCURACY, "seed", "layer", "shape", "dataset"))
+OTHER_NUMBERS = frozenset((*COUNTS, "network_density", ACCURACY, "seed", "layer", "shape", "dataset"))
 SUFFIXES = ("_error", "_layers", "_std")
 
 
@@ -117,6 +117,7 @@ def _mask(table: Rows, row: Row, metrics: dict[str, Metric], settings: Sequence[
     return ScoredMask(
         name=name,
         density=_density(table, row),
+        network_density=_density(table, row, "network_density"),
         values={metric: _measure(table, row, metric) for metric in metrics},
         counted={metric: int(count) for metric, count in counted.items() if count is not None},
         method=cells.get("method") or None,
@@ -124,13 +125,13 @@ def _mask(table: Rows, row: Row, metrics: dict[str, Metric], settings: Sequence[
     )
 
 
-def _density(table: Rows, row: Row) -> float | None:
-    text = row.cells.get("density", "")
+def _density(table: Rows, row: Row, column: str = "density") -> float | None:
+    text = row.cells.get(column, "")
     if not text:
         return None
     value = finite(text)
     if value is None or not 0 <= value <= 1:
-        raise table.fault(row.line, f"density {text!r} is not a fraction (0 to 1)")
+        raise table.fault(row.line, f"{column} {text!r} is not a fraction (0 to 1)")
     return value
 
 

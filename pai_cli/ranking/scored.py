@@ -15,7 +15,8 @@ EQUAL_DENSITIES = 0.01  # relative difference under which two densities are comp
 class ScoredMask:
     """One mask: `values` and `counted` (over how many layers each value is a mean) by the metrics' names.
 
-    `name`: its path as given, or what the table calls it. `density`: 0 to 1, None where a table has none. `setting`: what
+    `name`: its path as given, or what the table calls it. `density`: 0 to 1, of the layers it has, and `network_density` of
+    the whole network; None where not known. `setting`: what
     it may not be compared across beside density, in words ("architecture resnet34"), "" where there is nothing.
     `accuracy`: the mean over its `runs`, 0 to 1, and `spread` their standard deviation; None where not known.
     """
@@ -29,6 +30,7 @@ class ScoredMask:
     accuracy: float | None = None
     runs: int = 0
     spread: float | None = None
+    network_density: float | None = None
 
 
 def scored_masks(reports: Iterable[MaskReport]) -> list[ScoredMask]:
@@ -48,6 +50,7 @@ def scored_masks(reports: Iterable[MaskReport]) -> list[ScoredMask]:
             counted=report.counted,
             method=one.metadata.get("method"),
             setting=networks[frozenset(one.shapes.items())] if len(networks) > 1 else "",
+            network_density=None if one.count is None else one.count.density,
         )
         for one, report in measured
     ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pai_cli.analysis.masks import Measuring, measure_everywhere
+from pai_cli.analysis.masks import Measuring, measure_everywhere, reason_of
 from pai_cli.sampling.state import Measures
 from pai_cli.spectral.metrics import MetricOptions
 from pai_cli.spectral.network import DenseCache, LayerInput, LayerReport, NetworkReport, summarise
@@ -83,10 +83,11 @@ def remember(cache: LayerCache, masks: Masks, reports: Iterable[LayerReport]) ->
 
 
 def measures_of(report: NetworkReport) -> Measures:
-    """The network's numbers by name, None where one is missing, and the reasons of those, as files tell them."""
+    """The network's numbers by name, None where one is missing; and the reasons, also where layers were not answered, as
+    files tell them.
+    """
     measures: Measures = {name: report.measures[name].value for name in SHOWN}
-    reasons = [f"{name}: {report.measures[name].reason}" for name in SHOWN if measures[name] is None]
-    measures["reason"] = for_shell("; ".join(reasons))
+    measures["reason"] = for_shell(reason_of(report, SHOWN))
     return measures
 
 

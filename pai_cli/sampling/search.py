@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pai_cli.analysis.masks import unanswered_told
 from pai_cli.errors import ResumeError, ScoreError
 from pai_cli.files.journal import Journal
 from pai_cli.progress import Progress, silent
@@ -31,6 +32,7 @@ from pai_cli.sampling.selection import LayerSelection, take_mask
 from pai_cli.sampling.state import Measures, SearchState, keep_search
 from pai_cli.sampling.workers import Workers, made
 from pai_cli.spelling import for_shell, option
+from pai_cli.telling import warn
 
 if TYPE_CHECKING:
     from pai_cli.data.base import Dataset
@@ -141,10 +143,11 @@ def _saved_at_the_end(journal: Journal, state: SearchState) -> Iterator[None]:
 
 @dataclass
 class _Taker:
-    """Takes candidates one after the other, and writes a line for each."""
+    """Takes candidates one after the other, and writes a line for each. `warned`: of layers without singular values."""
 
     selection: LayerSelection
     journal: Journal
+    warned: bool = False
 
     def take(self, made: Candidate | Failure, state: SearchState) -> None:
         """Take what is better of a candidate; the state changes in one step, after the line is written.
@@ -156,12 +159,23 @@ class _Taker:
                 raise ScoreError(made.reason)
             after, layers = state, 0
         else:
+            self._warn_of(made)
             masks = made.masks
             after, layers = self._taken(made, masks, state)
             after = replace(after, explored=_union(state.explored, masks))
         after = replace(after, done=made.number + 1)
         self.journal.append(_line(made, after, layers))
         state.become(after)
+
+    def _warn_of(self, made: Candidate) -> None:
+        """Say it of the first candidate with a layer that has no singular values; lines tell of all."""
+        unanswered = [report.name for report in made.reports if not report.answered]
+        if unanswered and not self.warned:
+            warn(
+                f"candidate {made.number}: {unanswered_told(unanswered)}; its means are without them, and the reasons in "
+                f"{self.journal.path} tell of other candidates"
+            )
+            self.warned = True
 
     def _taken(self, made: Candidate, masks: Masks, state: SearchState) -> tuple[SearchState, int]:
         """The state with what is taken of a candidate, and how many layers that is."""

@@ -51,6 +51,11 @@ class LayerReport:
         """Weights in the tensor, kept or not (a grouped layer's matrix has more entries, all zero outside the groups)."""
         return math.prod(self.shape)
 
+    @property
+    def answered(self) -> bool:
+        """Whether every solver found singular values."""
+        return Outcome.NOT_CONVERGED not in self.metrics.outcomes
+
 
 @dataclass(frozen=True)
 class NetworkReport:
@@ -135,7 +140,7 @@ def summarise(layers: Iterable[LayerReport]) -> NetworkReport:
     total = sum(r.parameters for r in reports)
     collapsed = tuple(r.name for r in reports if r.metrics.counts.edges == 0)
     unproved = tuple(r.name for r in reports if UNPROVED & set(r.metrics.outcomes))
-    unanswered = tuple(r.name for r in reports if Outcome.NOT_CONVERGED in r.metrics.outcomes)
+    unanswered = tuple(r.name for r in reports if not r.answered)
     return NetworkReport(reports, measures, counted, kept, total, collapsed, unproved, unanswered)
 
 

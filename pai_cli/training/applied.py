@@ -15,9 +15,10 @@ from torch import nn
 from torch.nn.utils import parametrize as parametrizing
 
 from pai_cli.errors import MaskMismatchError
-from pai_cli.files.fits import Against, check_fits, without_twins
+from pai_cli.files.fits import Against, Count, check_fits, without_twins
+from pai_cli.models.layers import prunable_layers
 from pai_cli.pruning.base import Masks
-from pai_cli.training.fitting import Optimizers, check_bool, check_held, listed, unwrapped
+from pai_cli.training.fitting import Optimizers, check_bool, check_held, counted, listed, unwrapped
 
 WHOLE_NUMBERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 FRESH = {(torch.optim.Adagrad, "sum"): "initial_accumulator_value", (torch.optim.Rprop, "step_size"): "lr"}
@@ -71,7 +72,8 @@ def apply_masks(
     optimizers = listed(optimizer)
     check_held({name: parameters[name] for name in firsts}, optimizers)
     by_parameter = {id(parameters[name]): name for name in firsts}
-    applied = AppliedMasks(network, firsts, {name: by_parameter[id(parameters[name])] for name in masks})
+    names = {name: by_parameter[id(parameters[name])] for name in masks}
+    applied = AppliedMasks(network, firsts, names, counted(network, prunable_layers(network), firsts))
     applied._begin(optimizers, parametrize=parametrize, dense_gradients=dense_gradients)
     return applied
 
@@ -83,9 +85,13 @@ class AppliedMasks:
     first keeps momentum and moments at 0, and with them the step of every optimizer that moves each weight by itself; the
     second is for those that do not (Muon, Adafactor), and for 0 / 0 where eps is 0. Masking is a multiplication of
     the bits, as whole numbers, by 0 or 1: NaN and infinity become +0, and a kept value stays the same to the bit.
+
+    `count`: how many of the model's prunable weights the masks kept when they were applied; `count.whole` names the layers
+    that have no mask and keep all of theirs, `count.density` is the share that is kept, 0 to 1.
     """
 
-    def __init__(self, network: nn.Module, masks: Masks, names: Mapping[str, str]):
+    def __init__(self, network: nn.Module, masks: Masks, names: Mapping[str, str], count: Count):
+        self.count = count
         self._names = names  # of every mask that was given, to that of the weight
         self._weights = {name: _Weight.of(network, name, mask) for name, mask in masks.items()}
         self._optimizers: list[torch.optim.Optimizer] = []

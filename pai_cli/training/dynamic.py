@@ -7,15 +7,17 @@ with the largest gradient; both drop the smallest of the kept. The schedule is R
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pai_cli.analysis.masks import Measuring, measure_everywhere
+from pai_cli.analysis.masks import Measuring, measure_everywhere, reason_of
+from pai_cli.files.messages import some_names
 from pai_cli.pruning.base import Masks
 from pai_cli.pruning.select import keep_largest
+from pai_cli.pruning.ties import NOTEWORTHY, Ties
 from pai_cli.random import generator_for
 from pai_cli.spectral.metrics import MetricOptions
 from pai_cli.spectral.network import DenseCache, LayerInput, summarise
@@ -41,13 +43,46 @@ class Move:
     step: int
 
 
-def moved(masks: Masks, weights: Arrays, gradients: Arrays, move: Move) -> Masks:
+@dataclass
+class MoveTies:
+    """Where an update of `count` weights chose by position: among those of equal |w| which drop, of equal gradient which
+    grow.
+    """
+
+    count: int = 0
+    dropped: Ties = field(default_factory=Ties)
+    grown: Ties = field(default_factory=Ties)
+
+    @property
+    def record(self) -> dict[str, int]:
+        """How many weights dropped, and grew, by position."""
+        return {
+            "dropped_by_position": sum(tie.tied - tie.kept for tie in self.dropped.found.values()),
+            "grown_by_position": sum(tie.kept for tie in self.grown.found.values()),
+        }
+
+    def __str__(self) -> str:
+        """What is worth telling of them, "" for nothing."""
+        dropped, grown = self.record.values()
+        told = [
+            f"{number:,} of {self.count:,} {what} in {some_names(ties.found)}"
+            for number, what, ties in (
+                (dropped, "dropped weights are as small as others that stay,", self.dropped),
+                (grown, "grown weights have the gradient of others that do not grow,", self.grown),
+            )
+            if number * NOTEWORTHY > self.count
+        ]
+        return " and ".join(told)
+
+
+def moved(masks: Masks, weights: Arrays, gradients: Arrays, move: Move, ties: MoveTies | None = None) -> Masks:
     """The masks after an update; each keeps as many weights as before.
 
     In a layer with k kept weights, round(share * k) are dropped, the smallest by |w|, and as many grown where none is kept
     then: those just dropped may return, as in both papers' code. `gradients`: of all weights, for RigL; ties go to the lower
-    index. A layer that is whole stays so. Raises `ScoreError` for NaN.
+    index, and `ties` takes note of them. A layer that is whole stays so. Raises `ScoreError` for NaN.
     """
+    ties = ties or MoveTies()
     after: Masks = {}
     for name, mask in masks.items():
         kept = int(np.count_nonzero(mask))
@@ -55,12 +90,13 @@ def moved(masks: Masks, weights: Arrays, gradients: Arrays, move: Move) -> Masks
         if count == 0 or kept == mask.size:
             after[name] = mask.copy()
             continue
-        survivors = keep_largest({name: np.abs(weights[name])}, kept - count, {name: mask})[name]
+        ties.count += count
+        survivors = keep_largest({name: np.abs(weights[name])}, kept - count, {name: mask}, ties.dropped)[name]
         if move.kind is Dynamic.RIGL:
             scores = np.abs(gradients[name])
         else:
             scores = generator_for(move.seed, f"growth of {name} at step {move.step}").random(mask.shape)
-        after[name] = survivors | keep_largest({name: scores}, count, {name: ~survivors})[name]
+        after[name] = survivors | keep_largest({name: scores}, count, {name: ~survivors}, ties.grown)[name]
     return after
 
 
@@ -76,12 +112,11 @@ def spectrum(layers: tuple[PrunableLayer, ...], masks: Masks, weights: Arrays) -
     )
     total = sum(mask.size for mask in masks.values())
     how = Measuring(MetricOptions(dense=False), DenseCache(), "the network in training")
-    measures = summarise(measure_everywhere(inputs, total, how)).measures
+    report = summarise(measure_everywhere(inputs, total, how))
     record: Record = {}
     for name in SPECTRUM:
-        record[name], record[f"{name}_error"] = measures[name].value, measures[name].error
-    reasons = [f"{name}: {measures[name].reason}" for name in SPECTRUM if measures[name].reason is not None]
-    record["reason"] = for_shell("; ".join(reasons)) or None
+        record[name], record[f"{name}_error"] = report.measures[name].value, report.measures[name].error
+    record["reason"] = for_shell(reason_of(report, SPECTRUM)) or None
     return record
 
 

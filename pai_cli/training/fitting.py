@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ import torch
 from torch import nn
 
 from pai_cli.errors import ArrayError, ParameterError
+from pai_cli.files.fits import Count, count
 from pai_cli.files.messages import some_names
+from pai_cli.models.layers import PrunableLayer
 from pai_cli.pruning.base import Masks
 
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.optim.swa_utils.AveragedModel)
@@ -39,6 +42,14 @@ def _wrapped(model: nn.Module) -> Iterator[nn.Module]:
     while found is not None:
         yield found
         found = found.module if isinstance(found, WRAPPERS) else getattr(found, "_orig_mod", None)
+
+
+def counted(network: nn.Module, layers: Iterable[PrunableLayer], masks: Masks) -> Count:
+    """How many weights of these layers are kept by masks, each of which may have any name of its parameter."""
+    parameters = dict(network.named_parameters(remove_duplicate=False))
+    masked = {id(parameters[name]): int(np.count_nonzero(mask)) for name, mask in masks.items()}
+    sizes = {layer.name: math.prod(layer.shape) for layer in layers}
+    return count(sizes, {name: masked[id(parameters[name])] for name in sizes if id(parameters.get(name)) in masked})
 
 
 def listed(optimizer: Optimizers) -> list[torch.optim.Optimizer]:

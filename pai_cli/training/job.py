@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -16,7 +15,7 @@ import numpy as np
 from pai_cli.data.fingerprint import digest_of
 from pai_cli.errors import OutputError, ResumeError
 from pai_cli.files.atomic import check_output
-from pai_cli.files.fits import Against, Count, check_fits, count, without_twins
+from pai_cli.files.fits import Against, Count, check_fits, without_twins
 from pai_cli.files.journal import TRAIN, Journal, Kept, beside, tells
 from pai_cli.files.masks import MaskToWrite, write_mask
 from pai_cli.files.matching import spread
@@ -30,6 +29,7 @@ from pai_cli.spelling import option
 from pai_cli.training.dynamic import share_of
 from pai_cli.training.events import DONE, check_log_dir, events
 from pai_cli.training.examples import TrainingData, prepare
+from pai_cli.training.fitting import counted
 from pai_cli.training.loop import Run, Trainer, TrainResult
 from pai_cli.training.model import check_outputs, trained_copy
 from pai_cli.training.outputs import Outputs
@@ -103,11 +103,7 @@ class Job:
 
     def count(self, masks: Masks) -> Count:
         """How many of the network's prunable weights these masks keep; a layer that has none keeps all."""
-        parameters = dict(self.network.model.named_parameters(remove_duplicate=False))
-        masked = {id(parameters[name]): int(np.count_nonzero(mask)) for name, mask in masks.items()}
-        sizes = {layer.name: math.prod(layer.shape) for layer in self.network.layers}
-        kept = {name: masked[id(parameters[name])] for name in sizes if id(parameters.get(name)) in masked}
-        return count(sizes, kept)
+        return counted(self.network.model, self.network.layers, masks)
 
     @property
     def key(self) -> dict[str, str]:

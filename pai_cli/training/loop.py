@@ -15,8 +15,9 @@ from pai_cli.errors import RecipeError
 from pai_cli.pruning.base import Masks
 from pai_cli.random import generator_for
 from pai_cli.spelling import option
+from pai_cli.telling import note
 from pai_cli.training.applied import apply_masks
-from pai_cli.training.dynamic import Move, moved, share_of, spectrum
+from pai_cli.training.dynamic import Move, MoveTies, moved, share_of, spectrum
 from pai_cli.training.examples import Examples, Pair, TrainingData
 from pai_cli.training.model import (
     Score,
@@ -67,6 +68,7 @@ class Trainer(Steps):
         self.masked = apply_masks(self.model, masks, self.optimizer, dense_gradients=True)
         self.called = self._together()
         self.evaluated = 0
+        self.tied = False  # whether equal scores of a moving mask were told of
         self.totals = torch.zeros(2, dtype=torch.float64, device=self.process.device)  # loss and correct of this epoch
         self.best = Best()
 
@@ -173,7 +175,7 @@ class Trainer(Steps):
     def _one_step(self) -> None:
         self._set_lr()
         if self.step == 0 and self.recipe.dynamic is not None:
-            self._tell_spectrum(0.0)
+            self._tell_spectrum(0.0, MoveTies())
         seed = self.recipe.seed
         inputs, labels = self._training_batch(generator_for(seed, f"augmentation of step {self.step}"))
         self._seed_torch(generator_for(seed, f"step {self.step} of process {self.process.rank}"))
@@ -197,19 +199,31 @@ class Trainer(Steps):
         move = Move(self.recipe.dynamic, share, self.recipe.seed, self.step)
         named = self.masked.weights.items()
         gradients = {name: array_of(one if one.grad is None else one.grad) for name, one in named}
-        masks = moved(self.masked.masks, {name: array_of(one) for name, one in named}, gradients, move)
+        ties = MoveTies()
+        masks = moved(self.masked.masks, {name: array_of(one) for name, one in named}, gradients, move, ties)
         self.masked.set(masks)
         self.explored = {name: before | masks[name] for name, before in self.explored.items()}
-        self._tell_spectrum(share)
+        self._tell_spectrum(share, ties)
 
-    def _tell_spectrum(self, share: float) -> None:
+    def _tell_spectrum(self, share: float, ties: MoveTies) -> None:
         if not self.process.first:
             return
+        if str(ties) and not self.tied:
+            note(
+                f"{option('dynamic', self.recipe.dynamic)}: at step {self.step} {ties}: the first are taken, here and later"
+            )
+            self.tied = True
         masks = self.masked.masks
         weights = {name: array_of(one) for name, one in self.masked.weights.items()}
         kept = sum(int(np.count_nonzero(mask)) for mask in masks.values())
         measures = spectrum(self.layers, masks, weights)
-        told = {"step": self.step, "moved_share": share, "kept": kept, "explored": share_of(self.explored)}
+        told = {
+            "step": self.step,
+            "moved_share": share,
+            "kept": kept,
+            "explored": share_of(self.explored),
+            **ties.record,
+        }
         self.tell({"mask_update": str(self.recipe.dynamic), **told, **measures})
 
     def _count(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:

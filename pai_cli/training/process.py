@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -112,8 +113,9 @@ def processes(device: str) -> Iterator[Process]:
         raise DeviceError(f"the processes that torchrun started cannot meet ({one_line(error)})") from error
     try:
         yield Process(distributed.get_rank(), distributed.get_world_size(), device)
-    except RuntimeError as error:
-        if parted(error):
+    except BaseException as error:
+        _let_go(error)
+        if isinstance(error, RuntimeError) and parted(error):
             raise DeviceError(
                 "another of the processes has stopped, and told why if it could; none goes on alone"
             ) from error
@@ -121,3 +123,10 @@ def processes(device: str) -> Iterator[Process]:
     finally:
         gc.collect()  # wrapped networks hold the group, and taken apart under them its threads may wait for ever
         distributed.destroy_process_group()
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Of all that the functions had which an error came through: a wrapped network among it would outlive the group."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__

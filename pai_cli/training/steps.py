@@ -65,7 +65,8 @@ class Steps(ABC):
                 self.seconds, begun = self.seconds + now - begun, now
                 if self.process.any(interruption.asked):
                     self.keep()
-                    raise interruption.error
+                    # Only one of the processes may have been told, and all of them end alike.
+                    raise interruption.error(terminated=self.process.any(interruption.terminated))
                 if now - kept > self.run.keep_every:
                     self.keep()
                     kept = now

@@ -21,7 +21,7 @@ from pai_cli.pruning.streaming.keys import Keys
 from pai_cli.pruning.streaming.reading import AHEAD, OpenFiles, Part, Piece, check_dtypes, pieces_of, read_all
 from pai_cli.pruning.streaming.scores import Draws, Magnitudes, PieceScores
 from pai_cli.pruning.streaming.search import Draft, Drafts, LayerCut, Search, Tally, drafted, without_search
-from pai_cli.pruning.ties import Tie, Ties, noteworthy
+from pai_cli.pruning.ties import LayerTies, Ties, noteworthy
 
 if TYPE_CHECKING:
     from pai_cli.files.checkpoints import Checkpoint
@@ -81,7 +81,8 @@ class PieceTally:
 
 @dataclass(frozen=True)
 class Chosen:
-    """What is kept, yet to be written: the cut of each layer, by name; a layer that a pattern decides has none.
+    """What is kept, yet to be written: the cut of each layer, by name; a layer that a pattern decides has none. `ties`:
+    which of the weights at a cut are kept; a copy is asked from the first piece to the last.
 
     `sha256`: of the checkpoint, as `Checkpoint.sha256` gives it. `story`: what the mask file tells of its network.
     """
@@ -90,6 +91,7 @@ class Chosen:
     request: PruneRequest
     summary: PruneSummary
     cuts: Mapping[str, LayerCut]
+    ties: Mapping[str, LayerTies]
     drafts: Drafts
     sha256: str
     story: Mapping[str, str]
@@ -112,19 +114,25 @@ def choose(source: Checkpoint, network: Network, request: PruneRequest, progress
         chooser = _Chooser(scores, layers, searches, Drafts(max(source.span(layer.name).size for layer in layers)))
         sha256 = chooser.read(source, names, files, meter)
         chooser.finish(meter)
-    ties = Ties(request.ties)
-    for search in searches.values():
-        found = search.cuts or {}
-        cuts |= found
-        if any(cut.ties != cut.equal for cut in found.values()):
-            for name, cut in found.items():
-                if cut.equal:
-                    ties.note(name, Tie(cut.equal, cut.ties))
+    ties, chosen_ties = Ties(request.ties, request.seed), dict[str, LayerTies]()
+    for search in dict.fromkeys(searches.values()):
+        cuts |= _settled(search, ties, chosen_ties)
     meter.end()
     summary = _summary(quota, layers, cuts)
     tied = {layer.name: ties.found[layer.name] for layer in layers if layer.name in ties.found}
     summary = replace(summary, ties=noteworthy(tied, summary.kept))
-    return Chosen(source, request, summary, cuts, chooser.drafts, sha256, network.story)
+    return Chosen(source, request, summary, cuts, chosen_ties, chooser.drafts, sha256, network.story)
+
+
+def _settled(search: Search, ties: Ties, chosen: dict[str, LayerTies]) -> dict[str, LayerCut]:
+    """The cuts that a search found, its ties shared out over the layers; `chosen` takes in which of a layer's are kept."""
+    found = search.cuts or {}
+    cut = ties.cut(sum(one.equal for one in found.values()), sum(one.ties for one in found.values()))
+    settled = {}
+    for name, one in found.items():
+        chosen[name] = of_layer = cut.of_layer(name, one.equal)
+        settled[name] = replace(one, kept=one.kept - one.ties + of_layer.keep, ties=of_layer.keep)
+    return settled
 
 
 def scores_of(

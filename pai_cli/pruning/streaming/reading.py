@@ -21,8 +21,9 @@ from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.tensors import Span
 from pai_cli.models.layers import PrunableLayer
 from pai_cli.pruning.streaming.keys import KINDS, Keys, first_not_finite, magnitudes
+from pai_cli.pruning.ties import TOGETHER
 
-PIECE_WEIGHTS = 2**19  # few pieces for every core are under way, so that these bound the memory
+PIECE_WEIGHTS = TOGETHER  # few pieces for every core are under way, so that these bound the memory
 
 AHEAD = 4  # pieces a core: the digest of one, or its writing, takes as long as looking at it
 

@@ -31,7 +31,7 @@ Window = tuple[int, int]
 
 @dataclass(frozen=True)
 class LayerCut:
-    """What a layer keeps: `kept` weights, those above `key` and, of the `equal` that have it, the first `ties`."""
+    """What a layer keeps: `kept` weights, those above `key` and, of the `equal` that have it, `ties`."""
 
     key: int
     kept: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -132,15 +133,13 @@ def _of_layer(parts: Generator[Part, None, None], name: str, chosen: Chosen, met
     """The masks of a layer's pieces: the next of the stream. Raises `CheckpointError` when they keep another number."""
     layer = next(layer for layer in chosen.summary.layers if layer.name == name)
     size, kept = prod(layer.shape), 0
-    left = chosen.cuts[name].ties if name in chosen.cuts else 0
+    ties = copy.deepcopy(chosen.ties.get(name))
     done = 0
     while done < size:
         part = next(parts)
         assert (part.piece.layer.name, part.piece.start) == (name, done)
-        if part.equal is not None and left:
-            first = np.flatnonzero(part.equal)[:left]
-            part.mask[first] = True
-            left -= len(first)
+        if part.equal is not None and ties is not None and ties.keep:
+            part.mask[ties.among(np.flatnonzero(part.equal))] = True
         kept += int(np.count_nonzero(part.mask))
         done = part.piece.stop
         yield part.mask

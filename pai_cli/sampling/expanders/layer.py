@@ -15,7 +15,7 @@ from pai_cli.sampling.expanders.explicit import fitting
 from pai_cli.sampling.expanders.switches import improved
 from pai_cli.spectral.layout import Layout
 from pai_cli.spectral.metrics import measure_layer
-from pai_cli.spectral.result import Measure
+from pai_cli.spectral.result import Measure, Outcome
 
 Kind = Literal["biregular", "ramanujan"]
 USUAL_STEPS = 200
@@ -59,6 +59,11 @@ class Spectrum:
         """Of a matrix, with error bounds."""
         measures = measure_layer(matrix).measures
         return Spectrum(measures["dr"], measures["sigma_2"])
+
+    @property
+    def answered(self) -> bool:
+        """Whether the solver came to an end."""
+        return self.sigma_2.reason != Outcome.NOT_CONVERGED.value
 
     @property
     def height(self) -> float:
@@ -151,7 +156,8 @@ def _improved(regular: _Block, steps: int, rng: Rng) -> _Block:
 
 
 def _better(old: _Block, new: _Block) -> _Block:
-    return new if new.after.height < old.after.height else old
+    """The one of smaller sigma_2; a graph whose sigma_2 was not found is not taken for one that has none."""
+    return new if new.after.answered and new.after.height < old.after.height else old
 
 
 def rolled(blocks: Sequence[Matrix], shape: tuple[int, ...], layout: Layout) -> Matrix:
