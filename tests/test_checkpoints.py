@@ -217,7 +217,7 @@ def test_sharded_faults(tmp_path):
         "copy the whole set again"
     )
     path.write_text('{"weight_map": ')
-    assert refusal(path).startswith("model.safetensors.index.json: not a checkpoint index: not valid JSON (")
+    assert refusal(path).startswith("model.safetensors.index.json: is not valid JSON (")
     for text in ('{"a": 1}', '{"abc": {}}', '{"weight_map": {"a": 1}}', '{"weight_map": []}'):
         path.write_text(text)
         assert refusal(path) == (

@@ -11,7 +11,7 @@ import torch
 from safetensors.numpy import save as as_safetensors
 
 from pai_cli.errors import MaskError
-from pai_cli.files.first_bytes import ENOUGH, check_stand_in, looks_like, stand_in
+from pai_cli.files.first_bytes import ENOUGH, check_readable, looks_like, stand_in
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 123\n"
 
@@ -34,7 +34,7 @@ def test_what_stands_in_the_place_of_a_file_is_told_with_a_remedy(tmp_path, star
     path = tmp_path / "m.safetensors"
     path.write_bytes(start)
     with pytest.raises(MaskError, match=rf"m\.safetensors: .*{word}.*; "):
-        check_stand_in(path, MaskError)
+        check_readable(path, MaskError)
 
 
 def _saved(**how: bool) -> bytes:

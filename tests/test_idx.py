@@ -129,14 +129,14 @@ HUGE = bytes((0, 0, 8, 3)) + b"\xff" * 12
 AGAIN = "copy it again"
 DAMAGED = f"truncated or damaged, its gzip does not unpack; {AGAIN}"
 FAULTS = {
-    "empty": (b"", "begins with 0, and images with 2051: it is no IDX file of bytes, or damaged"),
+    "empty": (b"", f"the file is empty; {AGAIN}"),
     "labels": (
         idx(LABELS["train"]),
         "begins with 2049, and images with 2051: it holds labels; give each file its own name again",
     ),
     "another": (
         b"\x89PNG\r\n\x1a\n",
-        "begins with 2303741511, and images with 2051: it is no IDX file of bytes, or damaged",
+        "begins with 2303741511, and images with 2051: it looks like a picture; copy it again",
     ),
     "floats": (
         idx(IMAGES["train"], kind=13),

@@ -6,7 +6,6 @@ executed unless the user trusts it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import cached_property
@@ -15,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from pai_cli.errors import CheckpointError, NotFiniteError
 from pai_cli.files.digest import sha256_of
-from pai_cli.files.first_bytes import ENOUGH, is_pickle, is_safetensors, looks_like
+from pai_cli.files.first_bytes import check_readable, first_bytes, is_pickle, is_safetensors, looks_like
 from pai_cli.files.folders import CONFIG, read_config, weights_of
+from pai_cli.files.json_files import read_json
 from pai_cli.files.messages import some_names
 from pai_cli.files.ordering import check_names, plain_file_name
 from pai_cli.files.sources import SafetensorsSource, Source, TorchSource, joined
 from pai_cli.files.stored_names import ORIGINAL, description_of, stripped_names, without_masks
-from pai_cli.files.tensors import Span, TensorFile, check_readable
+from pai_cli.files.tensors import Span, TensorFile
 
 if TYPE_CHECKING:
     import numpy as np
@@ -199,9 +199,7 @@ def open_checkpoint(path: Path, *, trust: bool = False, as_stored: bool = False)
         checkpoint = open_checkpoint(weights_of(path), trust=trust, as_stored=as_stored)
         checkpoint.config = read_config(path)
         return checkpoint
-    check_readable(path, CheckpointError)
-    with path.open("rb") as f:
-        start = f.read(ENOUGH)
+    start = check_readable(path, CheckpointError)
     if is_safetensors(start) or (path.suffix == ".safetensors" and not is_pickle(start)):
         file = TensorFile(path, CheckpointError)
         if file.metadata.get("format") == "pai-mask":
@@ -229,8 +227,7 @@ def files_of(path: Path) -> list[Path]:
             files += [path.parent / CONFIG, path]
         if not path.is_file():  # a pipe would be waited for
             return files
-        with path.open("rb") as f:
-            start = f.read(64)
+        start = first_bytes(path)
         if start.lstrip().startswith(b"{") and not is_safetensors(start):
             shards = sorted(set(_weight_map(path).values()))
             files += [path.parent / shard for shard in shards if plain_file_name(shard)]
@@ -282,9 +279,7 @@ def _open_sharded(path: Path, *, trust: bool, as_stored: bool) -> Checkpoint:
 
 def _shard(path: Path, *, trust: bool) -> Source:
     """What one file of a sharded set holds: safetensors, or what torch.save wrote."""
-    check_readable(path, CheckpointError)
-    with path.open("rb") as f:
-        start = f.read(64)
+    start = check_readable(path, CheckpointError)
     if is_safetensors(start) or not is_pickle(start):
         return SafetensorsSource([TensorFile(path, CheckpointError)])
     from pai_cli.files.pickles import load_pickle, unwrap
@@ -293,10 +288,7 @@ def _shard(path: Path, *, trust: bool) -> Source:
 
 
 def _weight_map(path: Path) -> dict[str, str]:
-    try:
-        index = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as e:
-        raise CheckpointError(f"{path}: not a checkpoint index: not valid JSON ({e}); copy it again") from e
+    index = read_json(path, CheckpointError, "copy it again, or give *.index.json of a sharded checkpoint")
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
         raise CheckpointError(

@@ -19,6 +19,11 @@ def one_line(e: BaseException) -> str:
     return f"{type(e).__name__}: {line}" if line else type(e).__name__
 
 
+def reason_of(e: BaseException) -> str:
+    """What another library, or the system, says of a failure, in one line without the exception's class."""
+    return first_line(getattr(e, "strerror", None) or str(e)) or type(e).__name__
+
+
 def first_line(text: str) -> str:
     """The first line of another library's message, printable, short and without the full stop: names of a file may stand
     in it.
