@@ -140,7 +140,7 @@ FAULTS = {
     ),
     "floats": (
         idx(IMAGES["train"], kind=13),
-        "begins with 3331, and images with 2051: it is no IDX file of bytes, or damaged",
+        "begins with 3331, and images with 2051: it looks like bytes of no known format; copy it again",
     ),
     "no-header": (IMAGE_FILE[:9], f"truncated or damaged: its header is cut short; {AGAIN}"),
     "short": (IMAGE_FILE[:-1], f"truncated or damaged: its header tells of 120 values, and 119 are there; {AGAIN}"),
