@@ -256,11 +256,6 @@ HELD = [
         id="collision",
     ),
     pytest.param(
-        {"a": torch.eye(2).to_sparse()},
-        "x.pt: tensor 'a' (float32, sparse_coo) cannot be read; convert it to a dense float32 tensor",
-        id="sparse",
-    ),
-    pytest.param(
         {"a": torch.ones(2).to(torch.float8_e4m3fn)},
         "x.pt: tensor 'a' (float8_e4m3fn, strided) cannot be read; convert it to a dense float32 tensor",
         id="float8",

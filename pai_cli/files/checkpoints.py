@@ -20,6 +20,7 @@ from pai_cli.files.json_files import read_json
 from pai_cli.files.messages import some_names
 from pai_cli.files.ordering import check_names, plain_file_name
 from pai_cli.files.sources import SafetensorsSource, Source, TorchSource, joined
+from pai_cli.files.sparse_arrays import is_sparse
 from pai_cli.files.stored_names import ORIGINAL, description_of, stripped_names, without_masks
 from pai_cli.files.tensors import Span, TensorFile
 
@@ -163,7 +164,8 @@ class StateDict(Checkpoint):
 
     def __init__(self, name: str, tensors: Mapping[str, torch.Tensor], module: nn.Module | None = None):
         path = Path(name)
-        self._tensors = {key: tensor.detach().cpu() for key, tensor in tensors.items()}
+        held = {key: tensor.detach().cpu() for key, tensor in tensors.items()}
+        self._tensors = {key: one.to_dense() if is_sparse(one) else one for key, one in held.items()}
         super().__init__(path, TorchSource(path, self._tensors), (), module=module)
 
     @cached_property
