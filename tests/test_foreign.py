@@ -482,7 +482,7 @@ def test_npz_is_no_dict(tmp_path: Path) -> None:
 
 def test_an_unknown_kind(pai: Pai, here: Path) -> None:
     save_mask(here / "m", MASKS)
-    names = "pai, torch-prune, synflow, dense, nni, dict, npz, list"
+    names = "pai, torch-prune, synflow, flat, dense, nni, dict, npz, list"
     done = pai("convert", "m", "--from", "torchprune", "-o", "n")
     said = f"pai: error: unknown kind of mask 'torchprune': did you mean torch-prune? --from takes {names}"
     assert (done.status, done.said) == (1, [said])
@@ -533,7 +533,7 @@ def test_what_is_no_mask(tmp_path: Path, case: str) -> None:
 
 def test_integers_of_no_kind(tmp_path: Path) -> None:
     torch.save({"w": torch.full((2, 2), 7)}, tmp_path / "m.pt")
-    kinds = "torch-prune, synflow, dense, nni, dict, npz, list"
+    kinds = "torch-prune, synflow, flat, dense, nni, dict, npz, list"
     assert (
         refusal(tmp_path / "m.pt") == f"not a mask of a known kind ({kinds}); kind=KIND of pai convert says which it is"
     )

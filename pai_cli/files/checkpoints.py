@@ -17,6 +17,7 @@ from pai_cli.files.digest import sha256_of
 from pai_cli.files.first_bytes import check_readable, first_bytes, is_pickle, is_safetensors, looks_like
 from pai_cli.files.folders import CONFIG, read_config, weights_of
 from pai_cli.files.json_files import read_json
+from pai_cli.files.masks import is_binary
 from pai_cli.files.messages import some_names
 from pai_cli.files.ordering import check_names, plain_file_name
 from pai_cli.files.sources import SafetensorsSource, Source, TorchSource, joined
@@ -62,12 +63,10 @@ class Checkpoint:
         self.files = tuple(sorted(set(files), key=lambda file: file.name))
         check_names(path, source.shapes, CheckpointError)
         stored, stripped = stripped_names(path, source.shapes)
-        folded, self._masks = without_masks(stored, source.shapes)
-        originals = not folded.keys() <= stored.keys()
+        folded, self._masks = without_masks(stored, source.shapes, lambda name: is_binary(source.array(name)))
         # A module's names are its own.
         self._stored = stored if as_stored or module is not None else folded
-        masks = [] if as_stored else list(self._masks)
-        self.description = description_of(under, stripped, masks, originals=originals)
+        self.description = description_of(under, stripped, () if as_stored else self._masks.values())
         self.shapes: dict[str, tuple[int, ...]] = {name: source.shapes[stored] for name, stored in self._stored.items()}
 
     @cached_property
@@ -117,8 +116,8 @@ class Checkpoint:
 
     def pruned(self, name: str) -> np.ndarray | None:
         """Where the mask that a pruning tool keeps beside the tensor `name` is 0; None where it keeps none."""
-        mask = self._masks.get(name) or self._masks.get(name.removesuffix(ORIGINAL))
-        return None if mask is None else self._source.array(mask) == 0
+        pair = self._masks.get(name) or self._masks.get(name.removesuffix(ORIGINAL))
+        return None if pair is None else self._source.array(pair.mask) == 0
 
     def not_finite(self, name: str, value: float, at: int) -> NotFiniteError:
         """The fault of a tensor that holds a NaN or infinity at this flat index."""
