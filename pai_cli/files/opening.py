@@ -63,11 +63,6 @@ class ForeignMask:
         """Shape of every masked parameter, in `names` order."""
         return {name: mask.shape for name, mask in self._masks.items()}
 
-    @property
-    def layouts_known(self) -> bool:
-        """Whether groups and transposition of its convolutions are known, or there is none of which to ask."""
-        return all(self.layout(name).known for name in self.names)
-
     def layout(self, name: str) -> Layout:
         """Groups and transposition of a layer, as far as they are known."""
         return self._layouts.get(name) or self._by_name[name]
