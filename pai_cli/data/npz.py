@@ -13,7 +13,8 @@ from pai_cli.data.normalise import measure
 from pai_cli.errors import DataError
 from pai_cli.files.budget import BudgetError, check_unpacked, open_zip
 from pai_cli.files.first_bytes import check_readable, looks_like
-from pai_cli.files.messages import one_line, reason_of, some_names
+from pai_cli.files.messages import one_line, some_names
+from pai_cli.printable import reason_of
 
 WHITE = {"uint8": 255.0, "uint16": 65535.0}
 """What becomes 1; values of other types are taken as they are."""

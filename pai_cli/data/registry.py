@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pai_cli.data import layouts
 from pai_cli.errors import DataError
 from pai_cli.files.first_bytes import check_readable, looks_like
-from pai_cli.files.messages import reason_of
+from pai_cli.printable import reason_of
 from pai_cli.spelling import option
 
 if TYPE_CHECKING:

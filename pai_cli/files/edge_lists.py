@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pai_cli.errors import EdgeListError
 from pai_cli.files.first_bytes import no_text, open_text
-from pai_cli.files.messages import reason_of
+from pai_cli.printable import reason_of
 
 COMMENTS = ("#", "%")
 

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from pai_cli.errors import PaiError
-from pai_cli.files.messages import reason_of
-from pai_cli.printable import printable
+from pai_cli.printable import printable, reason_of
 
 ENOUGH = 512  # bytes from which everything here is told
 

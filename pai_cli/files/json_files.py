@@ -9,7 +9,7 @@ from typing import Any
 
 from pai_cli.errors import PaiError
 from pai_cli.files.first_bytes import ENOUGH, JSON, check_start, looks_like
-from pai_cli.files.messages import reason_of
+from pai_cli.printable import reason_of
 
 
 def read_json(

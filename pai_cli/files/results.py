@@ -14,8 +14,8 @@ from typing import BinaryIO, TextIO
 from pai_cli.errors import OutputError
 from pai_cli.files.atomic import is_special, write_atomically
 from pai_cli.files.first_bytes import no_text, open_text
-from pai_cli.files.messages import reason_of
 from pai_cli.files.tables import as_cell
+from pai_cli.printable import reason_of
 from pai_cli.spelling import option
 
 FIELDS = (

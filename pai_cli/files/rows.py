@@ -13,7 +13,7 @@ from typing import TextIO
 
 from pai_cli.errors import TableError
 from pai_cli.files.first_bytes import ENOUGH, check_start, no_text, open_text
-from pai_cli.files.messages import reason_of
+from pai_cli.printable import reason_of
 
 STANDARD_INPUT = "-"
 

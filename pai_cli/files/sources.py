@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from pai_cli.errors import CheckpointError
-from pai_cli.files.messages import reason_of
 from pai_cli.files.sparse_arrays import dense_of, is_sparse
 from pai_cli.files.tensors import BFLOAT16, Span, TensorFile
+from pai_cli.printable import reason_of
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pai_cli.errors import PaiError
 from pai_cli.files.first_bytes import check_readable, first_bytes, looks_like
-from pai_cli.files.messages import first_line
+from pai_cli.printable import first_line, reason_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,7 +59,7 @@ class TensorFile:
         except SafetensorError as e:
             raise self._error(f"{self.path}: {_plain_reason(self.path, str(e))}") from e
         except OSError as e:
-            raise self._error(f"{self.path}: cannot be read: {e.strerror or e}") from e
+            raise self._error(f"{self.path}: cannot be read: {reason_of(e)}") from e
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:

@@ -14,6 +14,7 @@ import torch
 from pai_cli.errors import ResumeError
 from pai_cli.files.messages import one_line
 from pai_cli.files.runs import state_beside
+from pai_cli.printable import reason_of
 from pai_cli.pruning.trained import TrainingContext, TrainingRun
 from pai_cli.spelling import option
 from pai_cli.training.state import TrainingState, number_in, parse_state, write_state
@@ -89,7 +90,7 @@ class RunFiles:
                 f"{self.path}: no training to continue here; leave {option('resume')} out to begin one"
             ) from e
         except OSError as e:
-            raise ResumeError(f"{self.path}: cannot be read: {e.strerror or e}") from e
+            raise ResumeError(f"{self.path}: cannot be read: {reason_of(e)}") from e
         state = parse_state(self.path, data, self.settings)
         try:
             done = number_in(state.facts, "rounds_done", math.inf)

@@ -18,6 +18,7 @@ from pai_cli.errors import OutputError, ResumeError
 from pai_cli.files.atomic import check_output, flush_file, write_atomically
 from pai_cli.files.runs import JOURNAL, journal_beside, state_beside, tells
 from pai_cli.files.sealed import Chain, sealed, told_version, unsealed
+from pai_cli.printable import reason_of
 from pai_cli.pruning.ties import Tie
 from pai_cli.spelling import option
 
@@ -89,7 +90,7 @@ class Trajectory:
         try:
             lines = self.path.read_bytes().split(b"\n")[:-1]  # one that a crash cut short is not among them
         except OSError as e:
-            raise ResumeError(f"{self.path}: cannot be read: {e.strerror or e}") from e
+            raise ResumeError(f"{self.path}: cannot be read: {reason_of(e)}") from e
         self._check_settings(lines)
         state, digest = self._read_state()
         if len(lines) - 1 < state.done:
@@ -119,7 +120,7 @@ class Trajectory:
             with self.path.open("a", encoding="utf-8") as stream:
                 stream.write(line + "\n")
         except OSError as e:
-            raise OutputError(f"{self.path}: cannot be written: {e.strerror or e}") from e
+            raise OutputError(f"{self.path}: cannot be written: {reason_of(e)}") from e
         self._chain.add(line)
 
     def save(self, state: SearchState) -> None:
@@ -199,9 +200,11 @@ class Trajectory:
             facts, shapes = json.loads(metadata["facts"]), json.loads(metadata["shapes"])
             return _state_of(facts, shapes, load(data)), metadata["lines"]
         except OSError as e:
-            raise ResumeError(f"{self.state_path}: cannot be read: {e.strerror or e}") from e
+            raise ResumeError(f"{self.state_path}: cannot be read: {reason_of(e)}") from e
         except (SafetensorError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as e:
-            raise ResumeError(f"{self.state_path}: damaged ({e}); {option('force')} starts the search again") from e
+            raise ResumeError(
+                f"{self.state_path}: damaged ({reason_of(e)}); {option('force')} starts the search again"
+            ) from e
 
 
 def _state_of(facts: dict[str, Any], shapes: dict[str, Any], arrays: dict[str, np.ndarray]) -> SearchState:

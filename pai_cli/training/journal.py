@@ -16,6 +16,7 @@ from pai_cli.files.atomic import flush_file, write_atomically
 from pai_cli.files.ordering import spelled
 from pai_cli.files.runs import journal_beside, state_beside
 from pai_cli.files.sealed import Chain, unsealed
+from pai_cli.printable import reason_of
 from pai_cli.spelling import option
 from pai_cli.training.outputs import damaged
 
@@ -83,7 +84,7 @@ class Journal:
         except FileNotFoundError:
             data = None
         except OSError as e:
-            raise ResumeError(f"{self.state_path}: cannot be read: {e.strerror or e}") from e
+            raise ResumeError(f"{self.state_path}: cannot be read: {reason_of(e)}") from e
         if data is not None:
             found = self._up_to_state(found, data)
         elif not (found and DONE in found[-1]):
@@ -108,7 +109,7 @@ class Journal:
             with self.path.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(plain, allow_nan=False) + "\n")
         except OSError as e:
-            raise OutputError(f"{self.path}: cannot be written: {e.strerror or e}") from e
+            raise OutputError(f"{self.path}: cannot be written: {reason_of(e)}") from e
         self.lines.append(plain)
         if self._scalars is not None:
             self._scalars(plain)
@@ -130,7 +131,7 @@ class Journal:
         try:
             writer = SummaryWriter(str(self.log_dir), purge_step=0)
         except OSError as e:
-            raise OutputError(f"{option('log_dir', self.log_dir)}: cannot be written: {e.strerror or e}") from e
+            raise OutputError(f"{option('log_dir', self.log_dir)}: cannot be written: {reason_of(e)}") from e
 
         latest = 0
 
@@ -192,7 +193,7 @@ class Journal:
         try:
             lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError as e:
-            raise ResumeError(f"{self.path}: cannot be read: {e.strerror or e}") from e
+            raise ResumeError(f"{self.path}: cannot be read: {reason_of(e)}") from e
         first = _parsed(lines[0]) if lines else None
         if first is None or "training" not in first:
             raise ResumeError(

@@ -13,8 +13,8 @@ from pai_cli.errors import MaskError
 from pai_cli.files.budget import BudgetError, check_dense, check_unpacked, open_zip
 from pai_cli.files.foreign.base import Content, Stored
 from pai_cli.files.masks import MOST_DIMENSIONS
-from pai_cli.files.messages import reason_of
 from pai_cli.files.sparse_arrays import SCIPY, dense
+from pai_cli.printable import reason_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,7 +99,7 @@ def _sparse(path: Path, archive: zipfile.ZipFile, members: Mapping[str, zipfile.
         try:
             return dense(kind, {one: part.read() for one, part in parts.items()}, shape)
         except (ValueError, KeyError) as e:
-            what = f"lacks its array {e}" if isinstance(e, KeyError) else reason_of(e)
+            what = f"lacks its array {reason_of(e)}" if isinstance(e, KeyError) else reason_of(e)
             raise MaskError(f"{path}: its sparse matrix {what}; save it again with scipy.sparse.save_npz") from e
 
     return Stored("its sparse matrix", shape, parts["data"].floating, read)
