@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 
 from pai_cli.compute.stopping import INTERRUPTED, listen, status
+from pai_cli.printable import reason_of
 
 
 def main() -> None:
@@ -26,7 +27,7 @@ def main() -> None:
         raise
     except OSError as error:  # help or the version, and nowhere to write them
         sys.stdout = None
-        sys.exit(f"pai: error: standard output: {error.strerror or error}")
+        sys.exit(f"pai: error: standard output: {reason_of(error)}")
 
 
 def _end_interrupted() -> None:

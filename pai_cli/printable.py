@@ -13,6 +13,9 @@ LONGEST_WORD = 200  # characters without a space or a slash between them: a long
 SHORT_WORD = 160  # what is left of one; less, so that what is put around it later does not shorten it again
 LONGEST_LINE = 1000
 
+LONGEST_MESSAGE = 200  # characters of another library's message
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _LONG_WORD = re.compile(rf"[^ /]{{{LONGEST_WORD + 1},}}")
 _ENOUGH = 10 * LONGEST_LINE  # characters from either end that a line can be made of
 
@@ -43,3 +46,16 @@ def as_line(text: str) -> str:
         return text
     text = printable(shortened(text, 2 * _ENOUGH + 1))
     return shortened(_LONG_WORD.sub(lambda found: shortened(found[0], SHORT_WORD), text), LONGEST_LINE)
+
+
+def reason_of(e: BaseException) -> str:
+    """What another library, or the system, says of a failure, in one line without the exception's class."""
+    return first_line(getattr(e, "strerror", None) or str(e)) or type(e).__name__
+
+
+def first_line(text: str) -> str:
+    """The first line of another library's message, printable, short and without the full stop: names of a file may stand
+    in it.
+    """
+    text = _COLOUR.sub("", text).strip()  # some libraries colour their messages
+    return shortened(as_line(text.splitlines()[0]), LONGEST_MESSAGE).rstrip(". ") if text else ""

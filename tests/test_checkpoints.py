@@ -217,7 +217,7 @@ def test_sharded_faults(tmp_path):
         "copy the whole set again"
     )
     path.write_text('{"weight_map": ')
-    assert refusal(path).startswith("model.safetensors.index.json: not a checkpoint index: not valid JSON (")
+    assert refusal(path).startswith("model.safetensors.index.json: is not valid JSON (")
     for text in ('{"a": 1}', '{"abc": {}}', '{"weight_map": {"a": 1}}', '{"weight_map": []}'):
         path.write_text(text)
         assert refusal(path) == (
@@ -254,11 +254,6 @@ HELD = [
         {"a": torch.ones(2), "module.a": torch.ones(2)},
         "x.pt: tensors 'a' and 'module.a' are both 'a' without their prefix; save one network in one file",
         id="collision",
-    ),
-    pytest.param(
-        {"a": torch.eye(2).to_sparse()},
-        "x.pt: tensor 'a' (float32, sparse_coo) cannot be read; convert it to a dense float32 tensor",
-        id="sparse",
     ),
     pytest.param(
         {"a": torch.ones(2).to(torch.float8_e4m3fn)},

@@ -59,7 +59,7 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
         f"{NOT}; it looks like text (it begins with 'hello world, this is text'){GIVE}",
     ),
     "html": (b"<!DOCTYPE html><html>", "a web page (HTML or XML), not the file itself; download it again"),
-    "png": (b"\x89PNG\r\n\x1a\n" + bytes(100), f"{NOT}; it looks like a picture or a document{GIVE}"),
+    "png": (b"\x89PNG\r\n\x1a\n" + bytes(100), f"{NOT}; it looks like a picture{GIVE}"),
     "zip": (b"PK\x05\x06" + bytes(18), f"{NOT}; it looks like a zip archive{GIVE}"),
     "long header": (
         with_length(len(GOOD) + 1),

@@ -314,8 +314,8 @@ def test_a_truncated_pickle(tmp_path, keep):
     path = tmp_path / "data/test_batch"
     path.write_bytes(path.read_bytes()[:keep])
     said = refused(tmp_path / "data", train=False)
-    assert said.startswith("data/test_batch: truncated or damaged (")
-    assert said.endswith("); copy it again")
+    assert said.startswith("data/test_batch: truncated or damaged (" if keep else "data/test_batch: the file is empty")
+    assert said.endswith("; copy it again")
 
 
 def test_a_truncated_binary_batch(tmp_path):
@@ -326,7 +326,7 @@ def test_a_truncated_binary_batch(tmp_path):
         "data/train.bin: truncated or damaged: 9221 bytes, and a record has 3074, so record 2 is cut short; copy it again"
     )
     path.write_bytes(b"")
-    assert refused(tmp_path / "data") == "data/train.bin: no examples"
+    assert refused(tmp_path / "data") == "data/train.bin: the file is empty; copy it again"
     assert refused(tmp_path / "data", train=False) == "data/test.bin: missing, of cifar-100; unpack its archive again"
 
 
@@ -564,15 +564,20 @@ def test_bad_test_parts_of_npz(tmp_path, arrays, said):
 def test_damaged_npz(tmp_path):
     path = tmp_path / "toy.npz"
     path.write_bytes(b"text")
-    assert refused(path) == "toy.npz: not an .npz archive, or damaged; numpy.savez writes one"
+    assert (
+        refused(path)
+        == "toy.npz: not an .npz archive: it looks like text (it begins with 'text'); numpy.savez writes one"
+    )
     with path.open("wb") as stream:
         np.save(stream, np.zeros(3))
     assert refused(path) == "toy.npz: one array, not an .npz archive; numpy.savez writes one"
     path.write_bytes(pickle.dumps(Evil(tmp_path / "made")))
-    assert refused(path) == "toy.npz: not an .npz archive, or damaged; numpy.savez writes one"
+    assert refused(path) == (
+        "toy.npz: not an .npz archive: it looks like a Python pickle, as torch.save writes; numpy.savez writes one"
+    )
     save_npz(path, **GOOD)
     path.write_bytes(path.read_bytes()[:-40])
-    assert refused(path) == "toy.npz: not an .npz archive, or damaged; numpy.savez writes one"
+    assert refused(path) == "toy.npz: truncated or damaged (File is not a zip file); copy it again"
     save_npz(path, **GOOD)
     stream = bytearray(path.read_bytes())
     stream[200] ^= 1  # in the values of x: its checksum is wrong
@@ -723,9 +728,11 @@ def test_unreadable_images_are_named(tmp_path):
 
     good = bad.read_bytes()
     bad.write_bytes(b"no image")
-    assert said() == "bugs/bee/2.png (example 2): cannot be read as an image (not an image); replace it or take it out"
+    assert "2.png (example 2): cannot be read as an image (it looks like text (it begins with 'no image')); " in said()
     Image.fromarray(pixels(6, 6, 3)).save(bad, "EPS")  # which Pillow would have Ghostscript run
-    assert said() == "bugs/bee/2.png (example 2): cannot be read as an image (not an image); replace it or take it out"
+    assert "cannot be read as an image (it looks like text (it begins with '%!PS-Adobe" in said()
+    bad.write_bytes(b"\x89PNG what follows is lost")
+    assert said() == "bugs/bee/2.png (example 2): cannot be read as an image (damaged); replace it or take it out"
     bad.write_bytes(good[:60])
     assert said().startswith("bugs/bee/2.png (example 2): cannot be read as an image (")
     save_image(bad, np.full((6, 6), 300, dtype=np.uint16))
@@ -735,7 +742,7 @@ def test_unreadable_images_are_named(tmp_path):
     assert dataset.examples(np.asarray([0, 1, 3])).shape == (3, 3, 6, 6)
     (tmp_path / "bugs/ant/0.png").write_bytes(b"")
     assert refused(tmp_path / "bugs") == (
-        "bugs/ant/0.png (example 0): cannot be read as an image (not an image); replace it or take it out"
+        "bugs/ant/0.png (example 0): cannot be read as an image (it looks like an empty file); replace it or take it out"
     )
 
 
@@ -875,7 +882,8 @@ def test_bad_examples_of_a_saved_dataset(tmp_path, hub, images):
     dataset = open_dataset(str(hf_save(hf_split(hub, [held[0]] * 3, [0, 1, 2]), tmp_path / "good")))
     assert len(every(dataset)) == 3
     assert refused(hf_save(hf_split(hub, held, [0, 1, 2]), tmp_path / "bad")) == (
-        "bad (example 1): cannot be read as an image (not an image); replace it or take it out"
+        "bad (example 1): cannot be read as an image (it looks like text (it begins with 'no image')); "
+        "replace it or take it out"
     )
     assert refused(hf_save(hf_split(hub, [held[0], None], [0, 1]), tmp_path / "none")) == (
         "none (example 1): no image in column img"
@@ -936,7 +944,10 @@ TAKES = (
 def test_what_is_not_data(tmp_path):
     assert refused(tmp_path / "none") == f"none: no such file or folder; {TAKES}"
     (tmp_path / "notes.txt").write_text("notes")
-    assert refused(tmp_path / "notes.txt") == f"notes.txt: no data of a known kind; {TAKES}"
+    assert (
+        refused(tmp_path / "notes.txt")
+        == f"notes.txt: no data of a known kind: it looks like text (it begins with 'notes'); {TAKES}"
+    )
     (tmp_path / "cifar.tar.gz").write_bytes(b"\x1f\x8b")
     assert refused(tmp_path / "cifar.tar.gz") == "cifar.tar.gz: an archive; unpack it and give the folder"
     (tmp_path / "empty").mkdir()
@@ -956,7 +967,7 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
 
     path = save_npz(tmp_path / "toy.npz", **GOOD)
     monkeypatch.setattr(Path, "open", no)
-    assert refused(path) == "toy.npz: cannot be read: Permission denied"
+    assert refused(path) == "toy.npz: no permission to read it"
 
 
 def test_kinds_are_light():

@@ -28,7 +28,7 @@ from pai_cli.files.checkpoints import open_checkpoint
 from pai_cli.files.conversion import read_any
 from pai_cli.files.foreign import registry
 from pai_cli.files.foreign.base import Kind, Names
-from pai_cli.files.masks import MaskFile
+from pai_cli.files.masks import MaskFile, unknown_layouts
 from pai_cli.files.opening import open_as, open_mask
 from pai_cli.files.paths import mask_paths
 from pai_cli.files.pickles import load_pickle
@@ -145,7 +145,7 @@ def test_any_kind_stands_in_the_place_of_a_mask(tmp_path: Path, name: str) -> No
     wanted = {n: m for n, m in MASKS.items() if FILES[name][0] != "dense" or not m.all()}
     assert_same({n: mask.array(n) for n in mask.names}, wanted)
     assert dict(mask.shapes) == {n: wanted[n].shape for n in mask.names}
-    assert not mask.layouts_known
+    assert unknown_layouts(mask)
     assert mask.layout("stem.conv.weight") == Layout()
     assert bool(mask.remark) == (FILES[name][0] == "dense")
 
@@ -219,7 +219,7 @@ def test_layouts_come_back_from_safetensors(pai: Pai, here: Path, target: str) -
     mask = open_mask(here / "x.safetensors")
     assert mask.names == ("z.weight", "a.weight")
     assert mask.layout("z.weight") == layouts["z.weight"]
-    assert mask.layouts_known
+    assert not unknown_layouts(mask)
 
 
 def test_a_sample_goes_through_every_target(pai: Pai, tmp_path: Path, resnet: Path) -> None:
@@ -482,7 +482,7 @@ def test_npz_is_no_dict(tmp_path: Path) -> None:
 
 def test_an_unknown_kind(pai: Pai, here: Path) -> None:
     save_mask(here / "m", MASKS)
-    names = "pai, torch-prune, synflow, dense, nni, dict, npz, list"
+    names = "pai, torch-prune, synflow, flat, dense, nni, dict, npz, list"
     done = pai("convert", "m", "--from", "torchprune", "-o", "n")
     said = f"pai: error: unknown kind of mask 'torchprune': did you mean torch-prune? --from takes {names}"
     assert (done.status, done.said) == (1, [said])
@@ -533,7 +533,7 @@ def test_what_is_no_mask(tmp_path: Path, case: str) -> None:
 
 def test_integers_of_no_kind(tmp_path: Path) -> None:
     torch.save({"w": torch.full((2, 2), 7)}, tmp_path / "m.pt")
-    kinds = "torch-prune, synflow, dense, nni, dict, npz, list"
+    kinds = "torch-prune, synflow, flat, dense, nni, dict, npz, list"
     assert (
         refusal(tmp_path / "m.pt") == f"not a mask of a known kind ({kinds}); kind=KIND of pai convert says which it is"
     )

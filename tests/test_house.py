@@ -176,7 +176,12 @@ def test_commands_call_the_library_and_nothing_below() -> None:
 
 def test_the_engine_knows_errors_and_itself() -> None:
     engine = [module for module in MODULES if layer(module) == "spectral"]
-    assert {layer(target) for module in engine for target in imported(module)} <= {"spectral", "errors", "spelling"}
+    assert {layer(target) for module in engine for target in imported(module)} <= {
+        "spectral",
+        "errors",
+        "printable",
+        "spelling",
+    }
 
 
 def test_every_import_of_this_package_exists() -> None:
@@ -297,3 +302,78 @@ def test_a_flag_in_a_string_is_found(text: str) -> None:
 )
 def test_what_is_no_flag_is_passed_over(text: str) -> None:
     assert flags_in(ast.parse(repr(text))) == []
+
+
+AS_IT_IS = ("str", "repr", "format")
+"""Calls that give an exception's text as it is; any other function that takes one is looked at itself."""
+
+
+@cache
+def own_exceptions() -> frozenset[str]:
+    """Exceptions of this package, whose texts are its own."""
+    found: set[str] = set()
+    classes = [node for module in MODULES for node in nodes_of(module) if isinstance(node, ast.ClassDef)]
+    for node in classes:
+        if node.name.endswith("Error"):
+            found.add(node.name)
+    return frozenset(found)
+
+
+def raw_messages(tree: ast.AST, own: frozenset[str]) -> list[int]:
+    """Lines of texts that hold another library's message as it is: in the braces of a string, an exception that was caught,
+    or that a function is given.
+    """
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ExceptHandler) and node.name:
+            given = {node.name: node.type}
+        elif isinstance(node, Function):
+            given = {one.arg: one.annotation for one in (*node.args.args, *node.args.kwonlyargs)}
+        else:
+            continue
+        foreign = {name for name, kind in given.items() if kind is not None and _exceptions(kind) - own}
+        braces = [one for one in ast.walk(node) if isinstance(one, ast.FormattedValue)] if foreign else []
+        found += [one.lineno for one in braces if foreign & _named(one.value)]
+    return found
+
+
+def _exceptions(kind: ast.AST) -> set[str]:
+    """Names of exceptions in what is caught, or in an annotation."""
+    names = {node.id if isinstance(node, ast.Name) else node.attr for node in ast.walk(kind)
+             if isinstance(node, ast.Name | ast.Attribute)}  # fmt: skip
+    types = "type" in names  # of an exception, which says nothing
+    return {name for name in names if name.endswith(("Error", "Exception", "Errors", "error")) and not types}
+
+
+def _named(node: ast.AST) -> set[str]:
+    """Names in an expression that no function is given; a file's name, and texts of this package's own, are no messages."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id not in AS_IT_IS:
+        return set()
+    if isinstance(node, ast.Attribute) and node.attr in ("filename", "text"):
+        return set()
+    inner = [_named(child) for child in ast.iter_child_nodes(node)]
+    return set().union(*inner) | ({node.id} if isinstance(node, ast.Name) else set())
+
+
+def test_what_libraries_say_is_made_one_printable_line() -> None:
+    found = {module: raw_messages(tree_of(module), own_exceptions()) for module in MODULES}
+    assert {module: lines for module, lines in found.items() if lines} == {}
+
+
+@pytest.mark.parametrize(
+    ("code", "lines"),
+    [
+        ('raise DataError(f"{path}: {e}")', [4]),
+        ('raise DataError(f"{path}: {e.strerror or e}")', [4]),
+        ('raise DataError(f"{path}: {e!r}")', [4]),
+        ('note(f"{str(e)[:9]}")', [4]),
+        ('raise DataError(f"{path}: {one_line(e)}, {type(e).__name__}, {reason_of(e)}")', []),
+        ("if 'memory' in str(e): pass", []),
+        ("def told(error: OSError | None) -> str: return f'{error}'", [4]),
+        ("def told(error: type[Exception]) -> str: return f'{error.__name__}'", []),
+    ],
+)
+def test_a_raw_message_is_found(code: str, lines: list[int]) -> None:
+    tree = ast.parse(f"try:\n    pass\nexcept ValueError as e:\n    {code}")
+    assert raw_messages(tree, frozenset()) == lines
+    assert raw_messages(tree, frozenset(["ValueError", "OSError"])) == []

@@ -173,7 +173,7 @@ def test_faults_of_folders(tmp_path: Path) -> None:
         open_checkpoint(path)
     folder(path, gpt2())
     for text, line in (
-        ("{", "net/config.json: cannot be read as JSON ("),
+        ("{", "net/config.json: is not valid JSON ("),
         ("[]", "net/config.json: holds no JSON object"),
     ):
         (path / "config.json").write_text(text)

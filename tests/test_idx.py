@@ -129,18 +129,18 @@ HUGE = bytes((0, 0, 8, 3)) + b"\xff" * 12
 AGAIN = "copy it again"
 DAMAGED = f"truncated or damaged, its gzip does not unpack; {AGAIN}"
 FAULTS = {
-    "empty": (b"", "begins with 0, and images with 2051: it is no IDX file of bytes, or damaged"),
+    "empty": (b"", f"the file is empty; {AGAIN}"),
     "labels": (
         idx(LABELS["train"]),
         "begins with 2049, and images with 2051: it holds labels; give each file its own name again",
     ),
     "another": (
         b"\x89PNG\r\n\x1a\n",
-        "begins with 2303741511, and images with 2051: it is no IDX file of bytes, or damaged",
+        "begins with 2303741511, and images with 2051: it looks like a picture; copy it again",
     ),
     "floats": (
         idx(IMAGES["train"], kind=13),
-        "begins with 3331, and images with 2051: it is no IDX file of bytes, or damaged",
+        "begins with 3331, and images with 2051: it looks like bytes of no known format; copy it again",
     ),
     "no-header": (IMAGE_FILE[:9], f"truncated or damaged: its header is cut short; {AGAIN}"),
     "short": (IMAGE_FILE[:-1], f"truncated or damaged: its header tells of 120 values, and 119 are there; {AGAIN}"),

@@ -214,7 +214,7 @@ def test_a_mask_travels_whole(tmp_path: Path) -> None:
     mask = open_mask(path)
     one = SentMask.of(mask, ())
     assert (one.path, one.metadata, one.names, one.shapes) == (path, mask.metadata, mask.names, mask.shapes)
-    assert (one.layouts_known, one.remark, one.layout("a")) == (True, "", Layout(5))
+    assert (one.remark, one.layout("a"), one.layout("a").known) == ("", Layout(5), True)
     for name in ("a", "b"):
         assert one.array(name).dtype == np.bool_
         assert (one.array(name) == masks[name]).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import torch
 from conftest import Pai
 from safetensors.torch import save_file
 
-from pai_cli.files.opening import open_mask
+from pai_cli.errors import MaskError
+from pai_cli.files.checkpoints import open_checkpoint
+from pai_cli.files.opening import open_as, open_mask
 
 WEIGHTS = {"conv.weight": torch.randn(4, 3, 3, 3), "fc.weight": torch.randn(5, 6)}
 MASKS = {name: torch.rand(one.shape, generator=torch.Generator().manual_seed(1)) < 0.4 for name, one in WEIGHTS.items()}
@@ -36,6 +39,80 @@ def test_masks_beside_weights_are_read_and_told(tmp_path: Path, case: str) -> No
     mask = open_mask(tmp_path / "m.pt")
     assert mask.remark == f"its masks are those under {under!r}"
     assert {name: mask.array(name).tolist() for name in mask.names} == {k: m.tolist() for k, m in MASKS.items()}
+
+
+def _layer(name: str) -> str:
+    return name.removesuffix(".weight")
+
+
+FLAT: dict[str, Callable[[str], str]] = {
+    "in front": lambda name: f"mask.{name}",
+    "in front, of all": lambda name: f"masks.{name}",
+    "of a wrapped network": lambda name: f"mask.module.{name}",
+    "in front, underscored": lambda name: f"mask_{name.replace('.', '_')}",
+    "in a path": lambda name: f"masks/{name}",
+    "at the end": lambda name: f"{name}.mask",
+    "of a layer": lambda name: f"{_layer(name)}.mask",
+    "of a layer's weight": lambda name: f"{_layer(name)}.mask_weight",
+    "of pruning": lambda name: f"{name}_pruning_mask",
+    "several": lambda name: f"{name}_masks",
+}
+
+
+@pytest.mark.parametrize("form", FLAT)
+@pytest.mark.parametrize("save", [torch.save, save_file])
+def test_masks_beside_weights_by_any_name(save: Any, form: str, tmp_path: Path) -> None:
+    # A head of the network that is called so is none: its values are weights.
+    others = {
+        "conv.bias": torch.zeros(4),
+        "mask_head.fc.weight": torch.randn(5, 6),
+        "head.fc.weight": torch.randn(5, 6),
+    }
+    state = WEIGHTS | others | {FLAT[form](name): one.float() for name, one in MASKS.items()}
+    save(state, tmp_path / "m.pt")
+    mask = open_mask(tmp_path / "m.pt")
+    assert "is taken for the mask of" in mask.remark
+    assert {name: mask.array(name).tolist() for name in mask.names} == {k: m.tolist() for k, m in MASKS.items()}
+    checkpoint = open_checkpoint(tmp_path / "m.pt")
+    assert set(checkpoint.shapes) == {*WEIGHTS, *others}
+    assert "2 masks (" in checkpoint.description
+    assert np.array_equal(checkpoint.pruned("fc.weight"), ~MASKS["fc.weight"].numpy())
+
+
+def test_masks_of_a_parametrisation(tmp_path: Path) -> None:
+    state = {f"{_layer(name)}.parametrizations.weight.original": one for name, one in WEIGHTS.items()}
+    masks = {f"{_layer(name)}.parametrizations.weight.0.mask": one for name, one in MASKS.items()}
+    torch.save(state | masks, tmp_path / "m.pt")
+    mask = open_mask(tmp_path / "m.pt")
+    assert set(mask.names) == set(state)
+
+
+@pytest.mark.parametrize(
+    ("masks", "line"),
+    [
+        (
+            {f"masks.{at}": one for at, one in enumerate(MASKS.values())},
+            "masks whose names do not tell of which: 'masks.0', 'masks.1'; save each as the weight's name and _mask",
+        ),
+        (
+            {"conv.mask": torch.rand(4, 3, 3, 3)},
+            "masks that hold other values than 0 and 1: 'conv.mask'; make it boolean first",
+        ),
+    ],
+    ids=["numbered", "soft"],
+)
+def test_masks_that_cannot_be_told_apart_are_told(masks: dict[str, torch.Tensor], line: str, tmp_path: Path) -> None:
+    torch.save(WEIGHTS | masks, tmp_path / "m.pt")
+    for read in (open_mask, lambda path: open_as(path, None)):
+        with pytest.raises(MaskError) as caught:
+            read(tmp_path / "m.pt")
+        assert line in str(caught.value)
+
+
+@pytest.mark.parametrize("form", ["{}_mask", "{}_masks", "mask.{}", "masks.{}", "{}.mask"])
+def test_what_all_names_have_is_left_off(form: str, tmp_path: Path) -> None:
+    torch.save({form.format(name): one for name, one in MASKS.items()}, tmp_path / "m.pt")
+    assert set(open_mask(tmp_path / "m.pt").names) == set(MASKS)
 
 
 @pytest.mark.parametrize("sharded", [False, True])

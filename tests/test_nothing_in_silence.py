@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import pai_cli as pai
 from pai_cli.errors import CheckpointError, LayerSelectionError, MaskError, UnknownModelError
 from pai_cli.files.checkpoints import open_checkpoint
 from pai_cli.files.layer_names import layouts_by_name
+from pai_cli.files.masks import unknown_layouts
 from pai_cli.files.matching import located
 from pai_cli.files.opening import open_mask
 from pai_cli.models.network import init_network
@@ -359,12 +361,26 @@ def test_what_nobody_told_of_a_layout_stays_unknown(tmp_path: Path, caplog: pyte
     np.savez(tmp_path / "m.npz", **{"conv.weight": np.random.default_rng(0).random((4, 2, 3, 3)) < 0.5})
     torch.save({"conv.weight": torch.randn(4, 2, 3, 3), "z.weight": torch.randn(3, 5)}, tmp_path / "net.pt")
     pai.convert(tmp_path / "m.npz", tmp_path / "a.safetensors")
+    assert caplog.messages[-1].endswith(
+        "and written as unknown; names_from=CKPT takes both from a network that is known"
+    )
     pai.convert(tmp_path / "m.npz", tmp_path / "b.safetensors", names_from=tmp_path / "net.pt")
+    assert any(line.endswith("net.pt is of no network that is known, which would tell") for line in caplog.messages)
     for name in ("a", "b"):
-        assert not open_mask(tmp_path / f"{name}.safetensors").layouts_known
+        assert unknown_layouts(open_mask(tmp_path / f"{name}.safetensors")) == ("conv.weight",)
         caplog.clear()
-        pai.analyze(tmp_path / f"{name}.safetensors", no_store=True)
-        assert any("does not tell groups and transposition" in line for line in caplog.messages)
+        report = pai.analyze(tmp_path / f"{name}.safetensors", no_store=True)
+        line = next(
+            line for line in caplog.messages if "does not tell groups and transposition of conv.weight: " in line
+        )
+        assert line.endswith("pai convert names_from=CKPT takes both from a network that is known")
+        assert report.to_dict()["network"]["layout"] == "assumed in 1"
+        assert report.to_dict()["layers"][0]["layout"] == "assumed plain"
+    known = nn.Sequential(OrderedDict(conv=nn.ConvTranspose2d(4, 2, 3, groups=1, bias=False)))
+    told = pai.convert(tmp_path / "m.npz", tmp_path / "c.safetensors", names_from=known)
+    assert told.layouts["conv.weight"] == Layout(transposed=True)
+    report = pai.analyze(tmp_path / "c.safetensors", no_store=True)
+    assert (report.to_dict()["network"]["layout"], report.to_dict()["layers"][0]["layout"]) == (None, "transposed")
     with pytest.raises(MaskError, match="kernel"):
         pai.mine([{"Conv_0/kernel": np.ones((3, 3, 2, 4), bool)}] * 2, level="weight")
 

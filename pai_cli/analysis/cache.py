@@ -26,11 +26,12 @@ from pai_cli.files.store import Store
 from pai_cli.spectral.catalogue import METRIC_VERSION
 from pai_cli.spectral.compiled import calls
 from pai_cli.spectral.graph import Counts
+from pai_cli.spectral.layout import Layout
 from pai_cli.spectral.metrics import LayerMetrics
 from pai_cli.spectral.network import LayerReport, NetworkReport
 from pai_cli.spectral.result import Measure, Outcome, SingularPair
 
-FORM = 4  # to be raised with any change below: what was stored in another form is not read
+FORM = 5  # to be raised with any change below: what was stored in another form is not read
 
 OUTCOMES = {outcome.name: outcome for outcome in Outcome}
 
@@ -54,7 +55,6 @@ def encode(report: MaskReport) -> Encoded:
     whole = {
         "metadata": report.metadata,
         "skipped": report.skipped,
-        "layouts_known": report.layouts_known,
         "remark": report.remark,
         "shapes": report.shapes,
         "measures": _measures(network.measures),
@@ -64,6 +64,7 @@ def encode(report: MaskReport) -> Encoded:
         "collapsed": network.collapsed,
         "unproved": network.unproved,
         "unanswered": network.unanswered,
+        "assumed": network.assumed,
     }
     return Encoded(_packed(whole), _packed_layers(network.layers))
 
@@ -81,12 +82,13 @@ def decode(path: Path, encoded: Encoded, *, layers: bool) -> MaskReport:
             tuple(whole["collapsed"]),
             tuple(whole["unproved"]),
             tuple(whole["unanswered"]),
+            tuple(whole["assumed"]),
         )
         shapes = {name: tuple(shape) for name, shape in whole["shapes"].items()}
-        told = whole["skipped"], whole["layouts_known"], whole["remark"]
+        skipped, remark = tuple(whole["skipped"]), whole["remark"]
     except (zlib.error, KeyError, TypeError, IndexError, AttributeError, StopIteration, RuntimeError) as error:
         raise ValueError(f"{path}: its report cannot be read") from error
-    return MaskReport(path, whole["metadata"], network, None, tuple(told[0]), *told[1:], shapes)
+    return MaskReport(path, whole["metadata"], network, None, skipped, remark, shapes)
 
 
 def _packed(value: Any) -> bytes:
@@ -134,6 +136,7 @@ def _words(layer: LayerReport, numbers: list[float | None]) -> list[Any]:
         [outcome.name for outcome in metrics.outcomes],
         list(metrics.measures),
         reasons,
+        astuple(layer.layout),
     ]
 
 
@@ -149,13 +152,13 @@ def _read_layers(packed: bytes) -> Iterator[LayerReport]:
 
 
 def _layer(words: list[Any], numbers: Iterator[float | None]) -> LayerReport:
-    name, shape, counts, n_regular, (solver, outcome, products), outcomes, names, told = words
+    name, shape, counts, n_regular, (solver, outcome, products), outcomes, names, told, layout = words
     first, second, first_error, second_error = (next(numbers) for _ in range(4))
     pair = SingularPair(first, second, first_error, second_error, solver, OUTCOMES[outcome], products)
     reasons = {name: reason for reason, those in told.items() for name in those}
     measures = {name: _measure(next(numbers), next(numbers), reasons.get(name)) for name in names}
     metrics = LayerMetrics(Counts(*counts), measures, n_regular, pair, tuple(OUTCOMES[one] for one in outcomes))
-    return LayerReport(name, tuple(shape), metrics)
+    return LayerReport(name, tuple(shape), metrics, Layout(*layout))
 
 
 def _measure(value: float | None, error: float | None, reason: str | None) -> Measure:

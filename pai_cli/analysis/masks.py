@@ -150,8 +150,7 @@ class AnalysisRequest:
 class MaskReport:
     """One mask's report, or the error that stands in its place.
 
-    `skipped`: parameters that are no matrix (biases). `layouts_known`: whether the file says which convolutions are grouped
-    or transposed; where it does not, none is taken to be. `remark`: what else a person should know of how it was read.
+    `skipped`: parameters that are no matrix (biases). `remark`: what else a person should know of how it was read.
     `shapes`: of every masked parameter, a matrix or not. `whole`: what of the checkpoint has no mask, and `count`: what the
     network keeps with it; None where there is no checkpoint, and where not all of the mask was measured.
     """
@@ -161,7 +160,6 @@ class MaskReport:
     report: NetworkReport | None
     error: PaiError | None = None
     skipped: tuple[str, ...] = ()
-    layouts_known: bool = True
     remark: str = ""
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     whole: Whole | None = None
@@ -180,8 +178,7 @@ def measure_mask(mask: Mask, request: AnalysisRequest, cache: DenseCache, layer_
         reports.append(one)
         layer_done(number, len(names))
     shapes = dict(mask.shapes)
-    told = mask.layouts_known, mask.remark
-    return MaskReport(mask.path, dict(mask.metadata), summarise(reports), None, skipped, *told, shapes)
+    return MaskReport(mask.path, dict(mask.metadata), summarise(reports), None, skipped, mask.remark, shapes)
 
 
 def _measured(mask: Mask, names: Sequence[str], request: AnalysisRequest, cache: DenseCache) -> Iterator[LayerReport]:

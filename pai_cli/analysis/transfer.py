@@ -98,7 +98,6 @@ class SentMask:
     metadata: Mapping[str, str]
     names: tuple[str, ...]
     shapes: Mapping[str, tuple[int, ...]]
-    layouts_known: bool
     remark: str
     layouts: Mapping[str, Layout]
     bits: Mapping[str, bytes]
@@ -112,9 +111,7 @@ class SentMask:
         bits = {name: np.packbits(mask.array(name)).tobytes() for name in names}
         layouts = {name: mask.layout(name) for name in names}
         shapes = {name: tuple(shape) for name, shape in mask.shapes.items()}
-        return SentMask(
-            mask.path, dict(mask.metadata), tuple(mask.names), shapes, mask.layouts_known, mask.remark, layouts, bits
-        )
+        return SentMask(mask.path, dict(mask.metadata), tuple(mask.names), shapes, mask.remark, layouts, bits)
 
     def layout(self, name: str) -> Layout:
         """Groups and transposition of a layer."""

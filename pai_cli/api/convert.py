@@ -76,6 +76,7 @@ def convert(
         found = _read(file, kind, names, trust, reading)
     if found.remark:
         note(f"{found.path}: {found.remark}")
+    _tell_unknown(found, named)
     checkpoint = open_weights(weights, trust=trust)
     if checkpoint is not None:
         _check_weights(found, checkpoint, target)
@@ -85,6 +86,19 @@ def convert(
     if isinstance(file, Mask):
         return file
     return Mask._of_stored(found, path if target is Target.PAI and path is not None else found.path)
+
+
+def _tell_unknown(found: Converted, named: Checkpoint | None) -> None:
+    """Say which layouts nobody told, and who could."""
+    from pai_cli.files.layer_names import told_assumed
+    from pai_cli.files.masks import unknown_layouts
+
+    if not (unknown := unknown_layouts(found)):
+        return
+    who = f"{option('names_from', 'CKPT')} takes both from a network that is known"
+    if named is not None:
+        who = f"{named.path} is of no network that is known, which would tell"
+    note(f"{found.path}: {told_assumed(unknown)}, and written as unknown; {who}")
 
 
 def _check_target(target: Target, path: Path | None, *, weights: bool, packed: bool) -> None:

@@ -119,8 +119,7 @@ class _Called:
     def __init__(self, mask: Stored, path: Path):
         self.path = path
         self.metadata, self.names, self.shapes = mask.metadata, mask.names, mask.shapes
-        self.layouts_known, self.remark = mask.layouts_known, mask.remark
-        self.layout, self.array = mask.layout, mask.array
+        self.remark, self.layout, self.array = mask.remark, mask.layout, mask.array
 
 
 def _layouts(names: Iterable[str], model: Any) -> Mapping[str, Layout] | None:

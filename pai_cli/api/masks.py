@@ -253,11 +253,6 @@ class _InMemory:
         kernels = told_of_kernels({name: shape for name, shape in self.shapes.items() if name not in (layouts or {})})
         self.remark = "; ".join(filter(None, (remark, kernels)))
 
-    @property
-    def layouts_known(self) -> bool:
-        """Whether groups and transposition of its convolutions are known, or there is none of which to ask."""
-        return all(self.layout(name).known for name in self.names)
-
     def layout(self, name: str) -> Layout:
         """Groups and transposition of a layer, as far as they are known."""
         return self._layouts[name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pai_cli.files.layer_names import told_assumed
 from pai_cli.spelling import option
 from pai_cli.telling import note, warn
 
@@ -20,8 +21,11 @@ def tell(report: MaskReport) -> None:
         note(f"{report.path}: {report.remark}")
     if report.skipped:
         note(f"{report.path}: left out {', '.join(report.skipped)}: no rows and columns")
-    if not report.layouts_known:
-        note(f"{report.path}: does not tell groups and transposition; every convolution is taken as a plain one")
+    if network.assumed:
+        note(
+            f"{report.path}: {told_assumed(network.assumed)}; pai convert {option('names_from', 'CKPT')} takes both from a "
+            "network that is known"
+        )
     if network.collapsed:
         warn(f"{report.path}: collapsed layers (no weight kept): {', '.join(network.collapsed)}")
     tell_unproved(report)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from pai_cli.errors import DataError
+from pai_cli.printable import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -184,7 +185,7 @@ def _array(given: Any, where: str) -> NDArray[Any]:
             given = (given.float() if str(given.dtype) == "torch.bfloat16" else given).numpy()
         return np.asarray(given)
     except (ValueError, TypeError, RuntimeError) as error:  # lists of several lengths, tensors that are sparse
-        raise DataError(f"{where}: is no array: {' '.join(str(error).split())}") from error
+        raise DataError(f"{where}: is no array: {reason_of(error)}") from error
 
 
 def _all_of(data: Data) -> tuple[Any, ...]:

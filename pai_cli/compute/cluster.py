@@ -25,6 +25,7 @@ from pai_cli.compute.pieces import Outcome
 from pai_cli.compute.slurm import slurm_workers
 from pai_cli.compute.worker import answered, unpickled
 from pai_cli.errors import ClusterError, WorkerLostError, install
+from pai_cli.printable import reason_of
 from pai_cli.spectral.compiled import calls
 from pai_cli.spelling import option
 
@@ -183,7 +184,7 @@ class DaskPool:
             )
         return (
             f"{option('cluster', self._address)}: a worker cannot do the work ({type(error).__name__}: "
-            f"{_first_line(error)})"
+            f"{reason_of(error)})"
         )
 
 
@@ -205,10 +206,6 @@ def _drawn(items: Iterator[Any], size: int) -> _Task:
 
 def _lost() -> WorkerLostError:
     return WorkerLostError("the cluster's workers at work on it died, one after the other; their own logs say of what")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [""])[0]
 
 
 # --- at the workers
@@ -308,7 +305,7 @@ def _connected(address: str) -> Iterator[Client]:
     except (OSError, ValueError) as error:  # nobody answers; or it is no address
         client.status = "closed"  # or it would try once more when it is forgotten, and complain
         raise ClusterError(
-            f"{option('cluster', address)}: no Dask scheduler answers there ({_first_line(error)}); start one with "
+            f"{option('cluster', address)}: no Dask scheduler answers there ({reason_of(error)}); start one with "
             "`dask scheduler`, which prints its address"
         ) from error
     try:
@@ -328,7 +325,7 @@ def _check_workers(client: Client, address: str) -> None:
     for worker, answer in sorted(told.items()):
         if isinstance(answer, Exception):
             raise ClusterError(
-                f"{option('cluster', address)}: the worker {worker} has no pai that works ({_first_line(answer)}); "
+                f"{option('cluster', address)}: the worker {worker} has no pai that works ({reason_of(answer)}); "
                 f"install pai-cli {__version__} there"
             )
         if answer != about():

@@ -10,6 +10,7 @@ from typing import Any
 
 from pai_cli.compute.stopping import handlers_kept
 from pai_cli.errors import ClusterError, install
+from pai_cli.printable import first_line
 from pai_cli.spelling import option
 
 LOOK = 0.2  # seconds between looks at whether a worker has come
@@ -72,4 +73,4 @@ def _telling(job: Any, faults: list[str]) -> Any:
 
 def _last_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1].rstrip(".") if lines else type(error).__name__
+    return first_line(lines[-1]) if lines else type(error).__name__

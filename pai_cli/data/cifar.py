@@ -16,6 +16,7 @@ from pai_cli.data.layouts import Cifar, cifar_binary, cifar_python
 from pai_cli.data.normalise import CIFAR
 from pai_cli.data.plain_pickle import read_plain
 from pai_cli.errors import DataError
+from pai_cli.files.first_bytes import check_readable
 
 SHAPE = (3, 32, 32)
 PIXELS = 3 * 32 * 32
@@ -47,6 +48,7 @@ def _open(folder: Path, layout: Cifar | None, read: Callable[[Path, Cifar], Part
 
 
 def _pickled(path: Path, layout: Cifar) -> Part:
+    check_readable(path, DataError)
     held = read_plain(path)
     missing = [key for key in ("data", layout.key) if key not in held]
     if missing:
@@ -61,6 +63,7 @@ def _pickled(path: Path, layout: Cifar) -> Part:
 
 def _records(path: Path, layout: Cifar) -> Part:
     size = layout.label_bytes + PIXELS
+    check_readable(path, DataError)
     raw = np.fromfile(path, dtype=np.uint8)
     if raw.size % size:
         raise DataError(

@@ -13,6 +13,7 @@ from pai_cli.data.images import ImageDataset, Source, looked_at
 from pai_cli.data.layouts import ANNOTATIONS, SUFFIXES, TEST_PARTS, is_hidden, subfolders
 from pai_cli.data.normalise import IMAGENET
 from pai_cli.errors import DataError
+from pai_cli.files.first_bytes import open_text
 from pai_cli.files.messages import some_names
 from pai_cli.telling import note
 
@@ -116,7 +117,9 @@ def _annotated(base: Path, names: list[str]) -> Listed:
     listed, numbers = Listed([], []), {name: number for number, name in enumerate(names)}
     path, images = base / ANNOTATIONS, base / "images"
     there = {one.name for one in images.iterdir()} if images.is_dir() else set()
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    with open_text(path, DataError, errors="replace") as stream:
+        lines = stream.read().splitlines()
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         file, *rest = line.split("\t")

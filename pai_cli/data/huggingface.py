@@ -18,6 +18,7 @@ from pai_cli.data.images import ImageDataset, Source, in_chunks, looked_at
 from pai_cli.data.layouts import HF_DICT, HF_ONE, TEST_PARTS
 from pai_cli.data.normalise import measure
 from pai_cli.errors import DataError
+from pai_cli.files.first_bytes import check_readable
 from pai_cli.files.messages import one_line
 from pai_cli.files.ordering import plain_file_name
 from pai_cli.printable import shortened
@@ -97,6 +98,8 @@ def _splits(folder: Path) -> dict[str, Split]:
         try:
             loaded = datasets.load_from_disk(str(folder))
         except Exception as e:  # Arrow, JSON and the package itself fail each in their own way
+            for file in sorted(one for one in folder.rglob("*") if one.suffix in (".arrow", ".json")):
+                check_readable(file, DataError)
             raise DataError(f"{folder}: truncated or damaged ({one_line(e)}); save it again") from e
     if not (folder / HF_DICT).is_file():
         return {"train": _split(folder, loaded, str(folder), datasets)}

@@ -19,6 +19,7 @@ from pai_cli.data.layouts import Idx, idx_sets
 from pai_cli.data.normalise import measure
 from pai_cli.errors import DataError
 from pai_cli.files.budget import RATIO, UNPACKED, told
+from pai_cli.files.first_bytes import ENOUGH, check_readable, check_start, looks_like
 from pai_cli.telling import note
 
 DIMENSIONS = {"images": 3, "labels": 1}
@@ -97,6 +98,7 @@ def _part(found: Idx, part: str, path: Path) -> tuple[NDArray[np.uint8], NDArray
 
 def _values(path: Path, what: str) -> NDArray[np.uint8]:
     """The array of a file that should hold images, (n, H, W), or labels, (n,)."""
+    check_readable(path, DataError)
     size = path.stat().st_size
     with path.open("rb") as stream:
         gzipped = stream.read(2) == GZIPPED
@@ -133,12 +135,14 @@ def _shape(stream: BinaryIO | gzip.GzipFile, path: Path, what: str) -> tuple[int
     dimensions = DIMENSIONS[what]
     magic = _read(stream, 4)
     if magic != bytes((0, 0, 8, dimensions)):
+        start = bytes(magic + _read(stream, ENOUGH - len(magic)))
+        check_start(str(path), start, DataError)  # also of one that was packed
         number, needed = int.from_bytes(magic, "big"), 2048 + dimensions
         swapped = {2048 + one: name for name, one in DIMENSIONS.items()}.get(number)
         held = (
             f"it holds {swapped}; give each file its own name again"
             if swapped
-            else "it is no IDX file of bytes, or damaged"
+            else f"it looks like {looks_like(start)}; copy it again"
         )
         raise DataError(f"{path}: begins with {number}, and {what} with {needed}: {held}")
     header = _read(stream, 4 * dimensions)

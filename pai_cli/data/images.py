@@ -16,6 +16,7 @@ from pai_cli.data.extras import need
 from pai_cli.data.normalise import Normalisation
 from pai_cli.errors import DataError
 from pai_cli.files.budget import PIXELS, BudgetError, check_pixels
+from pai_cli.files.first_bytes import ENOUGH, PICTURE, check_start, first_bytes, looks_like
 from pai_cli.files.messages import one_line
 
 LARGEST_SIDE = 256
@@ -116,7 +117,11 @@ def _picture(where: str, source: Path | bytes, mode: str | None) -> Any:
         except FileNotFoundError as e:
             raise DataError(f"{where}: no such file") from e
         except Exception as e:  # every format has its own ways to fail
-            what = "not an image" if type(e).__name__ == "UnidentifiedImageError" else one_line(e)
+            start = source[:ENOUGH] if isinstance(source, bytes) else first_bytes(source)
+            check_start(where, start, DataError)
+            what = one_line(e)
+            if type(e).__name__ == "UnidentifiedImageError":  # whose text is the path again
+                what = "damaged" if looks_like(start) == PICTURE else f"it looks like {looks_like(start)}"
             raise DataError(f"{where}: cannot be read as an image ({what}); replace it or take it out") from e
 
 

@@ -12,7 +12,9 @@ from pai_cli.data.arrays import ArrayDataset, as_images, check_labels, checked, 
 from pai_cli.data.normalise import measure
 from pai_cli.errors import DataError
 from pai_cli.files.budget import BudgetError, check_unpacked, open_zip
+from pai_cli.files.first_bytes import check_readable, looks_like
 from pai_cli.files.messages import one_line, some_names
+from pai_cli.printable import reason_of
 
 WHITE = {"uint8": 255.0, "uint16": 65535.0}
 """What becomes 1; values of other types are taken as they are."""
@@ -42,6 +44,7 @@ def open_npz(path: Path, *, train: bool) -> ArrayDataset:
 
 
 def _read(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+    start = check_readable(path, DataError)
     with path.open("rb") as stream:  # numpy leaves a damaged file open
         try:
             unpacked = _unpacked(stream)
@@ -49,7 +52,10 @@ def _read(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
         except BudgetError as e:
             raise DataError(f"{path}: {e}; numpy.savez writes an archive") from e
         except Exception as e:  # not a zip file, or one whose list of members is damaged
-            raise DataError(f"{path}: not an .npz archive, or damaged; numpy.savez writes one") from e
+            if start.startswith(b"PK"):
+                raise DataError(f"{path}: truncated or damaged ({reason_of(e)}); copy it again") from e
+            what = looks_like(start)
+            raise DataError(f"{path}: not an .npz archive: it looks like {what}; numpy.savez writes one") from e
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise DataError(f"{path}: one array, not an .npz archive; numpy.savez writes one")
         missing = [name for name in names if name not in archive.files]

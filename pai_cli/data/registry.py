@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from pai_cli.data import layouts
 from pai_cli.errors import DataError
+from pai_cli.files.first_bytes import check_readable, looks_like
+from pai_cli.printable import reason_of
 from pai_cli.spelling import option
 
 if TYPE_CHECKING:
@@ -62,7 +64,7 @@ def open_dataset(spec: str, *, train: bool = True) -> Dataset:
         module, _, function = kind.opener.partition(":")
         dataset: Dataset = getattr(import_module(module), function)(path, train=train)
     except OSError as e:
-        raise DataError(f"{e.filename or spec}: cannot be read: {e.strerror or e}") from e
+        raise DataError(f"{e.filename or spec}: cannot be read: {reason_of(e)}") from e
     return dataset
 
 
@@ -80,4 +82,5 @@ def _recognise(path: Path) -> tuple[Kind, Path]:
             return kind, path
     if path.suffix.lower() in (".gz", ".tar", ".tgz", ".zip"):
         raise DataError(f"{path}: an archive; unpack it and give the folder")
-    raise DataError(f"{path}: no data of a known kind; {TAKES}")
+    what = f": it looks like {looks_like(check_readable(path, DataError))}" if path.is_file() else ""
+    raise DataError(f"{path}: no data of a known kind{what}; {TAKES}")

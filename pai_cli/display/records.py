@@ -13,6 +13,7 @@ from pai_cli.spelling import for_shell
 if TYPE_CHECKING:
     from pai_cli.analysis.masks import MaskReport
     from pai_cli.files.fits import Count
+    from pai_cli.spectral.layout import Layout
     from pai_cli.spectral.network import LayerReport, NetworkReport
     from pai_cli.spectral.result import Measure
 
@@ -25,6 +26,7 @@ ANALYZE_FIELDS = (
     "level",
     "layer",
     "shape",
+    "layout",
     *COUNTS,
     "network_density",
     *(field for name in METRICS for field in (name, f"{name}_error", f"{name}_layers")),
@@ -58,6 +60,7 @@ def layer_record(mask: str | None, layer: LayerReport, spell: Spell = for_shell)
         "level": "layer",
         "layer": layer.name,
         "shape": "x".join(str(side) for side in layer.shape),
+        "layout": _layout(layer.layout),
         "rows": counts.n_R0,
         "columns": counts.n_L0,
         "n_R": counts.n_R,
@@ -76,11 +79,19 @@ def layer_record(mask: str | None, layer: LayerReport, spell: Spell = for_shell)
     return record | _measure_fields(layer.metrics.measures)
 
 
+def _layout(layout: Layout) -> str:
+    """What of the weight's layout is not plain, or `plain`; and whether that was assumed."""
+    groups = [f"groups={layout.groups}"] if layout.groups > 1 else []
+    told = [*groups, *(name for name in ("transposed", "kernel_first") if getattr(layout, name))] or ["plain"]
+    return " ".join(told if layout.known else ["assumed", *told])
+
+
 def _network_record(mask: str, network: NetworkReport, count: Count | None, spell: Spell) -> Record:
     collapsed = f"collapsed: {', '.join(network.collapsed)}" if network.collapsed else ""
     whole = "" if count is None else count.of_network()
     record = _blank(mask) | {
         "level": "network",
+        "layout": f"assumed in {len(network.assumed)}" if network.assumed else None,
         "kept": network.kept,
         "total": network.total,
         "density": network.density,

@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from pai_cli.errors import OutputError
 from pai_cli.files.temporary import Raw, unfinished
+from pai_cli.printable import reason_of
 from pai_cli.spelling import option
 
 
@@ -135,4 +136,4 @@ def is_special(path: Path) -> bool:
 def _reason(e: OSError) -> str:
     if e.errno == errno.ENOSPC:
         return f"no space left on the device; free some or choose another folder with {option('output')}"
-    return e.strerror or str(e) or "not all of it was taken; the disk may be full"
+    return reason_of(e) if e.strerror or str(e) else "not all of it was taken; the disk may be full"

@@ -7,9 +7,13 @@ states them.
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Mapping
-from typing import BinaryIO
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from pai_cli.files.sparse_arrays import is_sparse, parts_of
 
 ALWAYS, FACTOR = 2**26, 32
 """The tensors of a file together may take so many bytes, and so many times the file's own: layers may share one tensor."""
@@ -18,7 +22,9 @@ ITEMS, ITEMS_A_BYTE = 2**20, 4
 """Containers may hold so many things, and so many more a byte of the file; what is held twice counts twice."""
 
 UNPACKED, RATIO = 2**30, 64
-"""A compressed array may unpack to so many bytes, and so many times what it takes compressed."""
+"""A compressed array may unpack to so many bytes, and so many times what it takes compressed; all sparse ones of a file
+together to so many, and so many times what the file takes.
+"""
 
 PIXELS, PIXELS_A_BYTE = 2**25, 64
 """A picture may have so many pixels, and so many more a byte of its file."""
@@ -44,45 +50,71 @@ def told(count: int) -> str:
     return f"{count:,}" if count < 10**15 else "more than 10^15"
 
 
+@dataclass(frozen=True)
+class _Counted:
+    """Things, the bytes of their tensors, and the bytes that sparse tensors among them would take as plain arrays."""
+
+    items: int = 1
+    taken: int = 0
+    dense: int = 0
+
+    def __add__(self, other: _Counted) -> _Counted:
+        return _Counted(self.items + other.items, self.taken + other.taken, self.dense + other.dense)
+
+
 def check_tree(loaded: object, size: int) -> None:
     """Raise `BudgetError` when what was unpickled from `size` bytes is more than they may make.
 
     Lists, tuples and dicts are counted as what walks through them meets: one that is held by many counts for each. A tensor
     counts with all its elements, whether or not each has bytes of its own.
     """
-    items, taken = _count(loaded, DEEP, {})
-    if items > ITEMS + ITEMS_A_BYTE * size:
+    found = _count(loaded, DEEP, {})
+    if found.items > ITEMS + ITEMS_A_BYTE * size:
         raise BudgetError(
-            f"its {size:,} bytes make containers of {told(items)} things, as they hold each other; "
+            f"its {size:,} bytes make containers of {told(found.items)} things, as they hold each other; "
             "save model.state_dict() alone"
         )
-    if taken > ALWAYS + FACTOR * size:
+    if found.taken > ALWAYS + FACTOR * size:
         raise BudgetError(
-            f"its {size:,} bytes make tensors of {told(taken)} bytes, which are expanded or share their values, more than "
-            f"{ALWAYS:,} + {FACTOR} times the file; save each with .clone()"
+            f"its {size:,} bytes make tensors of {told(found.taken)} bytes, which are expanded or share their values, "
+            f"more than {ALWAYS:,} + {FACTOR} times the file; save each with .clone()"
+        )
+    check_dense(found.dense, size)
+
+
+def check_dense(dense: int, size: int) -> None:
+    """Raise `BudgetError` when the sparse arrays in a file of `size` bytes may not become plain ones of `dense` bytes."""
+    if dense > UNPACKED + RATIO * size:
+        raise BudgetError(
+            f"its sparse arrays would take {told(dense)} bytes as plain ones, more than {UNPACKED:,} + {RATIO} times the "
+            "file; save them as boolean, or fewer in a file"
         )
 
 
-def _count(value: object, depth: int, known: dict[tuple[int, int], tuple[int, int]]) -> tuple[int, int]:
-    """Things in `value`, itself included, and the bytes of its tensors; `known` has what was counted, by identity."""
+def _count(value: object, depth: int, known: dict[tuple[int, int], _Counted]) -> _Counted:
+    """What there is in `value`, itself included; `known` has what was counted, by identity."""
     inner = tuple(value.values()) if isinstance(value, Mapping) else value
     if not isinstance(inner, list | tuple):
-        return 1, _bytes(value)
+        return _tensor(value)
     if depth == 0:
-        return 1, 0
+        return _Counted()
     key = id(value), depth
     if key not in known:
-        counts = [_count(one, depth - 1, known) for one in inner]
-        known[key] = 1 + sum(items for items, _ in counts), sum(taken for _, taken in counts)
+        known[key] = sum((_count(one, depth - 1, known) for one in inner), _Counted())
     return known[key]
 
 
-def _bytes(value: object) -> int:
-    """What a tensor takes as a plain array; 0 for what cannot become one, sparse or without values, and is refused later."""
+def _tensor(value: Any) -> _Counted:
+    """A tensor as a plain array; nothing for what cannot become one, without values or of another layout, and is refused
+    later.
+    """
+    if is_sparse(value):
+        parts = (_tensor(part) for part in parts_of(value).values())
+        return sum(parts, _Counted(dense=math.prod(value.shape) * value.element_size()))
     if str(getattr(value, "layout", "torch.strided")) != "torch.strided" or getattr(value, "is_meta", False):
-        return 0
+        return _Counted()
     taken = getattr(value, "nbytes", 0)
-    return taken if isinstance(taken, int) else 0
+    return _Counted(taken=taken if isinstance(taken, int) else 0)
 
 
 def check_unpacked(size: int, compressed: int) -> None:

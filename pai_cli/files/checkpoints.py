@@ -6,7 +6,6 @@ executed unless the user trusts it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import cached_property
@@ -15,13 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from pai_cli.errors import CheckpointError, NotFiniteError
 from pai_cli.files.digest import sha256_of
-from pai_cli.files.first_bytes import ENOUGH, is_pickle, is_safetensors, looks_like
+from pai_cli.files.first_bytes import check_readable, first_bytes, is_pickle, is_safetensors, looks_like
 from pai_cli.files.folders import CONFIG, read_config, weights_of
+from pai_cli.files.json_files import read_json
+from pai_cli.files.masks import is_binary
 from pai_cli.files.messages import some_names
 from pai_cli.files.ordering import check_names, plain_file_name
 from pai_cli.files.sources import SafetensorsSource, Source, TorchSource, joined
+from pai_cli.files.sparse_arrays import is_sparse
 from pai_cli.files.stored_names import ORIGINAL, description_of, stripped_names, without_masks
-from pai_cli.files.tensors import Span, TensorFile, check_readable
+from pai_cli.files.tensors import Span, TensorFile
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,12 +63,10 @@ class Checkpoint:
         self.files = tuple(sorted(set(files), key=lambda file: file.name))
         check_names(path, source.shapes, CheckpointError)
         stored, stripped = stripped_names(path, source.shapes)
-        folded, self._masks = without_masks(stored, source.shapes)
-        originals = not folded.keys() <= stored.keys()
+        folded, self._masks = without_masks(stored, source.shapes, lambda name: is_binary(source.array(name)))
         # A module's names are its own.
         self._stored = stored if as_stored or module is not None else folded
-        masks = [] if as_stored else list(self._masks)
-        self.description = description_of(under, stripped, masks, originals=originals)
+        self.description = description_of(under, stripped, () if as_stored else self._masks.values())
         self.shapes: dict[str, tuple[int, ...]] = {name: source.shapes[stored] for name, stored in self._stored.items()}
 
     @cached_property
@@ -116,8 +116,8 @@ class Checkpoint:
 
     def pruned(self, name: str) -> np.ndarray | None:
         """Where the mask that a pruning tool keeps beside the tensor `name` is 0; None where it keeps none."""
-        mask = self._masks.get(name) or self._masks.get(name.removesuffix(ORIGINAL))
-        return None if mask is None else self._source.array(mask) == 0
+        pair = self._masks.get(name) or self._masks.get(name.removesuffix(ORIGINAL))
+        return None if pair is None else self._source.array(pair.mask) == 0
 
     def not_finite(self, name: str, value: float, at: int) -> NotFiniteError:
         """The fault of a tensor that holds a NaN or infinity at this flat index."""
@@ -163,7 +163,8 @@ class StateDict(Checkpoint):
 
     def __init__(self, name: str, tensors: Mapping[str, torch.Tensor], module: nn.Module | None = None):
         path = Path(name)
-        self._tensors = {key: tensor.detach().cpu() for key, tensor in tensors.items()}
+        held = {key: tensor.detach().cpu() for key, tensor in tensors.items()}
+        self._tensors = {key: one.to_dense() if is_sparse(one) else one for key, one in held.items()}
         super().__init__(path, TorchSource(path, self._tensors), (), module=module)
 
     @cached_property
@@ -199,9 +200,7 @@ def open_checkpoint(path: Path, *, trust: bool = False, as_stored: bool = False)
         checkpoint = open_checkpoint(weights_of(path), trust=trust, as_stored=as_stored)
         checkpoint.config = read_config(path)
         return checkpoint
-    check_readable(path, CheckpointError)
-    with path.open("rb") as f:
-        start = f.read(ENOUGH)
+    start = check_readable(path, CheckpointError)
     if is_safetensors(start) or (path.suffix == ".safetensors" and not is_pickle(start)):
         file = TensorFile(path, CheckpointError)
         if file.metadata.get("format") == "pai-mask":
@@ -229,8 +228,7 @@ def files_of(path: Path) -> list[Path]:
             files += [path.parent / CONFIG, path]
         if not path.is_file():  # a pipe would be waited for
             return files
-        with path.open("rb") as f:
-            start = f.read(64)
+        start = first_bytes(path)
         if start.lstrip().startswith(b"{") and not is_safetensors(start):
             shards = sorted(set(_weight_map(path).values()))
             files += [path.parent / shard for shard in shards if plain_file_name(shard)]
@@ -282,9 +280,7 @@ def _open_sharded(path: Path, *, trust: bool, as_stored: bool) -> Checkpoint:
 
 def _shard(path: Path, *, trust: bool) -> Source:
     """What one file of a sharded set holds: safetensors, or what torch.save wrote."""
-    check_readable(path, CheckpointError)
-    with path.open("rb") as f:
-        start = f.read(64)
+    start = check_readable(path, CheckpointError)
     if is_safetensors(start) or not is_pickle(start):
         return SafetensorsSource([TensorFile(path, CheckpointError)])
     from pai_cli.files.pickles import load_pickle, unwrap
@@ -293,10 +289,7 @@ def _shard(path: Path, *, trust: bool) -> Source:
 
 
 def _weight_map(path: Path) -> dict[str, str]:
-    try:
-        index = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as e:
-        raise CheckpointError(f"{path}: not a checkpoint index: not valid JSON ({e}); copy it again") from e
+    index = read_json(path, CheckpointError, "copy it again, or give *.index.json of a sharded checkpoint")
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
         raise CheckpointError(

@@ -49,11 +49,6 @@ class Converted:
         """The masked parameters, in order."""
         return tuple(self.masks)
 
-    @property
-    def layouts_known(self) -> bool:
-        """Whether groups and transposition of its convolutions are known, or there is none of which to ask."""
-        return all(self.layout(name).known for name in self.names)
-
     def layout(self, name: str) -> Layout:
         """Groups and transposition of a layer, as far as they are known."""
         return self.layouts.get(name) or layout_by_name(name, self.masks[name].shape)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pai_cli.errors import DensityError
+from pai_cli.files.json_files import read_json
 from pai_cli.printable import shortened
 from pai_cli.spelling import option
 
@@ -17,12 +18,7 @@ LayerDensities = tuple[tuple[str, float], ...]
 
 def read_densities(path: Path) -> LayerDensities:
     """The pairs of the file. Raises `DensityError` for a file that cannot be read or holds anything else."""
-    try:
-        pairs = json.loads(path.read_bytes(), object_pairs_hook=_Pairs)
-    except OSError as e:
-        raise DensityError(f"{option('densities', path)}: cannot be read: {e.strerror or e}") from e
-    except (ValueError, RecursionError) as e:
-        raise DensityError(f"{option('densities', path)}: is not valid JSON ({e})") from e
+    pairs = read_json(path, DensityError, "mend it", where=option("densities", path), pairs=_Pairs)
     if not isinstance(pairs, _Pairs) or not pairs:
         raise DensityError(
             f'{option("densities", path)}: must be a JSON object such as {{"conv1": 0.5, "layer*": 0.05}}'

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pai_cli.errors import EdgeListError
+from pai_cli.files.first_bytes import no_text, open_text
+from pai_cli.printable import reason_of
 
 COMMENTS = ("#", "%")
 
@@ -63,16 +65,17 @@ def read_edge_list(path: Path) -> EdgeList:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape") as stream:
+        with open_text(path, EdgeListError, errors="surrogateescape") as stream:
             yield from _told(path, stream)
     except OSError as e:
-        raise EdgeListError(f"{path}: {'no such file' if isinstance(e, FileNotFoundError) else e.strerror}") from e
+        why = "no such file" if isinstance(e, FileNotFoundError) else reason_of(e)
+        raise EdgeListError(f"{path}: {why}") from e
 
 
 def _told(path: Path, stream: Iterable[str]) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(stream, start=1):
         if any("\udc80" <= sign <= "\udcff" for sign in ([] if line.isascii() else line)):  # bytes that are no text
-            raise EdgeListError(f"{path}: line {number}: no UTF-8 text; a list of edges is plain text")
+            raise EdgeListError(f"{path}: line {number}: {no_text(path)}; a list of edges is plain text")
         text = line.rstrip("\r\n")
         if text.strip() and not text.lstrip().startswith(COMMENTS):
             yield number, text

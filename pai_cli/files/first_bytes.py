@@ -5,12 +5,19 @@ A clone without Git LFS leaves pointers under the files' own names, a failed dow
 
 from __future__ import annotations
 
+import io
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
-from pai_cli.printable import printable
+from pai_cli.errors import PaiError
+from pai_cli.printable import printable, reason_of
 
 ENOUGH = 512  # bytes from which everything here is told
+
+JSON, PICTURE, UNKNOWN = "JSON text", "a picture", "bytes of no known format"
 
 STAND_INS = (
     (
@@ -39,7 +46,9 @@ FORMATS = (
     (rb"GGU?[FM]", "a GGUF file, as llama.cpp reads"),
     (rb"(\x1f\x8b|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|7z\xbc\xaf|Rar!)", "a compressed archive, to be unpacked first"),
     (rb".{257}ustar", "a tar archive, to be unpacked first"),
-    (rb"(\x89PNG|\xff\xd8\xff|GIF8|%PDF)", "a picture or a document"),
+    (rb"(\x89PNG|\xff\xd8\xff|GIF8)", PICTURE),
+    (rb"%PDF", "a document (PDF)"),
+    (rb"(\xff\xfe[^\0]\0|\xfe\xff\0[^\0])", "text in UTF-16, to be saved as UTF-8"),
     (rb"PAR1|ARROW1", "a table of Parquet or Arrow"),
     (rb"\0{64}", "zeros where it begins, as a copy that was not finished"),
 )
@@ -74,14 +83,62 @@ def looks_like(start: bytes) -> str:
         return found
     text = start.decode("utf-8", "ignore").strip()
     if text[:1] in ("{", "["):
-        return "JSON text"
+        return JSON
     first = text.splitlines()[0].strip() if text else ""
     if first and first.isprintable():
         return f"text (it begins with {printable(first[:30])!r})"
-    return "bytes of no known format"
+    return UNKNOWN
 
 
 def first_bytes(path: Path) -> bytes:
     """As many as are needed here. Raises `OSError`."""
     with path.open("rb") as stream:
         return stream.read(ENOUGH)
+
+
+def check_start(where: str, start: bytes, error: type[PaiError]) -> None:
+    """Raise `error`, with the remedy, where what begins so stands in the place of a file, which messages call `where`."""
+    if what := stand_in(start):
+        raise error(f"{where}: {what}")
+
+
+def check_readable(path: Path, error: type[PaiError]) -> bytes:
+    """The first bytes of a regular file that may be read, with something in it that is no pointer and no web page in the
+    place of a file. Raises `error` in plain words for any other.
+    """
+    try:
+        if path.is_dir():
+            raise error(f"{path}: is a directory, not a file")
+        if path.exists() and not path.is_file():
+            raise error(f"{path}: is a device or a pipe; give a regular file")
+        start = first_bytes(path)
+    except FileNotFoundError as e:
+        raise error(f"{path}: no such file") from e
+    except PermissionError as e:
+        raise error(f"{path}: no permission to read it") from e
+    except OSError as e:
+        raise error(f"{path}: cannot be read: {reason_of(e)}") from e
+    if not start:
+        raise error(f"{path}: the file is empty; copy it again")
+    check_start(str(path), start, error)
+    return start
+
+
+@contextmanager
+def open_text(
+    path: Path, error: type[PaiError], errors: str = "strict", newline: str | None = None
+) -> Iterator[TextIO]:
+    """The file, or pipe, as a stream of UTF-8 text, with or without a mark in front; `errors` and `newline` as of `open`.
+
+    Raises `error` where something else stands in its place, and `OSError`.
+    """
+    with path.open("rb") as stream:
+        check_start(str(path), stream.peek(ENOUGH)[:ENOUGH], error)
+        with io.TextIOWrapper(stream, encoding="utf-8-sig", errors=errors, newline=newline) as text:
+            yield text
+
+
+def no_text(path: Path) -> str:
+    """What to say of a file that is no UTF-8 text: what it looks like, where that is known."""
+    what = looks_like(first_bytes(path)) if path.is_file() else UNKNOWN
+    return "no UTF-8 text" if what == UNKNOWN or what.startswith("text (") else f"no UTF-8 text; it looks like {what}"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pai_cli.errors import CheckpointError
+from pai_cli.files.json_files import read_json
+from pai_cli.telling import note
 
 WEIGHTS = (
     *("model.safetensors", "model.safetensors.index.json"),
@@ -59,21 +59,22 @@ def index_of(shard: Path) -> Path | None:
 
 
 def config_beside(path: Path) -> dict[str, Any] | None:
-    """The configuration of the model whose weights a file is, by its name; None for any other file."""
+    """The configuration of the model whose weights a file is, by its name; None for any other file, and, which is said, for
+    a configuration that cannot be read.
+    """
     if path.name not in WEIGHTS or not (path.parent / CONFIG).is_file():
         return None
-    with suppress(CheckpointError):
+    try:
         return read_config(path.parent)
+    except CheckpointError as e:
+        note(f"{e.text}; what it says of the layers is left out")
     return None
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The folder's `config.json`. Raises `CheckpointError` when it is not a JSON object."""
     path = folder / CONFIG
-    try:
-        config = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as e:
-        raise CheckpointError(f"{path}: cannot be read as JSON ({e}); copy it again") from e
+    config = read_json(path, CheckpointError, "copy it again")
     if not isinstance(config, dict):
         raise CheckpointError(f"{path}: holds no JSON object; copy it again")
     return config

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pai_cli.errors import OutputError, PaiError, ResumeError
 from pai_cli.files.atomic import flush_file, write_bytes
-from pai_cli.files.messages import first_line
 from pai_cli.files.sealed import Chain, sealed, told_version, unsealed
+from pai_cli.printable import reason_of
 from pai_cli.spelling import option
 from pai_cli.telling import note
 
@@ -128,7 +128,7 @@ class Journal:
             with self.path.open("ab") as stream:
                 stream.write(line.encode() + b"\n")
         except OSError as e:
-            raise OutputError(f"{self.path}: cannot be written: {e.strerror or e}") from e
+            raise OutputError(f"{self.path}: cannot be written: {reason_of(e)}") from e
         self._chain.add(line)
         return plain
 
@@ -204,7 +204,7 @@ class Journal:
         except KeyError as e:
             raise self._damaged(path, f"lacks {e}") from e
         except (SafetensorError, ValueError, TypeError, AttributeError, RuntimeError) as e:
-            raise self._damaged(path, first_line(str(e))) from e
+            raise self._damaged(path, reason_of(e)) from e
 
     @property
     def _again(self) -> str:
@@ -319,7 +319,7 @@ def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as e:
-        raise ResumeError(f"{path}: cannot be read: {e.strerror or e}") from e
+        raise ResumeError(f"{path}: cannot be read: {reason_of(e)}") from e
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

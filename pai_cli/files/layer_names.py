@@ -6,9 +6,10 @@ The one place that knows. Where neither name nor shape tells, the layout is `UNK
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from pai_cli.files.messages import some_names
 from pai_cli.spectral.layout import PLAIN, UNKNOWN, Layout
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -58,6 +59,11 @@ def told_of_kernels(shapes: Shapes) -> str:
     return f"{kernels[0]!r} is taken for a kernel as Flax and Keras store it, (..., inputs, outputs)" + (
         f", and {len(kernels) - 1} more" if len(kernels) > 1 else ""
     )
+
+
+def told_assumed(names: Collection[str]) -> str:
+    """What to say of layers of which nobody told the layout."""
+    return f"does not tell groups and transposition of {some_names(names)}: taken as neither grouped nor transposed"
 
 
 def matrices_by_name(shapes: Shapes, config: Mapping[str, Any] | None = None) -> dict[str, Layout]:

@@ -63,11 +63,6 @@ class Mask(Protocol):
         ...
 
     @property
-    def layouts_known(self) -> bool:
-        """Whether the file says which convolutions are grouped or transposed, or needs not."""
-        ...
-
-    @property
     def remark(self) -> str:
         """What a person should know of how the file was read, or ""."""
         ...
@@ -79,6 +74,11 @@ class Mask(Protocol):
     def array(self, name: str) -> np.ndarray:
         """One parameter's mask, boolean."""
         ...
+
+
+def unknown_layouts(mask: Mask) -> tuple[str, ...]:
+    """The parameters of which nobody told groups and transposition, where there is something to tell."""
+    return tuple(name for name in mask.names if not mask.layout(name).known)
 
 
 def boolean(path: Path, name: str, raw: np.ndarray, remedy: str = CHECKPOINT_INSTEAD) -> np.ndarray:
@@ -145,11 +145,6 @@ class MaskFile:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of every masked parameter, in `names` order."""
         return {name: self._shape(name) for name in self.names}
-
-    @property
-    def layouts_known(self) -> bool:
-        """Whether the file says which convolutions are grouped or transposed, or has none of which that could be asked."""
-        return all(self.layout(name).known for name in self.names)
 
     @property
     def remark(self) -> str:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 from pai_cli.errors import PaiError
-from pai_cli.printable import as_line, shortened
-
-LONGEST = 200  # characters of another library's message
+from pai_cli.printable import first_line
 
 
 def one_line(e: BaseException) -> str:
@@ -17,14 +14,6 @@ def one_line(e: BaseException) -> str:
         return f"{type(e).__name__}: {e.text}"
     line = first_line(str(e))
     return f"{type(e).__name__}: {line}" if line else type(e).__name__
-
-
-def first_line(text: str) -> str:
-    """The first line of another library's message, printable, short and without the full stop: names of a file may stand
-    in it.
-    """
-    text = re.sub(r"\x1b\[[0-9;]*m", "", text).strip()  # some libraries colour their messages
-    return shortened(as_line(text.splitlines()[0]), LONGEST).rstrip(". ") if text else ""
 
 
 def some_names(names: Iterable[str], shown: int = 3) -> str:

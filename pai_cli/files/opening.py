@@ -11,10 +11,10 @@ from pai_cli.errors import AmbiguousMaskError, CheckpointError, MaskError, PaiEr
 from pai_cli.files.digest import sha256_of
 from pai_cli.files.fits import Against, check_fits
 from pai_cli.files.folders import config_beside, file_of
-from pai_cli.files.foreign import registry
+from pai_cli.files.foreign import dense, flat, registry
 from pai_cli.files.foreign.base import NAMES_FROM, Content, Kind, Names, Stored
 from pai_cli.files.foreign.containers import LAYERS_KEY, is_foreign, read_content
-from pai_cli.files.foreign.dense import doubt, remark
+from pai_cli.files.foreign.dense import doubt
 from pai_cli.files.layer_names import layouts_by_name, told_of_kernels
 from pai_cli.files.masks import CHECKPOINT_INSTEAD, Mask, MaskFile, boolean
 from pai_cli.files.stored_names import MASK
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 DENSE, LIST = "dense", "list"
+REMARKS = {DENSE: dense.remark, "flat": flat.remark}
+"""What a person should know of how a file of these kinds was read."""
 
 
 class ForeignMask:
@@ -52,19 +54,14 @@ class ForeignMask:
     def remark(self) -> str:
         """What a person should know: that zeros were taken for a mask, names for those of Flax or Keras, what was read."""
         kernels = told_of_kernels({name: shape for name, shape in self.shapes.items() if name not in self._layouts})
-        dense = remark(self._content) if self.kind == DENSE else ""
+        read = REMARKS[self.kind](self._content) if self.kind in REMARKS else ""
         under = f"its masks are those under {self._content.under!r}" if self._content.under else ""
-        return "; ".join(filter(None, (dense, under, kernels)))
+        return "; ".join(filter(None, (read, under, kernels)))
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of every masked parameter, in `names` order."""
         return {name: mask.shape for name, mask in self._masks.items()}
-
-    @property
-    def layouts_known(self) -> bool:
-        """Whether groups and transposition of its convolutions are known, or there is none of which to ask."""
-        return all(self.layout(name).known for name in self.names)
 
     def layout(self, name: str) -> Layout:
         """Groups and transposition of a layer, as far as they are known."""
@@ -167,7 +164,7 @@ def _perhaps_foreign(file: MaskFile) -> Content | None:
     if not weights and not any(name.endswith(MASK) for name in file.names):
         return None
     content = read_content(file.path, trust=False)
-    return content if weights or content.masked() else None
+    return content if weights or content.masked else None
 
 
 def _only(content: Content, kinds: list[Kind], names: Names | None = None) -> ForeignMask | None:
@@ -185,6 +182,8 @@ def _tell_what_it_is(content: Content) -> None:
 
     Where some of them are 0, who pruned it must say so.
     """
+    if not content.fault and (why := flat.loose(content)):
+        raise MaskError(f"{content.path}: {why}")
     if not content.fault and (why := doubt(content)):
         raise MaskError(f"{content.path}: {why}; {CHECKPOINT_INSTEAD}")
     for stored in content.tensors.values():
@@ -196,7 +195,9 @@ def _unknown(content: Content) -> PaiError:
     if content.fault:
         return CheckpointError(content.fault)
     if content.zeros.sizes and not content.zeros.binary:
-        why = doubt(content) or f"has weights, none of them 0, and no masks; {CHECKPOINT_INSTEAD}"
+        why = (
+            flat.loose(content) or doubt(content) or f"has weights, none of them 0, and no masks; {CHECKPOINT_INSTEAD}"
+        )
         return MaskError(f"{content.path}: {why}")
     return MaskError(
         f"{content.path}: not a mask of a known kind ({', '.join(registry.KINDS)}); "

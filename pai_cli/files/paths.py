@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from pai_cli.errors import MaskError, PaiError, UntrustedPickleError
+from pai_cli.files.first_bytes import ENOUGH, check_start
 from pai_cli.files.folders import file_of, is_model
 from pai_cli.files.opening import why_unlisted
 from pai_cli.files.ordering import file_order
@@ -39,6 +40,7 @@ def mask_paths(given: Iterable[str], stdin: TextIO, note: Note, *, trust: bool =
             listed = [line.strip() for line in stdin if line.strip()]
             if not listed:
                 raise MaskError("-: standard input lists no mask; give one path a line")
+            check_start("-", "\n".join(listed[:8]).encode("utf-8", "surrogateescape")[:ENOUGH], MaskError)
             if any("\0" in line for line in listed):
                 raise MaskError("-: standard input has NUL bytes, as of find -print0; give one path a line")
             found.update(dict.fromkeys(Path(line) for line in listed))

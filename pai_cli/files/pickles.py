@@ -22,6 +22,7 @@ from pai_cli.files.messages import one_line, some_names
 from pai_cli.files.ordering import spelled
 from pai_cli.files.pickle_scan import NonsenseError, scan
 from pai_cli.files.pickled_arrays import stand_ins, with_tensors
+from pai_cli.printable import reason_of
 from pai_cli.spelling import option
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def load_pickle(path: Path, *, trust: bool, arrays: bool = False) -> object:
     try:
         return with_tensors(loaded)
     except ValueError as e:
-        raise CheckpointError(f"{path}: damaged: {e}; copy it again") from e
+        raise CheckpointError(f"{path}: damaged: {reason_of(e)}; copy it again") from e
 
 
 def _clear_attributes(loaded: object) -> None:

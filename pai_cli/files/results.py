@@ -13,7 +13,9 @@ from typing import TextIO
 
 from pai_cli.errors import OutputError
 from pai_cli.files.atomic import is_special, write_bytes
+from pai_cli.files.first_bytes import no_text, open_text
 from pai_cli.files.tables import as_cell
+from pai_cli.printable import reason_of
 from pai_cli.spelling import option
 
 FIELDS = (
@@ -63,13 +65,14 @@ def _same(one: Row, other: Row) -> bool:
 
 def _read(path: Path) -> list[Row]:
     try:
-        text = path.read_text(encoding="utf-8-sig")  # spreadsheets put a mark in front
+        with open_text(path, OutputError) as stream:
+            text = stream.read()
     except FileNotFoundError:
         return []
     except UnicodeDecodeError as e:
-        raise OutputError(f"{path}: is no table; give {option('results')} another file") from e
+        raise OutputError(f"{path}: {no_text(path)}; give {option('results')} another file") from e
     except OSError as e:
-        raise OutputError(f"{path}: cannot be read: {e.strerror or e}") from e
+        raise OutputError(f"{path}: cannot be read: {reason_of(e)}") from e
     reader = csv.DictReader(io.StringIO(text))
     try:
         if text and tuple(reader.fieldnames or ()) != FIELDS:
@@ -79,7 +82,7 @@ def _read(path: Path) -> list[Row]:
         rows = list(reader)
     except csv.Error as e:  # a field of more than 128 KiB
         raise OutputError(
-            f"{path}: line {reader.line_num + 1}: {e}; mend it, or give {option('results')} another file"
+            f"{path}: line {reader.line_num + 1}: {reason_of(e)}; mend it, or give {option('results')} another file"
         ) from e
     if any(None in row or None in row.values() for row in rows):
         raise OutputError(
@@ -113,7 +116,7 @@ def _locked(path: Path) -> Iterator[None]:
     try:
         stream = _lock_file(lock)
     except OSError as e:
-        raise OutputError(f"{lock}: cannot be locked: {e.strerror or e}") from e
+        raise OutputError(f"{lock}: cannot be locked: {reason_of(e)}") from e
     with stream:
         try:
             yield

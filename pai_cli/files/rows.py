@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections import Counter
 from collections.abc import Iterable
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import TextIO
 
 from pai_cli.errors import TableError
+from pai_cli.files.first_bytes import ENOUGH, check_start, no_text, open_text
+from pai_cli.printable import reason_of
 
 STANDARD_INPUT = "-"
 
@@ -45,13 +48,16 @@ def read_rows(path: Path, stdin: TextIO) -> Rows:
     source = "standard input" if str(path) == STANDARD_INPUT else str(path)
     try:
         if str(path) == STANDARD_INPUT:
-            return _parsed(source, stdin)
-        with path.open(encoding="utf-8-sig", newline="") as stream:
+            text = stdin.read()
+            check_start(source, text[:ENOUGH].encode("utf-8", "surrogateescape"), TableError)
+            return _parsed(source, io.StringIO(text, newline=""))
+        with open_text(path, TableError, newline="") as stream:
             return _parsed(source, stream)
     except UnicodeDecodeError as e:
-        raise TableError(f"{source}: no UTF-8 text; a table is CSV or TSV") from e
+        raise TableError(f"{source}: {no_text(path)}; a table is CSV or TSV") from e
     except OSError as e:
-        raise TableError(f"{source}: {'no such file' if isinstance(e, FileNotFoundError) else e.strerror}") from e
+        why = "no such file" if isinstance(e, FileNotFoundError) else reason_of(e)
+        raise TableError(f"{source}: {why}") from e
 
 
 def number(text: str) -> float | None:
@@ -84,7 +90,7 @@ def _parsed(source: str, stream: TextIO) -> Rows:
             _row(source, columns, skipped + reader.line_num, cells) for cells in reader if any(map(str.strip, cells))
         )
     except csv.Error as e:
-        raise TableError(f"{source}: line {skipped + reader.line_num}: {e}; a table is CSV or TSV") from e
+        raise TableError(f"{source}: line {skipped + reader.line_num}: {reason_of(e)}; a table is CSV or TSV") from e
     repeated = sorted(name for name, count in Counter(columns).items() if count > 1)
     if repeated:
         raise TableError(f"{source}: has two columns named {repeated[0]!r}; each needs its own name")

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from pai_cli.errors import CheckpointError
+from pai_cli.files.sparse_arrays import dense_of, is_sparse
 from pai_cli.files.tensors import BFLOAT16, Span, TensorFile
+from pai_cli.printable import reason_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -90,6 +92,8 @@ class TorchSource:
         import torch
 
         tensor = self.tensors[name]
+        if is_sparse(tensor):
+            return self._dense(name)
         try:
             array: np.ndarray = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
         except ValueError as e:
@@ -102,6 +106,14 @@ class TorchSource:
                 f"{self._path}: tensor {name!r} ({kind}) cannot be read; convert it to a dense float32 tensor"
             ) from e
         return array
+
+    def _dense(self, name: str) -> np.ndarray:
+        try:
+            return dense_of(self.tensors[name])
+        except (ValueError, TypeError) as e:  # also NumPy's, for a dtype or a shape that it has not
+            raise CheckpointError(
+                f"{self._path}: sparse tensor {name!r} {reason_of(e)}; save it with .to_dense()"
+            ) from e
 
     def floating(self, name: str) -> bool:
         """Whether it holds floating-point numbers."""

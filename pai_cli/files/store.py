@@ -18,6 +18,7 @@ from pathlib import Path
 
 from pai_cli.errors import StoreError
 from pai_cli.files.sealed import digest_of_row
+from pai_cli.printable import reason_of
 from pai_cli.spelling import option
 
 OURS = 0x70616973  # "pais": SQLite's application_id of a file that is a store
@@ -191,7 +192,7 @@ def open_store(path: Path | None, note: Note) -> Store:
         path.parent.mkdir(parents=True, exist_ok=True)
         return Store(path, _opened(path), note)
     except OSError as error:
-        note(f"{path.parent}: cannot be made ({error.strerror or error}); going on without the store of finished work")
+        note(f"{path.parent}: cannot be made ({reason_of(error)}); going on without the store of finished work")
     except StoreError as error:
         note(f"{error.text}; going on without it")
     return Store(path, None, note)
@@ -205,7 +206,7 @@ def _opened(path: Path) -> sqlite3.Connection:
         if not path.parent.is_dir():
             raise StoreError(f"{path}: the folder {path.parent} does not exist; make it first (mkdir -p {path.parent})")
     except OSError as error:
-        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise StoreError(f"{path}: cannot be read: {reason_of(error)}") from error
     try:
         database = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
     except FAULTS as error:
@@ -282,4 +283,4 @@ def _words(error: Exception) -> str:
         return f"another process has kept it locked for {PATIENCE:.0f} seconds"
     if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
         return "cannot be written"
-    return f"cannot be used ({error})"
+    return f"cannot be used ({reason_of(error)})"

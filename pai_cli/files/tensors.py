@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pai_cli.errors import PaiError
-from pai_cli.files.first_bytes import ENOUGH, first_bytes, looks_like, stand_in
-from pai_cli.files.messages import first_line
+from pai_cli.files.first_bytes import check_readable, first_bytes, looks_like
+from pai_cli.printable import first_line, reason_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,7 +59,7 @@ class TensorFile:
         except SafetensorError as e:
             raise self._error(f"{self.path}: {_plain_reason(self.path, str(e))}") from e
         except OSError as e:
-            raise self._error(f"{self.path}: cannot be read: {e.strerror or e}") from e
+            raise self._error(f"{self.path}: cannot be read: {reason_of(e)}") from e
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -105,29 +105,6 @@ class TensorFile:
             halves = np.frombuffer(f.read(span.size), dtype="<u2")
         wide: np.ndarray = (halves.astype(np.uint32) << 16).view(np.float32)
         return wide.reshape(self.shapes[name])
-
-
-def check_readable(path: Path, error: type[PaiError]) -> None:
-    """Raise `error` in plain words unless `path` is a regular file that may be read, with something in it that is no
-    pointer and no web page in the place of a file.
-    """
-    try:
-        if path.is_dir():
-            raise error(f"{path}: is a directory, not a file")
-        if path.exists() and not path.is_file():
-            raise error(f"{path}: is a device or a pipe; give a regular file")
-        with path.open("rb") as f:
-            start = f.read(ENOUGH)
-    except FileNotFoundError as e:
-        raise error(f"{path}: no such file") from e
-    except PermissionError as e:
-        raise error(f"{path}: no permission to read it") from e
-    except OSError as e:
-        raise error(f"{path}: cannot be read: {e.strerror or e}") from e
-    if not start:
-        raise error(f"{path}: the file is empty; copy it again")
-    if what := stand_in(start):
-        raise error(f"{path}: {what}")
 
 
 def _plain_reason(path: Path, message: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pai_cli.errors import MaskError, MaskMismatchError
-from pai_cli.files.masks import Mask, check_layout
+from pai_cli.files.masks import Mask, check_layout, unknown_layouts
 from pai_cli.mining.collection import Collection, Indices, Labels, add_holder, empty_holders
 from pai_cli.mining.wiring import Wiring
 from pai_cli.progress import Progress, silent
@@ -51,7 +51,7 @@ def check_same_network(masks: Sequence[Mask]) -> None:
                 "mine the masks of one network at a time"
             )
     known = teller(masks)
-    for mask in (mask for mask in masks if mask.layouts_known):
+    for mask in (mask for mask in masks if not unknown_layouts(mask)):
         for name in mask.names:
             if len(mask.shapes[name]) > 2 and mask.layout(name) != known.layout(name):
                 raise MaskMismatchError(
@@ -62,7 +62,7 @@ def check_same_network(masks: Sequence[Mask]) -> None:
 
 def teller(masks: Sequence[Mask]) -> Mask:
     """The mask whose layouts hold for all: the first that tells them, or else the first."""
-    return next((mask for mask in masks if mask.layouts_known), masks[0])
+    return next((mask for mask in masks if not unknown_layouts(mask)), masks[0])
 
 
 def matrices(mask: Mask) -> tuple[str, ...]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from pai_cli.errors import MaskMismatchError, MiningError, TraceError
 from pai_cli.files.edge_lists import read_edge_list
 from pai_cli.files.fits import Against, check_fits
-from pai_cli.files.masks import Mask
+from pai_cli.files.layer_names import told_assumed
+from pai_cli.files.masks import Mask, unknown_layouts
 from pai_cli.files.opening import open_mask
 from pai_cli.mining.collection import Collection
 from pai_cli.mining.graphs import collection_of_graphs
@@ -53,16 +54,13 @@ def open_masks(given: Sequence[Path | Mask], note: Note, *, trust: bool) -> list
     for mask in masks:
         if mask.remark:
             note(f"{mask.path}: {mask.remark}")
-    untold = [mask for mask in masks if not mask.layouts_known]
+    untold = [mask for mask in masks if unknown_layouts(mask)]
     if untold:
-        known = teller(masks)
-        taken = (
-            f"both are taken from {known.path}" if known.layouts_known else "every convolution is taken as a plain one"
-        )
-        note(
-            f"{untold[0].path}: does not tell groups and transposition; {taken}"
-            + (f" ({len(untold)} masks)" if len(untold) > 1 else "")
-        )
+        known, several = teller(masks), f" ({len(untold)} masks)" if len(untold) > 1 else ""
+        told = told_assumed(unknown_layouts(untold[0]))
+        if not unknown_layouts(known):
+            told = f"does not tell groups and transposition; both are taken from {known.path}"
+        note(f"{untold[0].path}: {told}{several}")
     return masks
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from pai_cli.errors import ModelFactoryError
+from pai_cli.files.first_bytes import check_readable
 from pai_cli.files.messages import one_line
 from pai_cli.files.pickles import importable
 from pai_cli.models.copies import copyable
@@ -59,6 +60,7 @@ def _import_module(spec: str, name: str) -> ModuleType:
 def _import_file(spec: str, path: Path) -> ModuleType:
     if not path.is_file():
         raise ModelFactoryError(f"{option('model', spec)}: no such file: {path}; correct the path before the colon")
+    check_readable(path, ModelFactoryError)
     # A name of its own, so that a user's `torch.py` or `models.py` hides no module of that name.
     name = f"_pai_factory_{path.stem}"
     found = importlib.util.spec_from_file_location(name, path)

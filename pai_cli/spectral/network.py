@@ -40,11 +40,12 @@ class LayerInput:
 
 @dataclass(frozen=True)
 class LayerReport:
-    """A layer's name, tensor shape and measures."""
+    """A layer's name, tensor shape, measures, and the layout by which it was unrolled, which may be assumed."""
 
     name: str
     shape: tuple[int, ...]
     metrics: LayerMetrics
+    layout: Layout = PLAIN
 
     @property
     def parameters(self) -> int:
@@ -63,8 +64,8 @@ class NetworkReport:
 
     `measures[name]` is the mean over the layers where that measure is present; `counted[name]` is how many those were.
     `kept` of `total` weights are kept; `collapsed` names the layers with none, `unproved` those with singular values that
-    are not proved to be the two largest, `unanswered` those where a solver ended without singular values. `layers` is empty
-    where only the network was asked for.
+    are not proved to be the two largest, `unanswered` those where a solver ended without singular values, `assumed` those
+    of which nobody told the layout. `layers` is empty where only the network was asked for.
     """
 
     layers: tuple[LayerReport, ...]
@@ -75,6 +76,7 @@ class NetworkReport:
     collapsed: tuple[str, ...] = ()
     unproved: tuple[str, ...] = ()
     unanswered: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
 
     @property
     def density(self) -> float:
@@ -112,7 +114,7 @@ def measure_together(
     reports = []
     for layer, one, requests, reference in zip(layers, prepared, problems, dense, strict=True):
         metrics = measures_of(one, [next(solved) for _ in requests], options, reference)
-        reports.append(LayerReport(layer.name, tuple(layer.mask.shape), metrics))
+        reports.append(LayerReport(layer.name, tuple(layer.mask.shape), metrics, layer.layout))
     return reports
 
 
@@ -141,7 +143,8 @@ def summarise(layers: Iterable[LayerReport]) -> NetworkReport:
     collapsed = tuple(r.name for r in reports if r.metrics.counts.edges == 0)
     unproved = tuple(r.name for r in reports if UNPROVED & set(r.metrics.outcomes))
     unanswered = tuple(r.name for r in reports if not r.answered)
-    return NetworkReport(reports, measures, counted, kept, total, collapsed, unproved, unanswered)
+    assumed = tuple(r.name for r in reports if not r.layout.known)
+    return NetworkReport(reports, measures, counted, kept, total, collapsed, unproved, unanswered, assumed)
 
 
 def _shared_reason(column: list[Measure]) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from array_api_compat import array_namespace, device, is_numpy_array, is_torch_array
 
 from pai_cli.errors import ArrayError, NotFiniteError
+from pai_cli.printable import reason_of
 from pai_cli.spectral.parameters import shown
 
 Array = Any  # a NumPy array or a torch tensor
@@ -180,7 +181,7 @@ def sparse_entries(given: Any, name: str = "the matrix") -> Entries:
             given.check_format(full_check=True)
         listed = given.tocoo()
     except (ValueError, IndexError) as error:
-        raise ArrayError(f"{name}: a damaged {type(given).__name__}: {error}") from error
+        raise ArrayError(f"{name}: a damaged {type(given).__name__}: {reason_of(error)}") from error
     rows, columns = listed.row.astype(np.int64), listed.col.astype(np.int64)
     for places, side in ((rows, given.shape[0]), (columns, given.shape[1])):
         if len(places) and not (places.min() >= 0 and places.max() < side):

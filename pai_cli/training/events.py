@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pai_cli.errors import OutputError, RecipeError, install
 from pai_cli.files.ordering import spelled
+from pai_cli.printable import reason_of
 from pai_cli.spelling import option
 from pai_cli.telling import warn
 
@@ -66,7 +67,7 @@ def events(folder: Path | None, rows: Iterable[Record]) -> Iterator[Callable[[Re
 
 
 def _refusal(folder: Path, e: OSError) -> str:
-    return f"{option('log_dir', folder)}: cannot be written: {e.strerror or e}"
+    return f"{option('log_dir', folder)}: cannot be written: {reason_of(e)}"
 
 
 class _Events:

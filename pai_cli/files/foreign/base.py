@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pai_cli.files.layer_names import layout_by_name
-from pai_cli.files.masks import boolean
-from pai_cli.files.stored_names import MASK, ORIGINAL
+from pai_cli.files.masks import boolean, is_binary
+from pai_cli.files.stored_names import Pair, pairs_among
 from pai_cli.spectral.layout import Layout
 
 if TYPE_CHECKING:
@@ -62,18 +62,11 @@ class Content:
 
         return zeros_of(self.tensors)
 
-    def masked(self) -> dict[str, str]:
-        """Names that have a mask beside them: each with the name under which its unpruned values are."""
-        found = {}
-        for name in self.tensors:
-            base = name.removesuffix(MASK)
-            if base in ("", name):
-                continue
-            if base + ORIGINAL in self.tensors:
-                found[base] = base + ORIGINAL
-            elif base in self.tensors:
-                found[base] = base
-        return found
+    @cached_property
+    def masked(self) -> dict[str, Pair]:
+        """Parameters that have a mask beside them, by name."""
+        shapes = {name: stored.shape for name, stored in self.tensors.items()}
+        return pairs_among(shapes, lambda name: is_binary(self.tensors[name].read()))
 
 
 @dataclass(frozen=True)

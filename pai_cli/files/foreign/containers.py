@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from pai_cli.errors import CheckpointError, MaskError
 from pai_cli.files.checkpoints import Checkpoint, open_checkpoint, unpickled_checkpoint
-from pai_cli.files.first_bytes import is_pickle, is_safetensors
+from pai_cli.files.first_bytes import check_readable, first_bytes, is_pickle, is_safetensors
 from pai_cli.files.foreign.base import Content, Stored
 from pai_cli.files.foreign.npz import is_npz, read_npz
 from pai_cli.files.masks import layout_of, valid_layers
 from pai_cli.files.ordering import natural_order
 from pai_cli.files.stored_names import ORIGINAL
-from pai_cli.files.tensors import TensorFile, check_readable
+from pai_cli.files.tensors import TensorFile
 from pai_cli.spectral.layout import Layout
 
 if TYPE_CHECKING:
@@ -34,9 +34,7 @@ NPY = b"\x93NUMPY"
 
 def is_foreign(path: Path) -> bool:
     """Whether the file is read here; all others are safetensors files, or have their fault told as such."""
-    check_readable(path, MaskError)
-    with path.open("rb") as f:
-        start = f.read(64)
+    start = check_readable(path, MaskError)
     if start.startswith(NPY):
         raise MaskError(f"{path}: one NumPy array without a name; save masks with numpy.savez, by name")
     if is_safetensors(start):  # whose first bytes, a length, may also look like a pickle's
@@ -51,9 +49,7 @@ def read_content(path: Path, *, trust: bool) -> Content:
     """
     if not is_foreign(path) or path.name.endswith(".json"):
         return _of_checkpoint(open_checkpoint(path, trust=trust, as_stored=True), _told_layouts(path))
-    with path.open("rb") as f:
-        zipped = f.read(2) == b"PK"
-    return read_npz(path) if zipped and is_npz(path) else _read_torch(path, trust=trust)
+    return read_npz(path) if first_bytes(path).startswith(b"PK") and is_npz(path) else _read_torch(path, trust=trust)
 
 
 def _of_checkpoint(checkpoint: Checkpoint, layouts: Mapping[str, Layout] | None = None) -> Content:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def recognises(content: Content) -> bool:
     """Whether the weights hold real numbers, and enough zeros that pruning may have made; or the file says so."""
-    if content.masked():
+    if content.masked:
         return False
     return bool(content.layouts) or (not content.zeros.binary and content.zeros.look_pruned)
 

@@ -9,7 +9,7 @@ from typing import Literal
 from pai_cli.errors import MaskError
 from pai_cli.files.foreign.base import Content, Masks, Names, as_mask
 from pai_cli.files.masks import is_binary
-from pai_cli.files.stored_names import MASK
+from pai_cli.files.stored_names import without_mask_words
 
 POSITION = re.compile(r"arr_([0-9]+)")
 """What `numpy.savez` calls arrays that were given without names."""
@@ -19,7 +19,7 @@ def recognises(container: Literal["torch", "npz"]) -> Callable[[Content], bool]:
     """Tells whether everything in such a container is 0 or 1, and named."""
 
     def told(content: Content) -> bool:
-        if content.container != container or not content.tensors or content.masked():
+        if content.container != container or not content.tensors or content.masked:
             return False
         if all(POSITION.fullmatch(name) for name in content.tensors):
             return False
@@ -29,7 +29,7 @@ def recognises(container: Literal["torch", "npz"]) -> Callable[[Content], bool]:
 
 
 def masks(container: Literal["torch", "npz"]) -> Callable[[Content, Names | None], Masks]:
-    """Reads every tensor as a mask. Where all names end with `_mask`, that is left off."""
+    """Reads every tensor as a mask. What all names have to say that they are masks (`x_mask`, `mask.x`) is left off."""
 
     def read(content: Content, _names: Names | None) -> Masks:
         if content.container != container:
@@ -37,10 +37,7 @@ def masks(container: Literal["torch", "npz"]) -> Callable[[Content, Names | None
             raise MaskError(f"{content.path}: is no {what}")
         if not content.tensors:
             raise MaskError(f"{content.path}: has no names with arrays at its top")
-        suffixed = all(name.endswith(MASK) and name != MASK for name in content.tensors)
-        return {
-            name.removesuffix(MASK) if suffixed else name: as_mask(content.path, stored)
-            for name, stored in content.tensors.items()
-        }
+        own = without_mask_words(content.tensors)
+        return {own[name]: as_mask(content.path, stored) for name, stored in content.tensors.items()}
 
     return read

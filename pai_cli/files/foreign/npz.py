@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import math
 import zipfile
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from pai_cli.errors import MaskError
-from pai_cli.files.budget import BudgetError, check_unpacked, open_zip
+from pai_cli.files.budget import BudgetError, check_dense, check_unpacked, open_zip
 from pai_cli.files.foreign.base import Content, Stored
+from pai_cli.files.masks import MOST_DIMENSIONS
+from pai_cli.files.sparse_arrays import SCIPY, dense
+from pai_cli.printable import reason_of
 
 if TYPE_CHECKING:
     import numpy as np
 
 SUFFIX = ".npy"
+OF_SCIPY = frozenset(["format", "shape", "data"])
+"""What `scipy.sparse.save_npz` writes of every matrix, beside the places of its values."""
+
+PLACES = ("coords", "row", "col", "indices", "indptr", "offsets")
+"""What it writes of those, by the format."""
+
+LONGEST_FORMAT = 2**12  # bytes of the array that names it, with its header
+
 AGAIN = "copy it again, or save it with numpy.savez"
 
 
@@ -34,16 +46,19 @@ def is_npz(path: Path) -> bool:
 def read_npz(path: Path) -> Content:
     """Names, shapes and dtypes of the arrays; values are read when asked for.
 
-    The archive stays open as long as any array may be asked for: its list of members is read once.
+    A sparse matrix of SciPy's is one array without a name. The archive stays open as long as any array may be asked for: its
+    list of members is read once.
     """
-    tensors: dict[str, Stored] = {}
+    members: dict[str, zipfile.ZipInfo] = {}
     archive = zipfile.ZipFile(path)
     for member in archive.infolist():
         name = member.filename.removesuffix(SUFFIX)
-        if name in tensors:
+        if name in members:
             raise MaskError(f"{path}: holds two arrays named {name!r}; {AGAIN}")
-        tensors[name] = _stored(path, archive, member)
-    return Content(path, "npz", (path,), tensors)
+        members[name] = member
+    if members.keys() >= OF_SCIPY:
+        return Content(path, "npz", (path,), listed=(_sparse(path, archive, members),))
+    return Content(path, "npz", (path,), {name: _stored(path, archive, one) for name, one in members.items()})
 
 
 def _stored(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Stored:
@@ -63,6 +78,38 @@ def _stored(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> St
     except BudgetError as e:
         raise MaskError(f"{path}: array {name!r} {e}") from e
     return Stored(name, shape, dtype.kind == "f", partial(_array, path, archive, member))
+
+
+def _sparse(path: Path, archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo]) -> Stored:
+    """The matrix that SciPy's arrays are of."""
+    kind = _format(path, archive, members["format"])
+    sides = _stored(path, archive, members["shape"])
+    shape = tuple(map(int, sides.read().reshape(-1)[:MOST_DIMENSIONS]))
+    if kind not in SCIPY or sides.floating or sides.shape != (len(shape),) or min(shape, default=0) < 0:
+        raise MaskError(f"{path}: its arrays {', '.join(sorted(OF_SCIPY))} are of no sparse matrix of SciPy's; {AGAIN}")
+    parts = {one: _stored(path, archive, members[one]) for one in (*PLACES, "data") if one in members}
+    with archive.open(members["data"]) as stream:
+        _, dtype, _ = _header(stream)
+    try:
+        check_dense(math.prod(shape) * dtype.itemsize, path.stat().st_size)
+    except BudgetError as e:
+        raise MaskError(f"{path}: {e}") from e
+
+    def read() -> np.ndarray:
+        try:
+            return dense(kind, {one: part.read() for one, part in parts.items()}, shape)
+        except (ValueError, KeyError) as e:
+            what = f"lacks its array {reason_of(e)}" if isinstance(e, KeyError) else reason_of(e)
+            raise MaskError(f"{path}: its sparse matrix {what}; save it again with scipy.sparse.save_npz") from e
+
+    return Stored("its sparse matrix", shape, parts["data"].floating, read)
+
+
+def _format(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> str:
+    """How SciPy calls the format: an array of one text, of a byte a letter or of four."""
+    if member.file_size > LONGEST_FORMAT:
+        raise MaskError(f"{path}: array 'format' is no word; {AGAIN}")
+    return _array(path, archive, member).tobytes().replace(b"\0", b"").decode("latin-1")
 
 
 def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype, bool]:

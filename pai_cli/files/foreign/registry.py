@@ -5,7 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from pai_cli.errors import UnknownMaskKindError
-from pai_cli.files.foreign import dense, listed, named, nni, synflow, torch_prune
+from pai_cli.files.foreign import dense, flat, listed, named, nni, synflow, torch_prune
 from pai_cli.files.foreign.base import Content, Kind
 from pai_cli.spelling import option
 
@@ -22,6 +22,7 @@ KINDS: dict[str, Kind] = {
             torch_prune.masks,
         ),
         Kind("synflow", "Synaptic-Flow's model.pt, *_mask beside the weights", synflow.recognises, synflow.masks),
+        Kind("flat", "masks of other names beside the weights, as mask.NAME", flat.recognises, flat.masks),
         Kind("dense", "state dicts whose pruned weights are 0", dense.recognises, dense.masks),
         Kind("nni", "NNI's dict of masks a module", nni.recognises, nni.masks),
         Kind(

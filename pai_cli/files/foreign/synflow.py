@@ -11,12 +11,12 @@ from pai_cli.files.foreign.torch_prune import beside
 
 def recognises(content: Content) -> bool:
     """Whether there is a `*_mask` beside a parameter of the same name."""
-    return any(values == name for name, values in content.masked().items())
+    return any(pair.named_alike and pair.values == name for name, pair in content.masked.items())
 
 
 def masks(content: Content, _names: Names | None) -> Masks:
     """The `*_mask` of every parameter."""
-    pairs = {name: values for name, values in content.masked().items() if values == name}
+    pairs = {name: pair for name, pair in content.masked.items() if pair.named_alike and pair.values == name}
     if not pairs:
         raise MaskError(
             f"{content.path}: has no *_mask beside a parameter of that name, as Synaptic-Flow's layers have"

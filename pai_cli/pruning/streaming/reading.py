@@ -20,6 +20,7 @@ from pai_cli.errors import CheckpointError
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.tensors import Span
 from pai_cli.models.layers import PrunableLayer
+from pai_cli.printable import reason_of
 from pai_cli.pruning.streaming.keys import KINDS, Keys, first_not_finite, magnitudes
 from pai_cli.pruning.ties import TOGETHER
 
@@ -71,7 +72,7 @@ class OpenFiles(AbstractContextManager["OpenFiles"]):
                     raise changed(path)
                 done += got
         except OSError as e:
-            raise CheckpointError(f"{path}: cannot be read: {e.strerror or e}") from e
+            raise CheckpointError(f"{path}: cannot be read: {reason_of(e)}") from e
         return buffer
 
     def read_span(self, span: Span, begin: int, size: int) -> NDArray[np.uint8]:
