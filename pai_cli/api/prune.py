@@ -201,7 +201,7 @@ def _open(
     pieces = not whole and in_pieces(source, method, model)
     if pieces and repeats is not None and (method.reads_weights or repeats.out is not None):
         note(
-            f"{option('stability', repeats.prunings)}: loads the whole checkpoint, which is otherwise pruned piece by piece"
+            f"{option('stability', repeats.prunings)}: loads the whole checkpoint instead of pruning it piece by piece"
         )
         pieces = False
     from pai_cli.models.network import load_network, outline_network
