@@ -1,7 +1,7 @@
 """How stable masks are when each weight changes by at most one part in a million, why, and whether accuracy notices.
 
     python benchmarks/stability.py overlap     # every method that looks at weights: what share of the kept weights stays
-    python benchmarks/stability.py reason      # SynFlow on ResNet-20: how near the cut scores are, and what one swap becomes
+    python benchmarks/stability.py reason      # methods in rounds: how near the cut scores are, and what one swap becomes
     python benchmarks/stability.py accuracy    # trainings on digits: the spread over such masks beside that over seeds
 
 Fresh networks with 10 classes for the digits of scikit-learn: ResNet-20 (`--network` another), of `accuracy` ResNet-8.
@@ -20,6 +20,8 @@ import argparse
 import statistics
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 import torch
@@ -47,7 +49,8 @@ DENSITIES = (0.05, 0.01)
 ROUNDS = (1, 10, 100)
 ALL = tuple(method.name for method in METHODS.values() if method.reads_weights and not method.trains)
 NEAR = (1e-12, 1e-6, 1e-2)
-LATER = (1, 5, 10, 20, 40)
+LATER = (0, 1, 2, 5, 10, 20, 40)
+AMPLIFIED = (("synflow", 10), ("synflow", 100), ("iter-snip", 10))
 
 
 def asked(name: str, method: str, density: float, rounds: int | None = None) -> PruneRequest:
@@ -102,77 +105,95 @@ def _summed(found: list[Stability]) -> tuple[float, ...]:
 # --- reason
 
 
-def rounds_of(network: Network, request: PruneRequest, swap: int | None = None) -> Iterator[tuple[Flags, Reals]]:
-    """After each round what is kept, flat, and how far each score that was active lay from the cut, as a share of that.
-
-    `swap`: the round after which the last weight that was kept and the first that was not are exchanged.
+@dataclass(frozen=True)
+class Round:
+    """What is kept after a round, flat; how far each score that was active lay from the cut, as a share of it; and the
+    places of the last weight that was kept and of the first that was not.
     """
+
+    kept: Flags
+    far: Reals
+    last: int
+    next: int
+
+    def swapped(self) -> Flags:
+        """What is kept, but for those two, which are exchanged."""
+        kept = self.kept.copy()
+        kept[self.last], kept[self.next] = False, True
+        return kept
+
+
+def course(
+    network: Network, request: PruneRequest, dataset: Dataset, done: int = 0, kept: Flags | None = None
+) -> Iterator[Round]:
+    """The rounds of a pruning, but for those that are `done`, after which there was this `kept`."""
     assert isinstance(request.rounds, int)
     quota = quota_of(request, network, network.layers)
-    masks: Masks | None = None
-    for number, count in enumerate(quota.steps(request.rounds), start=1):
-        scores = score_arrays(network, request, masks)
+    masks = None if kept is None else _like(kept, network)
+    for count in quota.steps(request.rounds)[done:]:
+        scores = score_arrays(network, request, masks, dataset)
         before, masks = masks, quota.keep(scores, count, masks, Ties())
         flat = np.concatenate([values.reshape(-1) for values in scores.values()])
         active = np.ones(flat.size, bool) if before is None else _flat(before)
         kept = _flat(masks)
-        last = int(np.flatnonzero(kept)[np.argmin(flat[kept])])
-        if number == swap:
-            out = np.flatnonzero(active & ~kept)
-            kept[last], kept[out[np.argmax(flat[out])]] = False, True
-            masks = _like(kept, masks)
-        yield kept, np.abs(flat[active] / flat[last] - 1)
+        last, out = int(np.flatnonzero(kept)[np.argmin(flat[kept])]), np.flatnonzero(active & ~kept)
+        yield Round(kept, np.abs(flat[active] / flat[last] - 1), last, int(out[np.argmax(flat[out])]))
 
 
 def _flat(masks: Masks) -> Flags:
     return np.concatenate([mask.reshape(-1) for mask in masks.values()])
 
 
-def _like(flat: Flags, masks: Masks) -> Masks:
-    ends = np.cumsum([mask.size for mask in masks.values()])[:-1]
+def _like(flat: Flags, network: Network) -> Masks:
+    ends = np.cumsum([prod(layer.shape) for layer in network.layers])[:-1]
     parts = np.split(flat, ends)
-    return {name: part.reshape(mask.shape) for part, (name, mask) in zip(parts, masks.items(), strict=True)}
+    return {layer.name: part.reshape(layer.shape) for part, layer in zip(parts, network.layers, strict=True)}
 
 
 def reason_tables() -> None:
     """How many scores lie near the cut, and what one swap becomes."""
     name = "resnet20"
-    network = init_network(name, 10, 0)
-    near = Table([("density", 7, "g"), ("rounds", 6, "d"), *((f"within {one:g}", 12, "d") for one in NEAR)])
+    network, dataset = init_network(name, 10, 0), open_dataset("digits", train=True)
+    same = (("method", 9, "<"), ("rounds", 6, "d"), ("density", 7, "g"))
+    near = Table([*same, *((f"within {one:g}", 12, "d") for one in NEAR)])
     after = Table(
         [
-            *(("density", 7, "g"), ("rounds", 6, "d"), ("swaps", 5, "d"), ("healed", 6, "d")),
-            *((f"after {one}", 8, ".0f") for one in LATER),
+            *(*same, ("swaps", 5, "d"), ("healed", 6, "d"), *((f"after {one}", 8, ".0f") for one in LATER)),
             *(("overlap", 8, ".5f"), ("least", 8, ".5f")),
         ]
     )
     lines = []
     near.head()
-    for density in DENSITIES:
-        for rounds in ROUNDS[1:]:
-            request = asked(name, "synflow", density, rounds)
-            own = list(rounds_of(network, request))
-            near.row(density, rounds, *(sum(int(np.count_nonzero(far < one)) - 1 for _, far in own) for one in NEAR))
-            lines.append((density, rounds, *_of_swaps(network, request, [kept for kept, _ in own])))
+    for method, rounds in AMPLIFIED:
+        for density in DENSITIES:
+            request = asked(name, method, density, rounds)
+            own, close = [], np.zeros(len(NEAR), int)
+            for one in course(network, request, dataset):
+                close += [np.count_nonzero(one.far < bound) - 1 for bound in NEAR]
+                own.append(replace(one, far=np.empty(0)))
+            near.row(method, rounds, density, *close)
+            lines.append((method, rounds, density, *_of_swaps(network, request, dataset, own)))
     print()
     after.head()
     for line in lines:
         after.row(*line)
 
 
-def _of_swaps(network: Network, request: PruneRequest, own: list[Flags]) -> tuple[float | None, ...]:
-    """Of one swap after some round, for up to 20 such rounds: how many swaps, how many healed, and of the others the median
+def _of_swaps(network: Network, request: PruneRequest, dataset: Dataset, own: list[Round]) -> tuple[float | None, ...]:
+    """Of one swap after some round, for about ten such rounds: how many swaps, how many healed, and of the others the median
     number of kept weights that differ so many rounds later; over all of them the overlap in the end, mean and least.
     """
-    rounds = len(own)
-    at = range(max(1, rounds // 20), rounds, max(1, rounds // 20))
+    rounds, kept = len(own), int(np.count_nonzero(own[-1].kept))
+    every = max(1, rounds // 10)
     courses = []
-    for swap in at:
-        found = [kept for kept, _ in rounds_of(network, request, swap)]
-        courses.append([int(np.count_nonzero(a & ~b)) for a, b in zip(own[swap - 1 :], found[swap - 1 :], strict=True)])
-    alive = [course for course in courses if course[-1]]
-    medians = [[course[later] for course in alive if len(course) > later] for later in LATER]
-    ends = [1 - course[-1] / int(np.count_nonzero(own[-1])) for course in courses]
+    for done in range(every, rounds, every):
+        found = [own[done - 1].swapped()]
+        found += [one.kept for one in course(network, request, dataset, done, found[0])]
+        pairs = zip(own[done - 1 :], found, strict=True)
+        courses.append([int(np.count_nonzero(one.kept & ~other)) for one, other in pairs])
+    alive = [one for one in courses if one[-1]]
+    medians = [[one[later] for one in alive if len(one) > later] for later in LATER]
+    ends = [1 - one[-1] / kept for one in courses]
     told = [statistics.median(some) if some else None for some in medians]
     return (len(courses), len(courses) - len(alive), *told, statistics.fmean(ends), min(ends))
 
@@ -262,9 +283,9 @@ def main() -> None:
     parser.add_argument("--networks", type=int, default=5, help="of overlap: initialisations")
     parser.add_argument("--prunings", type=int, default=4, help="of overlap: with perturbed weights, of each network")
     parser.add_argument("--density", type=float, default=0.01, help="of accuracy")
-    parser.add_argument("--masks", type=int, default=6)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--masks", type=int, default=8)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=10)
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.part == "overlap":
