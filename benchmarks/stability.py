@@ -19,9 +19,10 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -42,7 +43,8 @@ from pai_cli.pruning.stability import PERTURBATION, Stability
 from pai_cli.pruning.ties import Ties
 
 Flags = NDArray[np.bool_]
-Reals = NDArray[np.float64]
+Reals = NDArray[np.floating[Any]]
+Number = TypeVar("Number", bound=np.generic)
 
 SHAPES = {"resnet20": (3, 8, 8), "mlp-64-300-100-10": (1, 8, 8), "resnet8": (3, 8, 8)}
 DENSITIES = (0.05, 0.01)
@@ -133,15 +135,15 @@ def course(
     for count in quota.steps(request.rounds)[done:]:
         scores = score_arrays(network, request, masks, dataset)
         before, masks = masks, quota.keep(scores, count, masks, Ties())
-        flat = np.concatenate([values.reshape(-1) for values in scores.values()])
+        flat = _flat(scores)
         active = np.ones(flat.size, bool) if before is None else _flat(before)
         kept = _flat(masks)
         last, out = int(np.flatnonzero(kept)[np.argmin(flat[kept])]), np.flatnonzero(active & ~kept)
         yield Round(kept, np.abs(flat[active] / flat[last] - 1), last, int(out[np.argmax(flat[out])]))
 
 
-def _flat(masks: Masks) -> Flags:
-    return np.concatenate([mask.reshape(-1) for mask in masks.values()])
+def _flat(arrays: Mapping[str, NDArray[Number]]) -> NDArray[Number]:
+    return np.concatenate([array.reshape(-1) for array in arrays.values()])
 
 
 def _like(flat: Flags, network: Network) -> Masks:
@@ -158,8 +160,8 @@ def reason_tables() -> None:
     near = Table([*same, *((f"within {one:g}", 12, "d") for one in NEAR)])
     after = Table(
         [
-            *(*same, ("swaps", 5, "d"), ("healed", 6, "d"), *((f"after {one}", 8, ".0f") for one in LATER)),
-            *(("overlap", 8, ".5f"), ("least", 8, ".5f")),
+            *(*same, ("by 1e-06", 8, ".1e"), ("by swap", 8, ".1e"), ("swaps", 5, "d"), ("healed", 6, "d")),
+            *(*((f"after {one}", 8, ".0f") for one in LATER), ("overlap", 8, ".5f"), ("least", 8, ".5f")),
         ]
     )
     lines = []
@@ -172,11 +174,29 @@ def reason_tables() -> None:
                 close += [np.count_nonzero(one.far < bound) - 1 for bound in NEAR]
                 own.append(replace(one, far=np.empty(0)))
             near.row(method, rounds, density, *close)
-            lines.append((method, rounds, density, *_of_swaps(network, request, dataset, own)))
+            shifts = _shifts(network, request, dataset, own[rounds // 10 - 1])
+            lines.append((method, rounds, density, *shifts, *_of_swaps(network, request, dataset, own)))
     print()
     after.head()
     for line in lines:
         after.row(*line)
+
+
+def _shifts(network: Network, request: PruneRequest, dataset: Dataset, first: Round) -> tuple[float, float]:
+    """The median relative change of a score by perturbed weights, before any is pruned, and by one swap in the round after
+    `first`.
+    """
+    twin = perturbed(network, PERTURBATION, 0, 0)
+    states = [(network, None), (twin, None), *((network, _like(one, network)) for one in (first.kept, first.swapped()))]
+    own, other, before, after = (_flat(score_arrays(one, request, masks, dataset)) for one, masks in states)
+    both = first.kept & first.swapped()
+    return _change(own, other), _change(before[both], after[both])
+
+
+def _change(before: Reals, after: Reals) -> float:
+    """The median relative change of what is not 0."""
+    there = before != 0
+    return float(np.median(np.abs(after[there] / before[there] - 1)))
 
 
 def _of_swaps(network: Network, request: PruneRequest, dataset: Dataset, own: list[Round]) -> tuple[float | None, ...]:
