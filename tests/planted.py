@@ -69,6 +69,15 @@ FAULTS = {
     "one seed for all": Fault(
         "random.py", "SeedSequence(seed, spawn_key=key)", "SeedSequence(0, spawn_key=key)", "methods"
     ),
+    "weights that stay as they are": Fault(
+        "pruning/again.py", "(1 + perturbation * u)", "(1 + 0 * perturbation * u)", "stability"
+    ),
+    "stable in the last pruning": Fault(
+        "pruning/again.py",
+        "{name: stable & masks[name] for name, stable in self.stable.items()}",
+        "{name: stable & masks[name] for name, stable in self.masks.items()}",
+        "stability",
+    ),
     "inputs for outputs": Fault(
         "pruning/pattern.py",
         "0 if layer.layout.transposed else 1",

@@ -37,6 +37,7 @@ class Mask(Mapping[str, "NDArray[np.bool_]"]):
     `metadata`: what the mask says of itself (method, density asked for, seed, ...), text by text. `path`: the file it is
     from, else None. `remark`: what is worth knowing of how it was read or made, "" for nothing. `summary`: of a mask that
     was pruned in this process, what that run found out (collapsed layers, whether it is connected, rounds), else None.
+    `stable`: of one that was pruned with `stability`, the mask of the weights that every pruning keeps, else None.
     """
 
     def __init__(
@@ -54,11 +55,12 @@ class Mask(Mapping[str, "NDArray[np.bool_]"]):
         self._stored: Stored = _InMemory(checked, layouts, dict(metadata or {}), remark)
         self.path: Path | None = None
         self.summary = summary
+        self.stable: Mask | None = None
 
     @classmethod
     def _of_stored(cls, stored: Stored, path: Path | None, summary: PruneSummary | None = None) -> Mask:
         mask = cls.__new__(cls)
-        mask._stored, mask.path, mask.summary = stored, path, summary
+        mask._stored, mask.path, mask.summary, mask.stable = stored, path, summary, None
         return mask
 
     @classmethod

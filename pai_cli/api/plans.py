@@ -39,7 +39,14 @@ class Reads:
 
 
 def plan_pruning(
-    reads: Reads, mask: Path | None, weights: Path | None, method: Method, *, resume: bool, force: bool
+    reads: Reads,
+    mask: Path | None,
+    weights: Path | None,
+    stable: Path | None,
+    method: Method,
+    *,
+    resume: bool,
+    force: bool,
 ) -> None:
     """Check the files of `pai prune`. Raises `OutputError`."""
     from pai_cli.files.journal import PRUNE, state_beside
@@ -47,6 +54,7 @@ def plan_pruning(
     plan = reads.plan(force=force)
     plan.writes(mask, "the mask", "output", replace=resume)
     plan.writes(weights, "the weights", "weights_out")
+    plan.writes(stable, "the mask of stable weights", "stable_out")
     if method.trains and mask is not None:
         _refuse_special(mask, "a training needs a file beside what it writes; name a file")
         plan.keeps(state_beside(mask), "the training's state", "output", PRUNE, resume=resume)

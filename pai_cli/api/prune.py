@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from pai_cli.api.new_weights import Weights, refuse_weights_early, write_weights
 from pai_cli.api.plans import Reads, plan_pruning
 from pai_cli.api.progress import Wanted, shown_by
 from pai_cli.api.requests import accept, method_of, request_of, samples_of, story_of, tell_pruning
+from pai_cli.api.stability import Found, Repeats, certain, found_again, repeats_of, stable_mask
 from pai_cli.errors import MethodOptionError
 from pai_cli.pruning.trained import TrainingOptions, TrainingRun
 from pai_cli.spelling import option
@@ -56,12 +57,13 @@ def default_output(given: Mapping[str, Any]) -> Path:
 
 @dataclass(frozen=True)
 class _Written:
-    """Where a run's mask goes, and how."""
+    """Where a run's mask goes, and how; `repeats`: what is to be found out of its stability before."""
 
     path: Path | None
     packed: bool
     no_collapse: bool
     force: bool
+    repeats: Repeats | None
 
 
 def prune(
@@ -91,6 +93,9 @@ def prune(
     lr: float | None = None,
     batch_size: int | None = None,
     resume: bool = False,
+    stability: int | None = None,
+    perturbation: float | None = None,
+    stable_out: AnyPath | None = None,
     ignore: str | list[str] | None = None,
     model: str | None = None,
     input_shape: Shape | None = None,
@@ -118,6 +123,10 @@ def prune(
     written there.
     `epochs`, `freeze_every`, `penalty`, `rewind`, `optimizer`, `lr`, `batch_size`: of a method that trains; None for the
     published ones. `resume`: such a method goes on where it was interrupted, which takes an `output`.
+    `stability`: prune so many times more, each prunable weight w replaced by w (1 + `perturbation` u), u uniform in [-1, 1)
+    by the seed and `perturbation` 1e-6 unless given; the mask's `summary.stability` tells which share of the kept weights
+    each keeps too, and its `stable` is the mask of those that all keep, which `stable_out` writes. An interruption then
+    keeps the mask, and what was found of it.
     `ignore`: globs of layers that stay whole and are not counted. `model`: the network, where names and shapes of a
     checkpoint do not tell. `input_shape`: of one input, such as (3, 32, 32). `device`: "auto", "cpu" or "cuda".
     `output`: where to write the mask; None writes nothing. `packed`: bits instead of bytes. `no_collapse`: refuse a mask
@@ -135,16 +144,17 @@ def prune(
     )
     chosen = method_of(method)
     path, new_weights = maybe_path(output), maybe_path(weights_out)
+    repeats = repeats_of(stability, perturbation, maybe_path(stable_out))
     refuse_weights_early(new_weights, chosen, reinit=reinit)
     _refuse_resume_early(chosen, path, resume=resume)
     named, given = samples_of(data)
     reads = Reads(
         source_path(checkpoint), model, named, None if isinstance(densities, Mapping) else maybe_path(densities)
     )
-    plan_pruning(reads, path, new_weights, chosen, resume=resume, force=force)
+    plan_pruning(reads, path, new_weights, None if repeats is None else repeats.out, chosen, resume=resume, force=force)
     optimizer = None if optimizer is None else one_of("optimizer", optimizer, ("sgd", "adam"))
     training = TrainingOptions(epochs, freeze_every, penalty, rewind, optimizer, lr, batch_size)
-    whole = _why_whole(path, ties, pattern=pattern is not None, reinit=reinit)
+    whole = _why_whole(path, ties, chosen, repeats, pattern=pattern is not None, reinit=reinit)
     source, network, pieces = _open(checkpoint, model, shape, chosen, trust=trust, whole=whole)
     request = request_of(
         chosen,
@@ -164,7 +174,7 @@ def prune(
         training=training if training.given() else None,
     )
     dataset = accept(source, network, request, given)
-    written = _Written(path, packed, no_collapse, force)
+    written = _Written(path, packed, no_collapse, force, repeats)
     with shown_by(progress, chosen.name) as bar:
         if pieces:
             return _in_pieces(source, network, request, written, bar)
@@ -172,7 +182,9 @@ def prune(
         return _in_memory(weights, dataset, written, bar, reinit=reinit, resume=resume)
 
 
-def _why_whole(path: Path | None, ties: str | None, *, pattern: bool, reinit: bool) -> str:
+def _why_whole(
+    path: Path | None, ties: str | None, method: Method, repeats: Repeats | None, *, pattern: bool, reinit: bool
+) -> str:
     """What keeps a checkpoint from being pruned piece by piece, whatever its size and the method; "" for nothing."""
     if path is None:
         return f"the mask goes to no file; {option('output')} names one"
@@ -180,6 +192,8 @@ def _why_whole(path: Path | None, ties: str | None, *, pattern: bool, reinit: bo
         return f"{option('reinit')} writes the weights too"
     if pattern and ties in ("random", "error"):
         return f"{option('ties', ties)} settles what {option('pattern')} ties"
+    if repeats is not None and (method.reads_weights or repeats.out is not None):
+        return f"{option('stability', repeats.prunings)} prunes again what is perturbed"
     return ""
 
 
@@ -207,18 +221,14 @@ def _in_memory(
     weights: Weights, dataset: Dataset | None, written: _Written, progress: Progress, *, reinit: bool, resume: bool
 ) -> Mask:
     """Prune a network that is loaded, and write what is to be written."""
-    from dataclasses import replace
-
     from pai_cli.files.masks import write_mask
     from pai_cli.files.provenance import typed
     from pai_cli.pruning.output import mask_to_write
-    from pai_cli.pruning.run import prune as run
 
-    network, source, request = weights.network, weights.source, weights.request
+    network, source, request, repeats = weights.network, weights.source, weights.request, written.repeats
     searched = _open_run(written, weights, dataset, resume=resume)
-    with searched.going():
-        result = run(network, request, progress, dataset, searched.run)
-    tell_pruning(result, network, no_collapse=written.no_collapse, rule=request.ties)
+    found = _found(weights, dataset, written, progress, searched)
+    result = found.result
     mask = mask_to_write(
         result, request, source, typed(), {**network.story, **story_of(dataset, request), **searched.run.story}
     )
@@ -226,10 +236,33 @@ def _in_memory(
     write_weights(replace(weights, run=searched.run), reinit=reinit, force=written.force)
     if written.path is not None:
         write_mask(written.path, mask, packed=written.packed, force=searched.force)
-    searched.close()
     made = Mask(mask.masks, layouts=mask.layouts, metadata=mask.metadata, summary=result)
     made.path = written.path
+    if repeats is not None and found.stable is not None:
+        made.stable = stable_mask(repeats, mask, found.stable, packed=written.packed, force=written.force)
+    searched.close()
+    if found.stopped is not None:
+        if written.path is not None:
+            note(f"wrote {written.path}: the mask; what was found of its stability is in it")
+        raise found.stopped
     return made
+
+
+def _found(weights: Weights, dataset: Dataset | None, written: _Written, progress: Progress, searched: _Run) -> Found:
+    """What the method keeps, told, and how stable that is where it is asked for."""
+    from pai_cli.pruning.run import prune as run
+
+    network, request, repeats = weights.network, weights.request, written.repeats
+    if repeats is not None:
+        from pai_cli.pruning.again import check_perturbation
+
+        check_perturbation(network, repeats.perturbation)
+    with searched.going():
+        result = run(network, request, progress, dataset, searched.run)
+    tell_pruning(result, network, no_collapse=written.no_collapse, rule=request.ties)
+    if repeats is None:
+        return Found(result)
+    return found_again(network, request, result, repeats, progress=progress, dataset=dataset)
 
 
 def _in_pieces(
@@ -248,11 +281,15 @@ def _in_pieces(
         note("pruned piece by piece: whether a path of kept weights leads from input to output is not looked for")
     if request.pattern is not None and not request.method.random:
         note("pruned piece by piece: of equal scores in a group the first are kept, and it is not counted how many")
+    if written.repeats is not None:
+        stability = certain(chosen.summary, request, written.repeats)
+        chosen = replace(chosen, summary=replace(chosen.summary, stability=stability))
     write_chosen(written.path, chosen, typed(), progress, packed=written.packed, force=written.force)
     if is_special(written.path):
         return Mask.elsewhere(written.path, chosen.summary)
     mask = Mask.load(written.path)
     mask.summary = chosen.summary
+    mask.stable = mask if written.repeats is not None else None
     return mask
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ from pai_cli.commands import options
 from pai_cli.commands.given import asked
 from pai_cli.compute.device import Device
 from pai_cli.files.tables import Format
+from pai_cli.pruning.stability import PERTURBATION
 from pai_cli.pruning.trained import EPOCHS, FREEZE_EVERY
 from pai_cli.training.recipe import Optimizer
 
@@ -46,6 +48,28 @@ BatchSize = Annotated[
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on where a method that trains was interrupted, with the same settings.")
 ]
+Stability = Annotated[
+    int | None,
+    typer.Option(
+        "--stability",
+        metavar="N",
+        min=1,
+        help="Prune N times more with perturbed weights, and tell how much stays the same.",
+    ),
+]
+Perturbation = Annotated[
+    float | None,
+    typer.Option(help=f"Of --stability: the largest relative change of a weight, by default {PERTURBATION:g}."),
+]
+StableOut = Annotated[
+    Path | None,
+    typer.Option(
+        "--stable-out",
+        metavar="MASK",
+        readable=False,
+        help="Of --stability: write the mask of what every pruning keeps.",
+    ),
+]
 
 
 def prune(
@@ -75,6 +99,9 @@ def prune(
     lr: LearningRate = None,
     batch_size: BatchSize = None,
     resume: Resume = False,
+    stability: Stability = None,
+    perturbation: Perturbation = None,
+    stable_out: StableOut = None,
     ignore: options.Ignore = None,
     model: options.Model = None,
     input_shape: options.InputShape = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 
@@ -25,17 +25,26 @@ def show_kept(masks: Mapping[str, np.ndarray], path: Path, kind: Format) -> None
     show_counts({name: (mask.shape, int(np.count_nonzero(mask))) for name, mask in masks.items()}, path, kind)
 
 
-def show_counts(counts: Counts, path: Path, kind: Format, more: Record | None = None) -> None:
-    """The same of how many weights each layer keeps. `more`: what every record of the formats for programs has besides."""
+def show_counts(
+    counts: Counts, path: Path, kind: Format, more: Record | None = None, beside: Sequence[Record] = ()
+) -> None:
+    """The same of how many weights each layer keeps. `more`: what every record of the formats for programs has besides.
+
+    `beside`: what the table and those formats have besides, a record a layer and one of the network.
+    """
     records = kept_records(counts)
     kept, total, density = (records[-1][field] for field in ("kept", "total", "density"))
     note(f"wrote {path}: {kept:,} of {total:,} weights kept, density {density:.6g}")
     if is_in_the_way(path):
         return
+    fields: tuple[str, ...] = FIELDS
+    if beside:
+        records = [record | other for record, other in zip(records, beside, strict=True)]
+        fields = (*FIELDS, *beside[0])
     if kind is Format.TABLE:
-        show_records([*records[:-1], records[-1] | {"layer": "network", "shape": ""}], FIELDS, total=True)
+        show_records([*records[:-1], records[-1] | {"layer": "network", "shape": ""}], fields, total=True)
         return
-    writer = TableWriter(sys.stdout, kind, (*FIELDS, *(more or {})))
+    writer = TableWriter(sys.stdout, kind, (*fields, *(more or {})))
     writer.write(record | (more or {}) for record in records)
     writer.close()
 

@@ -202,7 +202,7 @@ class Journal:
         except PaiError:
             raise
         except KeyError as e:
-            raise self._damaged(path, f"lacks {e}") from e
+            raise self._damaged(path, f"lacks {reason_of(e)}") from e
         except (SafetensorError, ValueError, TypeError, AttributeError, RuntimeError) as e:
             raise self._damaged(path, reason_of(e)) from e
 

@@ -152,6 +152,11 @@ class Method:
         """Whether another seed gives another mask: by what is drawn, or by which samples are taken."""
         return self.random or self.data
 
+    @property
+    def reads_weights(self) -> bool:
+        """Whether it looks at the weights; one that draws in pieces looks at the seed alone."""
+        return self.in_pieces != "draw"
+
     def load(self) -> MakeScorer:
         """The function that makes this method's scorer, imported now if it was named as "module:function"."""
         if not isinstance(self.make_scorer, str):

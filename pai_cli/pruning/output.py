@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.masks import MaskToWrite
 from pai_cli.files.provenance import provenance
+from pai_cli.pruning.base import Masks
 from pai_cli.pruning.run import PruneRequest, PruneResult, PruneSummary
 
 
@@ -38,6 +39,7 @@ def run_metadata(result: PruneSummary, request: PruneRequest, source_sha256: str
         "source_sha256": source_sha256,
         **_selection(request),
         **_tied(result, request),
+        **_stability(result),
     }
 
 
@@ -46,6 +48,22 @@ def _tied(result: PruneSummary, request: PruneRequest) -> dict[str, str]:
     if not result.ties or request.pattern is not None:
         return {}
     return {"tied": json.dumps(result.ties, separators=(",", ":"))}
+
+
+def _stability(result: PruneSummary) -> dict[str, str]:
+    """What prunings of perturbed weights keep of the mask, where there were any."""
+    if result.stability is None:
+        return {}
+    return {"stability": json.dumps(result.stability.facts(), separators=(",", ":"))}
+
+
+def stable_to_write(mask: MaskToWrite, stable: Masks) -> MaskToWrite:
+    """The mask of those of its weights that every pruning of perturbed weights keeps: what is told of its own density and
+    ties is not.
+    """
+    kept, total = sum(int(one.sum()) for one in stable.values()), sum(one.size for one in stable.values())
+    told = {key: text for key, text in mask.metadata.items() if key not in ("density_default", "tied")}
+    return MaskToWrite(stable, mask.layouts, {**told, "density": repr(kept / total), "stable": "true"})
 
 
 def _density(result: PruneSummary, request: PruneRequest) -> float:

@@ -19,6 +19,7 @@ from pai_cli.pruning.request import PruneRequest, Rounds, check_options, quota_o
 from pai_cli.pruning.sanity import inverted, shuffled
 from pai_cli.pruning.schedule import safe_count
 from pai_cli.pruning.select import ScoreArrays, keep_largest
+from pai_cli.pruning.stability import Stability
 from pai_cli.pruning.ties import Tie, Ties, noteworthy
 from pai_cli.pruning.trained import TrainingContext, TrainingOptions, TrainingRun
 
@@ -46,6 +47,7 @@ class PruneSummary:
     `kept_by_layer`: how many weights, in network order. `connected`: whether a path of kept weights leads from input to
     output; None when that cannot be told. `rounds`: how many the schedule had. `whole`: layers that the pattern does not
     fit, all of their weights kept. `ties`: where equal scores were settled, by layer; {} where that is not worth telling.
+    `stability`: what prunings of perturbed weights keep of it, where they were asked for.
     """
 
     layers: tuple[PrunableLayer, ...]
@@ -55,6 +57,7 @@ class PruneSummary:
     scope: Scope
     whole: tuple[str, ...] = ()
     ties: Mapping[str, Tie] = field(default_factory=dict)
+    stability: Stability | None = None
 
     @property
     def kept(self) -> int:
