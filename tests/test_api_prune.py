@@ -282,6 +282,7 @@ def test_the_best_of_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert not list(tmp_path.iterdir())
     assert best.search is not None
     assert best.search.candidates == 4
+    assert [row["candidate"] for row in best.candidates or ()] == [0, 1, 2, 3]
     assert best.density == pytest.approx(0.4, abs=1e-3)
     kept = pai.sample(network, "erk", 4, density=0.4, output="best.safetensors")
     assert kept == best

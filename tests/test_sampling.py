@@ -404,7 +404,7 @@ def test_a_damaged_state(begun: Path, damage: str) -> None:
     before = (begun / "best.jsonl").read_bytes()
     done = sample(6, "--resume")
     assert done.status == 1, done.err
-    assert done.said[-1].startswith(f"pai: error: {STATE}: damaged (")
+    assert done.said[-1].startswith(f"pai: error: {STATE}: damaged, or no state of a search (")
     assert done.said[-1].endswith("; --force starts the search again")
     assert (begun / "best.jsonl").read_bytes() == before
 
@@ -415,7 +415,7 @@ def test_a_state_that_is_no_safetensors_file(begun: Path, content: bytes | None)
     path.write_bytes(path.read_bytes()[:-5] if content is None else content)
     done = sample(6, "--resume")
     assert done.status == 1
-    assert done.said[-1].startswith(f"pai: error: {STATE}: damaged (")
+    assert done.said[-1].startswith(f"pai: error: {STATE}: damaged, or no state of a search (")
 
 
 @pytest.mark.usefixtures("begun")

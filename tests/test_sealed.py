@@ -230,7 +230,7 @@ def test_facts_that_cannot_be(searched: Journal, name: str) -> None:
     del metadata["digest"]
     metadata["facts"] = json.dumps(json.loads(metadata["facts"]) | {name: FACTS[name]})
     searched.state_path.write_bytes(sealed(save(load(data)), metadata))
-    with pytest.raises(ResumeError, match=r"t\.state\.safetensors: damaged \("):
+    with pytest.raises(ResumeError, match=r"t\.state\.safetensors: damaged, or no state of a search \("):
         resumed(searched)
 
 
@@ -348,7 +348,7 @@ def test_a_state_that_tells_what_cannot_be(journal: Journal, told: dict[str, str
     del metadata["digest"]
     metadata = {key: value for key, value in {**metadata, **told}.items() if value}
     journal.state_path.write_bytes(sealed(save({}), metadata))
-    assert refusal(journal.resume).startswith(f"{journal.state_path}: damaged (")
+    assert refusal(journal.resume).startswith(f"{journal.state_path}: damaged, or no state of a training (")
 
 
 def test_a_run_that_fails_before_anything_was_kept_leaves_nothing(
@@ -460,7 +460,7 @@ def test_rounds_that_cannot_be(method: str) -> None:
         runs.append(TrainingRun(state=replace(last, tensors=gone), done=done, masks=flags))
     for run in runs:
         run.intact = beside(TRAIN, Path("m"), {}).intact
-        with pytest.raises(ResumeError, match=r"^m\.state\.safetensors: damaged \("):
+        with pytest.raises(ResumeError, match=r"^m\.state\.safetensors: damaged, or no state of a training \("):
             prune(residual(), request, dataset=toy(), run=run)
 
 

@@ -431,9 +431,8 @@ def test_a_state_of_another_network(method: str) -> None:
     state = states[0]
     state.tensors = {name: one[:-1] if one.dim() == 4 else one for name, one in state.tensors.items()}
     intact = beside(PRUNE, Path("m"), {}).intact
-    with pytest.raises(
-        ResumeError, match=r"^m\.state\.safetensors: damaged \(.+\); force=True starts the training again"
-    ):
+    said = r"^m\.state\.safetensors: damaged, or no state of a training \(.+\); force=True starts the training again"
+    with pytest.raises(ResumeError, match=said):
         prune(residual(), request, dataset=toy(), run=TrainingRun(state=state, intact=intact))
 
 
@@ -689,7 +688,8 @@ def test_ctrl_c_and_going_on(pai: Pai, place: Path, monkeypatch: pytest.MonkeyPa
         (place / "m.state.safetensors").write_bytes(damaged)
         done = pai(*words, "--resume")
         assert done.status == 1
-        assert done.said[-1] == (f"pai: error: m.state.safetensors: damaged ({why}); --force starts the training again")
+        told = f"damaged, or no state of a training ({why}); --force starts the training again"
+        assert done.said[-1] == f"pai: error: m.state.safetensors: {told}"
     (place / "m.state.safetensors").write_bytes(state)
     assert pai(*words, "--resume", "-w", "w.safetensors").status == 0
     whole = ("n.safetensors", "-w", "v.safetensors")

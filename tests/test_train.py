@@ -400,9 +400,9 @@ def test_a_state_that_lacks_something(pai, place, monkeypatch):
         journal, state = resumed()
         del state.tensors[lost]
         keep_state(journal, state)
+        told = f"damaged, or no state of a training (other tensors: {lost.partition('/')[2]})"
         assert pai(*command, "--resume").said[-1] == (
-            f"pai: error: o.state.safetensors: damaged (other tensors: {lost.partition('/')[2]}); --force starts the "
-            "training again"
+            f"pai: error: o.state.safetensors: {told}; --force starts the training again"
         )
 
 

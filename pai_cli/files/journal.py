@@ -116,8 +116,10 @@ class Journal:
     def read(self) -> Iterator[Record]:
         """The rows, in order. Raises `ResumeError` where another process has changed the file."""
         for line in self._lines()[1 : 1 + self.rows]:
-            with self.intact(self.path):
-                yield json.loads(line)
+            row = _parsed(line)
+            if row is None:
+                raise ResumeError(f"{self.path}: damaged; {self._again}")
+            yield row
 
     def append(self, record: Record) -> Record:
         """Add one row, at once; gives it as it stands there, None for what is no finite number. Raises `OutputError`."""
@@ -193,8 +195,8 @@ class Journal:
         return kept
 
     @contextmanager
-    def intact(self, path: Path | None = None) -> Iterator[None]:
-        """Inside, what is stumbled over in the state is raised as `ResumeError`: it is damaged. `path`: in another file."""
+    def intact(self) -> Iterator[None]:
+        """Inside, what is stumbled over in the state is raised as `ResumeError`: it is damaged."""
         from safetensors import SafetensorError
 
         try:
@@ -202,16 +204,16 @@ class Journal:
         except PaiError:
             raise
         except KeyError as e:
-            raise self._damaged(path, f"lacks {reason_of(e)}") from e
+            raise self._damaged(f"lacks {reason_of(e)}") from e
         except (SafetensorError, ValueError, TypeError, AttributeError, RuntimeError) as e:
-            raise self._damaged(path, reason_of(e)) from e
+            raise self._damaged(reason_of(e)) from e
 
     @property
     def _again(self) -> str:
         return f"{option('force')} starts the {self.run.noun} again"
 
-    def _damaged(self, path: Path | None, why: str) -> ResumeError:
-        return ResumeError(f"{path or self.state_path}: damaged ({why}); {self._again}")
+    def _damaged(self, why: str) -> ResumeError:
+        return ResumeError(f"{self.state_path}: damaged, or no state of a {self.run.noun} ({why}); {self._again}")
 
     def _of_another_version(self, path: Path) -> ResumeError:
         return ResumeError(f"{path}: was written by another version of pai; {self._again}")
