@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import workers
@@ -146,6 +148,30 @@ def test_what_was_sent_is_forgotten(pool: DaskPool, monkeypatch: pytest.MonkeyPa
         assert tracemalloc.get_traced_memory()[0] < 4_000_000
     finally:
         tracemalloc.stop()
+
+
+def test_a_search_on_a_cluster_is_stopped(dask: LoopbackCluster, pool: DaskPool, small: Path, tmp_path: Path) -> None:
+    """What is done is kept, nothing is left on the cluster, and its workers, which are nobody's own, go on."""
+    shutil.copy(small, tmp_path / "c.safetensors")
+    words = ["sample", "c.safetensors", "--method", "magnitude", "--density", "0.5", "-o", "best.safetensors"]
+    trajectory = tmp_path / "best.jsonl"
+    with begin([*words, "--population", 10**6, "--cluster", dask.address], cwd=tmp_path) as process:
+        workers.wait_until(lambda: trajectory.exists() and trajectory.read_bytes().count(b"\n") > 4)
+        process.signal(signal.SIGTERM)
+        status, out, err = process.finish()
+    done = trajectory.read_text().count("\n") - 1
+    assert (status, out) == (143, ""), err
+    assert err.splitlines()[-2:] == [
+        f"pai: {done} of 1000000 candidates are done and kept; the same command with --resume goes on",
+        "pai: interrupted by SIGTERM",
+    ]
+    assert {path.name for path in tmp_path.iterdir()} == {"c.safetensors", "best.jsonl", "best.state.safetensors"}
+    assert list(pool.map(workers.times, 3, range(4))) == [Outcome(3 * n) for n in range(4)]
+    workers.wait_until(lambda: not pool._client.run_on_scheduler(tasks_of_others))
+
+
+def tasks_of_others(dask_scheduler: Any) -> list[str]:
+    return [str(key) for key in dask_scheduler.tasks]
 
 
 @pytest.fixture

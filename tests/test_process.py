@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ROOT, SAMPLES, Pai
 from copies import STOPPED, begin, run
@@ -206,6 +207,41 @@ def test_a_search_that_is_interrupted_goes_on(
     masks = [load_file(folder / "best.safetensors") for folder in (stopped, whole)]
     assert {name: mask.tobytes() for name, mask in masks[0].items()} == {n: m.tobytes() for n, m in masks[1].items()}
     assert json.loads((stopped / "best.jsonl").read_text().splitlines()[-1])["candidate"] == done + 1
+
+
+SLOW = """
+import sys, time
+from pathlib import Path
+from pai_cli.__main__ import main
+from pai_cli.files.temporary import Raw
+
+write = Raw.write
+def slow(self, data):
+    count = write(self, data)
+    if not Path("begun").exists():
+        Path("begun").touch()
+        time.sleep(60)
+    return count
+Raw.write = slow
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("target", ["pai", "npz", "dense", "torch-prune"])
+def test_a_conversion_that_is_stopped_while_it_writes_leaves_nothing(small: Path, tmp_path: Path, target: str) -> None:
+    shutil.copy(small, tmp_path / "c.safetensors")
+    np.savez(tmp_path / "m.npz", **{"fc1.weight": np.eye(16, 24, dtype=bool)})
+    (tmp_path / "slow.py").write_text(SLOW)
+    before = {path.name for path in tmp_path.iterdir()}
+    weights = ["--weights", "c.safetensors"] if target in ("dense", "torch-prune") else []
+    output = f"out.{'npz' if target == 'npz' else 'pt' if target == 'torch-prune' else 'safetensors'}"
+    words = ["convert", "m.npz", "--to", target, *weights, "-o", output]
+    with begin(words, module="slow", cwd=tmp_path) as process:
+        wait_until((tmp_path / "begun").exists)
+        process.signal(signal.SIGTERM)
+        status, out, err = process.finish()
+    assert (status, out, err.splitlines()[-1]) == (143, "", "pai: interrupted by SIGTERM"), err
+    assert {path.name for path in tmp_path.iterdir()} - {"begun", "__pycache__"} == before
 
 
 @pytest.mark.parametrize("words", [("analyze", MASK), ("--version",)])

@@ -513,7 +513,7 @@ def test_two_processes_are_one_with_the_batch_doubled(pai, place, monkeypatch):
 
 @pytest.mark.parametrize("told", [(0, 1), (0,), (1,)], ids=["both", "the first", "the second"])
 def test_two_processes_are_stopped(place, told):
-    """torchrun sends SIGTERM to all its processes, a scheduler perhaps to one: both end alike, with the state kept."""
+    """torchrun sends SIGTERM to all of its processes, a scheduler perhaps to one: both end alike, with the state kept."""
     words = ["train", *ARGUMENTS[:4], noisy_digits(), *ARGUMENTS[5:], "--epochs", 400, "-o", "o.safetensors"]
     shared = together()
     before = set(Path().iterdir())
