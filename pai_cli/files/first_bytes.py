@@ -118,6 +118,8 @@ def check_readable(path: Path, error: type[PaiError]) -> bytes:
         raise error(f"{path}: no permission to read it") from e
     except OSError as e:
         raise error(f"{path}: cannot be read: {reason_of(e)}") from e
+    except ValueError as e:  # a NUL, or half a character
+        raise error(f"{path}: no file can have such a name") from e
     if not start:
         raise error(f"{path}: the file is empty; copy it again")
     check_start(str(path), start, error)

@@ -27,7 +27,7 @@ def read_json(
     where = where or str(path)
     try:
         data = path.read_bytes()
-    except OSError as e:
+    except (OSError, ValueError) as e:  # the second of a name that no file can have
         raise error(f"{where}: cannot be read: {reason_of(e)}") from e
     check_start(where, data[:ENOUGH], error)
     try:

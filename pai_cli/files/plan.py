@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from pai_cli.errors import OutputError
+from pai_cli.errors import OutputError, ParameterError
 from pai_cli.files.atomic import check_output, is_special
 from pai_cli.files.journal import Resumable, run_of
 from pai_cli.spelling import for_shell, option
@@ -219,7 +219,10 @@ def _identity(path: Path) -> Identity:
 
 
 def _real(path: Path) -> Path:
-    return Path(os.path.realpath(path))  # Path.resolve raises for links that lead in a circle
+    try:
+        return Path(os.path.realpath(path))  # Path.resolve raises for links that lead in a circle
+    except ValueError as e:  # a NUL, or half a character
+        raise ParameterError(f"{path}: no file can have such a name") from e
 
 
 def _spelled(path: Path) -> str:
