@@ -27,6 +27,12 @@ def first_line(text: str) -> str:
     return shortened(as_line(text.splitlines()[0]), LONGEST).rstrip(". ") if text else ""
 
 
+def all_names(names: Iterable[str]) -> str:
+    """All of at least one: "a, b and c"."""
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
+
+
 def some_names(names: Iterable[str], shown: int = 3) -> str:
     """The first names with commas between them, and how many more there are: "a, b, c and 4 more"."""
     listed = list(names)

@@ -181,12 +181,17 @@ def _variance(x: Ints, y: Ints) -> float:
 
 def t_p(value: float, size: int, strata: int) -> float:
     """Two-sided p of a rho or r over `size` masks whose `strata` means were taken away, by the t distribution."""
-    from scipy.stats import t
-
     freedom = size - strata - 1
     if freedom < 1 or abs(value) >= 1:
         return 1.0 if freedom < 1 else 0.0
-    return float(2 * t.sf(abs(value) * math.sqrt(freedom / (1 - value**2)), freedom))
+    return t_of(value * math.sqrt(freedom / (1 - value**2)), freedom)
+
+
+def t_of(ratio: float, freedom: int) -> float:
+    """Two-sided p of a value over its standard error, by the t distribution."""
+    from scipy.stats import t
+
+    return float(2 * t.sf(abs(ratio), freedom))
 
 
 def exchangeable(strata: Sequence[Ints], clusters: Ints) -> list[Ints]:
