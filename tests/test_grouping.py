@@ -14,7 +14,7 @@ from pai_cli.errors import TableError
 from pai_cli.files.rows import Rows, read_rows
 from pai_cli.ranking.columns import Kind, kind_of
 from pai_cli.ranking.densities import read_densities
-from pai_cli.ranking.grouping import Grouping, grouping_of, tell_alike
+from pai_cli.ranking.grouping import Grouping, grouping_of, remarks
 from pai_cli.spectral.catalogue import METRICS
 from pai_cli.spelling import for_shell
 
@@ -89,10 +89,10 @@ def test_what_tells_no_density(kind: Kind, cells: list[str]) -> None:
     [
         (Kind.SPARSITY, ["0.9", "dense"], "line 3: x 'dense' is not a number"),
         (Kind.SPARSITY, ["0.9", "nan"], "line 3: x 'nan' is not a number"),
-        (Kind.SPARSITY, ["90", "0.98"], "line 3: x 0.98 looks like a fraction, and 90 on line 2 like a percentage; write them "
-         "alike, or with %"),
-        (Kind.DENSITY, ["5", "0.05"], "line 3: x 0.05 looks like a fraction, and 5 on line 2 like a percentage; write them "
-         "alike, or with %"),
+        (Kind.SPARSITY, ["90", "0.98"], "line 3: x 0.98 looks like a fraction, and 90 on line 2 like a percentage; write "
+         "them alike, or with %"),
+        (Kind.DENSITY, ["5", "0.05"], "line 3: x 0.05 looks like a fraction, and 5 on line 2 like a percentage; write "
+         "them alike, or with %"),
         (Kind.DENSITY, ["120"], "line 2: x '120' is neither a fraction (0 to 1) nor a percentage (0 to 100)"),
         (Kind.SPARSITY, ["-0.1"], "line 2: x '-0.1' is neither a fraction (0 to 1) nor a percentage (0 to 100)"),
         (Kind.SPARSITY, ["0.9", "10x"], "line 3: x '10x' is neither a fraction (0 to 1) nor a percentage (0 to 100)"),
@@ -108,15 +108,11 @@ def test_densities_that_cannot_be(kind: Kind, cells: list[str], told: str) -> No
 
 
 def grouped(text: str, *group_by: str) -> tuple[Grouping, list[str]]:
-    told: list[str] = []
-
-    def tell(line: str) -> None:
-        told.append(for_shell(line).removeprefix("standard input: "))
-
+    """The grouping, and what is told."""
     table = rows_of(text)
-    found = grouping_of(table, group_by or None, tell)
-    tell_alike(table, found, METRICS, tell)
-    return found, told
+    found = grouping_of(table, group_by or None)
+    others = [column for column in table.columns if column not in (*found.known, *METRICS)]
+    return found, [for_shell(line) for line in remarks(table, found, others, default=not group_by)]
 
 
 @pytest.mark.parametrize(

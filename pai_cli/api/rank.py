@@ -158,11 +158,12 @@ def ranked(entered: Entered) -> Ranking | Correlations:
     tell_whole(entered.reports)
     asked, entrants = entered.asked, entered.entrants
     if entered.correlating:
+        from pai_cli.compute.threads import one_blas_thread
         from pai_cli.ranking.bootstrap import Resampling
         from pai_cli.ranking.study import correlate as study_of
 
         how = Resampling(asked.resamples or RESAMPLES, asked.seed or 0)
-        with shown_by(asked.progress, "correlating") as progress:
+        with shown_by(asked.progress, "correlating") as progress, one_blas_thread():
             study = study_of(
                 entrants.masks,
                 entered.scores,

@@ -28,6 +28,7 @@ FIELDS = (
     "reason",
 )
 MOST_PARTIALS = 3  # metrics in a sentence on what is beyond the controls
+MUCH = 0.5  # partial tau that masks must rule out for a metric to be said to add nothing
 MOST_DENSITIES = 12  # columns of a table for people
 METHOD = {
     "interval": "95%, percentiles of bootstrap samples of the masks within each group",
@@ -137,7 +138,7 @@ def parts(study: Study, by: str | None, *, shell: bool = True) -> Iterator[str |
         if overall is not None and overall is not main:
             yield from _densities(study, found, overall, densities, shell=shell)
         yield from _sentences(study, main, by, shell=shell)
-        yield from _given_controls(found)
+        yield from _given_controls(sorted(found, key=lambda one: one.metric != by))
         yield from _asides(study, overall, densities, shell=shell)
         yield ""
 
@@ -232,7 +233,7 @@ def _sentences(study: Study, scope: Scope, by: str | None, *, shell: bool) -> li
 
 
 def _given_controls(found: Sequence[Correlation]) -> list[str]:
-    """What metrics tell that their controls do not, or that they tell nothing. `found`: strongest tau first."""
+    """What metrics tell that their controls do not, or that they tell nothing; of the first ones with numbers."""
     lines = []
     held = [one for one in found if one.controls]
     for controls in dict.fromkeys(one.controls for one in held):
@@ -245,13 +246,20 @@ def _given_controls(found: Sequence[Correlation]) -> list[str]:
             lines.append(f"Beyond {names} these go with accuracy: partial tau of {some_names(adding, MOST_PARTIALS)}.")
         tells = "does" if len(controls) == 1 else "do"
         for one in idle[:MOST_PARTIALS]:
-            beyond = f"adds nothing that {names} {tells} not tell, as far as these masks say"
-            lines.append(f"{one.metric} {beyond}: partial tau {_partial(one)}, p {_p(one.partial.p_holm)}{corrected}.")
+            p = f"p {_p(one.partial.p_holm)}{corrected}"
+            lines.append(f"{_untold(one, names, tells)}: partial tau {_partial(one)}, {p}.")
         if others := [one.metric for one in idle[MOST_PARTIALS:]]:
-            lines.append(f"Nor {'do' if len(others) > 1 else 'does'} {some_names(others, 5)}.")
+            lines.append(f"Nor is anything told of {some_names(others, 5)}.")
         if not adding and not idle:
             lines.append(f"What {own[0].metric} tells beyond {names} is not known: {own[0].partial_reason}.")
     return lines
+
+
+def _untold(one: Correlation, controls: str, do: str) -> str:
+    """That it adds nothing, where its interval says that it cannot add much."""
+    if max(abs(one.partial.low or 0.0), abs(one.partial.high or 0.0)) <= MUCH:
+        return f"{one.metric} adds nothing that {controls} {do} not tell, as far as these masks say"
+    return f"{one.metric} is not seen to add what {controls} {do} not tell, which these masks are too few to rule out"
 
 
 def _partial(one: Correlation) -> str | None:

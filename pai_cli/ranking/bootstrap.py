@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from pai_cli.ranking.rules import RESAMPLES
-from pai_cli.ranking.statistics import Floats, Ints, Sample, centred
+from pai_cli.ranking.statistics import Floats, Ints, Sample, agreement, centred
 
 LARGE_STRATUM = 200  # masks, above which pairs are counted to first order
 CHUNK = 2**21  # counts that are worked on at once
@@ -205,34 +205,6 @@ class _Large:
         """Shapes (pairs, samples) and (rankings, samples)."""
         w = counts - 0.5
         return self._scores @ w, self._apart @ w
-
-
-def agreement(x: Ints, y: Ints) -> Floats:
-    """Each mask's concordant less discordant pairs, shape (n,), of two rankings in dense ranks."""
-    order = np.argsort(x, kind="stable")
-    sorted_y = y[order]
-    before, until = (np.searchsorted(x[order], x, side=side) for side in ("left", "right"))
-    below, upto = (np.searchsorted(np.sort(y), y, side=side) for side in ("left", "right"))
-    lower_lower, lower_upto = _counted_below(sorted_y, before, y), _counted_below(sorted_y, before, y + 1)
-    upto_lower, upto_upto = _counted_below(sorted_y, until, y), _counted_below(sorted_y, until, y + 1)
-    discordant = (before - lower_upto) + (below - upto_lower)
-    return (lower_lower + (len(x) - until - upto + upto_upto) - discordant).astype(np.float64)
-
-
-def _counted_below(values: Ints, ends: Ints, limits: Ints) -> Ints:
-    """How many of the first `ends` values are below each limit: a wavelet matrix, bit by bit from the highest."""
-    found = np.zeros(len(ends), dtype=np.int64)
-    starts = np.zeros(len(ends), dtype=np.int64)
-    for bit in reversed(range(int(limits.max(initial=0)).bit_length())):
-        ones = (values >> bit) & 1
-        zeros = np.concatenate([[0], np.cumsum(1 - ones)])
-        high = (limits >> bit) & 1 == 1
-        low_start, low_end = zeros[starts], zeros[ends]
-        found += np.where(high, low_end - low_start, 0)
-        starts = np.where(high, zeros[-1] + starts - low_start, low_start)
-        ends = np.where(high, zeros[-1] + ends - low_end, low_end)
-        values = values[np.argsort(ones, kind="stable")]
-    return found
 
 
 class _Side(_Ranking):

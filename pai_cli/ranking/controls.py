@@ -19,7 +19,9 @@ from pai_cli.spelling import option
 
 EFFECTIVE_SHARE = "effective_share"
 NO_CONTROLS = "none"
-UNTOLD = "the controls leave nothing to compare: they order the masks as the metric does, or as accuracy does"
+UNTOLD = (
+    "the controls leave nothing to compare: they order these masks too much as the metric does, or as accuracy does"
+)
 UNSURE = "the controls leave nothing to compare in too many bootstrap samples: no interval"
 
 _MEANS = frozenset(("mean", "average", "avg", "per", "of"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pai_cli.errors import TableError
@@ -25,20 +25,20 @@ GROUPS = (Kind.NETWORK, Kind.DATASET, *AMOUNTS)
 NAMED = (Kind.NETWORK, Kind.DATASET, Kind.METHOD, *AMOUNTS, Kind.REPEAT)
 FEW, REPEATED = 12, 3  # different values that a column that looks like a group has at most, and rows of each at least
 
-Tell = Callable[[str], None]
-
 
 @dataclass(frozen=True)
 class Grouping:
     """What separates comparisons, and what columns that are no metrics say.
 
     `within`: the columns that separate; `densities`: of the column that tells density, if any does, whether it separates or
-    not. `known`: columns that are no metrics with what their names say, None for one that was asked for as a group alone.
+    not. `known`: columns that are no metrics with what their names say, None for one that was asked for as a group alone;
+    `again`: those among them that tell the same densities once more.
     """
 
     within: Within
     densities: Densities | None
     known: Mapping[str, Kind | None]
+    again: tuple[str, ...] = ()
 
     def setting(self, row: Row) -> str:
         """Of a row, in words."""
@@ -58,7 +58,7 @@ class Grouping:
         return " ".join(cell for column in columns if (cell := row.cells[column]))
 
 
-def grouping_of(table: Rows, group_by: Sequence[str] | None, tell: Tell) -> Grouping:
+def grouping_of(table: Rows, group_by: Sequence[str] | None) -> Grouping:
     """The groups of a table: the columns of `group_by`, or `NO_GROUPS`, or by default those that are known by their names.
 
     Raises `TableError` for a column that is not there, and as `read_densities` does.
@@ -66,38 +66,38 @@ def grouping_of(table: Rows, group_by: Sequence[str] | None, tell: Tell) -> Grou
     kinds = {column: kind for column in table.columns if (kind := _kind(table, column)) is not None}
     densities, again = _densities(table, kinds)
     told = [] if densities is None else [densities.column, *again]
-    groups = [column for column, kind in kinds.items() if kind in GROUPS]
-    wanted = groups if group_by is None else _asked(table, group_by)
+    wanted = [column for column in kinds if kinds[column] in GROUPS] if group_by is None else _asked(table, group_by)
     settings = tuple(column for column in wanted if column not in told)
     density = told[0] if any(column in told for column in wanted) else None
     known = {column: kinds.get(column) for column in table.columns if column in kinds or column in wanted}
-    found = Grouping(Within(settings, density), densities, known)
-    if group_by is None:
-        tell(f"{table.source}: {_groups_told(found, again)}")
-    elif densities is not None and densities.read_as:
-        tell(f"{table.source}: density is {densities.read_as}")
-    repeats = [column for column, kind in kinds.items() if kind is Kind.REPEAT and column not in (SEED, *wanted)]
+    return Grouping(Within(settings, density), densities, known, tuple(again))
+
+
+def remarks(table: Rows, grouping: Grouping, others: Sequence[str], *, default: bool) -> list[str]:
+    """What there is to say of a grouping: what separates comparisons (where that is the `default`), how densities were read,
+    and what masks are compared across. `others`: columns that are not known, which may look as if they named groups.
+    """
+    told = []
+    if default:
+        told.append(_separating(grouping))
+    elif grouping.densities is not None and grouping.densities.read_as:
+        told.append(f"density is {grouping.densities.read_as}")
+    aside = (SEED, *grouping.within.names)
+    repeats = [column for column, kind in grouping.known.items() if kind is Kind.REPEAT and column not in aside]
     if repeats:
-        tell(f"{table.source}: {all_names(repeats)}: taken for the number of a row or repeat, not for a metric")
-    pooled = [column for column in groups if column not in (*wanted, *again) and _differs(table, found, column)]
+        told.append(f"{all_names(repeats)}: taken for the number of a row or repeat, not for a metric")
+    aside = (*grouping.again, *grouping.within.names)
+    groups = [column for column, kind in grouping.known.items() if kind in GROUPS and column not in aside]
+    pooled = [column for column in groups if _differs(table, grouping, column)]
     if pooled:
         left_out = f"{option('group_by')} leaves {'it' if len(pooled) == 1 else 'them'} out"
-        tell(f"{table.source}: masks of different {all_names(pooled)} are compared with each other: {left_out}")
-    return found
-
-
-def tell_alike(table: Rows, grouping: Grouping, metrics: Collection[str], tell: Tell) -> None:
-    """Say which other columns look as if they named groups: few values, each of several rows, that differ among masks that
-    are compared. `metrics`: those that are known, which do not.
-    """
-    others = [column for column in table.columns if column not in grouping.known and column not in metrics]
+        told.append(f"masks of different {all_names(pooled)} are compared with each other: {left_out}")
     alike = {column: values for column in others if (values := _few(table, column))}
     mixed = [f"{column} ({values} values)" for column, values in alike.items() if _differs(table, grouping, column)]
     if mixed:
-        tell(
-            f"{table.source}: {some_names(mixed, 8)} may name groups, within which masks are not compared: if so, name all "
-            f"groups with {option('group_by')}"
-        )
+        within = "may name groups, within which masks are not compared"
+        told.append(f"{some_names(mixed, 8)} {within}: if so, name all groups with {option('group_by')}")
+    return told
 
 
 def _kind(table: Rows, column: str) -> Kind | None:
@@ -141,16 +141,16 @@ def _same(one: Densities, other: Densities) -> bool:
     )
 
 
-def _groups_told(grouping: Grouping, again: Sequence[str]) -> str:
-    """What separates comparisons by default, in words."""
+def _separating(grouping: Grouping) -> str:
     if not grouping.within.names:
         return (
             "no column is named as a density, a network or a data set: all masks are compared with each other; "
             f"{option('group_by')} names columns that separate them"
         )
     read = "" if grouping.densities is None else grouping.densities.read_as
-    notes = [*([f"density is {read}"] if read else []), *([f"{all_names(again)} says it again"] if again else [])]
-    said = f" ({'; '.join(notes)})" if notes else ""
+    again = f"{all_names(grouping.again)} says it again" if grouping.again else ""
+    notes = "; ".join(note for note in (f"density is {read}" if read else "", again) if note)
+    said = f" ({notes})" if notes else ""
     return f"compared within equal {all_names(grouping.within.names)}{said}; {option('group_by')} chooses"
 
 

@@ -16,7 +16,7 @@ from pai_cli.files.rows import Row, Rows, finite, number
 from pai_cli.ranking.accuracy import Run, Tell, accuracies, trained
 from pai_cli.ranking.controls import chosen_controls, is_layer_density
 from pai_cli.ranking.entrants import Entrants
-from pai_cli.ranking.grouping import Grouping, grouping_of, tell_alike
+from pai_cli.ranking.grouping import Grouping, grouping_of, remarks
 from pai_cli.ranking.rules import AccuracyRules
 from pai_cli.ranking.scored import LAYER_DENSITY, ScoredMask
 from pai_cli.spectral.catalogue import METRICS, Metric
@@ -27,6 +27,7 @@ ACCURACY = "accuracy"
 # Numbers of `pai analyze` and of results that are not metrics of a network.
 COUNTS = ("rows", "columns", "n_R", "n_L", "d_R", "d_L", "kept", "total", "components", "n_regular")
 OTHER_NUMBERS = frozenset((*COUNTS, ACCURACY, "layer", "shape"))
+WORDS = ("mask", "level", "outcome", "reason", "note")  # columns of text that tell no groups
 SUFFIXES = ("_error", "_layers", "_std")
 
 
@@ -46,12 +47,13 @@ def metric_table(table: Rows, how: Reading, tell: Tell) -> Entrants:
     metric for one mask; `UnknownMetricError` for a control that is no column of numbers.
     """
     table = _networks(table, tell)
-    grouping = grouping_of(table, how.group_by, tell)
+    grouping = grouping_of(table, how.group_by)
     metrics = _metrics(table, grouping)
-    tell_alike(table, grouping, METRICS, tell)
     controls = chosen_controls(metrics, how.controls)
     names = _names(table, grouping)
     masks = {row.line: _mask(table, row, metrics, grouping, name) for row, name in zip(table.rows, names, strict=True)}
+    for remark in remarks(table, grouping, _others(table, grouping), default=how.group_by is None):
+        tell(f"{table.source}: {remark}")
     known = dict[int, float]()
     if ACCURACY in table.columns:
         known = {row.line: value for row, value in accuracies(table, how.rules, tell)}
@@ -94,10 +96,8 @@ def _with_layer_density(table: Rows, layers: Sequence[Row]) -> Rows:
 
 def _metrics(table: Rows, grouping: Grouping) -> dict[str, Metric]:
     found = {}
-    columns = set(table.columns)
     for name in table.columns:
-        beside = any(name.endswith(suffix) and name.removesuffix(suffix) in columns for suffix in SUFFIXES)
-        if name in OTHER_NUMBERS or name in grouping.known or beside or not name:
+        if name in OTHER_NUMBERS or name in grouping.known or _beside(name, table) or not name:
             continue
         cells = [(row, row.cells[name]) for row in table.rows if row.cells[name]]
         wrong = next(((row, cell) for row, cell in cells if number(cell) is None), None)
@@ -110,6 +110,17 @@ def _metrics(table: Rows, grouping: Grouping) -> dict[str, Metric]:
             f"{table.source}: has no column of numbers that could be a metric; see pai analyze {option('summary')}"
         )
     return found
+
+
+def _beside(name: str, table: Rows) -> bool:
+    """Whether a column tells of another: its error, or over how many layers it is a mean."""
+    return any(name.endswith(suffix) and name.removesuffix(suffix) in table.columns for suffix in SUFFIXES)
+
+
+def _others(table: Rows, grouping: Grouping) -> list[str]:
+    """Columns of which nothing is known by their names."""
+    known = {*grouping.known, *OTHER_NUMBERS, *METRICS, *WORDS}
+    return [name for name in table.columns if name and name not in known and not _beside(name, table)]
 
 
 def _names(table: Rows, grouping: Grouping) -> list[str]:

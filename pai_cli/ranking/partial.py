@@ -29,8 +29,8 @@ KNOWN = 0.95  # share of bootstrap samples with a value, under which there is no
 def partial_correlations(related: Floats) -> Floats:
     """Of the first two of k >= 2 variables given the others, by matrices of correlations of shape (..., k, k): -1 to 1.
 
-    NaN where the others, or one of the first two given them, leave nothing to tell apart, or where an entry is NaN. A
-    matrix of taus, which need be no matrix of correlations, may give a value beyond 1, which is taken for 1.
+    NaN where the others leave nothing of one of the first two to tell apart, or where an entry is NaN. Of few masks a matrix
+    that is made of taus may be none of correlations: then a value may be beyond 1.
     """
     first, controls = related[..., :2, :2], related[..., 2:, 2:]
     across = related[..., 2:, :2]
@@ -43,14 +43,23 @@ def partial_correlations(related: Floats) -> Floats:
     x, y = first[..., 0, 0], first[..., 1, 1]
     known &= (x > LEFT) & (y > LEFT)
     with np.errstate(invalid="ignore", divide="ignore"):
-        found: Floats = np.where(known, np.clip(first[..., 0, 1] / np.sqrt(x * y), -1.0, 1.0), np.nan)
+        found: Floats = np.where(known, first[..., 0, 1] / np.sqrt(x * y), np.nan)
     return found
 
 
 def partial_taus(taus: Floats) -> Floats:
-    """The partial tau of the first two variables given the others, by matrices of taus of shape (..., k, k)."""
-    found: Floats = 2 / np.pi * np.arcsin(partial_correlations(np.sin(np.pi / 2 * taus)))
+    """The partial tau of the first two variables given the others, by matrices of taus of shape (..., k, k): -1 to 1.
+
+    What would be beyond 1 is 1, so that no bootstrap sample that is extreme is left out of its interval.
+    """
+    found: Floats = 2 / np.pi * np.arcsin(np.clip(partial_correlations(np.sin(np.pi / 2 * taus)), -1.0, 1.0))
     return found
+
+
+def partial_tau(taus: Floats) -> float:
+    """That of one matrix, shape (k, k); NaN also where its taus are those of no normal variables."""
+    beyond = abs(float(partial_correlations(np.sin(np.pi / 2 * taus)))) > 1 + LEFT
+    return np.nan if beyond else float(partial_taus(taus))
 
 
 @dataclass(frozen=True)
@@ -91,7 +100,7 @@ def partials(xs: Sequence[Ints], held: Held) -> list[Statistic]:
     once = np.ones((len(held.y), 1), dtype=np.float32)
     freedom = held.masks - sum(len(at) > 0 for at in held.strata) - len(held.controls) - 1
     return [
-        _statistic(float(partial_taus(seen)[0]), partial_taus(drawn), freedom)
+        _statistic(partial_tau(seen[0]), partial_taus(drawn), freedom)
         for seen, drawn in zip(held.taus(xs, once), held.taus(xs, held.counts), strict=True)
     ]
 
