@@ -160,6 +160,7 @@ def ranked(entered: Entered) -> Ranking | Correlations:
     if entered.correlating:
         from pai_cli.compute.threads import one_blas_thread
         from pai_cli.ranking.bootstrap import Resampling
+        from pai_cli.ranking.scored import methods_among
         from pai_cli.ranking.study import correlate as study_of
 
         how = Resampling(asked.resamples or RESAMPLES, asked.seed or 0)
@@ -171,6 +172,12 @@ def ranked(entered: Entered) -> Ranking | Correlations:
                 within=entrants.within,
                 controls=entrants.controls,
                 progress=progress,
+            )
+        methods, repeated = methods_among(entrants.masks, within=entrants.within)
+        if repeated:
+            note(
+                f"masks of one method are compared with each other, of {len(methods)} methods in all: where they are alike, "
+                "intervals and p, which take masks for independent, are too sure"
             )
         return Correlations(study, entrants.masks, entered.reports, by=asked.by, weights=entered.weighted)
     from pai_cli.ranking.order import rank_masks

@@ -100,6 +100,16 @@ def equal_groups(masks: Sequence[ScoredMask], *, by_density: bool = True) -> lis
     return groups
 
 
+def methods_among(masks: Sequence[ScoredMask], *, within: Within) -> tuple[set[str], bool]:
+    """The methods of masks with an accuracy, and whether any has several masks among those that are compared."""
+    trained = [mask for mask in masks if mask.accuracy is not None and mask.method is not None]
+    repeated = any(
+        len({mask.method for mask in group}) < len(group)
+        for group in equal_groups(trained, by_density=within.by_density)
+    )
+    return {mask.method for mask in trained if mask.method is not None}, repeated
+
+
 def _density(mask: ScoredMask) -> float:
     return -1.0 if mask.density is None else mask.density
 
