@@ -134,6 +134,8 @@ def grouped(text: str, *group_by: str) -> tuple[Grouping, list[str]]:
          "compared within equal density (sparsity says it again); --group-by chooses"),
         ("density,target_density,x", "0.04,0.05,1", ("target_density", "density"), "target_density 0.05", 0.04,
          "compared within equal target_density and density; --group-by chooses"),
+        ("realised_density,x", "0.1,1", ("realised_density",), "", 0.1,
+         "compared within equal realised_density; --group-by chooses"),
         ("method,x", "snip,1", (), "", None,
          "no column is named as a density, a network or a data set: all masks are compared with each other; --group-by "
          "names columns that separate them"),
@@ -146,6 +148,22 @@ def test_groups_by_default(
     first = rows_of(f"{header}\n{row}\n").rows[0]
     assert (found.within.names, found.setting(first), found.density(first)) == (names, setting, density)
     assert said == [told]
+
+
+def test_densities_that_came_of_others_are_no_groups() -> None:
+    """Measured densities, all different, beside those that were asked for; a constant column tells nothing."""
+    lines = [f"{s},{(1 - s) * (1 + k / 50):.4f},{k},0.5" for s in (0.8, 0.9) for k in range(1, 6)]
+    found, told = grouped("\n".join(["target_sparsity,density,x,keep_ratio", *lines]))
+    assert (found.within.density, found.within.settings, found.came) == (
+        "target_sparsity",
+        ("keep_ratio",),
+        ("density",),
+    )
+    assert "density" not in found.known
+    assert "density: densities that came of target_sparsity, taken for a metric" in told
+    # Values that are far off are those of another quantity, and separate.
+    lines = [f"{c},{s},{k}" for c in (2, 10) for k, s in enumerate((0.1, 0.3, 0.5, 0.7, 0.9, 0.95, 0.98))]
+    assert grouped("\n".join(["compression,sparsity,x", *lines]))[0].within.names == ("sparsity", "compression")
 
 
 def test_equal_numbers_are_one_group_however_they_are_spelled() -> None:

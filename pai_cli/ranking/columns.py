@@ -26,6 +26,7 @@ _SHARE = PERCENT | {"ratio", "rate", "fraction", "frac", "share", "proportion", 
 _ASIDE = frozenset(
     {
         *("target", "final", "global", "overall", "nominal", "requested", "desired", "level", "name", "type"),
+        *("actual", "achieved", "real", "realised", "realized", "measured", "observed"),
         *("weight", "weights", "param", "params", "parameter", "parameters", "neural", "random", "set", "pruning"),
     }
 )

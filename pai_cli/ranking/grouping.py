@@ -23,6 +23,7 @@ NO_GROUPS = "none"
 DENSITY, SEED = "density", "seed"
 GROUPS = (Kind.NETWORK, Kind.DATASET, *AMOUNTS)
 NAMED = (Kind.NETWORK, Kind.DATASET, Kind.METHOD, *AMOUNTS, Kind.REPEAT)
+MANY, OFF = 3, 2.0  # densities that came of others: so many times as many values, within this factor of them
 FEW, REPEATED = 12, 3  # different values that a column that looks like a group has at most, and rows of each at least
 
 
@@ -32,13 +33,14 @@ class Grouping:
 
     `within`: the columns that separate; `densities`: of the column that tells density, if any does, whether it separates or
     not. `known`: columns that are no metrics with what their names say, None for one that was asked for as a group alone;
-    `again`: those among them that tell the same densities once more.
+    `again`: those among them that tell the same densities once more; `came`: columns of densities that came of those.
     """
 
     within: Within
     densities: Densities | None
     known: Mapping[str, Kind | None]
     again: tuple[str, ...] = ()
+    came: tuple[str, ...] = ()
 
     def setting(self, row: Row) -> str:
         """Of a row, in words."""
@@ -64,13 +66,14 @@ def grouping_of(table: Rows, group_by: Sequence[str] | None) -> Grouping:
     Raises `TableError` for a column that is not there, and as `read_densities` does.
     """
     kinds = {column: kind for column in table.columns if (kind := _kind(table, column)) is not None}
-    densities, again = _densities(table, kinds)
+    densities, again, came = _densities(table, kinds)
+    kinds = {column: kind for column, kind in kinds.items() if column not in came}
     told = [] if densities is None else [densities.column, *again]
     wanted = [column for column in kinds if kinds[column] in GROUPS] if group_by is None else _asked(table, group_by)
     settings = tuple(column for column in wanted if column not in told)
     density = told[0] if any(column in told for column in wanted) else None
     known = {column: kinds.get(column) for column in table.columns if column in kinds or column in wanted}
-    return Grouping(Within(settings, density), densities, known, tuple(again))
+    return Grouping(Within(settings, density), densities, known, tuple(again), tuple(came))
 
 
 def remarks(table: Rows, grouping: Grouping, others: Sequence[str], *, default: bool) -> list[str]:
@@ -82,6 +85,8 @@ def remarks(table: Rows, grouping: Grouping, others: Sequence[str], *, default: 
         told.append(_separating(grouping))
     elif grouping.densities is not None and grouping.densities.read_as:
         told.append(f"density is {grouping.densities.read_as}")
+    if grouping.came:
+        told.append(f"{all_names(grouping.came)}: densities that came of {_density_name(grouping)}, taken for a metric")
     aside = (SEED, *grouping.within.names)
     repeats = [column for column, kind in grouping.known.items() if kind is Kind.REPEAT and column not in aside]
     if repeats:
@@ -120,25 +125,39 @@ def _asked(table: Rows, group_by: Sequence[str]) -> list[str]:
     return list(group_by)
 
 
-def _densities(table: Rows, kinds: dict[str, Kind]) -> tuple[Densities | None, list[str]]:
-    """The densities of the first column that tells them, `density` itself before others; and the columns that tell the
-    same again.
+def _densities(table: Rows, kinds: dict[str, Kind]) -> tuple[Densities | None, list[str], list[str]]:
+    """The densities by which masks were made, which differ and have the fewest values (`density` itself where several have
+    as few); the columns that tell the same again; and those of densities that came of them, a little off and all different.
     """
     columns = sorted((column for column in kinds if kinds[column] in AMOUNTS), key=lambda column: column != DENSITY)
     found = [one for column in columns if (one := read_densities(table, column, kinds[column])) is not None]
     if not found:
-        return None, []
-    first, *others = found
-    return first, [one.column for one in others if _same(first, one)]
+        return None, [], []
+    first, *others = sorted(found, key=lambda one: (_values(one) == 1, _values(one)))
+    again = [one.column for one in others if _near(first, one, 1 + EQUAL_DENSITIES)]
+    came = [
+        one.column
+        for one in others
+        if one.column not in again and _near(first, one, OFF) and _values(one) > MANY * _values(first)
+    ]
+    return first, again, came
 
 
-def _same(one: Densities, other: Densities) -> bool:
+def _values(densities: Densities) -> int:
+    return len(set(densities.by_line.values()))
+
+
+def _near(one: Densities, other: Densities, factor: float) -> bool:
+    """Whether two columns tell the same but for a factor; a sparsity of three digits knows no better."""
     pairs = [(one.by_line[line], other.by_line[line]) for line in one.by_line]
-    # Relative to the density, the smaller side: a sparsity of three digits tells no more.
     return all(
-        a is b or (a is not None and b is not None and math.isclose(a, b, rel_tol=EQUAL_DENSITIES, abs_tol=5e-4))
+        a is b or (a is not None and b is not None and (max(a, b) <= factor * min(a, b) or abs(a - b) <= 5e-4))
         for a, b in pairs
     )
+
+
+def _density_name(grouping: Grouping) -> str:
+    return "" if grouping.densities is None else grouping.densities.column
 
 
 def _separating(grouping: Grouping) -> str:

@@ -27,7 +27,7 @@ ACCURACY = "accuracy"
 # Numbers of `pai analyze` and of results that are not metrics of a network.
 COUNTS = ("rows", "columns", "n_R", "n_L", "d_R", "d_L", "kept", "total", "components", "n_regular")
 OTHER_NUMBERS = frozenset((*COUNTS, ACCURACY, "layer", "shape"))
-WORDS = ("mask", "level", "outcome", "reason", "note")  # columns of text that tell no groups
+WORDS = ("mask", "outcome", "reason", "note")  # columns of text that tell no groups
 SUFFIXES = ("_error", "_layers", "_std")
 
 
@@ -120,6 +120,8 @@ def _beside(name: str, table: Rows) -> bool:
 def _others(table: Rows, grouping: Grouping) -> list[str]:
     """Columns of which nothing is known by their names."""
     known = {*grouping.known, *OTHER_NUMBERS, *METRICS, *WORDS}
+    if any(row.cells.get("level") == "network" for row in table.rows):
+        known.add("level")
     return [name for name in table.columns if name and name not in known and not _beside(name, table)]
 
 
