@@ -36,7 +36,7 @@ def rows_of(text: str) -> Rows:
         ("seed random_seed model_seed run_id trial index", Kind.REPEAT),
         ("layer_density layer_density_mean effective_density effective_share kept total edges nodes k-core", None),
         ("model_size data_ratio prune_level dr_imdb accuracy lambda share_layers_dr_positive 1-hop_nei", None),
-        ("% ratio weights target", None),
+        ("% ratio weights target density_1 sparsity_conv2 layer1_density", None),
     ],
 )
 def test_columns_are_known_by_their_names(names: str, kind: Kind | None) -> None:

@@ -303,6 +303,21 @@ def test_masks_have_their_layer_density(pai: Pai, tmp_path: Path) -> None:
     assert "--controls l2: no such metric; there are layer_density, sigma_1" in unknown.said[-1]
 
 
+def test_columns_of_layers_make_it(pai: Pai, tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    lines = [f"m{k},{k / 10},{k / 5},{(k * 7) % 5},0.{k + 2}" for k in range(4)]
+    path.write_text("\n".join(["mask,density_layer1,conv2.density,dr,accuracy", *lines]) + "\n")
+    done = pai("rank", "--table", path, "--format", "json")
+    assert done.said[0].endswith("layer_density is the mean of 2 columns (density_layer1, conv2.density)")
+    assert [one["metrics"]["layer_density"] for one in done.json()["masks"]] == [
+        0.0,
+        *map(pytest.approx, (0.15, 0.3, 0.45)),
+    ]
+    path.write_text(path.read_text().replace("0.4,", "4,"))
+    wrong = pai("rank", "--table", path, "--format", "json").json()["masks"]
+    assert [one["metrics"]["layer_density"] for one in wrong] == [0.0, pytest.approx(0.15), None, pytest.approx(0.45)]
+
+
 @pytest.mark.parametrize(("cells", "known"), [(("0.2", "0.4"), 0.3), (("0.2", ""), None)])
 def test_rows_of_layers_make_it(pai: Pai, tmp_path: Path, cells: tuple[str, str], known: float | None) -> None:
     lines = ["mask,level,layer,density,dr,accuracy"]

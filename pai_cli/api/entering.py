@@ -84,7 +84,7 @@ def _listed(masks: Any) -> list[Any]:
 def _from_table(asked: Asked, pictures: Pictures) -> Entered:
     from pai_cli.api.records import rows_of
     from pai_cli.ranking.accuracy import matched
-    from pai_cli.ranking.controls import is_layer_density
+    from pai_cli.ranking.columns import is_layer_density
     from pai_cli.ranking.entrants import accurate, scores_to_correlate
     from pai_cli.ranking.expression import score_of
     from pai_cli.ranking.metric_table import ACCURACY, Reading, metric_table

@@ -30,6 +30,9 @@ _ASIDE = frozenset(
         *("weight", "weights", "param", "params", "parameter", "parameters", "neural", "random", "set", "pruning"),
     }
 )
+_MEAN = frozenset(("mean", "average", "avg", "per", "of"))
+_LAYER_DENSITY = ({"layer", "density"}, {"layers", "density"}, {"layer", "densities"})
+_LAYERS = frozenset(("layer", "conv", "fc", "linear", "block", "stage", "features", "classifier", "weight"))
 _MEANT = {
     **dict.fromkeys(("density", "densities"), Kind.DENSITY),
     **dict.fromkeys(("sparsity", "sparsities", "sparseness"), Kind.SPARSITY),
@@ -55,7 +58,7 @@ def words_of(column: str) -> frozenset[str]:
 def kind_of(column: str) -> Kind | None:
     """What a column of this name says; None for any other, which may be a metric.
 
-    Every word must be known: `layer_density` and `effective_density` are metrics.
+    Every word must be known, and a density has no number: `layer_density` and `density_conv1` are none.
     """
     words = words_of(column)
     bare = words - _SHARE - _ASIDE
@@ -68,4 +71,16 @@ def kind_of(column: str) -> Kind | None:
         return Kind.REPEAT
     kinds = {_MEANT.get(word) for word in bare}
     meant = next((kind for kind in Kind if kind in kinds), None)
+    if meant in AMOUNTS and any(map(str.isdigit, column)):
+        return None  # of a layer, as a rule
     return None if None in kinds or (words & _SHARE and meant not in AMOUNTS) else meant
+
+
+def is_layer_density(column: str) -> bool:
+    """Whether it is the mean over layers of a layer's density."""
+    return words_of(column) - _MEAN in _LAYER_DENSITY and not any(map(str.isdigit, column))
+
+
+def is_density_of_layer(column: str) -> bool:
+    """Whether it is one layer's density, which has a number: `density_layer1`, `conv2.density`."""
+    return words_of(column) - _LAYERS == {"density"} and any(map(str.isdigit, column))

@@ -10,7 +10,7 @@ import numpy as np
 from pai_cli.errors import UnknownMetricError
 from pai_cli.files.messages import some_names
 from pai_cli.ranking.bootstrap import Counts
-from pai_cli.ranking.columns import words_of
+from pai_cli.ranking.columns import is_layer_density, words_of
 from pai_cli.ranking.correlation import Correlation, Statistic
 from pai_cli.ranking.partial import Held, partials
 from pai_cli.ranking.scoped import PERFECT, Part, Scoped, alike, part_of, sample_of
@@ -23,8 +23,6 @@ UNTOLD = (
     "the controls leave nothing to compare: they order these masks too much as the metric does, or as accuracy does"
 )
 UNSURE = "the controls leave nothing to compare in too many bootstrap samples: no interval"
-
-_MEANS = frozenset(("mean", "average", "avg", "per", "of"))
 
 
 def chosen_controls(names: Iterable[str], wanted: Sequence[str] | None) -> tuple[str, ...]:
@@ -42,11 +40,6 @@ def chosen_controls(names: Iterable[str], wanted: Sequence[str] | None) -> tuple
         if name not in there:
             raise UnknownMetricError(f"{option('controls', name)}: no such metric; there are {some_names(there, 40)}")
     return tuple(dict.fromkeys(wanted))
-
-
-def is_layer_density(name: str) -> bool:
-    """Whether a metric of this name is the mean over layers of a layer's density."""
-    return words_of(name) - _MEANS in ({"layer", "density"}, {"layers", "density"}, {"layer", "densities"})
 
 
 @dataclass(frozen=True)

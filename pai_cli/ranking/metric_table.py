@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pai_cli.errors import TableError
+from pai_cli.files.messages import some_names
 from pai_cli.files.rows import Row, Rows, finite, number
 from pai_cli.ranking.accuracy import Run, Tell, accuracies, trained
-from pai_cli.ranking.controls import chosen_controls, is_layer_density
+from pai_cli.ranking.columns import is_density_of_layer, is_layer_density
+from pai_cli.ranking.controls import chosen_controls
 from pai_cli.ranking.entrants import Entrants
 from pai_cli.ranking.grouping import Grouping, grouping_of, remarks
 from pai_cli.ranking.rules import AccuracyRules
@@ -46,7 +48,7 @@ def metric_table(table: Rows, how: Reading, tell: Tell) -> Entrants:
     Raises `TableError` for a column that is not there, a density or an error bound that is none, and two values of one
     metric for one mask; `UnknownMetricError` for a control that is no column of numbers.
     """
-    table = _networks(table, tell)
+    table = _of_columns(_networks(table, tell), tell)
     grouping = grouping_of(table, how.group_by)
     metrics = _metrics(table, grouping)
     controls = chosen_controls(metrics, how.controls)
@@ -91,6 +93,21 @@ def _with_layer_density(table: Rows, layers: Sequence[Row]) -> Rows:
         return repr(math.fsum(known) / len(known)) if known and len(known) == len(densities[mask]) else ""
 
     rows = (replace(row, cells=row.cells | {LAYER_DENSITY: mean(row.cells["mask"])}) for row in table.rows)
+    return replace(table, columns=(*table.columns, LAYER_DENSITY), rows=tuple(rows))
+
+
+def _of_columns(table: Rows, tell: Tell) -> Rows:
+    """With a layer density made of columns of the layers' densities, where a table has those and not it."""
+    layers = [column for column in table.columns if is_density_of_layer(column)]
+    if len(layers) < 2 or any(map(is_layer_density, table.columns)):
+        return table
+    rows = []
+    for row in table.rows:
+        shares = [finite(row.cells[column]) for column in layers]
+        known = [share for share in shares if share is not None and 0 <= share <= 1]
+        mean = repr(math.fsum(known) / len(known)) if len(known) == len(layers) else ""
+        rows.append(replace(row, cells=row.cells | {LAYER_DENSITY: mean}))
+    tell(f"{table.source}: {LAYER_DENSITY} is the mean of {len(layers)} columns ({some_names(layers)})")
     return replace(table, columns=(*table.columns, LAYER_DENSITY), rows=tuple(rows))
 
 
