@@ -106,6 +106,19 @@ FAULTS = {
         "files/journal.py", " or Chain(seen).after(1 + kept.rows) != kept.digest", "", "sealed"
     ),
     "ties that tell": Fault("ranking/statistics.py", "(counts**2).sum()) / 2", "counts.sum()) / 2", "statistics"),
+    "Kendall's own partial tau": Fault(
+        "ranking/partial.py",
+        "np.clip(partial_correlations(np.sin(np.pi / 2 * taus)),",
+        "np.clip(partial_correlations(taus),",
+        "partial",
+    ),
+    "a sparsity as a density": Fault("ranking/densities.py", "else round(1 - share, DIGITS)", "else share", "grouping"),
+    "sparsities pooled": Fault(
+        "ranking/grouping.py",
+        "(Kind.NETWORK, Kind.DATASET, *AMOUNTS)\nNAMED",
+        "(Kind.NETWORK, Kind.DATASET)\nNAMED",
+        "grouping",
+    ),
     "worst first": Fault(
         "ranking/order.py", "-1.0 if larger_is_better else 1.0", "1.0 if larger_is_better else -1.0", "ranking"
     ),

@@ -16,7 +16,7 @@ from copies import STOPPED, begin
 from pai_cli.errors import TableError
 from pai_cli.files.rows import Rows, read_rows
 from pai_cli.ranking.accuracy import Run, matched, read_runs
-from pai_cli.ranking.metric_table import metric_table
+from pai_cli.ranking.metric_table import Reading, metric_table
 from pai_cli.ranking.rules import AccuracyRules, AccuracyUnit
 from pai_cli.ranking.scored import ScoredMask
 from pai_cli.spectral.result import Measure
@@ -218,9 +218,8 @@ def table_of(
 ) -> tuple[list[ScoredMask], list[str], list[str]]:
     """Its masks, metrics and what was told."""
     told: list[str] = []
-    found = metric_table(
-        rows_of(text), group_by or None, rules or AccuracyRules(), lambda line: told.append(for_shell(line))
-    )
+    how = Reading(rules or AccuracyRules(), group_by or None)
+    found = metric_table(rows_of(text), how, lambda line: told.append(for_shell(line)))
     return found.masks, list(found.metrics), told
 
 
@@ -237,8 +236,9 @@ def test_a_published_table() -> None:
     assert (first.values["dr"].value, first.values["dr"].error) == (1.5, 0.25)
     assert (second.accuracy, second.values["dr"].reason) == (None, "no value in the table")
     assert told == [
+        "standard input: compared within equal architecture and density; --group-by chooses",
         "standard input: 1 row (line 3) collapsed (accuracy at most 0.1): set aside; --collapsed-at takes the accuracy of "
-        "chance, 0 keeps all"
+        "chance, 0 keeps all",
     ]
 
 
@@ -266,9 +266,9 @@ def test_rows_that_nothing_names_are_called_by_their_line() -> None:
 )
 def test_what_separates_comparisons(columns: tuple[str, ...], settings: list[str], by_density: bool) -> None:
     text = "architecture,dataset,method,density,dr\nx,y,A,0.1,1\nx,y,B,0.1,2\n"
-    found = metric_table(rows_of(text), columns or None, AccuracyRules(), lambda _: None)
+    found = metric_table(rows_of(text), Reading(AccuracyRules(), columns or None), lambda _: None)
     assert list(dict.fromkeys(one.setting for one in found.masks)) == settings
-    assert found.by_density is by_density
+    assert found.within.by_density is by_density
 
 
 @pytest.mark.parametrize(
@@ -278,8 +278,17 @@ def test_what_separates_comparisons(columns: tuple[str, ...], settings: list[str
         ("mask,note\na,x\n", (), "has no column of numbers that could be a metric; see pai analyze summary=True"),
         ("mask,dr,dr_error\na,1,x\n", (), "line 2: dr_error 'x' is not a number"),
         ("mask,dr\n,1\n", (), "line 2: names no mask"),
-        ("mask,dr,density\na,1,5%\n", (), "line 2: density '5%' is not a fraction (0 to 1)"),
-        ("mask,dr,density\na,1,20\n", (), "line 2: density '20' is not a fraction (0 to 1)"),
+        (
+            "mask,dr,density\na,1,120\n",
+            (),
+            "line 2: density '120' is neither a fraction (0 to 1) nor a percentage (0 to 100)",
+        ),
+        (
+            "mask,dr,density\na,1,-0.1\n",
+            (),
+            "line 2: density '-0.1' is neither a fraction (0 to 1) nor a percentage (0 to 100)",
+        ),
+        ("mask,dr,density\na,1,0.1\nb,2,x\n", (), "line 3: density 'x' is not a number"),
         ("mask,dr\na,1\na,2\n", (), "line 3: dr of 'a' differs from line 2's; each mask needs a name of its own"),
         ("mask,dr\na,1\na,\n", (), "line 3: dr of 'a' differs from line 2's; each mask needs a name of its own"),
         ("mask,dr\na,1\n", ("net",), "group_by=net: no such column; there are mask, dr"),
@@ -346,8 +355,11 @@ def test_what_a_published_table_says(pai: Pai, published: Path) -> None:
     done = pai("rank", "--table", published, "--format", "csv", *QUICK)
     assert done.status == 0
     assert done.said == [
+        f"pai: {published}: compared within equal architecture and density; --group-by chooses",
         f"pai: {published}: 1 row (line 12) collapsed (accuracy at most 0.1): set aside; --collapsed-at takes the accuracy "
-        "of chance, 0 keeps all"
+        "of chance, 0 keeps all",
+        f"pai: {published}: has no column layer_density, nor densities of layers to make it of: what a metric tells beyond "
+        "it is not known; --controls names others to hold metrics against",
     ]
     found = taus(done)
     net = "architecture net"
@@ -385,7 +397,7 @@ def test_json_is_one_object(pai: Pai, published: Path) -> None:
     found = pai(
         "rank", "--table", published, "--by", "dr_imdb - dr/2", "--seed", 3, "--resamples", 100, "--format", "json"
     ).json()
-    assert sorted(found) == ["best", "correction", "correlations", "interval", "masks", "resamples", "seed"]
+    assert sorted(found) == ["best", "correction", "correlations", "interval", "masks", "partial", "resamples", "seed"]
     assert (found["resamples"], found["seed"]) == (100, 3)
     assert {row["metric"] for row in found["correlations"]} == {"dr", "dr_imdb", "dr_imdb - dr/2"}
     assert len(found["masks"]) == 12
@@ -409,8 +421,9 @@ def test_json_is_one_object(pai: Pai, published: Path) -> None:
 
 
 FIELDS = (
-    "metric,scope,setting,density,masks,groups,confounded,n,tau,tau_low,tau_high,tau_p,tau_p_holm,tau_test,rho,rho_low,"
-    "rho_high,rho_p,rho_p_holm,rho_test,r,r_low,r_high,r_p,r_p_holm,r_test,n_common,tau_common,best_share,behind,"
+    "metric,scope,setting,density,masks,groups,grouped_by,confounded,n,tau,tau_low,tau_high,tau_p,tau_p_holm,tau_test,rho,rho_low,"
+    "rho_high,rho_p,rho_p_holm,rho_test,r,r_low,r_high,r_p,r_p_holm,r_test,partial,partial_low,partial_high,partial_p,partial_p_holm,"
+    "partial_test,controls,n_partial,partial_reason,n_common,tau_common,best_share,behind,"
     "behind_low,behind_high,reason"
 )
 
@@ -449,14 +462,22 @@ def test_what_analyze_writes_is_a_table(pai: Pai, tmp_path: Path) -> None:
         direct = pai("rank", *masks, "--format", "json").json()
         for row, wanted in zip(done.json(), direct, strict=True):
             assert row == wanted | {"method": None}
-        told = [] if flags else [f"pai: {written}: 60 rows of layers passed over: networks are ranked by their means"]
-        assert done.said == told
+        passed = (
+            f"pai: {written}: 60 rows of layers passed over: networks are ranked by their means; layer_density is that of "
+            "their densities"
+        )
+        grouped = f"pai: {written}: compared within equal density; --group-by chooses"
+        assert done.said == ([grouped] if flags else [passed, grouped])
     piped = pai("rank", "--table", "-", "--format", "json", stdin=written.read_text())
     assert piped.json() == done.json()
 
 
 def accuracies(path: Path, *rows: str) -> Path:
     return write(path / "results.csv", "\n".join(["mask,seed,accuracy", *rows]) + "\n")
+
+
+def by_scope(rows: list[dict[str, object]]) -> dict[tuple[object, ...], dict[str, object]]:
+    return {(row["metric"], row["scope"], row["density"]): row for row in rows}
 
 
 def test_masks_and_their_accuracies(pai: Pai, tmp_path: Path) -> None:
@@ -481,9 +502,9 @@ def test_masks_and_their_accuracies(pai: Pai, tmp_path: Path) -> None:
     ordered = pai("rank", *masks, "--accuracy", results, "--order", "--format", "json").json()
     assert len(ordered) == 6
     assert [row["accuracy"] for row in ordered if row["mask"].endswith("synflow-0.05.safetensors")] == [None]
-    table = write(tmp_path / "m.csv", pai("analyze", *masks, "--summary", "--format", "csv").out)
+    table = write(tmp_path / "m.csv", pai("analyze", *masks, "--format", "csv").out)
     other = pai("rank", "--table", table, *study).json()
-    assert other["correlations"] == found["correlations"]
+    assert by_scope(other["correlations"]) == by_scope(found["correlations"])
 
 
 def test_datasets_are_settings(pai: Pai, tmp_path: Path) -> None:
@@ -626,7 +647,9 @@ def test_interrupted(tmp_path: Path, how: signal.Signals) -> None:
     table = write(tmp_path / "t.csv", "\n".join(lines))
     with begin(["rank", "--table", table, "--resamples", 20000]) as process:
         assert process.err is not None
-        assert "collapsed" in process.err.readline()  # the table is read: correlations follow
+        assert "compared within" in process.err.readline()
+        assert "collapsed" in process.err.readline()
+        assert "layer_density" in process.err.readline()  # the table is read: correlations follow
         time.sleep(0.1)
         process.signal(how)
         assert process.finish() == (STOPPED[how][0], "", f"{STOPPED[how][1]}\n")

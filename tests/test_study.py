@@ -12,7 +12,7 @@ import pytest
 from pai_cli.ranking.bootstrap import Resampling
 from pai_cli.ranking.correlation import Correlation, ScopeKind, Study
 from pai_cli.ranking.expression import Score, score_of
-from pai_cli.ranking.scored import ScoredMask
+from pai_cli.ranking.scored import ScoredMask, Within
 from pai_cli.ranking.study import correlate
 from pai_cli.spectral.catalogue import METRICS, Metric
 from pai_cli.spectral.result import Measure
@@ -79,7 +79,7 @@ def test_one_density_has_nothing_to_pool() -> None:
 
 
 def test_without_densities_to_separate_the_mix_is_still_called_one() -> None:
-    study = correlate(grid(), scores("a"), QUICK, by_density=False)
+    study = correlate(grid(), scores("a"), QUICK, within=Within())
     assert [(scope.kind.value, scope.confounded) for scope in study.scopes] == [("overall", True)]
 
 

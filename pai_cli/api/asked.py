@@ -31,6 +31,7 @@ class Asked:
     by: str | None = None
     smallest_first: bool | None = None
     metrics: str | Iterable[str] | None = None
+    controls: str | Iterable[str] | None = None
     group_by: str | Iterable[str] | None = None
     collapsed_at: float | None = None
     accuracy_unit: str | None = None
@@ -96,7 +97,7 @@ class Asked:
             ),
             (
                 not correlating,
-                {"metrics": self.metrics, "resamples": self.resamples, "seed": self.seed},
+                {"metrics": self.metrics, "controls": self.controls, "resamples": self.resamples, "seed": self.seed},
                 "is of correlations with accuracy, and this is an order: leave it out",
             ),
             (

@@ -83,20 +83,21 @@ def _listed(masks: Any) -> list[Any]:
 
 def _from_table(asked: Asked, pictures: Pictures) -> Entered:
     from pai_cli.api.records import rows_of
-    from pai_cli.ranking.accuracy import matched, with_accuracies
-    from pai_cli.ranking.entrants import scores_to_correlate
+    from pai_cli.ranking.accuracy import matched
+    from pai_cli.ranking.columns import is_layer_density
+    from pai_cli.ranking.entrants import accurate, scores_to_correlate
     from pai_cli.ranking.expression import score_of
-    from pai_cli.ranking.metric_table import ACCURACY, metric_table
+    from pai_cli.ranking.metric_table import ACCURACY, Reading, metric_table
 
     rows = rows_of(asked.table, "table")
-    entrants = metric_table(rows, _names(asked.group_by), asked.rules, note)
+    entrants = metric_table(rows, Reading(asked.rules, _names(asked.group_by), _names(asked.controls)), note)
     if asked.accuracy is not None:
         if ACCURACY in rows.columns:
             source = asked.table if isinstance(asked.table, str | Path) else rows.source
             raise UsageError(f"{option('accuracy')}: {source} has a column accuracy itself; leave one of them out")
         names = [mask.name for mask in entrants.masks]
         runs, source = _runs(asked, names)
-        entrants = replace(entrants, masks=with_accuracies(entrants.masks, matched(names, runs, source, note)))
+        entrants = accurate(entrants, matched(names, runs, source, note))
     elif ACCURACY in rows.columns and not entrants.trained and not asked.order:
         source = asked.table if isinstance(asked.table, str | Path) else rows.source
         raise TableError(
@@ -104,9 +105,13 @@ def _from_table(asked: Asked, pictures: Pictures) -> Entered:
         )
     by = None if asked.by is None else score_of(asked.by, entrants.metrics)
     correlating = entrants.trained and not asked.order
-    accurate = asked.accuracy is not None or ACCURACY in rows.columns
-    asked.refuse_idle(accurate=accurate, correlating=correlating)
+    asked.refuse_idle(accurate=asked.accuracy is not None or ACCURACY in rows.columns, correlating=correlating)
     if correlating:
+        if asked.controls is None and not any(map(is_layer_density, entrants.controls)):
+            note(
+                f"{rows.source}: has no column layer_density, nor densities of layers to make it of: what a metric tells "
+                f"beyond it is not known; {option('controls')} names others to hold metrics against"
+            )
         scores = scores_to_correlate(entrants.metrics, _text(asked.metrics), by)
     else:
         scores = [by or entrants.default_score()]
@@ -138,7 +143,7 @@ def _from_masks(asked: Asked, given: list[Any], plan: FilePlan, pictures: Pictur
         weights=weights,
         options=MetricOptions(dense=any("l2_dense" in score.metrics for score in scores)),
         trust=asked.trust,
-        per_layer=pictures.asked,
+        per_layer=pictures.asked or correlating,  # layer density is made of them
     )
     if correlating:  # the others would be measured for nothing
         masks = [mask for mask, name in zip(masks, names, strict=True) if name in matches]
@@ -181,6 +186,7 @@ def _scores(asked: Asked, *, weighted: bool) -> tuple[list[Score], bool]:
     by = metric_score(asked.by, weights=weighted)
     if not correlating:
         return [by], False
+    _controls(asked, weighted=weighted)  # a wrong name is told before anything is measured
     metrics = available(weights=weighted)
     return scores_to_correlate(metrics, _text(asked.metrics), by if asked.by is not None else None), True
 
@@ -195,12 +201,20 @@ class _Found:
 
 def _accurate(found: _Found, asked: Asked, matches: Matches, pictures: Pictures) -> Entered:
     """The masks that were measured, with their accuracies."""
-    from pai_cli.ranking.accuracy import with_accuracies
-    from pai_cli.ranking.entrants import measured
+    from pai_cli.ranking.entrants import accurate, measured
 
-    entrants = measured(found.reports, weights=found.weighted)
-    entrants = replace(entrants, masks=with_accuracies(entrants.masks, matches))
+    entrants = accurate(measured(found.reports, weights=found.weighted), matches)
+    if found.correlating:
+        entrants = replace(entrants, controls=_controls(asked, weighted=found.weighted))
     return Entered(asked, entrants, found.scores, found.correlating, found.reports, found.weighted, pictures)
+
+
+def _controls(asked: Asked, *, weighted: bool) -> tuple[str, ...]:
+    """What metrics of masks are held against."""
+    from pai_cli.ranking.controls import chosen_controls
+    from pai_cli.ranking.entrants import available
+
+    return chosen_controls(available(weights=weighted), _names(asked.controls))
 
 
 def _runs(asked: Asked, names: Sequence[str]) -> tuple[list[Run], str]:

@@ -28,6 +28,7 @@ def rank(
     by: str | None = None,
     smallest_first: bool | None = None,
     metrics: str | Iterable[str] | None = None,
+    controls: str | Iterable[str] | None = None,
     group_by: str | Iterable[str] | None = None,
     collapsed_at: float | None = None,
     accuracy_unit: str | None = None,
@@ -53,8 +54,10 @@ def rank(
 
     `by`: the network metric that decides, or arithmetic of several, such as "dr_imdb + 0.5*lambda_imsg"; by default l2 with
     weights, else dr_imdb; among correlations one more metric. `smallest_first`: which end is best, by default the metric's
-    own. `metrics`: correlate only these, names or globs. `group_by`: columns of the table whose values are never compared
-    with each other, or "none". `collapsed_at`: runs of at most this accuracy, a fraction, are set aside; by default 0.1.
+    own. `metrics`: correlate only these, names or globs. `controls`: the metrics that each other is held against, or "none";
+    by default layer_density and, where there is one, effective_share. `group_by`: columns of the table whose values are
+    never compared with each other, or "none"; by default those named as a density, sparsity or compression, as a network or
+    a data set. `collapsed_at`: runs of at most this accuracy, a fraction, are set aside; by default 0.1.
     `accuracy_unit`: "fraction" or "percent". `resamples`: bootstrap samples behind an interval, by default 2000, of `seed`.
 
     The others are those of `analyze`. Of masks that cannot be measured a warning tells, and the result's `failed`. Raises
@@ -76,6 +79,7 @@ def correlate(
     *,
     by: str | None = None,
     metrics: str | Iterable[str] | None = None,
+    controls: str | Iterable[str] | None = None,
     group_by: str | Iterable[str] | None = None,
     collapsed_at: float | None = None,
     accuracy_unit: str | None = None,
@@ -86,7 +90,8 @@ def correlate(
     force: bool = False,
     progress: Wanted = None,
 ) -> Correlations:
-    """How well each metric predicts accuracy: Kendall's tau, Spearman's rho and Pearson's r, with 95% bootstrap intervals.
+    """How well each metric predicts accuracy: Kendall's tau, Spearman's rho and Pearson's r, with 95% bootstrap intervals;
+    and its partial tau, what it tells that layer density does not.
 
     `reports`: `Report`s of `analyze`, or masks, or a table of metrics as `rank` takes it (then with a column accuracy, or
     with `accuracies`). `accuracies` and the others: as of `rank`, which this is. Raises `UsageError` for a table and
@@ -96,7 +101,7 @@ def correlate(
     from pai_cli.api.records import is_table
 
     asked: dict[str, Any] = {"table": reports} if is_table(reports) else {"masks": reports}
-    asked |= {"by": by, "metrics": metrics, "group_by": group_by, "collapsed_at": collapsed_at}
+    asked |= {"by": by, "metrics": metrics, "controls": controls, "group_by": group_by, "collapsed_at": collapsed_at}
     asked |= {"accuracy_unit": accuracy_unit, "resamples": resamples, "seed": seed}
     if accuracies is None and "masks" in asked:
         raise UsageError("accuracies: there is nothing to correlate with; give them, or take rank")
@@ -128,18 +133,33 @@ def ranked(entered: Entered) -> Ranking | Correlations:
         tell_unproved(one)
     asked, entrants = entered.asked, entered.entrants
     if entered.correlating:
+        from pai_cli.compute.threads import one_blas_thread
         from pai_cli.ranking.bootstrap import Resampling
+        from pai_cli.ranking.scored import methods_among
         from pai_cli.ranking.study import correlate as study_of
 
         how = Resampling(asked.resamples or RESAMPLES, asked.seed or 0)
-        with shown_by(asked.progress, "correlating") as progress:
-            study = study_of(entrants.masks, entered.scores, how, by_density=entrants.by_density, progress=progress)
+        with shown_by(asked.progress, "correlating") as progress, one_blas_thread():
+            study = study_of(
+                entrants.masks,
+                entered.scores,
+                how,
+                within=entrants.within,
+                controls=entrants.controls,
+                progress=progress,
+            )
+        methods, repeated = methods_among(entrants.masks, within=entrants.within)
+        if repeated:
+            note(
+                f"masks of one method are compared with each other, of {len(methods)} methods in all: where they are alike, "
+                "intervals and p, which take masks for independent, are too sure"
+            )
         return Correlations(study, entrants.masks, entered.reports, by=asked.by, weights=entered.weighted)
     from pai_cli.ranking.order import rank_masks
 
     score = entered.scores[0]
     larger = score.larger_is_better if asked.smallest_first is None else not asked.smallest_first
-    order = rank_masks(entrants.masks, score, larger_is_better=larger, by_density=entrants.by_density)
+    order = rank_masks(entrants.masks, score, larger_is_better=larger, by_density=entrants.within.by_density)
     _tell_groups(order)
     return Ranking(order, score.name, entered.reports, weights=entered.weighted)
 

@@ -66,12 +66,20 @@ def rank(
             help="Correlate only these metrics, names or globs with commas between them; by default all.",
         ),
     ] = None,
+    controls: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="What each metric is held against, metrics with commas between them, or none: its partial tau is what it "
+            "tells of accuracy that they do not; by default layer_density and, where there is one, effective_share.",
+        ),
+    ] = None,
     group_by: Annotated[
         str | None,
         typer.Option(
             metavar="COLUMNS",
             help="The --table's columns whose values are never compared with each other, with commas between them, or none; "
-            "by default architecture, dataset and density, where there are.",
+            "by default those named as a density, sparsity or compression, a network or a data set.",
         ),
     ] = None,
     collapsed_at: Annotated[

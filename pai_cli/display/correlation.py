@@ -9,27 +9,31 @@ from typing import Any
 
 from pai_cli.display.console import show_line
 from pai_cli.display.tables import show_records
-from pai_cli.files.messages import some_names
+from pai_cli.files.messages import all_names, some_names
 from pai_cli.files.tables import Format, Record, TableWriter, write_document
 from pai_cli.ranking.correlation import Best, Correlation, Scope, ScopeKind, Study
 from pai_cli.ranking.statistics import LEVEL
 
-STATISTICS = ("tau", "rho", "r")
+STATISTICS = ("tau", "rho", "r", "partial")
 COMPARED = ("n_common", "tau_common", "best_share", "behind", "behind_low", "behind_high")
 FIELDS = (
-    *("metric", "scope", "setting", "density", "masks", "groups", "confounded", "n"),
+    *("metric", "scope", "setting", "density", "masks", "groups", "grouped_by", "confounded", "n"),
     *(
         name
         for statistic in STATISTICS
         for name in (statistic, *(f"{statistic}_{part}" for part in ("low", "high", "p", "p_holm", "test")))
     ),
+    *("controls", "n_partial", "partial_reason"),
     *COMPARED,
     "reason",
 )
+MOST_PARTIALS = 3  # metrics in a sentence on what is beyond the controls
+MUCH = 0.5  # partial tau that masks must rule out for a metric to be said to add nothing
 MOST_DENSITIES = 12  # columns of a table for people
 METHOD = {
     "interval": "95%, percentiles of bootstrap samples of the masks within each group",
     "correction": "Holm, over the metrics of a scope",
+    "partial": "partial tau given the controls, by the correlations sin(pi tau / 2); p of 0 by its bootstrap error",
 }
 
 
@@ -56,13 +60,15 @@ def correlation_record(one: Correlation) -> Record:
         "density": one.scope.density,
         "masks": one.scope.masks,
         "groups": one.scope.groups,
+        "grouped_by": ", ".join(one.scope.grouped_by) or None,
         "confounded": one.scope.confounded,
         "n": one.n,
     }
     for name in STATISTICS:
         for part, value in asdict(getattr(one, name)).items():
             record[name if part == "value" else f"{name}_{part}"] = value
-    return record | {name: getattr(one, name) for name in (*COMPARED, "reason")}
+    record |= {"controls": ", ".join(one.controls) or None, "n_partial": one.n_partial}
+    return record | {name: getattr(one, name) for name in ("partial_reason", *COMPARED, "reason")}
 
 
 def study_document(study: Study) -> dict[str, Any]:
@@ -132,6 +138,7 @@ def parts(study: Study, by: str | None, *, shell: bool = True) -> Iterator[str |
         if overall is not None and overall is not main:
             yield from _densities(study, found, overall, densities, shell=shell)
         yield from _sentences(study, main, by, shell=shell)
+        yield from _given_controls(sorted(found, key=lambda one: one.metric != by))
         yield from _asides(study, overall, densities, shell=shell)
         yield ""
 
@@ -139,7 +146,8 @@ def parts(study: Study, by: str | None, *, shell: bool = True) -> Iterator[str |
 def _title(scope: Scope) -> str:
     where = "all settings" if scope.setting is None else scope.setting
     masks = f"{scope.masks} mask{'s' * (scope.masks != 1)}"
-    within = f", compared within {scope.groups} groups of equal density" if scope.kind is ScopeKind.POOLED else ""
+    equal = f"equal {all_names(scope.grouped_by)}" if scope.grouped_by else "their own"
+    within = f", compared within {scope.groups} groups of {equal}" if scope.kind is ScopeKind.POOLED else ""
     return f"{where}: {masks}{within}" if where else f"{masks}{within}"
 
 
@@ -152,6 +160,8 @@ def _row(one: Correlation) -> Record:
         "95% interval": _interval(one.tau.low, one.tau.high).strip() or None,
         "p": _p(one.tau.p),
         "p corrected": _p(one.tau.p_holm),
+        "partial": _partial(one),
+        "partial p": _p(one.partial.p_holm),
         "strongest in": None if one.best_share is None else f"{one.best_share:.0%}",
         "behind the strongest": behind,
         "rho": _rounded(one.rho.value),
@@ -220,6 +230,42 @@ def _sentences(study: Study, scope: Scope, by: str | None, *, shell: bool) -> li
         against = _behind(asked) if asked.behind is not None else asked.reason
         lines.append(f"{asked.metric}: tau {_rounded(asked.tau.value)}, {against}.")
     return lines
+
+
+def _given_controls(found: Sequence[Correlation]) -> list[str]:
+    """What metrics tell that their controls do not, or that they tell nothing; of the first ones with numbers."""
+    lines = []
+    held = [one for one in found if one.controls]
+    for controls in dict.fromkeys(one.controls for one in held):
+        own = [one for one in held if one.controls == controls]
+        names = all_names(control.replace("_", " ") for control in controls)
+        adding = [f"{one.metric} {_partial(one)}" for one in own if one.adds]
+        idle = [one for one in own if one.adds is False]
+        corrected = f" corrected for {len(adding) + len(idle)} metrics" if len(adding) + len(idle) > 1 else ""
+        if adding:
+            lines.append(f"Beyond {names} these go with accuracy: partial tau of {some_names(adding, MOST_PARTIALS)}.")
+        tells = "does" if len(controls) == 1 else "do"
+        for one in idle[:MOST_PARTIALS]:
+            p = f"p {_p(one.partial.p_holm)}{corrected}"
+            lines.append(f"{_untold(one, names, tells)}: partial tau {_partial(one)}, {p}.")
+        if others := [one.metric for one in idle[MOST_PARTIALS:]]:
+            lines.append(f"Nor is anything told of {some_names(others, 5)}.")
+        if not adding and not idle:
+            lines.append(f"What {own[0].metric} tells beyond {names} is not known: {own[0].partial_reason}.")
+    return lines
+
+
+def _untold(one: Correlation, controls: str, do: str) -> str:
+    """That it adds nothing, where its interval says that it cannot add much."""
+    if max(abs(one.partial.low or 0.0), abs(one.partial.high or 0.0)) <= MUCH:
+        return f"{one.metric} adds nothing that {controls} {do} not tell, as far as these masks say"
+    return f"{one.metric} is not seen to add what {controls} {do} not tell, which these masks are too few to rule out"
+
+
+def _partial(one: Correlation) -> str | None:
+    """`0.03 (-0.20 to 0.20)`."""
+    value = _rounded(one.partial.value)
+    return None if value is None else f"{value}{_interval(one.partial.low, one.partial.high)}"
 
 
 def _behind(one: Correlation) -> str:

@@ -16,6 +16,12 @@ def one_line(e: BaseException) -> str:
     return f"{type(e).__name__}: {line}" if line else type(e).__name__
 
 
+def all_names(names: Iterable[str]) -> str:
+    """All of at least one: "a, b and c"."""
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
+
+
 def some_names(names: Iterable[str], shown: int = 3) -> str:
     """The first names with commas between them, and how many more there are: "a, b, c and 4 more"."""
     listed = list(names)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from pai_cli.ranking.bootstrap import Resampling
+from pai_cli.ranking.statistics import LEVEL
 from pai_cli.spectral.result import Measure
 
 
@@ -24,6 +25,7 @@ class Scope:
     `setting`: as in `ScoredMask`; None where pairs of several settings are pooled. `density`: of the group's sparsest mask,
     None unless `kind` is DENSITY. `masks`: how many; `groups`: in how many groups they are compared. `confounded`: masks of
     different densities are compared with each other, so that a metric which only follows density seems to predict.
+    `grouped_by`: what all masks that are compared have in common.
     """
 
     kind: ScopeKind
@@ -32,6 +34,7 @@ class Scope:
     masks: int
     groups: int
     confounded: bool
+    grouped_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Statistic:
     """A correlation, -1 to 1, or None where it is not defined.
 
     `low`, `high`: its 95% bootstrap interval. `p`: two-sided, of no association; `p_holm`: corrected for the number of
-    metrics in this scope (Holm). `test`: how p was found: "exact", "permutation", "normal" or "t".
+    metrics in this scope (Holm). `test`: how p was found: "exact", "permutation", "normal", "t" or "bootstrap".
     """
 
     value: float | None
@@ -48,6 +51,11 @@ class Statistic:
     p: float | None = None
     p_holm: float | None = None
     test: str | None = None
+
+    @property
+    def perfect(self) -> bool:
+        """Whether it is 1 or -1."""
+        return abs(self.value or 0.0) > 1 - 1e-12
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,9 @@ class Correlation:
     masks with a value of each of them: `best_share` is the share of bootstrap samples in which this metric's is the
     strongest, 0 to 1; `behind`, how much weaker it is than the strongest, with the 95% interval of that difference over the
     same samples (None for the strongest itself). `reason`: why something is missing.
+
+    `partial`: partial tau given the `controls`, over the `n_partial` masks that have those too: what the metric tells that
+    they do not; `partial_reason`: why something of it is missing.
     """
 
     metric: str
@@ -73,6 +84,15 @@ class Correlation:
     behind_low: float | None = None
     behind_high: float | None = None
     reason: str | None = None
+    partial: Statistic = Statistic(None)
+    controls: tuple[str, ...] = ()
+    n_partial: int | None = None
+    partial_reason: str | None = None
+
+    @property
+    def adds(self) -> bool | None:
+        """Whether it tells something that its controls do not, by p corrected; None where that is not known."""
+        return None if self.partial.p_holm is None else self.partial.p_holm <= LEVEL
 
 
 @dataclass(frozen=True)

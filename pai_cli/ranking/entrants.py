@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from pai_cli.analysis.masks import MaskReport
 from pai_cli.errors import UnknownMetricError
 from pai_cli.files.messages import some_names
+from pai_cli.ranking.accuracy import Matches, with_accuracies
 from pai_cli.ranking.expression import Score, score_of
-from pai_cli.ranking.scored import ScoredMask, scored_masks
+from pai_cli.ranking.scored import LAYER_DENSITY, WITHIN_DENSITY, ScoredMask, Within, scored_masks
 from pai_cli.spectral.catalogue import METRICS, Metric
 from pai_cli.spelling import option
 
@@ -20,13 +21,15 @@ MOST_SCORES = 1_000
 
 @dataclass(frozen=True)
 class Entrants:
-    """`masks`: with their accuracies where those are known; `metrics`: what their values are called, in order;
-    `by_density`: whether density separates comparisons.
+    """`masks`: with their accuracies where those are known; `metrics`: what their values are called, in order.
+
+    `within`: what separates comparisons; `controls`: the metrics that others are held against.
     """
 
     masks: list[ScoredMask]
     metrics: Mapping[str, Metric]
-    by_density: bool = True
+    within: Within = WITHIN_DENSITY
+    controls: tuple[str, ...] = ()
 
     @property
     def trained(self) -> bool:
@@ -44,13 +47,24 @@ class Entrants:
 
 
 def available(*, weights: bool) -> dict[str, Metric]:
-    """The metrics of masks that can be had with or without weights."""
-    return {name: metric for name, metric in METRICS.items() if weights or not metric.needs_weights}
+    """The metrics of masks that can be had with or without weights, and what they are held against."""
+    known = {LAYER_DENSITY: Metric(LAYER_DENSITY, "mean over the layers of a layer's density", "layer")} | METRICS
+    return {name: metric for name, metric in known.items() if weights or not metric.needs_weights}
 
 
 def measured(reports: Iterable[MaskReport], *, weights: bool) -> Entrants:
     """The masks that were measured."""
-    return Entrants(scored_masks(reports), available(weights=weights))
+    masks = scored_masks(reports)
+    settings = ("network",) if any(mask.setting for mask in masks) else ()
+    return Entrants(masks, available(weights=weights), Within(settings, "density"))
+
+
+def accurate(entrants: Entrants, matches: Matches) -> Entrants:
+    """With the accuracies of the masks, of each data set apart."""
+    datasets = any(dataset for own in matches.values() for dataset in own)
+    settings = (*entrants.within.settings, *(["dataset"] if datasets else []))
+    masks = with_accuracies(entrants.masks, matches)
+    return replace(entrants, masks=masks, within=replace(entrants.within, settings=settings))
 
 
 def scores_to_correlate(metrics: Mapping[str, Metric], wanted: str | None, by: Score | None) -> list[Score]:

@@ -65,7 +65,7 @@ class Score:
     def measure(self, values: Values) -> Measure:
         """Its value for a mask with these, or the reason why there is none."""
         if self._term is None:
-            return _comparable(values.get(self.metrics[0], Measure.missing("not measured")))
+            return value_of(self.metrics[0], values)
         try:
             return _comparable(self._term(values).measure())
         except NoValueError as missing:
@@ -75,6 +75,11 @@ class Score:
         """Over how many layers it is a mean: the fewest of its metrics'; None where that is not known."""
         known = [counted[name] for name in self.metrics if name in counted]
         return min(known) if known else None
+
+
+def value_of(name: str, values: Values) -> Measure:
+    """The value of that name, or the reason why there is none."""
+    return _comparable(values.get(name, Measure.missing("not measured")))
 
 
 def score_of(text: str, known: Mapping[str, Metric]) -> Score:

@@ -1,7 +1,7 @@
 """Masks from a table of metrics: one row a mask, or a run of one, as `pai analyze` or a publication has them.
 
 Metrics are the columns with nothing but numbers; NAME_error beside NAME is its error bound, NAME_layers over how many
-layers it is a mean. Rows of single layers are passed over.
+layers it is a mean. Columns that say what a row is are known by their names (`columns.py`).
 """
 
 from __future__ import annotations
@@ -9,69 +9,112 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from pai_cli.errors import TableError
 from pai_cli.files.messages import some_names
 from pai_cli.files.rows import Row, Rows, finite, number
 from pai_cli.ranking.accuracy import Run, Tell, accuracies, trained
+from pai_cli.ranking.columns import is_density_of_layer, is_layer_density
+from pai_cli.ranking.controls import chosen_controls
 from pai_cli.ranking.entrants import Entrants
+from pai_cli.ranking.grouping import Grouping, grouping_of, remarks
 from pai_cli.ranking.rules import AccuracyRules
-from pai_cli.ranking.scored import ScoredMask
+from pai_cli.ranking.scored import LAYER_DENSITY, ScoredMask
 from pai_cli.spectral.catalogue import METRICS, Metric
 from pai_cli.spectral.result import Measure
 from pai_cli.spelling import option
 
-SETTINGS = ("architecture", "dataset", "density")  # what separates comparisons, where a table has it
-NO_GROUPS = "none"
 ACCURACY = "accuracy"
-NAMES = ("architecture", "dataset", "method", "density", "seed")  # what a row without a mask is called by
 # Numbers of `pai analyze` and of results that are not metrics of a network.
-COUNTS = ("rows", "columns", "n_R", "n_L", "d_R", "d_L", "kept", "total", "density", "components", "n_regular")
-OTHER_NUMBERS = frozenset((*COUNTS, "network_density", ACCURACY, "seed", "layer", "shape", "dataset"))
+COUNTS = ("rows", "columns", "n_R", "n_L", "d_R", "d_L", "kept", "total", "components", "n_regular")
+OTHER_NUMBERS = frozenset((*COUNTS, "network_density", ACCURACY, "layer", "shape"))
+WORDS = ("mask", "outcome", "reason", "note")  # columns of text that tell no groups
 SUFFIXES = ("_error", "_layers", "_std")
 
 
-def metric_table(table: Rows, group_by: Sequence[str] | None, rules: AccuracyRules, tell: Tell) -> Entrants:
-    """The masks of a table.
+@dataclass(frozen=True)
+class Reading:
+    """How a table is read: accuracies by `rules`, `group_by` as of `grouping_of`, `controls` as of `chosen_controls`."""
 
-    `group_by`: the columns whose values separate comparisons, by default those of `SETTINGS` that there are. Raises
-    `TableError` for a column that is not there, a density or an error bound that is none, and two values of one metric for
-    one mask.
+    rules: AccuracyRules
+    group_by: Sequence[str] | None = None
+    controls: Sequence[str] | None = None
+
+
+def metric_table(table: Rows, how: Reading, tell: Tell) -> Entrants:
+    """The masks of a table, with the controls that it has.
+
+    Raises `TableError` for a column that is not there, a density or an error bound that is none, and two values of one
+    metric for one mask; `UnknownMetricError` for a control that is no column of numbers.
     """
-    table = _networks(table, tell)
-    metrics = _metrics(table)
-    groups = _groups(table, group_by)
-    names = _names(table)
-    settings = [name for name in groups if name != "density"]
-    masks = {row.line: _mask(table, row, metrics, settings, name) for row, name in zip(table.rows, names, strict=True)}
+    table = _of_columns(_networks(table, tell), tell)
+    grouping = grouping_of(table, how.group_by)
+    metrics = _metrics(table, grouping)
+    controls = chosen_controls(metrics, how.controls)
+    names = _names(table, grouping)
+    masks = {row.line: _mask(table, row, metrics, grouping, name) for row, name in zip(table.rows, names, strict=True)}
+    for remark in remarks(table, grouping, _others(table, grouping), default=how.group_by is None):
+        tell(f"{table.source}: {remark}")
     known = dict[int, float]()
     if ACCURACY in table.columns:
-        known = {row.line: value for row, value in accuracies(table, rules, tell)}
-    return Entrants(_merged(table, masks, known), metrics, "density" in groups)
+        known = {row.line: value for row, value in accuracies(table, how.rules, tell)}
+    return Entrants(_merged(table, masks, known), metrics, grouping.within, controls)
 
 
 def _networks(table: Rows, tell: Tell) -> Rows:
-    """Without the rows of single layers."""
+    """Without the rows of layers, whose mean density is a network's layer density where a table does not have that."""
     if "level" not in table.columns:
         return table
     networks = tuple(row for row in table.rows if row.cells["level"] != "layer")
+    layers = [row for row in table.rows if row.cells["level"] == "layer"]
     if not networks:
         raise TableError(f"{table.source}: has rows of layers only; the means of networks are what masks are ranked by")
-    passed = len(table.rows) - len(networks)
-    if passed:
-        tell(
-            f"{table.source}: {passed} row{'s' * (passed > 1)} of layers passed over: networks are ranked by their means"
-        )
-    return replace(table, rows=networks)
+    if not layers:
+        return table
+    told = f"{len(layers)} row{'s' * (len(layers) > 1)} of layers passed over: networks are ranked by their means"
+    made = not any(map(is_layer_density, table.columns)) and {"mask", "density"} <= set(table.columns)
+    tell(f"{table.source}: {told}{f'; {LAYER_DENSITY} is that of their densities' if made else ''}")
+    table = replace(table, rows=networks)
+    return _with_layer_density(table, layers) if made else table
 
 
-def _metrics(table: Rows) -> dict[str, Metric]:
+def _with_layer_density(table: Rows, layers: Sequence[Row]) -> Rows:
+    """With a column of the mean density of a mask's layers, empty where a table does not have all of them."""
+    densities = defaultdict[str, list[float | None]](list)
+    for row in layers:
+        density = finite(row.cells["density"])
+        if density is not None and not 0 <= density <= 1:
+            raise table.fault(row.line, f"density {row.cells['density']!r} is not a fraction (0 to 1)")
+        densities[row.cells["mask"]].append(density)
+
+    def mean(mask: str) -> str:
+        known = [one for one in densities[mask] if one is not None]
+        return repr(math.fsum(known) / len(known)) if known and len(known) == len(densities[mask]) else ""
+
+    rows = (replace(row, cells=row.cells | {LAYER_DENSITY: mean(row.cells["mask"])}) for row in table.rows)
+    return replace(table, columns=(*table.columns, LAYER_DENSITY), rows=tuple(rows))
+
+
+def _of_columns(table: Rows, tell: Tell) -> Rows:
+    """With a layer density made of columns of the layers' densities, where a table has those and not it."""
+    layers = [column for column in table.columns if is_density_of_layer(column)]
+    if len(layers) < 2 or any(map(is_layer_density, table.columns)):
+        return table
+    rows = []
+    for row in table.rows:
+        shares = [finite(row.cells[column]) for column in layers]
+        known = [share for share in shares if share is not None and 0 <= share <= 1]
+        mean = repr(math.fsum(known) / len(known)) if len(known) == len(layers) else ""
+        rows.append(replace(row, cells=row.cells | {LAYER_DENSITY: mean}))
+    tell(f"{table.source}: {LAYER_DENSITY} is the mean of {len(layers)} columns ({some_names(layers)})")
+    return replace(table, columns=(*table.columns, LAYER_DENSITY), rows=tuple(rows))
+
+
+def _metrics(table: Rows, grouping: Grouping) -> dict[str, Metric]:
     found = {}
-    columns = set(table.columns)
     for name in table.columns:
-        beside = any(name.endswith(suffix) and name.removesuffix(suffix) in columns for suffix in SUFFIXES)
-        if name in OTHER_NUMBERS or beside or not name:
+        if name in OTHER_NUMBERS or name in grouping.known or _beside(name, table) or not name:
             continue
         cells = [(row, row.cells[name]) for row in table.rows if row.cells[name]]
         wrong = next(((row, cell) for row, cell in cells if number(cell) is None), None)
@@ -86,52 +129,51 @@ def _metrics(table: Rows) -> dict[str, Metric]:
     return found
 
 
-def _groups(table: Rows, group_by: Sequence[str] | None) -> list[str]:
-    if group_by is None:
-        return [name for name in SETTINGS if name in table.columns]
-    if list(group_by) == [NO_GROUPS]:
-        return []
-    for name in group_by:
-        if name not in table.columns:
-            raise TableError(
-                f"{table.source}: {option('group_by', name)}: no such column; there are {some_names(table.columns, 40)}"
-            )
-    return list(group_by)
+def _beside(name: str, table: Rows) -> bool:
+    """Whether a column tells of another: its error, or over how many layers it is a mean."""
+    return any(name.endswith(suffix) and name.removesuffix(suffix) in table.columns for suffix in SUFFIXES)
 
 
-def _names(table: Rows) -> list[str]:
+def _others(table: Rows, grouping: Grouping) -> list[str]:
+    """Columns of which nothing is known by their names."""
+    known = {*grouping.known, *OTHER_NUMBERS, *METRICS, *WORDS}
+    if any(row.cells.get("level") == "network" for row in table.rows):
+        known.add("level")
+    return [name for name in table.columns if name and name not in known and not _beside(name, table)]
+
+
+def _names(table: Rows, grouping: Grouping) -> list[str]:
     """What each row is called: its mask, or what tells it from the others, or its line."""
     if "mask" in table.columns:
         unnamed = next((row for row in table.rows if not row.cells["mask"]), None)
         if unnamed:
             raise table.fault(unnamed.line, "names no mask")
         return [row.cells["mask"] for row in table.rows]
-    columns = [name for name in NAMES if name in table.columns]
-    names = [" ".join(row.cells[name] for name in columns) for row in table.rows]
+    names = [grouping.name(row) for row in table.rows]
     return names if len(set(names)) == len(names) else [f"line {row.line}" for row in table.rows]
 
 
-def _mask(table: Rows, row: Row, metrics: dict[str, Metric], settings: Sequence[str], name: str) -> ScoredMask:
+def _mask(table: Rows, row: Row, metrics: dict[str, Metric], grouping: Grouping, name: str) -> ScoredMask:
     cells = row.cells
     counted = {metric: finite(cells.get(f"{metric}_layers", "")) for metric in metrics}
     return ScoredMask(
         name=name,
-        density=_density(table, row),
-        network_density=_density(table, row, "network_density"),
+        density=grouping.density(row),
+        network_density=_network_density(table, row),
         values={metric: _measure(table, row, metric) for metric in metrics},
         counted={metric: int(count) for metric, count in counted.items() if count is not None},
-        method=cells.get("method") or None,
-        setting=", ".join(f"{column} {cells[column]}" for column in settings),
+        method=grouping.method(row),
+        setting=grouping.setting(row),
     )
 
 
-def _density(table: Rows, row: Row, column: str = "density") -> float | None:
-    text = row.cells.get(column, "")
+def _network_density(table: Rows, row: Row) -> float | None:
+    text = row.cells.get("network_density", "")
     if not text:
         return None
     value = finite(text)
     if value is None or not 0 <= value <= 1:
-        raise table.fault(row.line, f"{column} {text!r} is not a fraction (0 to 1)")
+        raise table.fault(row.line, f"network_density {text!r} is not a fraction (0 to 1)")
     return value
 
 
@@ -148,11 +190,11 @@ def _measure(table: Rows, row: Row, metric: str) -> Measure:
 
 
 def _merged(table: Rows, masks: dict[int, ScoredMask], known: dict[int, float]) -> list[ScoredMask]:
-    """One mask for all rows that name it in one setting, with the mean of their accuracies."""
-    rows: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    """One mask for all rows that name it in one setting and density, with the mean of their accuracies."""
+    rows: dict[tuple[str, str, float | None], list[Row]] = defaultdict(list)
     for row in table.rows:
         mask = masks[row.line]
-        rows[mask.name, mask.setting].append(row)
+        rows[mask.name, mask.setting, mask.density].append(row)
     merged = []
     for own in rows.values():
         first = masks[own[0].line]

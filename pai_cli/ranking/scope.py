@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from pai_cli.ranking.bootstrap import Counts, Resampling, draw, resampled
+from pai_cli.files.messages import all_names
+from pai_cli.ranking.bootstrap import Counts, Resampling, draw, interval, resampled
+from pai_cli.ranking.controls import given_controls
 from pai_cli.ranking.correlation import Correlation, Scope, Statistic
+from pai_cli.ranking.scoped import DECIMALS, PERFECT, Part, Scoped, alike, part_of, sample_of
 from pai_cli.ranking.statistics import (
-    LEVEL,
     PERMUTED_BELOW,
     Floats,
     Ints,
     Sample,
     centred,
     centred_ranks,
-    dense_ranks,
     dependence,
-    exchangeable,
     holm,
     kendall,
     kendall_p,
@@ -28,14 +28,10 @@ from pai_cli.ranking.statistics import (
     permutation_p,
     product_p,
     shuffles,
-    smallest_p,
     spearman,
     t_p,
 )
 
-INTERVAL = (2.5, 97.5)  # percentiles of the bootstrap samples
-DECIMALS = 12  # of an accuracy: what is beyond is rounding of its mean
-PERFECT = "a perfect order: every sample of it is one too, which is no interval"
 SELDOM = "most bootstrap samples have no two masks that differ: no interval"
 ABSENT = "not compared with the strongest: has no value for too many of the masks"
 CONSTANT = "not compared with the strongest: has one value for all the masks that are compared"
@@ -43,58 +39,16 @@ COMMON = 0.8  # share of the masks that metrics are compared over at least
 DRAWS, SHUFFLES = 0, 1  # purposes of random numbers
 
 
-@dataclass(frozen=True)
-class Scoped:
-    """A scope's metrics and masks as arrays.
-
-    `values`, `errors`: shape (metrics, masks), NaN where a value is missing; `accuracy`: (masks,); `strata`: the indices of
-    each group that compares; `clusters`: (masks,), equal for entries that are one mask.
-    """
-
-    scope: Scope
-    names: tuple[str, ...]
-    values: Floats
-    errors: Floats
-    accuracy: Floats
-    strata: tuple[Ints, ...]
-    clusters: Ints
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Some of the entries, `kept`, and what metrics that have values for them share.
-
-    `groups`: of `exchangeable`; `too_few`: why they say nothing.
-    """
-
-    kept: Ints
-    strata: tuple[Ints, ...]
-    y: Floats
-    y_rank: Ints
-    groups: list[Ints]
-    too_few: str | None
-
-    @property
-    def masks(self) -> int:
-        """How many: fewer than entries where one is in several settings."""
-        return sum(len(group) for group in self.groups)
-
-    @property
-    def repeated(self) -> bool:
-        """Whether a mask is in several settings, so that its entries depend on each other."""
-        return self.masks < len(self.y)
-
-
 def correlate_within(scoped: Scoped, how: Resampling) -> list[Correlation]:
     """A correlation a metric, in the order of `names`."""
     counts = draw(scoped.strata, scoped.clusters, how.count, how.generator(DRAWS))
     found: dict[int, Correlation] = {}
     taus: dict[int, Floats] = {}
-    for rows in _alike(scoped.values):
-        part = _part(scoped, np.isfinite(scoped.values[rows[0]]))
+    for rows in alike(scoped.values, range(len(scoped.names))):
+        part = part_of(scoped, np.isfinite(scoped.values[rows[0]]))
         few = 2 < part.masks < PERMUTED_BELOW
         orders = shuffles(part.groups, len(part.y), how.generator(SHUFFLES)) if few else None
-        own = {row: _sample(scoped, part, row) for row in rows}
+        own = {row: sample_of(scoped, part, row) for row in rows}
         for row, sample in own.items():
             found[row] = _one(scoped, part, row, sample, orders)
         resampling = [row for row in rows if found[row].tau.value is not None and part.too_few is None]
@@ -102,53 +56,17 @@ def correlate_within(scoped: Scoped, how: Resampling) -> list[Correlation]:
         for row, each in zip(resampling, samples, strict=True):
             found[row] = _with_intervals(found[row], each)
             taus[row] = each[0]
-    return _compared(_corrected([found[row] for row in range(len(scoped.names))]), taus, scoped, counts)
+    whole = given_controls([found[row] for row in range(len(scoped.names))], scoped, counts)
+    return _compared(_corrected(whole), taus, scoped, counts)
 
 
-def _alike(values: Floats) -> list[list[int]]:
-    """Rows grouped by where they have values."""
-    groups: dict[bytes, list[int]] = {}
-    for row, present in enumerate(np.isfinite(values)):
-        groups.setdefault(present.tobytes(), []).append(row)
-    return list(groups.values())
-
-
-def _part(scoped: Scoped, present: np.ndarray) -> _Part:
-    place = np.cumsum(present) - 1
-    strata = tuple(place[at[present[at]]] for at in scoped.strata if present[at].any())
-    y = np.round(scoped.accuracy[present], DECIMALS)
-    y_rank = dense_ranks(y)
-    groups = exchangeable(strata, scoped.clusters[present])
-    return _Part(np.flatnonzero(present), strata, y, y_rank, groups, _too_few(y_rank, groups, len(scoped.names)))
-
-
-def _sample(scoped: Scoped, part: _Part, row: int) -> Sample:
-    x, errors = scoped.values[row, part.kept], scoped.errors[row, part.kept]
-    return Sample(x, part.y, dense_ranks(x, errors), part.y_rank, part.strata)
-
-
-def _too_few(y_rank: Ints, groups: Sequence[Ints], metrics: int) -> str | None:
-    """Why nothing can be said, if so: not even a perfect order would be told from chance, among that many metrics."""
-    smallest = smallest_p(y_rank, groups)
-    corrected = min(1.0, smallest * metrics)
-    if corrected <= LEVEL:
-        return None
-    count = sum(map(len, groups))
-    tried = f", {corrected:.2g} after correction for {metrics} metrics" if metrics > 1 else ""
-    told = f"too few masks to say anything: with {count} the smallest possible p of tau is {smallest:.2g}{tried}"
-    if len(groups) > 1 or len(np.unique(y_rank)) < len(y_rank):
-        return told
-    needed = next(n for n in range(2, 200) if 2 / math.factorial(n) * metrics <= LEVEL)
-    return f"{told}; it takes {needed}"
-
-
-def _one(scoped: Scoped, part: _Part, row: int, sample: Sample, orders: Ints | None) -> Correlation:
+def _one(scoped: Scoped, part: Part, row: int, sample: Sample, orders: Ints | None) -> Correlation:
     """One metric's correlation, without intervals and corrections."""
     values = (kendall(sample), spearman(sample), pearson(sample))
     tau, rho, r = (Statistic(value) for value in values)
     blank = Correlation(scoped.names[row], scoped.scope, sample.size, tau, rho, r)
     if values[0] is None:
-        return replace(blank, reason=_undefined(sample))
+        return replace(blank, reason=_undefined(sample, scoped.scope))
     tests = _tests(sample, values, part, orders)
     statistics = [replace(Statistic(value), p=p, test=test) for value, (p, test) in zip(values, tests, strict=True)]
     return _with(replace(blank, reason=part.too_few), statistics)
@@ -159,7 +77,7 @@ def _with_intervals(one: Correlation, samples: Floats) -> Correlation:
     statistics = [_with_interval(*each) for each in zip((one.tau, one.rho, one.r), samples, strict=True)]
     if statistics[0].low is not None:
         return _with(one, statistics)
-    return _with(replace(one, reason=PERFECT if _perfect(one.tau.value) else SELDOM), statistics)
+    return _with(replace(one, reason=PERFECT if one.tau.perfect else SELDOM), statistics)
 
 
 def _with(correlation: Correlation, statistics: Sequence[Statistic]) -> Correlation:
@@ -167,17 +85,17 @@ def _with(correlation: Correlation, statistics: Sequence[Statistic]) -> Correlat
     return replace(correlation, tau=tau, rho=rho, r=r)
 
 
-def _undefined(sample: Sample) -> str:
+def _undefined(sample: Sample, scope: Scope) -> str:
     if sample.size < 2:
         return f"{sample.size} mask{'s' * (sample.size != 1)} with a value: a correlation takes two"
     if all(len(at) < 2 for at in sample.strata):
-        return "no two masks of equal density"
+        return f"no two masks of equal {all_names(scope.grouped_by)}"
     constant = all((sample.y_rank[at] == sample.y_rank[at[0]]).all() for at in sample.strata)
     return "the accuracies compared are all equal" if constant else "the metric's values compared are all equal"
 
 
 def _tests(
-    sample: Sample, values: Sequence[float | None], part: _Part, orders: Ints | None
+    sample: Sample, values: Sequence[float | None], part: Part, orders: Ints | None
 ) -> list[tuple[float | None, str | None]]:
     """p and how it was found, of tau, rho and r."""
     ranks = [centred_ranks(rank, sample.strata) for rank in (sample.x_rank, sample.y_rank)]
@@ -198,35 +116,25 @@ def _tests(
 
 def _with_interval(statistic: Statistic, samples: Floats) -> Statistic:
     """With its interval; what is perfect is so in every sample, which would look like certainty."""
-    if statistic.value is None or _perfect(statistic.value):
+    if statistic.value is None or statistic.perfect:
         return statistic
-    low, high = _interval(samples)
+    low, high = interval(samples)
     return replace(statistic, low=low, high=high)
-
-
-def _perfect(value: float | None) -> bool:
-    return abs(value or 0.0) > 1 - 1e-12
-
-
-def _interval(samples: Floats) -> tuple[float | None, float | None]:
-    """The 95% interval of the samples in which the statistic is defined, if they are most of them."""
-    defined = samples[~np.isnan(samples)]
-    if 2 * len(defined) < len(samples) or not len(defined):
-        return None, None
-    low, high = np.percentile(defined, INTERVAL)
-    return float(low), float(high)
 
 
 # --- the metrics of a scope together
 
 
 def _corrected(found: Sequence[Correlation]) -> list[Correlation]:
-    columns = [[(one.tau, one.rho, one.r)[k] for one in found] for k in range(3)]
+    columns = [[(one.tau, one.rho, one.r, one.partial)[k] for one in found] for k in range(4)]
     corrected = [
         [replace(one, p_holm=p) for one, p in zip(column, holm([statistic.p for statistic in column]), strict=True)]
         for column in columns
     ]
-    return [_with(one, statistics) for one, statistics in zip(found, zip(*corrected, strict=True), strict=True)]
+    return [
+        replace(one, tau=tau, rho=rho, r=r, partial=partial)
+        for one, (tau, rho, r, partial) in zip(found, zip(*corrected, strict=True), strict=True)
+    ]
 
 
 def _compared(found: list[Correlation], taus: dict[int, Floats], scoped: Scoped, counts: Counts) -> list[Correlation]:
@@ -236,10 +144,10 @@ def _compared(found: list[Correlation], taus: dict[int, Floats], scoped: Scoped,
     takes part. `taus`: the samples over a metric's own masks.
     """
     rows, common = _rivals(scoped.values, list(taus))
-    part = _part(scoped, common) if rows else None
+    part = part_of(scoped, common) if rows else None
     if part is None or part.too_few:
         return found
-    own = {row: _sample(scoped, part, row) for row in rows}
+    own = {row: sample_of(scoped, part, row) for row in rows}
     point = {row: tau for row, sample in own.items() if (tau := kendall(sample)) is not None}
     others = [row for row in point if found[row].n != len(part.kept)]
     samples = resampled([own[row] for row in others], counts[part.kept])
@@ -254,7 +162,7 @@ def _compared(found: list[Correlation], taus: dict[int, Floats], scoped: Scoped,
     for k, row in enumerate(point):
         one = replace(found[row], best_share=float(shares[k]), tau_common=point[row], n_common=len(part.kept))
         if k != first:
-            low, high = _interval(strength[first] - strength[k])
+            low, high = interval(strength[first] - strength[k])
             behind = max(map(abs, point.values())) - abs(point[row])
             one = replace(one, behind=behind, behind_low=low, behind_high=high)
         found[row] = one

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pai_cli.analysis.masks import MaskReport
+from pai_cli.spectral.network import NetworkReport
 from pai_cli.spectral.result import Measure
 
+LAYER_DENSITY = "layer_density"
 EQUAL_DENSITIES = 0.01  # relative difference under which two densities are compared as one
 
 
@@ -33,8 +36,31 @@ class ScoredMask:
     network_density: float | None = None
 
 
+@dataclass(frozen=True)
+class Within:
+    """What masks that are compared have in common: `settings`, which their setting is made of, and `density`, what tells
+    their density, None where density does not separate.
+    """
+
+    settings: tuple[str, ...] = ()
+    density: str | None = None
+
+    @property
+    def by_density(self) -> bool:
+        """Whether density separates."""
+        return self.density is not None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of it."""
+        return self.settings if self.density is None else (*self.settings, self.density)
+
+
+WITHIN_DENSITY = Within((), "density")
+
+
 def scored_masks(reports: Iterable[MaskReport]) -> list[ScoredMask]:
-    """The masks that were measured; those that failed are left out.
+    """The masks that were measured, with their layer density; those that failed are left out.
 
     Means over different layers do not compare: masks of several networks have settings, named after the first of each.
     """
@@ -46,7 +72,7 @@ def scored_masks(reports: Iterable[MaskReport]) -> list[ScoredMask]:
         ScoredMask(
             name=str(one.path),
             density=report.density,
-            values=report.measures,
+            values={LAYER_DENSITY: _layer_density(report)} | report.measures,
             counted=report.counted,
             method=one.metadata.get("method"),
             setting=networks[frozenset(one.shapes.items())] if len(networks) > 1 else "",
@@ -54,6 +80,12 @@ def scored_masks(reports: Iterable[MaskReport]) -> list[ScoredMask]:
         )
         for one, report in measured
     ]
+
+
+def _layer_density(report: NetworkReport) -> Measure:
+    """The mean over layers of a layer's density."""
+    shares = [layer.metrics.counts.edges / layer.parameters for layer in report.layers]
+    return Measure(math.fsum(shares) / len(shares), 0.0) if shares else Measure.missing("the layers were not kept")
 
 
 def equal_groups(masks: Sequence[ScoredMask], *, by_density: bool = True) -> list[list[ScoredMask]]:
@@ -69,6 +101,16 @@ def equal_groups(masks: Sequence[ScoredMask], *, by_density: bool = True) -> lis
         else:
             groups.append([mask])
     return groups
+
+
+def methods_among(masks: Sequence[ScoredMask], *, within: Within) -> tuple[set[str], bool]:
+    """The methods of masks with an accuracy, and whether any has several masks among those that are compared."""
+    trained = [mask for mask in masks if mask.accuracy is not None and mask.method is not None]
+    repeated = any(
+        len({mask.method for mask in group}) < len(group)
+        for group in equal_groups(trained, by_density=within.by_density)
+    )
+    return {mask.method for mask in trained if mask.method is not None}, repeated
 
 
 def _density(mask: ScoredMask) -> float:

@@ -1,6 +1,6 @@
 """Correlations over pairs of masks that may be compared: those of one stratum, a group of equal density.
 
-With one stratum these are Kendall's tau-b, Spearman's rho and Pearson's r, taken from scipy. With several,
+With one stratum these are Kendall's tau-b, Spearman's rho and Pearson's r. With several,
 
     tau = sum of S / sqrt(sum of U_x * sum of U_y)
 
@@ -95,9 +95,36 @@ def _pair_counts(x: Ints, y: Ints) -> tuple[float, float, float]:
     u_x, u_y = _told_apart(x), _told_apart(y)
     if not u_x or not u_y:
         return 0.0, u_x, u_y
-    from scipy.stats import kendalltau
+    return float(agreement(x, y).sum()) / 2, u_x, u_y
 
-    return float(round(kendalltau(x, y).statistic * math.sqrt(u_x * u_y))), u_x, u_y
+
+def agreement(x: Ints, y: Ints) -> Ints:
+    """Each mask's concordant less discordant pairs with all others, shape (n,), of two rankings by ranks from 0."""
+    order = np.argsort(x, kind="stable")
+    sorted_y = y[order]
+    before, until = (np.searchsorted(x[order], x, side=side) for side in ("left", "right"))
+    below, upto = (np.searchsorted(np.sort(y), y, side=side) for side in ("left", "right"))
+    lower_lower, lower_upto = _counted_below(sorted_y, before, y), _counted_below(sorted_y, before, y + 1)
+    upto_lower, upto_upto = _counted_below(sorted_y, until, y), _counted_below(sorted_y, until, y + 1)
+    discordant = (before - lower_upto) + (below - upto_lower)
+    found: Ints = lower_lower + (len(x) - until - upto + upto_upto) - discordant
+    return found
+
+
+def _counted_below(values: Ints, ends: Ints, limits: Ints) -> Ints:
+    """How many of the first `ends` values are below each limit: a wavelet matrix, bit by bit from the highest."""
+    found = np.zeros(len(ends), dtype=np.int64)
+    starts = np.zeros(len(ends), dtype=np.int64)
+    for bit in reversed(range(int(limits.max(initial=0)).bit_length())):
+        ones = (values >> bit) & 1
+        zeros = np.concatenate([[0], np.cumsum(1 - ones)])
+        high = (limits >> bit) & 1 == 1
+        low_start, low_end = zeros[starts], zeros[ends]
+        found += np.where(high, low_end - low_start, 0)
+        starts = np.where(high, zeros[-1] + starts - low_start, low_start)
+        ends = np.where(high, zeros[-1] + ends - low_end, low_end)
+        values = values[np.argsort(ones, kind="stable")]
+    return found
 
 
 def _told_apart(ranks: Ints) -> float:
@@ -181,12 +208,17 @@ def _variance(x: Ints, y: Ints) -> float:
 
 def t_p(value: float, size: int, strata: int) -> float:
     """Two-sided p of a rho or r over `size` masks whose `strata` means were taken away, by the t distribution."""
-    from scipy.stats import t
-
     freedom = size - strata - 1
     if freedom < 1 or abs(value) >= 1:
         return 1.0 if freedom < 1 else 0.0
-    return float(2 * t.sf(abs(value) * math.sqrt(freedom / (1 - value**2)), freedom))
+    return t_of(value * math.sqrt(freedom / (1 - value**2)), freedom)
+
+
+def t_of(ratio: float, freedom: int) -> float:
+    """Two-sided p of a value over its standard error, by the t distribution."""
+    from scipy.stats import t
+
+    return float(2 * t.sf(abs(ratio), freedom))
 
 
 def exchangeable(strata: Sequence[Ints], clusters: Ints) -> list[Ints]:
