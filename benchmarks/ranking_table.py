@@ -22,7 +22,7 @@ from pai_cli.files.rows import read_rows
 from pai_cli.ranking.bootstrap import Resampling
 from pai_cli.ranking.correlation import Correlation, ScopeKind, Study
 from pai_cli.ranking.entrants import scores_to_correlate
-from pai_cli.ranking.metric_table import metric_table
+from pai_cli.ranking.metric_table import Reading, metric_table
 from pai_cli.ranking.rules import AccuracyRules
 from pai_cli.ranking.study import correlate
 
@@ -58,7 +58,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("table", type=Path, help="the published means, as CSV")
     options = parser.parse_args()
-    entrants = metric_table(read_rows(options.table, io.StringIO()), None, AccuracyRules(), print)
+    entrants = metric_table(read_rows(options.table, io.StringIO()), Reading(AccuracyRules()), print)
     scores = scores_to_correlate(entrants.metrics, "dr_imdb,dr,layer_density_mean", None)
     study = correlate(entrants.masks, scores, Resampling())
     columns = [("architecture", 21, LEFT), ("metric", 18, LEFT), *((f"{d:g}", 6, ".2f") for d in DENSITIES)]
