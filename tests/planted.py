@@ -32,11 +32,11 @@ class Fault:
 FAULTS = {
     "the sign of a gap": Fault(
         "spectral/result.py",
-        "Measure.of(self.sigma_1 - self.sigma_2",
-        "Measure.of(self.sigma_1 + self.sigma_2",
+        "gap, error = first - second",
+        "gap, error = first + second",
         "metrics",
     ),
-    "half an error bound": Fault("spectral/metrics.py", "2 * (root - low))", "root - low)", "metrics"),
+    "half an error bound": Fault("spectral/formulas.py", "2 * off / (root", "off / (root", "metrics"),
     "no deflation": Fault(
         "spectral/power.py", "_outer(first[:, :n], values[:, 0])", "_outer(first[:, :n], 0 * values[:, 0])", "power"
     ),

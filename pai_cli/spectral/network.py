@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from array_api_compat import array_namespace
 
 from pai_cli.spectral.catalogue import METRICS
+from pai_cli.spectral.formulas import mean_of
 from pai_cli.spectral.graph import Array, unroll
 from pai_cli.spectral.layout import PLAIN, Layout
 from pai_cli.spectral.metrics import (
     LayerMetrics,
     MetricOptions,
     dense_reference,
-    mean_of,
     measures_of,
     prepare_layer,
 )

@@ -11,7 +11,7 @@ import numpy as np
 
 from pai_cli.spectral.graph import BipartiteGraph
 from pai_cli.spectral.problems import Problems
-from pai_cli.spectral.result import Floats, Ints
+from pai_cli.spectral.result import Ints
 
 LEAST_LEFT = 3  # vertices that must share a degree [H23]
 LEAST_DEGREE = 3  # mean degree, either side, under which the gaps are not defined [H23]
@@ -34,15 +34,10 @@ class RegularSubgraphs:
         return len(self.degree)
 
     @property
-    def d_L(self) -> Floats:
-        """Mean left degree, which is the degree of every left vertex."""
-        return self.degree.astype(np.float64)
-
-    @property
-    def d_R(self) -> Floats:
-        """Mean right degree."""
-        degrees: Floats = self.degree * self.n_L / self.n_R
-        return degrees
+    def edges(self) -> Ints:
+        """Edges of each."""
+        edges: Ints = self.degree * self.n_L
+        return edges
 
     def problems(self, graph: BipartiteGraph, *, weighted: bool = False) -> Problems:
         """What to ask the solvers for: all of the graph, then each subgraph that is not all of it."""
