@@ -310,6 +310,10 @@ def test_layers_and_options(file: Path, names: list[str], pai: Pai) -> None:
     assert list(analyze(file, layers=names[:2]).layers) == names[:2]
     plain, weighted = analyze(file), analyze(file, expansion_weighted=True)
     assert weighted["dr_imdb"].value != plain["dr_imdb"].value
+    f23 = analyze(file, convention="f23")
+    assert (plain.convention, f23.convention, f23.to_dict()["network"]["convention"]) == ("h23", "f23", "f23")
+    assert f23.layers[names[0]].convention == f23.layers[names[0]].to_dict()["convention"] == "f23"
+    assert f23["dr_imdb"].value != weighted["dr_imdb"].value
     assert analyze(file, solver="direct").layers[names[0]].solver in ("direct", "closed form")
 
 
@@ -317,6 +321,8 @@ def test_layers_and_options(file: Path, names: list[str], pai: Pai) -> None:
     ("asked", "text"),
     [
         ({"solver": "lanczos"}, "solver='lanczos': give one of"),
+        ({"convention": "icml"}, "convention='icml': give one of h23, f23"),
+        ({"convention": "f23", "expansion_weighted": True}, "expansion_weighted=True: convention=f23 has that factor"),
         ({"device": "tpu"}, "device='tpu': give one of"),
         ({"model": "lenet"}, "model: only between=True needs the network"),
         ({"input_shape": (3, 8, 8)}, "input_shape: only between=True needs the network"),

@@ -32,6 +32,7 @@ from pai_cli.files.checkpoints import open_checkpoint
 from pai_cli.files.opening import open_mask
 from pai_cli.files.store import Store, open_store
 from pai_cli.spectral.catalogue import METRIC_VERSION
+from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.layout import Layout
 from pai_cli.spectral.metrics import MetricOptions, measure_layer
 from pai_cli.spectral.solvers import SolverOptions
@@ -288,6 +289,7 @@ def test_what_a_report_follows_from(masks: list[Path], store: Store, monkeypatch
         AnalysisRequest(weights=open_checkpoint(masks[0].with_name("other.safetensors"))),
         AnalysisRequest(layers=("conv1",)),
         AnalysisRequest(options=MetricOptions(expansion_weighted=True)),
+        AnalysisRequest(options=MetricOptions(convention=Convention.F23)),
         AnalysisRequest(options=MetricOptions(dense=False)),
         AnalysisRequest(options=MetricOptions(solver=SolverOptions(certify=True))),
         AnalysisRequest(trust=True),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from decimal import Decimal, localcontext
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ from graphs import EPS, Mask, Matrix, projective_plane, shuffled, svd, uniform, 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pai_cli.errors import NotFiniteError
+from pai_cli.errors import NotFiniteError, ParameterError, UsageError
 from pai_cli.spectral import metrics
 from pai_cli.spectral.catalogue import FULL_SPECTRUM, METRICS
+from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.formulas import MANY, ONE, Sigmas, Sizes, gaps, mean_of, norm_of
 from pai_cli.spectral.graph import Counts
 from pai_cli.spectral.layout import Layout
@@ -26,7 +28,7 @@ from pai_cli.spectral.metrics import (
 from pai_cli.spectral.network import DenseCache, LayerInput, LayerReport, measure_layers, summarise
 from pai_cli.spectral.result import Measure, Outcome, SingularPair
 from pai_cli.spectral.singular import SolverOptions
-from pai_cli.spelling import option
+from pai_cli.spelling import for_shell, option
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -67,14 +69,16 @@ def live_of(mask: Mask) -> Mask:
     return mask[mask.any(axis=1)][:, mask.any(axis=0)]
 
 
-def classes_of(mask: Mask) -> list[list[int]]:
+def classes_of(mask: Mask, convention: str = "h23") -> list[list[int]]:
     """Columns of every kept K_d."""
     degrees = mask.sum(axis=0)
     kept = []
     for degree in sorted(set(degrees.tolist())):
         columns = np.flatnonzero(degrees == degree).tolist()
         touched = int(mask[:, columns].any(axis=1).sum())
-        if degree >= 3 and len(columns) >= 3 and degree * len(columns) / touched >= 3:
+        right = Fraction(degree * len(columns), max(touched, 1))
+        h23, f23 = len(columns) >= 3 and right >= 3, len(columns) >= 2 and right > 1
+        if degree >= 3 and (h23 if convention == "h23" else f23):
             kept.append(columns)
     return kept
 
@@ -97,8 +101,8 @@ def gaps_by_hand(mask: Mask) -> dict[str, float]:
     }
 
 
-def by_hand(mask: Mask, weights: Matrix, expansion_weighted: bool = False) -> dict[str, float]:
-    """Every metric of a layer with both mean degrees at least 3 and at least one kept K_d, but l2_dense."""
+def by_hand(mask: Mask, weights: Matrix, expansion_weighted: bool = False, convention: str = "h23") -> dict[str, float]:
+    """Every metric of a layer that has gaps and at least one kept K_d, but l2_dense."""
     live, sigma = live_of(mask), svd(mask)
     n_R, n_L = live.shape
     edges = int(live.sum())
@@ -106,12 +110,12 @@ def by_hand(mask: Mask, weights: Matrix, expansion_weighted: bool = False) -> di
     chance = edges / n_L / mask.shape[0] * n_L * n_R
     result["narc"] = ((sigma[1] ** 2 / 4 + 1) * math.sqrt(n_L * n_R) - abs(2 * edges - chance)) / mask.size
     rows, lambdas, factors = [], [], []
-    for columns in classes_of(mask):
+    for columns in classes_of(mask, convention):
         rows.append(gaps_by_hand(mask[:, columns]))
         values = svd((np.abs(weights) * mask)[:, columns])
         lambdas.append(values[0] - values[1])
         block = live_of(mask[:, columns])
-        factors.append(max(block.shape) / (sum(block.shape) - 1) if expansion_weighted else 1.0)
+        factors.append(max(block.shape) / (sum(block.shape) - 1) if expansion_weighted or convention == "f23" else 1.0)
     for name in ("dr", "ds"):
         result[f"{name}_imdb"] = float(np.mean([row[name] * f for row, f in zip(rows, factors, strict=True)]))
         norms = [row[f"{name}_norm"] * f for row, f in zip(rows, factors, strict=True)]
@@ -253,6 +257,68 @@ def test_every_metric_by_brute_force(seed: int, expansion_weighted: bool) -> Non
     ones = by_hand(mask | True, weights, expansion_weighted)
     distance = math.hypot(*(expected[name] - ones[name] for name in FULL_SPECTRUM))
     assert layer.measures["l2_dense"].value == pytest.approx(distance, rel=1e-12)
+
+
+def thin_layer(seed: int) -> tuple[Mask, Matrix]:
+    """Outputs of mean degree 3 and more, inputs between 1 and 3, and classes of two and more columns."""
+    rng = np.random.default_rng(seed)
+    degrees = np.concatenate([np.full(rng.integers(20, 40), 1), np.full(rng.integers(2, 6), 3), np.full(2, 4)])
+    scores = rng.random((8, len(degrees)))
+    mask = np.argsort(np.argsort(scores, axis=0), axis=0) < degrees
+    return mask, rng.normal(size=mask.shape)
+
+
+@given(st.integers(0, 2**32), st.booleans())
+def test_every_metric_of_f23_by_brute_force(seed: int, thin: bool) -> None:
+    mask, weights = thin_layer(seed) if thin else random_layer(seed)
+    options = MetricOptions(convention=Convention.F23)
+    layer = measure_layer(mask, weights, options)
+    expected = by_hand(mask, weights, convention="f23")
+    assert layer.convention is Convention.F23
+    assert layer.n_regular == len(classes_of(mask, "f23")) >= len(classes_of(mask))
+    for name, value in expected.items():
+        measure = layer.measures[name]
+        assert measure.error is not None, name
+        assert abs(value_of(measure) - value) <= measure.error + 300 * EPS * max(expected["lambda"], 20), name
+    ones = by_hand(mask | True, weights, convention="f23")
+    distance = math.hypot(*(expected[name] - ones[name] for name in FULL_SPECTRUM))
+    assert layer.measures["l2_dense"].value == pytest.approx(distance, rel=1e-12)
+    if thin:  # by the other convention neither is defined
+        plain = measure_layer(mask, weights)
+        assert plain.measures["dr"].reason == LOW_DEGREE
+        assert plain.measures["lambda"].present
+
+
+def test_where_f23_begins() -> None:
+    """Outputs of mean degree 3, inputs of more than 1: one edge decides either."""
+    stars = np.repeat(np.eye(3, dtype=bool), 3, axis=1)  # d_R = 3, d_L = 1
+    reason = "mean degree of outputs below 3, or of inputs 1"
+    options = MetricOptions(convention=Convention.F23)
+    for name in (*LAYER, "lambda"):
+        assert measure_layer(stars, stars * 1.0, options).measures[name].reason == reason, name
+    stars[0, 8] = True
+    found = measure_layer(stars, stars * 1.0, options).measures
+    sigma = svd(stars)
+    assert found["dr"].value == pytest.approx(math.sqrt(10 / 9 - 1) + math.sqrt(10 / 3 - 1) - sigma[1])
+    assert found["lambda"].value == pytest.approx(sigma[0] - sigma[1])
+    assert found["dr_imdb"].reason == "no two inputs of one degree, 3 or more, that share outputs"
+    assert measure_layer(stars.T, stars.T * 1.0, options).measures["dr"].reason == reason  # d_R is then 10 / 9
+    two = np.zeros((6, 2), dtype=bool)
+    two[:3, 0] = two[3:, 1] = True  # two inputs of degree 3 that share nothing: d_R = 1
+    assert measure_layer(two, options=options).n_regular == 0
+    two[3, 0], two[0, 0] = True, False
+    assert measure_layer(two, options=options).n_regular == 1
+    assert measure_layer(two).n_regular == 0
+
+
+def test_f23_has_the_factor_always() -> None:
+    with pytest.raises(UsageError) as error:
+        MetricOptions(convention=Convention.F23, expansion_weighted=True)
+    assert for_shell(error.value.text) == (
+        "--expansion-weighted: --convention f23 has that factor always; leave it out"
+    )
+    with pytest.raises(ParameterError, match="give one of h23, f23"):
+        MetricOptions(convention="f24")  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("iterate_from_33")

@@ -32,6 +32,7 @@ from pai_cli.api.working import Working, refuse_idle_force
 from pai_cli.compute.device import Device
 from pai_cli.errors import UsageError
 from pai_cli.progress import Progress, silent
+from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.parameters import one_of
 from pai_cli.spectral.solvers import Solver
 from pai_cli.spelling import option
@@ -77,6 +78,7 @@ def analyze(
     *,
     layers: str | Iterable[str] | None = None,
     summary: bool = False,
+    convention: str = Convention.H23,
     expansion_weighted: bool = False,
     solver: str = Solver.AUTO,
     certify: bool = False,
@@ -101,9 +103,11 @@ def analyze(
 
     `masks`: a path, a mapping of parameter names to boolean or 0/1 arrays or tensors (`pai.Mask` is one), or several.
     `weights`: the checkpoint that the masks were made for, a path or a network; the parameter metrics need it. `layers`:
-    globs of the layers to measure, by default all. `summary`: only the networks' means. `expansion_weighted`: multiply each
-    left-regular subgraph's term by max(n_L, n_R) / (n_L + n_R - 1). `solver`: "auto", "gram", "power", "matrix-free" or
-    "direct"; `certify`: prove sigma_2 to be the second in layers of any size. `device`: "cpu", "cuda" or "auto".
+    globs of the layers to measure, by default all. `summary`: only the networks' means. `convention`: which layers have
+    gaps, which left-regular subgraphs count and what each weighs: "h23" (ICLR 2023) or "f23" (NeurIPS 2023).
+    `expansion_weighted`: multiply each subgraph's term by max(n_L, n_R) / (n_L + n_R - 1), which "f23" does by itself.
+    `solver`: "auto", "gram", "power", "matrix-free" or "direct"; `certify`: prove sigma_2 to be the second in layers of any
+    size. `device`: "cpu", "cuda" or "auto".
 
     `between`: measure every two consecutive layers instead, which gives `JunctionReport`s; the network of `weights`, or
     `model` of it, is followed with one input of `input_shape` to find them.
@@ -121,6 +125,7 @@ def analyze(
             weights,
             layers=layers,
             summary=summary,
+            convention=convention,
             expansion_weighted=expansion_weighted,
             solver=solver,
             certify=certify,
@@ -155,6 +160,7 @@ def reports(
     *,
     layers: str | Iterable[str] | None = None,
     summary: bool = False,
+    convention: str = Convention.H23,
     expansion_weighted: bool = False,
     solver: str = Solver.AUTO,
     certify: bool = False,
@@ -179,12 +185,14 @@ def reports(
     """
     every = listed(masks)
     chosen, place = one_of("solver", solver, Solver), one_of("device", device, Device)
+    whose = one_of("convention", convention, Convention)
     given = _Given(masks, every, weights, globs_of(layers), summary, trust, progress or silent)
     if between:
         _refuse_beside_between(
             solver=chosen is not Solver.AUTO,
             device=place is not Device.CPU,
             certify=certify,
+            convention=whose is not Convention.H23,
             expansion_weighted=expansion_weighted,
             plot=plot is not None,
             report=report is not None,
@@ -203,7 +211,7 @@ def reports(
     refuse_idle_force(plot, report, force=force)
     working = Working.of(jobs, cluster, store, no_store=no_store)
     files = _Files(maybe_path(plot), maybe_path(report), force)
-    how = _How(chosen, certify, place, expansion_weighted)
+    how = _How(chosen, certify, place, whose, expansion_weighted)
     return _measured(given, how, files, working)
 
 
@@ -225,6 +233,7 @@ class _How:
     solver: Solver
     certify: bool
     device: Device
+    convention: Convention
     expansion_weighted: bool
 
 
@@ -241,6 +250,7 @@ def _measured(given: _Given, how: _How, files: _Files, working: Working) -> Repo
     from pai_cli.analysis.masks import AnalysisRequest
     from pai_cli.spectral.metrics import MetricOptions
 
+    options = MetricOptions(solver, how.convention, how.expansion_weighted)
     path = source_path(given.weights)
     pictures = _pictures(files, path)
     plan = plan_measuring(named(given.every), path, files.plot, files.report, working, force=files.force)
@@ -248,7 +258,7 @@ def _measured(given: _Given, how: _How, files: _Files, working: Working) -> Repo
     request = AnalysisRequest(
         weights=weights,
         layers=given.layers,
-        options=MetricOptions(solver=solver, expansion_weighted=how.expansion_weighted),
+        options=options,
         device=device_of(how.device),
         trust=given.trust,
         per_layer=not given.summary or pictures is not None,

@@ -13,6 +13,7 @@ from pai_cli.api.progress import Wanted
 from pai_cli.api.working import Working, refuse_idle_force
 from pai_cli.errors import ParameterError, UsageError
 from pai_cli.ranking.rules import COLLAPSED, MOST_RESAMPLES, AccuracyRules, AccuracyUnit
+from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.parameters import one_of, shown, whole_number
 from pai_cli.spelling import option
 
@@ -28,6 +29,7 @@ class Asked:
     accuracy: Any = None
     order: bool = False
     weights: Source | None = None
+    convention: str = Convention.H23
     by: str | None = None
     smallest_first: bool | None = None
     metrics: str | Iterable[str] | None = None
@@ -50,6 +52,7 @@ class Asked:
 
     def __post_init__(self) -> None:
         refuse_idle_force(self.plot, self.report, force=self.force)
+        object.__setattr__(self, "convention", one_of("convention", self.convention, Convention))
         at = self.collapsed_at
         if at is not None and not (isinstance(at, int | float) and 0 <= at <= 1):
             raise ParameterError(f"{option('collapsed_at', shown(at))}: give a fraction, 0 to 1")
@@ -67,9 +70,10 @@ class Asked:
         if (self.table is None) is nothing:
             raise UsageError(f"give masks, or {option('table', 'CSV')} of metrics measured before, one of the two")
         if self.table is not None:
-            if self.weights is not None:
-                told = f"the metrics of {option('table')} are measured already; leave it out"
-                raise UsageError(f"{option('weights')}: {told}")
+            for name, there in (("weights", self.weights is not None), ("convention", self.chose_convention)):
+                if there:
+                    told = f"the metrics of {option('table')} are measured already; leave it out"
+                    raise UsageError(f"{option(name)}: {told}")
             if self.working != Working():
                 raise UsageError(
                     f"{option('jobs')}, {option('cluster')}, {option('store')} and {option('no_store')}: nothing is "
@@ -85,6 +89,11 @@ class Asked:
             > 1
         ):
             raise UsageError("- is standard input, which one thing can be read from")
+
+    @property
+    def chose_convention(self) -> bool:
+        """Whether a convention was asked for that is not the usual one."""
+        return self.convention != Convention.H23
 
     def refuse_idle(self, *, accurate: bool, correlating: bool) -> None:
         """Refuse what would do nothing. `accurate`: whether any accuracies are given."""

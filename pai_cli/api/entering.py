@@ -121,6 +121,7 @@ def _from_masks(asked: Asked, given: list[Any], plan: FilePlan, pictures: Pictur
     from pai_cli.api.plans import read_masks
     from pai_cli.api.progress import shown_by
     from pai_cli.ranking.accuracy import matched
+    from pai_cli.spectral.conventions import Convention
     from pai_cli.spectral.metrics import MetricOptions
 
     weighted = asked.weights is not None
@@ -136,7 +137,9 @@ def _from_masks(asked: Asked, given: list[Any], plan: FilePlan, pictures: Pictur
     weights = open_weights(asked.weights, trust=asked.trust)
     request = AnalysisRequest(
         weights=weights,
-        options=MetricOptions(dense=any("l2_dense" in score.metrics for score in scores)),
+        options=MetricOptions(
+            convention=Convention(asked.convention), dense=any("l2_dense" in score.metrics for score in scores)
+        ),
         trust=asked.trust,
         per_layer=pictures.asked,
     )
@@ -159,7 +162,8 @@ def _from_reports(asked: Asked, given: Sequence[Any], pictures: Pictures) -> Ent
     from pai_cli.api.working import Working
     from pai_cli.ranking.accuracy import matched
 
-    for name, there in (("weights", asked.weights is not None), ("trust", asked.trust)):
+    idle = {"weights": asked.weights is not None, "trust": asked.trust, "convention": asked.chose_convention}
+    for name, there in idle.items():
         if there:
             raise UsageError(f"{option(name)}: reports are measured already; leave it out")
     if asked.working != Working():
@@ -167,6 +171,9 @@ def _from_reports(asked: Asked, given: Sequence[Any], pictures: Pictures) -> Ent
             f"{option('jobs')}, {option('cluster')}, {option('store')} and {option('no_store')}: reports are measured "
             "already; leave them out"
         )
+    conventions = sorted({str(one.convention) for one in given if one.convention is not None})
+    if len(conventions) > 1:
+        raise UsageError(f"masks: reports of {' and '.join(conventions)} do not compare; measure all by one convention")
     weighted = all(one.weights for one in given)
     scores, correlating = _scores(asked, weighted=weighted)
     reports = [one.measured for one in given]

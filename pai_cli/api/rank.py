@@ -10,6 +10,7 @@ from pai_cli.api.inputs import AnyPath, Source
 from pai_cli.api.progress import Wanted
 from pai_cli.errors import UsageError
 from pai_cli.ranking.rules import RESAMPLES
+from pai_cli.spectral.conventions import Convention
 from pai_cli.telling import note, warn
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def rank(
     accuracy: Any = None,
     order: bool = False,
     weights: Source | None = None,
+    convention: str = Convention.H23,
     by: str | None = None,
     smallest_first: bool | None = None,
     metrics: str | Iterable[str] | None = None,
@@ -57,8 +59,8 @@ def rank(
     with each other, or "none". `collapsed_at`: runs of at most this accuracy, a fraction, are set aside; by default 0.1.
     `accuracy_unit`: "fraction" or "percent". `resamples`: bootstrap samples behind an interval, by default 2000, of `seed`.
 
-    The others are those of `analyze`. Of masks that cannot be measured a warning tells, and the result's `failed`. Raises
-    `UsageError` for what does not go together, `TableError`, `UnknownMetricError`, `CompositeError`.
+    `convention` and the others are those of `analyze`. Of masks that cannot be measured a warning tells, and the result's
+    `failed`. Raises `UsageError` for what does not go together, `TableError`, `UnknownMetricError`, `CompositeError`.
     """
     asked = Asked(
         masks=masks,
@@ -66,6 +68,7 @@ def rank(
         accuracy=accuracy,
         order=order,
         weights=weights,
+        convention=convention,
         by=by,
         smallest_first=smallest_first,
         metrics=metrics,

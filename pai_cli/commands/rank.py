@@ -13,6 +13,7 @@ from pai_cli.commands import options
 from pai_cli.files.tables import Format
 from pai_cli.ranking.rules import COLLAPSED, MOST_RESAMPLES, RESAMPLES, AccuracyUnit
 from pai_cli.spectral.catalogue import METRICS
+from pai_cli.spectral.conventions import Convention
 
 
 def rank(
@@ -44,6 +45,7 @@ def rank(
         bool, typer.Option("--order", help="The order of the masks also where their accuracies are known.")
     ] = False,
     weights: options.Weights = None,
+    convention: options.ConventionName = Convention.H23,
     by: Annotated[
         str | None,
         typer.Option(
@@ -115,6 +117,7 @@ def rank(
         accuracy=accuracy,
         order=order,
         weights=weights,
+        convention=convention,
         by=by,
         smallest_first=smallest_first,
         metrics=metrics,

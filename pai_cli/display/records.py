@@ -26,6 +26,7 @@ ANALYZE_FIELDS = (
     "shape",
     *COUNTS,
     *(field for name in METRICS for field in (name, f"{name}_error", f"{name}_layers")),
+    "convention",
     "solver",
     "outcome",
     "reason",
@@ -67,6 +68,7 @@ def layer_record(mask: str | None, layer: LayerReport, spell: Spell = for_shell)
         "density": counts.edges / layer.parameters,
         "components": counts.components,
         "n_regular": layer.metrics.n_regular,
+        "convention": layer.metrics.convention.value,
         "solver": pair.solver,
         "outcome": spell(layer.metrics.note or pair.outcome.value),
         "reason": reasons(layer.metrics.measures, spell),
@@ -81,6 +83,7 @@ def _network_record(mask: str, network: NetworkReport, whole: str, spell: Spell)
         "kept": network.kept,
         "total": network.total,
         "density": network.density,
+        "convention": network.convention.value,
         "outcome": "done",
         "reason": "; ".join(filter(None, (collapsed, whole, reasons(network.measures, spell)))) or None,
     }

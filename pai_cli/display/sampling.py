@@ -13,7 +13,7 @@ from pai_cli.sampling.search import SHOWN, SearchResult
 from pai_cli.sampling.trajectory import Trajectory
 
 COLUMNS = ("mask", "candidate", *SHOWN, "candidates", "explored")
-FIELDS = (*COLUMNS, "reason", "density_default")
+FIELDS = (*COLUMNS, "convention", "reason", "density_default")
 
 
 def show_search(result: SearchResult, trajectory: Trajectory, path: Path, kind: Format) -> None:
@@ -25,7 +25,8 @@ def show_search(result: SearchResult, trajectory: Trajectory, path: Path, kind: 
         show_records(records, COLUMNS)
         return
     writer = TableWriter(sys.stdout, kind, FIELDS)
-    writer.write(record | {"density_default": result.request.density_default} for record in records)
+    told: Record = {"convention": result.convention.value, "density_default": result.request.density_default}
+    writer.write(record | told for record in records)
     writer.close()
 
 

@@ -25,6 +25,7 @@ from pai_cli.spelling import option
 SETTINGS = ("architecture", "dataset", "density")  # what separates comparisons, where a table has it
 NO_GROUPS = "none"
 ACCURACY = "accuracy"
+CONVENTION = "convention"  # a setting where a table has both: gaps of one do not compare with the other's
 NAMES = ("architecture", "dataset", "method", "density", "seed")  # what a row without a mask is called by
 # Numbers of `pai analyze` and of results that are not metrics of a network.
 COUNTS = ("rows", "columns", "n_R", "n_L", "d_R", "d_L", "kept", "total", "density", "components", "n_regular")
@@ -88,7 +89,8 @@ def _metrics(table: Rows) -> dict[str, Metric]:
 
 def _groups(table: Rows, group_by: Sequence[str] | None) -> list[str]:
     if group_by is None:
-        return [name for name in SETTINGS if name in table.columns]
+        mixed = len({row.cells[CONVENTION] for row in table.rows}) > 1 if CONVENTION in table.columns else False
+        return [name for name in SETTINGS if name in table.columns] + [CONVENTION] * mixed
     if list(group_by) == [NO_GROUPS]:
         return []
     for name in group_by:
@@ -121,6 +123,7 @@ def _mask(table: Rows, row: Row, metrics: dict[str, Metric], settings: Sequence[
         counted={metric: int(count) for metric, count in counted.items() if count is not None},
         method=cells.get("method") or None,
         setting=", ".join(f"{column} {cells[column]}" for column in settings),
+        convention=cells.get(CONVENTION) or None,
     )
 
 

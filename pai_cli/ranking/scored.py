@@ -18,6 +18,7 @@ class ScoredMask:
     `name`: its path as given, or what the table calls it. `density`: 0 to 1, None where a table has none. `setting`: what
     it may not be compared across beside density, in words ("architecture resnet34"), "" where there is nothing.
     `accuracy`: the mean over its `runs`, 0 to 1, and `spread` their standard deviation; None where not known.
+    `convention`: whose gaps and subgraphs its values are of; None where a table does not say.
     """
 
     name: str
@@ -29,6 +30,7 @@ class ScoredMask:
     accuracy: float | None = None
     runs: int = 0
     spread: float | None = None
+    convention: str | None = None
 
 
 def scored_masks(reports: Iterable[MaskReport]) -> list[ScoredMask]:
@@ -48,6 +50,7 @@ def scored_masks(reports: Iterable[MaskReport]) -> list[ScoredMask]:
             counted=report.counted,
             method=one.metadata.get("method"),
             setting=networks[frozenset(one.shapes.items())] if len(networks) > 1 else "",
+            convention=report.convention.value,
         )
         for one, report in measured
     ]

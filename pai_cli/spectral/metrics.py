@@ -14,21 +14,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 from array_api_compat import array_namespace
 
-from pai_cli.errors import ParameterError
+from pai_cli.errors import ParameterError, UsageError
 from pai_cli.spectral.catalogue import FULL_SPECTRUM
+from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.formulas import MANY, ONE, Sigmas, Sizes, Term, gaps, mean, norm_of
 from pai_cli.spectral.graph import Array, BipartiteGraph, Counts
-from pai_cli.spectral.parameters import flag, shown
+from pai_cli.spectral.parameters import flag, one_of, shown
 from pai_cli.spectral.problems import Problems
 from pai_cli.spectral.result import EPS, Measure, Outcome, Pairs, SingularPair
 from pai_cli.spectral.singular import singular_pairs
 from pai_cli.spectral.solvers import DEFAULT, SolverOptions
-from pai_cli.spectral.subgraphs import LEAST_DEGREE, RegularSubgraphs, regular_subgraphs
+from pai_cli.spectral.subgraphs import RegularSubgraphs, regular_subgraphs
 from pai_cli.spectral.validation import matrix_of
 from pai_cli.spelling import option
 
-LOW_DEGREE = "mean degree below 3"
-NO_SUBGRAPH = "no left-regular subgraph with mean degrees of 3 or more"
 NO_WEIGHTS = f"needs {option('weights')}"
 
 GAPS = ("dr", "dr_bound", "dr_norm", "ds", "ds_bound", "ds_norm")
@@ -39,20 +38,29 @@ MEANS = {"dr": "dr_imdb", "dr_norm": "dr_imdb_norm", "ds": "ds_imdb", "ds_norm":
 class MetricOptions:
     """What to measure and how.
 
-    `solver`: tolerances of the engine. `expansion_weighted`: multiply each subgraph's term by
-    max(n_L, n_R) / (n_L + n_R - 1), as the authors' released scripts offer [F23]. `dense`: also measure the unmasked
-    layer, for l2_dense. Raises `ParameterError` for values of another type.
+    `solver`: tolerances of the engine. `convention`: whose gaps and subgraphs. `expansion_weighted`: multiply each
+    subgraph's term by max(n_L, n_R) / (n_L + n_R - 1), as F23 always does. `dense`: also measure the unmasked layer, for
+    l2_dense. Raises `ParameterError` for values of another type, `UsageError` for a factor that is there anyway.
     """
 
     solver: SolverOptions = DEFAULT
+    convention: Convention = Convention.H23
     expansion_weighted: bool = False
     dense: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.solver, SolverOptions):
             raise ParameterError(f"solver={shown(self.solver)}: give SolverOptions")
-        flag("expansion_weighted", self.expansion_weighted)
+        object.__setattr__(self, "convention", one_of("convention", self.convention, Convention))
+        if flag("expansion_weighted", self.expansion_weighted) and self.convention.weighs_expansion:
+            there = f"{option('convention', self.convention)} has that factor always"
+            raise UsageError(f"{option('expansion_weighted')}: {there}; leave it out")
         flag("dense", self.dense)
+
+    @property
+    def weighs_expansion(self) -> bool:
+        """Whether subgraphs' terms have the factor."""
+        return self.expansion_weighted or self.convention.weighs_expansion
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,7 @@ class LayerMetrics:
     """One layer's counts and measures (names as in `catalogue.METRICS`), and how its singular values were found.
 
     `structure`: of the whole mask. `outcomes`: of every pair that was asked for: mask, weights, each subgraph's.
+    `convention`: whose gaps and subgraphs these are.
     """
 
     counts: Counts
@@ -67,6 +76,7 @@ class LayerMetrics:
     n_regular: int
     structure: SingularPair
     outcomes: tuple[Outcome, ...]
+    convention: Convention = Convention.H23
 
     @property
     def note(self) -> str:
@@ -87,7 +97,7 @@ def measure_layer(
     a grouped layer, whose matrix does not tell where weights stand. Raises `ArrayError` and `NotFiniteError`.
     """
     options = options or MetricOptions()
-    layer = prepare_layer(mask, weights)
+    layer = prepare_layer(mask, weights, options.convention)
     return measures_of(layer, singular_pairs(layer.problems, options.solver), options, dense)
 
 
@@ -109,36 +119,40 @@ class PreparedLayer:
         return [self.subgraphs.problems(self.graph, weighted=weighted) for weighted in kinds]
 
 
-def prepare_layer(mask: Array, weights: Array | None = None) -> PreparedLayer:
+def prepare_layer(mask: Array, weights: Array | None = None, convention: Convention = Convention.H23) -> PreparedLayer:
     """The graph of a layer: `mask` (rows, columns), boolean or 0/1; `weights` of the same shape. Neither is kept.
 
-    Raises `ArrayError` and `NotFiniteError` for what is no mask or no weights.
+    `convention`: which subgraphs count. Raises `ArrayError` and `NotFiniteError` for what is no mask or no weights.
     """
     graph = BipartiteGraph(mask, weights)
-    return PreparedLayer(graph, regular_subgraphs(graph), graph.weights)
+    return PreparedLayer(graph, regular_subgraphs(graph, convention), graph.weights)
 
 
 def measures_of(
     layer: PreparedLayer, solved: Sequence[Pairs], options: MetricOptions, dense: dict[str, Measure] | None = None
 ) -> LayerMetrics:
-    """The measures of a layer whose problems are solved; arguments as of `measure_layer`."""
+    """The measures of a layer that was prepared by the options' convention and whose problems are solved.
+
+    Arguments are as of `measure_layer`.
+    """
     structure, weighted = solved[0], solved[1] if len(solved) > 1 else None
     counts, subgraphs = layer.graph.counts, layer.subgraphs
     places = subgraphs.places(layer.graph)
     pair = structure[0]
     measures = {"sigma_1": pair.first, "sigma_2": pair.second}
-    measures |= _layer_measures(counts, pair)
+    measures |= _layer_measures(counts, pair, options.convention)
     measures |= _regular_measures(counts, subgraphs, structure.take(places), options)
     if weighted is None:
         measures |= dict.fromkeys(("lambda", "lambda_imsg", "l2", "l2_dense"), Measure.missing(NO_WEIGHTS))
     else:
-        measures["lambda"] = weighted[0].gap
+        reason = _without_gaps(counts, options.convention) if options.convention.conditions_lambda else None
+        measures["lambda"] = weighted[0].gap if reason is None else Measure.missing(reason)
         measures["lambda_imsg"] = _mean_gap(counts, subgraphs, weighted.take(places), options)
         measures["l2"] = _full_spectrum_norm(measures)
         if options.dense:
             measures["l2_dense"] = _distance(measures, dense or dense_reference(layer.weights, options))
     outcomes = (*structure.outcome, *(weighted.outcome if weighted is not None else ()))
-    return LayerMetrics(counts, measures, len(subgraphs), pair, outcomes)
+    return LayerMetrics(counts, measures, len(subgraphs), pair, outcomes, options.convention)
 
 
 def dense_reference(weights: Array, options: MetricOptions, ones: Array | None = None) -> dict[str, Measure]:
@@ -153,13 +167,19 @@ def dense_reference(weights: Array, options: MetricOptions, ones: Array | None =
     return {name: measures[name] for name in FULL_SPECTRUM}
 
 
-def _layer_measures(counts: Counts, pair: SingularPair) -> dict[str, Measure]:
+def _without_gaps(counts: Counts, convention: Convention) -> str | None:
+    """Why a layer has no gaps, if so."""
+    if counts.edges == 0:
+        return Outcome.COLLAPSED.value
+    return None if convention.has_gaps(counts.edges, counts.n_L, counts.n_R) else convention.without_gaps
+
+
+def _layer_measures(counts: Counts, pair: SingularPair, convention: Convention = Convention.H23) -> dict[str, Measure]:
     """Section 2 of the whole graph."""
     names = (*GAPS, "expansion", "narc")
-    if counts.edges == 0:
-        return dict.fromkeys(names, Measure.missing(Outcome.COLLAPSED.value))
-    if min(counts.d_L, counts.d_R) < LEAST_DEGREE:
-        return dict.fromkeys(names, Measure.missing(LOW_DEGREE))
+    reason = _without_gaps(counts, convention)
+    if reason is not None:
+        return dict.fromkeys(names, Measure.missing(reason))
     if pair.sigma_2 is None or pair.sigma_2_error is None or pair.sigma_1 is None or pair.sigma_1_error is None:
         measures = dict.fromkeys(GAPS, Measure.missing(pair.outcome.value))
     else:
@@ -187,16 +207,15 @@ def _regular_measures(
     counts: Counts, subgraphs: RegularSubgraphs, pairs: Pairs, options: MetricOptions
 ) -> dict[str, Measure]:
     """Section 3: means over the kept K_d, whose `pairs` are given."""
-    missing = _no_mean(counts, subgraphs, pairs)
+    missing = _no_mean(counts, subgraphs, pairs, options.convention)
     if missing is not None:
         measures = dict.fromkeys(MEANS.values(), missing)
+        if not len(subgraphs):
+            return measures | {"expansion_max": missing, "expansion_mean": missing}
     else:
         sigmas = Sigmas(pairs.sigma_1, pairs.sigma_2, pairs.error_1, pairs.error_2)
         terms = gaps(Sizes(subgraphs.edges, subgraphs.n_L, subgraphs.n_R), sigmas, MANY)
-        measures = {mean: _mean_term(terms[name], subgraphs, options) for name, mean in MEANS.items()}
-    if not len(subgraphs):
-        none = Measure.missing(Outcome.COLLAPSED.value if counts.edges == 0 else NO_SUBGRAPH)
-        return measures | {"expansion_max": none, "expansion_mean": none}
+        measures = {of_all: _mean_term(terms[one], subgraphs, options) for one, of_all in MEANS.items()}
     ratios = subgraphs.n_R / subgraphs.n_L
     measures["expansion_max"] = Measure.of(float(np.max(ratios)))
     measures["expansion_mean"] = Measure.of(math.fsum(ratios) / len(ratios))
@@ -205,25 +224,25 @@ def _regular_measures(
 
 def _mean_gap(counts: Counts, subgraphs: RegularSubgraphs, pairs: Pairs, options: MetricOptions) -> Measure:
     """lambda_imsg: the mean of sigma_1 - sigma_2 of the weighted K_d."""
-    missing = _no_mean(counts, subgraphs, pairs)
+    missing = _no_mean(counts, subgraphs, pairs, options.convention)
     return _mean_term(Term(*pairs.gaps), subgraphs, options) if missing is None else missing
 
 
 def _mean_term(term: Term, subgraphs: RegularSubgraphs, options: MetricOptions) -> Measure:
     """The mean over the K_d, each times its factor where that is asked for."""
     values, errors = term
-    if options.expansion_weighted:
+    if options.weighs_expansion:
         factors = np.maximum(subgraphs.n_L, subgraphs.n_R) / (subgraphs.n_L + subgraphs.n_R - 1)
         values, errors = values * factors, errors * factors
     return mean(values.tolist(), errors.tolist())
 
 
-def _no_mean(counts: Counts, subgraphs: RegularSubgraphs, pairs: Pairs) -> Measure | None:
+def _no_mean(counts: Counts, subgraphs: RegularSubgraphs, pairs: Pairs, convention: Convention) -> Measure | None:
     """Why there is no mean, if so. One subgraph without an answer leaves none: the rest would be another quantity."""
     if counts.edges == 0:
         return Measure.missing(Outcome.COLLAPSED.value)
     if not len(subgraphs):
-        return Measure.missing(NO_SUBGRAPH)
+        return Measure.missing(convention.without_subgraph)
     outcome = pairs.first_without()
     return None if outcome is None else Measure.missing(outcome.value)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from array_api_compat import array_namespace
 
 from pai_cli.spectral.catalogue import METRICS
+from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.formulas import mean_of
 from pai_cli.spectral.graph import Array, unroll
 from pai_cli.spectral.layout import PLAIN, Layout
@@ -56,7 +57,7 @@ class NetworkReport:
     `measures[name]` is the mean over the layers where that measure is present; `counted[name]` is how many those were.
     `kept` of `total` weights are kept; `collapsed` names the layers with none, `unproved` those with singular values that
     are not proved to be the two largest, `unanswered` those where a solver ended without singular values. `layers` is empty
-    where only the network was asked for.
+    where only the network was asked for. `convention`: whose gaps and subgraphs these are.
     """
 
     layers: tuple[LayerReport, ...]
@@ -67,6 +68,7 @@ class NetworkReport:
     collapsed: tuple[str, ...] = ()
     unproved: tuple[str, ...] = ()
     unanswered: tuple[str, ...] = ()
+    convention: Convention = Convention.H23
 
     @property
     def density(self) -> float:
@@ -106,12 +108,10 @@ def measure_together(
 ) -> list[LayerReport]:
     """Reports of layers that are held at once: on a GPU the problems of all of them are solved in a few batches."""
     cache = cache or DenseCache()
-    prepared = [
-        prepare_layer(
-            unroll(layer.mask, layer.layout), None if layer.weights is None else unroll(layer.weights, layer.layout)
-        )
-        for layer in layers
-    ]
+    prepared = []
+    for layer in layers:
+        weights = None if layer.weights is None else unroll(layer.weights, layer.layout)
+        prepared.append(prepare_layer(unroll(layer.mask, layer.layout), weights, options.convention))
     problems = [one.problems for one in prepared]
     solved = iter(singular_pairs([request for requests in problems for request in requests], options.solver))
     reports = []
@@ -136,7 +136,8 @@ def summarise(layers: Iterable[LayerReport]) -> NetworkReport:
     collapsed = tuple(r.name for r in reports if r.metrics.counts.edges == 0)
     unproved = tuple(r.name for r in reports if UNPROVED & set(r.metrics.outcomes))
     unanswered = tuple(r.name for r in reports if Outcome.NOT_CONVERGED in r.metrics.outcomes)
-    return NetworkReport(reports, measures, counted, kept, total, collapsed, unproved, unanswered)
+    convention = reports[0].metrics.convention
+    return NetworkReport(reports, measures, counted, kept, total, collapsed, unproved, unanswered, convention)
 
 
 def _shared_reason(column: list[Measure]) -> str:

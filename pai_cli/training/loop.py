@@ -208,7 +208,7 @@ class Trainer(Steps):
         masks = self.masked.masks
         weights = {name: array_of(one) for name, one in self.masked.weights.items()}
         kept = sum(int(np.count_nonzero(mask)) for mask in masks.values())
-        measures = spectrum(self.layers, masks, weights)
+        measures = spectrum(self.layers, masks, weights, self.recipe.convention)
         told = {"step": self.step, "moved_share": share, "kept": kept, "explored": share_of(self.explored)}
         self.tell({"mask_update": str(self.recipe.dynamic), **told, **measures})
 
