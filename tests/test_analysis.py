@@ -74,6 +74,9 @@ def reference(mask: np.ndarray, weights: np.ndarray | None = None, *, weighted: 
     """Sections 2 to 4 of one unrolled layer that has edges."""
     whole = gaps(mask)
     values: Values = {**whole, "sigma_1": sigmas(mask)[0], "sigma_2": sigmas(mask)[1]}
+    for name, axis in (("fan_in", 1), ("fan_out", 0)):
+        fans = mask.sum(axis)[mask.any(axis)]
+        values[f"{name}_std"], values[f"{name}_cv"] = float(np.std(fans)), float(np.std(fans) / np.mean(fans))
     values["narc"] = None if whole["dr"] is None else narc(mask)
     values["expansion"] = None if whole["dr"] is None else mask.any(1).sum() / mask.any(0).sum()
     classes = regular(mask)

@@ -414,6 +414,10 @@ def test_interrupted(tmp_path: Path, how: signal.Signals) -> None:
 GOLDEN = {
     "sigma_1": 13.093368575995159,
     "sigma_2": 5.196716117997392,
+    "fan_in_std": 2.8548204847240397,
+    "fan_in_cv": 0.1464010504986687,
+    "fan_out_std": 1.9856254262406425,
+    "fan_out_cv": 0.24438466784500215,
     "dr": 1.7737160785317494,
     "dr_bound": 6.970432196529141,
     "dr_norm": 0.25446285517488487,

@@ -17,7 +17,7 @@ from pai_cli.errors import NotFiniteError, ParameterError, UsageError
 from pai_cli.spectral import metrics
 from pai_cli.spectral.catalogue import FULL_SPECTRUM, METRICS
 from pai_cli.spectral.conventions import Convention
-from pai_cli.spectral.formulas import MANY, ONE, Sigmas, Sizes, gaps, mean_of, norm_of
+from pai_cli.spectral.formulas import MANY, ONE, Sigmas, Sizes, gaps, mean_of, norm_of, spread
 from pai_cli.spectral.graph import Counts
 from pai_cli.spectral.layout import Layout
 from pai_cli.spectral.metrics import (
@@ -41,6 +41,7 @@ NO_WEIGHTS = f"needs {option('weights')}"
 
 LAYER = [name for name, metric in METRICS.items() if metric.section == "layer"]
 REGULAR = [name for name, metric in METRICS.items() if metric.section == "regular"]
+FANS = [name for name, metric in METRICS.items() if metric.section == "degrees"]
 WEIGHTED = [name for name, metric in METRICS.items() if metric.section == "weights"]
 
 
@@ -108,6 +109,9 @@ def by_hand(mask: Mask, weights: Matrix, expansion_weighted: bool = False, conve
     edges = int(live.sum())
     result = {"sigma_1": sigma[0], "sigma_2": sigma[1], **gaps_by_hand(mask)}
     chance = edges / n_L / mask.shape[0] * n_L * n_R
+    for name, axis in (("fan_in", 1), ("fan_out", 0)):
+        fans = live.sum(axis=axis)
+        result[f"{name}_std"], result[f"{name}_cv"] = float(np.std(fans)), float(np.std(fans) / np.mean(fans))
     result["narc"] = ((sigma[1] ** 2 / 4 + 1) * math.sqrt(n_L * n_R) - abs(2 * edges - chance)) / mask.size
     rows, lambdas, factors = [], [], []
     for columns in classes_of(mask, convention):
@@ -172,6 +176,10 @@ def test_complete_layer() -> None:
     expected = {
         "sigma_1": math.sqrt(12),
         "sigma_2": 0,
+        "fan_in_std": 0,
+        "fan_in_cv": 0,
+        "fan_out_std": 0,
+        "fan_out_cv": 0,
         "dr": dr,
         "dr_bound": dr,
         "dr_norm": 1,
@@ -348,10 +356,11 @@ def test_what_symmetries_leave_alone(seed: int) -> None:
     turned = values_of(mask.T)
     for name in ("sigma_1", "sigma_2", "dr", "dr_bound", "dr_norm", "ds", "ds_norm"):
         assert turned[name] == pytest.approx(values[name], rel=1e-9, abs=1e-9), name
+    assert [turned[name] for name in FANS] == [values[name] for name in FANS[2:] + FANS[:2]]
     assert turned["expansion"] == pytest.approx(1 / (values["expansion"] or 0))
     more = measure_layer(with_isolated(rng, mask, 2, 5))
     before = measure_layer(mask)
-    for name in ("sigma_1", "sigma_2", *LAYER, *REGULAR):
+    for name in (*FANS, "sigma_1", "sigma_2", *LAYER, *REGULAR):
         if name != "narc":
             assert more.measures[name].value == pytest.approx(before.measures[name].value, rel=1e-9, abs=1e-9), name
     assert more.n_regular == before.n_regular
@@ -362,6 +371,29 @@ def test_what_symmetries_leave_alone(seed: int) -> None:
         before.counts.edges,
         before.counts.components,
     )
+
+
+def test_fans_by_hand() -> None:
+    """Outputs of 4, 2, 0 and 2 kept weights; inputs of 3, 3, 1, 1: standard deviations sqrt(8/9) and 1."""
+    mask = np.array([[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0], [1, 1, 0, 0]], dtype=bool)
+    measures = measure_layer(mask).measures
+    exact = {"fan_in_std": Fraction(8, 9), "fan_in_cv": Fraction(1, 8), "fan_out_std": 1, "fan_out_cv": Fraction(1, 4)}
+    for name, squared in exact.items():
+        error = measures[name].error
+        assert error is not None
+        assert abs(value_of(measures[name]) - math.sqrt(squared)) <= error <= 1e-14, name
+    star = measure_layer(complete(1, 5)).measures  # too few values for gaps, and fans all the same
+    assert [star[name].value for name in FANS] == [0, 0, 0, 0]
+
+
+def test_a_spread_loses_no_digits_where_fans_are_large_and_nearly_equal() -> None:
+    fans = np.full(1001, 2**22, dtype=np.int64)
+    fans[0] += 1
+    std, ratio = spread(fans, int(fans.sum()))
+    exact = math.sqrt(Fraction(1000, 1001**2))
+    for one, wanted in ((std, exact), (ratio, exact / (2**22 + 1 / 1001))):
+        assert value_of(one) == pytest.approx(wanted, rel=1e-15)
+        assert one.error == pytest.approx(8 * EPS * wanted, rel=1e-9)
 
 
 def test_isolated_vertices_change_narc() -> None:
@@ -391,7 +423,7 @@ def test_without_weights() -> None:
 
 def test_collapsed_layer() -> None:
     layer = measure_layer(np.zeros((4, 5), dtype=bool), np.ones((4, 5)))
-    for name in ("sigma_1", "sigma_2", *LAYER, *REGULAR, "lambda", "lambda_imsg"):
+    for name in ("sigma_1", "sigma_2", *FANS, *LAYER, *REGULAR, "lambda", "lambda_imsg"):
         assert layer.measures[name] == Measure(None, None, COLLAPSED), name
     dense = math.sqrt(3) + math.sqrt(4)
     gap = math.sqrt(20)
@@ -847,7 +879,12 @@ def test_catalogue() -> None:
         "l2",
         "l2_dense",
     ]
-    assert [name for name, metric in METRICS.items() if not metric.larger_is_better] == ["sigma_2", "narc", "l2_dense"]
+    assert [name for name, metric in METRICS.items() if not metric.larger_is_better] == [
+        "sigma_2",
+        *FANS,
+        "narc",
+        "l2_dense",
+    ]
     assert all(name == metric.name and metric.meaning for name, metric in METRICS.items())
 
 

@@ -89,8 +89,8 @@ def _metrics(table: Rows) -> dict[str, Metric]:
 
 def _groups(table: Rows, group_by: Sequence[str] | None) -> list[str]:
     if group_by is None:
-        mixed = len({row.cells[CONVENTION] for row in table.rows}) > 1 if CONVENTION in table.columns else False
-        return [name for name in SETTINGS if name in table.columns] + [CONVENTION] * mixed
+        told = {row.cells[CONVENTION] for row in table.rows} - {""} if CONVENTION in table.columns else ()
+        return [name for name in SETTINGS if name in table.columns] + [CONVENTION] * (len(told) > 1)
     if list(group_by) == [NO_GROUPS]:
         return []
     for name in group_by:

@@ -10,7 +10,7 @@ class Metric:
     """One measured quantity.
 
     `larger_is_better`: the direction in which `pai rank` orders. `section`: what it is taken from: "values" (the singular
-    values), "layer" (the whole graph), "regular" (its left-regular subgraphs) or "weights" (needs a checkpoint).
+    values), "degrees", "layer" (the whole graph), "regular" (its left-regular subgraphs) or "weights" (needs a checkpoint).
     """
 
     name: str
@@ -27,6 +27,10 @@ class Metric:
 _ROWS = (
     Metric("sigma_1", "largest singular value of the mask", "values"),
     Metric("sigma_2", "second largest singular value of the mask", "values", larger_is_better=False),
+    Metric("fan_in_std", "standard deviation of the outputs' degrees", "degrees", larger_is_better=False),
+    Metric("fan_in_cv", "fan_in_std / d_R", "degrees", larger_is_better=False),
+    Metric("fan_out_std", "standard deviation of the inputs' degrees", "degrees", larger_is_better=False),
+    Metric("fan_out_cv", "fan_out_std / d_L", "degrees", larger_is_better=False),
     Metric("dr", "Ramanujan gap sqrt(d_L - 1) + sqrt(d_R - 1) - sigma_2", "layer"),
     Metric("dr_bound", "sqrt(d_L - 1) + sqrt(d_R - 1)", "layer"),
     Metric("dr_norm", "dr / dr_bound", "layer"),

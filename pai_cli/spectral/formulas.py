@@ -82,6 +82,18 @@ def gaps(sizes: Sizes, sigmas: Sigmas, arithmetic: Arithmetic) -> dict[str, Term
     }
 
 
+def spread(degrees: Any, total: int) -> tuple[Measure, Measure]:
+    """The standard deviation of one degree or more, all above 0, and that over their mean.
+
+    degrees: int64; total: their sum. With n of them, both come of the exact integer n sum(k^2) - sum(k)^2, n^2 times the
+    variance.
+    """
+    count = len(degrees)
+    squares = int(np.square(degrees.astype(np.uint64)).sum())  # below 2^64 for any matrix that there is room for
+    root = math.sqrt(count * squares - total**2)
+    return Measure.of(root / count), Measure.of(root / total)
+
+
 def mean(values: Sequence[float], errors: Sequence[float]) -> Measure:
     """The mean of one value or more and of their errors, and what the divisions lose. The sum may be past float64.
 

@@ -17,8 +17,8 @@ from array_api_compat import array_namespace
 from pai_cli.errors import ParameterError, UsageError
 from pai_cli.spectral.catalogue import FULL_SPECTRUM
 from pai_cli.spectral.conventions import Convention
-from pai_cli.spectral.formulas import MANY, ONE, Sigmas, Sizes, Term, gaps, mean, norm_of
-from pai_cli.spectral.graph import Array, BipartiteGraph, Counts
+from pai_cli.spectral.formulas import MANY, ONE, Sigmas, Sizes, Term, gaps, mean, norm_of, spread
+from pai_cli.spectral.graph import Array, BipartiteGraph, Counts, host
 from pai_cli.spectral.parameters import flag, one_of, shown
 from pai_cli.spectral.problems import Problems
 from pai_cli.spectral.result import EPS, Measure, Outcome, Pairs, SingularPair
@@ -30,6 +30,7 @@ from pai_cli.spelling import option
 
 NO_WEIGHTS = f"needs {option('weights')}"
 
+FANS = ("fan_in_std", "fan_in_cv", "fan_out_std", "fan_out_cv")
 GAPS = ("dr", "dr_bound", "dr_norm", "ds", "ds_bound", "ds_norm")
 MEANS = {"dr": "dr_imdb", "dr_norm": "dr_imdb_norm", "ds": "ds_imdb", "ds_norm": "ds_imdb_norm"}
 
@@ -140,6 +141,7 @@ def measures_of(
     places = subgraphs.places(layer.graph)
     pair = structure[0]
     measures = {"sigma_1": pair.first, "sigma_2": pair.second}
+    measures |= _fans(layer.graph)
     measures |= _layer_measures(counts, pair, options.convention)
     measures |= _regular_measures(counts, subgraphs, structure.take(places), options)
     if weighted is None:
@@ -165,6 +167,14 @@ def dense_reference(weights: Array, options: MetricOptions, ones: Array | None =
     mask = xp.ones_like(weights, dtype=xp.bool) if ones is None else ones
     measures = measure_layer(mask, weights, replace(options, dense=False)).measures
     return {name: measures[name] for name in FULL_SPECTRUM}
+
+
+def _fans(graph: BipartiteGraph) -> dict[str, Measure]:
+    """How unequal the fans of the vertices with an edge are."""
+    if graph.edges == 0:
+        return dict.fromkeys(FANS, Measure.missing(Outcome.COLLAPSED.value))
+    spreads = (spread(host(degrees), graph.edges) for degrees in (graph.right_degrees, graph.left_degrees))
+    return dict(zip(FANS, (one for both in spreads for one in both), strict=True))
 
 
 def _without_gaps(counts: Counts, convention: Convention) -> str | None:
