@@ -108,7 +108,7 @@ def _forwards(tape: Tape, weights: Mapping[str, torch.Tensor]) -> _Passed:
 
 def _ones(layer: PrunableLayer, masks: Masks) -> torch.Tensor:
     mask = masks.get(layer.name)
-    return torch.ones(layer.shape) if mask is None else torch.from_numpy(np.ascontiguousarray(mask)).float()
+    return torch.ones(layer.shape) if mask is None else torch.from_numpy(mask.astype(np.float32))
 
 
 def _units(value: torch.Tensor, use: Use) -> torch.Tensor:
