@@ -41,7 +41,7 @@ FAULTS = {
         "spectral/power.py", "_outer(first[:, :n], values[:, 0])", "_outer(first[:, :n], 0 * values[:, 0])", "power"
     ),
     "bits in another order": Fault(
-        "spectral/graph.py", 'view(np.uint8), bitorder="little"', 'view(np.uint8), bitorder="big"', "bipartite"
+        "spectral/graph.py", 'count=self.n_R0, bitorder="little"', 'count=self.n_R0, bitorder="big"', "bipartite"
     ),
     "groups taken for none": Fault(
         "spectral/graph.py", "groups, first = layout.groups,", "groups, first = 1,", "bipartite"

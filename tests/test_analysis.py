@@ -12,7 +12,7 @@ import pytest
 from conftest import SAMPLES, Pai, random_mask, run_pai, save_mask
 from safetensors.numpy import load_file, save_file
 
-from pai_cli.spectral.catalogue import METRICS
+from pai_cli.spectral.catalogue import LAYER_PATHS, METRICS
 from pai_cli.spectral.layout import Layout
 
 Values = dict[str, float | None]
@@ -163,7 +163,7 @@ LAYER = pytest.mark.parametrize("layer", LAYERS)
 def test_a_layer_without_weights(bare: list[Record], arrays: Arrays, layer: str) -> None:
     record = by_layer(bare)[layer]
     assert_close(record, reference(arrays[layer][0]))
-    assert "needs --weights (lambda, lambda_imsg, l2, l2_dense)" in record["reason"]
+    assert f"needs --weights (lambda, lambda_imsg, l2, l2_dense, {', '.join(LAYER_PATHS)})" in record["reason"]
 
 
 @LAYER

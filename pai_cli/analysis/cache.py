@@ -31,7 +31,7 @@ from pai_cli.spectral.metrics import LayerMetrics
 from pai_cli.spectral.network import LayerReport, NetworkReport
 from pai_cli.spectral.result import Measure, Outcome, SingularPair
 
-FORM = 5  # to be raised with any change below: what was stored in another form is not read
+FORM = 6  # to be raised with any change below: what was stored in another form is not read
 
 OUTCOMES = {outcome.name: outcome for outcome in Outcome}
 
@@ -214,7 +214,7 @@ class ReportCache:
         # Of a sharded set an index says what of its files is the network.
         shapes = None if request.weights is None else sorted(request.weights.shapes.items())
         engine = f"{'compiled' if calls.available() else 'arrays'} {request.device}"
-        asked = request.options, request.layers, request.trust
+        asked = request.options, request.layers, request.trust, request.paths.digest
         self._about = repr((METRIC_VERSION, FORM, engine, asked, seen.digests, shapes))
 
     @property

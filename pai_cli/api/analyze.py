@@ -28,6 +28,7 @@ from pai_cli.api.plans import plan_measuring, read_masks
 from pai_cli.api.progress import Wanted, shown_by
 from pai_cli.api.remarks import tell
 from pai_cli.api.solving import solver_options
+from pai_cli.api.unrolling import paths_of, tell_paths
 from pai_cli.api.working import Working, refuse_idle_force
 from pai_cli.compute.device import Device
 from pai_cli.errors import UsageError
@@ -203,15 +204,14 @@ def reports(
             no_store=no_store,
         )
         return _junctions(given, model, input_shape)
-    for name, value in (("model", model), ("input_shape", input_shape)):
-        if value is not None:
-            raise UsageError(
-                f"{option(name)}: only {option('between')} needs the network; give it, or leave {option(name)} out"
-            )
+    if input_shape is not None and weights is None and model is None:
+        raise UsageError(
+            f"{option('input_shape')}: is of a network; give its {option('weights', 'CKPT')} or {option('model')} too"
+        )
     refuse_idle_force(plot, report, force=force)
     working = Working.of(jobs, cluster, store, no_store=no_store)
     files = _Files(maybe_path(plot), maybe_path(report), force)
-    how = _How(chosen, certify, place, whose, expansion_weighted)
+    how = _How(chosen, certify, place, whose, expansion_weighted, model, shape_of(input_shape))
     return _measured(given, how, files, working)
 
 
@@ -235,6 +235,8 @@ class _How:
     device: Device
     convention: Convention
     expansion_weighted: bool
+    model: str | None
+    input_shape: tuple[int, ...] | None
 
 
 @dataclass(frozen=True)
@@ -255,6 +257,8 @@ def _measured(given: _Given, how: _How, files: _Files, working: Working) -> Repo
     pictures = _pictures(files, path)
     plan = plan_measuring(named(given.every), path, files.plot, files.report, working, force=files.force)
     weights = open_weights(given.weights, trust=given.trust)
+    masks = opened(given.every, given.weights, one=is_one(given.masks), trust=given.trust)
+    read_masks(plan, files_among(masks))
     request = AnalysisRequest(
         weights=weights,
         layers=given.layers,
@@ -262,9 +266,8 @@ def _measured(given: _Given, how: _How, files: _Files, working: Working) -> Repo
         device=device_of(how.device),
         trust=given.trust,
         per_layer=not given.summary or pictures is not None,
+        paths=paths_of(weights, how.model, how.input_shape, masks, trust=given.trust),
     )
-    masks = opened(given.every, given.weights, one=is_one(given.masks), trust=given.trust)
-    read_masks(plan, files_among(masks))
     found = _reported(given, request, masks, working, pictures)
     return Reports(found, None if pictures is None else pictures.write)
 
@@ -293,7 +296,8 @@ def _reported(
     weights = given.weights is not None
     beside = Beside(request.weights if isinstance(request.weights, Checkpoint) else None)
     with measured_by(masks, request, working, given.progress) as found:
-        seen = found if pictures is None else pictures.watch(found)
+        measured = tell_paths(request.paths, found)
+        seen = measured if pictures is None else pictures.watch(measured)
         for mask, one in zip(masks, seen, strict=True):
             tell(one)
             if one.error is None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from pai_cli.api.asked import Asked
-from pai_cli.api.inputs import AnyPath, Source
+from pai_cli.api.inputs import AnyPath, Shape, Source
 from pai_cli.api.progress import Wanted
 from pai_cli.errors import UsageError
 from pai_cli.ranking.rules import RESAMPLES
@@ -27,6 +27,8 @@ def rank(
     order: bool = False,
     weights: Source | None = None,
     convention: str = Convention.H23,
+    model: str | None = None,
+    input_shape: Shape | None = None,
     by: str | None = None,
     smallest_first: bool | None = None,
     metrics: str | Iterable[str] | None = None,
@@ -59,6 +61,8 @@ def rank(
     with each other, or "none". `collapsed_at`: runs of at most this accuracy, a fraction, are set aside; by default 0.1.
     `accuracy_unit`: "fraction" or "percent". `resamples`: bootstrap samples behind an interval, by default 2000, of `seed`.
 
+    `model`, `input_shape`: the network, for metrics of its paths, where the weights do not tell it or are not given.
+
     `convention` and the others are those of `analyze`. Of masks that cannot be measured a warning tells, and the result's
     `failed`. Raises `UsageError` for what does not go together, `TableError`, `UnknownMetricError`, `CompositeError`.
     """
@@ -69,6 +73,8 @@ def rank(
         order=order,
         weights=weights,
         convention=convention,
+        model=model,
+        input_shape=input_shape,
         by=by,
         smallest_first=smallest_first,
         metrics=metrics,

@@ -312,9 +312,9 @@ def _of_a_layer(field: str) -> bool:
 
 
 def _blank() -> dict[str, None]:
-    from pai_cli.spectral.catalogue import METRICS
+    from pai_cli.spectral.catalogue import EVERY
 
-    return dict.fromkeys(METRICS)
+    return dict.fromkeys(EVERY)
 
 
 def _between_names() -> tuple[str, ...]:

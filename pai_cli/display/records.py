@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pai_cli.files.tables import Record
 from pai_cli.printable import as_line
-from pai_cli.spectral.catalogue import METRICS
+from pai_cli.spectral.catalogue import METRICS, WHOLE
 from pai_cli.spelling import for_shell
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ ANALYZE_FIELDS = (
     "shape",
     *COUNTS,
     *(field for name in METRICS for field in (name, f"{name}_error", f"{name}_layers")),
+    *(field for name in WHOLE if name not in COUNTS for field in (name, f"{name}_error")),
     "convention",
     "solver",
     "outcome",
@@ -94,7 +95,11 @@ def _network_record(mask: str, network: NetworkReport, whole: str, spell: Spell)
 def _measure_fields(measures: dict[str, Measure]) -> Record:
     fields: Record = {}
     for name, measure in measures.items():
-        fields[name], fields[f"{name}_error"] = measure.value, measure.error
+        if name in COUNTS:
+            continue
+        value = measure.value
+        whole = value is not None and name in WHOLE and WHOLE[name].counts
+        fields[name], fields[f"{name}_error"] = int(value) if whole and value is not None else value, measure.error
     return fields
 
 

@@ -11,7 +11,7 @@ from pai_cli.errors import UnknownMetricError
 from pai_cli.files.messages import some_names
 from pai_cli.ranking.expression import Score, score_of
 from pai_cli.ranking.scored import ScoredMask, scored_masks
-from pai_cli.spectral.catalogue import METRICS, Metric
+from pai_cli.spectral.catalogue import EVERY, Metric
 from pai_cli.spelling import option
 
 MOST_SCORES = 1_000
@@ -43,14 +43,18 @@ class Entrants:
         )
 
 
-def available(*, weights: bool) -> dict[str, Metric]:
-    """The metrics of masks that can be had with or without weights."""
-    return {name: metric for name, metric in METRICS.items() if weights or not metric.needs_weights}
+def available(*, weights: bool, network: bool) -> dict[str, Metric]:
+    """The metrics of masks that can be had with or without weights, and with or without the network."""
+    return {
+        name: metric
+        for name, metric in EVERY.items()
+        if (weights or not metric.needs_weights) and (network or not metric.needs_network)
+    }
 
 
-def measured(reports: Iterable[MaskReport], *, weights: bool) -> Entrants:
+def measured(reports: Iterable[MaskReport], *, weights: bool, network: bool) -> Entrants:
     """The masks that were measured."""
-    return Entrants(scored_masks(reports), available(weights=weights))
+    return Entrants(scored_masks(reports), available(weights=weights, network=network))
 
 
 def scores_to_correlate(metrics: Mapping[str, Metric], wanted: str | None, by: Score | None) -> list[Score]:

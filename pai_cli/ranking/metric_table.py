@@ -18,7 +18,7 @@ from pai_cli.ranking.accuracy import Run, Tell, accuracies, trained
 from pai_cli.ranking.entrants import Entrants
 from pai_cli.ranking.rules import AccuracyRules
 from pai_cli.ranking.scored import ScoredMask
-from pai_cli.spectral.catalogue import METRICS, Metric
+from pai_cli.spectral.catalogue import EVERY, Metric
 from pai_cli.spectral.result import Measure
 from pai_cli.spelling import option
 
@@ -29,7 +29,9 @@ CONVENTION = "convention"  # a setting where a table has both: gaps of one do no
 NAMES = ("architecture", "dataset", "method", "density", "seed")  # what a row without a mask is called by
 # Numbers of `pai analyze` and of results that are not metrics of a network.
 COUNTS = ("rows", "columns", "n_R", "n_L", "d_R", "d_L", "kept", "total", "density", "components", "n_regular")
-OTHER_NUMBERS = frozenset((*COUNTS, ACCURACY, "seed", "layer", "shape", "dataset"))
+OTHER_NUMBERS = frozenset(
+    (*(name for name in COUNTS if name not in EVERY), ACCURACY, "seed", "layer", "shape", "dataset")
+)
 SUFFIXES = ("_error", "_layers", "_std")
 
 
@@ -76,10 +78,10 @@ def _metrics(table: Rows) -> dict[str, Metric]:
             continue
         cells = [(row, row.cells[name]) for row in table.rows if row.cells[name]]
         wrong = next(((row, cell) for row, cell in cells if number(cell) is None), None)
-        if wrong and name in METRICS:
+        if wrong and name in EVERY:
             raise table.fault(wrong[0].line, f"{name} {wrong[1]!r} is not a number")
         if cells and not wrong:
-            found[name] = METRICS.get(name, Metric(name, "a column of the table", "table"))
+            found[name] = EVERY.get(name, Metric(name, "a column of the table", "table"))
     if not found:
         raise TableError(
             f"{table.source}: has no column of numbers that could be a metric; see pai analyze {option('summary')}"
