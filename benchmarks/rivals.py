@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.linalg import ArpackNoConvergence, eigsh, svds
 
-from pai_cli.spectral.subgraphs import LEAST_DEGREE, LEAST_LEFT
+from pai_cli.spectral.conventions import LEAST_DEGREE, LEAST_LEFT
 
 Matrix = NDArray[np.float32]
 Wide = NDArray[np.float64]
@@ -32,7 +32,7 @@ def graphs_of(mask: Mask, every: bool = False) -> Iterator[Matrix]:
     degrees = live.sum(axis=0).astype(int)
     for degree in np.unique(degrees):
         chosen = degrees == degree
-        if chosen.sum() < LEAST_LEFT or chosen.all():
+        if chosen.sum() < LEAST_LEFT["h23"] or chosen.all():
             continue
         block = live[:, chosen]
         block = block[block.any(axis=1)]

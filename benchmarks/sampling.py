@@ -37,6 +37,7 @@ from pai_cli.sampling.request import Select
 from pai_cli.sampling.search import SearchRequest, search
 from pai_cli.sampling.state import open_search
 from pai_cli.sampling.workers import Workers, made
+from pai_cli.spectral.conventions import Convention
 
 SEARCHES = (
     ("method", 9, LEFT),
@@ -87,7 +88,7 @@ def shares(shop: Workshop, count: int) -> tuple[float, float]:
             begin = time.perf_counter()
             masks, *_ = chosen(shop, number)
             middle = time.perf_counter()
-            measure(shop.network, masks, shop.cache)
+            measure(shop.network, masks, shop.cache, Convention.H23)
             scoring, measuring = scoring + middle - begin, measuring + time.perf_counter() - middle
     return scoring / count, measuring / count
 

@@ -32,16 +32,16 @@ class Fault:
 FAULTS = {
     "the sign of a gap": Fault(
         "spectral/result.py",
-        "Measure.of(self.sigma_1 - self.sigma_2",
-        "Measure.of(self.sigma_1 + self.sigma_2",
+        "gap, error = first - second",
+        "gap, error = first + second",
         "metrics",
     ),
-    "half an error bound": Fault("spectral/metrics.py", "2 * (root - low))", "root - low)", "metrics"),
+    "half an error bound": Fault("spectral/formulas.py", "2 * off / (root", "off / (root", "metrics"),
     "no deflation": Fault(
         "spectral/power.py", "_outer(first[:, :n], values[:, 0])", "_outer(first[:, :n], 0 * values[:, 0])", "power"
     ),
     "bits in another order": Fault(
-        "spectral/graph.py", 'view(np.uint8), bitorder="little"', 'view(np.uint8), bitorder="big"', "bipartite"
+        "spectral/graph.py", 'count=self.n_R0, bitorder="little"', 'count=self.n_R0, bitorder="big"', "bipartite"
     ),
     "groups taken for none": Fault(
         "spectral/graph.py", "groups, first = layout.groups,", "groups, first = 1,", "bipartite"

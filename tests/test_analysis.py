@@ -12,7 +12,7 @@ import pytest
 from conftest import SAMPLES, Pai, random_mask, run_pai, save_mask
 from safetensors.numpy import load_file, save_file
 
-from pai_cli.spectral.catalogue import METRICS
+from pai_cli.spectral.catalogue import LAYER_PATHS, METRICS
 from pai_cli.spectral.layout import Layout
 
 Values = dict[str, float | None]
@@ -74,6 +74,9 @@ def reference(mask: np.ndarray, weights: np.ndarray | None = None, *, weighted: 
     """Sections 2 to 4 of one unrolled layer that has edges."""
     whole = gaps(mask)
     values: Values = {**whole, "sigma_1": sigmas(mask)[0], "sigma_2": sigmas(mask)[1]}
+    for name, axis in (("fan_in", 1), ("fan_out", 0)):
+        fans = mask.sum(axis)[mask.any(axis)]
+        values[f"{name}_std"], values[f"{name}_cv"] = float(np.std(fans)), float(np.std(fans) / np.mean(fans))
     values["narc"] = None if whole["dr"] is None else narc(mask)
     values["expansion"] = None if whole["dr"] is None else mask.any(1).sum() / mask.any(0).sum()
     classes = regular(mask)
@@ -160,7 +163,7 @@ LAYER = pytest.mark.parametrize("layer", LAYERS)
 def test_a_layer_without_weights(bare: list[Record], arrays: Arrays, layer: str) -> None:
     record = by_layer(bare)[layer]
     assert_close(record, reference(arrays[layer][0]))
-    assert "needs --weights (lambda, lambda_imsg, l2, l2_dense)" in record["reason"]
+    assert f"needs --weights (lambda, lambda_imsg, l2, l2_dense, {', '.join(LAYER_PATHS)})" in record["reason"]
 
 
 @LAYER

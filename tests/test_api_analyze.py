@@ -310,6 +310,10 @@ def test_layers_and_options(file: Path, names: list[str], pai: Pai) -> None:
     assert list(analyze(file, layers=names[:2]).layers) == names[:2]
     plain, weighted = analyze(file), analyze(file, expansion_weighted=True)
     assert weighted["dr_imdb"].value != plain["dr_imdb"].value
+    f23 = analyze(file, convention="f23")
+    assert (plain.convention, f23.convention, f23.to_dict()["network"]["convention"]) == ("h23", "f23", "f23")
+    assert f23.layers[names[0]].convention == f23.layers[names[0]].to_dict()["convention"] == "f23"
+    assert f23["dr_imdb"].value != weighted["dr_imdb"].value
     assert analyze(file, solver="direct").layers[names[0]].solver in ("direct", "closed form")
 
 
@@ -317,9 +321,10 @@ def test_layers_and_options(file: Path, names: list[str], pai: Pai) -> None:
     ("asked", "text"),
     [
         ({"solver": "lanczos"}, "solver='lanczos': give one of"),
+        ({"convention": "icml"}, "convention='icml': give one of h23, f23"),
+        ({"convention": "f23", "expansion_weighted": True}, "expansion_weighted=True: convention=f23 has that factor"),
         ({"device": "tpu"}, "device='tpu': give one of"),
-        ({"model": "lenet"}, "model: only between=True needs the network"),
-        ({"input_shape": (3, 8, 8)}, "input_shape: only between=True needs the network"),
+        ({"input_shape": (3, 8, 8)}, "input_shape: is of a network; give its weights=CKPT or model= too"),
         ({"force": True}, "force=True: no file is written"),
         ({"store": "s.db", "no_store": True}, "store= and no_store=True exclude each other"),
         ({"cluster": "slurm"}, "cluster=slurm: give jobs=N"),
@@ -339,10 +344,10 @@ def test_what_does_not_go_together(file: Path, asked: dict[str, Any], text: str)
 
 
 def test_usage_errors_exit_with_2(file: Path, pai: Pai) -> None:
-    done = pai("analyze", file, "--model", "lenet")
+    done = pai("analyze", file, "--input-shape", "3,8,8")
     assert (done.status, done.said) == (
         2,
-        ["pai: error: --model: only --between needs the network; give it, or leave --model out"],
+        ["pai: error: --input-shape: is of a network; give its --weights CKPT or --model too"],
     )
 
 
@@ -416,7 +421,7 @@ def test_a_fresh_process_imports_no_torch(file: Path) -> None:
 def test_refusals_import_nothing_heavy() -> None:
     program = (
         "import sys\nfrom pai_cli.api.analyze import analyze\nfrom pai_cli.errors import UsageError\n"
-        "try:\n    analyze('m.safetensors', model='x')\nexcept UsageError:\n    pass\n"
+        "try:\n    analyze('m.safetensors', input_shape='3,8,8')\nexcept UsageError:\n    pass\n"
         "print(sorted({'torch', 'numpy', 'rich'} & set(sys.modules)))"
     )
     done = subprocess.run(

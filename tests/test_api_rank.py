@@ -220,6 +220,8 @@ def test_two_masks_of_one_name(measured: list[Report]) -> None:
         ({}, "give masks, or table=CSV of metrics measured before, one of the two"),
         ({"masks": ["m"], "table": "t.csv"}, "one of the two"),
         ({"table": "t.csv", "weights": "w"}, "weights: the metrics of table= are measured already"),
+        ({"table": "t.csv", "convention": "f23"}, "convention: the metrics of table= are measured already"),
+        ({"masks": ["m"], "convention": "f24"}, "convention='f24': give one of h23, f23"),
         ({"table": "t.csv", "jobs": 2}, "jobs=, cluster=, store= and no_store=True: nothing is measured with table="),
         ({"table": "t.csv", "trust": True}, "trust=True: a table= holds no code"),
         ({"masks": ["m"], "group_by": "seed"}, "group_by= names columns of a table="),
@@ -241,6 +243,22 @@ def test_what_does_not_go_together(asked: dict[str, Any], text: str) -> None:
     with pytest.raises(ParameterError) as told:
         rank(**asked)
     assert text in str(told.value)
+
+
+def test_values_of_two_conventions_do_not_compare(measured: list[Report], paths: list[Path], tmp_path: Path) -> None:
+    other = analyze(paths[:2], convention="f23", jobs=1, no_store=True)
+    order = rank(paths[:2], convention="f23", by="dr", jobs=1, no_store=True)
+    assert {place.name: place.value.value for place in order} == {one.name: one["dr"].value for one in other}
+    assert {record["convention"] for record in order.to_dict()["masks"]} == {"f23"}
+    assert [one["dr"].value for one in other] != [one["dr"].value for one in measured[:2]]
+    assert rank(other, by="dr").to_dict() == order.to_dict()
+    with pytest.raises(UsageError, match="masks: reports of f23 and h23 do not compare; measure all by one"):
+        rank([measured[0], other[1]])
+    with pytest.raises(UsageError, match="convention: reports are measured already; leave it out"):
+        rank(measured, convention="f23")
+    rows = [{"mask": one.name, "convention": one.convention, "dr": one["dr"].value} for one in [*measured[:2], *other]]
+    assert {place.setting for place in rank(table=rows, by="dr")} == {"convention h23", "convention f23"}
+    assert {place.setting for place in rank(table=rows[:2], by="dr")} == {""}
 
 
 def test_nothing_to_correlate_with(measured: list[Report]) -> None:

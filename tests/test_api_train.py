@@ -150,12 +150,16 @@ def test_what_is_interrupted_goes_on(place: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("output", [None, "o.safetensors"])
 def test_a_mask_that_moves(place: Path, output: str | None) -> None:
     mask = mask_of(model())
-    done = pai.train(model(), DATA, mask=mask, dynamic="set", update_every=2, output=output, **SHORT)
+    done = pai.train(model(), DATA, mask=mask, dynamic="set", update_every=2, convention="f23", output=output, **SHORT)
     assert done.mask is not None
     assert done.mask != pai.Mask(mask)
     assert done.mask.kept == sum(int(one.sum()) for one in mask.values())
     assert done.mask.metadata["method"] == "set"
-    assert any("mask_update" in line for line in done.history)
+    updates = [line for line in done.history if "mask_update" in line]
+    assert {line["convention"] for line in updates} == {"f23"}
+    first = pai.analyze(mask, model(), convention="f23")
+    assert updates[0]["dr"] == pytest.approx(first["dr"].value)
+    assert updates[0]["l2"] == pytest.approx(first["l2"].value)
     assert all((done.state_dict[name].numpy()[~one] == 0).all() for name, one in done.mask.items())
     if output is None:
         assert list(place.iterdir()) == []
@@ -191,6 +195,8 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "force": ({"force": True}, UsageError, "force=True: no file is written; give output= too, or leave it out"),
     "early": ({"early": 0.3}, UsageError, "early: no part acts early; give recipe=tost or one of its parts"),
     "still": ({"update_every": 3}, UsageError, "update_every: the mask does not move; give dynamic=set or rigl"),
+    "still measured": ({"convention": "f23"}, UsageError, "convention: the mask does not move; give dynamic=set or rigl"),
+    "whose": ({"convention": "h24", "dynamic": "set"}, ValueError, "convention='h24': give one of h23, f23"),
     "plot": ({"plot": "x.svg"}, UsageError, "plot: the mask does not move; give dynamic=set or rigl, or leave it out"),
     "epochs": ({"epochs": 0}, RecipeError, "epochs=0: must be 1 or more"),
     "text": ({"epochs": "3"}, UsageError, "epochs='3': is not a number"),

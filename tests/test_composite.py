@@ -132,7 +132,7 @@ def test_a_metric_keeps_its_measure_and_direction() -> None:
     assert score.measure({}) == Measure.missing("not measured")
     assert not score.larger_is_better
     assert score_of("narc + 0", METRICS).larger_is_better
-    assert not metric_score("l2_dense", weights=True).larger_is_better
+    assert not metric_score("l2_dense", weights=True, network=True).larger_is_better
 
 
 def test_a_name_that_is_no_identifier_is_taken_whole() -> None:

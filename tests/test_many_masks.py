@@ -32,6 +32,7 @@ from pai_cli.files.checkpoints import open_checkpoint
 from pai_cli.files.opening import open_mask
 from pai_cli.files.store import Store, open_store
 from pai_cli.spectral.catalogue import METRIC_VERSION
+from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.layout import Layout
 from pai_cli.spectral.metrics import MetricOptions, measure_layer
 from pai_cli.spectral.solvers import SolverOptions
@@ -288,6 +289,7 @@ def test_what_a_report_follows_from(masks: list[Path], store: Store, monkeypatch
         AnalysisRequest(weights=open_checkpoint(masks[0].with_name("other.safetensors"))),
         AnalysisRequest(layers=("conv1",)),
         AnalysisRequest(options=MetricOptions(expansion_weighted=True)),
+        AnalysisRequest(options=MetricOptions(convention=Convention.F23)),
         AnalysisRequest(options=MetricOptions(dense=False)),
         AnalysisRequest(options=MetricOptions(solver=SolverOptions(certify=True))),
         AnalysisRequest(trust=True),
@@ -412,6 +414,10 @@ def test_interrupted(tmp_path: Path, how: signal.Signals) -> None:
 GOLDEN = {
     "sigma_1": 13.093368575995159,
     "sigma_2": 5.196716117997392,
+    "fan_in_std": 2.8548204847240397,
+    "fan_in_cv": 0.1464010504986687,
+    "fan_out_std": 1.9856254262406425,
+    "fan_out_cv": 0.24438466784500215,
     "dr": 1.7737160785317494,
     "dr_bound": 6.970432196529141,
     "dr_norm": 0.25446285517488487,
@@ -441,7 +447,7 @@ def test_golden_values() -> None:
     mask, weights = rng.random((20, 48)) < 0.4, rng.standard_normal((20, 48))
     metrics = measure_layer(mask, weights)
     found = {name: one.reason if one.value is None else one.value for name, one in metrics.measures.items()}
-    assert METRIC_VERSION == 2
+    assert METRIC_VERSION == 3
     assert found == {
         name: value if isinstance(value, str) else pytest.approx(value, rel=1e-9) for name, value in GOLDEN.items()
     }

@@ -17,7 +17,7 @@ from pai_cli.errors import MaskError, UnknownMetricError
 from pai_cli.ranking.expression import Score, metric_score
 from pai_cli.ranking.order import RankedMask, rank_masks
 from pai_cli.ranking.scored import ScoredMask, scored_masks
-from pai_cli.spectral.catalogue import METRICS
+from pai_cli.spectral.catalogue import EVERY
 from pai_cli.spectral.network import NetworkReport
 from pai_cli.spectral.result import Measure
 
@@ -127,21 +127,24 @@ def test_failed_masks_have_no_place() -> None:
     [(None, True, "l2"), (None, False, "dr_imdb"), ("narc", False, "narc"), ("lambda", True, "lambda")],
 )
 def test_the_metric(name: str | None, weights: bool, wanted: str) -> None:
-    assert metric_score(name, weights=weights).name == wanted
+    assert metric_score(name, weights=weights, network=weights).name == wanted
 
 
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("dr_imbd", f"unknown metric 'dr_imbd': did you mean dr_imdb? by= takes {', '.join(METRICS)}"),
-        ("zzz", f"unknown metric 'zzz': by= takes {', '.join(METRICS)}"),
+        ("dr_imbd", f"unknown metric 'dr_imbd': did you mean dr_imdb? by= takes {', '.join(EVERY)}"),
+        ("zzz", f"unknown metric 'zzz': by= takes {', '.join(EVERY)}"),
         ("l2", "by=l2: needs the weights; give weights=CKPT"),
         ("dr + lambda", "by='dr + lambda': lambda needs the weights; give weights=CKPT"),
+        ("log_paths", "by=log_paths: needs the network; give weights=CKPT or model=NAME"),
+        ("kept/macs", "by='kept/macs': macs needs the network; give weights=CKPT or model=NAME"),
+        ("log_path_weight", "by=log_path_weight: needs the weights; give weights=CKPT"),
     ],
 )
 def test_metrics_that_cannot_be(name: str, told: str) -> None:
     with pytest.raises(UnknownMetricError) as error:
-        metric_score(name, weights=False)
+        metric_score(name, weights=False, network=False)
     assert str(error.value) == told
 
 

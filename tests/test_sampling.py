@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Done, Pai, run_pai
+from safetensors import safe_open
 from safetensors.numpy import load_file, save
 
 from pai_cli.errors import ResumeError
@@ -240,6 +241,20 @@ def test_extended_it_equals_a_larger_search(searched: Searched, method: str, sel
     assert result() == result(searched(7, "--select", select, method=method)[0])
 
 
+@pytest.mark.parametrize("select", ["mask", "layer"])
+def test_candidates_are_measured_by_the_convention(pai: Pai, here: Path, select: str) -> None:
+    done = sample(3, "--select", select, "--convention", "f23", "--format", "json")
+    records = done.json()
+    assert {record["convention"] for record in records} == {"f23"}
+    told = pai("analyze", "best.safetensors", "--weights", "small.safetensors", "--convention", "f23", "--summary",
+               "--format", "json", "--no-store").json()  # fmt: skip
+    assert records[-1]["l2"] == pytest.approx(told[0]["l2"], rel=1e-9)
+    with safe_open("best.safetensors", "np") as file:
+        assert file.metadata()["convention"] == "f23"
+    plain = pai("analyze", "best.safetensors", "--weights", "small.safetensors", "--summary", "--format", "json").json()
+    assert plain[0]["l2"] != pytest.approx(told[0]["l2"], rel=1e-6)
+
+
 @pytest.mark.usefixtures("begun")
 def test_resumed_when_finished_nothing_changes() -> None:
     wanted = result()
@@ -283,6 +298,7 @@ def test_the_state_is_saved_when_a_candidate_fails(here: Path, monkeypatch: pyte
         ({"flags": ["--ignore", "fc2"]}, "ignore", "[]", "['fc2']"),
         ({"flags": ["--scope", "layer"]}, "scope", "None", "layer"),
         ({"flags": ["--select", "layer"]}, "select", "mask", "layer"),
+        ({"flags": ["--convention", "f23"]}, "convention", "h23", "f23"),
     ],
 )
 @pytest.mark.usefixtures("begun")

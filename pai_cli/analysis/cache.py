@@ -25,13 +25,14 @@ from pai_cli.files.first_bytes import is_safetensors
 from pai_cli.files.store import Store
 from pai_cli.spectral.catalogue import METRIC_VERSION
 from pai_cli.spectral.compiled import calls
+from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.graph import Counts
 from pai_cli.spectral.layout import Layout
 from pai_cli.spectral.metrics import LayerMetrics
 from pai_cli.spectral.network import LayerReport, NetworkReport
 from pai_cli.spectral.result import Measure, Outcome, SingularPair
 
-FORM = 5  # to be raised with any change below: what was stored in another form is not read
+FORM = 7  # to be raised with any change below: what was stored in another form is not read
 
 OUTCOMES = {outcome.name: outcome for outcome in Outcome}
 
@@ -65,6 +66,7 @@ def encode(report: MaskReport) -> Encoded:
         "unproved": network.unproved,
         "unanswered": network.unanswered,
         "assumed": network.assumed,
+        "convention": network.convention,
     }
     return Encoded(_packed(whole), _packed_layers(network.layers))
 
@@ -73,8 +75,9 @@ def decode(path: Path, encoded: Encoded, *, layers: bool) -> MaskReport:
     """The report of the mask at `path`; without its layers unless `layers`. Raises `ValueError` for other bytes."""
     try:
         whole = json.loads(zlib.decompress(encoded.network))
+        convention = Convention(whole["convention"])
         network = NetworkReport(
-            tuple(_read_layers(encoded.layers)) if layers else (),
+            tuple(_read_layers(encoded.layers, convention)) if layers else (),
             _read_measures(whole["measures"]),
             whole["counted"],
             whole["kept"],
@@ -83,6 +86,7 @@ def decode(path: Path, encoded: Encoded, *, layers: bool) -> MaskReport:
             tuple(whole["unproved"]),
             tuple(whole["unanswered"]),
             tuple(whole["assumed"]),
+            convention,
         )
         shapes = {name: tuple(shape) for name, shape in whole["shapes"].items()}
         skipped, remark = tuple(whole["skipped"]), whole["remark"]
@@ -140,7 +144,7 @@ def _words(layer: LayerReport, numbers: list[float | None]) -> list[Any]:
     ]
 
 
-def _read_layers(packed: bytes) -> Iterator[LayerReport]:
+def _read_layers(packed: bytes, convention: Convention) -> Iterator[LayerReport]:
     data = zlib.decompress(packed)
     end = 4 + int.from_bytes(data[:4], "little")
     floats = array("d", data[end:])
@@ -148,16 +152,17 @@ def _read_layers(packed: bytes) -> Iterator[LayerReport]:
         floats.byteswap()
     numbers = iter([None if number != number else number for number in floats])  # noqa: PLR0124  NaN, and quickly
     for words in json.loads(data[4:end]):
-        yield _layer(words, numbers)
+        yield _layer(words, numbers, convention)
 
 
-def _layer(words: list[Any], numbers: Iterator[float | None]) -> LayerReport:
+def _layer(words: list[Any], numbers: Iterator[float | None], convention: Convention) -> LayerReport:
     name, shape, counts, n_regular, (solver, outcome, products), outcomes, names, told, layout = words
     first, second, first_error, second_error = (next(numbers) for _ in range(4))
     pair = SingularPair(first, second, first_error, second_error, solver, OUTCOMES[outcome], products)
     reasons = {name: reason for reason, those in told.items() for name in those}
     measures = {name: _measure(next(numbers), next(numbers), reasons.get(name)) for name in names}
-    metrics = LayerMetrics(Counts(*counts), measures, n_regular, pair, tuple(OUTCOMES[one] for one in outcomes))
+    proofs = tuple(OUTCOMES[one] for one in outcomes)
+    metrics = LayerMetrics(Counts(*counts), measures, n_regular, pair, proofs, convention)
     return LayerReport(name, tuple(shape), metrics, Layout(*layout))
 
 
@@ -212,7 +217,7 @@ class ReportCache:
         # Of a sharded set an index says what of its files is the network.
         shapes = None if request.weights is None else sorted(request.weights.shapes.items())
         engine = f"{'compiled' if calls.available() else 'arrays'} {request.device}"
-        asked = request.options, request.layers, request.trust
+        asked = request.options, request.layers, request.trust, request.paths.digest
         self._about = repr((METRIC_VERSION, FORM, engine, asked, seen.digests, shapes))
 
     @property

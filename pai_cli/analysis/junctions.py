@@ -22,9 +22,9 @@ from pai_cli.models.trace import Call, Graph, Wire, trace
 from pai_cli.progress import Progress, silent
 from pai_cli.spectral import junctions
 from pai_cli.spectral.catalogue import BETWEEN
+from pai_cli.spectral.formulas import mean_of
 from pai_cli.spectral.graph import unroll
 from pai_cli.spectral.junctions import Degrees, Junction
-from pai_cli.spectral.metrics import mean_of
 from pai_cli.spectral.result import Measure
 from pai_cli.spelling import option
 

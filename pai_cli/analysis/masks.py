@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pai_cli.analysis.paths import PathRequest, with_paths
 from pai_cli.compute.threads import at_once, one_blas_thread
 from pai_cli.errors import (
     ArrayError,
@@ -135,7 +136,8 @@ class AnalysisRequest:
 
     `weights` for the parameter metrics; `layers`: globs (none means all); `options` of the engine. `device`: "cpu", or the
     torch device where the engine runs. `trust`: a mask of another tool may run its pickle's code. `per_layer`: whether the
-    reports have their layers, or the network's means alone, which take a tenth of the memory.
+    reports have their layers, or the network's means alone, which take a tenth of the memory. `paths`: the network whose
+    paths are measured.
     """
 
     weights: Weights | None = None
@@ -144,6 +146,7 @@ class AnalysisRequest:
     device: str = "cpu"
     trust: bool = False
     per_layer: bool = True
+    paths: PathRequest = field(default_factory=PathRequest)
 
 
 @dataclass(frozen=True)
@@ -177,8 +180,9 @@ def measure_mask(mask: Mask, request: AnalysisRequest, cache: DenseCache, layer_
     for number, one in enumerate(_measured(mask, names, request, cache), start=1):
         reports.append(one)
         layer_done(number, len(names))
+    report = with_paths(summarise(reports), mask, request.paths, request.weights, whole=not request.layers)
     shapes = dict(mask.shapes)
-    return MaskReport(mask.path, dict(mask.metadata), summarise(reports), None, skipped, mask.remark, shapes)
+    return MaskReport(mask.path, dict(mask.metadata), report, None, skipped, mask.remark, shapes)
 
 
 def _measured(mask: Mask, names: Sequence[str], request: AnalysisRequest, cache: DenseCache) -> Iterator[LayerReport]:

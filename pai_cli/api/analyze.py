@@ -28,10 +28,12 @@ from pai_cli.api.plans import plan_measuring, read_masks
 from pai_cli.api.progress import Wanted, shown_by
 from pai_cli.api.remarks import tell
 from pai_cli.api.solving import solver_options
+from pai_cli.api.unrolling import paths_of, tell_paths
 from pai_cli.api.working import Working, refuse_idle_force
 from pai_cli.compute.device import Device
 from pai_cli.errors import UsageError
 from pai_cli.progress import Progress, silent
+from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.parameters import one_of
 from pai_cli.spectral.solvers import Solver
 from pai_cli.spelling import option
@@ -77,6 +79,7 @@ def analyze(
     *,
     layers: str | Iterable[str] | None = None,
     summary: bool = False,
+    convention: str = Convention.H23,
     expansion_weighted: bool = False,
     solver: str = Solver.AUTO,
     certify: bool = False,
@@ -101,9 +104,11 @@ def analyze(
 
     `masks`: a path, a mapping of parameter names to boolean or 0/1 arrays or tensors (`pai.Mask` is one), or several.
     `weights`: the checkpoint that the masks were made for, a path or a network; the parameter metrics need it. `layers`:
-    globs of the layers to measure, by default all. `summary`: only the networks' means. `expansion_weighted`: multiply each
-    left-regular subgraph's term by max(n_L, n_R) / (n_L + n_R - 1). `solver`: "auto", "gram", "power", "matrix-free" or
-    "direct"; `certify`: prove sigma_2 to be the second in layers of any size. `device`: "cpu", "cuda" or "auto".
+    globs of the layers to measure, by default all. `summary`: only the networks' means. `convention`: which layers have
+    gaps, which left-regular subgraphs count and what each weighs: "h23" (ICLR 2023) or "f23" (NeurIPS 2023).
+    `expansion_weighted`: multiply each subgraph's term by max(n_L, n_R) / (n_L + n_R - 1), which "f23" does by itself.
+    `solver`: "auto", "gram", "power", "matrix-free" or "direct"; `certify`: prove sigma_2 to be the second in layers of any
+    size. `device`: "cpu", "cuda" or "auto".
 
     `between`: measure every two consecutive layers instead, which gives `JunctionReport`s; the network of `weights`, or
     `model` of it, is followed with one input of `input_shape` to find them.
@@ -135,6 +140,7 @@ def reports(
     *,
     layers: str | Iterable[str] | None = None,
     summary: bool = False,
+    convention: str = Convention.H23,
     expansion_weighted: bool = False,
     solver: str = Solver.AUTO,
     certify: bool = False,
@@ -159,12 +165,14 @@ def reports(
     """
     every = listed(masks)
     chosen, place = one_of("solver", solver, Solver), one_of("device", device, Device)
+    whose = one_of("convention", convention, Convention)
     given = _Given(masks, every, weights, globs_of(layers), summary, trust, progress or silent)
     if between:
         _refuse_beside_between(
             solver=chosen is not Solver.AUTO,
             device=place is not Device.CPU,
             certify=certify,
+            convention=whose is not Convention.H23,
             expansion_weighted=expansion_weighted,
             plot=plot is not None,
             report=report is not None,
@@ -175,15 +183,14 @@ def reports(
             no_store=no_store,
         )
         return _junctions(given, model, input_shape)
-    for name, value in (("model", model), ("input_shape", input_shape)):
-        if value is not None:
-            raise UsageError(
-                f"{option(name)}: only {option('between')} needs the network; give it, or leave {option(name)} out"
-            )
+    if input_shape is not None and weights is None and model is None:
+        raise UsageError(
+            f"{option('input_shape')}: is of a network; give its {option('weights', 'CKPT')} or {option('model')} too"
+        )
     refuse_idle_force(plot, report, force=force)
     working = Working.of(jobs, cluster, store, no_store=no_store)
     files = _Files(maybe_path(plot), maybe_path(report), force)
-    how = _How(chosen, certify, place, expansion_weighted)
+    how = _How(chosen, certify, place, whose, expansion_weighted, model, shape_of(input_shape))
     return _measured(given, how, files, working)
 
 
@@ -205,7 +212,10 @@ class _How:
     solver: Solver
     certify: bool
     device: Device
+    convention: Convention
     expansion_weighted: bool
+    model: str | None
+    input_shape: tuple[int, ...] | None
 
 
 @dataclass(frozen=True)
@@ -221,20 +231,22 @@ def _measured(given: _Given, how: _How, files: _Files, working: Working) -> Repo
     from pai_cli.analysis.masks import AnalysisRequest
     from pai_cli.spectral.metrics import MetricOptions
 
+    options = MetricOptions(solver, how.convention, how.expansion_weighted)
     path = source_path(given.weights)
     pictures = _pictures(files, path)
     plan = plan_measuring(named(given.every), path, files.plot, files.report, working, force=files.force)
     weights = open_weights(given.weights, trust=given.trust)
+    masks = opened(given.every, given.weights, one=is_one(given.masks), trust=given.trust)
+    read_masks(plan, files_among(masks))
     request = AnalysisRequest(
         weights=weights,
         layers=given.layers,
-        options=MetricOptions(solver=solver, expansion_weighted=how.expansion_weighted),
+        options=options,
         device=device_of(how.device),
         trust=given.trust,
         per_layer=not given.summary or pictures is not None,
+        paths=paths_of(weights, how.model, how.input_shape, masks, trust=given.trust),
     )
-    masks = opened(given.every, given.weights, one=is_one(given.masks), trust=given.trust)
-    read_masks(plan, files_among(masks))
     found = _reported(given, request, masks, working, pictures)
     return Reports(found, None if pictures is None else pictures.write)
 
@@ -259,7 +271,8 @@ def _reported(
 
     weights = given.weights is not None
     with measured_by(masks, request, working, given.progress) as found:
-        seen = found if pictures is None else pictures.watch(found)
+        measured = tell_paths(request.paths, found)
+        seen = measured if pictures is None else pictures.watch(measured)
         for mask, one in zip(masks, seen, strict=True):
             tell(one)
             yield Report(one, weights=weights, in_memory=not isinstance(mask, Path))

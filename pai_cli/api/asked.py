@@ -8,11 +8,12 @@ from os import PathLike
 from typing import Any
 
 from pai_cli.api.given import STDIN
-from pai_cli.api.inputs import AnyPath, Source
+from pai_cli.api.inputs import AnyPath, Shape, Source, shape_of
 from pai_cli.api.progress import Wanted
 from pai_cli.api.working import Working, refuse_idle_force
 from pai_cli.errors import ParameterError, UsageError
 from pai_cli.ranking.rules import COLLAPSED, MOST_RESAMPLES, AccuracyRules, AccuracyUnit
+from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.parameters import one_of, shown, whole_number
 from pai_cli.spelling import option
 
@@ -28,6 +29,9 @@ class Asked:
     accuracy: Any = None
     order: bool = False
     weights: Source | None = None
+    convention: str = Convention.H23
+    model: str | None = None
+    input_shape: Shape | None = None
     by: str | None = None
     smallest_first: bool | None = None
     metrics: str | Iterable[str] | None = None
@@ -46,11 +50,13 @@ class Asked:
     store: AnyPath | None = None
     no_store: bool = False
     progress: Wanted = None
+    shape: tuple[int, ...] | None = field(init=False)
     rules: AccuracyRules = field(init=False)
     working: Working = field(init=False)
 
     def __post_init__(self) -> None:
         refuse_idle_force(self.plot, self.report, force=self.force)
+        object.__setattr__(self, "convention", one_of("convention", self.convention, Convention))
         at = self.collapsed_at
         if at is not None and not (isinstance(at, int | float) and 0 <= at <= 1):
             raise ParameterError(f"{option('collapsed_at', shown(at))}: give a fraction, 0 to 1")
@@ -58,6 +64,7 @@ class Asked:
         for name, least, most in (("resamples", 100, MOST_RESAMPLES), ("seed", 0, MOST_SEED)):
             if getattr(self, name) is not None:
                 whole_number(name, getattr(self, name), least, most)
+        object.__setattr__(self, "shape", shape_of(self.input_shape))
         object.__setattr__(self, "rules", AccuracyRules(COLLAPSED if at is None else at, unit))
         object.__setattr__(self, "working", Working.of(self.jobs, self.cluster, self.store, no_store=self.no_store))
         self._check()
@@ -68,9 +75,11 @@ class Asked:
         if (self.table is None) is nothing:
             raise UsageError(f"give masks, or {option('table', 'CSV')} of metrics measured before, one of the two")
         if self.table is not None:
-            if self.weights is not None:
-                told = f"the metrics of {option('table')} are measured already; leave it out"
-                raise UsageError(f"{option('weights')}: {told}")
+            idle = {name: getattr(self, name) is not None for name in ("weights", "model", "input_shape")}
+            for name, there in (idle | {"convention": self.chose_convention}).items():
+                if there:
+                    told = f"the metrics of {option('table')} are measured already; leave it out"
+                    raise UsageError(f"{option(name)}: {told}")
             if self.working != Working():
                 raise UsageError(
                     f"{option('jobs')}, {option('cluster')}, {option('store')} and {option('no_store')}: nothing is "
@@ -86,6 +95,16 @@ class Asked:
             > 1
         ):
             raise UsageError("- is standard input, which one thing can be read from")
+
+    @property
+    def chose_convention(self) -> bool:
+        """Whether a convention was asked for that is not the usual one."""
+        return self.convention != Convention.H23
+
+    @property
+    def networked(self) -> bool:
+        """Whether the network was given, for what can be told of it."""
+        return self.weights is not None or self.model is not None
 
     def refuse_idle(self, *, accurate: bool, correlating: bool) -> None:
         """Refuse what would do nothing. `accurate`: whether any accuracies are given."""

@@ -14,8 +14,10 @@ from pai_cli.telling import note
 
 if TYPE_CHECKING:
     from pai_cli.analysis.masks import MaskReport
+    from pai_cli.analysis.paths import PathRequest
     from pai_cli.api.asked import Asked
     from pai_cli.api.ranked import Pictures
+    from pai_cli.files.checkpoints import Checkpoint
     from pai_cli.files.plan import FilePlan
     from pai_cli.ranking.accuracy import Matches, Run
     from pai_cli.ranking.entrants import Entrants
@@ -125,11 +127,15 @@ def _from_masks(asked: Asked, given: list[Any], plan: FilePlan, pictures: Pictur
     from pai_cli.api.inputs import open_weights
     from pai_cli.api.plans import read_masks
     from pai_cli.api.progress import shown_by
+    from pai_cli.api.unrolling import tell_paths
     from pai_cli.ranking.accuracy import matched
+    from pai_cli.ranking.expression import needs_network
+    from pai_cli.spectral.conventions import Convention
     from pai_cli.spectral.metrics import MetricOptions
 
     weighted = asked.weights is not None
-    scores, correlating = _scores(asked, weighted=weighted)
+    scores, correlating = _scores(asked, weighted=weighted, networked=asked.networked)
+    _refuse_idle_network(asked, scores)
     early = asked.accuracy is not None and _is_named(asked.accuracy)
     runs = _runs(asked, []) if early else None
     masks = opened(given, asked.weights, one=is_one(asked.masks), trust=asked.trust)
@@ -141,18 +147,51 @@ def _from_masks(asked: Asked, given: list[Any], plan: FilePlan, pictures: Pictur
     weights = open_weights(asked.weights, trust=asked.trust)
     request = AnalysisRequest(
         weights=weights,
-        options=MetricOptions(dense=any("l2_dense" in score.metrics for score in scores)),
+        options=MetricOptions(
+            convention=Convention(asked.convention), dense=any("l2_dense" in score.metrics for score in scores)
+        ),
         trust=asked.trust,
-        per_layer=pictures.asked or correlating,  # layer density is made of them
+        per_layer=pictures.asked,
+        paths=_paths(asked, weights, masks, scores, correlating=correlating),
     )
+    if correlating and request.paths.unrolled is None:
+        scores = [score for score in scores if not needs_network([score])]
     if correlating:  # the others would be measured for nothing
         masks = [mask for mask, name in zip(masks, names, strict=True) if name in matches]
     with (
         shown_by(asked.progress, "ranking") as progress,
         measured_by(masks, request, asked.working, progress) as found,
     ):
-        reports = list(found)
-    return _accurate(_Found(scores, correlating, reports, weighted), asked, matches, pictures)
+        reports = list(tell_paths(request.paths, found))
+    networked = request.paths.unrolled is not None
+    return _accurate(_Found(scores, correlating, reports, weighted, networked), asked, matches, pictures)
+
+
+def _paths(
+    asked: Asked, weights: Checkpoint | None, masks: list[Any], scores: list[Score], *, correlating: bool
+) -> PathRequest:
+    """The network, where a score or a control is of its paths. Raises where the only one is, and there is no network."""
+    from pai_cli.analysis.paths import NOT_ASKED, PathRequest
+    from pai_cli.api.unrolling import paths_of
+    from pai_cli.ranking.expression import needs_network
+    from pai_cli.spectral.catalogue import EVERY
+
+    controls = _controls(asked, weighted=asked.weights is not None, networked=asked.networked) if correlating else ()
+    if not needs_network(scores) and not any(EVERY[name].needs_network for name in controls):
+        return PathRequest(None, NOT_ASKED)
+    needed = not correlating or (asked.by is not None and needs_network(scores[-1:]))
+    return paths_of(weights, asked.model, asked.shape, masks, trust=asked.trust, needed=needed)
+
+
+def _refuse_idle_network(asked: Asked, scores: list[Score]) -> None:
+    """Raise `UsageError` for a network that no score needs."""
+    from pai_cli.ranking.expression import needs_network
+
+    for name, there in (("model", asked.model), ("input_shape", asked.input_shape)):
+        if there is not None and (not needs_network(scores) or not asked.networked):
+            raise UsageError(
+                f"{option(name)}: only metrics of paths through the network need it, such as effective_share; leave it out"
+            )
 
 
 def _from_reports(asked: Asked, given: Sequence[Any], pictures: Pictures) -> Entered:
@@ -160,7 +199,8 @@ def _from_reports(asked: Asked, given: Sequence[Any], pictures: Pictures) -> Ent
     from pai_cli.api.working import Working
     from pai_cli.ranking.accuracy import matched
 
-    for name, there in (("weights", asked.weights is not None), ("trust", asked.trust)):
+    idle = {name: getattr(asked, name) is not None for name in ("weights", "model", "input_shape")}
+    for name, there in (idle | {"trust": asked.trust, "convention": asked.chose_convention}).items():
         if there:
             raise UsageError(f"{option(name)}: reports are measured already; leave it out")
     if asked.working != Working():
@@ -168,26 +208,30 @@ def _from_reports(asked: Asked, given: Sequence[Any], pictures: Pictures) -> Ent
             f"{option('jobs')}, {option('cluster')}, {option('store')} and {option('no_store')}: reports are measured "
             "already; leave them out"
         )
+    conventions = sorted({str(one.convention) for one in given if one.convention is not None})
+    if len(conventions) > 1:
+        raise UsageError(f"masks: reports of {' and '.join(conventions)} do not compare; measure all by one convention")
     weighted = all(one.weights for one in given)
-    scores, correlating = _scores(asked, weighted=weighted)
+    networked = all(one["macs"].value is not None for one in given if one.error is None)
+    scores, correlating = _scores(asked, weighted=weighted, networked=networked)
     reports = [one.measured for one in given]
     names = [str(one.path) for one in reports]
     matches = {} if asked.accuracy is None else matched(names, *_runs(asked, names), note)
-    return _accurate(_Found(scores, correlating, reports, weighted), asked, matches, pictures)
+    return _accurate(_Found(scores, correlating, reports, weighted, networked), asked, matches, pictures)
 
 
-def _scores(asked: Asked, *, weighted: bool) -> tuple[list[Score], bool]:
+def _scores(asked: Asked, *, weighted: bool, networked: bool) -> tuple[list[Score], bool]:
     """What orders, or is correlated, and which of the two it is."""
     from pai_cli.ranking.entrants import available, scores_to_correlate
     from pai_cli.ranking.expression import metric_score
 
     correlating = asked.accuracy is not None and not asked.order
     asked.refuse_idle(accurate=asked.accuracy is not None, correlating=correlating)
-    by = metric_score(asked.by, weights=weighted)
+    by = metric_score(asked.by, weights=weighted, network=networked)
     if not correlating:
         return [by], False
-    _controls(asked, weighted=weighted)  # a wrong name is told before anything is measured
-    metrics = available(weights=weighted)
+    _controls(asked, weighted=weighted, networked=networked)  # a wrong name is told before anything is measured
+    metrics = available(weights=weighted, network=networked)
     return scores_to_correlate(metrics, _text(asked.metrics), by if asked.by is not None else None), True
 
 
@@ -197,24 +241,26 @@ class _Found:
     correlating: bool
     reports: list[MaskReport]
     weighted: bool
+    networked: bool
 
 
 def _accurate(found: _Found, asked: Asked, matches: Matches, pictures: Pictures) -> Entered:
     """The masks that were measured, with their accuracies."""
     from pai_cli.ranking.entrants import accurate, measured
 
-    entrants = accurate(measured(found.reports, weights=found.weighted), matches)
+    entrants = accurate(measured(found.reports, weights=found.weighted, network=found.networked), matches)
     if found.correlating:
-        entrants = replace(entrants, controls=_controls(asked, weighted=found.weighted))
+        controls = _controls(asked, weighted=found.weighted, networked=found.networked)
+        entrants = replace(entrants, controls=controls)
     return Entered(asked, entrants, found.scores, found.correlating, found.reports, found.weighted, pictures)
 
 
-def _controls(asked: Asked, *, weighted: bool) -> tuple[str, ...]:
+def _controls(asked: Asked, *, weighted: bool, networked: bool) -> tuple[str, ...]:
     """What metrics of masks are held against."""
     from pai_cli.ranking.controls import chosen_controls
     from pai_cli.ranking.entrants import available
 
-    return chosen_controls(available(weights=weighted), _names(asked.controls))
+    return chosen_controls(available(weights=weighted, network=networked), _names(asked.controls))
 
 
 def _runs(asked: Asked, names: Sequence[str]) -> tuple[list[Run], str]:

@@ -9,6 +9,7 @@ from pai_cli.api.report import Layer
 from pai_cli.api.solving import solver_options
 from pai_cli.compute.device import Device, resolve
 from pai_cli.errors import ArrayError
+from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.parameters import one_of
 from pai_cli.spectral.solvers import Solver
 from pai_cli.spelling import for_python, option
@@ -80,6 +81,7 @@ def singular_values(
 def ramanujan(
     matrix: Any,
     *,
+    convention: str = Convention.H23,
     expansion_weighted: bool = False,
     solver: str = Solver.AUTO,
     certify: bool = False,
@@ -89,8 +91,9 @@ def ramanujan(
     narc, and their means over the left-regular subgraphs. `ramanujan(matrix)["dr"].value >= 0`: a Ramanujan graph.
 
     `matrix`: the biadjacency matrix, (rows, columns), of 0 and 1 only: columns are left vertices, rows right ones. What may
-    be given, and the other parameters, are as of `singular_values`; `expansion_weighted` is as of `analyze`. A matrix with
-    other entries is refused: whether they are weights of edges is not for this function to say; `matrix != 0` makes it 0/1.
+    be given, and the other parameters, are as of `singular_values`; `convention` and `expansion_weighted` are as of
+    `analyze`. A matrix with other entries is refused: whether they are weights of edges is not for this function to say;
+    `matrix != 0` makes it 0/1.
 
     Source: Hoang, Liu, Marculescu, Wang, "Revisiting Pruning at Initialization through the Lens of Ramanujan Graph", ICLR
     2023. Raises as `singular_values` does.
@@ -103,10 +106,12 @@ def ramanujan(
     from pai_cli.spectral.subgraphs import regular_subgraphs
 
     options = MetricOptions(
-        solver=solver_options(solver, certify=certify, device=where), expansion_weighted=expansion_weighted
+        solver=solver_options(solver, certify=certify, device=where),
+        convention=one_of("convention", convention, Convention),
+        expansion_weighted=expansion_weighted,
     )
     graph = _graph(placed)
-    prepared = PreparedLayer(graph, regular_subgraphs(graph), None)
+    prepared = PreparedLayer(graph, regular_subgraphs(graph, options.convention), None)
     metrics = measures_of(prepared, singular_pairs(prepared.problems, options.solver), options)
     own = {name: one for name, one in metrics.measures.items() if not METRICS[name].needs_weights}
     return Layer(LayerReport("matrix", (graph.n_R0, graph.n_L0), replace(metrics, measures=own)))

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from pai_cli.api.asked import Asked
-from pai_cli.api.inputs import AnyPath, Source
+from pai_cli.api.inputs import AnyPath, Shape, Source
 from pai_cli.api.progress import Wanted
 from pai_cli.errors import UsageError
 from pai_cli.ranking.rules import RESAMPLES
+from pai_cli.spectral.conventions import Convention
 from pai_cli.telling import note, warn
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ def rank(
     accuracy: Any = None,
     order: bool = False,
     weights: Source | None = None,
+    convention: str = Convention.H23,
+    model: str | None = None,
+    input_shape: Shape | None = None,
     by: str | None = None,
     smallest_first: bool | None = None,
     metrics: str | Iterable[str] | None = None,
@@ -60,8 +64,10 @@ def rank(
     a data set. `collapsed_at`: runs of at most this accuracy, a fraction, are set aside; by default 0.1.
     `accuracy_unit`: "fraction" or "percent". `resamples`: bootstrap samples behind an interval, by default 2000, of `seed`.
 
-    The others are those of `analyze`. Of masks that cannot be measured a warning tells, and the result's `failed`. Raises
-    `UsageError` for what does not go together, `TableError`, `UnknownMetricError`, `CompositeError`.
+    `model`, `input_shape`: the network, for metrics of its paths, where the weights do not tell it or are not given.
+
+    `convention` and the others are those of `analyze`. Of masks that cannot be measured a warning tells, and the result's
+    `failed`. Raises `UsageError` for what does not go together, `TableError`, `UnknownMetricError`, `CompositeError`.
     """
     asked = Asked(**locals())
     entered = enter(asked)

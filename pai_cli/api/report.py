@@ -76,8 +76,8 @@ class Layer(Shown, Values):
 
     `name`, `shape`: of the tensor. `rows`, `columns`: all right and all left vertices; `n_R`, `n_L`: those with an edge;
     `d_R`, `d_L`: their mean degrees (None without an edge); `kept` edges of `total` weights; `density`: their quotient, 0
-    to 1; `components`: connected ones; `n_regular`: left-regular subgraphs that count. `solver`: how sigma_1 and sigma_2
-    of the mask were found; `outcome`: "proved", or what is not.
+    to 1; `components`: connected ones; `n_regular`: left-regular subgraphs that count by the `convention`, "h23" or "f23".
+    `solver`: how sigma_1 and sigma_2 of the mask were found; `outcome`: "proved", or what is not.
     """
 
     def __init__(self, layer: LayerReport, *, weights: bool = False):
@@ -91,6 +91,7 @@ class Layer(Shown, Values):
         self.d_L: float | None = counts.d_L if counts.edges else None
         self.kept, self.total, self.density = counts.edges, layer.parameters, counts.edges / layer.parameters
         self.components, self.n_regular = counts.components, metrics.n_regular
+        self.convention = metrics.convention.value
         self.solver, self.outcome = (
             metrics.structure.solver,
             for_python(metrics.note or metrics.structure.outcome.value),
@@ -147,7 +148,8 @@ class Report(Shown):
     `counted["dr_imdb"]` of them. `layers`: each layer's values; empty where `summary=True` was asked for. `path`: of the
     mask file, None for a mask that is none; `name`: what it is called. `kept` of the `total` weights of the measured layers
     are kept, which is `density`, 0 to 1; `network_density`: of the whole network, where layers that have no mask keep all
-    of their weights; None without a checkpoint, and where not all of the mask was measured. `collapsed`: layers
+    of their weights; None without a checkpoint, and where not all of the mask was measured. `convention`: whose gaps and
+    subgraphs these are, "h23" or "f23". `collapsed`: layers
     without any weight; `unproved`: those with singular values that are not proved to be the two largest; `unanswered`: those
     where a solver ended without any. `left_whole`: tensors of the checkpoint that no mask covers, each with the reason;
     without one, those that the mask's file tells of. `metadata`: what the mask says of itself. `error`: of a mask among
@@ -171,6 +173,7 @@ class Report(Shown):
         self.total = 0 if network is None else network.total
         self.density = None if network is None else network.density
         self.network_density = None if measured.count is None else measured.count.density
+        self.convention = None if network is None else network.convention.value
         self.collapsed = () if network is None else network.collapsed
         self.unproved = () if network is None else network.unproved
         self.unanswered = () if network is None else network.unanswered
@@ -313,9 +316,9 @@ def _of_a_layer(field: str) -> bool:
 
 
 def _blank() -> dict[str, None]:
-    from pai_cli.spectral.catalogue import METRICS
+    from pai_cli.spectral.catalogue import EVERY
 
-    return dict.fromkeys(METRICS)
+    return dict.fromkeys(EVERY)
 
 
 def _between_names() -> tuple[str, ...]:

@@ -29,6 +29,7 @@ from pai_cli.api.plans import Reads, plan_sampling
 from pai_cli.api.progress import Wanted, shown_by
 from pai_cli.api.requests import accept, method_of, request_of, samples_of, story_of, tell_pruning
 from pai_cli.errors import UsageError
+from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.parameters import shown
 from pai_cli.spelling import option
 from pai_cli.telling import note, warn
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from pai_cli.pruning.request import PruneRequest
     from pai_cli.pruning.run import PruneResult
     from pai_cli.sampling.expanders.network import BuiltNetwork
+    from pai_cli.sampling.request import Select
     from pai_cli.sampling.search import SearchRequest, SearchResult
     from pai_cli.sampling.workers import Workers
 
@@ -71,6 +73,7 @@ def sample(
     sparsity: float | str | None = None,
     output: AnyPath | None = None,
     select: str | None = None,
+    convention: str | None = None,
     construct: str | None = None,
     steps: int | None = None,
     noise: float | None = None,
@@ -99,10 +102,11 @@ def sample(
     """Take the best connected of many masks of one method, or build one (Hoang et al., NeurIPS 2023, PAGS).
 
     A search measures `population` masks of `method`: the method's own, then others from fresh seeds, samples, or weights
-    with `noise` (standard deviation, relative to each layer's own; 0.1 by default). `select`: "mask" takes a candidate whose
-    network l2 is the largest so far; "layer" takes its layers whose dr_imdb and l2 are both at least the best so far,
-    brought back to the exact count. `construct`: "biregular" or "ramanujan" builds layers instead, at ERK's
-    densities; `steps`: the most switches of edges a layer, 200 by default.
+    with `noise` (standard deviation, relative to each layer's own; 0.1 by default). `select`: "mask" takes a candidate
+    whose network l2 is the largest so far; "layer" takes its layers whose dr_imdb and l2 are both at least the best so far,
+    brought back to the exact count. `convention`: what they are measured by, as of `analyze`; "h23" by default.
+    `construct`: "biregular" or "ramanujan" builds layers instead, at ERK's densities; `steps`: the most switches of edges a
+    layer, 200 by default.
 
     `output`: where to write the mask; the search's lines go beside it, or to `trajectory`, and an interrupted search goes on
     with `resume`. Without an output nothing stays on disk. `jobs`: processes of this machine; `cluster`: a Dask scheduler's
@@ -149,7 +153,8 @@ def sample(
         assert population is not None  # as check_search sees to
         from pai_cli.sampling.search import SearchRequest
 
-        search_request = SearchRequest.of(request, population, noise, "layer" if select == "layer" else "mask")
+        taken: Select = "layer" if select == "layer" else "mask"
+        search_request = SearchRequest.of(request, population, noise, taken, Convention(convention or "h23"))
         with shown_by(progress, "sampling") as bar:
             found = run.searched(search_request, _Files(where, lines, resume), samples, bar)
         if picture is not None:
@@ -172,7 +177,7 @@ def default_output(given: Mapping[str, Any]) -> Path:
 
 OF_A_SEARCH = (
     *("method", "population", "select", "noise", "trajectory", "resume", "scope", "rounds", "data", "per_class"),
-    *("pattern", "plot", "ties"),
+    *("pattern", "plot", "ties", "convention"),
 )
 
 
@@ -187,8 +192,9 @@ def check_search(given: Mapping[str, Any]) -> None:
         missing = [option(name) for name in ("method", "population") if name not in there]
         if missing:
             raise UsageError(f"give {' and '.join(missing)} to search, or {option('construct')} to build a mask")
-        if given["select"] is not None:
-            one_of("select", given["select"], SELECTS)
+        for name, choices in (("select", SELECTS), ("convention", tuple(Convention))):
+            if given[name] is not None:
+                one_of(name, given[name], choices)
     else:
         one_of("construct", construct, CONSTRUCTIONS)
         if there:

@@ -28,6 +28,7 @@ from pai_cli.api.ranges import check_force, check_least, check_numbers
 from pai_cli.api.samples import Data, as_parts, name_of
 from pai_cli.api.training import Training
 from pai_cli.errors import UsageError
+from pai_cli.spectral.conventions import Convention
 from pai_cli.spelling import option
 from pai_cli.telling import note, warn
 from pai_cli.training.outputs import Outputs
@@ -48,8 +49,14 @@ if TYPE_CHECKING:
 KEEP_EVERY = 10.0
 """Minutes between two states."""
 
-CHOICES = {"optimizer": Optimizer, "schedule": Schedule, "augment": Augmentation, "dynamic": Dynamic}
-OF_DYNAMIC = ("update_every", "update_fraction", "update_until")
+CHOICES = {
+    "optimizer": Optimizer,
+    "schedule": Schedule,
+    "augment": Augmentation,
+    "dynamic": Dynamic,
+    "convention": Convention,
+}
+UPDATES = ("update_every", "update_fraction", "update_until")
 TOST: dict[str, Any] = {"soft_neurons": True, "ghost_skips": True, "rescale": True, "label_smoothing": SMOOTHING}
 
 
@@ -88,6 +95,7 @@ def train(
     update_every: int | None = None,
     update_fraction: float | None = None,
     update_until: float | None = None,
+    convention: str | None = None,
     mask_out: AnyPath | None = None,
     plot: AnyPath | None = None,
     results: AnyPath | None = None,
@@ -122,10 +130,11 @@ def train(
     `validation`: share of each class's training examples held out to choose an epoch. `augment`: "auto", "none", "crop" or
     "crop-flip". `seed`: of all that is drawn. `amp`: bfloat16 on a GPU.
 
-    `dynamic`: let the mask move: weights grow at random ("set", arXiv:1707.04780) or by gradient ("rigl", arXiv:1911.11134),
-    every `update_every` steps (100), a share `update_fraction` of the kept weights at first (0.3), in the first share
-    `update_until` of all steps (0.75). `mask_out`: where its last mask is written, by default OUT-mask.safetensors beside
-    `output`. `plot`: a picture of its spectrum at every move: .svg, .png or .pdf.
+    `dynamic`: let the mask move: weights grow at random ("set", arXiv:1707.04780) or by gradient ("rigl",
+    arXiv:1911.11134), every `update_every` steps (100), a share `update_fraction` of the kept weights at first (0.3), in
+    the first share `update_until` of all steps (0.75). `convention`: what its spectrum is measured by, as of `analyze`.
+    `mask_out`: where its last mask is written, by default OUT-mask.safetensors beside `output`. `plot`: a picture of its
+    spectrum at every move: .svg, .png or .pdf.
 
     `results`: a table (CSV) to add a row to, which `rank` reads. `log_dir`: a folder for TensorBoard's events. `keep_every`:
     minutes between two states. `resume`: go on where a training of the same settings was interrupted. These four take an
@@ -164,7 +173,7 @@ def _recipe(name: RecipeName, given: Mapping[str, Any]) -> Recipe:
 
     Raises `UsageError` where an option would do nothing.
     """
-    numbers = ("epochs", "batch_size", "lr", "weight_decay", "validation", "label_smoothing", "early", *OF_DYNAMIC)
+    numbers = ("epochs", "batch_size", "lr", "weight_decay", "validation", "label_smoothing", "early", *UPDATES)
     check_numbers(**{one: given[one] for one in numbers})
     chosen = dict(TOST) if name is RecipeName.TOST else {}
     for one, value in given.items():
@@ -175,7 +184,7 @@ def _recipe(name: RecipeName, given: Mapping[str, Any]) -> Recipe:
         raise UsageError(
             f"{option('early')}: no part acts early; give {option('recipe', 'tost')} or one of its parts, or leave it out"
         )
-    for one in OF_DYNAMIC:
+    for one in (*UPDATES, "convention"):
         if given[one] is not None and recipe.dynamic is None:
             raise UsageError(f"{option(one)}: the mask does not move; give {option('dynamic', 'set')} or rigl")
     return recipe

@@ -11,6 +11,7 @@ from pai_cli.commands import options
 from pai_cli.commands.given import asked
 from pai_cli.compute.device import Device
 from pai_cli.files.tables import Format
+from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.solvers import Solver
 
 
@@ -24,11 +25,12 @@ def analyze(
     summary: Annotated[bool, typer.Option("--summary", help="Only the network's means, a line a mask.")] = False,
     format: options.OutputFormat = Format.TABLE,  # noqa: A002  the flag's name
     no_header: options.NoHeader = False,
+    convention: options.ConventionName = Convention.H23,
     expansion_weighted: Annotated[
         bool,
         typer.Option(
             "--expansion-weighted",
-            help="Multiply each left-regular subgraph's term by max(n_L, n_R) / (n_L + n_R - 1).",
+            help="Multiply each left-regular subgraph's term by max(n_L, n_R) / (n_L + n_R - 1), which f23 always does.",
         ),
     ] = False,
     solver: options.SolverName = Solver.AUTO,

@@ -12,6 +12,7 @@ from pai_cli.compute.device import Device
 from pai_cli.files.tables import Format
 from pai_cli.methods.registry import names
 from pai_cli.pruning.base import METHODS, USUAL_DENSITY
+from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.solvers import Solver
 
 
@@ -172,6 +173,13 @@ EngineDevice = Annotated[
     Device,
     typer.Option(help="Where singular values are computed; auto takes a GPU when there is one."),
 ]
+_CONVENTION = typer.Option(
+    "--convention",
+    help="Which layers have gaps, and which left-regular subgraphs count. h23, the default: mean degrees of 3 or more (ICLR "
+    "2023); f23: as the code of the full-spectrum paper has it (NeurIPS 2023).",
+)
+ConventionName = Annotated[Convention, _CONVENTION]
+ConventionOrUsual = Annotated[Convention | None, _CONVENTION]
 SolverName = Annotated[
     Solver,
     typer.Option(

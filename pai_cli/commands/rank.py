@@ -13,7 +13,8 @@ from pai_cli.commands import options
 from pai_cli.commands.given import asked
 from pai_cli.files.tables import Format
 from pai_cli.ranking.rules import COLLAPSED, MOST_RESAMPLES, RESAMPLES, AccuracyUnit
-from pai_cli.spectral.catalogue import METRICS
+from pai_cli.spectral.catalogue import EVERY
+from pai_cli.spectral.conventions import Convention
 
 
 def rank(
@@ -45,12 +46,15 @@ def rank(
         bool, typer.Option("--order", help="The order of the masks also where their accuracies are known.")
     ] = False,
     weights: options.Weights = None,
+    convention: options.ConventionName = Convention.H23,
+    model: options.Model = None,
+    input_shape: options.InputShape = None,
     by: Annotated[
         str | None,
         typer.Option(
             metavar="METRIC",
-            autocompletion=lambda: list(METRICS),
-            help=f"The network metric that decides: {', '.join(METRICS)}; or arithmetic of several with + - * / ( ) abs "
+            autocompletion=lambda: list(EVERY),
+            help=f"The network metric that decides: {', '.join(EVERY)}; or arithmetic of several with + - * / ( ) abs "
             "sqrt norm, such as 'dr_imdb + 0.5*lambda_imsg'; by default l2 with --weights, else dr_imdb. Among "
             "correlations it is one more metric, set beside the best.",
         ),

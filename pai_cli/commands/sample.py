@@ -79,6 +79,7 @@ def sample(
     sparsity: options.Sparsity = None,
     output: options.Output = None,
     select: Select = None,
+    convention: options.ConventionOrUsual = None,
     construct: Construct = None,
     steps: Steps = None,
     noise: Noise = None,

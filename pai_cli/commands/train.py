@@ -142,6 +142,7 @@ def train(
     update_every: UpdateEvery = None,
     update_fraction: UpdateFraction = None,
     update_until: UpdateUntil = None,
+    convention: options.ConventionOrUsual = None,
     mask_out: MaskOut = None,
     plot: Plot = None,
     results: Results = None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pai_cli.files.tables import Record
 from pai_cli.printable import as_line
-from pai_cli.spectral.catalogue import METRICS
+from pai_cli.spectral.catalogue import METRICS, WHOLE
 from pai_cli.spelling import for_shell
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ ANALYZE_FIELDS = (
     *COUNTS,
     "network_density",
     *(field for name in METRICS for field in (name, f"{name}_error", f"{name}_layers")),
+    *(field for name in WHOLE if name not in COUNTS for field in (name, f"{name}_error")),
+    "convention",
     "solver",
     "outcome",
     "reason",
@@ -72,6 +74,7 @@ def layer_record(mask: str | None, layer: LayerReport, spell: Spell = for_shell)
         "density": counts.edges / layer.parameters,
         "components": counts.components,
         "n_regular": layer.metrics.n_regular,
+        "convention": layer.metrics.convention.value,
         "solver": pair.solver,
         "outcome": spell(layer.metrics.note or pair.outcome.value),
         "reason": reasons(layer.metrics.measures, spell),
@@ -96,6 +99,7 @@ def _network_record(mask: str, network: NetworkReport, count: Count | None, spel
         "total": network.total,
         "density": network.density,
         "network_density": None if count is None else count.density,
+        "convention": network.convention.value,
         "outcome": "done",
         "reason": "; ".join(filter(None, (collapsed, whole, reasons(network.measures, spell)))) or None,
     }
@@ -106,7 +110,11 @@ def _network_record(mask: str, network: NetworkReport, count: Count | None, spel
 def _measure_fields(measures: dict[str, Measure]) -> Record:
     fields: Record = {}
     for name, measure in measures.items():
-        fields[name], fields[f"{name}_error"] = measure.value, measure.error
+        if name in COUNTS:
+            continue
+        value = measure.value
+        whole = value is not None and name in WHOLE and WHOLE[name].counts
+        fields[name], fields[f"{name}_error"] = int(value) if whole and value is not None else value, measure.error
     return fields
 
 

@@ -11,7 +11,7 @@ from pai_cli.files.tables import Format, Record, TableWriter
 from pai_cli.sampling.search import SHOWN, SearchResult
 
 COLUMNS = ("mask", "candidate", *SHOWN, "candidates", "explored")
-FIELDS = (*COLUMNS, "reason", "density_default")
+FIELDS = (*COLUMNS, "convention", "reason", "density_default")
 
 
 def show_search(result: SearchResult, first: Record, path: Path, kind: Format) -> None:
@@ -23,7 +23,8 @@ def show_search(result: SearchResult, first: Record, path: Path, kind: Format) -
         show_records(records, COLUMNS)
         return
     writer = TableWriter(sys.stdout, kind, FIELDS)
-    writer.write(record | {"density_default": result.request.density_default} for record in records)
+    told: Record = {"convention": result.convention.value, "density_default": result.request.density_default}
+    writer.write(record | told for record in records)
     writer.close()
 
 

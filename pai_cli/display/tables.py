@@ -11,20 +11,21 @@ from pai_cli.display.console import WIDE, Paper, note, output, show_line
 from pai_cli.display.plain import drawn_plainly, screen_width
 from pai_cli.files.tables import Record, Value
 from pai_cli.printable import as_line
-from pai_cli.spectral.catalogue import METRICS
+from pai_cli.spectral.catalogue import EVERY
 
 if TYPE_CHECKING:
     from rich.console import Console, JustifyMethod
 
 ANALYZE_COLUMNS = ("density", "d_L", "d_R", "sigma_1", "sigma_2", "dr", "dr_imdb", "ds", "narc")
 WEIGHT_COLUMNS = ("lambda", "lambda_imsg", "l2", "l2_dense")
-NETWORK_FIELDS = ("mask", "level", *ANALYZE_COLUMNS, *WEIGHT_COLUMNS, "outcome", "reason")
+PATH_COLUMNS = ("effective_share",)  # where the network is known
+NETWORK_FIELDS = ("mask", "level", *ANALYZE_COLUMNS, *PATH_COLUMNS, *WEIGHT_COLUMNS, "outcome", "reason")
 BARS = "dr_imdb_norm"  # drawn as bars where standard output is a terminal
 MISSING = "-"
 PROVED = "proved"
 NO_WEIGHTS = ("needs --weights", "needs weights=")  # to whoever is told
 
-_MEASURE = "|".join(METRICS)
+_MEASURE = "|".join(EVERY)
 MEASURES_OF_A_REASON = re.compile(rf" \((?:{_MEASURE})(?:, (?:{_MEASURE}))*\)(?=; |$)")
 """What `records.reasons` puts after a reason: the measures that it holds for."""
 
@@ -63,7 +64,7 @@ def layer_table(records: Sequence[Record], *, weights: bool) -> tuple[list[str],
     rows = [{**record, "note": noted(record, weights)} for record in records]
     if rows[-1]["level"] == "network":
         rows[-1] |= {"layer": "network mean", "shape": ""}
-    return ["layer", "shape", *_columns(weights), "note"], rows
+    return ["layer", "shape", *_columns(weights, records), "note"], rows
 
 
 def network_row(record: Record) -> Record:
@@ -73,7 +74,7 @@ def network_row(record: Record) -> Record:
 
 def show_networks(records: Sequence[Record], *, weights: bool) -> None:
     """A line a mask: its network's means."""
-    columns = [column for column in _columns(weights) if column not in ("d_L", "d_R")]
+    columns = [column for column in _columns(weights, records) if column not in ("d_L", "d_R")]
     _draw(("mask", *columns, "note"), [{**record, "note": noted(record, weights)} for record in records])
 
 
@@ -97,8 +98,9 @@ def number(value: Value) -> str:
     return as_line(value)
 
 
-def _columns(weights: bool) -> tuple[str, ...]:
-    return ANALYZE_COLUMNS + (WEIGHT_COLUMNS if weights else ())
+def _columns(weights: bool, records: Sequence[Record]) -> tuple[str, ...]:
+    paths = tuple(name for name in PATH_COLUMNS if any(record[name] is not None for record in records))
+    return ANALYZE_COLUMNS + paths + (WEIGHT_COLUMNS if weights else ())
 
 
 def table_text(columns: Sequence[str], records: Sequence[Record], *, total: bool = False) -> str:

@@ -8,59 +8,25 @@ carried out on the labels themselves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from pai_cli.errors import TraceError
 from pai_cli.models.layers import PrunableLayer
-from pai_cli.spectral.layout import Layout
+from pai_cli.models.operations import KEEP, MOVE, PRODUCTS, REDUCE, RESHAPE, SPATIAL, Operation, Watcher
 
 Strand = tuple[int, torch.Tensor]
 WireArrays = tuple[int, NDArray[np.int64], NDArray[np.int64]]
 
 MOST_SLICES = 8192
 """How many units may come together at one place; a strand is made for each."""
-
-_KEEP = frozenset((
-    "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "cudnn_batch_norm",
-    "native_layer_norm", "native_group_norm", "_fused_rms_norm", "_softmax", "_log_softmax", "native_dropout",
-    "hardswish", "hardsigmoid", "leaky_relu", "elu", "glu_jvp", "mish", "softplus", "prelu", "_prelu_kernel",
-    "rrelu_with_noise", "softshrink", "hardshrink", "threshold", "clone", "_to_copy", "detach", "alias",
-    "contiguous", "lift_fresh", "hardtanh", "relu6", "silu", "nan_to_num",
-))  # fmt: skip
-"""Operations after which everything stands where it stood, beside those that PyTorch itself tags as pointwise."""
-
-_PRODUCTS = {"mm": 0, "bmm": 0, "linear": 0, "addmm": 1, "baddbmm": 1, "_addmm_activation": 1}
-"""Products with a matrix, and the position of their first factor."""
-
-_RESHAPE = frozenset(["view", "_unsafe_view", "reshape", "_reshape_alias", "unflatten", "flatten"])
-
-_MOVE = frozenset((
-    "permute", "transpose", "t", "numpy_T", "expand", "slice", "select", "unsqueeze", "squeeze", "split",
-    "split_with_sizes", "chunk", "unbind", "constant_pad_nd", "roll", "flip", "repeat", "pixel_shuffle",
-    "pixel_unshuffle", "unfold", "channel_shuffle", "native_channel_shuffle", "unsafe_split",
-    "unsafe_split_with_sizes", "unsafe_chunk", "narrow", "diagonal", "movedim", "swapaxes",
-))  # fmt: skip
-
-_SPATIAL = (
-    "max_pool", "avg_pool", "_adaptive_avg_pool", "adaptive_", "upsample_", "_upsample", "reflection_pad",
-    "replication_pad", "fractional_max_pool",
-)  # fmt: skip
-
-_REDUCE = frozenset((
-    "mean", "sum", "amax", "amin", "max", "min", "var", "var_mean", "std", "std_mean", "logsumexp", "norm",
-    "linalg_vector_norm", "prod", "median",
-))  # fmt: skip
 
 
 class CoarseInputNeeded(Exception):  # noqa: N818  not an error: the trace is begun again
@@ -75,20 +41,13 @@ class Visit:
     wires: tuple[WireArrays, ...]
 
 
-class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Follower(Watcher):
     """Sees every operation of `model` and keeps the strands of what it gives; `visits` are the uses of layers."""
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__(model)
         self.visits: list[Visit] = []
-        self._model = model
         self._strands = WeakTensorKeyDictionary()
-        self._path: list[str] = []
-        self._weights = {
-            parameter.untyped_storage().data_ptr(): (name, parameter)
-            for name, parameter in reversed(list(model.named_parameters()))
-            if parameter.dim() >= 2 and parameter.numel()
-        }
 
     def begin(self, tensor: torch.Tensor, source: int, labels: torch.Tensor) -> None:
         """Follow `tensor`, the input."""
@@ -99,42 +58,16 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         found: list[Strand] = self._strands.get(tensor, [])  # type: ignore[no-untyped-call]
         return found
 
-    @contextmanager
-    def following(self) -> Iterator[None]:
-        """While the network runs: see its operations, and know in which module they are."""
-        handles = []
-        for name, module in self._model.named_modules():
-            handles.append(module.register_forward_pre_hook(lambda *_, name=name: self._path.append(name)))
-            handles.append(module.register_forward_hook(lambda *_: self._leave()))
-        try:
-            with self:
-                yield
-        finally:
-            for handle in handles:
-                handle.remove()
+    def follows(self, tensor: torch.Tensor) -> bool:
+        """Whether anything stands in it."""
+        return bool(self.strands(tensor))
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        # Nothing is compiled while following; to make sure of that, torch would import its compiler for two seconds.
-        return False
-
-    def _leave(self) -> None:
-        self._path.pop()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Carry the operation out, then note what it did with the strands."""
-        result = func(*args, **(kwargs or {}))
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
-        followed = [tensor for tensor in tensors if self.strands(tensor)]
-        if followed:
-            self._note(_Operation(func, args, kwargs or {}, result, tensors, followed))
-        return result
-
-    def _note(self, op: _Operation) -> None:
+    def note(self, op: Operation) -> None:
+        """What the operation did with the strands."""
         name = op.name
         if name == "convolution":
             self._set(op.result, self._convolution(op))
-        elif name in _PRODUCTS:
+        elif name in PRODUCTS:
             self._set(op.result, self._linear(op))
         elif name in ("fill", "zero"):
             self._write(op.result, [], op)
@@ -144,51 +77,43 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._set(op.result, _concatenated(op, self.strands))
         elif name == "stack":
             self._set(op.result, _stacked(op, self.strands))
-        elif name in _MOVE or name in _RESHAPE:
+        elif name in MOVE or name in RESHAPE:
             self._moved(op)
-        elif op.pointwise or name in _KEEP:
+        elif op.pointwise or name in KEEP:
             self._pointwise(op)
-        elif name in _REDUCE:
-            self._set(op.first, _reduced(op, self.strands(op.followed[0]), self._refusal))
-        elif name.startswith(_SPATIAL):
+        elif name in REDUCE:
+            self._set(op.first, _reduced(op, self.strands(op.followed[0]), self.refusal))
+        elif name.startswith(SPATIAL):
             self._spatial(op)
-        elif any(leaf.is_floating_point() or leaf.is_complex() for leaf in op.results):
-            raise self._refusal(op)
-
-    def _refusal(self, op: _Operation, why: str = "mixes") -> TraceError:
-        where = repr(self._path[-1]) if self._path and self._path[-1] else "the network"
-        what = "writes into part of a tensor" if why == "writes" else "mixes its inputs"
-        return TraceError(
-            f"the wiring of the network cannot be followed: {where} calls {op.name}, which {what} so that units cannot "
-            "be told apart"
-        )
+        elif op.gives_values:
+            raise self.refusal(op)
 
     def _set(self, tensor: torch.Tensor, strands: list[Strand]) -> None:
         self._strands[tensor] = strands
 
-    def _write(self, tensor: torch.Tensor, strands: list[Strand], op: _Operation | None = None) -> None:
+    def _write(self, tensor: torch.Tensor, strands: list[Strand], op: Operation | None = None) -> None:
         """The same tensor has new contents; a view of it that is still about would now be wrong."""
         if op is not None and op.in_place and not _alike(self.strands(tensor), strands):
             storage = tensor.untyped_storage().data_ptr()
             for other in self._strands:
                 if other is not tensor and other.untyped_storage().data_ptr() == storage:
-                    raise self._refusal(op, "writes")
+                    raise self.refusal(op, "writes")
         self._strands[tensor] = strands
 
-    def _pointwise(self, op: _Operation) -> None:
-        if op.name in _KEEP:
+    def _pointwise(self, op: Operation) -> None:
+        if op.name in KEEP:
             self._write(op.first, self.strands(op.followed[0]), op)
             return
         self._write(op.first, _joined(op.followed, op.first.dim(), self.strands), op)
 
-    def _moved(self, op: _Operation) -> None:
+    def _moved(self, op: Operation) -> None:
         tensor = op.followed[0]
         if len(op.followed) > 1:
-            raise self._refusal(op)
+            raise self.refusal(op)
         gathered: list[list[Strand]] = [[] for _ in op.results]
         for source, labels in self.strands(tensor):
             full = labels.expand(tensor.shape)
-            if op.name in _RESHAPE:
+            if op.name in RESHAPE:
                 outs = [full.reshape(op.first.shape)]
             else:
                 args, kwargs = tree_map(lambda leaf, full=full: full if leaf is tensor else leaf, (op.args, op.kwargs))
@@ -200,36 +125,20 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for result, strands in zip(op.results, gathered, strict=True):
             self._set(result, [strand for strand in strands if bool((strand[1] >= 0).any())])
 
-    def _spatial(self, op: _Operation) -> None:
+    def _spatial(self, op: Operation) -> None:
         strands = self.strands(op.followed[0])
         for source, labels in strands:
             if any(size > 1 for size in labels.shape[2:]):
                 if source < 0:
                     raise CoarseInputNeeded
-                raise self._refusal(op)
+                raise self.refusal(op)
         self._set(op.first, strands)
 
-    def _convolution(self, op: _Operation) -> list[Strand]:
-        value, weight = op.args[:2]
-        found = self._weights.get(weight.untyped_storage().data_ptr())
-        if found is None or found[1].shape != weight.shape or not self.strands(value):
-            raise self._refusal(op)
-        layout = Layout(groups=op.args[8], transposed=op.args[6])
-        return self._visit(PrunableLayer(found[0], tuple(weight.shape), layout), value, 1, op.first)
+    def _convolution(self, op: Operation) -> list[Strand]:
+        return self._visit(self.convolved(op), op.args[0], 1, op.first)
 
-    def _linear(self, op: _Operation) -> list[Strand]:
-        first = _PRODUCTS[op.name]
-        value, weight = op.args[first : first + 2]
-        if weight.dim() == 3 and (weight.shape[0] == 1 or weight.stride(0) == 0):
-            weight = weight[0]  # one matrix for every sample
-        found = self._weights.get(weight.untyped_storage().data_ptr())
-        if found is None or weight.numel() != found[1].numel() or not self.strands(value):
-            raise self._refusal(op)
-        name, parameter = found
-        # x @ w multiplies by the parameter as it is stored: then its rows are inputs.
-        as_stored = weight.shape == parameter.shape and weight.stride() == parameter.stride()
-        transposed = as_stored and op.name != "linear"
-        layer = PrunableLayer(name, tuple(parameter.shape), Layout(transposed=transposed))
+    def _linear(self, op: Operation) -> list[Strand]:
+        layer, value = self.multiplied(op)
         return self._visit(layer, value, value.dim() - 1, op.first)
 
     def _visit(self, layer: PrunableLayer, value: torch.Tensor, axis: int, out: torch.Tensor) -> list[Strand]:
@@ -237,46 +146,6 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         shape = [1] * out.dim()
         shape[axis] = out.shape[axis]
         return [(len(self.visits) - 1, torch.arange(out.shape[axis]).reshape(shape))]
-
-
-@dataclass(frozen=True, eq=False)
-class _Operation:
-    """One operation: what was called with what, what came of it, and which of its tensors are followed."""
-
-    func: Any
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    result: Any
-    tensors: Sequence[torch.Tensor]
-    followed: Sequence[torch.Tensor]
-
-    @property
-    def name(self) -> str:
-        name: str = self.func._schema.name.partition("::")[2]
-        return name.removesuffix("_") if self.in_place else name
-
-    @property
-    def in_place(self) -> bool:
-        return bool(self.func._schema.is_mutable)
-
-    @property
-    def pointwise(self) -> bool:
-        return torch.Tag.pointwise in self.func.tags
-
-    @property
-    def results(self) -> list[torch.Tensor]:
-        return [leaf for leaf in tree_leaves(self.result) if isinstance(leaf, torch.Tensor)]
-
-    @property
-    def first(self) -> torch.Tensor:
-        return self.results[0]
-
-    def argument(self, name: str, default: Any = None) -> Any:
-        """The argument with this name in the operation's signature."""
-        for position, wanted in enumerate(self.func._schema.arguments):
-            if wanted.name == name:
-                return self.args[position] if position < len(self.args) else self.kwargs.get(name, default)
-        return default
 
 
 Strands = Callable[[torch.Tensor], list[Strand]]
@@ -309,7 +178,7 @@ def _joined(tensors: Sequence[torch.Tensor], dims: int, strands: Strands) -> lis
     return found
 
 
-def _concatenated(op: _Operation, strands: Strands) -> list[Strand]:
+def _concatenated(op: Operation, strands: Strands) -> list[Strand]:
     tensors = [tensor for tensor in op.args[0] if tensor.numel()]
     dim = int(op.argument("dim", 0)) % op.first.dim()
     found: list[Strand] = []
@@ -339,7 +208,7 @@ def _merged_sources(strands: list[Strand]) -> list[Strand]:
     return found
 
 
-def _stacked(op: _Operation, strands: Strands) -> list[Strand]:
+def _stacked(op: Operation, strands: Strands) -> list[Strand]:
     dim = int(op.argument("dim", 0)) % op.first.dim()
     found: list[Strand] = []
     for i, tensor in enumerate(op.args[0]):
@@ -353,13 +222,8 @@ def _stacked(op: _Operation, strands: Strands) -> list[Strand]:
     return _merged_sources(found)
 
 
-def _reduced(op: _Operation, strands: list[Strand], refusal: Callable[[_Operation], TraceError]) -> list[Strand]:
-    dims = op.argument("dim")
-    before = op.followed[0].dim()
-    if dims is None or dims == []:
-        dims = list(range(before))
-    dims = sorted({int(dim) % before for dim in (dims if isinstance(dims, (list, tuple)) else [dims])}, reverse=True)
-    keep = bool(op.argument("keepdim", False)) or op.first.dim() == before
+def _reduced(op: Operation, strands: list[Strand], refusal: Callable[[Operation], TraceError]) -> list[Strand]:
+    dims, keep = op.reduced()
     found = strands
     for dim in dims:
         if any(labels.shape[dim] > 1 for source, labels in found if source < 0):

@@ -15,6 +15,7 @@ class Kind(StrEnum):
     NETWORK = "network"
     DATASET = "data set"
     METHOD = "method"
+    CONVENTION = "convention"  # whose gaps and subgraphs were measured
     REPEAT = "repeat"  # a seed or a row number
 
 
@@ -39,6 +40,7 @@ _MEANT = {
     **dict.fromkeys(("compression", "compress"), Kind.COMPRESSION),
     **dict.fromkeys(("architecture", "arch", "model", "network", "net", "backbone"), Kind.NETWORK),
     **dict.fromkeys(("dataset", "datasets", "data", "task"), Kind.DATASET),
+    "convention": Kind.CONVENTION,
     **dict.fromkeys(("method", "pruner", "algorithm", "algo", "criterion", "technique", "strategy"), Kind.METHOD),
     **dict.fromkeys(("seed", "run", "trial", "replicate", "repeat", "repetition", "rep", "fold"), Kind.REPEAT),
     **dict.fromkeys(("index", "idx", "id", "unnamed"), Kind.REPEAT),
@@ -60,6 +62,8 @@ def kind_of(column: str) -> Kind | None:
 
     Every word must be known, and a density has no number: `layer_density` and `density_conv1` are none.
     """
+    if column == "network_density":
+        return None  # of `pai analyze`: what follows from `density` and the layers without a mask
     words = words_of(column)
     bare = words - _SHARE - _ASIDE
     shares = {_SHARES.get(word) for word in words - _SHARE - (_ASIDE - _SHARES.keys())}

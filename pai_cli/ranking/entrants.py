@@ -11,8 +11,8 @@ from pai_cli.errors import UnknownMetricError
 from pai_cli.files.messages import some_names
 from pai_cli.ranking.accuracy import Matches, with_accuracies
 from pai_cli.ranking.expression import Score, score_of
-from pai_cli.ranking.scored import LAYER_DENSITY, WITHIN_DENSITY, ScoredMask, Within, scored_masks
-from pai_cli.spectral.catalogue import METRICS, Metric
+from pai_cli.ranking.scored import WITHIN_DENSITY, ScoredMask, Within, scored_masks
+from pai_cli.spectral.catalogue import EVERY, Metric
 from pai_cli.spelling import option
 
 MOST_SCORES = 1_000
@@ -46,17 +46,20 @@ class Entrants:
         )
 
 
-def available(*, weights: bool) -> dict[str, Metric]:
-    """The metrics of masks that can be had with or without weights, and what they are held against."""
-    known = {LAYER_DENSITY: Metric(LAYER_DENSITY, "mean over the layers of a layer's density", "layer")} | METRICS
-    return {name: metric for name, metric in known.items() if weights or not metric.needs_weights}
+def available(*, weights: bool, network: bool) -> dict[str, Metric]:
+    """The metrics of masks that can be had with or without weights, and with or without the network."""
+    return {
+        name: metric
+        for name, metric in EVERY.items()
+        if (weights or not metric.needs_weights) and (network or not metric.needs_network)
+    }
 
 
-def measured(reports: Iterable[MaskReport], *, weights: bool) -> Entrants:
+def measured(reports: Iterable[MaskReport], *, weights: bool, network: bool) -> Entrants:
     """The masks that were measured."""
     masks = scored_masks(reports)
     settings = ("network",) if any(mask.setting for mask in masks) else ()
-    return Entrants(masks, available(weights=weights), Within(settings, "density"))
+    return Entrants(masks, available(weights=weights, network=network), Within(settings, "density"))
 
 
 def accurate(entrants: Entrants, matches: Matches) -> Entrants:

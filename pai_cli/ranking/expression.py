@@ -30,7 +30,7 @@ from pai_cli.ranking.intervals import (
     root,
     subtract,
 )
-from pai_cli.spectral.catalogue import METRICS, Metric
+from pai_cli.spectral.catalogue import EVERY, Metric
 from pai_cli.spectral.result import Measure
 from pai_cli.spelling import option
 
@@ -101,17 +101,26 @@ def score_of(text: str, known: Mapping[str, Metric]) -> Score:
     return Score(name, tuple(reader.used), True, term)
 
 
-def metric_score(name: str | None, *, weights: bool) -> Score:
+def metric_score(name: str | None, *, weights: bool, network: bool) -> Score:
     """The score for masks: what `name` says, or l2 with weights and dr_imdb without.
 
-    Raises as `score_of` does, and `UnknownMetricError` for a metric that needs weights when there are none.
+    Raises as `score_of` does, and `UnknownMetricError` for a metric that needs weights, or the network, when there is none.
     """
-    score = score_of(("l2" if weights else "dr_imdb") if name is None else name, METRICS)
-    needing = [metric for metric in score.metrics if METRICS[metric].needs_weights]
-    if needing and not weights:
-        what = f"{option('by', repr(name))}: {needing[0]}" if score.composite else f"{option('by', name)}:"
-        raise UnknownMetricError(f"{what} needs the weights; give {option('weights', 'CKPT')}")
+    score = score_of(("l2" if weights else "dr_imdb") if name is None else name, EVERY)
+    for metric in score.metrics:
+        what = f"{option('by', repr(name))}: {metric}" if score.composite else f"{option('by', name)}:"
+        if EVERY[metric].needs_weights and not weights:
+            raise UnknownMetricError(f"{what} needs the weights; give {option('weights', 'CKPT')}")
+        if EVERY[metric].needs_network and not network:
+            raise UnknownMetricError(
+                f"{what} needs the network; give {option('weights', 'CKPT')} or {option('model', 'NAME')}"
+            )
     return score
+
+
+def needs_network(scores: Iterable[Score]) -> bool:
+    """Whether the network must be known for any of them."""
+    return any(EVERY[metric].needs_network for score in scores for metric in score.metrics)
 
 
 def _comparable(measure: Measure) -> Measure:

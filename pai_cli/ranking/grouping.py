@@ -21,7 +21,7 @@ from pai_cli.spelling import option
 
 NO_GROUPS = "none"
 DENSITY, SEED = "density", "seed"
-GROUPS = (Kind.NETWORK, Kind.DATASET, *AMOUNTS)
+GROUPS = (Kind.NETWORK, Kind.DATASET, Kind.CONVENTION, *AMOUNTS)
 NAMED = (Kind.NETWORK, Kind.DATASET, Kind.METHOD, *AMOUNTS, Kind.REPEAT)
 MANY, OFF = 3, 2.0  # densities that came of others: so many times as many values, within this factor of them
 FEW, REPEATED = 12, 3  # different values that a column that looks like a group has at most, and rows of each at least
@@ -106,9 +106,11 @@ def remarks(table: Rows, grouping: Grouping, others: Sequence[str], *, default: 
 
 
 def _kind(table: Rows, column: str) -> Kind | None:
-    """As its name says; a column `pruning` of nothing but numbers tells no methods."""
+    """As its name says; a column `pruning` of nothing but numbers tells no methods, and one convention separates nothing."""
     kind = kind_of(column)
     cells = [row.cells[column].rstrip("%") for row in table.rows]
+    if kind is Kind.CONVENTION and len(set(filter(None, cells))) < 2:
+        return None
     if kind is Kind.METHOD and words_of(column) == {"pruning"} and any(cells):
         return Kind.SPARSITY if all(finite(cell) is not None for cell in cells if cell) else kind
     return kind

@@ -21,15 +21,18 @@ from pai_cli.ranking.entrants import Entrants
 from pai_cli.ranking.grouping import Grouping, grouping_of, remarks
 from pai_cli.ranking.rules import AccuracyRules
 from pai_cli.ranking.scored import LAYER_DENSITY, ScoredMask
-from pai_cli.spectral.catalogue import METRICS, Metric
+from pai_cli.spectral.catalogue import EVERY, Metric
 from pai_cli.spectral.result import Measure
 from pai_cli.spelling import option
 
 ACCURACY = "accuracy"
+CONVENTION = "convention"
 # Numbers of `pai analyze` and of results that are not metrics of a network.
 COUNTS = ("rows", "columns", "n_R", "n_L", "d_R", "d_L", "kept", "total", "components", "n_regular")
-OTHER_NUMBERS = frozenset((*COUNTS, "network_density", ACCURACY, "layer", "shape"))
-WORDS = ("mask", "outcome", "reason", "note")  # columns of text that tell no groups
+OTHER_NUMBERS = frozenset(
+    (*(name for name in COUNTS if name not in EVERY), "network_density", ACCURACY, "layer", "shape")
+)
+WORDS = ("mask", "outcome", "reason", "note", CONVENTION)  # columns of text that tell no groups
 SUFFIXES = ("_error", "_layers", "_std")
 
 
@@ -118,10 +121,10 @@ def _metrics(table: Rows, grouping: Grouping) -> dict[str, Metric]:
             continue
         cells = [(row, row.cells[name]) for row in table.rows if row.cells[name]]
         wrong = next(((row, cell) for row, cell in cells if number(cell) is None), None)
-        if wrong and name in METRICS:
+        if wrong and name in EVERY:
             raise table.fault(wrong[0].line, f"{name} {wrong[1]!r} is not a number")
         if cells and not wrong:
-            found[name] = METRICS.get(name, Metric(name, "a column of the table", "table"))
+            found[name] = EVERY.get(name, Metric(name, "a column of the table", "table"))
     if not found:
         raise TableError(
             f"{table.source}: has no column of numbers that could be a metric; see pai analyze {option('summary')}"
@@ -136,7 +139,7 @@ def _beside(name: str, table: Rows) -> bool:
 
 def _others(table: Rows, grouping: Grouping) -> list[str]:
     """Columns of which nothing is known by their names."""
-    known = {*grouping.known, *OTHER_NUMBERS, *METRICS, *WORDS}
+    known = {*grouping.known, *OTHER_NUMBERS, *EVERY, *WORDS}
     if any(row.cells.get("level") == "network" for row in table.rows):
         known.add("level")
     return [name for name in table.columns if name and name not in known and not _beside(name, table)]
@@ -164,6 +167,7 @@ def _mask(table: Rows, row: Row, metrics: dict[str, Metric], grouping: Grouping,
         counted={metric: int(count) for metric, count in counted.items() if count is not None},
         method=grouping.method(row),
         setting=grouping.setting(row),
+        convention=cells.get(CONVENTION) or None,
     )
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pai_cli.analysis.masks import MaskReport
-from pai_cli.spectral.metrics import mean_of
+from pai_cli.spectral.formulas import mean_of, norm_of
 from pai_cli.spectral.network import LayerReport
 from pai_cli.spectral.result import Measure
 
@@ -50,9 +49,4 @@ def _mean_norm(layers: Sequence[LayerReport], names: Sequence[str]) -> Measure:
     present = [one for one in measures if "l2" in one and one["l2"].present]
     if not present:
         return Measure.missing(next((one["l2"].reason or "" for one in measures if "l2" in one), "not measured"))
-    return mean_of([_norm([one[name] for name in names]) for one in present])
-
-
-def _norm(terms: Sequence[Measure]) -> Measure:
-    value = math.hypot(*(term.value or 0.0 for term in terms))
-    return Measure.of(value, math.hypot(*(term.error or 0.0 for term in terms)))
+    return mean_of([norm_of([one[name] for name in names]) for one in present])

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pai_cli.analysis.masks import MaskReport
-from pai_cli.spectral.network import NetworkReport
 from pai_cli.spectral.result import Measure
 
 LAYER_DENSITY = "layer_density"
@@ -22,6 +20,7 @@ class ScoredMask:
     the whole network; None where not known. `setting`: what
     it may not be compared across beside density, in words ("architecture resnet34"), "" where there is nothing.
     `accuracy`: the mean over its `runs`, 0 to 1, and `spread` their standard deviation; None where not known.
+    `convention`: whose gaps and subgraphs its values are of; None where a table does not say.
     """
 
     name: str
@@ -34,6 +33,7 @@ class ScoredMask:
     runs: int = 0
     spread: float | None = None
     network_density: float | None = None
+    convention: str | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ WITHIN_DENSITY = Within((), "density")
 
 
 def scored_masks(reports: Iterable[MaskReport]) -> list[ScoredMask]:
-    """The masks that were measured, with their layer density; those that failed are left out.
+    """The masks that were measured; those that failed are left out.
 
     Means over different layers do not compare: masks of several networks have settings, named after the first of each.
     """
@@ -72,20 +72,15 @@ def scored_masks(reports: Iterable[MaskReport]) -> list[ScoredMask]:
         ScoredMask(
             name=str(one.path),
             density=report.density,
-            values={LAYER_DENSITY: _layer_density(report)} | report.measures,
+            values=report.measures,
             counted=report.counted,
             method=one.metadata.get("method"),
             setting=networks[frozenset(one.shapes.items())] if len(networks) > 1 else "",
             network_density=None if one.count is None else one.count.density,
+            convention=report.convention.value,
         )
         for one, report in measured
     ]
-
-
-def _layer_density(report: NetworkReport) -> Measure:
-    """The mean over layers of a layer's density."""
-    shares = [layer.metrics.counts.edges / layer.parameters for layer in report.layers]
-    return Measure(math.fsum(shares) / len(shares), 0.0) if shares else Measure.missing("the layers were not kept")
 
 
 def equal_groups(masks: Sequence[ScoredMask], *, by_density: bool = True) -> list[list[ScoredMask]]:

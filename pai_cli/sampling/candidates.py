@@ -151,7 +151,7 @@ def candidate(workshop: Workshop, number: int) -> Candidate | Failure:
             masks, rounds, ties = chosen(workshop, number)
         except ScoreError as error:
             return Failure(number, error.text)
-        report = measure(workshop.network, masks, workshop.cache)
+        report = measure(workshop.network, masks, workshop.cache, workshop.request.convention)
     return Candidate(
         number=number,
         bits={name: np.packbits(mask) for name, mask in masks.items()},

@@ -12,6 +12,7 @@ import numpy as np
 
 from pai_cli.analysis.masks import Measuring, measure_everywhere, reason_of
 from pai_cli.sampling.state import Measures
+from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.metrics import MetricOptions
 from pai_cli.spectral.network import DenseCache, LayerInput, LayerReport, NetworkReport, summarise
 from pai_cli.spelling import for_shell
@@ -54,11 +55,11 @@ def key_of(name: str, mask: np.ndarray) -> Key:
     return name, hashlib.blake2b(np.packbits(mask).tobytes(), digest_size=16).digest()
 
 
-def measure(network: Network, masks: Masks, cache: LayerCache) -> NetworkReport:
+def measure(network: Network, masks: Masks, cache: LayerCache, convention: Convention) -> NetworkReport:
     """The layers' and the network's measures of `SHOWN`, always against the network's own weights.
 
-    Layers left whole by `ignore` have no mask and are not counted. What the cache knows is not measured again; what is
-    measured is put there.
+    By one convention as long as the cache is used. Layers left whole by `ignore` have no mask and are not counted. What the
+    cache knows is not measured again; what is measured is put there.
     """
     layers = [layer for layer in network.layers if layer.name in masks]
     keys = {layer.name: key_of(layer.name, masks[layer.name]) for layer in layers}
@@ -69,7 +70,7 @@ def measure(network: Network, masks: Masks, cache: LayerCache) -> NetworkReport:
         for one in unknown
     )
     total = sum(masks[one.name].size for one in unknown)
-    how = Measuring(MetricOptions(dense=False), DenseCache(), "a candidate")
+    how = Measuring(MetricOptions(convention=convention, dense=False), DenseCache(), "a candidate")
     for report in measure_everywhere(inputs, total, how):
         found[report.name] = _trimmed(report)
         cache.put(keys[report.name], found[report.name])  # type: ignore[arg-type]

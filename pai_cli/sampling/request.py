@@ -12,6 +12,7 @@ from pai_cli.errors import MethodOptionError
 from pai_cli.pruning.request import PruneRequest
 from pai_cli.random import numbered_generator, numbered_seed
 from pai_cli.spectral.catalogue import METRIC_VERSION
+from pai_cli.spectral.conventions import Convention
 from pai_cli.spelling import option
 
 if TYPE_CHECKING:
@@ -28,16 +29,23 @@ class SearchRequest:
 
     `prune`: the method, density and seed of candidate 0. `population`: how many candidates. `noise`: standard deviation of
     what is added to the weights of a method that draws neither numbers nor samples, relative to each layer's own.
-    `select`: whether whole masks are taken, or layers.
+    `select`: whether whole masks are taken, or layers. `convention`: what candidates are measured by.
     """
 
     prune: PruneRequest
     population: int
     noise: float
     select: Select = "mask"
+    convention: Convention = Convention.H23
 
     @staticmethod
-    def of(request: PruneRequest, population: int, noise: float | None, select: Select = "mask") -> SearchRequest:
+    def of(
+        request: PruneRequest,
+        population: int,
+        noise: float | None,
+        select: Select = "mask",
+        convention: Convention = Convention.H23,
+    ) -> SearchRequest:
         """The request with the noise asked for, or the usual 0.1; none for a method that draws, numbers or samples.
 
         Raises `MethodOptionError` for a method that trains, and when noise is asked for that would do nothing.
@@ -49,14 +57,14 @@ class SearchRequest:
                 "prune"
             )
         if not method.draws:
-            return SearchRequest(request, population, USUAL_NOISE if noise is None else noise, select)
+            return SearchRequest(request, population, USUAL_NOISE if noise is None else noise, select, convention)
         if noise is not None:
             does, by = ("scores with samples", "samples") if method.data else ("draws at random", "seeds")
             raise MethodOptionError(
                 f"{option('noise', f'{noise:g}')}: {method.name} {does}, so its candidates differ by their {by}; "
                 f"leave {option('noise')} out"
             )
-        return SearchRequest(request, population, 0.0, select)
+        return SearchRequest(request, population, 0.0, select, convention)
 
     def settings(
         self, source_sha256: str, network: Network | None = None, dataset: Dataset | None = None
@@ -68,7 +76,7 @@ class SearchRequest:
         settings = {**self.prune.facts(), "noise": self.noise, "select": self.select, "source_sha256": source_sha256}
         settings["network"] = None if network is None else network.description
         settings["data_sha256"] = None if dataset is None else digest_of([dataset])
-        settings["metrics"] = METRIC_VERSION
+        settings["metrics"], settings["convention"] = METRIC_VERSION, self.convention.value
         return settings
 
     def of_candidate(self, number: int) -> PruneRequest:

@@ -31,6 +31,7 @@ from pai_cli.sampling.request import SearchRequest, Select
 from pai_cli.sampling.selection import LayerSelection, take_mask
 from pai_cli.sampling.state import Measures, SearchState, keep_search
 from pai_cli.sampling.workers import Workers, made
+from pai_cli.spectral.conventions import Convention
 from pai_cli.spelling import for_shell, option
 from pai_cli.telling import warn
 
@@ -51,7 +52,7 @@ class SearchResult:
 
     `explored`: share of the weights that some candidate kept, 0 to 1. `request`: what the best was asked for, its own
     seed among it; of layers taken from several, what candidate 0 was. `sources`: the candidate that each layer is of, when
-    layers were taken.
+    layers were taken. `convention`: what the measures are by.
     """
 
     best: int
@@ -62,11 +63,13 @@ class SearchResult:
     request: PruneRequest
     select: Select
     sources: dict[str, int]
+    convention: Convention
 
     @property
     def story(self) -> dict[str, str]:
         """What a mask file should tell of the search besides the method; see `request` for the best one's samples."""
         metadata = {"candidate": str(self.best), "population": str(self.candidates), "select": self.select}
+        metadata["convention"] = self.convention.value
         if self.sources:
             metadata["layer_candidates"] = json.dumps(self.sources, separators=(",", ":"))
         return metadata
@@ -115,6 +118,7 @@ def search(
         request=request.prune if request.select == "layer" else request.of_candidate(state.best),
         select=request.select,
         sources={name: state.best_sources[name] for name in state.masks if name in state.best_sources},
+        convention=request.convention,
     )
 
 

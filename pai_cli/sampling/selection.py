@@ -74,7 +74,7 @@ class LayerSelection:
         ties = {name: tie for name, tie in found.items() if tie is not None}
         taken = {name: masks[name] if name in better else state.composite[name] for name in masks}
         composite = self.exact(taken, ties)
-        report = measure(self.network, composite, self.cache)
+        report = measure(self.network, composite, self.cache, self.request.convention)
         after = replace(
             state,
             composite=composite,

@@ -10,23 +10,35 @@ class Metric:
     """One measured quantity.
 
     `larger_is_better`: the direction in which `pai rank` orders. `section`: what it is taken from: "values" (the singular
-    values), "layer" (the whole graph), "regular" (its left-regular subgraphs) or "weights" (needs a checkpoint).
+    values), "degrees", "layer" (the whole graph), "regular" (its left-regular subgraphs) or "weights" (needs a checkpoint);
+    of the whole network "control", "paths" (needs the network) or "weighted paths" (and its weights). `counts`: its values
+    are whole numbers.
     """
 
     name: str
     meaning: str
     section: str
     larger_is_better: bool = True
+    counts: bool = False
 
     @property
     def needs_weights(self) -> bool:
         """Whether a checkpoint must be given."""
-        return self.section == "weights"
+        return self.section in ("weights", "weighted paths")
+
+    @property
+    def needs_network(self) -> bool:
+        """Whether the network must be known."""
+        return self.section in ("paths", "weighted paths")
 
 
 _ROWS = (
     Metric("sigma_1", "largest singular value of the mask", "values"),
     Metric("sigma_2", "second largest singular value of the mask", "values", larger_is_better=False),
+    Metric("fan_in_std", "standard deviation of the outputs' degrees", "degrees", larger_is_better=False),
+    Metric("fan_in_cv", "fan_in_std / d_R", "degrees", larger_is_better=False),
+    Metric("fan_out_std", "standard deviation of the inputs' degrees", "degrees", larger_is_better=False),
+    Metric("fan_out_cv", "fan_out_std / d_L", "degrees", larger_is_better=False),
     Metric("dr", "Ramanujan gap sqrt(d_L - 1) + sqrt(d_R - 1) - sigma_2", "layer"),
     Metric("dr_bound", "sqrt(d_L - 1) + sqrt(d_R - 1)", "layer"),
     Metric("dr_norm", "dr / dr_bound", "layer"),
@@ -52,12 +64,47 @@ _ROWS = (
     ),
 )
 
-METRIC_VERSION = 2
+_WHOLE = (
+    Metric("layer_density", "mean of the layers' densities", "control"),
+    Metric("kept", "kept weights", "control", counts=True),
+    Metric("collapsed", "layers without a kept weight", "control", larger_is_better=False, counts=True),
+    Metric("effective_density", "weights on a path of kept weights from input to output / all weights", "paths"),
+    Metric("effective_share", "weights on such a path / kept weights", "paths"),
+    Metric(
+        "dead_inputs",
+        "inputs of layers with kept weights and no path from the input",
+        "paths",
+        False,
+        counts=True,
+    ),
+    Metric(
+        "dead_outputs", "outputs of layers with kept weights and no path to the output", "paths", False, counts=True
+    ),
+    Metric("log_paths", "natural logarithm of the number of paths", "paths"),
+    Metric("log_path_weight", "natural logarithm of the sum over paths of the products of abs(w)", "weighted paths"),
+    Metric("effective_nodes", "hidden units on a path", "paths", counts=True),
+    Metric("node_path_balance", "mean of two shares of the unmasked network's: nodes on a path, log_paths", "paths"),
+    Metric("macs", "multiply-adds of kept weights for one input", "paths", counts=True),
+    Metric("macs_effective", "multiply-adds of weights on a path", "paths", counts=True),
+)
+
+METRIC_VERSION = 3
 """To be raised whenever a change makes any measure of any mask file another number, or its error, reason or outcome
 another: finished work that was stored under an older version is then done again. Values in `tests/test_many_masks.py` tell.
 """
 
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ROWS}
+
+WHOLE: dict[str, Metric] = {metric.name: metric for metric in _WHOLE}
+"""What is measured of a network as a whole, no mean over its layers: the controls, which need no network, and paths."""
+
+PATHS = tuple(name for name, metric in WHOLE.items() if metric.needs_network)
+
+LAYER_PATHS = ("effective_density", "effective_share", "dead_inputs", "dead_outputs")
+"""Those of paths that each layer has too."""
+
+EVERY = METRICS | WHOLE
+"""All that masks can be ranked by."""
 
 FULL_SPECTRUM = ("dr", "dr_imdb", "lambda", "lambda_imsg")
 

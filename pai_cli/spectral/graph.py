@@ -20,6 +20,8 @@ Array = Any  # a NumPy array or a torch tensor; the engine is written once again
 
 LISTED_DENSITY, LISTED_SIZE = 0.25, 2**23  # weighted edges are kept as lists up to this density, or to so many entries
 
+SUMMED, ROWS_AT_ONCE = 2**14, 2**26  # entries of a mask whose rows are summed; of the rows that are counted at once
+
 STEPS = 4  # to and fro that connect a layer, where it is connected: two are the rule
 
 
@@ -105,7 +107,8 @@ class BipartiteGraph:
     asked of `singular` and `regular`. In this machine's memory and with the compiled part the graph is kept as bits; else
     as an array of float32. Raises `ArrayError` and `NotFiniteError` for what is no mask or no weights.
 
-    n_L0, n_R0: all columns and rows; n_L, n_R: those with an edge; edges: the number of kept weights.
+    n_L0, n_R0: all columns and rows; n_L, n_R: those with an edge; edges: the number of kept weights. left_degrees,
+    right_degrees: of the vertices with an edge, int64, the left ones sorted.
     """
 
     def __init__(self, mask: Array, weights: Array | None = None):
@@ -116,16 +119,18 @@ class BipartiteGraph:
         self.packed = is_numpy_array(mask) and calls.available()
         if self.packed:
             bits = calls.pack_columns(mask)
-            left = np.bitwise_count(bits).sum(axis=1, dtype=np.int64)
+            left, right = np.bitwise_count(bits).sum(axis=1, dtype=np.int64), _row_degrees(mask)
         else:
             self._mask = mask.view(xp.uint8) != 0  # a copy, in which True is 1 whatever byte stood for it
-            left = _degrees(xp, self._mask, axis=0)
+            left, right = _degrees(xp, self._mask, axis=0), _degrees(xp, self._mask, axis=1)
         order = xp.argsort(left, stable=True)
         isolated = int(xp.sum(xp.astype(left == 0, xp.int64)))
         self._columns = order[isolated:]
         self.left_degrees = xp.take(left, self._columns)
         if self.packed:
             self.bits = bits[self._columns]
+        self._rows = xp.nonzero(right)[0]
+        self.right_degrees = xp.take(right, self._rows)
         self.n_L = int(self._columns.shape[0])
         self.n_R = int(self._rows.shape[0])
         self.edges = int(xp.sum(left))
@@ -134,14 +139,6 @@ class BipartiteGraph:
     def counts(self) -> Counts:
         """The graph's sizes, without its arrays."""
         return Counts(self.n_L0, self.n_R0, self.n_L, self.n_R, self.edges, self.components)
-
-    @cached_property
-    def _rows(self) -> Array:
-        """The right vertices with an edge."""
-        if self.packed:
-            touched = np.bitwise_or.reduce(self.bits, axis=0)
-            return np.flatnonzero(np.unpackbits(touched.view(np.uint8), bitorder="little"))
-        return self.xp.nonzero(_degrees(self.xp, self._mask, axis=1))[0]
 
     @cached_property
     def incidence(self) -> Array:
@@ -243,6 +240,21 @@ class BipartiteGraph:
             right = xp.astype((reached @ self.incidence) > 0, xp.float32)
             reached = xp.astype((self.incidence @ right) > 0, xp.float32)
         return int(xp.sum(reached)) == self.n_L
+
+
+def _row_degrees(mask: Ints) -> Ints:
+    """Edges a row of a mask, by way of bits, which take a fifth of the time of sums where there are many."""
+    rows, columns = mask.shape
+    degrees = np.zeros(rows, dtype=np.int64)
+    if mask.size <= SUMMED:
+        return np.sum(mask, axis=1, out=degrees)
+    step = max(1, ROWS_AT_ONCE // max(columns, 1))
+    for begin in range(0, rows, step):
+        packed = np.packbits(mask[begin : begin + step], axis=1)
+        bits = np.zeros((len(packed), -(-packed.shape[1] // 8) * 8), dtype=np.uint8)
+        bits[:, : packed.shape[1]] = packed
+        degrees[begin : begin + step] = np.bitwise_count(bits.view(np.uint64)).sum(axis=1, dtype=np.int64)
+    return degrees
 
 
 def _degrees(xp: Any, mask: Array, axis: int) -> Array:

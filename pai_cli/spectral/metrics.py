@@ -8,47 +8,60 @@ sigma_2; where a quantity is not defined it is missing, with the reason.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from array_api_compat import array_namespace
 
-from pai_cli.errors import ParameterError
+from pai_cli.errors import ParameterError, UsageError
 from pai_cli.spectral.catalogue import FULL_SPECTRUM
-from pai_cli.spectral.graph import Array, BipartiteGraph, Counts
-from pai_cli.spectral.parameters import flag, shown
+from pai_cli.spectral.conventions import Convention
+from pai_cli.spectral.formulas import MANY, ONE, Sigmas, Sizes, Term, gaps, mean, norm_of, spread
+from pai_cli.spectral.graph import Array, BipartiteGraph, Counts, host
+from pai_cli.spectral.parameters import flag, one_of, shown
 from pai_cli.spectral.problems import Problems
-from pai_cli.spectral.result import EPS, Floats, Measure, Outcome, Pairs, SingularPair, lost
-from pai_cli.spectral.singular import singular_pairs, structure_pair, weighted_pair
+from pai_cli.spectral.result import EPS, Measure, Outcome, Pairs, SingularPair
+from pai_cli.spectral.singular import singular_pairs
 from pai_cli.spectral.solvers import DEFAULT, SolverOptions
-from pai_cli.spectral.subgraphs import LEAST_DEGREE, RegularSubgraphs, regular_subgraphs
+from pai_cli.spectral.subgraphs import RegularSubgraphs, regular_subgraphs
 from pai_cli.spectral.validation import matrix_of
 from pai_cli.spelling import option
 
-LOW_DEGREE = "mean degree below 3"
-NO_SUBGRAPH = "no left-regular subgraph with mean degrees of 3 or more"
 NO_WEIGHTS = f"needs {option('weights')}"
+
+FANS = ("fan_in_std", "fan_in_cv", "fan_out_std", "fan_out_cv")
+GAPS = ("dr", "dr_bound", "dr_norm", "ds", "ds_bound", "ds_norm")
+MEANS = {"dr": "dr_imdb", "dr_norm": "dr_imdb_norm", "ds": "ds_imdb", "ds_norm": "ds_imdb_norm"}
 
 
 @dataclass(frozen=True)
 class MetricOptions:
     """What to measure and how.
 
-    `solver`: tolerances of the engine. `expansion_weighted`: multiply each subgraph's term by
-    max(n_L, n_R) / (n_L + n_R - 1), as the authors' released scripts offer [F23]. `dense`: also measure the unmasked
-    layer, for l2_dense. Raises `ParameterError` for values of another type.
+    `solver`: tolerances of the engine. `convention`: whose gaps and subgraphs. `expansion_weighted`: multiply each
+    subgraph's term by max(n_L, n_R) / (n_L + n_R - 1), as F23 always does. `dense`: also measure the unmasked layer, for
+    l2_dense. Raises `ParameterError` for values of another type, `UsageError` for a factor that is there anyway.
     """
 
     solver: SolverOptions = DEFAULT
+    convention: Convention = Convention.H23
     expansion_weighted: bool = False
     dense: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.solver, SolverOptions):
             raise ParameterError(f"solver={shown(self.solver)}: give SolverOptions")
-        flag("expansion_weighted", self.expansion_weighted)
+        object.__setattr__(self, "convention", one_of("convention", self.convention, Convention))
+        if flag("expansion_weighted", self.expansion_weighted) and self.convention.weighs_expansion:
+            there = f"{option('convention', self.convention)} has that factor always"
+            raise UsageError(f"{option('expansion_weighted')}: {there}; leave it out")
         flag("dense", self.dense)
+
+    @property
+    def weighs_expansion(self) -> bool:
+        """Whether subgraphs' terms have the factor."""
+        return self.expansion_weighted or self.convention.weighs_expansion
 
 
 @dataclass(frozen=True)
@@ -56,6 +69,7 @@ class LayerMetrics:
     """One layer's counts and measures (names as in `catalogue.METRICS`), and how its singular values were found.
 
     `structure`: of the whole mask. `outcomes`: of every pair that was asked for: mask, weights, each subgraph's.
+    `convention`: whose gaps and subgraphs these are.
     """
 
     counts: Counts
@@ -63,6 +77,7 @@ class LayerMetrics:
     n_regular: int
     structure: SingularPair
     outcomes: tuple[Outcome, ...]
+    convention: Convention = Convention.H23
 
     @property
     def note(self) -> str:
@@ -83,7 +98,7 @@ def measure_layer(
     a grouped layer, whose matrix does not tell where weights stand. Raises `ArrayError` and `NotFiniteError`.
     """
     options = options or MetricOptions()
-    layer = prepare_layer(mask, weights)
+    layer = prepare_layer(mask, weights, options.convention)
     return measures_of(layer, singular_pairs(layer.problems, options.solver), options, dense)
 
 
@@ -105,118 +120,85 @@ class PreparedLayer:
         return [self.subgraphs.problems(self.graph, weighted=weighted) for weighted in kinds]
 
 
-def prepare_layer(mask: Array, weights: Array | None = None) -> PreparedLayer:
+def prepare_layer(mask: Array, weights: Array | None = None, convention: Convention = Convention.H23) -> PreparedLayer:
     """The graph of a layer: `mask` (rows, columns), boolean or 0/1; `weights` of the same shape. Neither is kept.
 
-    Raises `ArrayError` and `NotFiniteError` for what is no mask or no weights.
+    `convention`: which subgraphs count. Raises `ArrayError` and `NotFiniteError` for what is no mask or no weights.
     """
     graph = BipartiteGraph(mask, weights)
-    return PreparedLayer(graph, regular_subgraphs(graph), graph.weights)
+    return PreparedLayer(graph, regular_subgraphs(graph, convention), graph.weights)
 
 
 def measures_of(
     layer: PreparedLayer, solved: Sequence[Pairs], options: MetricOptions, dense: dict[str, Measure] | None = None
 ) -> LayerMetrics:
-    """The measures of a layer whose problems are solved; arguments as of `measure_layer`."""
+    """The measures of a layer that was prepared by the options' convention and whose problems are solved.
+
+    Arguments are as of `measure_layer`.
+    """
     structure, weighted = solved[0], solved[1] if len(solved) > 1 else None
     counts, subgraphs = layer.graph.counts, layer.subgraphs
     places = subgraphs.places(layer.graph)
     pair = structure[0]
     measures = {"sigma_1": pair.first, "sigma_2": pair.second}
-    measures |= _layer_measures(counts, pair)
+    measures |= _fans(layer.graph)
+    measures |= _layer_measures(counts, pair, options.convention)
     measures |= _regular_measures(counts, subgraphs, structure.take(places), options)
     if weighted is None:
         measures |= dict.fromkeys(("lambda", "lambda_imsg", "l2", "l2_dense"), Measure.missing(NO_WEIGHTS))
     else:
-        measures["lambda"] = weighted[0].gap
+        reason = _without_gaps(counts, options.convention) if options.convention.conditions_lambda else None
+        measures["lambda"] = weighted[0].gap if reason is None else Measure.missing(reason)
         measures["lambda_imsg"] = _mean_gap(counts, subgraphs, weighted.take(places), options)
-        measures["l2"] = _norm([measures[name] for name in FULL_SPECTRUM])
+        measures["l2"] = _full_spectrum_norm(measures)
         if options.dense:
             measures["l2_dense"] = _distance(measures, dense or dense_reference(layer.weights, options))
     outcomes = (*structure.outcome, *(weighted.outcome if weighted is not None else ()))
-    return LayerMetrics(counts, measures, len(subgraphs), pair, outcomes)
+    return LayerMetrics(counts, measures, len(subgraphs), pair, outcomes, options.convention)
 
 
 def dense_reference(weights: Array, options: MetricOptions, ones: Array | None = None) -> dict[str, Measure]:
     """The four full-spectrum measures of the unmasked layer: every weight kept.
 
     `weights`: (rows, columns). `ones`: where a weight stands at all, for a grouped layer whose matrix is zero elsewhere.
-    The layer has one left-regular subgraph, itself, so the means over subgraphs equal the layer's own values.
     """
     weights = matrix_of(weights, "the weights")
     xp = array_namespace(weights)
-    graph = BipartiteGraph(xp.ones_like(weights, dtype=xp.bool) if ones is None else ones, weights)
-    pair = structure_pair(graph, options.solver)
-    measures = _layer_measures(graph.counts, pair)
-    regular = min(graph.counts.d_L, graph.counts.d_R) >= LEAST_DEGREE
-    factor = _factor(graph.n_L, graph.n_R) if options.expansion_weighted else 1.0
-    gap = weighted_pair(graph, options.solver).gap
-    none = Measure.missing(NO_SUBGRAPH)
-    return {
-        "dr": measures["dr"],
-        "dr_imdb": _times(measures["dr"], factor) if regular else none,
-        "lambda": gap,
-        "lambda_imsg": _times(gap, factor) if regular else none,
-    }
+    mask = xp.ones_like(weights, dtype=xp.bool) if ones is None else ones
+    measures = measure_layer(mask, weights, replace(options, dense=False)).measures
+    return {name: measures[name] for name in FULL_SPECTRUM}
 
 
-def ramanujan_gap(d_L: float, d_R: float, pair: SingularPair) -> Measure:
-    """dr = sqrt(d_L - 1) + sqrt(d_R - 1) - sigma_2, for mean degrees of at least 1; >= 0 is called Ramanujan."""
-    if pair.sigma_2 is None or pair.sigma_2_error is None:
-        return Measure.missing(pair.outcome.value)
-    return _minus(ramanujan_bound(d_L, d_R), pair)
+def _fans(graph: BipartiteGraph) -> dict[str, Measure]:
+    """How unequal the fans of the vertices with an edge are."""
+    if graph.edges == 0:
+        return dict.fromkeys(FANS, Measure.missing(Outcome.COLLAPSED.value))
+    spreads = (spread(host(degrees), graph.edges) for degrees in (graph.right_degrees, graph.left_degrees))
+    return dict(zip(FANS, (one for both in spreads for one in both), strict=True))
 
 
-def ramanujan_bound(d_L: float, d_R: float) -> float:
-    """The largest sigma_2 of a Ramanujan graph: sqrt(d_L - 1) + sqrt(d_R - 1)."""
-    return math.sqrt(d_L - 1) + math.sqrt(d_R - 1)
-
-
-def eigenvalue_bound(pair: SingularPair) -> Measure:
-    """ds_bound = 2 sqrt(sigma_1 - 1), for sigma_1 > 1."""
-    if pair.sigma_1 is None or pair.sigma_1_error is None:
-        return Measure.missing(pair.outcome.value)
-    root = math.sqrt(max(pair.sigma_1 - 1, 0.0))
-    low = math.sqrt(max(pair.sigma_1 - pair.sigma_1_error - 1, 0.0))
-    return Measure.of(2 * root, 2 * (root - low))
-
-
-def _minus(bound: float, pair: SingularPair, error: float = 0.0) -> Measure:
-    """bound - sigma_2, with both errors and the rounding of the difference."""
-    assert pair.sigma_2 is not None
-    assert pair.sigma_2_error is not None
-    return Measure(bound - pair.sigma_2, pair.sigma_2_error + error + 4 * EPS * (bound + pair.sigma_2))
-
-
-def _layer_measures(counts: Counts, pair: SingularPair) -> dict[str, Measure]:
-    """Section 2 of the whole graph."""
-    names = ("dr", "dr_bound", "dr_norm", "ds", "ds_bound", "ds_norm", "expansion", "narc")
+def _without_gaps(counts: Counts, convention: Convention) -> str | None:
+    """Why a layer has no gaps, if so."""
     if counts.edges == 0:
-        return dict.fromkeys(names, Measure.missing(Outcome.COLLAPSED.value))
-    if min(counts.d_L, counts.d_R) < LEAST_DEGREE:
-        return dict.fromkeys(names, Measure.missing(LOW_DEGREE))
-    measures = _gap_measures(counts.d_L, counts.d_R, pair)
+        return Outcome.COLLAPSED.value
+    return None if convention.has_gaps(counts.edges, counts.n_L, counts.n_R) else convention.without_gaps
+
+
+def _layer_measures(counts: Counts, pair: SingularPair, convention: Convention = Convention.H23) -> dict[str, Measure]:
+    """Section 2 of the whole graph."""
+    names = (*GAPS, "expansion", "narc")
+    reason = _without_gaps(counts, convention)
+    if reason is not None:
+        return dict.fromkeys(names, Measure.missing(reason))
+    if pair.sigma_2 is None or pair.sigma_2_error is None or pair.sigma_1 is None or pair.sigma_1_error is None:
+        measures = dict.fromkeys(GAPS, Measure.missing(pair.outcome.value))
+    else:
+        sigmas = Sigmas(pair.sigma_1, pair.sigma_2, pair.sigma_1_error, pair.sigma_2_error)
+        terms = gaps(Sizes(counts.edges, counts.n_L, counts.n_R), sigmas, ONE)
+        measures = {name: Measure(*term) for name, term in terms.items()}
     measures["expansion"] = Measure.of(counts.n_R / counts.n_L)
     measures["narc"] = _narc(counts, pair)
     return measures
-
-
-def _gap_measures(d_L: float, d_R: float, pair: SingularPair) -> dict[str, Measure]:
-    if pair.sigma_2 is None:
-        missing = Measure.missing(pair.outcome.value)
-        return dict.fromkeys(("dr", "dr_bound", "dr_norm", "ds", "ds_bound", "ds_norm"), missing)
-    dr_bound, ds_bound = ramanujan_bound(d_L, d_R), eigenvalue_bound(pair)
-    assert ds_bound.value is not None
-    assert ds_bound.error is not None
-    dr, ds = _minus(dr_bound, pair), _minus(ds_bound.value, pair, ds_bound.error)
-    return {
-        "dr": dr,
-        "dr_bound": Measure.of(dr_bound, 4 * EPS * dr_bound),
-        "dr_norm": _times(dr, 1 / dr_bound),
-        "ds": ds,
-        "ds_bound": ds_bound,
-        "ds_norm": _quotient(ds, ds_bound),
-    }
 
 
 def _narc(counts: Counts, pair: SingularPair) -> Measure:
@@ -235,93 +217,49 @@ def _regular_measures(
     counts: Counts, subgraphs: RegularSubgraphs, pairs: Pairs, options: MetricOptions
 ) -> dict[str, Measure]:
     """Section 3: means over the kept K_d, whose `pairs` are given."""
-    names = ("dr_imdb", "dr_imdb_norm", "ds_imdb", "ds_imdb_norm")
-    missing = _no_mean(counts, subgraphs, pairs)
+    missing = _no_mean(counts, subgraphs, pairs, options.convention)
     if missing is not None:
-        measures = dict.fromkeys(names, missing)
+        measures = dict.fromkeys(MEANS.values(), missing)
+        if not len(subgraphs):
+            return measures | {"expansion_max": missing, "expansion_mean": missing}
     else:
-        factors = _factors(subgraphs, options)
-        terms = _gaps(subgraphs, pairs)
-        measures = {name: _mean(values * factors, errors * factors) for name, (values, errors) in terms.items()}
-    if not len(subgraphs):
-        none = Measure.missing(Outcome.COLLAPSED.value if counts.edges == 0 else NO_SUBGRAPH)
-        return measures | {"expansion_max": none, "expansion_mean": none}
+        sigmas = Sigmas(pairs.sigma_1, pairs.sigma_2, pairs.error_1, pairs.error_2)
+        terms = gaps(Sizes(subgraphs.edges, subgraphs.n_L, subgraphs.n_R), sigmas, MANY)
+        measures = {of_all: _mean_term(terms[one], subgraphs, options) for one, of_all in MEANS.items()}
     ratios = subgraphs.n_R / subgraphs.n_L
     measures["expansion_max"] = Measure.of(float(np.max(ratios)))
     measures["expansion_mean"] = Measure.of(math.fsum(ratios) / len(ratios))
     return measures
 
 
-def _gaps(subgraphs: RegularSubgraphs, pairs: Pairs) -> dict[str, tuple[Floats, Floats]]:
-    """dr, ds and both over their bounds, of each K_d, with errors: `_gap_measures` of many. There sigma_1 >= 3."""
-    bound = np.sqrt(subgraphs.d_L - 1) + np.sqrt(subgraphs.d_R - 1)
-    dr, dr_error = bound - pairs.sigma_2, pairs.error_2 + 8 * EPS * (bound + pairs.sigma_2)
-    root = np.sqrt(pairs.sigma_1 - 1)
-    spread = 2 * (root - np.sqrt(np.maximum(pairs.sigma_1 - pairs.error_1 - 1, 0.0))) + 8 * EPS * root
-    ds, ds_error = 2 * root - pairs.sigma_2, pairs.error_2 + spread + 8 * EPS * (root + pairs.sigma_2)
-    ratio, least = ds / (2 * root), 2 * root - spread
-    return {
-        "dr_imdb": (dr, dr_error),
-        "dr_imdb_norm": (dr / bound, dr_error / bound + 8 * EPS * np.abs(dr / bound)),
-        "ds_imdb": (ds, ds_error),
-        "ds_imdb_norm": (ratio, (ds_error + np.abs(ratio) * spread) / least + 8 * EPS * np.abs(ratio)),
-    }
-
-
 def _mean_gap(counts: Counts, subgraphs: RegularSubgraphs, pairs: Pairs, options: MetricOptions) -> Measure:
     """lambda_imsg: the mean of sigma_1 - sigma_2 of the weighted K_d."""
-    missing = _no_mean(counts, subgraphs, pairs)
-    if missing is not None:
-        return missing
-    factors = _factors(subgraphs, options)
-    gaps, errors = pairs.sigma_1 - pairs.sigma_2, pairs.error_1 + pairs.error_2
-    return _mean(gaps * factors, (errors + 8 * EPS * np.abs(gaps)) * factors)
+    missing = _no_mean(counts, subgraphs, pairs, options.convention)
+    return _mean_term(Term(*pairs.gaps), subgraphs, options) if missing is None else missing
 
 
-def _no_mean(counts: Counts, subgraphs: RegularSubgraphs, pairs: Pairs) -> Measure | None:
+def _mean_term(term: Term, subgraphs: RegularSubgraphs, options: MetricOptions) -> Measure:
+    """The mean over the K_d, each times its factor where that is asked for."""
+    values, errors = term
+    if options.weighs_expansion:
+        factors = np.maximum(subgraphs.n_L, subgraphs.n_R) / (subgraphs.n_L + subgraphs.n_R - 1)
+        values, errors = values * factors, errors * factors
+    return mean(values.tolist(), errors.tolist())
+
+
+def _no_mean(counts: Counts, subgraphs: RegularSubgraphs, pairs: Pairs, convention: Convention) -> Measure | None:
     """Why there is no mean, if so. One subgraph without an answer leaves none: the rest would be another quantity."""
     if counts.edges == 0:
         return Measure.missing(Outcome.COLLAPSED.value)
     if not len(subgraphs):
-        return Measure.missing(NO_SUBGRAPH)
+        return Measure.missing(convention.without_subgraph)
     outcome = pairs.first_without()
     return None if outcome is None else Measure.missing(outcome.value)
 
 
-def _mean(values: Floats, errors: Floats) -> Measure:
-    """Mean of values, divided first: the sum may be past float64."""
-    count = len(values)
-    spread = math.fsum(errors / count) + 2 * EPS * math.fsum(np.abs(values) / count)
-    return Measure.of(math.fsum(values / count), spread + lost(4 * count, *values, *errors))
-
-
-def _factors(subgraphs: RegularSubgraphs, options: MetricOptions) -> Floats:
-    if not options.expansion_weighted:
-        return np.ones(len(subgraphs))
-    factors: Floats = np.maximum(subgraphs.n_L, subgraphs.n_R) / (subgraphs.n_L + subgraphs.n_R - 1)
-    return factors
-
-
-def _factor(n_L: int, n_R: int) -> float:
-    return max(n_L, n_R) / (n_L + n_R - 1)
-
-
-def mean_of(measures: Sequence[Measure]) -> Measure:
-    """Mean of measures that are all present, at least one of them; its error is the mean of theirs plus rounding."""
-    values = [m.value for m in measures if m.value is not None]
-    errors = [m.error or 0.0 for m in measures]
-    mean = math.fsum(value / len(values) for value in values)  # divided first: the sum may be past float64
-    spread = math.fsum(error / len(errors) for error in errors)
-    return Measure.of(mean, spread + lost(2 * len(values), *values, *errors))
-
-
-def _norm(measures: list[Measure]) -> Measure:
-    """Euclidean norm with undefined terms as 0 [F23]; it moves by no more than the norm of the errors."""
-    unfinished = _unfinished(measures)
-    if unfinished is not None:
-        return unfinished
-    value = math.hypot(*(m.value or 0.0 for m in measures))
-    return Measure.of(value, math.hypot(*(m.error or 0.0 for m in measures)) + EPS * value)
+def _full_spectrum_norm(measures: dict[str, Measure]) -> Measure:
+    terms = [measures[name] for name in FULL_SPECTRUM]
+    return _unfinished(terms) or norm_of(terms)
 
 
 def _distance(measures: dict[str, Measure], dense: dict[str, Measure]) -> Measure:
@@ -336,28 +274,3 @@ def _distance(measures: dict[str, Measure], dense: dict[str, Measure]) -> Measur
 def _unfinished(measures: list[Measure]) -> Measure | None:
     """A term that exists but was not found: counting it as 0, as an undefined one, would be a wrong number."""
     return next((m for m in measures if m.reason == Outcome.NOT_CONVERGED.value), None)
-
-
-def _times(measure: Measure, factor: float) -> Measure:
-    """The measure times a factor of at most a few."""
-    return _map(
-        measure,
-        lambda value, error: (value * factor, error * factor + EPS * abs(value * factor) + lost(4, value, error)),
-    )
-
-
-def _quotient(over: Measure, under: Measure) -> Measure:
-    if over.value is None or under.value is None:
-        return over if over.value is None else under
-    least = under.value - (under.error or 0.0)
-    if least <= 0:
-        return Measure.missing("its bound is 0")
-    ratio = over.value / under.value
-    error = ((over.error or 0.0) + abs(ratio) * (under.error or 0.0)) / least
-    return Measure.of(ratio, error)
-
-
-def _map(measure: Measure, change: Callable[[float, float], tuple[float, float]]) -> Measure:
-    if measure.value is None:
-        return measure
-    return Measure(*change(measure.value, measure.error or 0.0))

@@ -10,6 +10,8 @@ from functools import partial
 from array_api_compat import array_namespace
 
 from pai_cli.spectral.catalogue import METRICS
+from pai_cli.spectral.conventions import Convention
+from pai_cli.spectral.formulas import mean_of
 from pai_cli.spectral.graph import Array, unroll
 from pai_cli.spectral.layout import PLAIN, Layout
 from pai_cli.spectral.metrics import (
@@ -17,7 +19,6 @@ from pai_cli.spectral.metrics import (
     MetricOptions,
     PreparedLayer,
     dense_reference,
-    mean_of,
     measures_of,
     prepare_layer,
 )
@@ -65,7 +66,8 @@ class NetworkReport:
     `measures[name]` is the mean over the layers where that measure is present; `counted[name]` is how many those were.
     `kept` of `total` weights are kept; `collapsed` names the layers with none, `unproved` those with singular values that
     are not proved to be the two largest, `unanswered` those where a solver ended without singular values, `assumed` those
-    of which nobody told the layout. `layers` is empty where only the network was asked for.
+    of which nobody told the layout. `layers` is empty where only the network was asked for. `convention`: whose gaps and
+    subgraphs these are.
     """
 
     layers: tuple[LayerReport, ...]
@@ -77,6 +79,7 @@ class NetworkReport:
     unproved: tuple[str, ...] = ()
     unanswered: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
+    convention: Convention = Convention.H23
 
     @property
     def density(self) -> float:
@@ -107,7 +110,7 @@ def measure_together(
 ) -> list[LayerReport]:
     """Reports of layers that are held at once: their problems are solved together, by `each`, which may take several."""
     cache = cache or DenseCache()
-    prepared = list(each(_prepared, layers, _bytes_of))
+    prepared = list(each(partial(_prepared, convention=options.convention), layers, _bytes_of))
     problems = [one.problems for one in prepared]
     solved = iter(singular_pairs([request for requests in problems for request in requests], options.solver, each))
     dense = each(partial(cache.of, options=options), layers, _bytes_of)
@@ -118,9 +121,9 @@ def measure_together(
     return reports
 
 
-def _prepared(layer: LayerInput) -> PreparedLayer:
+def _prepared(layer: LayerInput, convention: Convention) -> PreparedLayer:
     weights = None if layer.weights is None else unroll(layer.weights, layer.layout)
-    return prepare_layer(unroll(layer.mask, layer.layout), weights)
+    return prepare_layer(unroll(layer.mask, layer.layout), weights, convention)
 
 
 def _bytes_of(layer: LayerInput) -> int:
@@ -144,7 +147,18 @@ def summarise(layers: Iterable[LayerReport]) -> NetworkReport:
     unproved = tuple(r.name for r in reports if UNPROVED & set(r.metrics.outcomes))
     unanswered = tuple(r.name for r in reports if not r.answered)
     assumed = tuple(r.name for r in reports if not r.layout.known)
-    return NetworkReport(reports, measures, counted, kept, total, collapsed, unproved, unanswered, assumed)
+    return NetworkReport(
+        reports,
+        measures,
+        counted,
+        kept,
+        total,
+        collapsed,
+        unproved,
+        unanswered,
+        assumed,
+        reports[0].metrics.convention,
+    )
 
 
 def _shared_reason(column: list[Measure]) -> str:

@@ -122,7 +122,13 @@ class SingularPair:
             return Measure.missing(self.outcome.value)
         assert self.sigma_1_error is not None
         assert self.sigma_2_error is not None
-        return Measure.of(self.sigma_1 - self.sigma_2, self.sigma_1_error + self.sigma_2_error)
+        return Measure.of(*spectral_gap(self.sigma_1, self.sigma_2, self.sigma_1_error, self.sigma_2_error))
+
+
+def spectral_gap(first: Any, second: Any, first_error: Any, second_error: Any) -> tuple[Any, Any]:
+    """sigma_1 - sigma_2 with the bound on its error, of floats or of arrays."""
+    gap, error = first - second, first_error + second_error
+    return gap, error + 4 * EPS * (abs(gap) + error)
 
 
 def unanswered(outcome: Outcome, solver: str, products: int = 0) -> SingularPair:
@@ -201,6 +207,11 @@ class Pairs:
         if len(sizes) == 1:
             return [self]
         return [self.take(at) for at in np.split(np.arange(len(self)), np.cumsum(sizes)[:-1])]
+
+    @property
+    def gaps(self) -> tuple[Floats, Floats]:
+        """The spectral gaps and the bounds on their errors."""
+        return spectral_gap(self.sigma_1, self.sigma_2, self.error_1, self.error_2)
 
     def first_without(self) -> Outcome | None:
         """The outcome of the first pair that has no sigma_2, if there is one."""

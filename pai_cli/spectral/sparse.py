@@ -40,6 +40,7 @@ class SparseGraph(BipartiteGraph):
             )
         order = np.argsort(degrees, kind="stable")
         self.left_degrees = degrees[order].astype(np.int64)
+        self.right_degrees = np.bincount(rows.reshape(-1), minlength=self.n_R)
         place = np.empty(self.n_L, dtype=np.int64)
         place[order] = np.arange(self.n_L)
         left = place[columns.reshape(-1)]

@@ -9,12 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.graph import BipartiteGraph
 from pai_cli.spectral.problems import Problems
-from pai_cli.spectral.result import Floats, Ints
-
-LEAST_LEFT = 3  # vertices that must share a degree [H23]
-LEAST_DEGREE = 3  # mean degree, either side, under which the gaps are not defined [H23]
+from pai_cli.spectral.result import Ints
 
 
 @dataclass(frozen=True)
@@ -34,15 +32,10 @@ class RegularSubgraphs:
         return len(self.degree)
 
     @property
-    def d_L(self) -> Floats:
-        """Mean left degree, which is the degree of every left vertex."""
-        return self.degree.astype(np.float64)
-
-    @property
-    def d_R(self) -> Floats:
-        """Mean right degree."""
-        degrees: Floats = self.degree * self.n_L / self.n_R
-        return degrees
+    def edges(self) -> Ints:
+        """Edges of each."""
+        edges: Ints = self.degree * self.n_L
+        return edges
 
     def problems(self, graph: BipartiteGraph, *, weighted: bool = False) -> Problems:
         """What to ask the solvers for: all of the graph, then each subgraph that is not all of it."""
@@ -60,12 +53,10 @@ class RegularSubgraphs:
         return len(self) == 1 and bool(self.n_L[0] == graph.n_L)
 
 
-def regular_subgraphs(graph: BipartiteGraph) -> RegularSubgraphs:
-    """Every K_d with at least three left vertices and both mean degrees at least three."""
+def regular_subgraphs(graph: BipartiteGraph, convention: Convention = Convention.H23) -> RegularSubgraphs:
+    """Every K_d that counts by the convention."""
     classes = graph.left_classes
     n_L = classes.end - classes.begin
-    counts = (
-        (n_L >= LEAST_LEFT) & (classes.degree >= LEAST_DEGREE) & (classes.degree * n_L >= LEAST_DEGREE * classes.n_R)
-    )
+    counts = convention.counts(classes.degree, n_L, classes.n_R)
     ranges = np.stack([classes.begin, classes.end], axis=1)
     return RegularSubgraphs(classes.degree[counts], ranges[counts], n_L[counts], classes.n_R[counts])

@@ -19,6 +19,7 @@ from pai_cli.pruning.base import Masks
 from pai_cli.pruning.select import keep_largest
 from pai_cli.pruning.ties import NOTEWORTHY, Ties
 from pai_cli.random import generator_for
+from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.metrics import MetricOptions
 from pai_cli.spectral.network import DenseCache, LayerInput, summarise
 from pai_cli.spelling import for_shell
@@ -100,7 +101,9 @@ def moved(masks: Masks, weights: Arrays, gradients: Arrays, move: Move, ties: Mo
     return after
 
 
-def spectrum(layers: tuple[PrunableLayer, ...], masks: Masks, weights: Arrays) -> Record:
+def spectrum(
+    layers: tuple[PrunableLayer, ...], masks: Masks, weights: Arrays, convention: Convention = Convention.H23
+) -> Record:
     """The network's means of dr, dr_imdb, lambda, lambda_imsg and l2 with their error bounds; None, and why, where missing.
 
     `weights`: as they are now. Layers without a mask are left out.
@@ -111,9 +114,9 @@ def spectrum(layers: tuple[PrunableLayer, ...], masks: Masks, weights: Arrays) -
         if layer.name in masks
     )
     total = sum(mask.size for mask in masks.values())
-    how = Measuring(MetricOptions(dense=False), DenseCache(), "the network in training")
+    how = Measuring(MetricOptions(convention=convention, dense=False), DenseCache(), "the network in training")
     report = summarise(measure_everywhere(inputs, total, how))
-    record: Record = {}
+    record: Record = {"convention": convention.value}
     for name in SPECTRUM:
         record[name], record[f"{name}_error"] = report.measures[name].value, report.measures[name].error
     record["reason"] = for_shell(reason_of(report, SPECTRUM)) or None

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from pai_cli.errors import RecipeError
 from pai_cli.random import check_seed
+from pai_cli.spectral.conventions import Convention
 from pai_cli.spelling import option
 
 
@@ -64,7 +65,7 @@ class Recipe:
     The parts of ToST (Jaiswal et al. 2022, arXiv:2206.12755), which act in the first `early` share of all steps only:
     `soft_neurons`, `ghost_skips`, `label_smoothing` (the mass shared by the wrong classes); `rescale` comes before the
     first step. `dynamic`: None, or how the mask moves: every `update_every` steps, until the share `update_until` of all,
-    a share of the weights that falls from `update_fraction` by half a cosine.
+    a share of the weights that falls from `update_fraction` by half a cosine. `convention`: what its spectrum is by.
     """
 
     epochs: int = 160
@@ -87,6 +88,7 @@ class Recipe:
     update_every: int = 100
     update_fraction: float = 0.3
     update_until: float = 0.75
+    convention: Convention = Convention.H23
 
     def __post_init__(self) -> None:
         """Raise `RecipeError` for a number out of range, `MethodOptionError` for a seed."""

@@ -17,11 +17,11 @@ from pai_cli.display.report import page
 from pai_cli.display.report.inline import figure_html
 from pai_cli.display.report.tables import Cell, cells_of, table_html
 from pai_cli.display.report.write import check_report, write_report
-from pai_cli.display.tables import WEIGHT_COLUMNS, noted
+from pai_cli.display.tables import PATH_COLUMNS, WEIGHT_COLUMNS, noted
 from pai_cli.errors import PictureError
 from pai_cli.files.tables import Record
 from pai_cli.ranking.plane import PlanePoint, plane_points
-from pai_cli.spectral.catalogue import METRICS
+from pai_cli.spectral.catalogue import EVERY
 
 MOST_TABLES = 100  # masks whose layers a page lists; the table of networks has them all
 MOST_OPEN = 3  # masks whose layers are shown without a click
@@ -101,7 +101,7 @@ class AnalysisPictures:
         return profile_picture(shown, self.measured)
 
     def _columns(self, *, networks: bool = False) -> list[str]:
-        columns = [*COLUMNS, *(WEIGHT_COLUMNS if self.weights is not None else ())]
+        columns = [*COLUMNS, *((*PATH_COLUMNS, *WEIGHT_COLUMNS) if self.weights is not None else ())]
         return [column for column in columns if not (networks and column in NOT_OF_NETWORKS)]
 
     def _cells(self, record: Record, first: str, *, networks: bool = False) -> list[Cell]:
@@ -153,5 +153,5 @@ def _masks(count: int) -> str:
 
 
 def _meanings() -> list[str]:
-    rows = [f"<dt>{page.text(metric.name)}</dt><dd>{page.text(metric.meaning)}</dd>" for metric in METRICS.values()]
+    rows = [f"<dt>{page.text(metric.name)}</dt><dd>{page.text(metric.meaning)}</dd>" for metric in EVERY.values()]
     return [page.heading("What is measured"), f"<dl>{''.join(rows)}</dl>"]

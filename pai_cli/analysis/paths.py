@@ -1,0 +1,150 @@
+"""A mask's measures that need more than one layer: of the paths through its network, and the controls that need none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from pai_cli.files.matching import located, matched, told_aliases
+from pai_cli.files.messages import some_names
+from pai_cli.files.whole import told_whole
+from pai_cli.spectral.catalogue import LAYER_PATHS, PATHS
+from pai_cli.spectral.formulas import mean_of
+from pai_cli.spectral.metrics import NO_WEIGHTS
+from pai_cli.spectral.result import Measure
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from pai_cli.files.masks import Mask
+    from pai_cli.files.matching import Weights
+    from pai_cli.models.unrolled.paths import LayerPaths, NetworkPaths, Unrolled
+    from pai_cli.spectral.network import LayerReport, NetworkReport
+
+NO_NETWORK = "the network is not known"
+NOT_ASKED = "paths were not asked for"
+NO_KEPT = "collapsed"
+
+
+@dataclass(frozen=True)
+class PathRequest:
+    """The network whose paths are measured, unrolled; or `reason`, why there is none, and what is `told`, if anything."""
+
+    unrolled: Unrolled | None = None
+    reason: str = NO_WEIGHTS
+    told: str = ""
+
+    @property
+    def digest(self) -> str:
+        """What the measures follow from, beside mask and weights."""
+        return self.reason if self.unrolled is None else self.unrolled.tape.digest
+
+
+def with_paths(
+    report: NetworkReport, mask: Mask, request: PathRequest, weights: Weights | None, *, whole: bool
+) -> NetworkReport:
+    """The report with the controls, and with the measures of paths or the reason why there are none.
+
+    `weights`: under the mask's names. `whole`: whether every layer was measured.
+    """
+    controls = _controls(report)
+    if request.unrolled is None:
+        return _without(report, controls, request.reason)
+    if not whole:
+        return _without(report, controls, "paths are of all layers")
+    try:
+        found = _found(mask, request.unrolled, weights)
+    except _Unfit as unfit:
+        return _without(report, controls, str(unfit))
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        return _without(report, controls, "the unrolled network does not fit in memory")
+    layers = tuple(_extended(one, _of_layer(found.layers[one.name], one.parameters)) for one in report.layers)
+    return replace(report, layers=layers, measures={**report.measures, **controls, **_of_network(found, report.total)})
+
+
+class _Unfit(Exception):  # noqa: N818  there is a reason, and no measure
+    """The mask is not of the network."""
+
+
+def _without(report: NetworkReport, controls: dict[str, Measure], reason: str) -> NetworkReport:
+    missing = Measure.missing(reason)
+    layers = tuple(_extended(one, dict.fromkeys(LAYER_PATHS, missing)) for one in report.layers)
+    return replace(report, layers=layers, measures={**report.measures, **controls, **dict.fromkeys(PATHS, missing)})
+
+
+def _extended(layer: LayerReport, measures: dict[str, Measure]) -> LayerReport:
+    return replace(layer, metrics=replace(layer.metrics, measures={**layer.metrics.measures, **measures}))
+
+
+def _controls(report: NetworkReport) -> dict[str, Measure]:
+    densities = [Measure.of(one.metrics.counts.edges / one.parameters) for one in report.layers]
+    return {
+        "layer_density": mean_of(densities),
+        "kept": _exact(report.kept),
+        "collapsed": _exact(len(report.collapsed)),
+    }
+
+
+def _found(mask: Mask, unrolled: Unrolled, weights: Weights | None) -> NetworkPaths:
+    """The measures; layers by the mask's names."""
+    layers = unrolled.tape.layers
+    names = [name for name in mask.names if len(mask.shapes[name]) >= 2 and 0 not in mask.shapes[name]]
+    several = () if weights is None else (weights.aliases,)
+    there = located(names, layers, told_aliases(mask.metadata), *several)
+    known = {name: ones[0] for name, ones in there.items() if ones}
+    for name in names:
+        if name not in known and weights is None:
+            raise _Unfit(f"{name!r} is no layer that the network uses")
+        if name in known and tuple(mask.shapes[name]) != layers[known[name]].shape:
+            raise _Unfit(f"{name!r} has another shape in the network")
+    if weights is None:
+        lacking = layers.keys() - known.values() - told_whole(mask.metadata).keys()
+        if lacking:
+            raise _Unfit(f"the network has layers that the mask does not name: {some_names(sorted(lacking))}")
+    masks = {known.get(name, name): mask.array(name) for name in names}
+    found = unrolled.measure(masks, _values(unrolled, weights))
+    if weights is None:
+        found = replace(found, log_path_weight=Measure.missing(NO_WEIGHTS))
+    return replace(found, layers={name: found.layers[known.get(name, name)] for name in names})
+
+
+def _values(unrolled: Unrolled, weights: Weights | None) -> Callable[[str], np.ndarray] | None:
+    """The layers' weights, where all of them are there."""
+    if weights is None:
+        return None
+    there = matched(unrolled.tape.layers, {}, weights)
+    return there.finite_array if all(name in there.shapes for name in unrolled.tape.layers) else None
+
+
+def _of_layer(paths: LayerPaths, total: int) -> dict[str, Measure]:
+    return {
+        "effective_density": Measure.of(paths.effective / total),
+        "effective_share": Measure.of(paths.effective / paths.kept) if paths.kept else Measure.missing(NO_KEPT),
+        "dead_inputs": _exact(paths.dead_inputs),
+        "dead_outputs": _exact(paths.dead_outputs),
+    }
+
+
+def _of_network(paths: NetworkPaths, total: int) -> dict[str, Measure]:
+    layers: Mapping[str, LayerPaths] = paths.layers
+    kept, effective = sum(one.kept for one in layers.values()), sum(one.effective for one in layers.values())
+    return {
+        "effective_density": Measure.of(effective / total),
+        "effective_share": Measure.of(effective / kept) if kept else Measure.missing(NO_KEPT),
+        "dead_inputs": _exact(sum(one.dead_inputs for one in layers.values())),
+        "dead_outputs": _exact(sum(one.dead_outputs for one in layers.values())),
+        "log_paths": paths.log_paths,
+        "log_path_weight": paths.log_path_weight,
+        "effective_nodes": _exact(paths.effective_nodes),
+        "node_path_balance": paths.node_path_balance,
+        "macs": _exact(paths.macs),
+        "macs_effective": _exact(paths.macs_effective),
+    }
+
+
+def _exact(count: int) -> Measure:
+    return Measure(float(count), 0.0 if count < 2**53 else math.ulp(float(count)))

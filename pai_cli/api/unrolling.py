@@ -1,0 +1,77 @@
+"""The network whose paths are measured, from what a person gives of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pai_cli.errors import PaiError, TraceError
+from pai_cli.telling import note
+
+if TYPE_CHECKING:
+    from pai_cli.analysis.masks import MaskReport
+    from pai_cli.analysis.paths import PathRequest
+    from pai_cli.files.checkpoints import Checkpoint
+    from pai_cli.files.masks import Mask as Stored
+
+
+def paths_of(
+    weights: Checkpoint | None,
+    model: str | None,
+    input_shape: tuple[int, ...] | None,
+    masks: Iterable[Path | Stored],
+    *,
+    trust: bool,
+    needed: bool = False,
+) -> PathRequest:
+    """The network of the `weights`, or of `model`, unrolled for one input; where there is none, why.
+
+    Where neither a model nor a shape was given, that the network is not known is only told, in one line; as is everywhere
+    that its elements cannot be told apart. Else, or where paths are `needed`, raises what is wrong with them.
+    """
+    from pai_cli.analysis.paths import NO_NETWORK, PathRequest
+
+    if weights is None and model is None:
+        return PathRequest()
+    from pai_cli.models.unrolled.paths import Unrolled
+    from pai_cli.models.unrolled.tape import unroll
+    from pai_cli.models.weightless import network_of_masks, weightless
+
+    try:
+        if weights is not None:
+            network = weightless(weights, model, input_shape)
+        else:
+            assert model is not None
+            network = network_of_masks(model, input_shape, shapes_among(masks, trust=trust))
+        return PathRequest(Unrolled(unroll(network.model, network.input_shape)))
+    except PaiError as error:
+        asked = model is not None or input_shape is not None
+        if needed or (asked and not isinstance(error, TraceError)):
+            raise
+        beside = "" if weights is None else f"{weights.path}: "
+        text = error.text.removeprefix(beside)
+        return PathRequest(None, NO_NETWORK, f"{beside}paths through the network are not measured: {text}")
+
+
+def tell_paths(request: PathRequest, reports: Iterable[MaskReport]) -> Iterator[MaskReport]:
+    """The reports as they come; with the first that was measured, why paths are not is said."""
+    told = not request.told
+    for report in reports:
+        if not told and report.error is None:
+            note(request.told)
+            told = True
+        yield report
+
+
+def shapes_among(masks: Iterable[Path | Stored], *, trust: bool) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the first mask that can be opened; none where there is none, as is told where masks are read."""
+    from pai_cli.files.opening import open_mask
+
+    for mask in masks:
+        try:
+            found = open_mask(mask, trust=trust) if isinstance(mask, Path) else mask
+        except PaiError:
+            continue
+        return {name: tuple(shape) for name, shape in found.shapes.items()}
+    return {}
