@@ -115,8 +115,8 @@ FAULTS = {
     "a sparsity as a density": Fault("ranking/densities.py", "else round(1 - share, DIGITS)", "else share", "grouping"),
     "sparsities pooled": Fault(
         "ranking/grouping.py",
-        "(Kind.NETWORK, Kind.DATASET, *AMOUNTS)\nNAMED",
-        "(Kind.NETWORK, Kind.DATASET)\nNAMED",
+        "(Kind.NETWORK, Kind.DATASET, Kind.CONVENTION, *AMOUNTS)\nNAMED",
+        "(Kind.NETWORK, Kind.DATASET, Kind.CONVENTION)\nNAMED",
         "grouping",
     ),
     "worst first": Fault(

@@ -462,10 +462,7 @@ def test_what_analyze_writes_is_a_table(pai: Pai, tmp_path: Path) -> None:
         direct = pai("rank", *masks, "--format", "json").json()
         for row, wanted in zip(done.json(), direct, strict=True):
             assert row == wanted | {"method": None}
-        passed = (
-            f"pai: {written}: 60 rows of layers passed over: networks are ranked by their means; layer_density is that of "
-            "their densities"
-        )
+        passed = f"pai: {written}: 60 rows of layers passed over: networks are ranked by their means"
         grouped = f"pai: {written}: compared within equal density; --group-by chooses"
         assert done.said == ([grouped] if flags else [passed, grouped])
     piped = pai("rank", "--table", "-", "--format", "json", stdin=written.read_text())
