@@ -93,7 +93,9 @@ FAULTS = {
     ),
     "another exit status": Fault("app.py", "error.status if isinstance(error, PaiError) else 1", "2", "commands"),
     "a search begun anew": Fault("sampling/state.py", "state = _state_of(kept)", "pass", "sampling"),
-    "rows of another state": Fault("files/journal.py", " or Chain(seen).after(1 + kept.rows) != kept.digest", "", "sealed"),
+    "rows of another state": Fault(
+        "files/journal.py", " or Chain(seen).after(1 + kept.rows) != kept.digest", "", "sealed"
+    ),
     "ties that tell": Fault("ranking/statistics.py", "(counts**2).sum()) / 2", "counts.sum()) / 2", "statistics"),
     "worst first": Fault(
         "ranking/order.py", "-1.0 if larger_is_better else 1.0", "1.0 if larger_is_better else -1.0", "ranking"
