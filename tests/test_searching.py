@@ -19,7 +19,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 from standin import Toy
 from torch import nn
-from trainings import data_for, equal, residual, through_a_file, toy
+from trainings import data_for, equal, fit, residual, through_a_file, toy
 
 from pai_cli.errors import DataError, MethodOptionError, OutputError, RecipeError, ResumeError, TrainingError
 from pai_cli.files.journal import PRUNE, beside
@@ -36,7 +36,6 @@ from pai_cli.pruning.run import PruneRequest, choose_masks, prune
 from pai_cli.pruning.sanity import redrawn, with_weights
 from pai_cli.pruning.select import keep_largest
 from pai_cli.pruning.trained import TrainingContext, TrainingOptions, TrainingRun, freezes, usual_rounds
-from pai_cli.training.loop import fit
 from pai_cli.training.recipe import Optimizer, Recipe
 from pai_cli.training.state import TrainingState
 

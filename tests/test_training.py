@@ -21,6 +21,7 @@ from trainings import (
     bottleneck,
     data_for,
     equal,
+    fit,
     masks_of,
     recipe,
     residual,
@@ -40,7 +41,7 @@ from pai_cli.training import loop, rescale, tost
 from pai_cli.training.applied import apply_masks
 from pai_cli.training.dynamic import Move, MoveTies, moved
 from pai_cli.training.examples import Augment, augmentation, prepare
-from pai_cli.training.loop import Run, fit
+from pai_cli.training.loop import Run
 from pai_cli.training.model import Score, cross_entropy, evaluate, has_idle, logits_of
 from pai_cli.training.recipe import Augmentation, Dynamic, Optimizer, Recipe, Schedule
 

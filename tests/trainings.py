@@ -17,7 +17,7 @@ from pai_cli.models.residual import ResidualNetwork, ResidualSpec
 from pai_cli.pruning.base import Masks
 from pai_cli.random import generator_for
 from pai_cli.training.examples import TrainingData, prepare
-from pai_cli.training.loop import Run, Trainer
+from pai_cli.training.loop import Run, Trainer, TrainResult
 from pai_cli.training.recipe import Dynamic, Recipe
 from pai_cli.training.state import TrainingState, keep_state, kept_state
 
@@ -86,6 +86,24 @@ def data_for(wish: Recipe, network: Network, *, test: bool = True) -> TrainingDa
 
 def trainer(network: Network, masks: Masks, wish: Recipe, run: Run | None = None) -> Trainer:
     return Trainer(network, masks, wish, data_for(wish, network), run)
+
+
+def fit(
+    network: Network,
+    masks: Masks,
+    recipe: Recipe,
+    data: TrainingData,
+    run: Run | None = None,
+    *,
+    state: TrainingState | None = None,
+    until: int | None = None,
+) -> TrainResult:
+    """What a training of a copy of the network ends with: from `state`, where there is one, or to step `until`."""
+    one = Trainer(network, masks, recipe, data, run)
+    if state is not None:
+        one.load(state)
+    one.train(until)
+    return one.finish()
 
 
 def through_a_file(state: TrainingState, folder: Path) -> TrainingState:

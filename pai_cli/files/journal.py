@@ -186,7 +186,8 @@ class Journal:
             raise self._of_another_version(self.state_path)
         with self.intact():
             told = unsealed(data)
-            told[self.run.key]
+            if self.run.key not in told:
+                raise ValueError("it is of another command")
             settings, facts = json.loads(told["settings"]), json.loads(told["facts"])
             kept = Kept(data, facts, int(told["rows"]), told["rows_digest"])
             if not isinstance(settings, dict) or not isinstance(facts, dict) or kept.rows < 0:

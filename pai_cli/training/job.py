@@ -176,8 +176,8 @@ class Trained:
 def train_on_disk(job: Job, journal: Journal, process: Process, progress: Progress, kept: Kept | None) -> Trained:
     """Train as the job says, from what was kept where there is something, and write what it asks for.
 
-    The first process alone writes files and has read the journal. Raises what `fit` raises, `ResumeError`, `OutputError`; on
-    `KeyboardInterrupt` the state has been kept.
+    The first process alone writes files and has read the journal. Raises what `Trainer` raises, `ResumeError`,
+    `OutputError`; on `KeyboardInterrupt` the state has been kept.
     """
     lines = list(journal.read()) if process.first else []
     if process.any(journal.finished is not None):
@@ -213,7 +213,7 @@ def train_on_disk(job: Job, journal: Journal, process: Process, progress: Progre
 
 
 def train_in_memory(job: Job, process: Process, progress: Progress) -> Trained:
-    """Train as the job says without a journal: what is interrupted is gone. Raises what `fit` raises, `OutputError`."""
+    """Train as the job says without a journal: what is interrupted is gone. Raises what `Trainer` raises, `OutputError`."""
     lines: list[Record] = []
     run = Run(process, progress, record=lines.append)
     trainer = Trainer(job.network, job.masks(), job.recipe, _prepared(job, job.recipe, process), run)

@@ -41,13 +41,15 @@ if TYPE_CHECKING:
     from pai_cli.files.tables import Record
     from pai_cli.models.network import Network
 
-__all__ = ["Run", "TrainResult", "Trainer", "fit"]
+__all__ = ["Run", "TrainResult", "Trainer"]
 
 
 class Trainer(Steps):
     """The training of a network under masks, between two of its steps.
 
-    The network itself stays as it is: a copy is trained. Raises `TrainingError`, `RecipeError`, `DeviceError`.
+    The network itself stays as it is: a copy is trained, its pruned weights at 0 all the time and in what comes out.
+    `masks`: boolean arrays by parameter name; {} trains the whole network. The same request gives the same result. Raises
+    `TrainingError`, `RecipeError`, `DeviceError`, `DataError`.
     """
 
     def __init__(self, network: Network, masks: Masks, recipe: Recipe, data: TrainingData, run: Run | None = None):
@@ -320,26 +322,3 @@ class Trainer(Steps):
             self.model.load_state_dict(last)
         best, masks = self.best, self.masked.masks
         return TrainResult(best.tensors or last, last, masks, best.epoch, best.score, test, self.seconds)
-
-
-def fit(
-    network: Network,
-    masks: Masks,
-    recipe: Recipe,
-    data: TrainingData,
-    run: Run | None = None,
-    *,
-    state: TrainingState | None = None,
-    until: int | None = None,
-) -> TrainResult:
-    """Train a copy of the network with its pruned weights at 0, all the time and in what comes out.
-
-    `masks`: boolean arrays by parameter name; {} trains the whole network. `state`: to go on from. `until`: stop after that
-    many steps, as a rewinding point does, with the learning rates of the whole run. The same request gives the same
-    result. Raises `TrainingError`, `RecipeError`, `DeviceError`, `DataError`.
-    """
-    trainer = Trainer(network, masks, recipe, data, run)
-    if state is not None:
-        trainer.load(state)
-    trainer.train(until)
-    return trainer.finish()
