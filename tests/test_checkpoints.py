@@ -560,3 +560,12 @@ def test_a_damaged_stream_is_not_blamed_on_code(tmp_path: Path) -> None:
         open_checkpoint(path)
     assert "--trust" not in str(caught.value)
     assert str(caught.value).startswith(f"{path}: damaged: ")
+
+
+def test_a_version_that_is_no_text(tmp_path: Path) -> None:
+    """PyTorch's message then holds bytes that are no text, and comes as another error."""
+    torch.save({"a": torch.ones(2, 2)}, tmp_path / "x.pt")
+    data = bytearray((tmp_path / "x.pt").read_bytes())
+    data[data.index(b"3\nPK")] = 0xFF
+    (tmp_path / "x.pt").write_bytes(data)
+    assert refusal(tmp_path / "x.pt").startswith("x.pt: damaged: ")

@@ -87,7 +87,10 @@ class Checkpoint:
         self._stored = kept
         self.shapes = {name: self._source.shapes[stored] for name, stored in kept.items()}
         self.__dict__.pop("aliases", None)
-        told = f"prefix {prefix!r} stripped" + (f", {some_names(map(repr, aside))} set aside" if aside else "")
+        self.tell(f"prefix {prefix!r} stripped" + (f", {some_names(map(repr, aside))} set aside" if aside else ""))
+
+    def tell(self, told: str) -> None:
+        """Add to the description what else had to be done."""
         self.description = f"{self.description}, {told}" if self.description else told
 
     def array(self, name: str) -> np.ndarray:
@@ -249,10 +252,13 @@ def _open_pickle(path: Path, *, trust: bool, as_stored: bool) -> Checkpoint:
 
 def unpickled_checkpoint(path: Path, loaded: object, *, as_stored: bool = False) -> Checkpoint:
     """The state dict in what `load_pickle` gave. Raises `CheckpointError` when there is none."""
-    from pai_cli.files.pickles import unwrap
+    from pai_cli.files.pickles import masks_beside, unwrap
 
     tensors, under, module = unwrap(path, loaded)
-    return Checkpoint(path, TorchSource(path, tensors), [path], under=under, module=module, as_stored=as_stored)
+    checkpoint = Checkpoint(path, TorchSource(path, tensors), [path], under=under, module=module, as_stored=as_stored)
+    if key := masks_beside(loaded)[0]:
+        checkpoint.tell(f"masks under {key!r} set aside")
+    return checkpoint
 
 
 def _open_sharded(path: Path, *, trust: bool, as_stored: bool) -> Checkpoint:

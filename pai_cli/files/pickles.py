@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Keys under which training scripts store the state dict, in the order they are looked for."""
 
+MASKS_KEY = re.compile(r"(.*_)?masks?(_dict|_state_dict|_state)?", re.IGNORECASE)
+"""What scripts call the masks that they save beside a state dict."""
+
 LEGACY_MAGIC = b"l\xfc\x9cF\xf9 j\xa8P\x19"
 """The number that begins a file of `torch.save` before its zip format."""
 
@@ -128,7 +131,7 @@ def _program(path: Path) -> bytes | None:
     try:
         with path.open("rb") as stream:  # PyTorch opens no name that is not UTF-8
             program: bytes = torch._C.PyTorchFileReader(stream).get_record("data.pkl")
-    except RuntimeError:
+    except (RuntimeError, UnicodeDecodeError):  # the second of a message with a name in it that is no text
         return None
     return program
 
@@ -286,6 +289,26 @@ def _bare_module(module: Any) -> nn.Module:
         else:
             bare: nn.Module = module
             return bare
+
+
+def masks_beside(loaded: Any, deep: int = 2) -> tuple[str, Mapping[str, torch.Tensor]]:
+    """Masks that stand by name under a key that says so, beside a state dict or deeper; ("", {}) where none do."""
+    import torch
+
+    if not isinstance(loaded, Mapping) or deep == 0 or len(loaded) < 2:
+        return "", {}
+    for key, value in loaded.items():
+        if isinstance(value, Mapping) and MASKS_KEY.fullmatch(str(key)):
+            masks = {str(name): one for name, one in value.items() if one is not None}
+            if masks and all(isinstance(one, torch.Tensor) for one in masks.values()):
+                return str(key), masks
+    for key, value in loaded.items():
+        if isinstance(value, Mapping):
+            inner = value if len(value) != 1 else {**value, "": None}
+            under, found = masks_beside(inner, deep - 1)
+            if found:
+                return f"{key}.{under}", found
+    return "", {}
 
 
 def _tensors(mapping: Mapping[Any, object]) -> dict[str, torch.Tensor]:

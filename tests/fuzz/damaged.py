@@ -6,6 +6,7 @@ import random
 import shutil
 from pathlib import Path
 
+import torch
 from conftest import SAMPLES, run_pai
 
 
@@ -48,9 +49,14 @@ def damage(data: bytes, rng: random.Random) -> bytes:
 
 def _a_file(rng: random.Random, folder: Path) -> Path:
     source = rng.choice(sorted(SAMPLES.glob("*-0.02.safetensors")))
-    target = rng.choice(("pai", "npz", "torch-prune", "packed"))
+    target = rng.choice(("pai", "npz", "torch-prune", "packed", "sparse"))
     if target == "pai":
         return source
+    if target == "sparse":
+        mask = torch.rand(12, 8, generator=torch.Generator().manual_seed(rng.randrange(99))) < 0.4
+        form = rng.choice((mask.to_sparse, mask.to_sparse_csr, mask.to_sparse_csc, lambda: mask.to_sparse_bsr((2, 2))))
+        torch.save({"fc.weight": form()}, folder / "a.pt")
+        return folder / "a.pt"
     if target == "packed":
         path = folder / "whole.safetensors"
         done = run_pai("convert", source, "--packed", "-o", path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -25,9 +24,6 @@ if TYPE_CHECKING:
 
 LAYERS_KEY = "pai_layers"
 """Where `pai convert` notes the masked weights, in order, in the safetensors files of weights that it writes."""
-
-MASKS_KEY = re.compile(r"(.*_)?masks?(_dict|_state_dict|_state)?", re.IGNORECASE)
-"""What scripts call the masks that they save beside a state dict."""
 
 NPY = b"\x93NUMPY"
 
@@ -91,13 +87,13 @@ def _told_layouts(path: Path) -> dict[str, Layout]:
 
 
 def _read_torch(path: Path, *, trust: bool) -> Content:
-    from pai_cli.files.pickles import load_pickle
+    from pai_cli.files.pickles import load_pickle, masks_beside
 
     loaded = load_pickle(path, trust=trust, arrays=True)
     listed = _listed(path, loaded)
     if listed:
         return Content(path, "torch", (path,), listed=listed)
-    under, masks = _masks_beside(loaded)
+    under, masks = masks_beside(loaded)
     if masks:
         beside = _of_checkpoint(unpickled_checkpoint(path, dict(masks)))
         return Content(path, "torch", (path,), beside.tensors, under=under)
@@ -107,26 +103,6 @@ def _read_torch(path: Path, *, trust: bool) -> Content:
     except CheckpointError as e:
         return Content(path, "torch", (path,), modules=modules, fault=e.text)
     return Content(path, "torch", (path,), content.tensors, modules)
-
-
-def _masks_beside(loaded: Any, deep: int = 2) -> tuple[str, Mapping[str, torch.Tensor]]:
-    """Masks that stand by name under a key that says so, beside a state dict or deeper; ("", {}) where none do."""
-    import torch
-
-    if not isinstance(loaded, Mapping) or deep == 0 or len(loaded) < 2:
-        return "", {}
-    for key, value in loaded.items():
-        if isinstance(value, Mapping) and MASKS_KEY.fullmatch(str(key)):
-            masks = {str(name): one for name, one in value.items() if one is not None}
-            if masks and all(isinstance(one, torch.Tensor) for one in masks.values()):
-                return str(key), masks
-    for key, value in loaded.items():
-        if isinstance(value, Mapping):
-            inner = value if len(value) != 1 else {**value, "": None}
-            under, found = _masks_beside(inner, deep - 1)
-            if found:
-                return f"{key}.{under}", found
-    return "", {}
 
 
 def _listed(path: Path, loaded: Any) -> tuple[Stored, ...]:
