@@ -195,6 +195,7 @@ def test_a_control_is_held_against_the_others_alone() -> None:
     [
         ([mask(str(k), 0.5 + k / 50, a=float(k % 7), z=1.0) for k in range(9)],
          "z: one value in each group, which holds nothing"),
+        ([mask(str(k), 0.5 + k / 50, a=float(k % 7), z=None) for k in range(9)], "z: no value where the metric has one"),
         ([mask(str(k), 0.5 + k / 50, a=float(k % 7), z=float(k % 7)) for k in range(9)], UNTOLD),
         ([mask(str(k), 0.5 + k / 50, a=1.0, z=float(k % 7)) for k in range(9)],
          "the metric's values compared are all equal"),

@@ -79,7 +79,12 @@ def _answers(question: _Question, found: Sequence[Correlation], scoped: Scoped, 
     if not controls:
         reason = "is the only control" if scoped.controls else "no control to hold it against"
         if question.controls:
-            reason = f"{' and '.join(question.controls)}: one value in each group, which holds nothing"
+            told = (
+                "one value in each group, which holds nothing"
+                if len(part.kept)
+                else "no value where the metric has one"
+            )
+            reason = f"{' and '.join(question.controls)}: {told}"
         return [replace(one, partial_reason=reason) for one in own]
     held = Held(part.y_rank, list(controls.values()), part.strata, counts[part.kept], part.masks)
     statistics = partials([sample_of(scoped, part, row).x_rank for row in question.rows], held)

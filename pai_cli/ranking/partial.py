@@ -109,7 +109,9 @@ def _statistic(value: float, samples: Floats, freedom: int) -> Statistic:
     if np.isnan(value):
         return Statistic(None)
     low, high = interval(samples, KNOWN)
-    if low is None or abs(value) > 1 - LEFT or freedom < 1:
+    if abs(value) > 1 - LEFT:
+        return Statistic(float(np.sign(value)))
+    if low is None or freedom < 1:
         return Statistic(value)
     error = float(np.nanstd(samples, ddof=1))
     return Statistic(value, low, high, t_of(value / error, freedom) if error > 0 else None, test="bootstrap")
