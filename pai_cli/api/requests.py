@@ -131,6 +131,12 @@ def tell_pruning(result: PruneSummary, *, no_collapse: bool, rule: TieRule = "fi
         warn(f"layer collapse: {names} kept no weight")
     if result.connected is False:
         warn("no path of kept weights leads from the input to the output: nothing can be trained")
+    elif result.on_no_path:
+        share = 100 * result.on_no_path / result.kept
+        warn(
+            f"{result.on_no_path:,} of {result.kept:,} kept weights ({share:.3g}%) are on no path from the input to the "
+            "output: they compute nothing"
+        )
 
 
 def _tell_ties(result: PruneSummary, rule: TieRule) -> None:
