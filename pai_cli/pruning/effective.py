@@ -1,7 +1,7 @@
 """Kept weights that lie on a path from input to output, and masks that reach a density in those alone.
 
 Vysogorets and Kempe 2023, "Connectivity Matters: Neural Network Pruning Through the Lens of Effective Sparsity",
-https://jmlr.org/papers/v24/22-0415.html
+https://arxiv.org/abs/2107.02306
 """
 
 from __future__ import annotations
