@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Pai
+from conftest import Pai, run_pai, save_mask
 from networks import wrap
+from safetensors.numpy import save_file
 from torch import nn
 
-from pai_cli import Mask, PaiWarning
+from pai_cli import Mask
 from pai_cli import prune as prune_file
 from pai_cli.errors import DensityError, MethodOptionError
 from pai_cli.methods.registry import get
@@ -49,7 +50,7 @@ def test_what_is_on_no_path_is_told(pai: Pai, tmp_path: Path) -> None:
     idle = kept - int(mask.metadata["effective"])
     assert idle > 0.01 * kept
     told = f"{idle:,} of {kept:,} kept weights ({100 * idle / kept:.3g}%) are on no path from the input to the output"
-    assert f"pai: warning: {told}: they compute nothing" in done.said
+    assert f"pai: {told}: they compute nothing" in done.said
     dense = prune_file(checkpoint, "erk", density=0.3)
     assert "effective" not in dense.metadata
     assert dense.summary is not None
@@ -90,6 +91,38 @@ def test_more_than_a_network_has() -> None:
         prune(padded, PruneRequest(get("random"), 0.5, effective=True))
 
 
-def test_a_warning_for_programs() -> None:
-    with pytest.warns(PaiWarning, match="are on no path from the input to the output"):
-        prune_file(init_network("resnet8", 10, 0).model, "erk", density=0.004, input_shape=(3, 32, 32))
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A network, and a mask of which one weight in three is on no path."""
+    folder = tmp_path_factory.mktemp("chain")
+    checkpoint = folder / "net.safetensors"
+    assert run_pai("init", "mlp-2-2-2", "-o", checkpoint).status == 0
+    return checkpoint, save_mask(
+        folder / "m.safetensors", {"fc1.weight": np.eye(2, dtype=bool), "fc2.weight": np.array([[1, 0], [0, 0]], bool)}
+    )
+
+
+TOLD = "1 of 3 kept weights (33.3%) are on no path from the input to the output: they compute nothing"
+
+
+def test_convert_tells_where_it_knows_the_network(pai: Pai, chain: tuple[Path, Path], tmp_path: Path) -> None:
+    checkpoint, mask = chain
+    out = ("-o", tmp_path / "out.safetensors", "--force")
+    for known in (("--names-from", checkpoint), ("--weights", checkpoint, "--to", "dense")):
+        assert f"pai: {mask}: {TOLD}" in pai("convert", mask, *known, *out).said
+    assert "no path" not in pai("convert", mask, *out).err
+    whole = save_mask(tmp_path / "whole.safetensors", {name: np.ones((2, 2), bool) for name in Mask.load(mask)})
+    assert "no path" not in pai("convert", whole, "--names-from", checkpoint, *out).err
+    unknown = tmp_path / "unknown.safetensors"
+    save_file({"a": np.ones((2, 2), np.float32)}, unknown)
+    other = save_mask(tmp_path / "other.safetensors", {"a": np.eye(2, dtype=bool)})
+    assert "path" not in pai("convert", other, "--names-from", unknown, *out).err.replace(str(tmp_path), "")
+
+
+def test_mine_tells_of_the_consensus(pai: Pai, chain: tuple[Path, Path], tmp_path: Path) -> None:
+    checkpoint, mask = chain
+    second = tmp_path / "second.safetensors"
+    second.write_bytes(mask.read_bytes())
+    out = ("-o", tmp_path / "out.safetensors", "--force")
+    assert f"pai: the mask: {TOLD}" in pai("mine", mask, second, "--weights", checkpoint, *out).said
+    assert "no path" not in pai("mine", mask, second, *out).err

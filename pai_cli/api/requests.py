@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pai_cli.api.inputs import Amount, device_of, globs_of, one_of, tell_network
+from pai_cli.api.unrolling import tell_idle
 from pai_cli.errors import CollapseError, UnknownMethodError
 from pai_cli.pruning.base import Scope
 from pai_cli.spelling import option
@@ -132,11 +133,7 @@ def tell_pruning(result: PruneSummary, *, no_collapse: bool, rule: TieRule = "fi
     if result.connected is False:
         warn("no path of kept weights leads from the input to the output: nothing can be trained")
     elif result.on_no_path:
-        share = 100 * result.on_no_path / result.kept
-        warn(
-            f"{result.on_no_path:,} of {result.kept:,} kept weights ({share:.3g}%) are on no path from the input to the "
-            "output: they compute nothing"
-        )
+        tell_idle(result.on_no_path, result.kept)
 
 
 def _tell_ties(result: PruneSummary, rule: TieRule) -> None:
