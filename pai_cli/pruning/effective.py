@@ -12,6 +12,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
+from torch import nn
 
 from pai_cli.errors import DensityError, PaiError
 from pai_cli.models.unrolled.paths import Unrolled
@@ -31,15 +32,21 @@ CLOSE = 0.001
 Choose = Callable[[PruneRequest], tuple[Masks, int]]
 
 
-def count_effective(network: Network, masks: Masks, input_shape: tuple[int, ...] | None) -> int | None:
-    """How many kept weights are on a path; None where that cannot be told: without an input shape, or where the network
-    cannot be unrolled.
-    """
+def unrolled(model: nn.Module, input_shape: tuple[int, ...] | None) -> Unrolled | None:
+    """The network for one input; None without an input shape, and where its elements cannot be told apart."""
     try:
-        found = Unrolled(unroll(network.model, input_shape)).effective(masks)
-    except (PaiError, MemoryError, RuntimeError):  # the masks stand all the same
+        return Unrolled(unroll(model, input_shape))
+    except (PaiError, MemoryError, RuntimeError):  # what else is done with the network stands all the same
         return None
-    return sum(int(np.count_nonzero(flags)) for flags in found.values())
+
+
+def count_effective(found: Unrolled, masks: Masks) -> int | None:
+    """How many kept weights are on a path; None where that does not fit in memory."""
+    try:
+        effective = found.effective(masks)
+    except (MemoryError, RuntimeError):
+        return None
+    return sum(int(np.count_nonzero(flags)) for flags in effective.values())
 
 
 def choose_effective(network: Network, request: PruneRequest, choose: Choose) -> tuple[Masks, int]:
@@ -49,7 +56,7 @@ def choose_effective(network: Network, request: PruneRequest, choose: Choose) ->
     more weight can bring several onto a path, so the number is met within `CLOSE`, or by the smallest that bisection finds.
     Raises `DensityError` where the whole network has too few, and as `unroll` does.
     """
-    unrolled = Unrolled(unroll(network.model, request.input_shape or network.input_shape))
+    found_network = Unrolled(unroll(network.model, request.input_shape or network.input_shape))
     assert request.density is not None  # what `check_options` sees to
     total = sum(prod(layer.shape) for layer in select_layers(network.layers, request.ignore))
     target = network_count(request.density, total)
@@ -57,7 +64,7 @@ def choose_effective(network: Network, request: PruneRequest, choose: Choose) ->
     low, count, high = 0, target, total + 1
     while True:
         masks, rounds = choose(replace(request, density=count / total))
-        effective = unrolled.effective(masks)
+        effective = found_network.effective(masks)
         found = sum(int(np.count_nonzero(mask)) for mask in effective.values())
         if found >= target:
             best, high = (effective, rounds), count

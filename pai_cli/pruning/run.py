@@ -285,12 +285,13 @@ def result_of(network: Network, request: PruneRequest, masks: Masks, rounds: int
     `masks`: one boolean array a layer that the request prunes. `rounds`: how many the run had that made them.
     """
     from pai_cli.pruning.connectivity import is_connected
-    from pai_cli.pruning.effective import count_effective
+    from pai_cli.pruning.effective import count_effective, unrolled
 
     layers = select_layers(network.layers, request.ignore)
     input_shape = request.input_shape or network.input_shape
     quota = quota_of(request, network, layers)
-    effective = count_effective(network, masks, input_shape)
+    found = unrolled(network.model, input_shape)
+    effective = None if found is None else count_effective(found, masks)
     connected = is_connected(network, masks, input_shape, request.device) if effective is None else effective > 0
     return PruneResult(
         masks=masks,
