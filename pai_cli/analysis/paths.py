@@ -89,8 +89,28 @@ def _controls(report: NetworkReport) -> dict[str, Measure]:
     }
 
 
+def on_no_path(mask: Mask, unrolled: Unrolled, weights: Weights) -> tuple[int, int]:
+    """How many kept weights are on no path from input to output, and how many are kept; (0, 0) of another network's mask."""
+    try:
+        _, masks = _known(mask, unrolled, weights)
+    except _Unfit:
+        return 0, 0
+    effective = unrolled.effective(masks)
+    kept = sum(int(one.sum()) for one in masks.values())
+    return kept - sum(int(one.sum()) for one in effective.values()), kept
+
+
 def _found(mask: Mask, unrolled: Unrolled, weights: Weights | None) -> NetworkPaths:
     """The measures; layers by the mask's names."""
+    known, masks = _known(mask, unrolled, weights)
+    found = unrolled.measure(masks, _values(unrolled, weights))
+    if weights is None:
+        found = replace(found, log_path_weight=Measure.missing(NO_WEIGHTS))
+    return replace(found, layers={name: found.layers[there] for name, there in known.items()})
+
+
+def _known(mask: Mask, unrolled: Unrolled, weights: Weights | None) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """The network's names of the mask's layers, their own where it does not use them, and the masks by those names."""
     layers = unrolled.tape.layers
     names = [name for name in mask.names if len(mask.shapes[name]) >= 2 and 0 not in mask.shapes[name]]
     several = () if weights is None else (weights.aliases,)
@@ -105,11 +125,8 @@ def _found(mask: Mask, unrolled: Unrolled, weights: Weights | None) -> NetworkPa
         lacking = layers.keys() - known.values() - told_whole(mask.metadata).keys()
         if lacking:
             raise _Unfit(f"the network has layers that the mask does not name: {some_names(sorted(lacking))}")
-    masks = {known.get(name, name): mask.array(name) for name in names}
-    found = unrolled.measure(masks, _values(unrolled, weights))
-    if weights is None:
-        found = replace(found, log_path_weight=Measure.missing(NO_WEIGHTS))
-    return replace(found, layers={name: found.layers[known.get(name, name)] for name in names})
+    every = {name: known.get(name, name) for name in names}
+    return every, {there: mask.array(name) for name, there in every.items()}
 
 
 def _values(unrolled: Unrolled, weights: Weights | None) -> Callable[[str], np.ndarray] | None:

@@ -102,6 +102,7 @@ def prune(
     device: str = "auto",
     packed: bool = False,
     no_collapse: bool = False,
+    effective: bool = False,
     force: bool = False,
     trust: bool = False,
     progress: Wanted = None,
@@ -130,7 +131,8 @@ def prune(
     `ignore`: globs of layers that stay whole and are not counted. `model`: the network, where names and shapes of a
     checkpoint do not tell. `input_shape`: of one input, such as (3, 32, 32). `device`: "auto", "cpu" or "cuda".
     `output`: where to write the mask; None writes nothing. `packed`: bits instead of bytes. `no_collapse`: refuse a mask
-    that empties a layer. `force`: replace existing files. `trust`: a file may run the code in it.
+    that empties a layer. `effective`: reach the density in weights that lie on a path from input to output, and keep those
+    alone. `force`: replace existing files. `trust`: a file may run the code in it.
     `progress`: True for a bar, or what is called with (done, total, what).
 
     Gives the mask; its `summary` has what else the run found out. Raises `UsageError`, `UnknownMethodError`,
@@ -154,7 +156,7 @@ def prune(
     plan_pruning(reads, path, new_weights, None if repeats is None else repeats.out, chosen, resume=resume, force=force)
     optimizer = None if optimizer is None else one_of("optimizer", optimizer, ("sgd", "adam"))
     training = TrainingOptions(epochs, freeze_every, penalty, rewind, optimizer, lr, batch_size)
-    whole = _why_whole(path, ties, chosen, repeats, pattern=pattern is not None, reinit=reinit)
+    whole = _why_whole(path, ties, chosen, repeats, pattern=pattern is not None, reinit=reinit, effective=effective)
     source, network, pieces = _open(checkpoint, model, shape, chosen, trust=trust, whole=whole)
     request = request_of(
         chosen,
@@ -171,6 +173,7 @@ def prune(
         shuffle=shuffle,
         invert=invert,
         ties=ties,
+        effective=effective,
         training=training if training.given() else None,
     )
     dataset = accept(source, network, request, given)
@@ -183,13 +186,22 @@ def prune(
 
 
 def _why_whole(
-    path: Path | None, ties: str | None, method: Method, repeats: Repeats | None, *, pattern: bool, reinit: bool
+    path: Path | None,
+    ties: str | None,
+    method: Method,
+    repeats: Repeats | None,
+    *,
+    pattern: bool,
+    reinit: bool,
+    effective: bool,
 ) -> str:
     """What keeps a checkpoint from being pruned piece by piece, whatever its size and the method; "" for nothing."""
     if path is None:
         return f"the mask goes to no file; {option('output')} names one"
     if reinit:
         return f"{option('reinit')} writes the weights too"
+    if effective:
+        return f"{option('effective')} looks for paths through the network"
     if pattern and ties in ("random", "error"):
         return f"{option('ties', ties)} settles what {option('pattern')} ties"
     if repeats is not None and (method.reads_weights or repeats.out is not None):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pai_cli.analysis.masks import Measuring, measure_everywhere, reason_of
 from pai_cli.files.messages import some_names
 from pai_cli.pruning.base import Masks
+from pai_cli.pruning.effective import count_effective
 from pai_cli.pruning.select import keep_largest
 from pai_cli.pruning.ties import NOTEWORTHY, Ties
 from pai_cli.random import generator_for
@@ -28,8 +29,10 @@ from pai_cli.training.recipe import Dynamic
 if TYPE_CHECKING:
     from pai_cli.files.tables import Record
     from pai_cli.models.network import PrunableLayer
+    from pai_cli.models.unrolled.paths import Unrolled
 
 SPECTRUM = ("dr", "dr_imdb", "lambda", "lambda_imsg", "l2")
+NOT_UNROLLED = "the network cannot be unrolled"
 
 Arrays = Mapping[str, NDArray[np.floating[Any]]]
 
@@ -102,11 +105,16 @@ def moved(masks: Masks, weights: Arrays, gradients: Arrays, move: Move, ties: Mo
 
 
 def spectrum(
-    layers: tuple[PrunableLayer, ...], masks: Masks, weights: Arrays, convention: Convention = Convention.H23
+    layers: tuple[PrunableLayer, ...],
+    masks: Masks,
+    weights: Arrays,
+    convention: Convention = Convention.H23,
+    unrolled: Unrolled | None = None,
 ) -> Record:
-    """The network's means of dr, dr_imdb, lambda, lambda_imsg and l2 with their error bounds; None, and why, where missing.
+    """The network's means of dr, dr_imdb, lambda, lambda_imsg and l2 with their error bounds, and the share of the kept
+    weights that lie on a path from input to output; None, and why, where missing.
 
-    `weights`: as they are now. Layers without a mask are left out.
+    `weights`: as they are now. Layers without a mask are left out. `unrolled`: the network, None where it cannot be.
     """
     inputs = (
         LayerInput(layer.name, masks[layer.name], weights[layer.name], layer.layout)
@@ -119,7 +127,10 @@ def spectrum(
     record: Record = {"convention": convention.value}
     for name in SPECTRUM:
         record[name], record[f"{name}_error"] = report.measures[name].value, report.measures[name].error
-    record["reason"] = for_shell(reason_of(report, SPECTRUM)) or None
+    effective = None if unrolled is None else count_effective(unrolled, masks)
+    record["effective_share"] = effective / report.kept if effective is not None and report.kept else None
+    reasons = [reason_of(report, SPECTRUM), "" if effective is not None else f"effective_share: {NOT_UNROLLED}"]
+    record["reason"] = for_shell("; ".join(filter(None, reasons))) or None
     return record
 
 
