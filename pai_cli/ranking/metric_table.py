@@ -18,7 +18,7 @@ from pai_cli.ranking.accuracy import Run, Tell, accuracies, trained
 from pai_cli.ranking.entrants import Entrants
 from pai_cli.ranking.rules import AccuracyRules
 from pai_cli.ranking.scored import ScoredMask
-from pai_cli.spectral.catalogue import EVERY, Metric
+from pai_cli.spectral.catalogue import RANKED, Metric
 from pai_cli.spectral.result import Measure
 from pai_cli.spelling import option
 
@@ -30,7 +30,7 @@ NAMES = ("architecture", "dataset", "method", "density", "seed")  # what a row w
 # Numbers of `pai analyze` and of results that are not metrics of a network.
 COUNTS = ("rows", "columns", "n_R", "n_L", "d_R", "d_L", "kept", "total", "density", "components", "n_regular")
 OTHER_NUMBERS = frozenset(
-    (*(name for name in COUNTS if name not in EVERY), ACCURACY, "seed", "layer", "shape", "dataset")
+    (*(name for name in COUNTS if name not in RANKED), ACCURACY, "seed", "layer", "shape", "dataset")
 )
 SUFFIXES = ("_error", "_layers", "_std")
 
@@ -78,10 +78,10 @@ def _metrics(table: Rows) -> dict[str, Metric]:
             continue
         cells = [(row, row.cells[name]) for row in table.rows if row.cells[name]]
         wrong = next(((row, cell) for row, cell in cells if number(cell) is None), None)
-        if wrong and name in EVERY:
+        if wrong and name in RANKED:
             raise table.fault(wrong[0].line, f"{name} {wrong[1]!r} is not a number")
         if cells and not wrong:
-            found[name] = EVERY.get(name, Metric(name, "a column of the table", "table"))
+            found[name] = RANKED.get(name, Metric(name, "a column of the table", "table"))
     if not found:
         raise TableError(
             f"{table.source}: has no column of numbers that could be a metric; see pai analyze {option('summary')}"
