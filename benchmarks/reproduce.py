@@ -44,7 +44,8 @@ from numpy.typing import NDArray
 from partial_tau import Strata
 from tables import LEFT, Table
 
-from pai_cli.analysis.junctions import Pair, pairs_of
+from pai_cli.analysis.junctions import pairs_of
+from pai_cli.analysis.pairs import Pair
 from pai_cli.compute.threads import one_blas_thread
 from pai_cli.methods.registry import get
 from pai_cli.models.network import Network, init_network

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from conftest import SAMPLES, Pai, random_mask, run_pai, save_mask
 from safetensors.numpy import load_file, save_file
 from test_between import plain_compatibility, plain_copeland, plain_overlap
 
+from pai_cli import analyze, rank
+from pai_cli.errors import UnknownMetricError
 from pai_cli.files.masks import MaskFile
 from pai_cli.spectral.layout import Layout
 
@@ -227,13 +230,85 @@ def test_one_bad_mask_among_many(pai: Pai, branched: Path, tmp_path: Path) -> No
     assert done.json()[0]["reason"] == done.said[0].removeprefix("pai: error: ")
 
 
+# As what masks are ranked by -----------------------------------------------------------------------------------------
+
+
+def test_masks_are_ranked_by_what_is_between_layers(pai: Pai, branched: Path, tmp_path: Path) -> None:
+    mask, weights, model, shape = (branched / "m.safetensors"), *options(branched)[2::2]
+    denser = {name: array | random_mask(array.shape, 0.3, 5) for name, array in load_file(mask).items()}
+    layouts = {"deep.weight": Layout(groups=4), "up.weight": Layout(transposed=True)}
+    other = save_mask(tmp_path / "other.safetensors", denser, layouts)
+    there = ("--weights", weights, "--model", model, "--input-shape", shape)
+    between = pai("analyze", "--between", mask, other, *there, "--summary", "--format", "json").json()
+    expected = {record["mask"]: record for record in between}
+    store = ("--store", tmp_path / "s.db")
+    for name in ("compatibility", "copeland", "overlap"):
+        for jobs in (1, 2):  # the second looks up what the first kept
+            words = ["rank", mask, other, *there, "--by", name, "--jobs", jobs, *store, "--format", "json"]
+            found = {record["mask"]: record for record in pai(*words).json()}
+            assert set(found) == set(expected)
+            for path, record in found.items():
+                assert record["value"] == expected[path][name]
+                assert record["error"] == expected[path][f"{name}_error"]
+                assert record["layers"] == expected[path][f"{name}_pairs"]
+    plain = pai("rank", mask, other, "--by", "dr_imdb", *store, "--format", "json").json()
+    assert {record["value"] for record in plain}.isdisjoint(record["value"] for record in found.values())
+
+
+def test_workers_measure_what_is_between_layers(pai: Pai, branched: Path, tmp_path: Path) -> None:
+    there = ("--weights", *options(branched)[2:])
+    mask = branched / "m.safetensors"
+    copy = tmp_path / "copy.safetensors"
+    shutil.copy(mask, copy)
+    words = ["rank", mask, copy, *there, "--by", "copeland", "--no-store", "--format", "json"]
+    one, two = (pai(*words, "--jobs", jobs).json() for jobs in (1, 2))
+    assert one == two
+    assert one[0]["value"] == one[1]["value"] > 0
+
+
+def test_only_what_is_named_is_measured_between_layers(branched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes as long as all else, so correlations have it where it is named."""
+    mask = branched / "m.safetensors"
+    there = {"weights": options(branched)[2], "model": str(options(branched)[4]), "input_shape": options(branched)[6]}
+    accuracies = [0.5]
+    named = rank([mask], accuracy=accuracies, metrics="overlap,sigma_1", no_store=True, **there)
+    assert list(named) == ["sigma_1", "overlap"]
+    assert list(rank([mask], accuracy=accuracies, metrics="sigma_1", by="overlap", no_store=True, **there)) == [
+        "sigma_1",
+        "overlap",
+    ]
+    monkeypatch.setattr("pai_cli.api.unrolling.pairs_for", None)
+    assert "overlap" not in rank([mask], accuracy=accuracies, no_store=True, **there)
+    with pytest.raises(UnknownMetricError, match="by=overlap: needs the network; give weights=CKPT or model=NAME"):
+        rank([mask], by="overlap", no_store=True)
+    with pytest.raises(UnknownMetricError, match="by=overlap: reports have nothing that is measured between layers"):
+        rank([analyze(mask, no_store=True, **there)], by="overlap")
+
+
+def test_what_the_mask_calls_a_layer_is_found_between_layers(branched: Path, tmp_path: Path) -> None:
+    shape, by = options(branched)[6], {"by": "copeland + overlap", "no_store": True}
+    (plain,) = rank([branched / "m.safetensors"], model=str(options(branched)[4]), input_shape=shape, **by)
+    wrapped = """
+class Wrapped(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = Branched()
+
+    def forward(self, x):
+        return self.net(x)
+"""
+    (tmp_path / "wrapped.py").write_text(BRANCHED + wrapped, encoding="utf-8")
+    model = f"{tmp_path / 'wrapped.py'}:Wrapped"
+    (found,) = rank([branched / "m.safetensors"], model=model, input_shape=shape, **by)
+    assert found.value.value == plain.value.value
+    other = save_mask(tmp_path / "x.safetensors", {"elsewhere.weight": np.ones((3, 4), bool)})
+    (none,) = rank([other], by="overlap", model="mlp-6-5-4-3", no_store=True)
+    assert none.value.reason == "the mask is not of the network"
+
+
 WRONG_USAGE = {
     "no weights": (["--between"], "--between follows an input through the network: give its --weights CKPT"),
-    "model": (["--model", "resnet20"], "--model: only --between needs the network; give it, or leave --model out"),
-    "shape": (
-        ["--input-shape", "3,32,32"],
-        "--input-shape: only --between needs the network; give it, or leave --input-shape out",
-    ),
+    "shape": (["--input-shape", "3,32,32"], "--input-shape: is of a network; give its --weights CKPT or --model too"),
     **{
         flag: (["--between", flag, *value], f"{flag}: --between computes no singular values; leave one of them out")
         for flag, value in (

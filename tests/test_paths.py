@@ -199,7 +199,7 @@ def expected_share(net: Path, mask: Path) -> float:
 
 def test_ranking_refuses_a_network_that_does_nothing(net: Path, tmp_path: Path) -> None:
     mask = mask_of(net, tmp_path, 0.5)
-    with pytest.raises(UsageError, match="only metrics of paths through the network need it"):
+    with pytest.raises(UsageError, match="only metrics of the whole network need it"):
         rank([mask], by="dr", model="mlp-6-5-4-3")
     with pytest.raises(UsageError, match="metrics of table= are measured already"):
         rank(table="t.csv", model="mlp-6-5-4-3")

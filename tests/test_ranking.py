@@ -17,7 +17,7 @@ from pai_cli.errors import MaskError, UnknownMetricError
 from pai_cli.ranking.expression import Score, metric_score
 from pai_cli.ranking.order import RankedMask, rank_masks
 from pai_cli.ranking.scored import ScoredMask, scored_masks
-from pai_cli.spectral.catalogue import EVERY
+from pai_cli.spectral.catalogue import RANKED
 from pai_cli.spectral.network import NetworkReport
 from pai_cli.spectral.result import Measure
 
@@ -133,8 +133,8 @@ def test_the_metric(name: str | None, weights: bool, wanted: str) -> None:
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("dr_imbd", f"unknown metric 'dr_imbd': did you mean dr_imdb? by= takes {', '.join(EVERY)}"),
-        ("zzz", f"unknown metric 'zzz': by= takes {', '.join(EVERY)}"),
+        ("dr_imbd", f"unknown metric 'dr_imbd': did you mean dr_imdb? by= takes {', '.join(RANKED)}"),
+        ("zzz", f"unknown metric 'zzz': by= takes {', '.join(RANKED)}"),
         ("l2", "by=l2: needs the weights; give weights=CKPT"),
         ("dr + lambda", "by='dr + lambda': lambda needs the weights; give weights=CKPT"),
         ("log_paths", "by=log_paths: needs the network; give weights=CKPT or model=NAME"),

@@ -217,7 +217,7 @@ class ReportCache:
         # Of a sharded set an index says what of its files is the network.
         shapes = None if request.weights is None else sorted(request.weights.shapes.items())
         engine = f"{'compiled' if calls.available() else 'arrays'} {request.device}"
-        asked = request.options, request.layers, request.trust, request.paths.digest
+        asked = request.options, request.layers, request.trust, request.paths.digest, request.pairs.digest
         self._about = repr((METRIC_VERSION, FORM, engine, asked, seen.digests, shapes))
 
     @property

@@ -9,51 +9,22 @@ from pathlib import Path
 import numpy as np
 
 from pai_cli.analysis.many import STEPS
-from pai_cli.analysis.masks import unrolls, wanted
-from pai_cli.errors import LayerSelectionError, MethodOptionError, PaiError, install
+from pai_cli.analysis.masks import wanted
+from pai_cli.analysis.pairs import LayerMasks, Pair, PairReport, means_of, measured
+from pai_cli.errors import LayerSelectionError, MethodOptionError, PaiError
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.fits import Against, check_fits
 from pai_cli.files.masks import Mask
 from pai_cli.files.opening import open_mask
 from pai_cli.models.huggingface import WeightsAlone
-from pai_cli.models.layers import PrunableLayer
 from pai_cli.models.network import Network
 from pai_cli.models.trace import Call, Graph, Wire, trace
 from pai_cli.progress import Progress, silent
-from pai_cli.spectral import junctions
-from pai_cli.spectral.catalogue import BETWEEN
-from pai_cli.spectral.formulas import mean_of
-from pai_cli.spectral.graph import unroll
-from pai_cli.spectral.junctions import Degrees, Junction
+from pai_cli.spectral.junctions import Junction
 from pai_cli.spectral.result import Measure
 from pai_cli.spelling import option
 
 REMEDY = f"pai analyze without {option('between')} needs no wiring"
-
-
-@dataclass(frozen=True, eq=False)
-class Pair:
-    """Two consecutive layers: `reader` reads what `writer` writes. `where`: which outputs stand at which columns."""
-
-    writer: PrunableLayer
-    reader: PrunableLayer
-    where: Junction
-
-
-@dataclass(frozen=True)
-class PairReport:
-    """A pair's names and measures (names as in `catalogue.BETWEEN`).
-
-    `outputs`: of the writer, those that the reader has columns for, `live` of them with a kept weight; `columns`: how
-    many columns those are.
-    """
-
-    writer: str
-    reader: str
-    outputs: int
-    live: int
-    columns: int
-    measures: dict[str, Measure]
 
 
 @dataclass(frozen=True)
@@ -89,16 +60,7 @@ class BetweenRequest:
         Raises `MethodOptionError` (input shape missing or wrong, or only the weights are known), `TraceError` (the wiring
         cannot be followed) and `LayerSelectionError` (no pair is left).
         """
-        if isinstance(network.model, WeightsAlone):
-            raise MethodOptionError(
-                f"{option('between')} needs the network itself, and of a model's folder only the weights are read; "
-                f"give {option('model', 'hf')} where transformers is installed ({install('hf')})"
-            )
-        pairs = pairs_of(trace(network.model, network.input_shape, REMEDY))
-        if not pairs:
-            raise LayerSelectionError(
-                f"{weights.path}: no layer of {network.description} reads what another one writes"
-            )
+        pairs = consecutive(network, str(weights.path), option("between"), REMEDY)
         chosen = tuple(p for p in pairs if wanted(p.writer.name, globs) and wanted(p.reader.name, globs))
         if not chosen:
             raise LayerSelectionError(
@@ -106,6 +68,24 @@ class BetweenRequest:
                 f"{pairs[0].writer.name!r} and {pairs[0].reader.name!r}"
             )
         return BetweenRequest(weights, chosen, trust)
+
+
+def consecutive(network: Network, source: str, asking: str, remedy: str) -> tuple[Pair, ...]:
+    """All consecutive pairs of the network, found by following one input.
+
+    What errors say: `source`, where the network is from; `asking`, the parameter that needs it; `remedy`, what needs no
+    wiring. Raises `MethodOptionError` (input shape missing or wrong, or only the weights are known), `TraceError` (the
+    wiring cannot be followed) and `LayerSelectionError` (there is no pair).
+    """
+    if isinstance(network.model, WeightsAlone):
+        raise MethodOptionError(
+            f"{asking} needs the network itself, and of a model's folder only the weights are read; "
+            f"give {option('model', 'hf')} where transformers is installed ({install('hf')})"
+        )
+    pairs = pairs_of(trace(network.model, network.input_shape, remedy))
+    if not pairs:
+        raise LayerSelectionError(f"{source}: no layer of {network.description} reads what another one writes")
+    return pairs
 
 
 def pairs_of(graph: Graph) -> tuple[Pair, ...]:
@@ -140,68 +120,11 @@ def analyze_between(
         try:
             mask = open_mask(given, trust=request.trust) if isinstance(given, Path) else given
             check_fits(path, mask.shapes, Against.of(request.weights, "weights"))
-            layers = _Layers(mask)
+            layers = LayerMasks(mask, {name: name for name in mask.names})
             pairs = []
             for number, pair in enumerate(request.pairs, start=1):
-                pairs.append(_measured(pair, layers))
+                pairs.append(measured(pair, layers))
                 progress(done * STEPS + number * STEPS // len(request.pairs), len(every) * STEPS, path.name)
-            yield _summary(path, pairs, layers.whole, mask.remark)
+            yield BetweenReport(path, tuple(pairs), *means_of(pairs), None, layers.whole, mask.remark)
         except PaiError as error:
             yield BetweenReport(path, (), {}, {}, error)
-
-
-class _Layers:
-    """The layers' masks and degrees; a mask is held for the last layer asked for only."""
-
-    def __init__(self, mask: Mask) -> None:
-        self._mask = mask
-        self._degrees: dict[str, Degrees] = {}
-        self._last: tuple[str, junctions.Mask] | None = None
-        self._names = frozenset(mask.names)
-        self.missing: dict[str, None] = {}
-
-    @property
-    def whole(self) -> tuple[str, ...]:
-        """The layers asked for that the mask does not have."""
-        return tuple(self.missing)
-
-    def matrix(self, layer: PrunableLayer) -> junctions.Mask:
-        """The unrolled mask."""
-        if self._last is None or self._last[0] != layer.name:
-            unrolls(self._mask.path, layer.name, layer.shape, layer.layout)
-            if layer.name in self._names:
-                array = self._mask.array(layer.name)
-            else:
-                array = np.ones(layer.shape, np.bool_)
-                self.missing[layer.name] = None
-            self._last = layer.name, unroll(array, layer.layout)
-        return self._last[1]
-
-    def degrees(self, layer: PrunableLayer) -> Degrees:
-        """Of the unrolled mask."""
-        if layer.name not in self._degrees:
-            self._degrees[layer.name] = Degrees.of(self.matrix(layer))
-        return self._degrees[layer.name]
-
-
-def _measured(pair: Pair, layers: _Layers) -> PairReport:
-    where = pair.where
-    p, q = layers.degrees(pair.writer), layers.degrees(pair.reader)
-    measures = {
-        "compatibility": junctions.compatibility(p, q, where),
-        "copeland": junctions.copeland(p, q, where),
-        "overlap": junctions.overlap(layers.matrix(pair.reader), where),
-    }
-    outputs = np.unique(where.outputs)
-    live = int(np.count_nonzero(p.rows[outputs]))
-    return PairReport(pair.writer.name, pair.reader.name, len(outputs), live, len(where.columns), measures)
-
-
-def _summary(path: Path, pairs: list[PairReport], whole: tuple[str, ...], remark: str) -> BetweenReport:
-    measures, counted = {}, {}
-    for name in BETWEEN:
-        present = [pair.measures[name] for pair in pairs if pair.measures[name].present]
-        counted[name] = len(present)
-        reasons = dict.fromkeys(pair.measures[name].reason or "" for pair in pairs)
-        measures[name] = mean_of(present) if present else Measure.missing("; ".join(reasons))
-    return BetweenReport(path, tuple(pairs), measures, counted, None, whole, remark)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pai_cli.analysis.pairs import PairRequest, with_pairs
 from pai_cli.analysis.paths import PathRequest, with_paths
 from pai_cli.compute.threads import at_once, one_blas_thread
 from pai_cli.errors import (
@@ -20,12 +21,11 @@ from pai_cli.errors import (
     PaiError,
 )
 from pai_cli.files.fits import Against, Count, check_fits
-from pai_cli.files.masks import Mask, check_layout
+from pai_cli.files.masks import Mask, unrolls
 from pai_cli.files.matching import Weights, matched
 from pai_cli.files.messages import some_names
 from pai_cli.files.ordering import matches
 from pai_cli.files.whole import Whole
-from pai_cli.spectral.layout import Layout
 from pai_cli.spectral.metrics import MetricOptions
 from pai_cli.spectral.network import DenseCache, LayerInput, LayerReport, NetworkReport, measure_together, summarise
 from pai_cli.spectral.parallel import Each, one_by_one
@@ -125,10 +125,6 @@ def _moved(layers: list[LayerInput], device: str) -> list[LayerInput]:
 
 LayerDone = Callable[[int, int], object]  # how many layers are done, of how many
 
-MOST_ENTRIES = 2**32  # of an unrolled layer: four times the largest matrix of today's language models
-MOST_GROUPED = 2**29
-"""Of a layer in groups, most of whose entries no file holds: half as many again as EfficientNet-B7 has."""
-
 
 @dataclass(frozen=True)
 class AnalysisRequest:
@@ -137,7 +133,7 @@ class AnalysisRequest:
     `weights` for the parameter metrics; `layers`: globs (none means all); `options` of the engine. `device`: "cpu", or the
     torch device where the engine runs. `trust`: a mask of another tool may run its pickle's code. `per_layer`: whether the
     reports have their layers, or the network's means alone, which take a tenth of the memory. `paths`: the network whose
-    paths are measured.
+    paths are measured. `pairs`: what is measured between layers, too.
     """
 
     weights: Weights | None = None
@@ -147,6 +143,7 @@ class AnalysisRequest:
     trust: bool = False
     per_layer: bool = True
     paths: PathRequest = field(default_factory=PathRequest)
+    pairs: PairRequest = field(default_factory=PairRequest)
 
 
 @dataclass(frozen=True)
@@ -181,6 +178,7 @@ def measure_mask(mask: Mask, request: AnalysisRequest, cache: DenseCache, layer_
         reports.append(one)
         layer_done(number, len(names))
     report = with_paths(summarise(reports), mask, request.paths, request.weights, whole=not request.layers)
+    report = with_pairs(report, mask, request.pairs)
     shapes = dict(mask.shapes)
     return MaskReport(mask.path, dict(mask.metadata), report, None, skipped, mask.remark, shapes)
 
@@ -197,18 +195,6 @@ def _layer(mask: Mask, name: str, request: AnalysisRequest) -> LayerInput:
     layout, array = mask.layout(name), mask.array(name)
     unrolls(mask.path, name, array.shape, layout)
     return LayerInput(name, array, None if request.weights is None else request.weights.finite_array(name), layout)
-
-
-def unrolls(path: Path, name: str, shape: tuple[int, ...], layout: Layout) -> None:
-    """Raise `MaskMismatchError` or `MaskError` when a layer cannot be unrolled: its groups, or its size."""
-    check_layout(path, name, shape, layout)
-    rows, columns = layout.matrix(shape)
-    most, which = (MOST_ENTRIES, "") if layout.groups == 1 else (MOST_GROUPED, " of a layer in groups")
-    if rows * columns > most:
-        raise MaskError(
-            f"{path}: {name!r} unrolls to {rows:,} x {columns:,}, more than {most:,} entries{which}; "
-            f"leave it out with {option('layers')}"
-        )
 
 
 def chosen(mask: Mask, layers: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -8,12 +8,13 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pai_cli.errors import TableError, UsageError
+from pai_cli.errors import TableError, UnknownMetricError, UsageError
 from pai_cli.spelling import option
 from pai_cli.telling import note
 
 if TYPE_CHECKING:
     from pai_cli.analysis.masks import MaskReport
+    from pai_cli.analysis.pairs import PairRequest
     from pai_cli.analysis.paths import PathRequest
     from pai_cli.api.asked import Asked
     from pai_cli.api.ranked import Pictures
@@ -129,7 +130,7 @@ def _from_masks(asked: Asked, given: list[Any], plan: FilePlan, pictures: Pictur
     from pai_cli.api.progress import shown_by
     from pai_cli.api.unrolling import tell_paths
     from pai_cli.ranking.accuracy import matched
-    from pai_cli.ranking.expression import needs_network
+    from pai_cli.ranking.expression import needs_paths
     from pai_cli.spectral.conventions import Convention
     from pai_cli.spectral.metrics import MetricOptions
 
@@ -153,9 +154,10 @@ def _from_masks(asked: Asked, given: list[Any], plan: FilePlan, pictures: Pictur
         trust=asked.trust,
         per_layer=pictures.asked,
         paths=_paths(asked, weights, masks, scores, correlating=correlating),
+        pairs=_pairs(asked, weights, masks, scores),
     )
     if correlating and request.paths.unrolled is None:
-        scores = [score for score in scores if not needs_network([score])]
+        scores = [score for score in scores if not needs_paths([score])]
     if correlating:  # the others would be measured for nothing
         masks = [mask for mask, name in zip(masks, names, strict=True) if name in matches]
     with (
@@ -173,14 +175,25 @@ def _paths(
     """The network, where a score or a control is of its paths. Raises where the only one is, and there is no network."""
     from pai_cli.analysis.paths import NOT_ASKED, PathRequest
     from pai_cli.api.unrolling import paths_of
-    from pai_cli.ranking.expression import needs_network
-    from pai_cli.spectral.catalogue import EVERY
+    from pai_cli.ranking.expression import needs_paths
+    from pai_cli.spectral.catalogue import PATHS
 
     controls = _controls(asked, weighted=asked.weights is not None, networked=asked.networked) if correlating else ()
-    if not needs_network(scores) and not any(EVERY[name].needs_network for name in controls):
+    if not needs_paths(scores) and not set(controls) & set(PATHS):
         return PathRequest(None, NOT_ASKED)
-    needed = not correlating or (asked.by is not None and needs_network(scores[-1:]))
+    needed = not correlating or (asked.by is not None and needs_paths(scores[-1:]))
     return paths_of(weights, asked.model, asked.shape, masks, trust=asked.trust, needed=needed)
+
+
+def _pairs(asked: Asked, weights: Checkpoint | None, masks: list[Any], scores: list[Score]) -> PairRequest:
+    """The consecutive layers, where one of the scores is of what is between them. Raises where they cannot be found."""
+    from pai_cli.analysis.pairs import PairRequest
+    from pai_cli.api.unrolling import pairs_for
+    from pai_cli.ranking.expression import needs_pairs
+
+    if not needs_pairs(scores):
+        return PairRequest()
+    return pairs_for(weights, asked.model, asked.shape, masks, trust=asked.trust)
 
 
 def _refuse_idle_network(asked: Asked, scores: list[Score]) -> None:
@@ -189,9 +202,8 @@ def _refuse_idle_network(asked: Asked, scores: list[Score]) -> None:
 
     for name, there in (("model", asked.model), ("input_shape", asked.input_shape)):
         if there is not None and (not needs_network(scores) or not asked.networked):
-            raise UsageError(
-                f"{option(name)}: only metrics of paths through the network need it, such as effective_share; leave it out"
-            )
+            needing = "only metrics of the whole network need it, such as effective_share or overlap"
+            raise UsageError(f"{option(name)}: {needing}; leave it out")
 
 
 def _from_reports(asked: Asked, given: Sequence[Any], pictures: Pictures) -> Entered:
@@ -213,25 +225,29 @@ def _from_reports(asked: Asked, given: Sequence[Any], pictures: Pictures) -> Ent
         raise UsageError(f"masks: reports of {' and '.join(conventions)} do not compare; measure all by one convention")
     weighted = all(one.weights for one in given)
     networked = all(one["macs"].value is not None for one in given if one.error is None)
-    scores, correlating = _scores(asked, weighted=weighted, networked=networked)
+    scores, correlating = _scores(asked, weighted=weighted, networked=networked, between=False)
     reports = [one.measured for one in given]
     names = [str(one.path) for one in reports]
     matches = {} if asked.accuracy is None else matched(names, *_runs(asked, names), note)
     return _accurate(_Found(scores, correlating, reports, weighted, networked), asked, matches, pictures)
 
 
-def _scores(asked: Asked, *, weighted: bool, networked: bool) -> tuple[list[Score], bool]:
-    """What orders, or is correlated, and which of the two it is."""
+def _scores(asked: Asked, *, weighted: bool, networked: bool, between: bool = True) -> tuple[list[Score], bool]:
+    """What orders, or is correlated, and which of the two it is. `between`: whether metrics between layers can be had."""
     from pai_cli.ranking.entrants import available, scores_to_correlate
-    from pai_cli.ranking.expression import metric_score
+    from pai_cli.ranking.expression import metric_score, needs_pairs
 
     correlating = asked.accuracy is not None and not asked.order
     asked.refuse_idle(accurate=asked.accuracy is not None, correlating=correlating)
     by = metric_score(asked.by, weights=weighted, network=networked)
+    if needs_pairs([by]) and not between:
+        raise UnknownMetricError(
+            f"{option('by', asked.by)}: reports have nothing that is measured between layers; give the masks"
+        )
     if not correlating:
         return [by], False
     _controls(asked, weighted=weighted, networked=networked)  # a wrong name is told before anything is measured
-    metrics = available(weights=weighted, network=networked)
+    metrics = available(weights=weighted, network=networked, between=between and asked.metrics is not None)
     return scores_to_correlate(metrics, _text(asked.metrics), by if asked.by is not None else None), True
 
 

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import FigureBase
 
-    from pai_cli.analysis.junctions import BetweenReport, PairReport
+    from pai_cli.analysis.junctions import BetweenReport
     from pai_cli.analysis.masks import MaskReport
+    from pai_cli.analysis.pairs import PairReport
     from pai_cli.files.tables import Record
     from pai_cli.spectral.network import LayerReport
     from pai_cli.spectral.result import Measure
@@ -324,7 +325,7 @@ def _blank() -> dict[str, None]:
 def _between_names() -> tuple[str, ...]:
     from pai_cli.spectral.catalogue import BETWEEN
 
-    return BETWEEN
+    return tuple(BETWEEN)
 
 
 def _there_are(names: Mapping[str, object]) -> str:

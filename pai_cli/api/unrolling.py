@@ -7,13 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pai_cli.errors import PaiError, TraceError
+from pai_cli.spelling import option
 from pai_cli.telling import note
 
 if TYPE_CHECKING:
     from pai_cli.analysis.masks import MaskReport
+    from pai_cli.analysis.pairs import PairRequest
     from pai_cli.analysis.paths import PathRequest
     from pai_cli.files.checkpoints import Checkpoint
     from pai_cli.files.masks import Mask as Stored
+    from pai_cli.models.network import Network
+
+
+OTHER_METRIC = f"{option('by')} takes other metrics, which need no wiring"
 
 
 def paths_of(
@@ -36,14 +42,9 @@ def paths_of(
         return PathRequest()
     from pai_cli.models.unrolled.paths import Unrolled
     from pai_cli.models.unrolled.tape import unroll
-    from pai_cli.models.weightless import network_of_masks, weightless
 
     try:
-        if weights is not None:
-            network = weightless(weights, model, input_shape)
-        else:
-            assert model is not None
-            network = network_of_masks(model, input_shape, shapes_among(masks, trust=trust))
+        network = _network(weights, model, input_shape, masks, trust=trust)
         return PathRequest(Unrolled(unroll(network.model, network.input_shape)))
     except PaiError as error:
         asked = model is not None or input_shape is not None
@@ -52,6 +53,39 @@ def paths_of(
         beside = "" if weights is None else f"{weights.path}: "
         text = error.text.removeprefix(beside)
         return PathRequest(None, NO_NETWORK, f"{beside}paths through the network are not measured: {text}")
+
+
+def pairs_for(
+    weights: Checkpoint | None,
+    model: str | None,
+    input_shape: tuple[int, ...] | None,
+    masks: Iterable[Path | Stored],
+    *,
+    trust: bool,
+) -> PairRequest:
+    """The consecutive layers of the network of the `weights`, or of `model`. Raises where they cannot be found."""
+    from pai_cli.analysis.junctions import consecutive
+    from pai_cli.analysis.pairs import PairRequest
+
+    network = _network(weights, model, input_shape, masks, trust=trust)
+    source, aliases = (model or "", None) if weights is None else (str(weights.path), weights.aliases)
+    return PairRequest(consecutive(network, source, "overlap, compatibility or copeland", OTHER_METRIC), aliases)
+
+
+def _network(
+    weights: Checkpoint | None,
+    model: str | None,
+    input_shape: tuple[int, ...] | None,
+    masks: Iterable[Path | Stored],
+    *,
+    trust: bool,
+) -> Network:
+    from pai_cli.models.weightless import network_of_masks, weightless
+
+    if weights is not None:
+        return weightless(weights, model, input_shape)
+    assert model is not None
+    return network_of_masks(model, input_shape, shapes_among(masks, trust=trust))
 
 
 def tell_paths(request: PathRequest, reports: Iterable[MaskReport]) -> Iterator[MaskReport]:

@@ -13,7 +13,7 @@ from pai_cli.commands import options
 from pai_cli.commands.given import asked
 from pai_cli.files.tables import Format
 from pai_cli.ranking.rules import COLLAPSED, MOST_RESAMPLES, RESAMPLES, AccuracyUnit
-from pai_cli.spectral.catalogue import EVERY
+from pai_cli.spectral.catalogue import RANKED
 from pai_cli.spectral.conventions import Convention
 
 
@@ -53,8 +53,8 @@ def rank(
         str | None,
         typer.Option(
             metavar="METRIC",
-            autocompletion=lambda: list(EVERY),
-            help=f"The network metric that decides: {', '.join(EVERY)}; or arithmetic of several with + - * / ( ) abs "
+            autocompletion=lambda: list(RANKED),
+            help=f"The network metric that decides: {', '.join(RANKED)}; or arithmetic of several with + - * / ( ) abs "
             "sqrt norm, such as 'dr_imdb + 0.5*lambda_imsg'; by default l2 with --weights, else dr_imdb. Among "
             "correlations it is one more metric, set beside the best.",
         ),

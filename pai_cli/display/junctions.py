@@ -15,7 +15,8 @@ from pai_cli.spectral.catalogue import BETWEEN
 from pai_cli.spelling import for_shell
 
 if TYPE_CHECKING:
-    from pai_cli.analysis.junctions import BetweenReport, PairReport
+    from pai_cli.analysis.junctions import BetweenReport
+    from pai_cli.analysis.pairs import PairReport
     from pai_cli.spectral.result import Measure
 
 FIELDS = (

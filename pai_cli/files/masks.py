@@ -32,6 +32,10 @@ FORMAT_VERSION = 1
 MOST_DIMENSIONS = 32  # NumPy's limit was that for long; no weight comes near it
 MOST_ELEMENTS = 2**48
 
+MOST_ENTRIES = 2**32  # of an unrolled layer: four times the largest matrix of today's language models
+MOST_GROUPED = 2**29
+"""Of a layer in groups, most of whose entries no file holds: half as many again as EfficientNet-B7 has."""
+
 
 CHECKPOINT_INSTEAD = f"a checkpoint goes to {option('weights')}, or to pai prune"
 
@@ -226,6 +230,18 @@ def check_layout(path: Path, name: str, shape: tuple[int, ...], layout: Layout) 
         channels = layout.kernel_last(shape)[0] if shape else 0
         raise MaskMismatchError(
             f"{path}: {name!r} has {channels} channels, which {layout.groups} groups do not divide; make the mask again"
+        )
+
+
+def unrolls(path: Path, name: str, shape: tuple[int, ...], layout: Layout) -> None:
+    """Raise `MaskMismatchError` or `MaskError` when a layer cannot be unrolled: its groups, or its size."""
+    check_layout(path, name, shape, layout)
+    rows, columns = layout.matrix(shape)
+    most, which = (MOST_ENTRIES, "") if layout.groups == 1 else (MOST_GROUPED, " of a layer in groups")
+    if rows * columns > most:
+        raise MaskError(
+            f"{path}: {name!r} unrolls to {rows:,} x {columns:,}, more than {most:,} entries{which}; "
+            f"leave it out with {option('layers')}"
         )
 
 

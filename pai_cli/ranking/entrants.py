@@ -12,7 +12,7 @@ from pai_cli.files.messages import some_names
 from pai_cli.ranking.accuracy import Matches, with_accuracies
 from pai_cli.ranking.expression import Score, score_of
 from pai_cli.ranking.scored import WITHIN_DENSITY, ScoredMask, Within, scored_masks
-from pai_cli.spectral.catalogue import EVERY, Metric
+from pai_cli.spectral.catalogue import EVERY, RANKED, Metric
 from pai_cli.spelling import option
 
 MOST_SCORES = 1_000
@@ -46,11 +46,14 @@ class Entrants:
         )
 
 
-def available(*, weights: bool, network: bool) -> dict[str, Metric]:
-    """The metrics of masks that can be had with or without weights, and with or without the network."""
+def available(*, weights: bool, network: bool, between: bool = False) -> dict[str, Metric]:
+    """The metrics of masks that can be had with or without weights, and with or without the network.
+
+    `between`: those between layers among them, which take as long as all others and are measured where they are named.
+    """
     return {
         name: metric
-        for name, metric in EVERY.items()
+        for name, metric in (RANKED if between else EVERY).items()
         if (weights or not metric.needs_weights) and (network or not metric.needs_network)
     }
 

@@ -30,7 +30,7 @@ from pai_cli.ranking.intervals import (
     root,
     subtract,
 )
-from pai_cli.spectral.catalogue import EVERY, Metric
+from pai_cli.spectral.catalogue import BETWEEN, PATHS, RANKED, Metric
 from pai_cli.spectral.result import Measure
 from pai_cli.spelling import option
 
@@ -71,8 +71,13 @@ class Score:
         except NoValueError as missing:
             return Measure.missing(str(missing))
 
+    @property
+    def unit(self) -> str:
+        """What it is a mean over: pairs of layers where all of it is between layers."""
+        return "pairs" if all(metric in BETWEEN for metric in self.metrics) else "layers"
+
     def layers(self, counted: Mapping[str, int]) -> int | None:
-        """Over how many layers it is a mean: the fewest of its metrics'; None where that is not known."""
+        """Over how many layers, or pairs of them, it is a mean: the fewest of its metrics'; None where that is not known."""
         known = [counted[name] for name in self.metrics if name in counted]
         return min(known) if known else None
 
@@ -106,12 +111,12 @@ def metric_score(name: str | None, *, weights: bool, network: bool) -> Score:
 
     Raises as `score_of` does, and `UnknownMetricError` for a metric that needs weights, or the network, when there is none.
     """
-    score = score_of(("l2" if weights else "dr_imdb") if name is None else name, EVERY)
+    score = score_of(("l2" if weights else "dr_imdb") if name is None else name, RANKED)
     for metric in score.metrics:
         what = f"{option('by', repr(name))}: {metric}" if score.composite else f"{option('by', name)}:"
-        if EVERY[metric].needs_weights and not weights:
+        if RANKED[metric].needs_weights and not weights:
             raise UnknownMetricError(f"{what} needs the weights; give {option('weights', 'CKPT')}")
-        if EVERY[metric].needs_network and not network:
+        if RANKED[metric].needs_network and not network:
             raise UnknownMetricError(
                 f"{what} needs the network; give {option('weights', 'CKPT')} or {option('model', 'NAME')}"
             )
@@ -120,7 +125,17 @@ def metric_score(name: str | None, *, weights: bool, network: bool) -> Score:
 
 def needs_network(scores: Iterable[Score]) -> bool:
     """Whether the network must be known for any of them."""
-    return any(EVERY[metric].needs_network for score in scores for metric in score.metrics)
+    return any(RANKED[metric].needs_network for score in scores for metric in score.metrics)
+
+
+def needs_paths(scores: Iterable[Score]) -> bool:
+    """Whether any of them is of the paths through the network."""
+    return any(metric in PATHS for score in scores for metric in score.metrics)
+
+
+def needs_pairs(scores: Iterable[Score]) -> bool:
+    """Whether any of them is of what is between layers."""
+    return any(metric in BETWEEN for score in scores for metric in score.metrics)
 
 
 def _comparable(measure: Measure) -> Measure:

@@ -21,7 +21,7 @@ from pai_cli.ranking.entrants import Entrants
 from pai_cli.ranking.grouping import Grouping, grouping_of, remarks
 from pai_cli.ranking.rules import AccuracyRules
 from pai_cli.ranking.scored import LAYER_DENSITY, ScoredMask
-from pai_cli.spectral.catalogue import EVERY, Metric
+from pai_cli.spectral.catalogue import RANKED, Metric
 from pai_cli.spectral.result import Measure
 from pai_cli.spelling import option
 
@@ -30,7 +30,7 @@ CONVENTION = "convention"
 # Numbers of `pai analyze` and of results that are not metrics of a network.
 COUNTS = ("rows", "columns", "n_R", "n_L", "d_R", "d_L", "kept", "total", "components", "n_regular")
 OTHER_NUMBERS = frozenset(
-    (*(name for name in COUNTS if name not in EVERY), "network_density", ACCURACY, "layer", "shape")
+    (*(name for name in COUNTS if name not in RANKED), "network_density", ACCURACY, "layer", "shape")
 )
 WORDS = ("mask", "outcome", "reason", "note", CONVENTION)  # columns of text that tell no groups
 SUFFIXES = ("_error", "_layers", "_std")
@@ -121,10 +121,10 @@ def _metrics(table: Rows, grouping: Grouping) -> dict[str, Metric]:
             continue
         cells = [(row, row.cells[name]) for row in table.rows if row.cells[name]]
         wrong = next(((row, cell) for row, cell in cells if number(cell) is None), None)
-        if wrong and name in EVERY:
+        if wrong and name in RANKED:
             raise table.fault(wrong[0].line, f"{name} {wrong[1]!r} is not a number")
         if cells and not wrong:
-            found[name] = EVERY.get(name, Metric(name, "a column of the table", "table"))
+            found[name] = RANKED.get(name, Metric(name, "a column of the table", "table"))
     if not found:
         raise TableError(
             f"{table.source}: has no column of numbers that could be a metric; see pai analyze {option('summary')}"
@@ -139,7 +139,7 @@ def _beside(name: str, table: Rows) -> bool:
 
 def _others(table: Rows, grouping: Grouping) -> list[str]:
     """Columns of which nothing is known by their names."""
-    known = {*grouping.known, *OTHER_NUMBERS, *EVERY, *WORDS}
+    known = {*grouping.known, *OTHER_NUMBERS, *RANKED, *WORDS}
     if any(row.cells.get("level") == "network" for row in table.rows):
         known.add("level")
     return [name for name in table.columns if name and name not in known and not _beside(name, table)]

@@ -20,7 +20,7 @@ class RankedMask:
     `rank`: 1 is best, equal for values whose error bounds overlap and for what such ties link, None without a value.
     `group`: number of the group of masks that compare, from 0, the sparsest of a setting first. `margin`: how far its value
     is from the next mask's in the group, None for the last. `decided`: that in words. `counted`: over how many layers the
-    value is a mean, None where a table does not say.
+    value is a mean, or pairs of layers, None where a table does not say.
     """
 
     source: ScoredMask
@@ -39,11 +39,11 @@ def rank_masks(
     ranked: list[RankedMask] = []
     for number, group in enumerate(equal_groups(masks, by_density=by_density)):
         rows = [RankedMask(one, score.measure(one.values), score.layers(one.counted), number) for one in group]
-        ranked += _order(rows, score.name, larger_is_better)
+        ranked += _order(rows, score, larger_is_better)
     return ranked
 
 
-def _order(group: list[RankedMask], name: str, larger_is_better: bool) -> list[RankedMask]:
+def _order(group: list[RankedMask], score: Score, larger_is_better: bool) -> list[RankedMask]:
     sign = -1.0 if larger_is_better else 1.0
     with_value = [row for row in group if row.value.value is not None]
     with_value.sort(key=lambda row: (sign * (row.value.value or 0.0), row.source.name))
@@ -52,10 +52,10 @@ def _order(group: list[RankedMask], name: str, larger_is_better: bool) -> list[R
     for place, (row, rank) in enumerate(zip(with_value, places, strict=True), start=1):
         following = with_value[place] if place < len(with_value) else None
         tied = place < len(with_value) and places[place] == rank
-        ordered.append(_placed(row, rank, following, name, larger_is_better, tied=tied))
+        ordered.append(_placed(row, rank, following, score, larger_is_better, tied=tied))
     if len(ordered) == 1:
         ordered = [replace(ordered[0], decided="alone at this density")]
-    missing = [replace(row, decided=f"no {name}: {row.value.reason}") for row in group if not row.value.present]
+    missing = [replace(row, decided=f"no {score.name}: {row.value.reason}") for row in group if not row.value.present]
     return ordered + missing
 
 
@@ -67,7 +67,7 @@ def _places(ordered: Sequence[RankedMask], sign: float) -> list[int]:
 
 
 def _placed(
-    row: RankedMask, rank: int, following: RankedMask | None, name: str, larger_is_better: bool, *, tied: bool
+    row: RankedMask, rank: int, following: RankedMask | None, score: Score, larger_is_better: bool, *, tied: bool
 ) -> RankedMask:
     if following is None:
         return replace(row, rank=rank)
@@ -76,5 +76,5 @@ def _placed(
         return replace(row, rank=rank, margin=margin, decided="tied with the next: within the error bounds")
     word = "larger" if larger_is_better else "smaller"
     # Means over other layers compare less well: say so where it decides.
-    over = "" if row.counted == following.counted else f", over {row.counted} layers against {following.counted}"
-    return replace(row, rank=rank, margin=margin, decided=f"{name} {word} by {margin:.4g}{over}")
+    over = "" if row.counted == following.counted else f", over {row.counted} {score.unit} against {following.counted}"
+    return replace(row, rank=rank, margin=margin, decided=f"{score.name} {word} by {margin:.4g}{over}")

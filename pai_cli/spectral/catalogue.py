@@ -11,8 +11,8 @@ class Metric:
 
     `larger_is_better`: the direction in which `pai rank` orders. `section`: what it is taken from: "values" (the singular
     values), "degrees", "layer" (the whole graph), "regular" (its left-regular subgraphs) or "weights" (needs a checkpoint);
-    of the whole network "control", "paths" (needs the network) or "weighted paths" (and its weights). `counts`: its values
-    are whole numbers.
+    of the whole network "control", "paths" (needs the network) or "weighted paths" (and its weights); "between" layers
+    (needs the network). `counts`: its values are whole numbers.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Metric:
     @property
     def needs_network(self) -> bool:
         """Whether the network must be known."""
-        return self.section in ("paths", "weighted paths")
+        return self.section in ("paths", "weighted paths", "between")
 
 
 _ROWS = (
@@ -104,9 +104,18 @@ LAYER_PATHS = ("effective_density", "effective_share", "dead_inputs", "dead_outp
 """Those of paths that each layer has too."""
 
 EVERY = METRICS | WHOLE
-"""All that masks can be ranked by."""
+"""All that is measured of a mask."""
 
 FULL_SPECTRUM = ("dr", "dr_imdb", "lambda", "lambda_imsg")
 
-BETWEEN = ("compatibility", "copeland", "overlap")
-"""What is measured between consecutive layers (`between.py`)."""
+_BETWEEN = (
+    Metric("compatibility", "share of a layer's live outputs that the next one reads", "between"),
+    Metric("copeland", "degree of an output into the next layer over that into it, each a share", "between"),
+    Metric("overlap", "share of rows that all positions of an input's kernel lead to", "between"),
+)
+
+BETWEEN: dict[str, Metric] = {metric.name: metric for metric in _BETWEEN}
+"""What is measured between consecutive layers (`junctions.py`); a network has the mean over its pairs."""
+
+RANKED = EVERY | BETWEEN
+"""All that masks can be ranked by."""
