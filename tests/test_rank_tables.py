@@ -397,8 +397,18 @@ def test_json_is_one_object(pai: Pai, published: Path) -> None:
     found = pai(
         "rank", "--table", published, "--by", "dr_imdb - dr/2", "--seed", 3, "--resamples", 100, "--format", "json"
     ).json()
-    assert sorted(found) == ["best", "correction", "correlations", "interval", "masks", "partial", "resamples", "seed"]
-    assert (found["resamples"], found["seed"]) == (100, 3)
+    assert sorted(found) == [
+        "best",
+        "correction",
+        "correlations",
+        "grouped_by",
+        "interval",
+        "masks",
+        "partial",
+        "resamples",
+        "seed",
+    ]
+    assert (found["resamples"], found["seed"], found["grouped_by"]) == (100, 3, ["architecture", "density"])
     assert {row["metric"] for row in found["correlations"]} == {"dr", "dr_imdb", "dr_imdb - dr/2"}
     assert len(found["masks"]) == 12
     assert found["masks"][0] == {
