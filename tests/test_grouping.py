@@ -55,6 +55,7 @@ def test_every_metric_of_pai_is_none() -> None:
     ("kind", "cells", "densities", "read_as"),
     [
         (Kind.DENSITY, ["0.1", "1", "", "0"], [0.1, 1.0, None, 0.0], ""),
+        (Kind.DENSITY, ["0.1", "1.0000001", "-1e-17"], [0.1, 1.0, 0.0], ""),
         (Kind.DENSITY, ["0.1", "5%", "5 %"], [0.1, 0.05, 0.05], ""),
         (Kind.DENSITY, ["0.5", "1", "20"], [0.005, 0.01, 0.2], "x, in percent"),
         (Kind.SPARSITY, ["0.9", "0.98", "0"], [0.1, 0.02, 1.0], "1 - x"),
