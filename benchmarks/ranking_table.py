@@ -3,8 +3,9 @@
     python benchmarks/ranking_table.py iclr2023-cifar10.csv
 
 The claim: on ResNet-34, dr_imdb orders the six methods at each density much as their accuracies do, and dr does not. It is
-held here to ten values of Kendall's tau within a density. Beside them stand the pooled tau with its interval, and the same
-of the mean of the layers' densities, which takes no spectrum to know. The rows of VGG-16 have no claim.
+held here to ten values of Kendall's tau within a density. Beside them stand the pooled tau with its interval, the same of
+the mean of the layers' densities, which takes no spectrum to know, and the partial tau given that. The rows of VGG-16 have
+no claim.
 
 [H23]: Hoang, Liu, Marculescu, Wang, ICLR 2023.
 """
@@ -60,20 +61,22 @@ def main() -> int:
     options = parser.parse_args()
     entrants = metric_table(read_rows(options.table, io.StringIO()), Reading(AccuracyRules()), print)
     scores = scores_to_correlate(entrants.metrics, "dr_imdb,dr,layer_density_mean", None)
-    study = correlate(entrants.masks, scores, Resampling())
-    columns = [("architecture", 21, LEFT), ("metric", 18, LEFT), *((f"{d:g}", 6, ".2f") for d in DENSITIES)]
-    table = Table([*columns, ("pooled", 6, ".2f"), ("from", 6, ".2f"), ("to", 6, ".2f"), ("as claimed", 10, LEFT)])
+    study = correlate(entrants.masks, scores, Resampling(), within=entrants.within, controls=entrants.controls)
+    densities = ((f"{density:g}", 6, ".2f") for density in DENSITIES)
+    taus_of = ((name, 7, ".2f") for name in ("pooled", "from", "to", "partial"))
+    table = Table([("architecture", 21, LEFT), ("metric", 18, LEFT), *densities, *taus_of, ("as claimed", 10, LEFT)])
     table.head()
     wrong = 0
     for setting in dict.fromkeys(scope.setting for scope in study.scopes if scope.setting is not None):
         for score in scores:
-            taus, whole = by_density(study, setting, score.name), pooled(study, setting, score.name).tau
+            taus, one = by_density(study, setting, score.name), pooled(study, setting, score.name)
+            whole, given = one.tau, one.partial
             found = tuple(taus.get(density) for density in DENSITIES)
             claim = CLAIMED.get((setting, score.name))
             same = claim == tuple(None if tau is None else round(tau, 2) for tau in found)
             wrong += claim is not None and not same
             verdict = None if claim is None else "yes" if same else "NO"
-            table.row(setting, score.name, *found, whole.value, whole.low, whole.high, verdict)
+            table.row(setting, score.name, *found, whole.value, whole.low, whole.high, given.value, verdict)
     return min(wrong, 1)
 
 

@@ -32,7 +32,7 @@ def rows_of(text: str) -> Rows:
         ("compression Compression_Ratio compressionRate", Kind.COMPRESSION),
         ("model architecture Arch network net Model_Name backbone neural_network", Kind.NETWORK),
         ("dataset Data data_set DataSet dataset_name task", Kind.DATASET),
-        ("method pruning pruning_method Pruner criterion", Kind.METHOD),
+        ("method pruning pruning_type pruning_method Pruner criterion", Kind.METHOD),
         ("seed random_seed model_seed run_id trial index", Kind.REPEAT),
         ("layer_density layer_density_mean effective_density effective_share kept total edges nodes k-core", None),
         ("model_size data_ratio prune_level dr_imdb accuracy lambda share_layers_dr_positive 1-hop_nei", None),
@@ -55,6 +55,7 @@ def test_every_metric_of_pai_is_none() -> None:
     ("kind", "cells", "densities", "read_as"),
     [
         (Kind.DENSITY, ["0.1", "1", "", "0"], [0.1, 1.0, None, 0.0], ""),
+        (Kind.DENSITY, ["0.1", "1.0000001", "-1e-17"], [0.1, 1.0, 0.0], ""),
         (Kind.DENSITY, ["0.1", "5%", "5 %"], [0.1, 0.05, 0.05], ""),
         (Kind.DENSITY, ["0.5", "1", "20"], [0.005, 0.01, 0.2], "x, in percent"),
         (Kind.SPARSITY, ["0.9", "0.98", "0"], [0.1, 0.02, 1.0], "1 - x"),
@@ -130,6 +131,10 @@ def grouped(text: str, *group_by: str) -> tuple[Grouping, list[str]]:
          "compared within equal compression; --group-by chooses"),
         ("pruning,x", "0.9,1", ("pruning",), "", 0.1,
          "compared within equal pruning (density is 1 - pruning); --group-by chooses"),
+        ("remaining,x", "10%,1", ("remaining",), "", 0.1, "compared within equal remaining; --group-by chooses"),
+        ("kept,pruning type,x", "270,snip,1", (), "", None,
+         "no column is named as a density, a network or a data set: all masks are compared with each other; --group-by "
+         "names columns that separate them"),
         ("density,sparsity,x", "0.1,90,1", ("density",), "", 0.1,
          "compared within equal density (sparsity says it again); --group-by chooses"),
         ("density,target_density,x", "0.04,0.05,1", ("target_density", "density"), "target_density 0.05", 0.04,
@@ -193,8 +198,8 @@ def test_what_looks_like_a_group_is_told() -> None:
     _, told = grouped("\n".join(["model,width,lr,dr,stage,x", *lines]))
     assert told == [
         "compared within equal model; --group-by chooses",
-        "lr (3 values), stage (2 values) may name groups, within which masks are not compared: if so, name all groups with "
-        "--group-by",
+        "lr (3 values) and stage (2 values) may name groups, and masks are compared across their values: if so, name all "
+        "groups with --group-by",
     ]
 
 

@@ -81,7 +81,7 @@ def test_agreement_is_that_of_all_pairs(rows: list[tuple[int, int]]) -> None:
 
 # --- masks
 
-VARIABLES = 3
+FAST = ("--resamples", 400)
 
 
 def held(x: np.ndarray, y: np.ndarray, zs: list[np.ndarray], groups: int = 1, count: int = 200, seed: int = 0) -> Held:
@@ -132,16 +132,16 @@ def test_laws() -> None:
 
 
 def test_intervals_cover_and_p_is_small_as_often_as_it_says() -> None:
-    """Of 100 samples of 40: the interval of a partial tau of a third, and p where it is 0 though x and y share z."""
+    """Of 60 samples of 40: the interval of a partial tau of a third, and p where it is 0 though x and y share z."""
     covered = small = 0
-    for seed in range(100):
+    for seed in range(60):
         x, y, z = normal(40, seed, 0.5)
         found = partials([dense_ranks(x)], held(x, y, [z], seed=seed))[0]
         covered += found.low <= 1 / 3 <= found.high
         x, y, z = normal(40, 1000 + seed)
         small += partials([dense_ranks(x)], held(x, y, [z], seed=seed))[0].p <= 0.05
-    assert 88 <= covered <= 100
-    assert small <= 10
+    assert 53 <= covered <= 60
+    assert small <= 6
 
 
 # --- a study
@@ -257,12 +257,12 @@ def table(path: Path, **columns: str) -> Path:
 
 
 def test_the_command_says_what_adds_nothing(pai: Pai, tmp_path: Path) -> None:
-    told = pai("rank", "--table", table(tmp_path / "t.csv")).out
+    told = pai("rank", "--table", table(tmp_path / "t.csv"), *FAST).out
     assert "Beyond layer density these go with accuracy: partial tau of other 0." in told
     assert "dr adds nothing that layer density does not tell, as far as these masks say: partial tau " in told
     rows = {
         (one["metric"], one["scope"]): one
-        for one in csv.DictReader(io.StringIO(pai("rank", "--table", tmp_path / "t.csv", "--format", "csv").out))
+        for one in csv.DictReader(io.StringIO(pai("rank", "--table", tmp_path / "t.csv", "--format", "csv", *FAST).out))
     }
     one = rows["dr", "pooled"]
     assert (one["controls"], one["n_partial"], one["partial_test"]) == ("layer_density", "40", "bootstrap")
@@ -270,18 +270,20 @@ def test_the_command_says_what_adds_nothing(pai: Pai, tmp_path: Path) -> None:
     assert float(one["partial_p_holm"]) >= float(one["partial_p"]) > 0.05
     assert rows["layer_density", "pooled"]["partial_reason"] == "is the only control"
     named = table(tmp_path / "u.csv", name="mean layer density")
-    assert "dr adds nothing that mean layer density does not tell" in pai("rank", "--table", named).out
+    assert "dr adds nothing that mean layer density does not tell" in pai("rank", "--table", named, *FAST).out
 
 
 def test_other_controls_or_none(pai: Pai, tmp_path: Path) -> None:
     path = table(tmp_path / "t.csv")
-    two = pai("rank", "--table", path, "--controls", "layer_density, other", "--format", "json").json()["correlations"]
+    two = pai("rank", "--table", path, "--controls", "layer_density, other", "--format", "json", *FAST).json()[
+        "correlations"
+    ]
     assert {one["metric"]: one["controls"] for one in two if one["scope"] == "pooled"} == {
         "dr": "layer_density, other",
         "other": "layer_density",
         "layer_density": "other",
     }
-    none = pai("rank", "--table", path, "--controls", "none")
+    none = pai("rank", "--table", path, "--controls", "none", *FAST)
     assert "adds" not in none.out
     assert "layer_density" not in none.err
     unknown = pai("rank", "--table", path, "--controls", "l3")

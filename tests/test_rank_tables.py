@@ -242,6 +242,14 @@ def test_a_published_table() -> None:
     ]
 
 
+def test_results_of_training_among_the_metrics_are_told() -> None:
+    _, metrics, told = table_of("density,dr,train_loss,topAcc,accuracy\n0.1,1,2,3,0.5\n")
+    assert metrics == ["dr", "train_loss", "topAcc"]
+    assert told[1] == (
+        "standard input: train_loss, topAcc may be known after training only: --metrics can leave them out"
+    )
+
+
 def test_rows_of_one_mask_are_its_runs() -> None:
     masks, _, _ = table_of("mask,dr,seed,accuracy\na,1,0,0.5\nb,2,0,0.6\na,1,1,0.7\n")
     assert [(one.name, one.accuracy, one.runs) for one in masks] == [("a", pytest.approx(0.6), 2), ("b", 0.6, 1)]
@@ -397,8 +405,18 @@ def test_json_is_one_object(pai: Pai, published: Path) -> None:
     found = pai(
         "rank", "--table", published, "--by", "dr_imdb - dr/2", "--seed", 3, "--resamples", 100, "--format", "json"
     ).json()
-    assert sorted(found) == ["best", "correction", "correlations", "interval", "masks", "partial", "resamples", "seed"]
-    assert (found["resamples"], found["seed"]) == (100, 3)
+    assert sorted(found) == [
+        "best",
+        "correction",
+        "correlations",
+        "grouped_by",
+        "interval",
+        "masks",
+        "partial",
+        "resamples",
+        "seed",
+    ]
+    assert (found["resamples"], found["seed"], found["grouped_by"]) == (100, 3, ["architecture", "density"])
     assert {row["metric"] for row in found["correlations"]} == {"dr", "dr_imdb", "dr_imdb - dr/2"}
     assert len(found["masks"]) == 12
     assert found["masks"][0] == {

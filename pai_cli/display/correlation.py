@@ -78,6 +78,7 @@ def study_document(study: Study) -> dict[str, Any]:
         "resamples": study.resampling.count,
         "seed": study.resampling.seed,
         **METHOD,
+        "grouped_by": list(study.main_scope.grouped_by),
         "best": [_best_record(scope, best) for scope, best in bests if best is not None],
         "correlations": [correlation_record(one) for scope in study.scopes for one in study.within(scope)],
         "masks": _mask_records(study),

@@ -47,9 +47,9 @@ _MEANT = {
 }
 _SHARES = {
     **dict.fromkeys(("prune", "pruned", "pruning", "removed"), Kind.SPARSITY),
-    **dict.fromkeys(("keep", "kept", "remaining", "retained", "retention", "nonzero"), Kind.DENSITY),
+    **dict.fromkeys(("keep", "kept", "remaining", "retained", "retention", "nonzero", "nnz"), Kind.DENSITY),
 }
-"""Words that tell a density only beside one for a share: `kept` alone is a count, `pruning` a method."""
+"""Words that tell a density beside one for a share, as alone `kept` may be a count, and `pruning` a method."""
 
 
 def words_of(column: str) -> frozenset[str]:
@@ -70,7 +70,7 @@ def kind_of(column: str) -> Kind | None:
     if words & _SHARE and len(shares) == 1 and None not in shares:
         return shares.pop()
     if not bare:
-        return Kind.METHOD if words == {"pruning"} else None
+        return Kind.METHOD if words & {"pruning"} and words <= {"pruning", "type", "name"} else None
     if "seed" in bare:
         return Kind.REPEAT
     kinds = {_MEANT.get(word) for word in bare}
@@ -78,6 +78,13 @@ def kind_of(column: str) -> Kind | None:
     if meant in AMOUNTS and any(map(str.isdigit, column)):
         return None  # of a layer, as a rule
     return None if None in kinds or (words & _SHARE and meant not in AMOUNTS) else meant
+
+
+def kind_of_shares(column: str) -> Kind | None:
+    """What a column of nothing but shares says, whose name alone may be that of a count or a method: `kept`, `pruning`."""
+    return next(
+        (kind for word, kind in _SHARES.items() if words_of(column) - (_ASIDE - _SHARES.keys()) == {word}), None
+    )
 
 
 def is_layer_density(column: str) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pai_cli.files.rows import Row, Rows, finite
 from pai_cli.ranking.columns import PERCENT, Kind, words_of
 
+ROUNDING = 1e-6  # by which a share that was computed may miss 0 or 1: no percentage
 DIGITS = 12  # of a density that is made of a sparsity: 1 - 0.98 is 0.02
 
 _AMOUNT = re.compile(r"(?P<times>[x×]\s*)?(?P<number>[^\s%x×]+)\s*(?P<unit>%|[x×])?", re.IGNORECASE)
@@ -63,9 +64,10 @@ def read_densities(table: Rows, column: str, kind: Kind) -> Densities | None:
     percent = _in_percent(table, column, kind, [cell for cell in cells if not cell.unit])
     for cell in cells:
         share = cell.value / 100 if cell.unit == "%" or (percent and not cell.unit) else cell.value
-        if cell.unit == "x" or not 0 <= share <= 1:
+        if cell.unit == "x" or not -ROUNDING <= share <= 1 + ROUNDING:
             wanted = "a fraction (0 to 1) nor a percentage (0 to 100)"
             raise table.fault(cell.row.line, f"{column} {cell.text!r} is neither {wanted}")
+        share = min(max(share, 0.0), 1.0)
         found[cell.row.line] = share if kind is Kind.DENSITY else round(1 - share, DIGITS)
     notes = [f"1 - {column}"] if kind is Kind.SPARSITY else [column] if percent else []
     return Densities(column, found, ", ".join([*notes, *(["in percent"] if percent else [])]))
@@ -81,7 +83,7 @@ def _cell(row: Row, text: str) -> _Cell | None:
 
 def _in_percent(table: Rows, column: str, kind: Kind, cells: list[_Cell]) -> bool:
     """Whether numbers without a unit are percentages."""
-    above = [cell for cell in cells if cell.value > 1]
+    above = [cell for cell in cells if cell.value > 1 + ROUNDING]
     below = [cell for cell in cells if 0 < cell.value < 1]
     if not above:
         # A sparsity of under 1 percent is none that anyone prunes to; a density of under 1 percent is.

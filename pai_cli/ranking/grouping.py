@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pai_cli.errors import TableError
 from pai_cli.files.messages import all_names, some_names
 from pai_cli.files.rows import Row, Rows, finite, number
-from pai_cli.ranking.columns import AMOUNTS, Kind, kind_of, words_of
+from pai_cli.ranking.columns import AMOUNTS, Kind, kind_of, kind_of_shares
 from pai_cli.ranking.densities import Densities, read_densities
 from pai_cli.ranking.scored import EQUAL_DENSITIES, Within
 from pai_cli.spelling import option
@@ -24,6 +24,7 @@ DENSITY, SEED = "density", "seed"
 GROUPS = (Kind.NETWORK, Kind.DATASET, Kind.CONVENTION, *AMOUNTS)
 NAMED = (Kind.NETWORK, Kind.DATASET, Kind.METHOD, *AMOUNTS, Kind.REPEAT)
 MANY, OFF = 3, 2.0  # densities that came of others: so many times as many values, within this factor of them
+SHOWN = 8
 FEW, REPEATED = 12, 3  # different values that a column that looks like a group has at most, and rows of each at least
 
 
@@ -86,34 +87,39 @@ def remarks(table: Rows, grouping: Grouping, others: Sequence[str], *, default: 
     elif grouping.densities is not None and grouping.densities.read_as:
         told.append(f"density is {grouping.densities.read_as}")
     if grouping.came:
-        told.append(f"{all_names(grouping.came)}: densities that came of {_density_name(grouping)}, taken for a metric")
+        told.append(f"{_named(grouping.came)}: densities that came of {_density_name(grouping)}, taken for a metric")
     aside = (SEED, *grouping.within.names)
     repeats = [column for column, kind in grouping.known.items() if kind is Kind.REPEAT and column not in aside]
     if repeats:
-        told.append(f"{all_names(repeats)}: taken for the number of a row or repeat, not for a metric")
+        told.append(f"{_named(repeats)}: taken for the number of a row or repeat, not for a metric")
     aside = (*grouping.again, *grouping.within.names)
     groups = [column for column, kind in grouping.known.items() if kind in GROUPS and column not in aside]
     pooled = [column for column in groups if _differs(table, grouping, column)]
     if pooled:
         left_out = f"{option('group_by')} leaves {'it' if len(pooled) == 1 else 'them'} out"
-        told.append(f"masks of different {all_names(pooled)} are compared with each other: {left_out}")
+        told.append(f"masks of different {_named(pooled)} are compared with each other: {left_out}")
     alike = {column: values for column in others if (values := _few(table, column))}
     mixed = [f"{column} ({values} values)" for column, values in alike.items() if _differs(table, grouping, column)]
     if mixed:
-        within = "may name groups, within which masks are not compared"
-        told.append(f"{some_names(mixed, 8)} {within}: if so, name all groups with {option('group_by')}")
+        across = "may name groups, and masks are compared across their values"
+        told.append(f"{_named(mixed)} {across}: if so, name all groups with {option('group_by')}")
     return told
 
 
 def _kind(table: Rows, column: str) -> Kind | None:
-    """As its name says; a column `pruning` of nothing but numbers tells no methods, and one convention separates nothing."""
-    kind = kind_of(column)
-    cells = [row.cells[column].rstrip("%") for row in table.rows]
-    if kind is Kind.CONVENTION and len(set(filter(None, cells))) < 2:
+    """As its name says, or its name and that it holds nothing but shares; one convention separates nothing."""
+    kind = kind_of_shares(column)
+    cells = [cell for row in table.rows if (cell := row.cells[column])]
+    if kind is None or not cells or not all(map(_is_share, cells)):
+        kind = kind_of(column)
+    if kind is Kind.CONVENTION and len(set(cells)) < 2:
         return None
-    if kind is Kind.METHOD and words_of(column) == {"pruning"} and any(cells):
-        return Kind.SPARSITY if all(finite(cell) is not None for cell in cells if cell) else kind
     return kind
+
+
+def _is_share(cell: str) -> bool:
+    share = finite(cell.removesuffix("%"))
+    return share is not None and (cell.endswith("%") or 0 <= share <= 1)
 
 
 def _asked(table: Rows, group_by: Sequence[str]) -> list[str]:
@@ -124,7 +130,7 @@ def _asked(table: Rows, group_by: Sequence[str]) -> list[str]:
             raise TableError(
                 f"{table.source}: {option('group_by', name)}: no such column; there are {some_names(table.columns, 40)}"
             )
-    return list(group_by)
+    return list(dict.fromkeys(group_by))
 
 
 def _densities(table: Rows, kinds: dict[str, Kind]) -> tuple[Densities | None, list[str], list[str]]:
@@ -169,10 +175,17 @@ def _separating(grouping: Grouping) -> str:
             f"{option('group_by')} names columns that separate them"
         )
     read = "" if grouping.densities is None else grouping.densities.read_as
-    again = f"{all_names(grouping.again)} says it again" if grouping.again else ""
+    again = (
+        f"{_named(grouping.again)} {'says' if len(grouping.again) == 1 else 'say'} it again" if grouping.again else ""
+    )
     notes = "; ".join(note for note in (f"density is {read}" if read else "", again) if note)
     said = f" ({notes})" if notes else ""
-    return f"compared within equal {all_names(grouping.within.names)}{said}; {option('group_by')} chooses"
+    return f"compared within equal {_named(grouping.within.names)}{said}; {option('group_by')} chooses"
+
+
+def _named(columns: Sequence[str]) -> str:
+    """All, unless they are very many."""
+    return all_names(columns) if len(columns) <= SHOWN else some_names(columns, SHOWN)
 
 
 def _few(table: Rows, column: str) -> int:

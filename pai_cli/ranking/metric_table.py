@@ -15,7 +15,7 @@ from pai_cli.errors import TableError
 from pai_cli.files.messages import some_names
 from pai_cli.files.rows import Row, Rows, finite, number
 from pai_cli.ranking.accuracy import Run, Tell, accuracies, trained
-from pai_cli.ranking.columns import is_density_of_layer, is_layer_density
+from pai_cli.ranking.columns import is_density_of_layer, is_layer_density, words_of
 from pai_cli.ranking.controls import chosen_controls
 from pai_cli.ranking.entrants import Entrants
 from pai_cli.ranking.grouping import Grouping, grouping_of, remarks
@@ -33,6 +33,7 @@ OTHER_NUMBERS = frozenset(
     (*(name for name in COUNTS if name not in RANKED), "network_density", ACCURACY, "layer", "shape")
 )
 WORDS = ("mask", "outcome", "reason", "note", CONVENTION)  # columns of text that tell no groups
+RESULTS = {"accuracy", "acc", "loss"}  # words of what is known after training
 SUFFIXES = ("_error", "_layers", "_std")
 
 
@@ -59,6 +60,9 @@ def metric_table(table: Rows, how: Reading, tell: Tell) -> Entrants:
     masks = {row.line: _mask(table, row, metrics, grouping, name) for row, name in zip(table.rows, names, strict=True)}
     for remark in remarks(table, grouping, _others(table, grouping), default=how.group_by is None):
         tell(f"{table.source}: {remark}")
+    if results := [name for name in metrics if words_of(name) & RESULTS]:
+        leave = f"{option('metrics')} can leave {'it' if len(results) == 1 else 'them'} out"
+        tell(f"{table.source}: {some_names(results)} may be known after training only: {leave}")
     known = dict[int, float]()
     if ACCURACY in table.columns:
         known = {row.line: value for row, value in accuracies(table, how.rules, tell)}
