@@ -243,15 +243,15 @@ def accuracy_table(density: float, masks: int, seeds: int, epochs: int) -> None:
 
 
 def _differing(network: Network, request: PruneRequest, masks: int) -> list[Masks]:
-    """The masks of perturbed weights, in the order of their numbers, without those that came before."""
+    """The masks of weights perturbed a hundred times more, in the order of their numbers, without those that came before."""
     found: list[Masks] = []
-    for number in range(20 * masks):
-        one = choose_masks(perturbed(network, PERTURBATION, 0, number), request)[0]
+    for number in range(4 * masks):
+        one = choose_masks(perturbed(network, 100 * PERTURBATION, 0, number), request)[0]
         if all((_flat(one) != _flat(other)).any() for other in found):
             found.append(one)
         if len(found) == masks:
             return found
-    raise SystemExit(f"only {len(found)} different masks of {20 * masks} prunings; ask for fewer --masks")
+    raise SystemExit(f"only {len(found)} different masks of {4 * masks} prunings; ask for fewer --masks")
 
 
 def _accuracy(network: Network, mask: Masks, seed: int, options: dict[str, object]) -> float:
