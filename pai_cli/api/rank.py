@@ -143,12 +143,13 @@ def ranked(entered: Entered) -> Ranking | Correlations:
     """The order, or the correlations, of what was read and measured."""
     from pai_cli.api.progress import shown_by
     from pai_cli.api.ranked import Correlations, Ranking
-    from pai_cli.api.remarks import tell_unproved, tell_whole
+    from pai_cli.api.remarks import tell_assumed, tell_unproved, tell_whole
 
     for one in entered.reports:
         if one.remark:
             note(f"{one.path}: {one.remark}")
         tell_unproved(one)
+    tell_assumed(entered.reports)
     tell_whole(entered.reports)
     asked, entrants = entered.asked, entered.entrants
     if entered.correlating:
