@@ -18,7 +18,6 @@ from pai_cli.commands import analyze, convert, init, mine, prune, rank, sample, 
 from pai_cli.compute import stopping
 from pai_cli.display.console import fail_line, note, show_line, show_traceback, warn
 from pai_cli.errors import PaiError
-from pai_cli.files.messages import one_line
 from pai_cli.files.provenance import typed_as
 from pai_cli.printable import as_line, reason_of
 from pai_cli.telling import heard_by
@@ -94,7 +93,8 @@ def _one_line(error: Exception, command: str | None) -> str:
         return "out of memory; prune a smaller network, or analyze fewer layers with --layers"
     if isinstance(error, OSError):
         return f"{error.filename or 'standard output'}: {reason_of(error)}"
-    return f"unexpected {one_line(error)}; --debug shows where, and is what a report of this needs"
+    text = " ".join(str(error).split())  # all of it: this is a fault of ours
+    return f"unexpected {type(error).__name__}: {text}; --debug shows where, and is what a report of this needs"
 
 
 def _out_of_memory(text: str) -> bool:

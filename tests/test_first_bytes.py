@@ -40,6 +40,8 @@ STAND_INS = [
     (b"<Error><Code>NoSuchKey", "web page"),
     (b"Entry not found", "web server"),
     (b"404: Not Found\n", "web server"),
+    (b'{"error":"Repository not found"}', "web server"),
+    (b"# xet version 0\nfilesize = 4\n", "Xet pointer"),
 ]
 
 

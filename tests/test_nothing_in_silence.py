@@ -376,6 +376,9 @@ def test_what_nobody_told_of_a_layout_stays_unknown(tmp_path: Path, caplog: pyte
         assert line.endswith("pai convert names_from=CKPT takes both from a network that is known")
         assert report.to_dict()["network"]["layout"] == "assumed in 1"
         assert report.to_dict()["layers"][0]["layout"] == "assumed plain"
+    caplog.clear()
+    pai.rank([tmp_path / f"{name}.safetensors" for name in ("a", "b")], no_store=True)
+    assert sum("does not tell groups" in line and "(and of 1 more masks)" in line for line in caplog.messages) == 1
     known = nn.Sequential(OrderedDict(conv=nn.ConvTranspose2d(4, 2, 3, groups=1, bias=False)))
     told = pai.convert(tmp_path / "m.npz", tmp_path / "c.safetensors", names_from=known)
     assert told.layouts["conv.weight"] == Layout(transposed=True)

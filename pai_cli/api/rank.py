@@ -131,12 +131,13 @@ def ranked(entered: Entered) -> Ranking | Correlations:
     """The order, or the correlations, of what was read and measured."""
     from pai_cli.api.progress import shown_by
     from pai_cli.api.ranked import Correlations, Ranking
-    from pai_cli.api.remarks import tell_unproved
+    from pai_cli.api.remarks import tell_assumed, tell_unproved
 
     for one in entered.reports:
         if one.remark:
             note(f"{one.path}: {one.remark}")
         tell_unproved(one)
+    tell_assumed(entered.reports)
     asked, entrants = entered.asked, entered.entrants
     if entered.correlating:
         from pai_cli.compute.threads import one_blas_thread

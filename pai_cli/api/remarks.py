@@ -21,14 +21,20 @@ def tell(report: MaskReport) -> None:
         note(f"{report.path}: {report.remark}")
     if report.skipped:
         note(f"{report.path}: left out {', '.join(report.skipped)}: no rows and columns")
-    if network.assumed:
-        note(
-            f"{report.path}: {told_assumed(network.assumed)}; pai convert {option('names_from', 'CKPT')} takes both from a "
-            "network that is known"
-        )
+    tell_assumed([report])
     if network.collapsed:
         warn(f"{report.path}: collapsed layers (no weight kept): {', '.join(network.collapsed)}")
     tell_unproved(report)
+
+
+def tell_assumed(reports: Iterable[MaskReport]) -> None:
+    """Say of which layers nobody told the layout: of the first such mask, and of how many others."""
+    found = [(report.path, report.report.assumed) for report in reports if report.report and report.report.assumed]
+    if found:
+        path, layers = found[0]
+        more = f" (and of {len(found) - 1} more masks)" if len(found) > 1 else ""
+        who = f"pai convert {option('names_from', 'CKPT')} takes both from a network that is known"
+        note(f"{path}: {told_assumed(layers)}{more}; {who}")
 
 
 def tell_unproved(report: MaskReport) -> None:

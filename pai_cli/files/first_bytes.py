@@ -28,6 +28,11 @@ STAND_INS = (
         rb"(\.\./)*(\.git)?/annex/objects/",
         "a git-annex pointer, not the file itself; run git annex get where it is from",
     ),
+    (rb"# xet version ", "a Xet pointer, not the file itself; download it with huggingface_hub"),
+    (
+        rb'\s*\{\s*"(error|message|detail)"\s*:\s*"',
+        "the answer of a web server, not the file itself; download it again",
+    ),
     (rb"\s*<([!?]|html|head|body|error)[^\0]{3}", "a web page (HTML or XML), not the file itself; download it again"),
     (
         rb"((entry |repository |file )?not found|40[134]:? [a-z ]+|access denied|invalid username or password)\.?\s*\Z",
