@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import Done, Pai, random_mask, save_mask
+from safetensors.torch import load_file, save_file
 
 from pai_cli import analyze
 from pai_cli.errors import MaskMismatchError
+from pai_cli.files.digest import sha256_of
 from pai_cli.files.fits import Against, by_order, check_complete, check_fits, count, without_twins
 from pai_cli.files.masks import MaskFile
 
@@ -198,3 +200,60 @@ def test_training_counts_layers_without_a_mask_as_kept(pai: Pai, here: Path) -> 
     with (here / "r.csv").open() as stream:
         assert [float(row["density"]) for row in csv.DictReader(stream)] == [1064 / 1184]
     assert MaskFile(here / "part.safetensors").names == ("fc2.weight",)
+
+
+MADE_FROM = "was made from another file than"
+
+
+@pytest.fixture
+def made(pai: Pai, here: Path) -> Path:
+    """A mask of `small.safetensors`, other weights of the same network, and the same drawn anew beside its mask."""
+    tensors = load_file("small.safetensors")
+    save_file({name: tensor + 1 for name, tensor in tensors.items()}, "other.safetensors")
+    words = ("prune", "small.safetensors", "--method", "magnitude", "--density", 0.5)
+    assert pai(*words, "-o", "m.safetensors").status == 0
+    assert pai(*words, "-o", "again.safetensors", "--reinit", "-w", "drawn.safetensors").status == 0
+    return here
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("analyze", "m.safetensors", "again.safetensors", "--no-store", "--weights"),
+        ("rank", "m.safetensors", "again.safetensors", "--no-store", "--weights"),
+        ("convert", "m.safetensors", "--to", "dense", "-o", "x.safetensors", "--force", "--weights"),
+    ],
+)
+def test_a_mask_beside_other_weights_than_it_was_made_from_is_told_of_once(
+    pai: Pai, made: Path, words: tuple[str, ...]
+) -> None:
+    digests = [sha256_of([Path(name)])[:12] for name in ("small.safetensors", "other.safetensors")]
+    assert [line for line in pai(*words, "other.safetensors").said if MADE_FROM in line] == [
+        f"pai: m.safetensors: {MADE_FROM} other.safetensors: its source_sha256 is {digests[0]}..., not {digests[1]}..."
+    ]
+    for own in ("small.safetensors", "drawn.safetensors"):
+        done = pai(*words, own)
+        assert (done.status, MADE_FROM in done.err) == (0, False)
+
+
+def test_training_tells_of_it_and_what_it_writes_is_no_other(pai: Pai, here: Path) -> None:
+    for seed in range(2):
+        assert pai("init", "mlp-64-16-10", "--seed", seed, "-o", f"{seed}.safetensors").status == 0
+    assert pai("prune", "0.safetensors", "--method", "erk", "-o", "m.safetensors").status == 0
+    words = ("--mask", "m.safetensors", "--data", "digits", "--epochs", 1, "-o", "t.safetensors", "--force")
+    assert MADE_FROM in pai("train", "1.safetensors", *words).err
+    assert MADE_FROM not in pai("train", "0.safetensors", *words).err
+    assert MADE_FROM not in pai("analyze", "m.safetensors", "--weights", "t.safetensors", "--no-store").err
+
+
+def test_what_is_not_known_of_a_masks_weights_is_not_told(pai: Pai, made: Path) -> None:
+    """Of a mask that another tool made, the digest is its own file's; what a program holds has the digest of no file."""
+    np.savez(
+        "theirs.npz", **{name: mask.array(name) for mask in [MaskFile(Path("m.safetensors"))] for name in mask.names}
+    )
+    assert pai("convert", "theirs.npz", "-o", "ours.safetensors").status == 0
+    for mask in ("theirs.npz", "ours.safetensors"):
+        assert MADE_FROM not in pai("analyze", mask, "--weights", "other.safetensors", "--no-store").err
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pai_cli.api.beside.note", pytest.fail)
+        analyze("m.safetensors", load_file("other.safetensors"), no_store=True)

@@ -1,4 +1,4 @@
-"""What of a checkpoint the masks beside it leave whole: found for each, and said once for masks of the same layers."""
+"""What masks and the checkpoint beside them have to do with each other: what they leave whole, and whether they are its."""
 
 from __future__ import annotations
 
@@ -24,18 +24,24 @@ class Beside:
 
             self._why = reasons_why_not(checkpoint.module)
         self._told: set[tuple[str, ...]] = set()
+        self._told_of_others = False
 
     def of(
         self, mask: object, names: Iterable[str], metadata: Mapping[str, str], measured: tuple[int, int] | None
     ) -> tuple[Whole, Count | None]:
-        """What the mask of these names leaves whole, and what the network keeps with it.
+        """What the mask of these names leaves whole, and what the network keeps with it; said, as is that the mask was made
+        from other weights, of the first mask of which it holds.
 
         `measured`: how many weights the mask keeps, of how many; where None, the network's are not known.
         """
         from pai_cli.files.fits import Count
+        from pai_cli.files.provenance import other_weights
         from pai_cli.files.whole import beside_masks
 
         every = tuple(names)
+        if not self._told_of_others and (others := other_weights(mask, metadata, self._checkpoint)):
+            note(others)
+            self._told_of_others = True
         whole, count = beside_masks(self._checkpoint, every, metadata, self._why), None
         if measured is not None:
             sizes = whole.unmasked

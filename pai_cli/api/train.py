@@ -231,6 +231,7 @@ def _open_job(
     stored = None if mask is None else open_given(mask, trust=others["trust"])
     source = open_source(checkpoint, trust=others["trust"])  # its faults are told before torch is imported
     network = network_of(source, others["model"], others["shape"])
+    from pai_cli.files.provenance import other_weights
     from pai_cli.training.job import Job
 
     job = Job(
@@ -251,6 +252,8 @@ def _open_job(
         if stored is not None:
             under = f", {kept.told(stored.path)}" + (f" ({stored.remark})" if stored.remark else "")
         tell_network(source, network, under)
+        if stored is not None and (made_from := other_weights(stored.path, stored.metadata, source)):
+            note(made_from)
     return job
 
 

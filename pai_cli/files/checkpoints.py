@@ -151,6 +151,12 @@ class Checkpoint:
         assert isinstance(self._source, SafetensorsSource)
         return self._source.span(self._stored[name])
 
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What safetensors say of themselves; of a sharded set, what its shards do."""
+        files = dict.fromkeys(self._source.where.values()) if isinstance(self._source, SafetensorsSource) else {}
+        return {key: text for file in files for key, text in file.metadata.items()}
+
     def stored_name(self, name: str) -> str:
         """What the file calls the tensor `name`: with its wrappers' prefixes."""
         return self._stored[name]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
 
 from pai_cli import __version__
 from pai_cli.files.ordering import spelled
@@ -51,3 +53,46 @@ def _moment() -> datetime:
         return datetime.fromtimestamp(int(epoch), UTC)
     except (ValueError, OverflowError, OSError):  # past what a clock can show
         return datetime.now(UTC)
+
+
+MADE_FROM = ("source_sha256", "redrawn_from_sha256")
+"""What a checkpoint that `pai` wrote tells of the one that it was trained, or drawn anew, from."""
+
+
+class Weights(Protocol):
+    """What is asked of a checkpoint."""
+
+    @property
+    def path(self) -> Path:
+        """Where it was read from."""
+        ...
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Its files; none of what a program holds."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of its bytes."""
+        ...
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What it says of itself."""
+        ...
+
+
+def other_weights(mask: object, metadata: Mapping[str, str], weights: Weights) -> str:
+    """That a mask was made from another file than the weights beside it, nor they from that one; "" where that is not so, or
+    not known. `metadata`: of the mask.
+    """
+    made_from = metadata.get("source_sha256")
+    if made_from is None or "converted_from" in metadata or not weights.files:
+        return ""
+    if made_from in (weights.sha256, *(weights.metadata.get(key) for key in MADE_FROM)):
+        return ""
+    return (
+        f"{mask}: was made from another file than {weights.path}: its source_sha256 is {made_from[:12]}..., not "
+        f"{weights.sha256[:12]}..."
+    )
