@@ -229,10 +229,13 @@ def test_one_bad_mask_among_many(pai: Pai, branched: Path, tmp_path: Path) -> No
 
 WRONG_USAGE = {
     "no weights": (["--between"], "--between follows an input through the network: give its --weights CKPT"),
-    "model": (["--model", "resnet20"], "--model: only --between needs the network; give it, or leave --model out"),
     "shape": (
         ["--input-shape", "3,32,32"],
-        "--input-shape: only --between needs the network; give it, or leave --input-shape out",
+        "--input-shape: is of a network; give its --weights CKPT or --model too",
+    ),
+    "layers": (
+        ["--model", "resnet20", "--layers", "conv1*"],
+        "--model: is for the paths through the network, which are of all layers; leave --layers out",
     ),
     **{
         flag: (["--between", flag, *value], f"{flag}: --between computes no singular values; leave one of them out")

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from pai_cli.pruning.request import PruneRequest
     from pai_cli.pruning.run import PruneResult
     from pai_cli.sampling.expanders.network import BuiltNetwork
+    from pai_cli.sampling.request import Select
     from pai_cli.sampling.search import SearchRequest, SearchResult
     from pai_cli.sampling.trajectory import SearchState, Trajectory
     from pai_cli.sampling.workers import Workers
@@ -70,6 +71,7 @@ def sample(
     sparsity: float | str | None = None,
     output: AnyPath | None = None,
     select: str | None = None,
+    by: str | None = None,
     construct: str | None = None,
     steps: int | None = None,
     noise: float | None = None,
@@ -100,8 +102,9 @@ def sample(
     A search measures `population` masks of `method`: the method's own, then others from fresh seeds, samples, or weights
     with `noise` (standard deviation, relative to each layer's own; 0.1 by default). `select`: "mask" takes a candidate whose
     network l2 is the largest so far; "layer" takes its layers whose dr_imdb and l2 are both at least the best so far,
-    brought back to the exact count. `construct`: "biregular" or "ramanujan" builds layers instead, at ERK's
-    densities; `steps`: the most switches of edges a layer, 200 by default.
+    brought back to the exact count. `by`: what a whole mask must have the best of, "l2" or a measure of paths through the
+    network, such as "effective_share" or "log_paths". `construct`: "biregular" or "ramanujan" builds layers instead, at
+    ERK's densities; `steps`: the most switches of edges a layer, 200 by default.
 
     `output`: where to write the mask; the search's lines go beside it, or to `trajectory`, and an interrupted search goes on
     with `resume`. Without an output nothing stays on disk. `jobs`: processes of this machine; `cluster`: a Dask scheduler's
@@ -146,9 +149,11 @@ def sample(
             with shown_by(progress, construct) as bar:
                 return run.built(construct, steps, bar)
         assert population is not None  # as check_search sees to
+        from pai_cli.sampling.request import USUAL_BY
         from pai_cli.sampling.search import SearchRequest
 
-        search_request = SearchRequest.of(request, population, noise, "layer" if select == "layer" else "mask")
+        taken: Select = "layer" if select == "layer" else "mask"
+        search_request = SearchRequest.of(request, population, noise, taken, by or USUAL_BY)
         with shown_by(progress, "sampling") as bar:
             found = run.searched(search_request, _Files(where, lines, resume), samples, bar)
         if picture is not None:
@@ -170,7 +175,7 @@ def default_output(given: Mapping[str, Any]) -> Path:
 
 
 OF_A_SEARCH = (
-    *("method", "population", "select", "noise", "trajectory", "resume", "scope", "rounds", "data", "per_class"),
+    *("method", "population", "select", "by", "noise", "trajectory", "resume", "scope", "rounds", "data", "per_class"),
     *("pattern", "plot", "ties"),
 )
 
@@ -188,6 +193,10 @@ def check_search(given: Mapping[str, Any]) -> None:
             raise UsageError(f"give {' and '.join(missing)} to search, or {option('construct')} to build a mask")
         if given["select"] is not None:
             one_of("select", given["select"], SELECTS)
+        if given["by"] is not None:
+            from pai_cli.sampling.request import CRITERIA
+
+            one_of("by", given["by"], CRITERIA)
     else:
         one_of("construct", construct, CONSTRUCTIONS)
         if there:
