@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pai_cli.files.matching import located, matched, told_aliases
-from pai_cli.files.messages import some_names
+from pai_cli.files.messages import one_line, some_names
 from pai_cli.files.whole import told_whole
 from pai_cli.spectral.catalogue import LAYER_PATHS, PATHS
 from pai_cli.spectral.metrics import NO_WEIGHTS, mean_of
@@ -55,9 +55,7 @@ def with_paths(report: NetworkReport, mask: Mask, request: PathRequest, weights:
     except _Unfit as unfit:
         return _without(report, controls, str(unfit))
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):
-            raise
-        return _without(report, controls, "the unrolled network does not fit in memory")
+        return _without(report, controls, f"the network cannot be unrolled ({one_line(error)})")
     layers = tuple(_extended(one, _of_layer(found.layers[one.name], one.parameters)) for one in report.layers)
     return replace(
         report, layers=layers, measures={**report.measures, **controls, **measures_of_paths(found, report.total)}
