@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pai_cli.files.matching import located, matched, told_aliases
-from pai_cli.files.messages import some_names
+from pai_cli.files.messages import one_line, some_names
 from pai_cli.files.whole import told_whole
 from pai_cli.spectral.catalogue import LAYER_PATHS, PATHS
 from pai_cli.spectral.formulas import mean_of
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 NO_NETWORK = "the network is not known"
 NOT_ASKED = "paths were not asked for"
+OF_ALL_LAYERS = "paths are of all layers"
 NO_KEPT = "collapsed"
 
 
@@ -42,28 +43,24 @@ class PathRequest:
         return self.reason if self.unrolled is None else self.unrolled.tape.digest
 
 
-def with_paths(
-    report: NetworkReport, mask: Mask, request: PathRequest, weights: Weights | None, *, whole: bool
-) -> NetworkReport:
+def with_paths(report: NetworkReport, mask: Mask, request: PathRequest, weights: Weights | None) -> NetworkReport:
     """The report with the controls, and with the measures of paths or the reason why there are none.
 
-    `weights`: under the mask's names. `whole`: whether every layer was measured.
+    `weights`: under the mask's names.
     """
     controls = _controls(report)
     if request.unrolled is None:
         return _without(report, controls, request.reason)
-    if not whole:
-        return _without(report, controls, "paths are of all layers")
     try:
         found = _found(mask, request.unrolled, weights)
     except _Unfit as unfit:
         return _without(report, controls, str(unfit))
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):
-            raise
-        return _without(report, controls, "the unrolled network does not fit in memory")
+        return _without(report, controls, f"the network cannot be unrolled ({one_line(error)})")
     layers = tuple(_extended(one, _of_layer(found.layers[one.name], one.parameters)) for one in report.layers)
-    return replace(report, layers=layers, measures={**report.measures, **controls, **_of_network(found, report.total)})
+    return replace(
+        report, layers=layers, measures={**report.measures, **controls, **measures_of_paths(found, report.total)}
+    )
 
 
 class _Unfit(Exception):  # noqa: N818  there is a reason, and no measure
@@ -146,7 +143,8 @@ def _of_layer(paths: LayerPaths, total: int) -> dict[str, Measure]:
     }
 
 
-def _of_network(paths: NetworkPaths, total: int) -> dict[str, Measure]:
+def measures_of_paths(paths: NetworkPaths, total: int) -> dict[str, Measure]:
+    """The network's measures by name. `total`: weights of the masked layers, kept or not."""
     layers: Mapping[str, LayerPaths] = paths.layers
     kept, effective = sum(one.kept for one in layers.values()), sum(one.effective for one in layers.values())
     return {

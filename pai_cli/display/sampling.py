@@ -10,30 +10,29 @@ from pai_cli.files.atomic import is_special
 from pai_cli.files.tables import Format, Record, TableWriter
 from pai_cli.sampling.search import SHOWN, SearchResult
 
-COLUMNS = ("mask", "candidate", *SHOWN, "candidates", "explored")
-FIELDS = (*COLUMNS, "convention", "reason", "density_default")
-
 
 def show_search(result: SearchResult, first: Record, path: Path, kind: Format) -> None:
     """The `first` candidate, a row of the search's, beside the best, on standard output."""
     if is_special(path):
         return  # the mask itself went to standard output or a pipe: a table would end up in it
-    records = [_own(first), _best(result, path)]
+    shown = tuple(dict.fromkeys((*SHOWN, result.by)))
+    columns = ("mask", "candidate", *shown, "candidates", "explored")
+    records = [_own(first, shown), _best(result, path, shown)]
     if kind is Format.TABLE:
-        show_records(records, COLUMNS)
+        show_records(records, columns)
         return
-    writer = TableWriter(sys.stdout, kind, FIELDS)
+    writer = TableWriter(sys.stdout, kind, (*columns, "convention", "reason", "density_default"))
     told: Record = {"convention": result.convention.value, "density_default": result.request.density_default}
     writer.write(record | told for record in records)
     writer.close()
 
 
-def _own(row: Record) -> Record:
-    measures = {name: row[name] for name in (*SHOWN, "reason")}
+def _own(row: Record, shown: tuple[str, ...]) -> Record:
+    measures = {name: row[name] for name in (*shown, "reason")}
     return {"mask": "the method's own", "candidate": 0, **measures, "candidates": 1, "explored": row["explored"]}
 
 
-def _best(result: SearchResult, path: Path) -> Record:
-    measures = {name: result.measures[name] for name in (*SHOWN, "reason")}
+def _best(result: SearchResult, path: Path, shown: tuple[str, ...]) -> Record:
+    measures = {name: result.measures[name] for name in (*shown, "reason")}
     whole: Record = {"mask": str(path), "candidate": result.best, "candidates": result.candidates}
     return {**whole, **measures, "explored": result.explored}

@@ -11,7 +11,7 @@ from pai_cli.data.fingerprint import digest_of
 from pai_cli.errors import MethodOptionError
 from pai_cli.pruning.request import PruneRequest
 from pai_cli.random import numbered_generator, numbered_seed
-from pai_cli.spectral.catalogue import METRIC_VERSION
+from pai_cli.spectral.catalogue import METRIC_VERSION, PATHS
 from pai_cli.spectral.conventions import Convention
 from pai_cli.spelling import option
 
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 Select = Literal["mask", "layer"]
 USUAL_NOISE = 0.1
+USUAL_BY = "l2"
+SHOWN = (USUAL_BY, "dr_imdb", "lambda_imsg")
+CRITERIA = (USUAL_BY, *PATHS)
+"""What whole masks are taken by."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,8 @@ class SearchRequest:
 
     `prune`: the method, density and seed of candidate 0. `population`: how many candidates. `noise`: standard deviation of
     what is added to the weights of a method that draws neither numbers nor samples, relative to each layer's own.
-    `select`: whether whole masks are taken, or layers. `convention`: what candidates are measured by.
+    `select`: whether whole masks are taken, or layers. `convention`: what candidates are measured by. `by`: of `CRITERIA`,
+    what a mask must have the best of.
     """
 
     prune: PruneRequest
@@ -37,6 +42,7 @@ class SearchRequest:
     noise: float
     select: Select = "mask"
     convention: Convention = Convention.H23
+    by: str = USUAL_BY
 
     @staticmethod
     def of(
@@ -44,12 +50,19 @@ class SearchRequest:
         population: int,
         noise: float | None,
         select: Select = "mask",
+        *,
         convention: Convention = Convention.H23,
+        by: str = USUAL_BY,
     ) -> SearchRequest:
         """The request with the noise asked for, or the usual 0.1; none for a method that draws, numbers or samples.
 
-        Raises `MethodOptionError` for a method that trains, and when noise is asked for that would do nothing.
+        Raises `MethodOptionError` for a method that trains, when noise is asked for that would do nothing, and for layers
+        that would be taken by a measure of the whole network.
         """
+        if select == "layer" and by != USUAL_BY:
+            raise MethodOptionError(
+                f"{option('by', by)}: is of whole masks, and {option('select', 'layer')} takes layers; leave one out"
+            )
         method = request.method
         if method.trains:
             raise MethodOptionError(
@@ -57,14 +70,25 @@ class SearchRequest:
                 "prune"
             )
         if not method.draws:
-            return SearchRequest(request, population, USUAL_NOISE if noise is None else noise, select, convention)
+            noise = USUAL_NOISE if noise is None else noise
+            return SearchRequest(request, population, noise, select, convention, by)
         if noise is not None:
-            does, by = ("scores with samples", "samples") if method.data else ("draws at random", "seeds")
+            does, differ = ("scores with samples", "samples") if method.data else ("draws at random", "seeds")
             raise MethodOptionError(
-                f"{option('noise', f'{noise:g}')}: {method.name} {does}, so its candidates differ by their {by}; "
+                f"{option('noise', f'{noise:g}')}: {method.name} {does}, so its candidates differ by their {differ}; "
                 f"leave {option('noise')} out"
             )
-        return SearchRequest(request, population, 0.0, select, convention)
+        return SearchRequest(request, population, 0.0, select, convention, by)
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The measures of each candidate."""
+        return (*SHOWN, self.by) if self.of_paths else SHOWN
+
+    @property
+    def of_paths(self) -> bool:
+        """Whether masks are taken by what paths they leave."""
+        return self.by != USUAL_BY
 
     def settings(
         self, source_sha256: str, network: Network | None = None, dataset: Dataset | None = None
@@ -77,7 +101,7 @@ class SearchRequest:
         settings["network"] = None if network is None else network.description
         settings["data_sha256"] = None if dataset is None else digest_of([dataset])
         settings["metrics"], settings["convention"] = METRIC_VERSION, self.convention.value
-        return settings
+        return settings | ({"by": self.by} if self.of_paths else {})
 
     def of_candidate(self, number: int) -> PruneRequest:
         """What is asked of candidate `number`: of one that draws, with a seed of its own."""
