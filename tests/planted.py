@@ -36,6 +36,18 @@ FAULTS = {
         "gap, error = first + second",
         "metrics",
     ),
+    "a weight that a sparse mask names twice": Fault(
+        "files/sparse_arrays.py", "    _refuse_twice(flat, sides)\n    found", "    found", "sparse_masks"
+    ),
+    "a negative index in a sparse mask": Fault(
+        "files/sparse_arrays.py", "(row.min() < 0 or row.max() >= side)", "row.max() >= side", "sparse_masks"
+    ),
+    "weights of a head that is called mask": Fault(
+        "files/stored_names.py", "not in found and binary(name):", "not in found:", "masks_beside"
+    ),
+    "a pointer taken for a list of edges": Fault(
+        "files/first_bytes.py", "check_start(str(path), stream.peek(ENOUGH)[:ENOUGH], error)", "pass", "first_bytes"
+    ),
     "half an error bound": Fault("spectral/formulas.py", "2 * off / (root", "off / (root", "metrics"),
     "no deflation": Fault(
         "spectral/power.py", "_outer(first[:, :n], values[:, 0])", "_outer(first[:, :n], 0 * values[:, 0])", "power"
