@@ -74,6 +74,8 @@ def test_what_comes_out(pai, place):
     [record] = done.json()
     assert done.said == [
         "pai: net.safetensors: MLP 64-16-10 (10 classes), 1,184 prunable weights, 355 of them kept by m.safetensors",
+        "pai: digits: 1,297 to train with, 145 held out, 355 to test; 1x8x8 made 64; divided by 16, mean (0.3051) "
+        "subtracted, divided by std (0.3762); measured on the training set; augmentation: none",
         "pai: wrote o.safetensors: the trained network",
         "pai: wrote r.csv: the row",
     ]
@@ -161,7 +163,7 @@ def test_a_moving_mask_is_written(pai, place):
         *("--results", "r.csv", "--format", "json", "--plot", "p.svg"),
     )
     assert done.status == 0
-    assert done.said[1] == "pai: wrote p.svg: the spectrum at 3 masks"
+    assert done.said[2] == "pai: wrote p.svg: the spectrum at 3 masks"
     picture = Path("p.svg").read_text()
     assert all(
         name in picture for name in ("dr, mean", "lambda_imsg, mean", "l2, mean", "explored share of the weights")
@@ -486,6 +488,26 @@ def make():
     network.add_module("idle", nn.Linear(2, 2, bias=False))
     return network
 """
+
+
+def test_what_is_made_of_the_data_is_said(pai, place):
+    random = np.random.default_rng(0)
+    x, y = random.integers(0, 255, (100, 64)).astype(np.uint8), np.arange(100) % 10
+    np.savez("d.npz", x=x, y=y, x_test=x[:30], y_test=y[:30])
+    mean, std = x.mean() / 255, x.std() / 255
+    normalised = (
+        f"divided by 255, mean ({mean:.4f}) subtracted, divided by std ({std:.4f}); measured on the training set"
+    )
+    words = (*ARGUMENTS[:4], "d.npz", "--epochs", 1, "--batch-size", 32, "-o", "o.safetensors")
+    done = pai("train", *words, "--validation", 0.2)
+    told = f"pai: d.npz: 80 to train with, 20 held out, 30 to test; 64; {normalised}; augmentation: none"
+    assert [line for line in done.said if "d.npz:" in line] == [told]
+    for flags, usual in (((), " (the default; --per-class changes it)"), (("--per-class", 10), "")):
+        done = pai(
+            "prune", "net.safetensors", "--method", "snip", "--data", "d.npz", "-o", "s.safetensors", "--force", *flags
+        )
+        told = f"pai: d.npz: 10 samples of each of 10 classes{usual}; 64; {normalised}"
+        assert [line for line in done.said if "d.npz:" in line] == [told]
 
 
 def test_two_processes_are_one_with_the_batch_doubled(pai, place, monkeypatch):

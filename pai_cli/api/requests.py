@@ -102,7 +102,20 @@ def accept(source: Checkpoint, network: Network, request: PruneRequest, dataset:
 
         dataset = open_samples(request)
     tell_network(source, network)
+    if dataset is not None and not request.method.trains:
+        _tell_samples(dataset, network, request)
     return dataset
+
+
+def _tell_samples(dataset: Dataset, network: Network, request: PruneRequest) -> None:
+    """How many samples score, and what is made of them."""
+    from pai_cli.data.batches import told_inputs
+    from pai_cli.pruning.request import USUAL_PER_CLASS
+
+    count = request.per_class or USUAL_PER_CLASS
+    usual = "" if request.per_class else f" (the default; {option('per_class')} changes it)"
+    shape = request.input_shape or network.input_shape or getattr(dataset, "input_shape", None) or dataset.shape
+    note(f"{dataset.name}: {count} samples of each of {dataset.classes} classes{usual}; {told_inputs(dataset, shape)}")
 
 
 def story_of(dataset: Dataset | None, request: PruneRequest) -> dict[str, str]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pai_cli.data.base import Batch
+from pai_cli.data.normalise import Normalisation
 from pai_cli.errors import DataError
 
 if TYPE_CHECKING:
@@ -73,6 +74,15 @@ def batch_for(dataset: Dataset, indices: NDArray[np.int64], input_shape: tuple[i
     if input_shape is not None:
         inputs = _fitted(inputs, _image_shape(dataset, input_shape)).reshape(len(indices), *input_shape)
     return Batch(np.ascontiguousarray(inputs, dtype=np.float32), dataset.labels[indices])
+
+
+def told_inputs(dataset: Dataset, shape: tuple[int, ...]) -> str:
+    """What is made of its examples: their shape, and that of the inputs where it is another; how they are normalised."""
+    own = dataset.shape[2:] if dataset.shape[:2] == (1, 1) else dataset.shape
+    stored, taken = ("x".join(map(str, sides)) for sides in (own, shape))
+    normalisation = getattr(dataset, "normalisation", None)
+    normalised = f"; {normalisation.stated()}" if isinstance(normalisation, Normalisation) else ""
+    return f"{stored}{'' if stored == taken else f' made {taken}'}{normalised}"
 
 
 def _image_shape(dataset: Dataset, wanted: tuple[int, ...]) -> tuple[int, int, int]:

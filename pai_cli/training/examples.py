@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pai_cli.data.batches import batch_for
+from pai_cli.data.batches import batch_for, told_inputs
 from pai_cli.data.images import ImageDataset
 from pai_cli.errors import DataError, RecipeError
 from pai_cli.random import generator_for
@@ -133,6 +133,15 @@ class TrainingData:
     validation: Examples
     test: Examples | None
     augment: Augment
+
+    @property
+    def told(self) -> str:
+        """The sizes of the parts, what is made of an example, and what is changed at random, in one line."""
+        sizes = {"to train with": self.train, "held out": self.validation, "to test": self.test}
+        parts = ", ".join(f"{len(part):,} {what}" for what, part in sizes.items() if part is not None)
+        dataset = self.train.dataset
+        inputs = told_inputs(dataset, self.train.shape)
+        return f"{dataset.name}: {parts}; {inputs}; augmentation: {self.augment.stated()}"
 
 
 def prepare(

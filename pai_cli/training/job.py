@@ -26,6 +26,7 @@ from pai_cli.models.recognise import OPTIONAL
 from pai_cli.progress import Progress
 from pai_cli.pruning.base import Masks
 from pai_cli.spelling import option
+from pai_cli.telling import note
 from pai_cli.training.dynamic import share_of
 from pai_cli.training.events import DONE, check_log_dir, events
 from pai_cli.training.examples import TrainingData, prepare
@@ -230,6 +231,8 @@ def _prepared(job: Job, recipe: Recipe, process: Process) -> TrainingData:
     shape = job.input_shape or job.network.input_shape
     prepared = prepare(*job.parts, recipe, shape, process.device)
     check_outputs(trained_copy(job.network, process.device), prepared.validation, job.network.description)
+    if process.first:
+        note(prepared.told)
     return prepared
 
 
