@@ -308,7 +308,14 @@ class Wrapped(nn.Module):
 
 WRONG_USAGE = {
     "no weights": (["--between"], "--between follows an input through the network: give its --weights CKPT"),
-    "shape": (["--input-shape", "3,32,32"], "--input-shape: is of a network; give its --weights CKPT or --model too"),
+    "shape": (
+        ["--input-shape", "3,32,32"],
+        "--input-shape: is of a network; give its --weights CKPT or --model too",
+    ),
+    "layers": (
+        ["--model", "resnet20", "--layers", "conv1*"],
+        "--model: is for the paths through the network, which are of all layers; leave --layers out",
+    ),
     **{
         flag: (["--between", flag, *value], f"{flag}: --between computes no singular values; leave one of them out")
         for flag, value in (

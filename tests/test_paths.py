@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import subprocess
 import sys
@@ -15,7 +16,8 @@ from conftest import ROOT, Pai, save_mask
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
-from pai_cli import PaiWarning, analyze, rank
+from pai_cli import Mask, PaiWarning, analyze, rank
+from pai_cli.display.figures.trajectory import _measured as measured
 from pai_cli.errors import UnknownMetricError, UsageError
 from pai_cli.models.unrolled.paths import NetworkPaths, Unrolled
 from pai_cli.models.unrolled.tape import unroll
@@ -219,3 +221,42 @@ def test_ranking_by_paths_through_an_unknown_network(pai: Pai, tmp_path: Path) -
         "rank", mask, "--weights", weights, "--accuracy", accuracy, "--resamples", 100, "--format", "json"
     ).json()
     assert not {row["metric"] for row in study["correlations"]} & set(PATHS)
+
+
+@pytest.mark.parametrize("by", ["effective_share", "dead_outputs", "log_path_weight"])
+def test_a_search_takes_the_best_by_paths(pai: Pai, net: Path, tmp_path: Path, by: str) -> None:
+    asked = ("--method", "random", "--density", "0.3", "--population", "8", "--by", by)
+    done = pai("sample", net, *asked, "-o", tmp_path / "s.safetensors", "--format", "json", "--jobs", "1")
+    assert done.status == 0, done.err
+    lines = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines()[1:]]
+    values = [line[by] for line in lines if line[by] is not None]
+    assert len(set(values)) > 1
+    best = (max if WHOLE[by].larger_is_better else min)(values)
+    first, found = done.json()
+    assert (first[by], found[by]) == (lines[0][by], best)
+    assert lines[found["candidate"]][by] == best
+    assert lines[-1][f"best_{by}"] == best
+    mask = tmp_path / "s.safetensors"
+    assert Mask.load(mask).metadata["by"] == by
+    row = pai("analyze", mask, "--weights", net, "--summary", "--format", "json").json()[0]
+    assert row[by] == best
+    other = pai("sample", net, *asked[:-2], "-o", mask, "--resume")
+    assert (other.status, "belongs to another search" in other.err) == (1, True)
+
+
+def test_a_search_by_paths_that_cannot_be(pai: Pai, net: Path, tmp_path: Path) -> None:
+    asked = ("--method", "random", "--density", "0.3", "--population", "2", "-o", tmp_path / "s.safetensors")
+    layers = pai("sample", net, *asked, "--by", "log_paths", "--select", "layer")
+    assert "--by log_paths: is of whole masks, and --select layer takes layers; leave one out" in layers.err
+    wrong = pai("sample", net, *asked, "--by", "dr")
+    assert "--by 'dr': give one of l2, effective_density" in wrong.err
+    built = pai("sample", net, "--construct", "ramanujan", "--by", "log_paths", "-o", tmp_path / "s.safetensors")
+    assert "leave --by out" in built.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_picture_of_a_search_has_what_masks_were_taken_by() -> None:
+    line = {"candidate": 0, "l2": 1.0, "dr_imdb": None, "lambda_imsg": 0.5, "kept": 3, "reason": None}
+    best = {f"best_{name}": line[name] for name in ("l2", "dr_imdb", "lambda_imsg", "reason")}
+    assert measured([line | best]) == ["l2", "dr_imdb", "lambda_imsg"]
+    assert measured([line | best | {"log_paths": 2.0, "best_log_paths": 2.0}]) == ["l2", "dr_imdb", "log_paths"]

@@ -150,11 +150,10 @@ def test_numbers_are_the_tables_and_in_full(pai: Pai, written: Path) -> None:
                 assert float(cell["data-order"]) == value
                 assert cell["title"].startswith(repr(value))
             if f"{head}_error" in record and value is not None:
-                layers = record.get(f"{head}_layers")
-                over = "" if layers is None else f", mean of {layers} layers"
-                assert f"± {record[f'{head}_error']:.1e}{over}" in cell["title"]
-    first = [row for row in rows if row["mask"] == str(SAME_DENSITY[0])]
-    assert len(seen.tables["layers-1"]) == len(first) + 1
+                of = f", mean of {record[f'{head}_layers']} layers" if f"{head}_layers" in record else ""
+                assert f"± {record[f'{head}_error']:.1e}{of}" in cell["title"]
+    layers = [row for row in rows if row["mask"] == str(SAME_DENSITY[0])]
+    assert len(seen.tables["layers-1"]) == len(layers) + 1
     assert seen.tables["layers-1"][-1][0]["text"] == "network mean"
 
 

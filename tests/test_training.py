@@ -35,6 +35,8 @@ from pai_cli.data.images import ImageDataset
 from pai_cli.data.normalise import Normalisation
 from pai_cli.errors import DataError, RecipeError, ScoreError, TrainingError
 from pai_cli.models.network import init_network
+from pai_cli.models.unrolled.paths import Unrolled
+from pai_cli.models.unrolled.tape import unroll
 from pai_cli.random import generator_for
 from pai_cli.training import loop, rescale, tost
 from pai_cli.training.applied import apply_masks
@@ -809,3 +811,7 @@ def test_the_spectrum_of_every_move_is_that_of_analyze():
     report = summarise(measure_everywhere(layers, 1, how))
     for name in ("dr", "dr_imdb", "lambda", "lambda_imsg", "l2"):
         assert updates[0][name] == pytest.approx(report.measures[name].value)
+    effective = Unrolled(unroll(network.model, network.input_shape)).effective(masks)
+    on_a_path, kept = (sum(int(mask.sum()) for mask in given.values()) for given in (effective, masks))
+    assert updates[0]["effective_share"] == on_a_path / kept
+    assert all(0 < one["effective_share"] <= 1 for one in updates)

@@ -503,12 +503,22 @@ def test_attention_mixes_elements() -> None:
         unroll(network.model, network.input_shape)
 
 
+class Largest(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.a(x).argmax(1)
+
+
 @pytest.mark.parametrize(
     ("model", "shape", "error", "told"),
     [
         (nn.Linear(3, 2), None, MethodOptionError, "the shape of one input is not known"),
         (nn.Linear(3, 2), (4,), MethodOptionError, "the network failed on one input of shape 4"),
         (nn.Identity(), (4,), TraceError, "no convolution or linear layer"),
+        (Largest(), (4,), TraceError, "nothing of what the network returns can be followed"),
         (
             nn.Sequential(nn.Conv2d(1, 1, 1), nn.Upsample(scale_factor=2, mode="bilinear")),
             (1, 4, 4),

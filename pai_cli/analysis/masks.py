@@ -176,7 +176,7 @@ def measure_mask(mask: Mask, request: AnalysisRequest, cache: DenseCache, layer_
     for number, one in enumerate(_measured(mask, names, request, cache), start=1):
         reports.append(one)
         layer_done(number, len(names))
-    report = with_paths(summarise(reports), mask, request.paths, request.weights, whole=not request.layers)
+    report = with_paths(summarise(reports), mask, request.paths, request.weights)
     report = with_pairs(report, mask, request.pairs)
     shapes = dict(mask.shapes)
     told = mask.layouts_known, mask.remark

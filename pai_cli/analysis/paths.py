@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 NO_NETWORK = "the network is not known"
 NOT_ASKED = "paths were not asked for"
+OF_ALL_LAYERS = "paths are of all layers"
 NO_KEPT = "collapsed"
 
 
@@ -43,18 +44,14 @@ class PathRequest:
         return self.reason if self.unrolled is None else self.unrolled.tape.digest
 
 
-def with_paths(
-    report: NetworkReport, mask: Mask, request: PathRequest, weights: Weights | None, *, whole: bool
-) -> NetworkReport:
+def with_paths(report: NetworkReport, mask: Mask, request: PathRequest, weights: Weights | None) -> NetworkReport:
     """The report with the controls, and with the measures of paths or the reason why there are none.
 
-    `weights`: under the mask's names. `whole`: whether every layer was measured.
+    `weights`: under the mask's names.
     """
     controls = _controls(report)
     if request.unrolled is None:
         return _without(report, controls, request.reason)
-    if not whole:
-        return _without(report, controls, "paths are of all layers")
     try:
         found = _found(mask, request.unrolled, weights)
     except _Unfit as unfit:
@@ -64,7 +61,9 @@ def with_paths(
             raise
         return _without(report, controls, "the unrolled network does not fit in memory")
     layers = tuple(_extended(one, _of_layer(found.layers[one.name], one.parameters)) for one in report.layers)
-    return replace(report, layers=layers, measures={**report.measures, **controls, **_of_network(found, report.total)})
+    return replace(
+        report, layers=layers, measures={**report.measures, **controls, **measures_of_paths(found, report.total)}
+    )
 
 
 class _Unfit(Exception):  # noqa: N818  there is a reason, and no measure
@@ -90,8 +89,28 @@ def _controls(report: NetworkReport) -> dict[str, Measure]:
     }
 
 
+def on_no_path(mask: Mask, unrolled: Unrolled, weights: Weights) -> tuple[int, int]:
+    """How many kept weights are on no path from input to output, and how many are kept; (0, 0) of another network's mask."""
+    try:
+        _, masks = _known(mask, unrolled, weights)
+    except _Unfit:
+        return 0, 0
+    effective = unrolled.effective(masks)
+    kept = sum(int(one.sum()) for one in masks.values())
+    return kept - sum(int(one.sum()) for one in effective.values()), kept
+
+
 def _found(mask: Mask, unrolled: Unrolled, weights: Weights | None) -> NetworkPaths:
     """The measures; layers by the mask's names."""
+    known, masks = _known(mask, unrolled, weights)
+    found = unrolled.measure(masks, _values(unrolled, weights))
+    if weights is None:
+        found = replace(found, log_path_weight=Measure.missing(NO_WEIGHTS))
+    return replace(found, layers={name: found.layers[there] for name, there in known.items()})
+
+
+def _known(mask: Mask, unrolled: Unrolled, weights: Weights | None) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """The network's names of the mask's layers, their own where it does not use them, and the masks by those names."""
     layers = unrolled.tape.layers
     names = [name for name in mask.names if len(mask.shapes[name]) >= 2 and 0 not in mask.shapes[name]]
     several = () if weights is None else (weights.aliases,)
@@ -106,11 +125,8 @@ def _found(mask: Mask, unrolled: Unrolled, weights: Weights | None) -> NetworkPa
         lacking = layers.keys() - known.values() - told_whole(mask.metadata).keys()
         if lacking:
             raise _Unfit(f"the network has layers that the mask does not name: {some_names(sorted(lacking))}")
-    masks = {known.get(name, name): mask.array(name) for name in names}
-    found = unrolled.measure(masks, _values(unrolled, weights))
-    if weights is None:
-        found = replace(found, log_path_weight=Measure.missing(NO_WEIGHTS))
-    return replace(found, layers={name: found.layers[known.get(name, name)] for name in names})
+    every = {name: known.get(name, name) for name in names}
+    return every, {there: mask.array(name) for name, there in every.items()}
 
 
 def _values(unrolled: Unrolled, weights: Weights | None) -> Callable[[str], np.ndarray] | None:
@@ -130,7 +146,8 @@ def _of_layer(paths: LayerPaths, total: int) -> dict[str, Measure]:
     }
 
 
-def _of_network(paths: NetworkPaths, total: int) -> dict[str, Measure]:
+def measures_of_paths(paths: NetworkPaths, total: int) -> dict[str, Measure]:
+    """The network's measures by name. `total`: weights of the masked layers, kept or not."""
     layers: Mapping[str, LayerPaths] = paths.layers
     kept, effective = sum(one.kept for one in layers.values()), sum(one.effective for one in layers.values())
     return {

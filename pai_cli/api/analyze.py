@@ -208,6 +208,11 @@ def reports(
         raise UsageError(
             f"{option('input_shape')}: is of a network; give its {option('weights', 'CKPT')} or {option('model')} too"
         )
+    if given.layers and not (model is None and input_shape is None):
+        name = "input_shape" if model is None else "model"
+        raise UsageError(
+            f"{option(name)}: is for the paths through the network, which are of all layers; leave {option('layers')} out"
+        )
     refuse_idle_force(plot, report, force=force)
     working = Working.of(jobs, cluster, store, no_store=no_store)
     files = _Files(maybe_path(plot), maybe_path(report), force)
@@ -250,6 +255,7 @@ def _measured(given: _Given, how: _How, files: _Files, working: Working) -> Repo
     """Everything that can be refused is, before the first report is asked for."""
     solver = solver_options(how.solver, certify=how.certify, device=how.device)
     from pai_cli.analysis.masks import AnalysisRequest
+    from pai_cli.analysis.paths import OF_ALL_LAYERS, PathRequest
     from pai_cli.spectral.metrics import MetricOptions
 
     options = MetricOptions(solver, how.convention, how.expansion_weighted)
@@ -266,7 +272,9 @@ def _measured(given: _Given, how: _How, files: _Files, working: Working) -> Repo
         device=device_of(how.device),
         trust=given.trust,
         per_layer=not given.summary or pictures is not None,
-        paths=paths_of(weights, how.model, how.input_shape, masks, trust=given.trust),
+        paths=PathRequest(None, OF_ALL_LAYERS)
+        if given.layers and weights is not None
+        else paths_of(weights, how.model, how.input_shape, masks, trust=given.trust),
     )
     found = _reported(given, request, masks, working, pictures)
     return Reports(found, None if pictures is None else pictures.write)

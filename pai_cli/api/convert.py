@@ -11,6 +11,7 @@ from pai_cli.api.masks import Mask
 from pai_cli.api.plans import read_checkpoint
 from pai_cli.api.progress import Wanted, shown_by
 from pai_cli.api.ranges import check_force
+from pai_cli.api.unrolling import tell_on_no_path
 from pai_cli.errors import UsageError
 from pai_cli.files.foreign.write import Target
 from pai_cli.spelling import option
@@ -79,6 +80,8 @@ def convert(
     if checkpoint is not None:
         _check_weights(found, checkpoint, target)
     Beside(checkpoint or named).tell(found.names, found.metadata)
+    if (network := checkpoint or named) is not None:
+        tell_on_no_path(found, network)
     if path is not None:
         write_any(found, Output(path, target, typed(), checkpoint, packed=packed, force=force))
     if isinstance(file, Mask):

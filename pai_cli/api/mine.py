@@ -9,11 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pai_cli.api.given import listed, named, opened
-from pai_cli.api.inputs import AnyPath, Shape, Source, maybe_path, one_of, open_weights, shape_of, source_path
+from pai_cli.api.inputs import (
+    AnyPath,
+    Shape,
+    Source,
+    maybe_path,
+    one_of,
+    open_source,
+    open_weights,
+    shape_of,
+    source_path,
+)
 from pai_cli.api.masks import Mask
 from pai_cli.api.plans import plan_mining, read_masks
 from pai_cli.api.progress import Wanted, shown_by
 from pai_cli.api.ranges import check_force, check_least
+from pai_cli.api.unrolling import tell_on_no_path
 from pai_cli.errors import UsageError
 from pai_cli.mining.level import Level
 from pai_cli.spelling import for_python, option
@@ -187,6 +198,8 @@ def mine(
     mined._progress = progress
     _draw(mined, picture, force=force)
     _write_consensus(mined, path, packed=packed, force=force)
+    if path is not None and weights is not None:
+        tell_on_no_path(mined.consensus.stored, open_source(weights, trust=trust), model, shape)
     return mined
 
 

@@ -96,6 +96,7 @@ def prune(
     device: str = "auto",
     packed: bool = False,
     no_collapse: bool = False,
+    effective: bool = False,
     force: bool = False,
     trust: bool = False,
     progress: Wanted = None,
@@ -120,7 +121,8 @@ def prune(
     `ignore`: globs of layers that stay whole and are not counted. `model`: the network, where names and shapes of a
     checkpoint do not tell. `input_shape`: of one input, such as (3, 32, 32). `device`: "auto", "cpu" or "cuda".
     `output`: where to write the mask; None writes nothing. `packed`: bits instead of bytes. `no_collapse`: refuse a mask
-    that empties a layer. `force`: replace existing files. `trust`: a file may run the code in it.
+    that empties a layer. `effective`: reach the density in weights that lie on a path from input to output, and keep those
+    alone. `force`: replace existing files. `trust`: a file may run the code in it.
     `progress`: True for a bar, or what is called with (done, total, what).
 
     Gives the mask; its `summary` has what else the run found out. Raises `UsageError`, `UnknownMethodError`,
@@ -143,7 +145,8 @@ def prune(
     plan_pruning(reads, path, new_weights, chosen, resume=resume, force=force)
     optimizer = None if optimizer is None else one_of("optimizer", optimizer, ("sgd", "adam"))
     training = TrainingOptions(epochs, freeze_every, penalty, rewind, optimizer, lr, batch_size)
-    whole = reinit or path is None or given is not None or ties == "random" or (ties == "error" and pattern is not None)
+    whole = reinit or effective or path is None or given is not None
+    whole = whole or ties == "random" or (ties == "error" and pattern is not None)
     source, network, pieces = _open(checkpoint, model, shape, chosen, trust=trust, whole=whole)
     request = request_of(
         chosen,
@@ -160,6 +163,7 @@ def prune(
         shuffle=shuffle,
         invert=invert,
         ties=ties,
+        effective=effective,
         training=training if training.given() else None,
     )
     dataset = accept(source, network, request, given)

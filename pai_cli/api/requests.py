@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pai_cli.api.inputs import Amount, device_of, globs_of, one_of, tell_network
+from pai_cli.api.unrolling import tell_idle
 from pai_cli.errors import CollapseError, UnknownMethodError
 from pai_cli.pruning.base import Scope
 from pai_cli.spelling import option
@@ -131,6 +132,8 @@ def tell_pruning(result: PruneSummary, *, no_collapse: bool, rule: TieRule = "fi
         warn(f"layer collapse: {names} kept no weight")
     if result.connected is False:
         warn("no path of kept weights leads from the input to the output: nothing can be trained")
+    elif result.on_no_path:
+        tell_idle(result.on_no_path, result.kept)
 
 
 def _tell_ties(result: PruneSummary, rule: TieRule) -> None:

@@ -72,6 +72,7 @@ def sample(
     sparsity: float | str | None = None,
     output: AnyPath | None = None,
     select: str | None = None,
+    by: str | None = None,
     convention: str | None = None,
     construct: str | None = None,
     steps: int | None = None,
@@ -103,9 +104,10 @@ def sample(
     A search measures `population` masks of `method`: the method's own, then others from fresh seeds, samples, or weights
     with `noise` (standard deviation, relative to each layer's own; 0.1 by default). `select`: "mask" takes a candidate
     whose network l2 is the largest so far; "layer" takes its layers whose dr_imdb and l2 are both at least the best so far,
-    brought back to the exact count. `convention`: what they are measured by, as of `analyze`; "h23" by default.
-    `construct`: "biregular" or "ramanujan" builds layers instead, at ERK's densities; `steps`: the most switches of edges a
-    layer, 200 by default.
+    brought back to the exact count. `by`: what a whole mask must have the best of, "l2" or a measure of paths through the
+    network or between its layers, such as "effective_share" or "overlap". `convention`: what candidates are measured by, as
+    of `analyze`; "h23" by default. `construct`: "biregular" or "ramanujan" builds layers instead, at ERK's densities;
+    `steps`: the most switches of edges a layer, 200 by default.
 
     `output`: where to write the mask; the search's lines go beside it, or to `trajectory`, and an interrupted search goes on
     with `resume`. Without an output nothing stays on disk. `jobs`: processes of this machine; `cluster`: a Dask scheduler's
@@ -150,10 +152,12 @@ def sample(
             with shown_by(progress, construct) as bar:
                 return run.built(construct, steps, bar)
         assert population is not None  # as check_search sees to
+        from pai_cli.sampling.request import USUAL_BY
         from pai_cli.sampling.search import SearchRequest
 
         taken: Select = "layer" if select == "layer" else "mask"
-        search_request = SearchRequest.of(request, population, noise, taken, Convention(convention or "h23"))
+        whose = Convention(convention or Convention.H23)
+        search_request = SearchRequest.of(request, population, noise, taken, by or USUAL_BY, convention=whose)
         with shown_by(progress, "sampling") as bar:
             found = run.searched(search_request, _Files(where, lines, resume), samples, bar)
         if picture is not None:
@@ -175,7 +179,7 @@ def default_output(given: Mapping[str, Any]) -> Path:
 
 
 OF_A_SEARCH = (
-    *("method", "population", "select", "noise", "trajectory", "resume", "scope", "rounds", "data", "per_class"),
+    *("method", "population", "select", "by", "noise", "trajectory", "resume", "scope", "rounds", "data", "per_class"),
     *("pattern", "plot", "ties", "convention"),
 )
 
@@ -191,7 +195,9 @@ def check_search(given: Mapping[str, Any]) -> None:
         missing = [option(name) for name in ("method", "population") if name not in there]
         if missing:
             raise UsageError(f"give {' and '.join(missing)} to search, or {option('construct')} to build a mask")
-        for name, choices in (("select", SELECTS), ("convention", tuple(Convention))):
+        from pai_cli.sampling.request import CRITERIA
+
+        for name, choices in (("select", SELECTS), ("by", CRITERIA), ("convention", tuple(Convention))):
             if given[name] is not None:
                 one_of(name, given[name], choices)
     else:

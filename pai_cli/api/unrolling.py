@@ -98,6 +98,31 @@ def tell_paths(request: PathRequest, reports: Iterable[MaskReport]) -> Iterator[
         yield report
 
 
+def tell_on_no_path(
+    mask: Stored, checkpoint: Checkpoint, model: str | None = None, input_shape: tuple[int, ...] | None = None
+) -> None:
+    """Say where more than 1% of what a mask keeps of the checkpoint's network is on no path through it.
+
+    Where the network is not known, or its elements cannot be told apart, there is nothing to tell.
+    """
+    from pai_cli.analysis.paths import on_no_path
+
+    found = paths_of(checkpoint, model, input_shape, (), trust=False).unrolled
+    if found is not None:
+        tell_idle(*on_no_path(mask, found, checkpoint), where=f"{mask.path}: ")
+
+
+def tell_idle(idle: int, kept: int, where: str = "") -> None:
+    """Say how many kept weights are on no path, where there are more than 1% of them."""
+    from pai_cli.pruning.run import WORTH_TELLING
+
+    if idle > WORTH_TELLING * kept:
+        note(
+            f"{where}{idle:,} of {kept:,} kept weights ({100 * idle / kept:.3g}%) are on no path from the input to the "
+            "output: they compute nothing"
+        )
+
+
 def shapes_among(masks: Iterable[Path | Stored], *, trust: bool) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the first mask that can be opened; none where there is none, as is told where masks are read."""
     from pai_cli.files.opening import open_mask

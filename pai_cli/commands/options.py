@@ -207,6 +207,13 @@ Output = Annotated[
 NoCollapse = Annotated[
     bool, typer.Option("--no-collapse", help="Refuse a mask that leaves a layer without any weight.")
 ]
+Effective = Annotated[
+    bool,
+    typer.Option(
+        "--effective",
+        help="Reach the density in weights that lie on a path from input to output, and keep those alone.",
+    ),
+]
 Jobs = Annotated[
     int | None,
     typer.Option(

@@ -81,6 +81,7 @@ def prune(
     device: options.DeviceName = Device.AUTO,
     packed: options.Packed = False,
     no_collapse: options.NoCollapse = False,
+    effective: options.Effective = False,
     format: options.OutputFormat = Format.TABLE,  # noqa: A002  the flag's name
     force: options.Force = False,
     trust: options.Trust = False,

@@ -13,6 +13,7 @@ from pai_cli.commands.given import asked
 from pai_cli.compute.device import Device
 from pai_cli.files.tables import Format
 from pai_cli.methods.registry import names
+from pai_cli.spectral.catalogue import PATHS
 
 
 class SelectChoice(StrEnum):
@@ -39,6 +40,15 @@ Select = Annotated[
     typer.Option(
         help="What to take of a candidate. mask (the default): all of it, when its network l2 is the largest so far; "
         "layer: the layers whose dr_imdb and l2 are both at least the best so far, brought back to the exact count.",
+    ),
+]
+By = Annotated[
+    str | None,
+    typer.Option(
+        metavar="METRIC",
+        autocompletion=lambda: ["l2", *PATHS],
+        help=f"What a whole mask must have the best of: l2 (the default), or of the paths through the network "
+        f"{', '.join(PATHS)}.",
     ),
 ]
 Construct = Annotated[
@@ -79,6 +89,7 @@ def sample(
     sparsity: options.Sparsity = None,
     output: options.Output = None,
     select: Select = None,
+    by: By = None,
     convention: options.ConventionOrUsual = None,
     construct: Construct = None,
     steps: Steps = None,

@@ -44,7 +44,7 @@ DISPENSABLE = (
     *("p", "r", "rho", "n"),
     *("narc", "d_R", "d_L", "ds", "shape", "l2_dense", "sigma_1", "layers", "explored", "lambda_imsg", "method"),
     *("switches", "sigma_2_before", "sigma_2", BARS, "candidates", "total", "lambda", "columns", "outputs", "note"),
-    *("decided", "dr", "density"),
+    *("decided", "effective_share", "dr", "density"),
 )
 
 

@@ -34,8 +34,8 @@ class PruneRequest:
     `data`: the dataset that a method with data takes `per_class` samples of each class from (10 unless given).
     `pattern`: N:M selection. `densities`: pairs of a layer's name or glob and its density. `shuffle`: permute each
     layer's mask within the layer. `invert`: keep the smallest scores. `training`: for the methods that train. `ties`: how
-    equal scores are settled where the cut falls. `density_default`: nobody asked for the density, which is the usual one;
-    the mask file tells.
+    equal scores are settled where the cut falls. `effective`: the density is of weights on a path alone.
+    `density_default`: nobody asked for the density, which is the usual one; the mask file tells.
     """
 
     method: Method
@@ -55,6 +55,7 @@ class PruneRequest:
     training: TrainingOptions | None = None
     density_default: bool = False
     ties: TieRule = "first"
+    effective: bool = False
 
     def facts(self) -> dict[str, Any]:
         """What fixes the masks, as JSON can hold it: every field that is not incidental, the method by its name."""
@@ -108,6 +109,8 @@ def check_options(request: PruneRequest, *, has_samples: bool = False) -> None:
             f"{option('scope', 'global')}: {method.name} fixes the density of each layer; leave {option('scope')} out"
         )
     _check_selection(request)
+    if request.effective:
+        _check_effective(request)
     _check_data(method, request, has_samples=has_samples)
     _check_training(method, request)
     if request.rounds is not None:
@@ -142,6 +145,20 @@ def _check_selection(request: PruneRequest) -> None:
                 f"{option('scope', 'global')}: {option('densities')} fixes the density of each layer; leave "
                 f"{option('scope')} out"
             )
+
+
+def _check_effective(request: PruneRequest) -> None:
+    """Refuse what has no density that could be reached in effective weights."""
+    for name, there in (("pattern", request.pattern), ("densities", request.densities)):
+        if there is not None:
+            raise MethodOptionError(f"{option('effective')}: excludes {option(name)}, which fixes each layer; give one")
+    if request.shuffle:
+        raise MethodOptionError(f"{option('effective')}: excludes {option('shuffle')}; leave one out")
+    if request.method.trains:
+        raise MethodOptionError(
+            f"{option('effective')}: tries several masks, and {request.method.name} trains for each; leave "
+            f"{option('effective')} out"
+        )
 
 
 def _check_data(method: Method, request: PruneRequest, *, has_samples: bool) -> None:

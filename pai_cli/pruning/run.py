@@ -39,6 +39,10 @@ __all__ = [
 ]
 
 
+WORTH_TELLING = 0.01
+"""The share of kept weights on no path above which that is told."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PruneSummary:
     """What is worth knowing of a run, but for the masks themselves.
@@ -46,6 +50,7 @@ class PruneSummary:
     `kept_by_layer`: how many weights, in network order. `connected`: whether a path of kept weights leads from input to
     output; None when that cannot be told. `rounds`: how many the schedule had. `whole`: layers that the pattern does not
     fit, all of their weights kept. `ties`: where equal scores were settled, by layer; {} where that is not worth telling.
+    `effective`: how many kept weights are on a path from input to output; None when that cannot be told.
     """
 
     layers: tuple[PrunableLayer, ...]
@@ -55,6 +60,13 @@ class PruneSummary:
     scope: Scope
     whole: tuple[str, ...] = ()
     ties: Mapping[str, Tie] = field(default_factory=dict)
+    effective: int | None = None
+
+    @property
+    def on_no_path(self) -> int:
+        """Kept weights on no path from input to output; 0 where that cannot be told, or is too few to tell."""
+        idle = 0 if self.effective is None else self.kept - self.effective
+        return idle if idle > WORTH_TELLING * self.kept else 0
 
     @property
     def kept(self) -> int:
@@ -103,7 +115,18 @@ def prune(
     `DeviceError`, `DataError`; a method that trains also `RecipeError`, `TrainingError`.
     """
     ties = Ties(request.ties, request.seed)
-    masks, rounds = choose_masks(network, request, progress, dataset, run, ties=ties)
+    if request.effective:
+        from pai_cli.pruning.effective import choose_effective
+
+        check_request(network, request, has_samples=dataset is not None)
+
+        def choose(wanted: PruneRequest) -> tuple[Masks, int]:
+            ties.found.clear()
+            return choose_masks(network, wanted, progress, dataset, run, ties=ties)
+
+        masks, rounds = choose_effective(network, request, choose)
+    else:
+        masks, rounds = choose_masks(network, request, progress, dataset, run, ties=ties)
     result = result_of(network, request, masks, rounds)
     return replace(result, ties=noteworthy(ties.found, result.kept))
 
@@ -262,15 +285,20 @@ def result_of(network: Network, request: PruneRequest, masks: Masks, rounds: int
     `masks`: one boolean array a layer that the request prunes. `rounds`: how many the run had that made them.
     """
     from pai_cli.pruning.connectivity import is_connected
+    from pai_cli.pruning.effective import count_effective, unrolled
 
     layers = select_layers(network.layers, request.ignore)
     input_shape = request.input_shape or network.input_shape
     quota = quota_of(request, network, layers)
+    found = unrolled(network.model, input_shape)
+    effective = None if found is None else count_effective(found, masks)
+    connected = is_connected(network, masks, input_shape, request.device) if effective is None else effective > 0
     return PruneResult(
         masks=masks,
         layers=layers,
         kept_by_layer={name: int(np.count_nonzero(mask)) for name, mask in masks.items()},
-        connected=is_connected(network, masks, input_shape, request.device),
+        connected=connected,
+        effective=effective,
         rounds=rounds,
         scope=quota.scope,
         whole=quota.whole if isinstance(quota, PatternQuota) else (),

@@ -23,10 +23,12 @@ from pai_cli.errors import ClusterError, MethodOptionError, NotPortableError, Sc
 from pai_cli.files.digest import sha256_of
 from pai_cli.files.messages import one_line
 from pai_cli.models.factory import load_factory
+from pai_cli.models.unrolled.paths import Unrolled
+from pai_cli.models.unrolled.tape import unroll
 from pai_cli.pruning.base import Masks
 from pai_cli.pruning.run import choose_masks
 from pai_cli.pruning.ties import Tie, Ties
-from pai_cli.sampling.measuring import LayerCache, measure, measures_of
+from pai_cli.sampling.measuring import LayerCache, measure, measures_of, path_measure
 from pai_cli.sampling.request import SearchRequest
 from pai_cli.sampling.trajectory import Measures
 from pai_cli.spelling import option
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from pai_cli.data.base import Dataset
     from pai_cli.models.network import Network
     from pai_cli.spectral.network import LayerReport
+    from pai_cli.spectral.result import Measure
 
 
 @dataclass
@@ -43,8 +46,8 @@ class Workshop:
 
     `factory`: where the network's code is, when it is the user's own (`model`). `twin`: the network with noise on its
     weights, made when first needed. `cache`: layers measured in this process. `busy`: held by the thread that makes a
-    candidate, as a cluster's worker may have several. Pickling raises `NotPortableError` where the network's code cannot be
-    had in another process.
+    candidate, as a cluster's worker may have several. `unrolled`: the network for one input, made when first needed.
+    Pickling raises `NotPortableError` where the network's code cannot be had in another process.
     """
 
     network: Network
@@ -54,6 +57,14 @@ class Workshop:
     twin: Network | None = None
     cache: LayerCache = field(default_factory=LayerCache)
     busy: Lock = field(default_factory=Lock)
+    unrolled: Unrolled | None = None
+
+    def check_paths(self) -> Unrolled:
+        """The network unrolled for one input, made when first needed. Raises as `unroll` does."""
+        if self.unrolled is None:
+            shape = self.request.prune.input_shape or self.network.input_shape
+            self.unrolled = Unrolled(unroll(self.network.model, shape))
+        return self.unrolled
 
     def __getstate__(self) -> dict[str, Any]:
         try:
@@ -152,12 +163,16 @@ def candidate(workshop: Workshop, number: int) -> Candidate | Failure:
         except ScoreError as error:
             return Failure(number, error.text)
         report = measure(workshop.network, masks, workshop.cache, workshop.request.convention)
+        more: dict[str, Measure] = {}
+        if workshop.request.of_paths:
+            by = workshop.request.by
+            more[by] = path_measure(workshop.check_paths(), workshop.network, masks, by)
     return Candidate(
         number=number,
         bits={name: np.packbits(mask) for name, mask in masks.items()},
         rounds=rounds,
         ties=ties,
-        measures=measures_of(report),
+        measures=measures_of(report, more),
         l2_error=report.measures["l2"].error,
         kept=report.kept,
         reports=report.layers,

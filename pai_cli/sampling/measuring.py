@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pai_cli.analysis.masks import Measuring, measure_everywhere
+from pai_cli.analysis.paths import measures_of_paths
+from pai_cli.sampling.request import SHOWN
 from pai_cli.sampling.trajectory import Measures
 from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.metrics import MetricOptions
 from pai_cli.spectral.network import DenseCache, LayerInput, LayerReport, NetworkReport, summarise
+from pai_cli.spectral.result import Measure
 from pai_cli.spelling import for_shell
 
 if TYPE_CHECKING:
     from pai_cli.models.network import Network
+    from pai_cli.models.unrolled.paths import Unrolled
     from pai_cli.pruning.base import Masks
 
-SHOWN = ("l2", "dr_imdb", "lambda_imsg")
 Key = tuple[str, bytes]
 
 
@@ -83,10 +86,19 @@ def remember(cache: LayerCache, masks: Masks, reports: Iterable[LayerReport]) ->
         cache.put(key_of(report.name, masks[report.name]), report)
 
 
-def measures_of(report: NetworkReport) -> Measures:
-    """The network's numbers by name, None where one is missing, and the reasons of those, as files tell them."""
-    measures: Measures = {name: report.measures[name].value for name in SHOWN}
-    reasons = [f"{name}: {report.measures[name].reason}" for name in SHOWN if measures[name] is None]
+def path_measure(unrolled: Unrolled, network: Network, masks: Masks, name: str) -> Measure:
+    """The network's measure of paths called `name`, of these masks and the network's own weights."""
+    found = unrolled.measure(masks, lambda layer: network.parameter(layer).detach().cpu().numpy())
+    return measures_of_paths(found, sum(mask.size for mask in masks.values()))[name]
+
+
+def measures_of(report: NetworkReport, more: Mapping[str, Measure] | None = None) -> Measures:
+    """The network's numbers by name, and `more` of them, None where one is missing, and the reasons of those, as files tell
+    them.
+    """
+    every = {**{name: report.measures[name] for name in SHOWN}, **(more or {})}
+    measures: Measures = {name: one.value for name, one in every.items()}
+    reasons = [f"{name}: {one.reason}" for name, one in every.items() if one.value is None]
     measures["reason"] = for_shell("; ".join(reasons))
     return measures
 

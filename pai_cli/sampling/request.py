@@ -12,7 +12,7 @@ from pai_cli.data.fingerprint import digest_of
 from pai_cli.errors import MethodOptionError
 from pai_cli.pruning.request import PruneRequest
 from pai_cli.random import numbered_generator, numbered_seed
-from pai_cli.spectral.catalogue import METRIC_VERSION
+from pai_cli.spectral.catalogue import METRIC_VERSION, PATHS
 from pai_cli.spectral.conventions import Convention
 from pai_cli.spelling import option
 
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 Select = Literal["mask", "layer"]
 USUAL_NOISE = 0.1
+USUAL_BY = "l2"
+SHOWN = (USUAL_BY, "dr_imdb", "lambda_imsg")
+CRITERIA = (USUAL_BY, *PATHS)
+"""What whole masks are taken by."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +34,15 @@ class SearchRequest:
 
     `prune`: the method, density and seed of candidate 0. `population`: how many candidates. `noise`: standard deviation of
     what is added to the weights of a method that draws neither numbers nor samples, relative to each layer's own.
-    `select`: whether whole masks are taken, or layers. `convention`: what candidates are measured by.
+    `select`: whether whole masks are taken, or layers. `by`: of `CRITERIA`, what a mask must have the best of.
+    `convention`: what candidates are measured by.
     """
 
     prune: PruneRequest
     population: int
     noise: float
     select: Select = "mask"
+    by: str = USUAL_BY
     convention: Convention = Convention.H23
 
     @staticmethod
@@ -45,12 +51,19 @@ class SearchRequest:
         population: int,
         noise: float | None,
         select: Select = "mask",
+        by: str = USUAL_BY,
+        *,
         convention: Convention = Convention.H23,
     ) -> SearchRequest:
         """The request with the noise asked for, or the usual 0.1; none for a method that draws, numbers or samples.
 
-        Raises `MethodOptionError` for a method that trains, and when noise is asked for that would do nothing.
+        Raises `MethodOptionError` for a method that trains, when noise is asked for that would do nothing, and for layers
+        that would be taken by a measure of the whole network.
         """
+        if select == "layer" and by != USUAL_BY:
+            raise MethodOptionError(
+                f"{option('by', by)}: is of whole masks, and {option('select', 'layer')} takes layers; leave one out"
+            )
         method = request.method
         if method.trains:
             raise MethodOptionError(
@@ -58,14 +71,24 @@ class SearchRequest:
                 "prune"
             )
         if not method.draws:
-            return SearchRequest(request, population, USUAL_NOISE if noise is None else noise, select, convention)
+            return SearchRequest(request, population, USUAL_NOISE if noise is None else noise, select, by, convention)
         if noise is not None:
             does, by = ("scores with samples", "samples") if method.data else ("draws at random", "seeds")
             raise MethodOptionError(
                 f"{option('noise', f'{noise:g}')}: {method.name} {does}, so its candidates differ by their {by}; "
                 f"leave {option('noise')} out"
             )
-        return SearchRequest(request, population, 0.0, select, convention)
+        return SearchRequest(request, population, 0.0, select, by, convention)
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The measures of each candidate."""
+        return (*SHOWN, self.by) if self.of_paths else SHOWN
+
+    @property
+    def of_paths(self) -> bool:
+        """Whether masks are taken by what paths they leave."""
+        return self.by != USUAL_BY
 
     def settings(
         self, source_sha256: str, network: Network | None = None, dataset: Dataset | None = None
@@ -78,6 +101,7 @@ class SearchRequest:
         settings["network"] = None if network is None else network.description
         settings["data_sha256"] = None if dataset is None else digest_of([dataset])
         settings["metrics"], settings["convention"] = METRIC_VERSION, self.convention.value
+        settings |= {"by": self.by} if self.of_paths else {}
         # As they come back from a file, tuples as lists.
         as_stored: dict[str, Any] = json.loads(json.dumps(settings))
         return as_stored

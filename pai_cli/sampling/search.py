@@ -24,8 +24,8 @@ from pai_cli.pruning.layers import select_layers
 from pai_cli.pruning.run import PruneRequest, PruneResult, result_of
 from pai_cli.pruning.ties import noteworthy
 from pai_cli.sampling.candidates import Candidate, Failure, Workshop
-from pai_cli.sampling.measuring import SHOWN, LayerCache
-from pai_cli.sampling.request import SearchRequest, Select
+from pai_cli.sampling.measuring import LayerCache
+from pai_cli.sampling.request import SHOWN, USUAL_BY, SearchRequest, Select
 from pai_cli.sampling.selection import LayerSelection, take_mask
 from pai_cli.sampling.trajectory import Measures, SearchState, Trajectory
 from pai_cli.sampling.workers import Workers, made
@@ -48,8 +48,8 @@ class SearchResult:
     """The best candidate's number, its masks and measures (l2, dr_imdb, lambda_imsg), out of how many candidates.
 
     `explored`: share of the weights that some candidate kept, 0 to 1. `request`: what the best was asked for, its own
-    seed among it; of layers taken from several, what candidate 0 was. `sources`: the candidate that each layer is of, when
-    layers were taken. `convention`: what the measures are by.
+    seed among it; of layers taken from several, what candidate 0 was. `by`: what it is the best of. `sources`: the candidate
+    that each layer is of, when layers were taken. `convention`: what the measures are by.
     """
 
     best: int
@@ -61,12 +61,15 @@ class SearchResult:
     select: Select
     sources: dict[str, int]
     convention: Convention
+    by: str = USUAL_BY
 
     @property
     def story(self) -> dict[str, str]:
         """What a mask file should tell of the search besides the method; see `request` for the best one's samples."""
         metadata = {"candidate": str(self.best), "population": str(self.candidates), "select": self.select}
         metadata["convention"] = self.convention.value
+        if self.by != USUAL_BY:
+            metadata["by"] = self.by
         if self.sources:
             metadata["layer_candidates"] = json.dumps(self.sources, separators=(",", ":"))
         return metadata
@@ -94,6 +97,9 @@ def search(
             f"{trajectory.path}: {state.done} candidates are done already; give {option('population', state.done)} or "
             "more"
         )
+    workshop = Workshop(network, request, dataset, workers.factory)
+    if request.of_paths:
+        workshop.check_paths()
     layers = select_layers(network.layers, request.prune.ignore)
     if state.done and {name: mask.shape for name, mask in state.masks.items()} != {
         one.name: one.shape for one in layers
@@ -105,7 +111,7 @@ def search(
     taker = _Taker(LayerSelection(network, request, dataset, LayerCache()), trajectory)
     if state.done < request.population:
         with _saved_at_the_end(trajectory, state):
-            _go_on(Workshop(network, request, dataset, workers.factory), taker, state, workers, progress)
+            _go_on(workshop, taker, state, workers, progress)
     assert state.best is not None
     pruned = result_of(network, request.prune, state.masks, state.best_rounds)
     return SearchResult(
@@ -116,6 +122,7 @@ def search(
         explored=_share(state.explored),
         request=request.prune if request.select == "layer" else request.of_candidate(state.best),
         select=request.select,
+        by=request.by,
         sources={name: state.best_sources[name] for name in state.masks if name in state.best_sources},
         convention=request.convention,
     )
@@ -128,7 +135,8 @@ def _go_on(workshop: Workshop, taker: _Taker, state: SearchState, workers: Worke
     with closing(made(workshop, state.done, workers)) as candidates:
         for one in candidates:
             taker.take(one, state)
-            progress(state.done, population, f"best l2 {state.best_measures.get('l2') or 0.0:.4g}")
+            by = workshop.request.by
+            progress(state.done, population, f"best {by} {state.best_measures.get(by) or 0.0:.4g}")
             if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
                 taker.trajectory.save(state)
                 saved = time.monotonic()
@@ -165,21 +173,22 @@ class _Taker:
             after, layers = self._taken(made, masks, state)
             after = replace(after, explored=_union(state.explored, masks))
         after = replace(after, done=made.number + 1)
-        self.trajectory.append(_line(made, after, layers))
+        shown = self.selection.request.shown
+        self.trajectory.append(_line(made, after, layers, shown))
         state.become(after)
 
     def _taken(self, made: Candidate, masks: Masks, state: SearchState) -> tuple[SearchState, int]:
         """The state with what is taken of a candidate, and how many layers that is."""
         if self.selection.request.select == "layer":
             return self.selection.take(state, made, masks)
-        after = take_mask(state, made, masks)
+        after = take_mask(state, made, masks, self.selection.request.by)
         return after, 0 if after is state else len(masks)
 
 
-def _line(made: Candidate | Failure, after: SearchState, layers: int) -> Record:
+def _line(made: Candidate | Failure, after: SearchState, layers: int, shown: tuple[str, ...]) -> Record:
     """A candidate's own measures, what was taken of it, and what is best now."""
     if isinstance(made, Failure):
-        own: Record = {**dict.fromkeys(SHOWN), "reason": for_shell(made.reason), "l2_error": None, "kept": None}
+        own: Record = {**dict.fromkeys(shown), "reason": for_shell(made.reason), "l2_error": None, "kept": None}
     else:
         own = {**made.measures, "l2_error": made.l2_error, "kept": made.kept}
     return {

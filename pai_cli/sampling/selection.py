@@ -21,6 +21,7 @@ from pai_cli.pruning.ties import Tie, Ties
 from pai_cli.sampling.candidates import Candidate, one_torch_thread
 from pai_cli.sampling.measuring import LayerCache, measure, measures_of, remember
 from pai_cli.sampling.trajectory import LayerMeasures, SearchState
+from pai_cli.spectral.catalogue import EVERY
 
 if TYPE_CHECKING:
     from pai_cli.data.base import Dataset
@@ -31,9 +32,10 @@ if TYPE_CHECKING:
 LAYER_MEASURES = ("dr_imdb", "l2")
 
 
-def take_mask(state: SearchState, candidate: Candidate, masks: Masks) -> SearchState:
-    """The state after a candidate whose mask is taken when its network l2 is larger than any before."""
-    if state.best is not None and _value(candidate.measures["l2"]) <= _value(state.best_measures["l2"]):
+def take_mask(state: SearchState, candidate: Candidate, masks: Masks, by: str = "l2") -> SearchState:
+    """The state after a candidate whose mask is taken when its network's value of `by` is better than any before."""
+    larger = EVERY[by].larger_is_better
+    if state.best is not None and not _beats(candidate.measures[by], state.best_measures[by], larger=larger):
         return state
     return replace(
         state,
@@ -150,6 +152,12 @@ def is_better(new: LayerMeasures, old: LayerMeasures | None) -> bool:
 def _facts(report: LayerReport) -> LayerMeasures:
     measures = report.metrics.measures
     return {name: measures[name].value for name in LAYER_MEASURES}
+
+
+def _beats(new: float | None, old: float | None, *, larger: bool) -> bool:
+    if new is None or old is None:
+        return old is None and new is not None
+    return new > old if larger else new < old
 
 
 def _value(measure: float | None) -> float:

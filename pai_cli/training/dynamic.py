@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pai_cli.analysis.masks import Measuring, measure_everywhere
 from pai_cli.pruning.base import Masks
+from pai_cli.pruning.effective import count_effective
 from pai_cli.pruning.select import keep_largest
 from pai_cli.random import generator_for
 from pai_cli.spectral.conventions import Convention
@@ -26,8 +27,10 @@ from pai_cli.training.recipe import Dynamic
 if TYPE_CHECKING:
     from pai_cli.files.tables import Record
     from pai_cli.models.network import PrunableLayer
+    from pai_cli.models.unrolled.paths import Unrolled
 
 SPECTRUM = ("dr", "dr_imdb", "lambda", "lambda_imsg", "l2")
+NOT_UNROLLED = "the network cannot be unrolled"
 
 Arrays = Mapping[str, NDArray[np.floating[Any]]]
 
@@ -66,11 +69,16 @@ def moved(masks: Masks, weights: Arrays, gradients: Arrays, move: Move) -> Masks
 
 
 def spectrum(
-    layers: tuple[PrunableLayer, ...], masks: Masks, weights: Arrays, convention: Convention = Convention.H23
+    layers: tuple[PrunableLayer, ...],
+    masks: Masks,
+    weights: Arrays,
+    unrolled: Unrolled | None = None,
+    convention: Convention = Convention.H23,
 ) -> Record:
-    """The network's means of dr, dr_imdb, lambda, lambda_imsg and l2 with their error bounds; None, and why, where missing.
+    """The network's means of dr, dr_imdb, lambda, lambda_imsg and l2 with their error bounds, and the share of the kept
+    weights that lie on a path from input to output; None, and why, where missing.
 
-    `weights`: as they are now. Layers without a mask are left out.
+    `weights`: as they are now. Layers without a mask are left out. `unrolled`: the network, None where it cannot be.
     """
     inputs = (
         LayerInput(layer.name, masks[layer.name], weights[layer.name], layer.layout)
@@ -84,6 +92,11 @@ def spectrum(
     for name in SPECTRUM:
         record[name], record[f"{name}_error"] = measures[name].value, measures[name].error
     reasons = [f"{name}: {measures[name].reason}" for name in SPECTRUM if measures[name].reason is not None]
+    effective = None if unrolled is None else count_effective(unrolled, masks)
+    kept = sum(int(np.count_nonzero(mask)) for mask in masks.values())
+    record["effective_share"] = effective / kept if effective is not None and kept else None
+    if effective is None:
+        reasons.append(f"effective_share: {NOT_UNROLLED}")
     record["reason"] = for_shell("; ".join(reasons)) or None
     return record
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from pai_cli.errors import RecipeError
 from pai_cli.pruning.base import Masks
+from pai_cli.pruning.effective import unrolled
 from pai_cli.random import generator_for
 from pai_cli.spelling import option
 from pai_cli.training.applied import apply_masks
@@ -39,6 +40,7 @@ from pai_cli.training.tost import EarlyParts
 if TYPE_CHECKING:
     from pai_cli.files.tables import Record
     from pai_cli.models.network import Network
+    from pai_cli.models.unrolled.paths import Unrolled
 
 __all__ = ["Run", "TrainResult", "Trainer", "fit"]
 
@@ -60,6 +62,7 @@ class Trainer(Steps):
         self.masked = apply_masks(self.model, masks)
         self.layers = network.layers
         self.explored = {name: mask.copy() for name, mask in masks.items()}
+        self.unrolled = self._unrolled(network) if recipe.dynamic is not None and self.process.first else None
         self.rescaling = self._make_rescaling() if recipe.rescale else None
         self.early = self._make_early()
         self.optimizer = self._make_optimizer()
@@ -69,6 +72,10 @@ class Trainer(Steps):
         self.evaluated = 0
         self.totals = torch.zeros(2, dtype=torch.float64, device=self.process.device)  # loss and correct of this epoch
         self.best = Best()
+
+    def _unrolled(self, network: Network) -> Unrolled | None:
+        inputs, _ = self.data.validation.batch(np.zeros(1, dtype=np.int64))
+        return unrolled(network.model, tuple(inputs.shape[1:]))
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         groups = [{"params": list(self.model.parameters())}]
@@ -208,7 +215,7 @@ class Trainer(Steps):
         masks = self.masked.masks
         weights = {name: array_of(one) for name, one in self.masked.weights.items()}
         kept = sum(int(np.count_nonzero(mask)) for mask in masks.values())
-        measures = spectrum(self.layers, masks, weights, self.recipe.convention)
+        measures = spectrum(self.layers, masks, weights, self.unrolled, self.recipe.convention)
         told = {"step": self.step, "moved_share": share, "kept": kept, "explored": share_of(self.explored)}
         self.tell({"mask_update": str(self.recipe.dynamic), **told, **measures})
 

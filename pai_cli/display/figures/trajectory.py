@@ -54,7 +54,9 @@ def plot_trajectory(trajectory: Path, picture: Path | None, label: str, *, force
 
 
 def trajectory_picture(lines: Sequence[Line], label: str) -> Picture:
-    """l2, dr_imdb and lambda_imsg of each candidate and of the best so far, and the explored share of the weights."""
+    """l2, dr_imdb and lambda_imsg, or what masks were taken by, of each candidate and of the best so far; and the explored
+    share of the weights.
+    """
     title = f"{len(lines)} candidates of {named(label)}: the best so far, each candidate's own, and the share explored"
     return Picture(title, 9.0, 6.0, partial(_draw, lines=lines, label=label))
 
@@ -63,7 +65,7 @@ def _draw(figure: FigureBase, *, lines: Sequence[Line], label: str) -> None:
     figure.suptitle(named(label, 90), x=0.01, ha="left", fontsize=10)
     panels = figure.subplots(2, 2, sharex=True)
     numbers = [line["candidate"] for line in lines]
-    for axes, name in zip(panels.flat[:3], MEASURED, strict=True):
+    for axes, name in zip(panels.flat[:3], _measured(lines), strict=True):
         axes.set_ylabel(name)
         _own(axes, lines, name)
         best = _column(lines, f"best_{name}")
@@ -77,6 +79,14 @@ def _draw(figure: FigureBase, *, lines: Sequence[Line], label: str) -> None:
     handles, labels = panels.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper right", ncols=3)
     footnote(figure, _missing(lines))
+
+
+def _measured(lines: Sequence[Line]) -> list[str]:
+    """What is drawn: where masks were taken by another measure, that in the last's place."""
+    others = (
+        [name for name in lines[0] if f"best_{name}" in lines[0] and name not in (*MEASURED, "reason")] if lines else []
+    )
+    return [*MEASURED[:2], *others[:1]] if others else list(MEASURED)
 
 
 def _own(axes: Axes, lines: Sequence[Line], name: str) -> None:

@@ -97,7 +97,7 @@ def unroll(model: nn.Module, input_shape: tuple[int, ...] | None) -> Tape:
 
     It runs once, in evaluation mode, on a copy. Raises `MethodOptionError` without an input shape, where the network fails
     on such an input, or where only its weights are known; `TraceError` where elements cannot be told apart any more
-    (attention) and when no layer reads the input.
+    (attention), and when no layer reads the input or nothing that comes from it is returned.
     """
     refuse_weights_alone(model)
     if input_shape is None:
@@ -131,6 +131,8 @@ def record(model: nn.Module, input_shape: tuple[int, ...]) -> Tape:
     tape = recorder.tape(leaf for leaf in tree_leaves(returned) if isinstance(leaf, torch.Tensor))
     if not tape.uses:
         raise TraceError(f"no convolution or linear layer of the network reads its input; check {option('model')}")
+    if not tape.outputs:
+        raise TraceError(f"nothing of what the network returns can be followed from its input; check {option('model')}")
     return tape
 
 
