@@ -12,7 +12,7 @@ from pai_cli.data.fingerprint import digest_of
 from pai_cli.errors import MethodOptionError
 from pai_cli.pruning.request import PruneRequest
 from pai_cli.random import numbered_generator, numbered_seed
-from pai_cli.spectral.catalogue import METRIC_VERSION, PATHS
+from pai_cli.spectral.catalogue import BETWEEN, METRIC_VERSION, PATHS
 from pai_cli.spectral.conventions import Convention
 from pai_cli.spelling import option
 
@@ -24,7 +24,7 @@ Select = Literal["mask", "layer"]
 USUAL_NOISE = 0.1
 USUAL_BY = "l2"
 SHOWN = (USUAL_BY, "dr_imdb", "lambda_imsg")
-CRITERIA = (USUAL_BY, *PATHS)
+CRITERIA = (USUAL_BY, *PATHS, *BETWEEN)
 """What whole masks are taken by."""
 
 
@@ -83,11 +83,11 @@ class SearchRequest:
     @property
     def shown(self) -> tuple[str, ...]:
         """The measures of each candidate."""
-        return (*SHOWN, self.by) if self.of_paths else SHOWN
+        return (*SHOWN, self.by) if self.of_whole else SHOWN
 
     @property
-    def of_paths(self) -> bool:
-        """Whether masks are taken by what paths they leave."""
+    def of_whole(self) -> bool:
+        """Whether masks are taken by what needs the network as a whole: its paths, or what is between layers."""
         return self.by != USUAL_BY
 
     def settings(
@@ -101,7 +101,7 @@ class SearchRequest:
         settings["network"] = None if network is None else network.description
         settings["data_sha256"] = None if dataset is None else digest_of([dataset])
         settings["metrics"], settings["convention"] = METRIC_VERSION, self.convention.value
-        settings |= {"by": self.by} if self.of_paths else {}
+        settings |= {"by": self.by} if self.of_whole else {}
         # As they come back from a file, tuples as lists.
         as_stored: dict[str, Any] = json.loads(json.dumps(settings))
         return as_stored
