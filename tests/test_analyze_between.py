@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -264,6 +265,24 @@ def test_workers_measure_what_is_between_layers(pai: Pai, branched: Path, tmp_pa
     one, two = (pai(*words, "--jobs", jobs).json() for jobs in (1, 2))
     assert one == two
     assert one[0]["value"] == one[1]["value"] > 0
+
+
+@pytest.mark.parametrize("by", ["copeland", "compatibility"])
+def test_a_search_takes_the_best_by_what_is_between_layers(pai: Pai, tmp_path: Path, by: str) -> None:
+    net, mask = tmp_path / "net.safetensors", tmp_path / "s.safetensors"
+    assert pai("init", "mlp-8-6-5-3", "-o", net).status == 0
+    asked = ("--method", "random", "--density", 0.2, "--population", 6, "--by", by, "-o", mask, "--format", "json")
+    done = pai("sample", net, *asked, "--jobs", 1)
+    assert done.status == 0, done.err
+    values = [json.loads(line)[by] for line in (tmp_path / "s.jsonl").read_text().splitlines()[1:]]
+    assert len(set(values)) > 1
+    told = pai("analyze", "--between", mask, "--weights", net, "--summary", "--format", "json").json()[0]
+    assert done.json()[-1][by] == max(values) == told[by]
+    (tmp_path / "one.py").write_text("from torch import nn\n\ndef make():\n    return nn.Sequential(nn.Linear(4, 3))\n")
+    save_file({"0.weight": np.ones((3, 4), np.float32), "0.bias": np.ones(3, np.float32)}, tmp_path / "one.safetensors")
+    alone = ("--model", f"{tmp_path / 'one.py'}:make", "--input-shape", "4", "--method", "random", "--population", 2)
+    none = pai("sample", tmp_path / "one.safetensors", *alone, "--by", by, "-o", tmp_path / "t.safetensors")
+    assert (none.status, "reads what another one writes" in none.err) == (1, True)
 
 
 def test_only_what_is_named_is_measured_between_layers(branched: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from collections import Counter
 from dataclasses import dataclass, field
 from itertools import pairwise, product
 
@@ -18,6 +19,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from pai_cli.errors import MethodOptionError, TraceError
 from pai_cli.models.network import init_network, prunable_layers
+from pai_cli.models.unrolled import degrees
+from pai_cli.models.unrolled.degrees import Loose, loose
 from pai_cli.models.unrolled.paths import NetworkPaths, Unrolled
 from pai_cli.models.unrolled.sums import NO_PATH, TOO_FAR_APART
 from pai_cli.models.unrolled.tape import unroll
@@ -223,6 +226,72 @@ def test_every_path_of_a_random_network(seed: int) -> None:
     last = max((name for name, _ in model.graph.rows.values()), key=lambda name: int(name[5:]))
     on = {model.graph.rows[e] for elements, _ in paths for e in elements if e in model.graph.rows}
     assert found.effective_nodes == len([unit for unit in on if unit[0] != last])
+
+
+def loose_by_hand(model: Program, masks: dict[str, np.ndarray]) -> Loose:
+    """Every edge, one by one, from the node it leads out of: through what has no weight, to what a layer gives."""
+    inputs = set(model.inputs.reshape(-1).tolist())
+    nodes, into, out = inputs | set(model.graph.rows), Counter[int](), Counter[int]()
+
+    def targets(at: int):
+        for target, weight in model.graph.edges.get(at, ()):
+            if weight is None:
+                yield from targets(target)
+            elif masks[weight[0]].reshape(-1)[weight[1]]:
+                yield target
+
+    for node in nodes:
+        for target in targets(node):
+            out[node] += 1
+            into[target] += 1
+    last = {node for node in model.outputs.reshape(-1).tolist() if node in model.graph.rows}
+    sinks = [node for node in nodes - last if into[node] and not out[node]]
+    sources = [node for node in nodes - inputs if out[node] and not into[node]]
+    alone = [node for node in nodes if not into[node] and not out[node]]
+    counts = len(nodes), into.total(), len(sinks), len(sources), len(alone)
+    return Loose(*counts, sum(into[node] for node in sinks), sum(out[node] for node in sources))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_what_of_a_random_network_leads_nowhere(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    model = Program(random)
+    tape = unroll(model, (1, 4, 4))
+    for density in (0.0, 0.3, 0.6, 1.0):
+        masks = random_masks(model, density, random)
+        assert loose(tape, masks) == loose_by_hand(model, masks)
+
+
+def test_what_of_a_chain_leads_nowhere() -> None:
+    masks = {
+        "0.weight": np.array(
+            [[1, 0, 0], [1, 1, 0], [0, 0, 0]], bool
+        ),  # unit 2 has no edge into it; the last input has none
+        "1.weight": np.array([[1, 0, 0], [1, 0, 1]], bool),  # unit 1 below is read by nobody: a sink of two edges
+        "2.weight": np.array([[0, 1], [0, 0]], bool),  # unit 0 is a sink; the last output has no edge
+    }
+    found = loose(unroll(chain(3, 3, 2, 2), (3,)), masks)
+    assert found == Loose(nodes=10, edges=7, sinks=2, sources=1, disconnected=2, into_sinks=3, out_of_sources=1)
+
+
+def test_degrees_past_what_float32_tells_apart_are_counted_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = chain(5, 7, 6, 3)
+    masks = random_masks(model, 0.4, np.random.default_rng(0))
+    tape = unroll(model, (5,))
+    expected, seen = loose(tape, masks), []
+    original = degrees._degrees
+    monkeypatch.setattr(degrees, "EXACT", 2)
+    monkeypatch.setattr(degrees, "_degrees", lambda *given: seen.append(given[2]) or original(*given))
+    assert loose(tape, masks) == expected
+    assert seen == [torch.float32, torch.float64]
+
+
+@pytest.mark.parametrize(("name", "nodes"), [("resnet20", 191_894), ("resnet32", 306_582)])
+def test_nodes_as_the_study_has_them(name: str, nodes: int) -> None:
+    """The study counts the first convolution's padded input, 3 x 34 x 34, and no other padding."""
+    found = loose(unroll(init_network(name, None, 0).model, (3, 32, 32)), {})
+    assert found.nodes == nodes - 3 * (34**2 - 32**2)
+    assert (found.sinks, found.sources, found.disconnected) == (0, 0, 0)
 
 
 def near(measure, value: float) -> None:

@@ -120,7 +120,7 @@ def analyze_between(
         try:
             mask = open_mask(given, trust=request.trust) if isinstance(given, Path) else given
             check_fits(path, mask.shapes, Against.of(request.weights, "weights"))
-            layers = LayerMasks(mask, {name: name for name in mask.names})
+            layers = LayerMasks(path, mask.array, {name: name for name in mask.names})
             pairs = []
             for number, pair in enumerate(request.pairs, start=1):
                 pairs.append(measured(pair, layers))

@@ -6,9 +6,10 @@ Knows what pairs there are only by what it is given (`junctions.pairs_of` finds 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -82,7 +83,7 @@ def with_pairs(report: NetworkReport, mask: Mask, request: PairRequest) -> Netwo
     if not own or any(tuple(mask.shapes[name]) != tuple(layers[layer].shape) for layer, name in own.items()):
         measures, counted = dict.fromkeys(BETWEEN, Measure.missing(OTHER_NETWORK)), dict.fromkeys(BETWEEN, 0)
     else:
-        masks = LayerMasks(mask, own)
+        masks = LayerMasks(mask.path, mask.array, own)
         measures, counted = means_of([measured(pair, masks) for pair in request.pairs])
     return replace(report, measures={**report.measures, **measures}, counted={**report.counted, **counted})
 
@@ -90,12 +91,12 @@ def with_pairs(report: NetworkReport, mask: Mask, request: PairRequest) -> Netwo
 class LayerMasks:
     """The layers' unrolled masks and their degrees; a mask is held for the last layer asked for only.
 
-    `own`: what the mask calls a layer. One that it does not have is whole.
+    `path`: what errors call the mask; `array`: a layer's, by the mask's own name. `own`: what it calls a layer. One that it
+    does not have is whole.
     """
 
-    def __init__(self, mask: Mask, own: Mapping[str, str]) -> None:
-        self._mask = mask
-        self._own = own
+    def __init__(self, path: Path, array: Callable[[str], junctions.Mask], own: Mapping[str, str]) -> None:
+        self._path, self._array, self._own = path, array, own
         self._degrees: dict[str, Degrees] = {}
         self._last: tuple[str, junctions.Mask] | None = None
         self._missing: dict[str, None] = {}
@@ -108,9 +109,9 @@ class LayerMasks:
     def matrix(self, layer: PrunableLayer) -> junctions.Mask:
         """The unrolled mask."""
         if self._last is None or self._last[0] != layer.name:
-            unrolls(self._mask.path, layer.name, layer.shape, layer.layout)
+            unrolls(self._path, layer.name, layer.shape, layer.layout)
             if layer.name in self._own:
-                array = self._mask.array(self._own[layer.name])
+                array = self._array(self._own[layer.name])
             else:
                 array = np.ones(layer.shape, np.bool_)
                 self._missing[layer.name] = None

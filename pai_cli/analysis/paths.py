@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from pai_cli.files.masks import Mask
     from pai_cli.files.matching import Weights
+    from pai_cli.models.unrolled.degrees import Loose
     from pai_cli.models.unrolled.paths import LayerPaths, NetworkPaths, Unrolled
     from pai_cli.spectral.network import LayerReport, NetworkReport
 
@@ -158,6 +159,18 @@ def measures_of_paths(paths: NetworkPaths, total: int) -> dict[str, Measure]:
         "node_path_balance": paths.node_path_balance,
         "macs": _exact(paths.macs),
         "macs_effective": _exact(paths.macs_effective),
+        **_of_loose(paths.loose),
+    }
+
+
+def _of_loose(loose: Loose) -> dict[str, Measure]:
+    """The shares that lead nowhere, of the nodes and of the edges."""
+    nodes = {"sink_nodes": loose.sinks, "source_nodes": loose.sources, "disconnected_nodes": loose.disconnected}
+    edges = {"removable_out": loose.into_sinks, "removable_in": loose.out_of_sources}
+    none = Measure.missing(NO_KEPT)
+    return {
+        **{name: Measure.of(count / loose.nodes) for name, count in nodes.items()},
+        **{name: Measure.of(count / loose.edges) if loose.edges else none for name, count in edges.items()},
     }
 
 

@@ -73,8 +73,8 @@ def sample(
     sparsity: float | str | None = None,
     output: AnyPath | None = None,
     select: str | None = None,
-    convention: str | None = None,
     by: str | None = None,
+    convention: str | None = None,
     construct: str | None = None,
     steps: int | None = None,
     noise: float | None = None,
@@ -106,9 +106,9 @@ def sample(
     with `noise` (standard deviation, relative to each layer's own; 0.1 by default). `select`: "mask" takes a candidate
     whose network l2 is the largest so far; "layer" takes its layers whose dr_imdb and l2 are both at least the best so far,
     brought back to the exact count. `by`: what a whole mask must have the best of, "l2" or a measure of paths through the
-    network, such as "effective_share" or "log_paths". `convention`: what candidates are measured by, as of `analyze`; "h23"
-    by default. `construct`: "biregular" or "ramanujan" builds layers instead, at ERK's densities; `steps`: the most switches
-    of edges a layer, 200 by default.
+    network or between its layers, such as "effective_share" or "overlap". `convention`: what candidates are measured by, as
+    of `analyze`; "h23" by default. `construct`: "biregular" or "ramanujan" builds layers instead, at ERK's densities;
+    `steps`: the most switches of edges a layer, 200 by default.
 
     `output`: where to write the mask; the search's lines go beside it, or to `trajectory`, and an interrupted search goes on
     with `resume`. Without an output nothing stays on disk. `jobs`: processes of this machine; `cluster`: a Dask scheduler's
@@ -157,9 +157,8 @@ def sample(
         from pai_cli.sampling.search import SearchRequest
 
         taken: Select = "layer" if select == "layer" else "mask"
-        search_request = SearchRequest.of(
-            request, population, noise, taken, convention=Convention(convention or "h23"), by=by or USUAL_BY
-        )
+        whose = Convention(convention or Convention.H23)
+        search_request = SearchRequest.of(request, population, noise, taken, by or USUAL_BY, convention=whose)
         with shown_by(progress, "sampling") as bar:
             found = run.searched(search_request, _Files(where, lines, resume), samples, bar)
         if picture is not None:
@@ -199,7 +198,7 @@ def check_search(given: Mapping[str, Any]) -> None:
             raise UsageError(f"give {' and '.join(missing)} to search, or {option('construct')} to build a mask")
         from pai_cli.sampling.request import CRITERIA
 
-        for name, choices in (("select", SELECTS), ("convention", tuple(Convention)), ("by", CRITERIA)):
+        for name, choices in (("select", SELECTS), ("by", CRITERIA), ("convention", tuple(Convention))):
             if given[name] is not None:
                 one_of(name, given[name], choices)
     else:

@@ -13,7 +13,7 @@ from pai_cli.commands.given import asked
 from pai_cli.compute.device import Device
 from pai_cli.files.tables import Format
 from pai_cli.methods.registry import names
-from pai_cli.spectral.catalogue import PATHS
+from pai_cli.spectral.catalogue import BETWEEN, PATHS
 
 
 class SelectChoice(StrEnum):
@@ -46,9 +46,9 @@ By = Annotated[
     str | None,
     typer.Option(
         metavar="METRIC",
-        autocompletion=lambda: ["l2", *PATHS],
+        autocompletion=lambda: ["l2", *PATHS, *BETWEEN],
         help=f"What a whole mask must have the best of: l2 (the default), or of the paths through the network "
-        f"{', '.join(PATHS)}.",
+        f"{', '.join(PATHS)}; or between layers {', '.join(BETWEEN)}.",
     ),
 ]
 Construct = Annotated[
@@ -89,8 +89,8 @@ def sample(
     sparsity: options.Sparsity = None,
     output: options.Output = None,
     select: Select = None,
-    convention: options.ConventionOrUsual = None,
     by: By = None,
+    convention: options.ConventionOrUsual = None,
     construct: Construct = None,
     steps: Steps = None,
     noise: Noise = None,

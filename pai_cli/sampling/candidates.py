@@ -23,12 +23,10 @@ from pai_cli.errors import ClusterError, MethodOptionError, NotPortableError, Sc
 from pai_cli.files.digest import sha256_of
 from pai_cli.files.messages import one_line
 from pai_cli.models.factory import load_factory
-from pai_cli.models.unrolled.paths import Unrolled
-from pai_cli.models.unrolled.tape import unroll
 from pai_cli.pruning.base import Masks
 from pai_cli.pruning.run import choose_masks
 from pai_cli.pruning.ties import Tie, Ties
-from pai_cli.sampling.measuring import LayerCache, measure, measures_of, path_measure
+from pai_cli.sampling.measuring import LayerCache, WholeMeasure, measure, measures_of, whole_measure
 from pai_cli.sampling.request import SearchRequest
 from pai_cli.sampling.state import Measures
 from pai_cli.spelling import option
@@ -46,7 +44,7 @@ class Workshop:
 
     `factory`: where the network's code is, when it is the user's own (`model`). `twin`: the network with noise on its
     weights, made when first needed. `cache`: layers measured in this process. `busy`: held by the thread that makes a
-    candidate, as a cluster's worker may have several. `unrolled`: the network for one input, made when first needed.
+    candidate, as a cluster's worker may have several. `whole`: what measures the network as a whole, made when first needed.
     Pickling raises `NotPortableError` where the network's code cannot be had in another process.
     """
 
@@ -57,14 +55,13 @@ class Workshop:
     twin: Network | None = None
     cache: LayerCache = field(default_factory=LayerCache)
     busy: Lock = field(default_factory=Lock)
-    unrolled: Unrolled | None = None
+    whole: WholeMeasure | None = None
 
-    def check_paths(self) -> Unrolled:
-        """The network unrolled for one input, made when first needed. Raises as `unroll` does."""
-        if self.unrolled is None:
-            shape = self.request.prune.input_shape or self.network.input_shape
-            self.unrolled = Unrolled(unroll(self.network.model, shape))
-        return self.unrolled
+    def check_whole(self) -> WholeMeasure:
+        """What measures the request's `by` of masks, made when first needed. Raises as `whole_measure` does."""
+        if self.whole is None:
+            self.whole = whole_measure(self.network, self.request.by, self.request.prune.input_shape)
+        return self.whole
 
     def __getstate__(self) -> dict[str, Any]:
         try:
@@ -164,9 +161,8 @@ def candidate(workshop: Workshop, number: int) -> Candidate | Failure:
             return Failure(number, error.text)
         report = measure(workshop.network, masks, workshop.cache, workshop.request.convention)
         more: dict[str, Measure] = {}
-        if workshop.request.of_paths:
-            by = workshop.request.by
-            more[by] = path_measure(workshop.check_paths(), workshop.network, masks, by)
+        if workshop.request.of_whole:
+            more[workshop.request.by] = workshop.check_whole()(masks)
     return Candidate(
         number=number,
         bits={name: np.packbits(mask) for name, mask in masks.items()},

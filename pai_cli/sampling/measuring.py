@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pai_cli.analysis.masks import Measuring, measure_everywhere, reason_of
+from pai_cli.analysis.pairs import LayerMasks, Pair, means_of, measured
 from pai_cli.analysis.paths import measures_of_paths
 from pai_cli.sampling.request import SHOWN
 from pai_cli.sampling.state import Measures
+from pai_cli.spectral.catalogue import BETWEEN
 from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.metrics import MetricOptions
 from pai_cli.spectral.network import DenseCache, LayerInput, LayerReport, NetworkReport, summarise
 from pai_cli.spectral.result import Measure
-from pai_cli.spelling import for_shell
+from pai_cli.spelling import for_shell, option
 
 if TYPE_CHECKING:
     from pai_cli.models.network import Network
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from pai_cli.pruning.base import Masks
 
 Key = tuple[str, bytes]
+WholeMeasure = Callable[["Masks"], Measure]
 
 
 @dataclass
@@ -86,8 +90,31 @@ def remember(cache: LayerCache, masks: Masks, reports: Iterable[LayerReport]) ->
         cache.put(key_of(report.name, masks[report.name]), report)
 
 
-def path_measure(unrolled: Unrolled, network: Network, masks: Masks, name: str) -> Measure:
-    """The network's measure of paths called `name`, of these masks and the network's own weights."""
+def whole_measure(network: Network, name: str, input_shape: tuple[int, ...] | None) -> WholeMeasure:
+    """What measures `name` of masks of this network as a whole: of its paths, with its own weights, or between its layers.
+
+    Raises as `unroll` and `consecutive` do.
+    """
+    shaped = replace(network, input_shape=input_shape or network.input_shape)
+    if name in BETWEEN:
+        from pai_cli.analysis.junctions import consecutive
+
+        needless = f"{option('by', 'l2')} needs no wiring"
+        pairs = consecutive(shaped, network.description, option("by", name), needless)
+        return lambda masks: _between(pairs, masks, name)
+    from pai_cli.models.unrolled.paths import Unrolled
+    from pai_cli.models.unrolled.tape import unroll
+
+    unrolled = Unrolled(unroll(shaped.model, shaped.input_shape))
+    return lambda masks: _of_paths(unrolled, network, masks, name)
+
+
+def _between(pairs: Sequence[Pair], masks: Masks, name: str) -> Measure:
+    layers = LayerMasks(Path("a candidate"), masks.__getitem__, {one: one for one in masks})
+    return means_of([measured(pair, layers) for pair in pairs])[0][name]
+
+
+def _of_paths(unrolled: Unrolled, network: Network, masks: Masks, name: str) -> Measure:
     found = unrolled.measure(masks, lambda layer: network.parameter(layer).detach().cpu().numpy())
     return measures_of_paths(found, sum(mask.size for mask in masks.values()))[name]
 

@@ -11,7 +11,7 @@ from pai_cli.data.fingerprint import digest_of
 from pai_cli.errors import MethodOptionError
 from pai_cli.pruning.request import PruneRequest
 from pai_cli.random import numbered_generator, numbered_seed
-from pai_cli.spectral.catalogue import METRIC_VERSION, PATHS
+from pai_cli.spectral.catalogue import BETWEEN, METRIC_VERSION, PATHS
 from pai_cli.spectral.conventions import Convention
 from pai_cli.spelling import option
 
@@ -23,7 +23,7 @@ Select = Literal["mask", "layer"]
 USUAL_NOISE = 0.1
 USUAL_BY = "l2"
 SHOWN = (USUAL_BY, "dr_imdb", "lambda_imsg")
-CRITERIA = (USUAL_BY, *PATHS)
+CRITERIA = (USUAL_BY, *PATHS, *BETWEEN)
 """What whole masks are taken by."""
 
 
@@ -33,16 +33,16 @@ class SearchRequest:
 
     `prune`: the method, density and seed of candidate 0. `population`: how many candidates. `noise`: standard deviation of
     what is added to the weights of a method that draws neither numbers nor samples, relative to each layer's own.
-    `select`: whether whole masks are taken, or layers. `convention`: what candidates are measured by. `by`: of `CRITERIA`,
-    what a mask must have the best of.
+    `select`: whether whole masks are taken, or layers. `by`: of `CRITERIA`, what a mask must have the best of.
+    `convention`: what candidates are measured by.
     """
 
     prune: PruneRequest
     population: int
     noise: float
     select: Select = "mask"
-    convention: Convention = Convention.H23
     by: str = USUAL_BY
+    convention: Convention = Convention.H23
 
     @staticmethod
     def of(
@@ -50,9 +50,9 @@ class SearchRequest:
         population: int,
         noise: float | None,
         select: Select = "mask",
+        by: str = USUAL_BY,
         *,
         convention: Convention = Convention.H23,
-        by: str = USUAL_BY,
     ) -> SearchRequest:
         """The request with the noise asked for, or the usual 0.1; none for a method that draws, numbers or samples.
 
@@ -71,23 +71,23 @@ class SearchRequest:
             )
         if not method.draws:
             noise = USUAL_NOISE if noise is None else noise
-            return SearchRequest(request, population, noise, select, convention, by)
+            return SearchRequest(request, population, noise, select, by, convention)
         if noise is not None:
             does, differ = ("scores with samples", "samples") if method.data else ("draws at random", "seeds")
             raise MethodOptionError(
                 f"{option('noise', f'{noise:g}')}: {method.name} {does}, so its candidates differ by their {differ}; "
                 f"leave {option('noise')} out"
             )
-        return SearchRequest(request, population, 0.0, select, convention, by)
+        return SearchRequest(request, population, 0.0, select, by, convention)
 
     @property
     def shown(self) -> tuple[str, ...]:
         """The measures of each candidate."""
-        return (*SHOWN, self.by) if self.of_paths else SHOWN
+        return (*SHOWN, self.by) if self.of_whole else SHOWN
 
     @property
-    def of_paths(self) -> bool:
-        """Whether masks are taken by what paths they leave."""
+    def of_whole(self) -> bool:
+        """Whether masks are taken by what needs the network as a whole: its paths, or what is between layers."""
         return self.by != USUAL_BY
 
     def settings(
@@ -101,7 +101,7 @@ class SearchRequest:
         settings["network"] = None if network is None else network.description
         settings["data_sha256"] = None if dataset is None else digest_of([dataset])
         settings["metrics"], settings["convention"] = METRIC_VERSION, self.convention.value
-        return settings | ({"by": self.by} if self.of_paths else {})
+        return settings | ({"by": self.by} if self.of_whole else {})
 
     def of_candidate(self, number: int) -> PruneRequest:
         """What is asked of candidate `number`: of one that draws, with a seed of its own."""

@@ -100,8 +100,8 @@ def search(
             f"{journal.path}: {state.done} candidates are done already; give {option('population', state.done)} or more"
         )
     workshop = Workshop(network, request, dataset, workers.factory)
-    if request.of_paths:
-        workshop.check_paths()
+    if request.of_whole:
+        workshop.check_whole()
     layers = select_layers(network.layers, request.prune.ignore)
     if state.done and {name: mask.shape for name, mask in state.masks.items()} != {
         one.name: one.shape for one in layers

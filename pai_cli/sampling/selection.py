@@ -21,7 +21,7 @@ from pai_cli.pruning.ties import Tie, Ties
 from pai_cli.sampling.candidates import Candidate, one_torch_thread
 from pai_cli.sampling.measuring import LayerCache, measure, measures_of, remember
 from pai_cli.sampling.state import LayerMeasures, SearchState
-from pai_cli.spectral.catalogue import EVERY
+from pai_cli.spectral.catalogue import RANKED
 
 if TYPE_CHECKING:
     from pai_cli.data.base import Dataset
@@ -34,7 +34,7 @@ LAYER_MEASURES = ("dr_imdb", "l2")
 
 def take_mask(state: SearchState, candidate: Candidate, masks: Masks, by: str = "l2") -> SearchState:
     """The state after a candidate whose mask is taken when its network's value of `by` is better than any before."""
-    larger = EVERY[by].larger_is_better
+    larger = RANKED[by].larger_is_better
     if state.best is not None and not _beats(candidate.measures[by], state.best_measures[by], larger=larger):
         return state
     return replace(

@@ -86,6 +86,11 @@ _WHOLE = (
     Metric("node_path_balance", "mean of two shares of the unmasked network's: nodes on a path, log_paths", "paths"),
     Metric("macs", "multiply-adds of kept weights for one input", "paths", counts=True),
     Metric("macs_effective", "multiply-adds of weights on a path", "paths", counts=True),
+    Metric("sink_nodes", "share of elements with edges into them and none out", "paths", larger_is_better=False),
+    Metric("source_nodes", "share of elements with edges out and none into them", "paths", larger_is_better=False),
+    Metric("disconnected_nodes", "share of elements without an edge", "paths", larger_is_better=False),
+    Metric("removable_out", "share of edges that lead into a sink", "paths", larger_is_better=False),
+    Metric("removable_in", "share of edges that lead out of a source", "paths", larger_is_better=False),
 )
 
 METRIC_VERSION = 3

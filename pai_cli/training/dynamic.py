@@ -108,8 +108,8 @@ def spectrum(
     layers: tuple[PrunableLayer, ...],
     masks: Masks,
     weights: Arrays,
-    convention: Convention = Convention.H23,
     unrolled: Unrolled | None = None,
+    convention: Convention = Convention.H23,
 ) -> Record:
     """The network's means of dr, dr_imdb, lambda, lambda_imsg and l2 with their error bounds, and the share of the kept
     weights that lie on a path from input to output; None, and why, where missing.

@@ -104,6 +104,11 @@ class Augment:
         spread = places.reshape(count, 1, -1).expand(-1, images.shape[1], -1)
         return padded.flatten(2).gather(2, spread).reshape(images.shape)
 
+    def stated(self) -> str:
+        """What is done, in words."""
+        parts = [f"random crops of images padded by {self.pad}"] * bool(self.pad) + ["random flips"] * self.flip
+        return " and ".join(parts) or "none"
+
 
 def augmentation(choice: Augmentation, dataset: Dataset, shape: tuple[int, ...]) -> Augment:
     """The augmentation asked for, of inputs of this shape; `pad` is an eighth of the height, 4 of 32.

@@ -225,7 +225,7 @@ class Trainer(Steps):
         masks = self.masked.masks
         weights = {name: array_of(one) for name, one in self.masked.weights.items()}
         kept = sum(int(np.count_nonzero(mask)) for mask in masks.values())
-        measures = spectrum(self.layers, masks, weights, self.recipe.convention, self.unrolled)
+        measures = spectrum(self.layers, masks, weights, self.unrolled, self.recipe.convention)
         told = {
             "step": self.step,
             "moved_share": share,

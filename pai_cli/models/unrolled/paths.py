@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pai_cli.models.layers import PrunableLayer
+from pai_cli.models.unrolled.degrees import Loose, loose
 from pai_cli.models.unrolled.marks import Masks, Reached, reached
 from pai_cli.models.unrolled.sums import Factors, log_sum
 from pai_cli.models.unrolled.tape import Tape
@@ -39,7 +40,7 @@ class NetworkPaths:
 
     `log_paths`, `log_path_weight`: natural logarithms of the number of paths, and of the sum over them of the products of
     |w|. `nodes`: rows of all layers but those that give the output; `effective_nodes`: those on a path. `macs`: products of
-    a kept weight and a number, for one input; `macs_effective`: of effective weights.
+    a kept weight and a number, for one input; `macs_effective`: of effective weights. `loose`: what leads nowhere.
     """
 
     layers: dict[str, LayerPaths]
@@ -50,6 +51,7 @@ class NetworkPaths:
     effective_nodes: int
     macs: int
     macs_effective: int
+    loose: Loose
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,8 @@ class Unrolled:
                 tape, lambda name: Factors.magnitudes(weight(name), _mask(masks, tape.layers[name]))
             )
         balance = self._balance(nodes, log_paths)
-        return NetworkPaths(layers, log_paths, log_path_weight, balance, self.nodes, nodes, macs, macs_effective)
+        counts = self.nodes, nodes, macs, macs_effective
+        return NetworkPaths(layers, log_paths, log_path_weight, balance, *counts, loose(tape, masks))
 
     def _balance(self, nodes: int, log_paths: Measure) -> Measure:
         """Half the sum of two shares of the unmasked network's: of its nodes, and of the logarithm of its paths."""
