@@ -44,10 +44,9 @@ class EdgeList:
 
 @dataclass(frozen=True)
 class Columns:
-    """The first two cells of every line that is no comment and no heading, and the most cells a line has."""
+    """The first two cells of every line that is no comment and no heading, one after the other; the most cells of a line."""
 
-    first: list[str]
-    second: list[str]
+    names: list[str]
     most: int
     heading: str
 
@@ -66,17 +65,17 @@ def read_edge_list(path: Path) -> EdgeList:
         why = "no such file" if isinstance(e, FileNotFoundError) else reason_of(e)
         raise EdgeListError(f"{path}: {why}") from e
     cells = table(text) or line_by_line(path, text)
-    names = sorted({*cells.first, *cells.second})
+    names = sorted(set(cells.names))
     places = dict(zip(names, range(len(names)), strict=True))
-    a, b = (np.fromiter(map(places.__getitem__, side), np.int64, len(side)) for side in (cells.first, cells.second))
+    a, b = np.fromiter(map(places.__getitem__, cells.names), np.int64, len(cells.names)).reshape(-1, 2).T
     apart = a != b
     codes = sorted_once((np.minimum(a, b) * len(names) + np.maximum(a, b))[apart])
     if not len(codes):
         raise EdgeListError(f"{path}: holds no edge; give two names a line, with a tab between")
     ends = np.stack(np.divmod(codes, len(names)), axis=1)
-    used = sorted_once(ends.ravel())  # not by loops alone
-    kept = tuple(names[place] for place in used.tolist())
-    ends = np.searchsorted(used, ends)
+    used = np.bincount(ends.ravel(), minlength=len(names)) > 0  # not by loops alone
+    kept = tuple(name for name, there in zip(names, used.tolist(), strict=True) if there)
+    ends = (np.cumsum(used) - 1)[ends]
     return EdgeList(path, kept, ends, int(np.count_nonzero(~apart)), cells.most, cells.heading)
 
 
@@ -109,16 +108,18 @@ def table(text: str) -> Columns | None:
     if columns < 2 or not whole or marks[0] == 0 or np.any(np.diff(marks) == 1):
         return None
     cells = (text.replace(",", "\n") if between == "," else text).split()
-    first, second = cells[::columns], cells[1::columns]
-    if not {first[0].lower(), second[0].lower()} <= HEADS:
-        return Columns(first, second, columns, "")
-    return Columns(first[1:], second[1:], columns if len(first) > 1 else 2, _shown(text.partition("\n")[0]))
+    if columns > 2:
+        two: list[str] = [""] * (2 * (len(cells) // columns))
+        two[::2], two[1::2] = cells[::columns], cells[1::columns]
+        cells = two
+    if not {cells[0].lower(), cells[1].lower()} <= HEADS:
+        return Columns(cells, columns, "")
+    return Columns(cells[2:], columns if len(cells) > 2 else 2, _shown(text.partition("\n")[0]))
 
 
 def line_by_line(path: Path, text: str) -> Columns:
     """The cells of any text. Raises `EdgeListError` for a line that is no edge."""
-    first: list[str] = []
-    second: list[str] = []
+    names: list[str] = []
     columns, heading = 0, ""
     for number, line in _lines(path, text):
         cells = _cells(line)
@@ -128,9 +129,8 @@ def line_by_line(path: Path, text: str) -> Columns:
             columns, heading = 2, _shown(line)
             continue
         columns = max(columns, len(cells))
-        first.append(cells[0])
-        second.append(cells[1])
-    return Columns(first, second, columns, heading)
+        names += cells[:2]
+    return Columns(names, columns, heading)
 
 
 def _lines(path: Path, text: str) -> Iterator[tuple[int, str]]:
