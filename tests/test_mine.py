@@ -16,11 +16,14 @@ import copies
 import numpy as np
 import pytest
 from conftest import Pai, random_mask, save_mask
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from workers import wait_until
 
 from pai_cli.errors import EdgeListError, MaskMismatchError, TraceError
-from pai_cli.files.edge_lists import read_edge_list
+from pai_cli.files import edge_lists
+from pai_cli.files.edge_lists import EdgeList, read_edge_list
 from pai_cli.files.masks import MaskFile, MaskToWrite, write_mask
 from pai_cli.mining import run
 from pai_cli.mining.collection import Collection
@@ -173,6 +176,12 @@ LISTS = {
     "quotes within": ("5'\tb\"\nb 3'\"\n", {("5'", 'b"'), ("3'\"", "b")}),
     "other signs": ("é 名\n", {("é", "名")}),
     "header later": ("a b\nsource target\n", {("a", "b"), ("source", "target")}),
+    "spaces alone": ("b a 0.1\nb c 1\nd d 1\n", {("a", "b"), ("b", "c")}),
+    "a hundred columns": ("a\tb" + "\t1" * 98 + "\n", {("a", "b")}),
+    "commas within": ("a,1\tb\nb\tc,2\n", {("a,1", "b"), ("b", "c,2")}),
+    "no end of line": ("# x\n\n% y\na,b\nb,c", {("a", "b"), ("b", "c")}),
+    "odd spaces": ("a\xa0b\tc\nd\t\u2003e\n\x1cf\tg\n", {("a\xa0b", "c"), ("d", "e"), ("f", "g")}),
+    "an empty third": ("a\tb\t\nc\td\te f\n", {("a", "b"), ("c", "d")}),
     "bom and windows": ("\ufeffa b\r\nc d\r\n", {("a", "b"), ("c", "d")}),
 }
 
@@ -181,13 +190,33 @@ LISTS = {
 def test_lists_of_edges(tmp_path: Path, name: str) -> None:
     text, edges = LISTS[name]
     (tmp_path / "g").write_text(text, encoding="utf-8", newline="")
-    assert read_edge_list(tmp_path / "g").edges == edges
+    assert edges_of(read_edge_list(tmp_path / "g")) == edges
+
+
+def edges_of(graph: EdgeList) -> set[tuple[str, str]]:
+    """By name, each from the smaller to the larger; in the list they are in order."""
+    found = [(graph.names[a], graph.names[b]) for a, b in graph.ends.tolist()]
+    assert found == sorted(found)
+    assert {name for edge in found for name in edge} == set(graph.names)
+    return set(found)
+
+
+@given(st.data())
+def test_a_table_is_read_at_once_as_it_is_line_by_line(data: st.DataObject) -> None:
+    sign = data.draw(st.sampled_from("\t, "))
+    some = st.text(st.sampled_from("aB1é#%\"'.\t, \xa0\x0b\n\udc80"), max_size=3)
+    cell = data.draw(st.sampled_from([st.text("abé", min_size=1, max_size=2), some]))
+    rows = data.draw(st.lists(st.lists(cell, min_size=2, max_size=3), min_size=1, max_size=4))
+    text = data.draw(st.sampled_from(["", "source target\n", "\n# x\n"])) + "\n".join(map(sign.join, rows))
+    at_once = edge_lists.table(text)
+    if at_once is not None:
+        assert at_once == edge_lists.line_by_line(Path("g"), text)
 
 
 def test_loops_are_counted_and_left_out(tmp_path: Path) -> None:
     (tmp_path / "g").write_text("a a\na b 3\nb b\n")
     found = read_edge_list(tmp_path / "g")
-    assert (found.edges, found.loops, found.columns) == ({("a", "b")}, 2, 3)
+    assert (edges_of(found), found.loops, found.columns) == ({("a", "b")}, 2, 3)
 
 
 @pytest.mark.parametrize(

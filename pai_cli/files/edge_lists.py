@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pai_cli.errors import EdgeListError
 from pai_cli.files.first_bytes import no_text, open_text
@@ -19,20 +23,31 @@ HEADS = frozenset((
 ))  # fmt: skip
 """A first line of two of these names the columns."""
 
-Edge = tuple[str, str]
+ODD_SPACES = "\x0b\x0c\x1c\x1d\x1e\x1f"  # of ASCII, beside the blank, the tab and the ends of lines
 
 
 @dataclass(frozen=True)
 class EdgeList:
-    """A graph: undirected `edges`, each once; how many `loops` were left out, and the most columns a line has.
+    """A graph: undirected edges, each once; how many `loops` were left out, and the most columns a line has.
 
+    names: of the vertices, sorted. ends: (edges, 2) int64, their places in `names`, the smaller first, in increasing order.
     `heading` is the first line where it was taken for the names of the columns, else "".
     """
 
     path: Path
-    edges: frozenset[Edge]
+    names: tuple[str, ...]
+    ends: NDArray[np.int64]
     loops: int
     columns: int
+    heading: str
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The first two cells of every line that is no comment and no heading, one after the other; the most cells of a line."""
+
+    names: list[str]
+    most: int
     heading: str
 
 
@@ -43,9 +58,70 @@ def read_edge_list(path: Path) -> EdgeList:
     first line such as `source target`. More columns are not read. An edge given twice, or in both directions, is one; an
     edge from a vertex to itself joins nothing and is left out. Raises `EdgeListError`, which names the line.
     """
-    edges: set[Edge] = set()
-    loops, columns, heading = 0, 0, ""
-    for number, line in _lines(path):
+    try:
+        with open_text(path, EdgeListError, errors="surrogateescape") as stream:
+            text = stream.read()
+    except OSError as e:
+        why = "no such file" if isinstance(e, FileNotFoundError) else reason_of(e)
+        raise EdgeListError(f"{path}: {why}") from e
+    cells = table(text) or line_by_line(path, text)
+    names = sorted(set(cells.names))
+    places = dict(zip(names, range(len(names)), strict=True))
+    a, b = np.fromiter(map(places.__getitem__, cells.names), np.int64, len(cells.names)).reshape(-1, 2).T
+    apart = a != b
+    codes = sorted_once((np.minimum(a, b) * len(names) + np.maximum(a, b))[apart])
+    if not len(codes):
+        raise EdgeListError(f"{path}: holds no edge; give two names a line, with a tab between")
+    ends = np.stack(np.divmod(codes, len(names)), axis=1)
+    used = np.bincount(ends.ravel(), minlength=len(names)) > 0  # not by loops alone
+    kept = tuple(name for name, there in zip(names, used.tolist(), strict=True) if there)
+    ends = (np.cumsum(used) - 1)[ends]
+    return EdgeList(path, kept, ends, int(np.count_nonzero(~apart)), cells.most, cells.heading)
+
+
+def sorted_once(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Numbers of 0 and above in order, each once: `np.unique` by sorting, which is quicker here than its hash table."""
+    ordered = np.sort(numbers)
+    return ordered[np.diff(ordered, prepend=-1) > 0]
+
+
+def table(text: str) -> Columns | None:
+    """The same of a text that has as many in every line, none of them empty, in quotes or with a space; else None.
+
+    Nearly every list of edges is one, and is split at once, a tenth of the time of line by line.
+    """
+    while text.startswith((*COMMENTS, "\n")):
+        text = text.partition("\n")[2]
+    text += "" if text.endswith("\n") else "\n"
+    between = "\t" if "\t" in text else "," if "," in text else " "
+    if '"' in text or any(f"\n{sign}" in text for sign in COMMENTS) or (between != " " and " " in text):
+        return None
+    if any(sign in text for sign in ODD_SPACES) or not (
+        text.isascii() or re.search(r"[^\S\n\t ]|[\udc80-\udcff]", text) is None
+    ):
+        return None
+    signs = np.frombuffer(text.encode(), np.uint8)
+    marks = np.flatnonzero((signs == ord(between)) | (signs == ord("\n")))
+    line_ends = signs[marks] == ord("\n")
+    columns = int(np.argmax(line_ends)) + 1
+    whole = len(marks) % columns == 0 and np.all(line_ends.reshape(-1, columns) == (np.arange(columns) == columns - 1))
+    if columns < 2 or not whole or marks[0] == 0 or np.any(np.diff(marks) == 1):
+        return None
+    cells = (text.replace(",", "\n") if between == "," else text).split()
+    if columns > 2:
+        two: list[str] = [""] * (2 * (len(cells) // columns))
+        two[::2], two[1::2] = cells[::columns], cells[1::columns]
+        cells = two
+    if not {cells[0].lower(), cells[1].lower()} <= HEADS:
+        return Columns(cells, columns, "")
+    return Columns(cells[2:], columns if len(cells) > 2 else 2, _shown(text.partition("\n")[0]))
+
+
+def line_by_line(path: Path, text: str) -> Columns:
+    """The cells of any text. Raises `EdgeListError` for a line that is no edge."""
+    names: list[str] = []
+    columns, heading = 0, ""
+    for number, line in _lines(path, text):
         cells = _cells(line)
         if len(cells) < 2 or not cells[0] or not cells[1]:
             raise EdgeListError(f"{path}: line {number}: {_shown(line)} is no edge; give two names, with a tab between")
@@ -53,32 +129,16 @@ def read_edge_list(path: Path) -> EdgeList:
             columns, heading = 2, _shown(line)
             continue
         columns = max(columns, len(cells))
-        first, second = cells[0], cells[1]
-        if first == second:
-            loops += 1
-        else:
-            edges.add((first, second) if first < second else (second, first))
-    if not edges:
-        raise EdgeListError(f"{path}: holds no edge; give two names a line, with a tab between")
-    return EdgeList(path, frozenset(edges), loops, columns, heading)
+        names += cells[:2]
+    return Columns(names, columns, heading)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    try:
-        with open_text(path, EdgeListError, errors="surrogateescape") as stream:
-            yield from _told(path, stream)
-    except OSError as e:
-        why = "no such file" if isinstance(e, FileNotFoundError) else reason_of(e)
-        raise EdgeListError(f"{path}: {why}") from e
-
-
-def _told(path: Path, stream: Iterable[str]) -> Iterator[tuple[int, str]]:
-    for number, line in enumerate(stream, start=1):
+def _lines(path: Path, text: str) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(text.split("\n"), start=1):
         if any("\udc80" <= sign <= "\udcff" for sign in ([] if line.isascii() else line)):  # bytes that are no text
             raise EdgeListError(f"{path}: line {number}: {no_text(path)}; a list of edges is plain text")
-        text = line.rstrip("\r\n")
-        if text.strip() and not text.lstrip().startswith(COMMENTS):
-            yield number, text
+        if line.strip() and not line.lstrip().startswith(COMMENTS):
+            yield number, line
 
 
 def _cells(line: str) -> list[str]:

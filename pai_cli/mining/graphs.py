@@ -6,31 +6,39 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from pai_cli.files.edge_lists import Edge, EdgeList
+from pai_cli.files.edge_lists import EdgeList, sorted_once
 from pai_cli.mining.collection import Collection, Indices, add_holder, empty_holders
 
 
 def collection_of_graphs(lists: Iterable[EdgeList]) -> Collection:
     """The graphs of these lists, over all the vertices that any of them names. Edges are in the order of their names."""
     graphs = list(lists)
-    edges: list[Edge] = sorted(frozenset().union(*(graph.edges for graph in graphs)))
-    number_of = {edge: number for number, edge in enumerate(edges)}
-    vertices = sorted({name for edge in edges for name in edge})
-    vertex_of = {name: number for number, name in enumerate(vertices)}
-    holders = empty_holders(len(edges), len(graphs))
-    for number, graph in enumerate(graphs):
-        add_holder(holders, np.fromiter((number_of[edge] for edge in graph.edges), np.int64), number)
-    ends = np.array([(vertex_of[a], vertex_of[b]) for a, b in edges], np.int64).reshape(-1, 2)
+    vertices = sorted(set().union(*(graph.names for graph in graphs)))
+    places = dict(zip(vertices, range(len(vertices)), strict=True))
+    held = [_codes(graph, places) for graph in graphs]
+    codes = sorted_once(np.concatenate(held))
+    holders = empty_holders(len(codes), len(graphs))
+    for number, own in enumerate(held):
+        add_holder(holders, np.searchsorted(codes, own), number)
+    ends = np.stack(np.divmod(codes, len(vertices)), axis=1)
 
     def labels(some: Indices) -> list[str]:
-        return ["--".join(edges[number]) for number in some]
+        return [f"{vertices[a]}--{vertices[b]}" for a, b in ends[some].tolist()]
 
     return Collection(
         names=tuple(str(graph.path) for graph in graphs),
         ends=ends,
         holders=holders,
-        groups=np.zeros(len(edges), np.int32),
+        groups=np.zeros(len(codes), np.int32),
         group_names=("graph",),
         possible=(len(vertices) * (len(vertices) - 1) // 2,),
         labels=labels,
     )
+
+
+def _codes(graph: EdgeList, places: dict[str, int]) -> Indices:
+    """An edge of all vertices as one number, which increases as the names of its ends do."""
+    here = np.fromiter(map(places.__getitem__, graph.names), np.int64, len(graph.names))
+    first, second = here[graph.ends].T
+    codes: Indices = first * len(places) + second
+    return codes
