@@ -362,3 +362,24 @@ def test_methods_with_a_wrapped_linear_layer_keep_a_pattern() -> None:
     net = wrap(nn.Sequential(nn.Flatten(), nn.Linear(12, 6), nn.ReLU(), nn.Linear(6, 2)), (12,))
     result = run(net, "grasp", pattern=Pattern(2, 3))
     assert result.kept == 6 * 8 + 2 * 4
+
+
+@pytest.mark.parametrize(
+    ("words", "idle"),
+    [
+        (("--method", "magnitude"), True),
+        (("--method", "synflow"), True),
+        (("--method", "erk"), False),
+        (("--method", "magnitude", "--shuffle"), False),
+        (("--method", "magnitude", "--ties", "random"), False),
+        (("--method", "magnitude", "--reinit", "-w", "w.safetensors"), False),
+    ],
+)
+def test_a_seed_of_which_nothing_comes_is_told_of(pai: Pai, here: Path, words: tuple[str, ...], idle: bool) -> None:
+    """Not refused: who prunes by several methods gives every one the same seeds."""
+    done = pai("prune", "small.safetensors", *words, "--density", 0.5, "--seed", 3, "-o", "m.safetensors")
+    assert done.status == 0, done.err
+    told = f"pai: --seed 3: {words[1]} draws nothing; every seed gives this mask"
+    assert (told in done.said, "draws nothing" in done.err) == (idle, idle)
+    done = pai("prune", "small.safetensors", *words, "--density", 0.5, "-o", "m.safetensors", "--force")
+    assert "draws nothing" not in done.err

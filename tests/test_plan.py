@@ -499,3 +499,31 @@ def test_a_plan_of_what_is_free(tmp_path: Path) -> None:
     plan.keeps(state_beside(tmp_path / "x"), "its state", "output", PRUNE)
     plan.check()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ("prune", "small.safetensors", "--method", "erk", "-o", "m.npz"),
+            "m.npz: the mask would be written as .safetensors; give -o",
+        ),
+        (
+            ("prune", "small.safetensors", "--method", "erk", "-o", "m.safetensors", "--reinit", "-w", "w.pt"),
+            "w.pt: the weights would be written as .safetensors; give -w",
+        ),
+        (
+            ("sample", "small.safetensors", "--method", "erk", "--population", 2, "-o", "m.pth"),
+            "m.pth: the mask would be written as .safetensors; give -o",
+        ),
+        (("init", "mlp-4-3-2", "-o", "n.pt"), "n.pt: the checkpoint would be written as .safetensors; give -o"),
+        (
+            ("train", "small.safetensors", "--data", "digits", "-o", "t.bin"),
+            "t.bin: the weights would be written as .safetensors; give -o",
+        ),
+    ],
+)
+def test_a_name_of_another_format_is_refused(pai: Pai, here: Path, words: tuple[object, ...], told: str) -> None:
+    done = pai(*words)
+    assert (done.status, done.said[-1]) == (1, f"pai: error: {told} such a name")
+    assert [path.name for path in here.iterdir()] == ["small.safetensors"]

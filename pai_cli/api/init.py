@@ -40,7 +40,7 @@ def init(
     from pai_cli.files.provenance import provenance, typed
 
     plan = FilePlan(force=force)
-    plan.writes(path, "the checkpoint", "output")
+    plan.writes_tensors(path, "the checkpoint", "output")
     plan.check()
     from pai_cli.models.network import init_network, save_checkpoint
 

@@ -52,9 +52,9 @@ def plan_pruning(
     from pai_cli.files.journal import PRUNE, state_beside
 
     plan = reads.plan(force=force)
-    plan.writes(mask, "the mask", "output", replace=resume)
-    plan.writes(weights, "the weights", "weights_out")
-    plan.writes(stable, "the mask of stable weights", "stable_out")
+    plan.writes_tensors(mask, "the mask", "output", replace=resume)
+    plan.writes_tensors(weights, "the weights", "weights_out")
+    plan.writes_tensors(stable, "the mask of stable weights", "stable_out")
     if method.trains and mask is not None:
         _refuse_special(mask, "a training needs a file beside what it writes; name a file")
         plan.keeps(state_beside(mask), "the training's state", "output", PRUNE, resume=resume)
@@ -77,7 +77,7 @@ def plan_sampling(
     from pai_cli.files.journal import ROWS, SAMPLE, rows_beside, state_beside
 
     plan = reads.plan(force=force)
-    plan.writes(mask, "the mask", "output", replace=resume)
+    plan.writes_tensors(mask, "the mask", "output", replace=resume)
     plan.writes(plot, "the picture", "plot")
     if searches:
         if trajectory is None and is_special(mask):
@@ -105,8 +105,8 @@ def plan_training(reads: Reads, mask: Path | None, outputs: Outputs, *, resume: 
     plan.reads("the mask", mask)
     if out is not None:
         _refuse_special(out, "a training needs files beside what it writes; name a file")
-    plan.writes(out, "the weights", "output", replace=resume)
-    plan.writes(outputs.mask, "the final mask", "mask_out", replace=resume)
+    plan.writes_tensors(out, "the weights", "output", replace=resume)
+    plan.writes_tensors(outputs.mask, "the final mask", "mask_out", replace=resume)
     plan.writes(outputs.plot, "the picture", "plot", replace=resume)
     if out is not None:
         journal = rows_beside(out)
@@ -152,7 +152,7 @@ def plan_mining(
 
     plan = FilePlan(force=force)
     read_checkpoint(plan, weights, model)
-    plan.writes(mask, "the mask", "output")
+    plan.writes_tensors(mask, "the mask", "output")
     plan.writes(plot, "the picture", "plot")
     read_masks(plan, _named(masks))
     return plan

@@ -177,6 +177,8 @@ def prune(
         training=training if training.given() else None,
     )
     dataset = accept(source, network, request, given)
+    if seed and not (chosen.draws or shuffle or reinit or stability or request.ties == "random"):
+        note(f"{option('seed', seed)}: {chosen.name} draws nothing; every seed gives this mask")
     written = _Written(path, packed, no_collapse, force, repeats)
     with shown_by(progress, chosen.name) as bar:
         if pieces:

@@ -92,6 +92,14 @@ class FilePlan:
         if path is not None:
             self._outputs.append(Output(path, what, option, replace=replace or self.force))
 
+    def writes_tensors(self, path: Path | None, what: str, parameter: str, *, replace: bool = False) -> None:
+        """A safetensors file that is written whole. Raises `OutputError` for a name that is of another format."""
+        from pai_cli.files.foreign.write import SAFETENSORS, SUFFIXES
+
+        if path is not None and path.suffix in SUFFIXES and path.suffix != SAFETENSORS and not is_special(path):
+            raise OutputError(f"{path}: {what} would be written as {SAFETENSORS}; give {option(parameter)} such a name")
+        self.writes(path, what, parameter, replace=replace)
+
     def adds_to(self, path: Path | None, what: str, option: str, *, seen_to: bool = False) -> None:
         """A file, or a folder, that is kept and added to; that it is one of its kind is for what reads it to see.
 
