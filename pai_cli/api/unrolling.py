@@ -30,7 +30,7 @@ def paths_of(
     Where neither a model nor a shape was given, that the network is not known is only told, in one line; as is everywhere
     that its elements cannot be told apart. Else, or where paths are `needed`, raises what is wrong with them.
     """
-    from pai_cli.analysis.paths import NO_NETWORK, PathRequest
+    from pai_cli.analysis.paths import NO_NETWORK, NO_WIRING, PathRequest
 
     if weights is None and model is None:
         return PathRequest()
@@ -51,7 +51,8 @@ def paths_of(
             raise
         beside = "" if weights is None else f"{weights.path}: "
         text = error.text.removeprefix(beside)
-        return PathRequest(None, NO_NETWORK, f"{beside}paths through the network are not measured: {text}")
+        why = NO_WIRING if isinstance(error, TraceError) else NO_NETWORK
+        return PathRequest(None, why, f"{beside}paths through the network are not measured: {text}")
 
 
 def tell_paths(request: PathRequest, reports: Iterable[MaskReport]) -> Iterator[MaskReport]:
