@@ -35,16 +35,15 @@ def paths_of(
     if weights is None and model is None:
         return PathRequest()
     from pai_cli.models.unrolled.paths import Unrolled
-    from pai_cli.models.unrolled.tape import unroll
-    from pai_cli.models.weightless import network_of_masks, weightless
+    from pai_cli.models.weightless import unrolled_checkpoint, unrolled_model
 
     try:
         if weights is not None:
-            network = weightless(weights, model, input_shape)
+            tape = unrolled_checkpoint(weights, model, input_shape)
         else:
             assert model is not None
-            network = network_of_masks(model, input_shape, shapes_among(masks, trust=trust))
-        return PathRequest(Unrolled(unroll(network.model, network.input_shape)))
+            tape = unrolled_model(model, input_shape, shapes_among(masks, trust=trust))
+        return PathRequest(Unrolled(tape))
     except PaiError as error:
         asked = model is not None or input_shape is not None
         if needed or (asked and not isinstance(error, TraceError)):
