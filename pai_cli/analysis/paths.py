@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pai_cli.spectral.network import LayerReport, NetworkReport
 
 NO_NETWORK = "the network is not known"
+NO_WIRING = "the network's elements cannot be told apart"
 NOT_ASKED = "paths were not asked for"
 OF_ALL_LAYERS = "paths are of all layers"
 NO_KEPT = "collapsed"

@@ -36,23 +36,28 @@ def paths_of(
     Where neither a model nor a shape was given, that the network is not known is only told, in one line; as is everywhere
     that its elements cannot be told apart. Else, or where paths are `needed`, raises what is wrong with them.
     """
-    from pai_cli.analysis.paths import NO_NETWORK, PathRequest
+    from pai_cli.analysis.paths import NO_NETWORK, NO_WIRING, PathRequest
 
     if weights is None and model is None:
         return PathRequest()
     from pai_cli.models.unrolled.paths import Unrolled
-    from pai_cli.models.unrolled.tape import unroll
+    from pai_cli.models.weightless import unrolled_checkpoint, unrolled_model
 
     try:
-        network = _network(weights, model, input_shape, masks, trust=trust)
-        return PathRequest(Unrolled(unroll(network.model, network.input_shape)))
+        if weights is not None:
+            tape = unrolled_checkpoint(weights, model, input_shape)
+        else:
+            assert model is not None
+            tape = unrolled_model(model, input_shape, shapes_among(masks, trust=trust))
+        return PathRequest(Unrolled(tape))
     except PaiError as error:
         asked = model is not None or input_shape is not None
         if needed or (asked and not isinstance(error, TraceError)):
             raise
         beside = "" if weights is None else f"{weights.path}: "
         text = error.text.removeprefix(beside)
-        return PathRequest(None, NO_NETWORK, f"{beside}paths through the network are not measured: {text}")
+        why = NO_WIRING if isinstance(error, TraceError) else NO_NETWORK
+        return PathRequest(None, why, f"{beside}paths through the network are not measured: {text}")
 
 
 def pairs_for(

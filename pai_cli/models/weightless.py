@@ -1,27 +1,38 @@
-"""Networks of which only the wiring is needed: what their weights are is not read."""
+"""Networks of which only the wiring is needed: what their weights are is not read where it need not be."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
 
+from torch import nn
+
+from pai_cli.errors import MethodOptionError, UnknownModelError, install
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.models.base import on_meta, with_memory
 from pai_cli.models.factory import load_factory
+from pai_cli.models.huggingface import FACTORY, WeightsAlone
 from pai_cli.models.network import Network, load_network, outline_network
 from pai_cli.models.prunable import layers_of
 from pai_cli.models.registry import architecture
+from pai_cli.models.unrolled.tape import Tape, record, unroll
+from pai_cli.spelling import option
 
 
 def weightless(checkpoint: Checkpoint, model: str | None, input_shape: tuple[int, ...] | None) -> Network:
     """The network of a checkpoint, with values that mean nothing where no code but pai's own makes it.
 
-    Raises as `load_network` does, but for what is in the tensors.
+    Raises as `load_network` does, but for what is in the tensors; `MethodOptionError` where only the weights are known.
     """
-    if checkpoint.module is not None or (model is not None and (":" in model or model == "hf")):
+    if not _made_here(checkpoint, model):
         return load_network(checkpoint, model, input_shape)
     network = outline_network(checkpoint, model, input_shape)
-    return replace(network, model=with_memory(network.model).eval())
+    if isinstance(network.model, WeightsAlone):
+        raise MethodOptionError(
+            f"of a model's folder only the weights are read; give {option('model', FACTORY)} where transformers is "
+            f"installed ({install('hf')})"
+        )
+    return replace(network, model=_with_values(network.model, network.description))
 
 
 def network_of_masks(model: str, input_shape: tuple[int, ...] | None, shapes: Mapping[str, tuple[int, ...]]) -> Network:
@@ -34,5 +45,35 @@ def network_of_masks(model: str, input_shape: tuple[int, ...] | None, shapes: Ma
         return Network(network.eval(), f"the network of {model}", input_shape, layers_of(network))
     heads = [shape for shape in shapes.values() if len(shape) == 2]
     chosen = architecture(model, heads[-1][0] if heads else 10)
-    network = with_memory(on_meta(chosen.build)).eval()
+    network = _with_values(on_meta(chosen.build), chosen.description)
     return Network(network, chosen.description, input_shape or chosen.input_shape, layers_of(network))
+
+
+def unrolled_checkpoint(checkpoint: Checkpoint, model: str | None, input_shape: tuple[int, ...] | None) -> Tape:
+    """The network of a checkpoint, unrolled. Raises as `weightless` and `unroll` do."""
+    network = weightless(checkpoint, model, input_shape)
+    return _unrolled(network, own=_made_here(checkpoint, model))
+
+
+def unrolled_model(model: str, input_shape: tuple[int, ...] | None, shapes: Mapping[str, tuple[int, ...]]) -> Tape:
+    """The network called `model`, unrolled. Raises as `network_of_masks` and `unroll` do."""
+    return _unrolled(network_of_masks(model, input_shape, shapes), own=":" not in model)
+
+
+def _made_here(checkpoint: Checkpoint, model: str | None) -> bool:
+    return checkpoint.module is None and (model is None or (":" not in model and model != FACTORY))
+
+
+def _unrolled(network: Network, *, own: bool) -> Tape:
+    """Without a copy where nobody else has the network."""
+    if not own or network.input_shape is None:
+        return unroll(network.model, network.input_shape)
+    return record(network.model, network.input_shape)
+
+
+def _with_values(model: nn.Module, description: str) -> nn.Module:
+    """A network without memory for its values, which it is given, and they mean nothing."""
+    try:
+        return with_memory(model).float().eval().requires_grad_(False)
+    except (RuntimeError, MemoryError) as error:
+        raise UnknownModelError(f"{description} does not fit in memory; choose a smaller network") from error
