@@ -62,6 +62,27 @@ FAULTS = {
     "isolated vertices counted": Fault(
         "spectral/graph.py", "self.n_L = int(self._columns.shape[0])", "self.n_L = self.n_L0", "bipartite"
     ),
+    "a path backwards that is none forwards": Fault(
+        "models/unrolled/marks.py",
+        "effective = (gradient > 0.5) & (weight > 0.5)",
+        "effective = weight > 0.5",
+        "unrolled",
+    ),
+    "a unit on a path where either end is": Fault(
+        "models/unrolled/marks.py", "passed.written[number] * (alive", "passed.written[number] + (alive", "unrolled"
+    ),
+    "one of two that are added": Fault(
+        "models/unrolled/steps.py", "total = total + value", "total = value", "unrolled"
+    ),
+    "a window past the edge": Fault(
+        "models/unrolled/tape.py", "number * stride - padding + k", "number * stride + k", "unrolled"
+    ),
+    "a power of two forgotten": Fault(
+        "models/unrolled/sums.py", "given.power + layer.power, given.least", "layer.power, given.least", "unrolled"
+    ),
+    "dead inputs that are alive": Fault(
+        "models/unrolled/paths.py", "inputs & ~found.inputs", "inputs & found.inputs", "unrolled"
+    ),
     "one too many among equals": Fault(
         "pruning/ties.py", "chosen = places[: self.keep]", "chosen = places[: self.keep + 1]", "pruning ties"
     ),

@@ -184,9 +184,9 @@ def test_ranking_by_paths(pai: Pai, net: Path, tmp_path: Path) -> None:
         values = {row["mask"]: row["value"] for row in rows}
         assert values == {str(mask): expected_share(net, mask) for mask in masks}
     accuracies = dict(zip(map(str, masks), (0.5, 0.6, 0.7, 0.8), strict=True))
-    names = set(rank(masks, weights=net, accuracy=accuracies))
+    names = set(rank(masks, weights=net, accuracy=accuracies, resamples=100))
     assert names >= {*WHOLE, "dr", "l2"}
-    bare = set(rank(masks, accuracy=accuracies))
+    bare = set(rank(masks, accuracy=accuracies, resamples=100))
     assert bare & set(WHOLE) == {"layer_density", "kept", "collapsed"}
     reports = analyze(masks, net)
     assert rank(reports, by="macs_effective").by == "macs_effective"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pai_cli.files.matching import located, matched, told_aliases
-from pai_cli.files.messages import some_names
+from pai_cli.files.messages import one_line, some_names
 from pai_cli.files.whole import told_whole
 from pai_cli.spectral.catalogue import LAYER_PATHS, PATHS
 from pai_cli.spectral.formulas import mean_of
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pai_cli.spectral.network import LayerReport, NetworkReport
 
 NO_NETWORK = "the network is not known"
+NO_WIRING = "the network's elements cannot be told apart"
 NOT_ASKED = "paths were not asked for"
 OF_ALL_LAYERS = "paths are of all layers"
 NO_KEPT = "collapsed"
@@ -57,9 +58,7 @@ def with_paths(report: NetworkReport, mask: Mask, request: PathRequest, weights:
     except _Unfit as unfit:
         return _without(report, controls, str(unfit))
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):
-            raise
-        return _without(report, controls, "the unrolled network does not fit in memory")
+        return _without(report, controls, f"the network cannot be unrolled ({one_line(error)})")
     layers = tuple(_extended(one, _of_layer(found.layers[one.name], one.parameters)) for one in report.layers)
     return replace(
         report, layers=layers, measures={**report.measures, **controls, **measures_of_paths(found, report.total)}

@@ -103,12 +103,13 @@ def analyze(
     Of one mask whatever is wrong with it is raised; of several, a report has it in its `error`, and a warning tells.
 
     `masks`: a path, a mapping of parameter names to boolean or 0/1 arrays or tensors (`pai.Mask` is one), or several.
-    `weights`: the checkpoint that the masks were made for, a path or a network; the parameter metrics need it. `layers`:
-    globs of the layers to measure, by default all. `summary`: only the networks' means. `convention`: which layers have
-    gaps, which left-regular subgraphs count and what each weighs: "h23" (ICLR 2023) or "f23" (NeurIPS 2023).
-    `expansion_weighted`: multiply each subgraph's term by max(n_L, n_R) / (n_L + n_R - 1), which "f23" does by itself.
-    `solver`: "auto", "gram", "power", "matrix-free" or "direct"; `certify`: prove sigma_2 to be the second in layers of any
-    size. `device`: "cpu", "cuda" or "auto".
+    `weights`: the checkpoint that the masks were made for, a path or a network; the parameter metrics need it. Paths
+    through the network are measured where it is known: by the weights, or as `model` and with `input_shape` where those
+    do not tell or are not given. `layers`: globs of the layers to measure, by default all. `summary`: only the networks'
+    means. `convention`: which layers have gaps, which left-regular subgraphs count and what each weighs: "h23" (ICLR 2023)
+    or "f23" (NeurIPS 2023). `expansion_weighted`: multiply each subgraph's term by max(n_L, n_R) / (n_L + n_R - 1), which
+    "f23" does by itself. `solver`: "auto", "gram", "power", "matrix-free" or "direct"; `certify`: prove sigma_2 to be the
+    second in layers of any size. `device`: "cpu", "cuda" or "auto".
 
     `between`: measure every two consecutive layers instead, which gives `JunctionReport`s; the network of `weights`, or
     `model` of it, is followed with one input of `input_shape` to find them.

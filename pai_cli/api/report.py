@@ -147,13 +147,14 @@ class Report(Shown):
     """What was measured of one mask.
 
     `report["dr_imdb"]` is the network's value, as of `network`: the mean over the layers where it is present, over
-    `counted["dr_imdb"]` of them. `layers`: each layer's values; empty where `summary=True` was asked for. `path`: of the
-    mask file, None for a mask that is none; `name`: what it is called. `kept` of `total` weights are kept, which is
-    `density`, 0 to 1. `convention`: whose gaps and subgraphs these are, "h23" or "f23". `collapsed`: layers without any
-    weight; `unproved`: those with singular values that are not proved to be the two largest; `unanswered`: those where a
-    solver ended without any. `left_whole`: tensors of the checkpoint that no mask covers, each with the reason; without
-    one, those that the mask's file tells of. `metadata`: what the mask says of itself. `error`: of a mask among several
-    that could not be measured, why; it has no layers then, and each of its values has that reason.
+    `counted["dr_imdb"]` of them; of the network as a whole are `layer_density`, `effective_share`, `log_paths` and the
+    like. `layers`: each layer's values; empty where `summary=True` was asked for. `path`: of the mask file, None for a
+    mask that is none; `name`: what it is called. `kept` of `total` weights are kept, which is `density`, 0 to 1.
+    `convention`: whose gaps and subgraphs these are, "h23" or "f23". `collapsed`: layers without any weight; `unproved`:
+    those with singular values that are not proved to be the two largest; `unanswered`: those where a solver ended without
+    any. `left_whole`: tensors of the checkpoint that no mask covers, each with the reason; without one, those that the
+    mask's file tells of. `metadata`: what the mask says of itself. `error`: of a mask among several that could not be
+    measured, why; it has no layers then, and each of its values has that reason.
 
     Shows itself as a table, in a terminal and in a notebook.
     """

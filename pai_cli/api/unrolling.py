@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from pai_cli.analysis.paths import PathRequest
     from pai_cli.files.checkpoints import Checkpoint
     from pai_cli.files.masks import Mask as Stored
-    from pai_cli.models.network import Network
 
 
 OTHER_METRIC = f"{option('by')} takes other metrics, which need no wiring"
@@ -36,23 +35,28 @@ def paths_of(
     Where neither a model nor a shape was given, that the network is not known is only told, in one line; as is everywhere
     that its elements cannot be told apart. Else, or where paths are `needed`, raises what is wrong with them.
     """
-    from pai_cli.analysis.paths import NO_NETWORK, PathRequest
+    from pai_cli.analysis.paths import NO_NETWORK, NO_WIRING, PathRequest
 
     if weights is None and model is None:
         return PathRequest()
     from pai_cli.models.unrolled.paths import Unrolled
-    from pai_cli.models.unrolled.tape import unroll
+    from pai_cli.models.weightless import unrolled_checkpoint, unrolled_model
 
     try:
-        network = _network(weights, model, input_shape, masks, trust=trust)
-        return PathRequest(Unrolled(unroll(network.model, network.input_shape)))
+        if weights is not None:
+            tape = unrolled_checkpoint(weights, model, input_shape)
+        else:
+            assert model is not None
+            tape = unrolled_model(model, input_shape, shapes_among(masks, trust=trust))
+        return PathRequest(Unrolled(tape))
     except PaiError as error:
         asked = model is not None or input_shape is not None
         if needed or (asked and not isinstance(error, TraceError)):
             raise
         beside = "" if weights is None else f"{weights.path}: "
         text = error.text.removeprefix(beside)
-        return PathRequest(None, NO_NETWORK, f"{beside}paths through the network are not measured: {text}")
+        why = NO_WIRING if isinstance(error, TraceError) else NO_NETWORK
+        return PathRequest(None, why, f"{beside}paths through the network are not measured: {text}")
 
 
 def pairs_for(
@@ -66,26 +70,15 @@ def pairs_for(
     """The consecutive layers of the network of the `weights`, or of `model`. Raises where they cannot be found."""
     from pai_cli.analysis.junctions import consecutive
     from pai_cli.analysis.pairs import PairRequest
-
-    network = _network(weights, model, input_shape, masks, trust=trust)
-    source, aliases = (model or "", None) if weights is None else (str(weights.path), weights.aliases)
-    return PairRequest(consecutive(network, source, "overlap, compatibility or copeland", OTHER_METRIC), aliases)
-
-
-def _network(
-    weights: Checkpoint | None,
-    model: str | None,
-    input_shape: tuple[int, ...] | None,
-    masks: Iterable[Path | Stored],
-    *,
-    trust: bool,
-) -> Network:
-    from pai_cli.models.weightless import network_of_masks, weightless
+    from pai_cli.models.network import load_network
+    from pai_cli.models.weightless import network_called
 
     if weights is not None:
-        return weightless(weights, model, input_shape)
-    assert model is not None
-    return network_of_masks(model, input_shape, shapes_among(masks, trust=trust))
+        network, source, aliases = load_network(weights, model, input_shape), str(weights.path), weights.aliases
+    else:
+        assert model is not None
+        network, source, aliases = network_called(model, input_shape, shapes_among(masks, trust=trust)), model, None
+    return PairRequest(consecutive(network, source, "overlap, compatibility or copeland", OTHER_METRIC), aliases)
 
 
 def tell_paths(request: PathRequest, reports: Iterable[MaskReport]) -> Iterator[MaskReport]:

@@ -54,7 +54,8 @@ def analyze(
     store: options.StorePath = None,
     no_store: options.NoStore = False,
 ) -> None:
-    """Measure masks: Ramanujan gaps, left-regular subgraphs, weighted spectral gaps, a layer and over the network.
+    """Measure masks: Ramanujan gaps, left-regular subgraphs, weighted spectral gaps, a layer and over the network; and the
+    paths through the network, where --weights or --model tell it.
 
     Every value has an error bound (its _error field); a missing value has its reason.
     """

@@ -63,7 +63,7 @@ def _degrees(
     tape: Tape, masks: Mapping[str, NDArray[np.bool_]], kind: torch.dtype
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """Edges into and out of the nodes: of the input, then of what each use of a layer gives."""
-    nodes, into, made = [_ones(torch.empty(tape.shape, dtype=kind))], [torch.zeros(tape.shape, dtype=kind)], []
+    nodes, into, made = [_ones(torch.empty(tape.shapes[0], dtype=kind))], [torch.zeros(tape.shapes[0], dtype=kind)], []
     values: dict[int, torch.Tensor] = {0: nodes[0]}
     with torch.enable_grad():
         for number, step in enumerate(tape.steps):

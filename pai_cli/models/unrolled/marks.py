@@ -89,7 +89,7 @@ class _Passed:
 
 def _forwards(tape: Tape, weights: Mapping[str, torch.Tensor]) -> _Passed:
     passed = _Passed([], [], [])
-    values: dict[int, torch.Tensor] = {0: torch.ones(tape.shape)}
+    values: dict[int, torch.Tensor] = {0: torch.ones(tape.shapes[0])}
     for number, step in enumerate(tape.steps):
         given = [values[one] for one in step.inputs]
         if isinstance(step, Use):
@@ -99,7 +99,12 @@ def _forwards(tape: Tape, weights: Mapping[str, torch.Tensor]) -> _Passed:
             passed.written += found
         else:
             found = step.apply(given)
-        values.update(zip(step.outputs, found, strict=True))
+        for one, value in zip(step.outputs, found, strict=True):
+            if tuple(value.shape) != tape.shapes[one]:
+                raise RuntimeError(
+                    f"a step gives {tuple(value.shape)} where the network has {tape.shapes[one]}: {step}"
+                )
+            values[one] = value
         for over in tape.over_after.get(number, ()):
             del values[over]
     passed.returned = [values[one] for one in tape.outputs]

@@ -90,7 +90,7 @@ def log_sum(tape: Tape, factor: Factor) -> Measure:
 
 
 def _passed(tape: Tape, factor: Factor) -> list[_Scaled]:
-    values = {0: _Scaled(torch.ones(tape.shape, dtype=torch.float64))}
+    values = {0: _Scaled(torch.ones(tape.shapes[0], dtype=torch.float64))}
     with torch.no_grad():
         for number, step in enumerate(tape.steps):
             given = [values[one] for one in step.inputs]

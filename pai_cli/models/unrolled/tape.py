@@ -44,9 +44,9 @@ _SEED = 0  # for a network that draws in its pass
 
 @dataclass(frozen=True)
 class Tape:
-    """Steps in the order in which they are taken. Value 0 is the input, of `shape`; `outputs`: what is returned."""
+    """Steps in the order in which they are taken. `shapes`: of the values, 0 the input; `outputs`: the values returned."""
 
-    shape: tuple[int, ...]
+    shapes: tuple[tuple[int, ...], ...]
     steps: tuple[Step, ...]
     outputs: tuple[int, ...]
 
@@ -89,7 +89,7 @@ class Tape:
     @cached_property
     def digest(self) -> str:
         """The same for the same steps only."""
-        return hashlib.sha256(repr((self.shape, self.steps, self.outputs)).encode()).hexdigest()
+        return hashlib.sha256(repr((self.shapes, self.steps, self.outputs)).encode()).hexdigest()
 
 
 def unroll(model: nn.Module, input_shape: tuple[int, ...] | None) -> Tape:
@@ -152,7 +152,7 @@ class _Recorder(Watcher):
     def tape(self, returned: Iterable[torch.Tensor]) -> Tape:
         """All that was seen."""
         outputs = dict.fromkeys(self._number(tensor) for tensor in returned if self.follows(tensor))
-        return Tape(tuple(self._shapes[0]), tuple(self._steps), tuple(outputs))
+        return Tape(tuple(map(tuple, self._shapes)), tuple(self._steps), tuple(outputs))
 
     def follows(self, tensor: torch.Tensor) -> bool:
         """Whether it has a number."""
@@ -208,7 +208,8 @@ class _Recorder(Watcher):
         before = self._numbers.get(tensor)  # type: ignore[no-untyped-call]
         if op.in_place and number != before:
             storage = tensor.untyped_storage()
-            if number is not None and before is None and tensor.numel() * tensor.element_size() != storage.nbytes():
+            part = tensor._is_view() or tensor.numel() * tensor.element_size() != storage.nbytes()
+            if number is not None and before is None and part:
                 raise self.refusal(op, "writes")
             for other in self._numbers:
                 if other is not tensor and other.untyped_storage().data_ptr() == storage.data_ptr():
