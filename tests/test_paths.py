@@ -21,6 +21,7 @@ from pai_cli.display.figures.trajectory import _measured as measured
 from pai_cli.errors import UnknownMetricError, UsageError
 from pai_cli.models.unrolled.paths import NetworkPaths, Unrolled
 from pai_cli.models.unrolled.tape import unroll
+from pai_cli.ranking.entrants import available
 from pai_cli.spectral.catalogue import LAYER_PATHS, PATHS, WHOLE
 
 SIZES = (6, 5, 4, 3)
@@ -184,9 +185,10 @@ def test_ranking_by_paths(pai: Pai, net: Path, tmp_path: Path) -> None:
         values = {row["mask"]: row["value"] for row in rows}
         assert values == {str(mask): expected_share(net, mask) for mask in masks}
     accuracies = dict(zip(map(str, masks), (0.5, 0.6, 0.7, 0.8), strict=True))
-    names = set(rank(masks, weights=net, accuracy=accuracies, resamples=100))
-    assert names >= {*WHOLE, "dr", "l2"}
-    bare = set(rank(masks, accuracy=accuracies, resamples=100))
+    asked = {"accuracy": accuracies, "resamples": 100, "metrics": "*effective*,layer_density,l2"}
+    names = set(rank(masks, weights=net, **asked))
+    assert names == {"l2", "layer_density", "effective_density", "effective_share", "effective_nodes", "macs_effective"}
+    bare = set(available(weights=False, network=False))
     assert bare & set(WHOLE) == {"layer_density", "kept", "collapsed"}
     reports = analyze(masks, net)
     assert rank(reports, by="macs_effective").by == "macs_effective"

@@ -201,10 +201,15 @@ def random_masks(model: nn.Module, density: float, random: np.random.Generator) 
     return {layer.name: random.random(layer.shape) < density for layer in prunable_layers(model)}
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(25))
 def test_every_path_of_a_random_network(seed: int) -> None:
+    check_every_path(seed)
+
+
+def check_every_path(seed: int) -> None:
+    """One random network under one random mask: each weight, number and sum is what the paths, taken one by one, say."""
     random = np.random.default_rng(seed)
-    torch.manual_seed(seed)
+    torch.manual_seed(seed % 2**32)
     model = Program(random)
     masks = random_masks(model, 0.45, random)
     paths = list(model.graph.all_paths(model.inputs, model.outputs, masks))
@@ -407,6 +412,20 @@ def test_depth_overflows_nothing() -> None:
     near(found.log_paths, math.log(40) + 250 * math.log(41))
 
 
+@pytest.mark.parametrize("size", [1e-300, 1e-320, 1e300])
+def test_weights_of_any_size(size: float) -> None:
+    model = chain(3, 4, 5, 2).double()
+    for layer in model:
+        nn.init.constant_(layer.weight, size)
+    masks = random_masks(model, 0.7, np.random.default_rng(1))
+    found = measured(model, masks, (3,))
+    near(found.log_path_weight, found.log_paths.value + 3 * math.log(size))
+    with torch.no_grad():
+        model[1].weight.zero_()
+    assert measured(model, masks, (3,)).log_path_weight.reason == NO_PATH
+    assert measured(model, masks, (3,)).log_paths == found.log_paths
+
+
 def test_what_float64_does_not_span_is_told() -> None:
     class Apart(nn.Module):
         """One unit passes all blocks by, the other grows by each."""
@@ -431,7 +450,7 @@ def test_what_float64_does_not_span_is_told() -> None:
 
 
 @given(st.integers(0, 10_000), st.floats(0.1, 0.9))
-@settings(max_examples=8)
+@settings(max_examples=5)
 def test_removing_a_weight_adds_no_path(seed: int, density: float) -> None:
     random = np.random.default_rng(seed)
     model = Program(random)
@@ -449,7 +468,7 @@ def test_removing_a_weight_adds_no_path(seed: int, density: float) -> None:
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=15)
+@settings(max_examples=8)
 def test_the_order_of_hidden_units_changes_nothing(seed: int) -> None:
     random = np.random.default_rng(seed)
     model = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 3), nn.Flatten(), nn.Linear(12, 2))

@@ -72,6 +72,17 @@ def seeded(device: str, seed: int) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Hold torch to one thread: sums in another order round otherwise, and as many threads are not had everywhere."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def kind_of(value: object) -> str:
     """What a network returned, in words."""
     return f"a tensor of {value.dtype}" if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -22,6 +20,7 @@ from pai_cli.data.images import ImageDataset
 from pai_cli.errors import ClusterError, MethodOptionError, NotPortableError, ScoreError
 from pai_cli.files.digest import sha256_of
 from pai_cli.files.messages import one_line
+from pai_cli.models.copies import one_torch_thread
 from pai_cli.models.factory import load_factory
 from pai_cli.pruning.base import Masks
 from pai_cli.pruning.run import choose_masks
@@ -183,14 +182,3 @@ def chosen(workshop: Workshop, number: int) -> tuple[Masks, int, dict[str, Tie]]
     network = workshop.network if noise is None else workshop.noisy(noise)
     masks, rounds = choose_masks(network, request, dataset=workshop.dataset, ties=ties)
     return masks, rounds, ties.found
-
-
-@contextmanager
-def one_torch_thread() -> Iterator[None]:
-    """Hold torch to one thread: sums in another order round otherwise, and as many threads are not had everywhere."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pai_cli.errors import ScoreError
+from pai_cli.models.copies import one_torch_thread
 from pai_cli.pruning.base import Masks
 from pai_cli.pruning.layers import select_layers
 from pai_cli.pruning.request import quota_of
 from pai_cli.pruning.run import score_arrays
 from pai_cli.pruning.select import ScoreArrays, keep_largest
 from pai_cli.pruning.ties import Tie, Ties
-from pai_cli.sampling.candidates import Candidate, one_torch_thread
+from pai_cli.sampling.candidates import Candidate
 from pai_cli.sampling.measuring import LayerCache, measure, measures_of, remember
 from pai_cli.sampling.trajectory import LayerMeasures, SearchState
 from pai_cli.spectral.catalogue import RANKED

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pai_cli.models.copies import one_torch_thread
 from pai_cli.models.layers import PrunableLayer
 from pai_cli.models.unrolled.degrees import Loose, loose
 from pai_cli.models.unrolled.marks import Masks, Reached, reached
@@ -54,16 +57,25 @@ class NetworkPaths:
     loose: Loose
 
 
+WORTH_THREADS = 2**30
+"""Multiply-adds of the whole network from which threads gain: below, they would wait for each other most of the time."""
+
+
 @dataclass(frozen=True)
 class Unrolled:
     """An unrolled network, and what holds for it without a mask."""
 
     tape: Tape
 
+    def _threads(self) -> AbstractContextManager[None]:
+        every = sum(use.positions * prod(use.layer.shape) for use in self.tape.uses)
+        return nullcontext() if every >= WORTH_THREADS else one_torch_thread()
+
     @cached_property
     def log_paths(self) -> Measure:
         """Of the network without a mask."""
-        return log_sum(self.tape, lambda name: Factors.ones(_mask({}, self.tape.layers[name])))
+        with self._threads():
+            return log_sum(self.tape, lambda name: Factors.ones(_mask({}, self.tape.layers[name])))
 
     @cached_property
     def nodes(self) -> int:
@@ -73,7 +85,8 @@ class Unrolled:
 
     def effective(self, masks: Masks) -> dict[str, Flags]:
         """Which kept weights are on a path, of the masks' layers; none of a layer that the network does not use."""
-        found = reached(self.tape, masks)
+        with self._threads():
+            found = reached(self.tape, masks)
         return {name: found[name].effective if name in found else np.zeros_like(mask) for name, mask in masks.items()}
 
     def measure(self, masks: Masks, weight: Weight | None = None) -> NetworkPaths:
@@ -81,6 +94,10 @@ class Unrolled:
 
         `weight`: the weights' values by name, for `log_path_weight`.
         """
+        with self._threads():
+            return self._measured(masks, weight)
+
+    def _measured(self, masks: Masks, weight: Weight | None) -> NetworkPaths:
         tape = self.tape
         found = reached(tape, masks)
         layers = {name: _layer(tape.layers.get(name), mask, found.get(name)) for name, mask in masks.items()}

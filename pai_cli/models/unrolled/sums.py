@@ -19,7 +19,7 @@ from pai_cli.models.unrolled.tape import Tape
 from pai_cli.spectral.result import OVERFLOW, Measure
 
 NO_PATH = "no path of kept weights leads from the input to the output"
-TOO_FAR_APART = "numbers of paths within one layer are further apart than float64 spans"
+TOO_FAR_APART = "paths to the elements of one layer are further apart, in number or weight, than float64 spans"
 
 _UNIT = 2.0**-53
 _LOG_LARGEST, _LOG_LEAST = 500, -900  # powers of two within which nothing is lost; a product may take as much again
@@ -44,11 +44,11 @@ class Factors:
         kept = np.abs(weight[mask], dtype=np.float64)
         positive = kept[kept > 0]
         power = math.frexp(float(positive.max(initial=0.0)))[1]
-        if power < _LOG_LARGEST:
+        if abs(power) < _LOG_LARGEST:
             power = 0
         values = np.zeros(mask.shape)
         values[mask] = np.ldexp(kept, -power)
-        return Factors(values, power, math.log2(float(positive.min(initial=1.0))) - power)
+        return Factors(values, power, math.log2(float(positive.min())) - power if positive.size else 0.0)
 
 
 Factor = Callable[[str], Factors]
