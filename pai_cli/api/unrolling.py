@@ -74,11 +74,12 @@ def pairs_for(
     from pai_cli.models.weightless import network_called
 
     if weights is not None:
-        network, source, aliases = load_network(weights, model, input_shape), str(weights.path), weights.aliases
+        network, source = load_network(weights, model, input_shape), str(weights.path)
     else:
         assert model is not None
-        network, source, aliases = network_called(model, input_shape, shapes_among(masks, trust=trust)), model, None
-    return PairRequest(consecutive(network, source, "overlap, compatibility or copeland", OTHER_METRIC), aliases)
+        network, source = network_called(model, input_shape, shapes_among(masks, trust=trust)), model
+    pairs = consecutive(network, source, "overlap, compatibility or copeland", OTHER_METRIC)
+    return PairRequest(pairs, {layer.name: layer for layer in network.layers})
 
 
 def tell_paths(request: PathRequest, reports: Iterable[MaskReport]) -> Iterator[MaskReport]:
