@@ -28,16 +28,16 @@ from typing import Any
 from tables import LEFT, Table
 
 from pai_cli.methods.registry import get
+from pai_cli.models.copies import one_torch_thread
 from pai_cli.models.network import Network, init_network
 from pai_cli.pruning.run import PruneRequest
 from pai_cli.pruning.samples import open_samples
-from pai_cli.sampling.candidates import Workshop, chosen, one_torch_thread
+from pai_cli.sampling.candidates import Workshop, chosen
 from pai_cli.sampling.measuring import measure
 from pai_cli.sampling.request import Select
 from pai_cli.sampling.search import SearchRequest, search
 from pai_cli.sampling.state import open_search
 from pai_cli.sampling.workers import Workers, made
-from pai_cli.spectral.conventions import Convention
 
 SEARCHES = (
     ("method", 9, LEFT),
@@ -88,7 +88,7 @@ def shares(shop: Workshop, count: int) -> tuple[float, float]:
             begin = time.perf_counter()
             masks, *_ = chosen(shop, number)
             middle = time.perf_counter()
-            measure(shop.network, masks, shop.cache, Convention.H23)
+            measure(shop.network, masks, shop.cache)
             scoring, measuring = scoring + middle - begin, measuring + time.perf_counter() - middle
     return scoring / count, measuring / count
 

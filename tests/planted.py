@@ -49,6 +49,16 @@ FAULTS = {
         "files/first_bytes.py", "check_start(str(path), stream.peek(ENOUGH)[:ENOUGH], error)", "pass", "first_bytes"
     ),
     "half an error bound": Fault("spectral/formulas.py", "2 * off / (root", "off / (root", "metrics"),
+    "a convention for the other": Fault(
+        "spectral/conventions.py", "else edges > n_R", "else edges >= 3 * n_R", "metrics"
+    ),
+    "fans of the other side": Fault(
+        "spectral/metrics.py",
+        "(graph.right_degrees, graph.left_degrees)",
+        "(graph.left_degrees, graph.right_degrees)",
+        "metrics",
+    ),
+    "the output for a sink": Fault("models/unrolled/degrees.py", "if not last[number]:", "if True:", "unrolled"),
     "no deflation": Fault(
         "spectral/power.py", "_outer(first[:, :n], values[:, 0])", "_outer(first[:, :n], 0 * values[:, 0])", "power"
     ),

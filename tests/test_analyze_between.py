@@ -322,7 +322,11 @@ class Wrapped(nn.Module):
     assert found.value.value == plain.value.value
     other = save_mask(tmp_path / "x.safetensors", {"elsewhere.weight": np.ones((3, 4), bool)})
     (none,) = rank([other], by="overlap", model="mlp-6-5-4-3", no_store=True)
-    assert none.value.reason == "the mask is not of the network"
+    assert none.value.reason == "'elsewhere.weight' is no layer that the network uses"
+    (lacking,) = rank([SAMPLE], by="overlap", model="resnet32", no_store=True)
+    assert str(lacking.value.reason).startswith(
+        "the network has layers that the mask does not name: layer1.3.conv1.weight"
+    )
 
 
 WRONG_USAGE = {

@@ -178,7 +178,7 @@ def measure_mask(mask: Mask, request: AnalysisRequest, cache: DenseCache, layer_
         reports.append(one)
         layer_done(number, len(names))
     report = with_paths(summarise(reports), mask, request.paths, request.weights)
-    report = with_pairs(report, mask, request.pairs)
+    report = with_pairs(report, mask, request.pairs, request.weights)
     shapes = dict(mask.shapes)
     return MaskReport(mask.path, dict(mask.metadata), report, None, skipped, mask.remark, shapes)
 

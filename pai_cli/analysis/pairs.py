@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pai_cli.analysis.paths import Unfit, known_layers
 from pai_cli.files.masks import Mask, unrolls
-from pai_cli.files.matching import Aliases, located, told_aliases
 from pai_cli.spectral import junctions
 from pai_cli.spectral.catalogue import BETWEEN
 from pai_cli.spectral.formulas import mean_of
@@ -24,10 +24,9 @@ from pai_cli.spectral.junctions import Degrees, Junction
 from pai_cli.spectral.result import Measure
 
 if TYPE_CHECKING:
+    from pai_cli.files.matching import Weights
     from pai_cli.models.layers import PrunableLayer
     from pai_cli.spectral.network import NetworkReport
-
-OTHER_NETWORK = "the mask is not of the network"
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,33 +56,34 @@ class PairReport:
 
 @dataclass(frozen=True, eq=False)
 class PairRequest:
-    """The pairs that are measured too, if any. `aliases`: the other names of the network's tensors."""
+    """The pairs that are measured too, if any. `layers`: all of the network, by name."""
 
     pairs: tuple[Pair, ...] = ()
-    aliases: Aliases | None = None
+    layers: Mapping[str, PrunableLayer] = field(default_factory=dict)
 
     @cached_property
     def digest(self) -> str:
         """What the measures follow from, beside the mask."""
-        told = hashlib.sha256(repr(self.aliases).encode("utf-8", "backslashreplace"))
+        told = hashlib.sha256(repr(sorted(self.layers.items())).encode("utf-8", "backslashreplace"))
         for pair in self.pairs:
             told.update(repr((pair.writer, pair.reader)).encode("utf-8", "backslashreplace"))
             told.update(pair.where.outputs.tobytes() + pair.where.columns.tobytes())
         return told.hexdigest() if self.pairs else ""
 
 
-def with_pairs(report: NetworkReport, mask: Mask, request: PairRequest) -> NetworkReport:
-    """The report with the means over the pairs and how many those are, where pairs are asked for."""
+def with_pairs(report: NetworkReport, mask: Mask, request: PairRequest, weights: Weights | None) -> NetworkReport:
+    """The report with the means over the pairs and how many those are, where pairs are asked for.
+
+    `weights`: under the mask's names.
+    """
     if not request.pairs:
         return report
-    layers = {layer.name: layer for pair in request.pairs for layer in (pair.writer, pair.reader)}
-    several = () if request.aliases is None else (request.aliases,)
-    there = located(mask.names, layers, told_aliases(mask.metadata), *several)
-    own = {layer: name for name, ones in there.items() for layer in ones}
-    if not own or any(tuple(mask.shapes[name]) != tuple(layers[layer].shape) for layer, name in own.items()):
-        measures, counted = dict.fromkeys(BETWEEN, Measure.missing(OTHER_NETWORK)), dict.fromkeys(BETWEEN, 0)
+    try:
+        known = known_layers(mask, request.layers, weights)
+    except Unfit as unfit:
+        measures, counted = dict.fromkeys(BETWEEN, Measure.missing(str(unfit))), dict.fromkeys(BETWEEN, 0)
     else:
-        masks = LayerMasks(mask.path, mask.array, own)
+        masks = LayerMasks(mask.path, mask.array, {there: name for name, there in known.items()})
         measures, counted = means_of([measured(pair, masks) for pair in request.pairs])
     return replace(report, measures={**report.measures, **measures}, counted={**report.counted, **counted})
 

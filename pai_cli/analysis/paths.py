@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from pai_cli.files.masks import Mask
     from pai_cli.files.matching import Weights
+    from pai_cli.models.layers import PrunableLayer
     from pai_cli.models.unrolled.degrees import Loose
     from pai_cli.models.unrolled.paths import LayerPaths, NetworkPaths, Unrolled
     from pai_cli.spectral.network import LayerReport, NetworkReport
@@ -55,7 +56,7 @@ def with_paths(report: NetworkReport, mask: Mask, request: PathRequest, weights:
         return _without(report, controls, request.reason)
     try:
         found = _found(mask, request.unrolled, weights)
-    except _Unfit as unfit:
+    except Unfit as unfit:
         return _without(report, controls, str(unfit))
     except (MemoryError, RuntimeError) as error:
         return _without(report, controls, f"the network cannot be unrolled ({one_line(error)})")
@@ -65,7 +66,7 @@ def with_paths(report: NetworkReport, mask: Mask, request: PathRequest, weights:
     )
 
 
-class _Unfit(Exception):  # noqa: N818  there is a reason, and no measure
+class Unfit(Exception):  # noqa: N818  there is a reason, and no measure
     """The mask is not of the network."""
 
 
@@ -92,7 +93,7 @@ def on_no_path(mask: Mask, unrolled: Unrolled, weights: Weights) -> tuple[int, i
     """How many kept weights are on no path from input to output, and how many are kept; (0, 0) of another network's mask."""
     try:
         _, masks = _known(mask, unrolled, weights)
-    except _Unfit:
+    except Unfit:
         return 0, 0
     effective = unrolled.effective(masks)
     kept = sum(int(one.sum()) for one in masks.values())
@@ -110,22 +111,36 @@ def _found(mask: Mask, unrolled: Unrolled, weights: Weights | None) -> NetworkPa
 
 def _known(mask: Mask, unrolled: Unrolled, weights: Weights | None) -> tuple[dict[str, str], dict[str, np.ndarray]]:
     """The network's names of the mask's layers, their own where it does not use them, and the masks by those names."""
-    layers = unrolled.tape.layers
-    names = [name for name in mask.names if len(mask.shapes[name]) >= 2 and 0 not in mask.shapes[name]]
+    known = known_layers(mask, unrolled.tape.layers, weights)
+    names = matrices(mask)
+    every = {name: known.get(name, name) for name in names}
+    return every, {there: mask.array(name) for name, there in every.items()}
+
+
+def matrices(mask: Mask) -> list[str]:
+    """What of a mask has rows and columns."""
+    return [name for name in mask.names if len(mask.shapes[name]) >= 2 and 0 not in mask.shapes[name]]
+
+
+def known_layers(mask: Mask, layers: Mapping[str, PrunableLayer], weights: Weights | None) -> dict[str, str]:
+    """What the network calls the mask's layers, of those that it has. `layers`: the network's.
+
+    Raises `Unfit` where the mask is not of the network; with weights, which the mask was compared with, names may differ.
+    """
+    names = matrices(mask)
     several = () if weights is None else (weights.aliases,)
     there = located(names, layers, told_aliases(mask.metadata), *several)
     known = {name: ones[0] for name, ones in there.items() if ones}
     for name in names:
         if name not in known and weights is None:
-            raise _Unfit(f"{name!r} is no layer that the network uses")
+            raise Unfit(f"{name!r} is no layer that the network uses")
         if name in known and tuple(mask.shapes[name]) != layers[known[name]].shape:
-            raise _Unfit(f"{name!r} has another shape in the network")
+            raise Unfit(f"{name!r} has another shape in the network")
     if weights is None:
         lacking = layers.keys() - known.values() - told_whole(mask.metadata).keys()
         if lacking:
-            raise _Unfit(f"the network has layers that the mask does not name: {some_names(sorted(lacking))}")
-    every = {name: known.get(name, name) for name in names}
-    return every, {there: mask.array(name) for name, there in every.items()}
+            raise Unfit(f"the network has layers that the mask does not name: {some_names(sorted(lacking))}")
+    return known
 
 
 def _values(unrolled: Unrolled, weights: Weights | None) -> Callable[[str], np.ndarray] | None:

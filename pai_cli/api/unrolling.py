@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from pai_cli.analysis.paths import PathRequest
     from pai_cli.files.checkpoints import Checkpoint
     from pai_cli.files.masks import Mask as Stored
-    from pai_cli.models.network import Network
 
 
 OTHER_METRIC = f"{option('by')} takes other metrics, which need no wiring"
@@ -71,26 +70,15 @@ def pairs_for(
     """The consecutive layers of the network of the `weights`, or of `model`. Raises where they cannot be found."""
     from pai_cli.analysis.junctions import consecutive
     from pai_cli.analysis.pairs import PairRequest
-
-    network = _network(weights, model, input_shape, masks, trust=trust)
-    source, aliases = (model or "", None) if weights is None else (str(weights.path), weights.aliases)
-    return PairRequest(consecutive(network, source, "overlap, compatibility or copeland", OTHER_METRIC), aliases)
-
-
-def _network(
-    weights: Checkpoint | None,
-    model: str | None,
-    input_shape: tuple[int, ...] | None,
-    masks: Iterable[Path | Stored],
-    *,
-    trust: bool,
-) -> Network:
-    from pai_cli.models.weightless import network_of_masks, weightless
+    from pai_cli.models.weightless import network_called, weightless
 
     if weights is not None:
-        return weightless(weights, model, input_shape)
-    assert model is not None
-    return network_of_masks(model, input_shape, shapes_among(masks, trust=trust))
+        network, source = weightless(weights, model, input_shape), str(weights.path)
+    else:
+        assert model is not None
+        network, source = network_called(model, input_shape, shapes_among(masks, trust=trust)), model
+    pairs = consecutive(network, source, "overlap, compatibility or copeland", OTHER_METRIC)
+    return PairRequest(pairs, {layer.name: layer for layer in network.layers})
 
 
 def tell_paths(request: PathRequest, reports: Iterable[MaskReport]) -> Iterator[MaskReport]:

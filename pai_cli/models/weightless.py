@@ -35,7 +35,7 @@ def weightless(checkpoint: Checkpoint, model: str | None, input_shape: tuple[int
     return replace(network, model=_with_values(network.model, network.description))
 
 
-def network_of_masks(model: str, input_shape: tuple[int, ...] | None, shapes: Mapping[str, tuple[int, ...]]) -> Network:
+def network_called(model: str, input_shape: tuple[int, ...] | None, shapes: Mapping[str, tuple[int, ...]]) -> Network:
     """The network called `model`, as `load_network` knows it, with as many classes as a mask of these shapes has.
 
     Raises `UnknownModelError` and `ModelFactoryError`.
@@ -56,8 +56,8 @@ def unrolled_checkpoint(checkpoint: Checkpoint, model: str | None, input_shape: 
 
 
 def unrolled_model(model: str, input_shape: tuple[int, ...] | None, shapes: Mapping[str, tuple[int, ...]]) -> Tape:
-    """The network called `model`, unrolled. Raises as `network_of_masks` and `unroll` do."""
-    return _unrolled(network_of_masks(model, input_shape, shapes), own=":" not in model)
+    """The network called `model`, unrolled. Raises as `network_called` and `unroll` do."""
+    return _unrolled(network_called(model, input_shape, shapes), own=":" not in model)
 
 
 def _made_here(checkpoint: Checkpoint, model: str | None) -> bool:

@@ -62,7 +62,9 @@ def key_of(name: str, mask: np.ndarray) -> Key:
     return name, hashlib.blake2b(np.packbits(mask).tobytes(), digest_size=16).digest()
 
 
-def measure(network: Network, masks: Masks, cache: LayerCache, convention: Convention) -> NetworkReport:
+def measure(
+    network: Network, masks: Masks, cache: LayerCache, convention: Convention = Convention.H23
+) -> NetworkReport:
     """The layers' and the network's measures of `SHOWN`, always against the network's own weights.
 
     By one convention as long as the cache is used. Layers left whole by `ignore` have no mask and are not counted. What the
