@@ -122,7 +122,7 @@ def test_a_trajectory_has_flags() -> None:
     measures = measures_of(NetworkReport((), dict.fromkeys(SHOWN, UNPROVED), {}, 0, 1, (), ()))
     assert measures["reason"].endswith("takes --certify")
     explored = {"w": np.ones(3, dtype=np.bool_)}
-    line = _line(Failure(1, f"synflow: give more {option('rounds')}"), SearchState(explored=explored), 0)
+    line = _line(Failure(1, f"synflow: give more {option('rounds')}"), SearchState(explored=explored), 0, SHOWN)
     assert line["reason"] == "synflow: give more --rounds"
 
 

@@ -62,8 +62,6 @@ def kind_of(column: str) -> Kind | None:
 
     Every word must be known, and a density has no number: `layer_density` and `density_conv1` are none.
     """
-    if column == "network_density":
-        return None  # of `pai analyze`: what follows from `density` and the layers without a mask
     words = words_of(column)
     bare = words - _SHARE - _ASIDE
     shares = {_SHARES.get(word) for word in words - _SHARE - (_ASIDE - _SHARES.keys())}

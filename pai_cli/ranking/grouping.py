@@ -108,6 +108,8 @@ def remarks(table: Rows, grouping: Grouping, others: Sequence[str], *, default: 
 
 def _kind(table: Rows, column: str) -> Kind | None:
     """As its name says, or its name and that it holds nothing but shares; one convention separates nothing."""
+    if column == "network_density" and DENSITY in table.columns:
+        return None  # as `pai analyze` has them: it follows from the other, and the layers without a mask
     kind = kind_of_shares(column)
     cells = [cell for row in table.rows if (cell := row.cells[column])]
     if kind is None or not cells or not all(map(_is_share, cells)):
