@@ -20,7 +20,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from pai_cli.errors import MethodOptionError, TraceError
 from pai_cli.files.messages import one_line
-from pai_cli.models.copies import copied, seeded
+from pai_cli.models.copies import copied, one_torch_thread, seeded
 from pai_cli.models.huggingface import refuse_weights_alone
 from pai_cli.models.layers import PrunableLayer
 from pai_cli.models.operations import KEEP, MOVE, PRODUCTS, REDUCE, RESHAPE, SPATIAL, Operation, Watcher
@@ -115,7 +115,7 @@ def record(model: nn.Module, input_shape: tuple[int, ...]) -> Tape:
     """As `unroll`, of a network that is in evaluation mode and on the CPU already, without making a copy."""
     recorder = _Recorder(model)
     try:
-        with torch.no_grad(), seeded("cpu", _SEED):
+        with torch.no_grad(), seeded("cpu", _SEED), one_torch_thread():
             given = torch.ones((1, *input_shape))
             recorder.begin(given)
             with recorder.following():
