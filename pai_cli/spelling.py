@@ -17,7 +17,18 @@ FLAGS = {"output": "-o", "weights_out": "-w", "kind": "--from"}
 
 SWITCHES = frozenset(
     {
-        *("amp", "between", "certify", "expansion_weighted", "force", "ghost_skips", "graphs", "invert", "no_collapse"),
+        *(
+            "amp",
+            "between",
+            "certify",
+            "effective",
+            "expansion_weighted",
+            "force",
+            "ghost_skips",
+            "graphs",
+            "invert",
+            "no_collapse",
+        ),
         *("no_header", "no_store", "order", "overlap", "packed", "reinit", "rescale", "resume", "shuffle"),
         *("smallest_first", "soft_neurons", "summary", "trust"),
     }

@@ -162,7 +162,8 @@ def test_a_search_on_a_cluster_is_stopped(dask: LoopbackCluster, pool: DaskPool,
     done = trajectory.read_text().count("\n") - 1
     assert (status, out) == (143, ""), err
     assert err.splitlines()[-2:] == [
-        f"pai: best.state.safetensors: {done} of 1000000 candidates are done and kept; the same command with --resume goes on",
+        f"pai: best.state.safetensors: {done} of 1000000 candidates are done and kept; the same command with --resume "
+        "goes on",
         "pai: interrupted by SIGTERM",
     ]
     assert {path.name for path in tmp_path.iterdir()} == {"c.safetensors", "best.jsonl", "best.state.safetensors"}

@@ -153,7 +153,8 @@ def test_masks_and_tables_and_weights_of_numpy_and_safetensors_need_no_torch(tmp
         LINES,
         json.dumps(
             [
-                ["analyze", mask, "--weights", weights],
+                ["analyze", mask],
+                ["analyze", mask, "--weights", weights, "--layers", "layer1.*"],
                 ["rank", mask, "--weights", weights],
                 ["convert", mask, "--to", "npz", "-o", npz],
                 ["analyze", npz],

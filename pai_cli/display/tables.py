@@ -170,7 +170,7 @@ def _least_width(column: str, cells: list[str]) -> int:
 
 
 def noted(record: Record, weights: bool) -> str:
-    """What to know before using a layer's numbers, and reasons, without the one that the person chose: no weights given.
+    """What to know before using a layer's numbers, and reasons, without those a person chose: no weights, some layers.
 
     A text is shown whole; of reasons that measures share, only the list of the measures is left out.
     """
@@ -178,7 +178,10 @@ def noted(record: Record, weights: bool) -> str:
     if record["outcome"] == "failed":
         return f"failed: {reason}"
     parts = MEASURES_OF_A_REASON.sub("", reason).split("; ")
-    reasons = [part for part in parts if part and (weights or part not in NO_WEIGHTS)]
+    from pai_cli.analysis.paths import OF_ALL_LAYERS
+
+    chosen = (OF_ALL_LAYERS, *(() if weights else NO_WEIGHTS))
+    reasons = [part for part in parts if part and part not in chosen]
     told = str(record["outcome"]) if record["level"] == "layer" else PROVED
     outcomes = [text for text in told.split("; ") if text != PROVED]
     return "; ".join(dict.fromkeys([*outcomes, *reasons]))

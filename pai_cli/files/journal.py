@@ -259,10 +259,11 @@ class Journal:
         return last
 
     def _check_settings(self, path: Path, told: Mapping[str, Any]) -> None:
-        for key, value in self.settings.items():
-            if told.get(key) != value:
+        for key in dict.fromkeys((*self.settings, *told)):
+            had, has = told.get(key), self.settings.get(key)
+            if had != has and key != self.run.key:
                 raise ResumeError(
-                    f"{path}: that {self.run.noun} had {key} {told.get(key)}, this one has {value}; give the same, or "
+                    f"{path}: that {self.run.noun} had {key} {had}, this one has {has}; give the same, or "
                     f"begin again with {option('force')} instead of {option('resume')}"
                 )
 
