@@ -72,11 +72,11 @@ def test_a_network_that_cannot_be_unrolled_says_nothing() -> None:
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        ({"pattern": Pattern(2, 4)}, "effective: excludes pattern=, which fixes each layer; give one"),
-        ({"density": 0.5, "shuffle": True}, "effective: excludes shuffle=; leave one out"),
+        ({"pattern": Pattern(2, 4)}, "effective=True: excludes pattern=, which fixes each layer; give one"),
+        ({"density": 0.5, "shuffle": True}, "effective=True: excludes shuffle=; leave one out"),
         (
             {"density": 0.5, "method": get("imp"), "data": "digits"},
-            "effective: tries several masks, and imp trains for each",
+            "effective=True: tries several masks, and imp trains for each",
         ),
     ],
 )
