@@ -55,7 +55,7 @@ def singular_pairs(
     else:  # each where it lives: graphs that are kept as bits, and on a device all the others together
         bits, arrays = ([one for one in rest if one.graph.packed == packed] for packed in (True, False))
         work = Work.of(bits, [patience(options, _largest_side([one])) for one in bits])
-        packed = iter(work.pairs(each(Piece.solve, work.pieces, Piece.bytes_of)))
+        packed = iter(work.pairs(list(each(Piece.solve, work.pieces, Piece.bytes_of))))
         others = iter(batched.solve(arrays, patience(options, _largest_side(arrays))))
         found = [next(packed if one.graph.packed else others) for one in rest]
     for request, pairs, at, solved in zip(rest, answers, still_open, found, strict=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -111,7 +111,7 @@ class Work:
         pieces = sorted((piece for one in asked for piece in one.pieces()), key=lambda piece: -piece.cost)
         return Work(asked, tuple(pieces))
 
-    def pairs(self, found: Iterable[Eigenpairs]) -> list[Pairs]:
+    def pairs(self, found: Sequence[Eigenpairs]) -> list[Pairs]:
         """The pairs of every request's parts, from what was found for each piece."""
         if not self.asked:
             return []
