@@ -61,7 +61,7 @@ def ritz(matrix: Matrix, vectors: Matrix) -> tuple[Matrix, Matrix, Matrix]:
     return values, np.linalg.norm(matrix @ vectors - vectors * values, axis=0), vectors
 
 
-def row_of(matrix: Matrix, vectors: Matrix, status: Status, tolerance: float = TOLERANCE) -> Eigenpairs:
+def row_of(matrix: Matrix, vectors: Matrix, status: int, tolerance: float = TOLERANCE) -> Eigenpairs:
     """The row that a solver would write for two vectors near the first ones.
 
     For a proof the shift is raised until there is a factor, so that the claim is true whatever the vectors are.
@@ -273,7 +273,7 @@ def test_a_gram_matrix_that_is_off_is_allowed_for(forming: float) -> None:
                 else row_of(matrix, vectors[:, [-1, -2]], status)
             )
             pairs = pairs_of(row, forming)
-            assert_inside(pairs, sigma[0], sigma[1], f"{status.name}, seed {seed}")
+            assert_inside(pairs, sigma[0], sigma[1], f"status {status}, seed {seed}")
             worst = max(worst, abs(pairs.sigma_1[0] - sigma[0]) / pairs.error_1[0])
     assert worst > 0.4  # a bound that is not far from what can happen, so less would not do
 
@@ -292,13 +292,14 @@ def test_forming_error_covers_what_summing_rounds(shared: int) -> None:
 
 
 def test_every_status_has_its_outcome() -> None:
-    assert set(OUTCOMES) == set(Status) - {Status.NO_MEMORY}
+    every = {number for name, number in vars(Status).items() if name.isupper()}
+    assert set(OUTCOMES) == every - {Status.NO_MEMORY}
     answered = {status for status in OUTCOMES if OUTCOMES[status] in (Outcome.PROVED, Outcome.NOT_PROVED)}
     assert answered == {Status.ALL_VALUES, Status.PROVED, Status.NOT_ASKED}
 
 
 @pytest.mark.parametrize("status", [Status.MISSED, Status.NOT_CONVERGED])
-def test_what_is_not_known_has_no_value(status: Status) -> None:
+def test_what_is_not_known_has_no_value(status: int) -> None:
     matrix, exact = exact_matrix(SPECTRA["apart"], 8)
     row = row_of(matrix, exact[:, :2], Status.PROVED)
     row["status"] = status

@@ -45,7 +45,7 @@ def pairs_of(found: Eigenpairs, forming: float | Floats, free_from: float | Floa
     ):
         roots, errors = root_intervals(edges[low_name], value, edges[high_name])
         sigma[answered], error[answered] = roots[answered], errors[answered]
-    pairs.outcome = [OUTCOMES[Status(kind)] for kind in status.tolist()]
+    pairs.outcome = [OUTCOMES[kind] for kind in status.tolist()]
     names = np.where(found["side"] > free_from, "matrix-free", "power")
     pairs.solver = np.where(status == Status.ALL_VALUES, "gram", names).tolist()
     pairs.products = found["products"].astype(np.int64)

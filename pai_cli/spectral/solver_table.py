@@ -7,7 +7,6 @@ number is worth is worked out in one place, `bounds`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -33,8 +32,12 @@ EIGENPAIR = np.dtype(
 Eigenpairs = np.ndarray[Any, np.dtype[np.void]]
 
 
-class Status(IntEnum):
-    """How a solver ended."""
+class Status:
+    """How a solver ended.
+
+    Plain numbers: for a member of an enumeration NumPy asks its class for attributes, in Python code whose exceptions it
+    drops, and that of a Ctrl-C with them.
+    """
 
     ALL_VALUES = 0  # every eigenvalue was computed
     PROVED = 1  # the factorisation exists: no other eigenvalue is above
