@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Pai
+from safetensors.torch import save_file
 from torch import nn
 
 import pai_cli as pai
@@ -84,3 +85,18 @@ class Called(nn.Module):
 def test_a_layer_that_its_own_name_hides_is_refused() -> None:
     with pytest.raises(ModelFactoryError, match=r"has its weight 'half.weight' under a name that its class has"):
         pai.prune(Called(), "magnitude", density=0.5)
+
+
+@pytest.mark.parametrize("suffix", ["npz", "pt", "safetensors"])
+def test_masks_of_buffers_are_told(suffix: str, tmp_path: Path, pai: Pai) -> None:
+    rng = np.random.default_rng(0)
+    masks = {"h.0.attn.bias": np.tril(np.ones((1, 1, 8, 8), bool)), "fc.weight": rng.random((8, 8)) < 0.5}
+    others = {"h.0.attn.bias": rng.random((8, 8)) < 0.5, "fc.weight": np.tril(np.ones((8, 8), bool))}
+    line = "counts 'h.0.attn.bias', which by name and zeros (whole diagonals) is a buffer and no weight; make masks of"
+    for arrays, told in ((masks, True), (others, False)):
+        if suffix == "npz":
+            np.savez(tmp_path / "m.npz", **arrays)
+        else:
+            tensors = {name: torch.from_numpy(one) for name, one in arrays.items()}
+            (torch.save if suffix == "pt" else save_file)(tensors, tmp_path / f"m.{suffix}")
+        assert (line in pai("analyze", tmp_path / f"m.{suffix}").err) == told

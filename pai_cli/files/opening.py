@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pai_cli.errors import AmbiguousMaskError, CheckpointError, MaskError, PaiError
+from pai_cli.files.buffers import told_of_buffers
 from pai_cli.files.digest import sha256_of
 from pai_cli.files.fits import Against, check_fits
 from pai_cli.files.folders import config_beside, file_of
@@ -24,7 +25,7 @@ from pai_cli.spelling import option
 if TYPE_CHECKING:
     import numpy as np
 
-DENSE, LIST = "dense", "list"
+DENSE, LIST, NAMED = "dense", "list", ("dict", "npz")
 REMARKS = {DENSE: dense.remark, "flat": flat.remark}
 """What a person should know of how a file of these kinds was read."""
 
@@ -56,7 +57,8 @@ class ForeignMask:
         kernels = told_of_kernels({name: shape for name, shape in self.shapes.items() if name not in self._layouts})
         read = REMARKS[self.kind](self._content) if self.kind in REMARKS else ""
         under = f"its masks are those under {self._content.under!r}" if self._content.under else ""
-        return "; ".join(filter(None, (read, under, kernels)))
+        buffers = told_of_buffers(self.shapes, self.array) if self.kind in NAMED else ""
+        return "; ".join(filter(None, (read, under, kernels, buffers)))
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
