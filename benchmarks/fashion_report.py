@@ -17,20 +17,13 @@ import numpy as np
 from digits_study import interval, markdown, percent
 from partial_tau import NONE, Estimate, Floats, Strata
 
+from pai_cli.spectral.catalogue import WHOLE
+
 Line = Mapping[str, Any]
 
 LAYER_DENSITY, SHARE = "layer_density", "effective_share"
 CONTROLS = (LAYER_DENSITY, SHARE)
-NOT_SPECTRAL = (
-    *CONTROLS,
-    "effective_density",
-    "kept",
-    "collapsed",
-    "log_paths",
-    "log_path_weight",
-    "effective_nodes",
-    "macs",
-)
+NOT_SPECTRAL = tuple(WHOLE)
 """What is reported beside the metrics of the spectrum and its graph; the question is about those."""
 
 PAIRS = (

@@ -137,14 +137,11 @@ def measures(mask: Any, network: Any) -> dict[str, float | None]:
     import pai_cli as pai
 
     found: dict[str, float | None] = {}
-    choices: tuple[dict[str, Any], ...] = ({"no_store": True}, {"between": True, "input_shape": SHAPE})
+    choices: tuple[dict[str, Any], ...] = ({"no_store": True}, {"between": True})
     for options in choices:
-        whole = pai.analyze(mask, weights=network, **options).to_dict()["network"]
+        whole = pai.analyze(mask, weights=network, input_shape=SHAPE, **options).to_dict()["network"]
         names = [name.removesuffix("_error") for name in whole if name.endswith("_error")]
         found |= {name: whole[name] for name in names}
-    layers = [mask[name] for name in mask]
-    found["layer_density"] = sum(float(layer.mean()) for layer in layers) / len(layers)
-    found["kept"], found["collapsed"] = float(mask.kept), float(len(mask.collapsed))
     return found
 
 

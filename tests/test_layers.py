@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,6 +88,21 @@ def test_what_does_not_fit_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         measured(network())
     fix = "leave it out with pai analyze layers="
     assert str(caught.value) == f"m.safetensors: layer 'layer0' does not fit in memory; {fix}"
+
+
+def test_only_what_does_not_fit_by_itself_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers that do not fit together are measured one by one, up to the one that does not fit at all."""
+    measure_together = room.measure_together
+
+    def tight(layers: list[LayerInput], *rest: Any) -> list[LayerReport]:
+        if len(layers) > 1 or layers[0].name == "layer3":
+            raise MemoryError
+        return measure_together(layers, *rest)
+
+    monkeypatch.setattr(room, "measure_together", tight)
+    assert measured(network()[:3]) == [one for layer in network()[:3] for one in measured([layer])]
+    with pytest.raises(MaskError, match=r"^m\.safetensors: layer 'layer3' does not fit in memory"):
+        measured(network())
 
 
 def test_what_does_not_fit_on_the_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from conftest import ROOT
 
 from pai_cli.compute import stopping
+from pai_cli.display.progress import progress_bar
 
 TWICE = """
 import os, signal, sys, time
@@ -29,12 +31,14 @@ except KeyboardInterrupt as interruption:
 
 @pytest.fixture
 def listening(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in stopping.STOPPING}
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    monkeypatch.setattr(stopping, "_terminations", stopping._Terminations())
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr(stopping, "_signals", stopping._Signals())
     stopping.listen()
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.usefixtures("listening")
@@ -45,6 +49,35 @@ def test_it_interrupts() -> None:
     with pytest.raises(KeyboardInterrupt) as said:
         os.kill(os.getpid(), signal.SIGINT)
     assert stopping.status(said.value) == 130
+
+
+@pytest.mark.usefixtures("listening")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_what_a_library_swallows_is_raised_once_more(
+    number: signal.Signals, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with progress_bar("working") as progress:
+        progress(0, 9)
+        with contextlib.suppress(KeyboardInterrupt):  # as a C library does that clears what a look-up raised
+            os.kill(os.getpid(), number)
+        progress(1, 9)  # it may be on its way still
+        monkeypatch.setattr(stopping, "LOST", 0.0)
+        with pytest.raises(KeyboardInterrupt) as said:
+            progress(2, 9)
+        assert stopping.status(said.value) == status
+        progress(3, 9)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("listening")
+def test_it_is_not_lost_with_an_error() -> None:
+    def fail() -> None:
+        with contextlib.suppress(FileExistsError), stopping.undisturbed():
+            os.kill(os.getpid(), signal.SIGINT)
+            raise FileExistsError
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
 
 
 @pytest.mark.parametrize(("echo", "status", "said"), [(60, 0, "tidied up 143\n"), (0, 143, "")], ids=["echo", "later"])

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from pai_cli.files.ordering import matches
 from pai_cli.files.whole import Whole
 from pai_cli.spectral.metrics import MetricOptions
 from pai_cli.spectral.network import DenseCache, LayerInput, LayerReport, NetworkReport, measure_together, summarise
-from pai_cli.spectral.parallel import Each, one_by_one
+from pai_cli.spectral.parallel import one_by_one
 from pai_cli.spelling import option
 
 WORTH_THREADS = 2**21  # weights of a network from which threads gain: a smaller one's time is the interpreter's
@@ -58,7 +59,18 @@ def measure_everywhere(layers: Iterable[LayerInput], total: int, how: Measuring)
     each = at_once if here and total >= WORTH_THREADS else one_by_one
     with one_blas_thread():
         for batch in batches:
-            yield from _measured_at_once(batch, how, each)
+            reports: list[LayerReport] = []
+            try:
+                with _named(batch[0], how):
+                    there = batch if here else _moved(batch, how.device)
+                    reports = measure_together(there, how.options, how.cache, each)
+            except (ArrayError, NotFiniteError, MaskError, DeviceError):
+                if len(batch) == 1:
+                    raise
+            if reports:
+                yield from reports
+            else:  # until the one it is
+                yield from chain.from_iterable(measure_everywhere([layer], total, how) for layer in batch)
 
 
 def _weights_of(layer: LayerInput) -> int:
@@ -68,17 +80,6 @@ def _weights_of(layer: LayerInput) -> int:
 def _bytes_of(layer: LayerInput) -> int:
     """About what a layer takes while others are measured with it: bits of a mask; of weights, matrices and lists."""
     return _weights_of(layer) * (2 if layer.weights is None else 45)
-
-
-def _measured_at_once(layers: list[LayerInput], how: Measuring, each: Each) -> list[LayerReport]:
-    try:
-        with _named(layers[0], how):
-            there = layers if how.device == "cpu" else _moved(layers, how.device)
-            return measure_together(there, how.options, how.cache, each)
-    except (ArrayError, NotFiniteError):
-        if len(layers) == 1:
-            raise
-    return [report for layer in layers for report in _measured_at_once([layer], how, each)]  # until the one it is
 
 
 @contextmanager

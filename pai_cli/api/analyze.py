@@ -28,7 +28,7 @@ from pai_cli.api.plans import plan_measuring, read_masks
 from pai_cli.api.progress import Wanted, shown_by
 from pai_cli.api.remarks import tell, tell_idle
 from pai_cli.api.solving import solver_options
-from pai_cli.api.unrolling import paths_of, tell_paths
+from pai_cli.api.unrolling import paths_of
 from pai_cli.api.working import Working, refuse_idle_force
 from pai_cli.compute.device import Device
 from pai_cli.errors import UsageError
@@ -280,11 +280,13 @@ def _reported(
     from pai_cli.api.report import Report
 
     weights = given.weights is not None
+    untold = [request.paths.told] if request.paths.told else []
     with measured_by(masks, request, working, given.progress) as found:
-        measured = tell_paths(request.paths, found)
-        chosen = tell_idle(measured, given.layers)
+        chosen = tell_idle(found, given.layers)
         seen = chosen if pictures is None else pictures.watch(chosen)
         for mask, one in zip(masks, seen, strict=True):
+            if untold and one.error is None:
+                note(untold.pop())
             tell(one)
             yield Report(one, weights=weights, in_memory=not isinstance(mask, Path))
 

@@ -128,7 +128,6 @@ def _from_masks(asked: Asked, given: list[Any], plan: FilePlan, pictures: Pictur
     from pai_cli.api.inputs import open_weights
     from pai_cli.api.plans import read_masks
     from pai_cli.api.progress import shown_by
-    from pai_cli.api.unrolling import tell_paths
     from pai_cli.ranking.accuracy import matched
     from pai_cli.ranking.expression import needs_paths
     from pai_cli.spectral.conventions import Convention
@@ -165,7 +164,9 @@ def _from_masks(asked: Asked, given: list[Any], plan: FilePlan, pictures: Pictur
         shown_by(asked.progress, "ranking") as progress,
         measured_by(masks, request, asked.working, progress) as found,
     ):
-        reports = list(tell_paths(request.paths, found))
+        reports = list(found)
+    if request.paths.told and any(one.error is None for one in reports):
+        note(request.paths.told)
     networked = request.paths.unrolled is not None
     return _accurate(_Found(scores, correlating, reports, weighted, networked), asked, matches, pictures)
 

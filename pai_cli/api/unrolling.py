@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,6 @@ from pai_cli.spelling import option
 from pai_cli.telling import note
 
 if TYPE_CHECKING:
-    from pai_cli.analysis.masks import MaskReport
     from pai_cli.analysis.pairs import PairRequest
     from pai_cli.analysis.paths import PathRequest
     from pai_cli.files.checkpoints import Checkpoint
@@ -79,16 +78,6 @@ def pairs_for(
         network, source = network_called(model, input_shape, shapes_among(masks, trust=trust)), model
     pairs = consecutive(network, source, "overlap, compatibility or copeland", OTHER_METRIC)
     return PairRequest(pairs, {layer.name: layer for layer in network.layers})
-
-
-def tell_paths(request: PathRequest, reports: Iterable[MaskReport]) -> Iterator[MaskReport]:
-    """The reports as they come; with the first that was measured, why paths are not is said."""
-    told = not request.told
-    for report in reports:
-        if not told and report.error is None:
-            note(request.told)
-            told = True
-        yield report
 
 
 def tell_on_no_path(

@@ -21,6 +21,11 @@ ECHO = 1.0
 terminal and `torchrun` one each.
 """
 
+LOST = 1.0
+"""Seconds after which a signal whose exception has not ended the work is taken for lost: libraries swallow what is raised
+where they look something up or clear away.
+"""
+
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -28,40 +33,60 @@ class Terminated(KeyboardInterrupt):
     """What SIGTERM raises, so that whatever sees to an interruption sees to it too."""
 
 
-class _Terminations:
-    """The SIGTERMs that came: how many were not an echo, and when the first did."""
+class _Signals:
+    """What came: when the first SIGTERM did; when an exception was last raised for a signal, and whether for SIGTERM."""
 
     def __init__(self) -> None:
         self.first: float | None = None
+        self.raised: float | None = None
+        self.terminated = False
 
     def echoes(self) -> bool:
-        """Whether another one, now, is the first one's echo. Takes note of the first."""
+        """Whether another SIGTERM, now, is the first one's echo. Takes note of the first."""
         now = time.monotonic()
         if self.first is None:
             self.first = now
             return False
         return now - self.first < ECHO
 
+    def stop(self, *, terminated: bool) -> None:
+        """Raise what the signal means."""
+        self.raised, self.terminated = time.monotonic(), terminated
+        raise Terminated if terminated else KeyboardInterrupt
 
-_terminations = _Terminations()
+
+_signals = _Signals()
 
 
 def listen() -> None:
     """From now on SIGTERM stops this process as Ctrl-C does, and a second one at once. To be called by the main thread.
 
-    Where whoever started the process has it ignored, it stays so.
+    Where whoever started the process has a signal ignored, it stays so.
     """
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  (what `signal` calls with)
+    _signals.stop(terminated=False)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  (what `signal` calls with)
-    known = _terminations.first is not None
-    if _terminations.echoes():
+    known = _signals.first is not None
+    if _signals.echoes():
         return
     if known:
         os._exit(TERMINATED)
-    raise Terminated
+    _signals.stop(terminated=True)
+
+
+def check() -> None:
+    """Raise once more what a signal raised a while ago, as the work that calls this was not stopped by it."""
+    if _signals.raised is not None and time.monotonic() - _signals.raised > LOST:
+        _signals.raised = None
+        raise Terminated if _signals.terminated else KeyboardInterrupt
 
 
 def status(error: KeyboardInterrupt) -> int:
@@ -102,7 +127,7 @@ class Interruption:
         if not self.asked:
             self.asked, self._when, self._number = True, time.monotonic(), signal.Signals(number)
             if number == signal.SIGTERM:
-                _terminations.echoes()
+                _signals.echoes()
 
     @property
     def terminated(self) -> bool:
@@ -130,10 +155,12 @@ def interruptible() -> Iterator[Interruption]:
 def undisturbed() -> Iterator[None]:
     """A signal that would raise waits for the end of the block, so that nothing is cut in two."""
     came: list[int] = []
-    with handlers_kept() as main:
-        if main:
-            for one in filter(lambda number: callable(signal.getsignal(number)), STOPPING):
-                signal.signal(one, lambda number, _: came.append(number))
-        yield
-    if came:
-        signal.raise_signal(came[0])
+    try:
+        with handlers_kept() as main:
+            if main:
+                for one in filter(lambda number: callable(signal.getsignal(number)), STOPPING):
+                    signal.signal(one, lambda number, _: came.append(number))
+            yield
+    finally:  # also where the block ends with an error, which may be dealt with
+        if came:
+            signal.raise_signal(came[0])

@@ -7,25 +7,31 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pai_cli.compute.stopping import check
 from pai_cli.display.console import errors, errors_have_no_terminal
 from pai_cli.printable import as_line
-from pai_cli.progress import Progress, silent
+from pai_cli.progress import Progress
 
 PATIENCE = 1.0  # seconds before a bar appears: quick work shows none
+
+
+def _unseen(done: int, total: int, what: str = "") -> None:  # noqa: ARG001
+    check()
 
 
 @contextmanager
 def progress_bar(title: str, *, streaming: bool = False) -> Iterator[Progress]:
     """A `Progress` that draws what is being done, how far it is and how long it will take. Silent without a terminal.
 
-    `streaming`: results are written to standard output meanwhile; where that is a terminal, no bar is drawn into them.
+    `streaming`: results are written to standard output meanwhile; where that is a terminal, no bar is drawn into them. Each
+    call sees to it that no signal is lost.
     """
     if errors_have_no_terminal():
-        yield silent
+        yield _unseen
         return
     console = errors()
     if not console.is_terminal or (streaming and sys.stdout.isatty()):
-        yield silent
+        yield _unseen
         return
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
@@ -36,6 +42,7 @@ def progress_bar(title: str, *, streaming: bool = False) -> Iterator[Progress]:
     begin = time.monotonic()
 
     def show(done: int, total: int, what: str = "") -> None:
+        check()
         if not bar.live.is_started and time.monotonic() - begin > PATIENCE:
             bar.start()
         if done >= total:

@@ -15,7 +15,7 @@ from array_api_compat import array_namespace
 
 from pai_cli.errors import NotFiniteError
 from pai_cli.spectral import batched
-from pai_cli.spectral.compiled import solve
+from pai_cli.spectral.compiled.solve import Piece, Work
 from pai_cli.spectral.direct import (
     pair_of_complete,
     pair_of_gram,
@@ -52,22 +52,16 @@ def singular_pairs(
     rest = [request.take(at) for request, at in zip(requests, still_open, strict=True)]
     if options.solver in (Solver.GRAM, Solver.DIRECT):
         found = list(each(partial(_by_lapack, options=options), rest, _bytes_of))
-    else:
-        found = _by_iteration(rest, options, each)
+    else:  # each where it lives: graphs that are kept as bits, and on a device all the others together
+        bits, arrays = ([one for one in rest if one.graph.packed == packed] for packed in (True, False))
+        work = Work.of(bits, [patience(options, _largest_side([one])) for one in bits])
+        packed = iter(work.pairs(list(each(Piece.solve, work.pieces, Piece.bytes_of))))
+        others = iter(batched.solve(arrays, patience(options, _largest_side(arrays))))
+        found = [next(packed if one.graph.packed else others) for one in rest]
     for request, pairs, at, solved in zip(rest, answers, still_open, found, strict=True):
         _settle(request, solved, options)
         pairs.put(at, solved)
     return [_scaled(pairs, request) for pairs, request in zip(answers, requests, strict=True)]
-
-
-def _by_iteration(requests: Sequence[Problems], options: SolverOptions, each: Each) -> list[Pairs]:
-    """Each where it lives: graphs that are kept as bits, and on a device all the others together."""
-    arrays = [request for request in requests if not request.graph.packed]
-    bits = [request for request in requests if request.graph.packed]
-    patient = [patience(options, _largest_side(request)) for request in bits]
-    side = max((_largest_side(request) for request in arrays), default=0)
-    packed, others = iter(solve.solve(bits, patient, each)), iter(batched.solve(arrays, patience(options, side)))
-    return [next(packed if request.graph.packed else others) for request in requests]
 
 
 def _bytes_of(request: Problems) -> int:
@@ -75,9 +69,9 @@ def _bytes_of(request: Problems) -> int:
     return 8 * (2 * request.graph.edges if request.graph.is_sparse else request.graph.n_L * request.graph.n_R)
 
 
-def _largest_side(request: Problems) -> int:
+def _largest_side(requests: Sequence[Problems]) -> int:
     """The smaller side of the largest part."""
-    return int(np.minimum(request.left, request.right).max(initial=0))
+    return max((int(np.minimum(one.left, one.right).max(initial=0)) for one in requests), default=0)
 
 
 def _by_lapack(request: Problems, options: SolverOptions) -> Pairs:

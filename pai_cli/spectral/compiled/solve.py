@@ -10,7 +10,6 @@ import numpy as np
 from pai_cli.spectral import solvers
 from pai_cli.spectral.bounds import pairs_of
 from pai_cli.spectral.compiled import calls
-from pai_cli.spectral.parallel import Each, one_by_one
 from pai_cli.spectral.problems import Problems, smaller_gram
 from pai_cli.spectral.result import Floats, Ints, Pairs
 from pai_cli.spectral.solver_table import EIGENPAIR, Eigenpairs, SolverLimits, limits_of
@@ -54,29 +53,28 @@ class _Asked:
         )
         return costs
 
-    def pieces(self) -> list[_Piece]:
+    def pieces(self) -> list[Piece]:
         """All parts, in runs of about the same cost."""
         if not len(self.request):
             return []
         costs = self.costs
         every, cost = np.arange(len(costs)), float(costs.sum())
         if cost <= PIECE:
-            return [_Piece(self, every, cost)]
+            return [Piece(self, every, cost)]
         middle = np.cumsum(costs) - costs / 2
         cuts = np.flatnonzero(np.diff(middle // PIECE)) + 1
-        return [_Piece(self, at, float(costs[at].sum())) for at in np.split(every, cuts)]
+        return [Piece(self, at, float(costs[at].sum())) for at in np.split(every, cuts)]
 
 
 @dataclass(frozen=True)
-class _Piece:
+class Piece:
     """Parts of a request that a thread solves one after another: `at`, which; `cost`, in products of two numbers."""
 
     asked: _Asked
     at: Ints
     cost: float
 
-    @property
-    def bytes(self) -> int:
+    def bytes_of(self) -> int:
         """About what solving takes at its peak: of the largest part a Gram matrix and its factor, and lists or a matrix."""
         request = self.asked.request.take(self.at)
         side = int(min(np.minimum(request.left, request.right).max(), self.asked.free_from))
@@ -84,7 +82,7 @@ class _Piece:
         return 16 * side**2 + (8 * int(entries.max()) if request.weighted else 0)
 
     def solve(self) -> Eigenpairs:
-        """What is found for each part."""
+        """What is found for each part. Raises `MemoryError`."""
         request, limits = self.asked.request.take(self.at), self.asked.limits
         if not request.weighted:
             return calls.solve_bits(request.graph.bits, request.ranges, limits)
@@ -96,20 +94,31 @@ class _Piece:
         return found
 
 
-def solve(requests: Sequence[Problems], options: Sequence[SolverOptions], each: Each = one_by_one) -> list[Pairs]:
-    """The pairs of every request's parts, each request with options of its own. Raises `MemoryError`.
+@dataclass(frozen=True)
+class Work:
+    """Requests, each with options of its own, as `pieces` that may be solved in any order by `Piece.solve`.
 
-    The costliest pieces are begun first, so that threads which take one after the other end at about the same time.
+    The costliest come first, so that threads which take one after the other end at about the same time.
     """
-    asked = [_Asked.of(request, own) for request, own in zip(requests, options, strict=True)]
-    if not asked:
-        return []
-    sizes = [len(request) for request in requests]
-    first = dict(zip(map(id, asked), np.cumsum([0, *sizes]).tolist(), strict=False))
-    found = np.zeros(sum(sizes), dtype=EIGENPAIR)
-    pieces = sorted((piece for one in asked for piece in one.pieces()), key=lambda piece: -piece.cost)
-    for piece, values in zip(pieces, each(_Piece.solve, pieces, lambda piece: piece.bytes), strict=True):
-        found[first[id(piece.asked)] + piece.at] = values
-    forming = np.repeat([request.forming for request in requests], sizes)
-    free_from = np.repeat([one.free_from for one in asked], sizes)
-    return pairs_of(found, forming, free_from).split(sizes)
+
+    asked: tuple[_Asked, ...]
+    pieces: tuple[Piece, ...]
+
+    @staticmethod
+    def of(requests: Sequence[Problems], options: Sequence[SolverOptions]) -> Work:
+        """All parts of the requests."""
+        asked = tuple(_Asked.of(request, own) for request, own in zip(requests, options, strict=True))
+        pieces = sorted((piece for one in asked for piece in one.pieces()), key=lambda piece: -piece.cost)
+        return Work(asked, tuple(pieces))
+
+    def pairs(self, found: Sequence[Eigenpairs]) -> list[Pairs]:
+        """The pairs of every request's parts, from what was found for each piece."""
+        if not self.asked:
+            return []
+        sizes = [len(one.request) for one in self.asked]
+        first = dict(zip(map(id, self.asked), np.cumsum([0, *sizes]).tolist(), strict=False))
+        table = np.zeros(sum(sizes), dtype=EIGENPAIR)
+        for piece, values in zip(self.pieces, found, strict=True):
+            table[first[id(piece.asked)] + piece.at] = values
+        forming = np.repeat([one.request.forming for one in self.asked], sizes)
+        return pairs_of(table, forming, np.repeat([one.free_from for one in self.asked], sizes)).split(sizes)
