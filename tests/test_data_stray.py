@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -60,3 +61,31 @@ def test_labels_that_do_not_begin_at_0(tmp_path: Path, first: int, last: int) ->
     assert str(caught.value) == (
         f"{tmp_path}/d.npz: y: labels run from {first} to {last}, and classes are counted from 0; subtract {first} from each"
     )
+
+
+def test_files_that_are_no_images_are_told(pai: Pai, here: Path) -> None:
+    for number in range(10):
+        image(here / "data" / str(number) / "0.png")
+    (here / "data" / "3" / "0.txt").write_bytes(b"II")
+    (here / "data" / "3" / "Thumbs.db").write_bytes(b"x")
+    image(here / "data" / "loose.png")
+    assert pai("init", "mlp-48-8-10", "-o", "net.safetensors").status == 0
+    words = ("net.safetensors", "--method", "snip", "--data", "data", "--per-class", 1, "--density", 0.5, "-o", "m")
+    line = "pai: data: 2 other files left out, the first of them data/3/0.txt: in no class folder, or no image"
+    assert any(one.startswith(line) for one in pai("prune", *words).said)
+
+
+def test_other_arrays_of_an_archive_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="pai")
+    arrays = {
+        "x": np.zeros((20, 4)),
+        "y": np.arange(20) % 10,
+        "x_test": np.zeros((20, 4)),
+        "y_test": np.arange(20) % 10,
+    }
+    np.savez(tmp_path / "d.npz", **arrays)
+    open_dataset(str(tmp_path / "d.npz"))
+    assert not caplog.messages
+    np.savez(tmp_path / "d.npz", **arrays, masks=np.zeros(20))
+    open_dataset(str(tmp_path / "d.npz"))
+    assert caplog.messages == [f"{tmp_path}/d.npz: arrays left out, which are called neither x nor y: masks"]

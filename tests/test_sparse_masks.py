@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -42,15 +43,51 @@ FORMS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("form", FORMS)
-def test_sparse_tensors_are_masks(form: str, zipped: bool, tmp_path: Path) -> None:
+def test_sparse_tensors_are_masks_for_who_asks(form: str, zipped: bool, tmp_path: Path) -> None:
     masks = {"fc.weight": FORMS[form](LINEAR)}
     if form in ("coo", "hybrid"):
         masks["conv.weight"] = FORMS[form](CONVOLUTION.float())
     torch.save(masks, tmp_path / "m.pt", _use_new_zipfile_serialization=zipped)
-    mask = open_mask(tmp_path / "m.pt")
+    mask = open_as(tmp_path / "m.pt", "dict")
     assert {name: mask.array(name).tolist() for name in mask.names} == {
         name: one.to_dense().bool().tolist() for name, one in masks.items()
     }
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_sparse_tensors_are_refused_unasked(form: str, tmp_path: Path, pai: Pai) -> None:
+    torch.save({"a.weight": torch.ones(6, 8), "fc.weight": FORMS[form](LINEAR)}, tmp_path / "m.pt")
+    kind = str(FORMS[form](LINEAR).layout).removeprefix("torch.sparse_").upper()
+    line = (
+        rf"'fc.weight' is a sparse tensor \({kind}\), which cannot be read as it is; --from dict of pai convert makes"
+    )
+    for words in (("analyze", tmp_path / "m.pt"), ("convert", tmp_path / "m.pt", "-o", tmp_path / "out.safetensors")):
+        done = pai(*words)
+        assert done.status != 0
+        assert re.search(line, done.err), done.err
+    assert pai("convert", tmp_path / "m.pt", "--from", "dict", "-o", tmp_path / "out.safetensors").status == 0
+    assert np.array_equal(open_mask(tmp_path / "out.safetensors").array("fc.weight"), LINEAR.numpy())
+
+
+PRUNED = {"torch-prune": ("_orig", "_mask"), "synflow": ("", "_mask"), "flat": ("", ".mask")}
+
+
+@pytest.mark.parametrize("kind", PRUNED)
+def test_the_way_out_names_what_the_file_is(kind: str, tmp_path: Path) -> None:
+    of_weights, of_masks = PRUNED[kind]
+    weights, mask = torch.randn(6, 8, generator=GENERATOR), LINEAR.float().to_sparse()
+    torch.save({f"fc.weight{of_weights}": weights, f"fc.weight{of_masks}": mask}, tmp_path / "m.pt")
+    with pytest.raises(MaskError, match=f"is a sparse tensor .COO., .*; kind={kind} of pai convert"):
+        pai.Mask.load(tmp_path / "m.pt")
+    assert np.array_equal(open_as(tmp_path / "m.pt", kind).array("fc.weight"), LINEAR.numpy())
+
+
+def test_a_folder_passes_over_sparse_tensors_and_says_so(tmp_path: Path, pai: Pai) -> None:
+    torch.save({"fc.weight": LINEAR.to_sparse()}, tmp_path / "sparse.pt")
+    torch.save({"fc.weight": LINEAR}, tmp_path / "plain.pt")
+    done = pai("analyze", tmp_path)
+    assert done.status == 0
+    assert "'fc.weight' is a sparse tensor (COO), which cannot be read as it is" in done.err
 
 
 @given(st.data())
@@ -118,7 +155,7 @@ def test_what_sparse_tensors_may_become_is_bounded(tmp_path: Path, monkeypatch: 
 def test_sparse_weights_are_weights(tmp_path: Path) -> None:
     weights = {f"fc{at}.weight": (torch.randn(8, 8, generator=GENERATOR) * LINEAR[0]) for at in range(2)}
     torch.save({name: one.to_sparse() for name, one in weights.items()}, tmp_path / "net.pt")
-    mask = open_mask(tmp_path / "net.pt")
+    mask = open_as(tmp_path / "net.pt", "dense")
     assert all(np.array_equal(mask.array(name), one.numpy() != 0) for name, one in weights.items())
     assert pai.prune(tmp_path / "net.pt", "magnitude", density=0.2) == pai.prune(weights, "magnitude", density=0.2)
     assert pai.prune({name: one.to_sparse() for name, one in weights.items()}, "magnitude", density=0.2).density > 0

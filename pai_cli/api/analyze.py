@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pai_cli.api.beside import Beside
-from pai_cli.api.given import is_one, listed, named, opened
+from pai_cli.api.given import is_one, listed, named, opened, tell_twice
 from pai_cli.api.inputs import (
     AnyPath,
     Shape,
@@ -26,7 +26,7 @@ from pai_cli.api.inputs import (
 )
 from pai_cli.api.plans import plan_measuring, read_masks
 from pai_cli.api.progress import Wanted, shown_by
-from pai_cli.api.remarks import tell
+from pai_cli.api.remarks import tell, tell_idle
 from pai_cli.api.solving import solver_options
 from pai_cli.api.unrolling import paths_of
 from pai_cli.api.working import Working, refuse_idle_force
@@ -244,6 +244,7 @@ def _measured(given: _Given, how: _How, files: _Files, working: Working) -> Repo
     plan = plan_measuring(named(given.every), path, files.plot, files.report, working, force=files.force)
     weights = open_weights(given.weights, trust=given.trust)
     masks = opened(given.every, given.weights, one=is_one(given.masks), trust=given.trust)
+    tell_twice(masks)
     read_masks(plan, files_among(masks))
     request = AnalysisRequest(
         weights=weights,
@@ -281,7 +282,8 @@ def _reported(
     weights = given.weights is not None
     untold = [request.paths.told] if request.paths.told else []
     with measured_by(masks, request, working, given.progress) as found:
-        seen = found if pictures is None else pictures.watch(found)
+        chosen = tell_idle(found, given.layers)
+        seen = chosen if pictures is None else pictures.watch(chosen)
         for mask, one in zip(masks, seen, strict=True):
             if untold and one.error is None:
                 note(untold.pop())

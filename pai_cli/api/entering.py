@@ -124,7 +124,7 @@ def _from_table(asked: Asked, pictures: Pictures) -> Entered:
 def _from_masks(asked: Asked, given: list[Any], plan: FilePlan, pictures: Pictures) -> Entered:
     from pai_cli.analysis.masks import AnalysisRequest
     from pai_cli.api.analyze import files_among, measured_by
-    from pai_cli.api.given import is_one, opened
+    from pai_cli.api.given import is_one, opened, tell_twice
     from pai_cli.api.inputs import open_weights
     from pai_cli.api.plans import read_masks
     from pai_cli.api.progress import shown_by
@@ -139,6 +139,7 @@ def _from_masks(asked: Asked, given: list[Any], plan: FilePlan, pictures: Pictur
     early = asked.accuracy is not None and _is_named(asked.accuracy)
     runs = _runs(asked, []) if early else None
     masks = opened(given, asked.weights, one=is_one(asked.masks), trust=asked.trust)
+    tell_twice(masks)
     read_masks(plan, files_among(masks))
     names = [str(mask if isinstance(mask, Path) else mask.path) for mask in masks]
     if asked.accuracy is not None and runs is None:

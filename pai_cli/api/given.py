@@ -83,6 +83,14 @@ def opened(masks: list[Any], model: Any, *, one: bool, trust: bool) -> list[Path
     return found
 
 
+def tell_twice(masks: Iterable[Path | Stored]) -> None:
+    """Say which files were given by two names, each of which counts."""
+    files: dict[Path, Path] = {}
+    for one in masks:
+        if isinstance(one, Path) and (first := files.setdefault(one.resolve(), one)) != one:
+            note(f"{one}: is {first} by another name, and is measured under both")
+
+
 def _given(mask: Mapping[str, Any] | _Called, path: Path, model: Any) -> Stored:
     from pai_cli.api.masks import Mask
 

@@ -157,7 +157,12 @@ def device_of(name: str, source: Source = None) -> str:
         first = next(iter(source.parameters()), None)
         if first is not None and first.device.type == "cuda":
             return str(first.device)
-    return resolve(Device(one_of("device", name, [device.value for device in Device])))
+    found = resolve(Device(one_of("device", name, [device.value for device in Device])))
+    if name == "auto" and found != "cpu":
+        note(
+            f"a GPU does the work ({option('device', 'auto')}, as there is one; {option('device', 'cpu')} leaves it out)"
+        )
+    return found
 
 
 def one_of(name: str, value: Any, choices: Iterable[Choice]) -> Choice:

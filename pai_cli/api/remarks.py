@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from pai_cli.files.layer_names import told_assumed
@@ -26,6 +26,19 @@ def tell(report: MaskReport) -> None:
     if network.collapsed:
         warn(f"{report.path}: collapsed layers (no weight kept): {', '.join(network.collapsed)}")
     tell_unproved(report)
+
+
+def tell_idle(reports: Iterable[MaskReport], globs: Iterable[str]) -> Iterator[MaskReport]:
+    """The reports, and after the last which globs of layers matched none of any mask, beside others that did."""
+    from pai_cli.files.ordering import matches
+
+    left, measured = list(globs), 0
+    for report in reports:
+        measured += report.report is not None
+        left = [glob for glob in left if not any(matches(name, glob) for name in report.shapes)]
+        yield report
+    if left and measured:
+        note(f"{option('layers', ' '.join(left))}: matches no layer, and chose none")
 
 
 def tell_assumed(reports: Iterable[MaskReport]) -> None:

@@ -17,6 +17,9 @@ from pai_cli.files.first_bytes import open_text
 from pai_cli.files.messages import some_names
 from pai_cli.telling import note
 
+OF_WINDOWS = ("thumbs.db", "desktop.ini")
+"""Files that Windows leaves in folders of images."""
+
 
 @dataclass(frozen=True)
 class Listed:
@@ -48,7 +51,7 @@ def open_tree(root: Path, *, train: bool) -> ImageDataset:
     if first is None:
         raise _no_images(base / names[0])
     if train:
-        _tell_hidden(base, names)
+        _tell_left_out(base, names)
         listed = _by_folder(base, names, every=True)
     else:
         listed = _test_part(root, names) if parted else Listed([], [])
@@ -81,15 +84,24 @@ def _images_below(folder: Path) -> list[str]:
     return found
 
 
-def _tell_hidden(base: Path, names: list[str]) -> None:
-    """One line on hidden images, however many there are: copies that other programs left there."""
+def _tell_left_out(base: Path, names: list[str]) -> None:
+    """A line on hidden images, copies that other programs left there, and one on files that are no image or of no class."""
     hidden = []
+    others = [one for one in base.iterdir() if one.name.lower().endswith(SUFFIXES) and not is_hidden(one.name)]
     for name in names:
         for place, _, files in os.walk(base / name):
-            there = [Path(place, file) for file in files if file.lower().endswith(SUFFIXES)]
-            hidden += [one for one in there if any(map(is_hidden, one.relative_to(base / name).parts))]
+            below = any(map(is_hidden, Path(place).relative_to(base / name).parts))
+            for file in files:
+                veiled, image = below or is_hidden(file), file.lower().endswith(SUFFIXES)
+                if veiled and image:
+                    hidden.append(Path(place, file))
+                elif not (veiled or image or file.lower() in OF_WINDOWS):
+                    others.append(Path(place, file))
     if hidden:
         note(f"{base}: {len(hidden):,} hidden images left out, the first of them {min(hidden)}")
+    if others:
+        why = f"in no class folder, or no image ({', '.join(SUFFIXES)})"
+        note(f"{base}: {len(others):,} other files left out, the first of them {min(others)}: {why}")
 
 
 def _no_images(folder: Path) -> DataError:

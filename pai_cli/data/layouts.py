@@ -77,7 +77,7 @@ ANNOTATIONS = "val_annotations.txt"
 """Tiny-ImageNet's list of the validation images and their classes."""
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""Files in class folders that are images; case does not matter, other files are left alone."""
+"""Files in class folders that are images; case does not matter, other files are left out, which is said."""
 
 
 def cifar_python(folder: Path) -> Cifar | None:

@@ -15,6 +15,7 @@ from pai_cli.files.budget import BudgetError, check_unpacked, open_zip
 from pai_cli.files.first_bytes import check_readable, looks_like
 from pai_cli.files.messages import one_line, some_names
 from pai_cli.printable import reason_of
+from pai_cli.telling import note
 
 WHITE = {"uint8": 255.0, "uint16": 65535.0}
 """What becomes 1; values of other types are taken as they are."""
@@ -64,6 +65,9 @@ def _read(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
         if missing:
             held = some_names(archive.files, 8) or "none"
             raise DataError(f"{path}: no array called {missing[0]}; arrays x and y are needed, these are there: {held}")
+        others = [name for name in archive.files if name not in ("x", "y", "x_test", "y_test")]
+        if others and "x_test" not in names:  # said once, of the part for training
+            note(f"{path}: arrays left out, which are called neither x nor y: {some_names(others, 8)}")
         for name in names:
             try:
                 check_unpacked(*unpacked.get(f"{name}.npy", (0, 0)))

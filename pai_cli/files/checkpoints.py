@@ -141,6 +141,10 @@ class Checkpoint:
         """How many bits an element of the tensor `name` has: 1 of booleans."""
         return self._source.bits(self._stored[name])
 
+    def sparse(self, name: str) -> str:
+        """The layout of the tensor `name` when it is a sparse one (`coo`); "" of a plain one."""
+        return self._source.sparse(self._stored[name])
+
     @property
     def in_spans(self) -> bool:
         """Whether `span` can tell where tensors stand: in safetensors, whose bytes are the tensors'."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pai_cli.errors import MaskError, MaskMismatchError, OutputError
 from pai_cli.files.atomic import write_bytes
+from pai_cli.files.buffers import told_of_buffers
 from pai_cli.files.canonical import canonical_bytes
 from pai_cli.files.digest import sha256_of
 from pai_cli.files.layer_names import layouts_by_name, told_of_kernels
@@ -152,8 +153,11 @@ class MaskFile:
 
     @property
     def remark(self) -> str:
-        """What a person should know of how it was read: that names were taken for those of Flax or Keras."""
-        return "" if self._layers else told_of_kernels(self.shapes)
+        """What a person should know: that names were taken for those of Flax or Keras, and of masks of buffers."""
+        if self._layers:
+            return ""
+        told = told_of_kernels(self.shapes), told_of_buffers(self.shapes, self.array)
+        return "; ".join(filter(None, told))
 
     def layout(self, name: str) -> Layout:
         """Groups and transposition of a layer, where the file, or its name, tells them."""

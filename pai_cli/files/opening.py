@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pai_cli.errors import AmbiguousMaskError, CheckpointError, MaskError, PaiError
+from pai_cli.files.buffers import told_of_buffers
 from pai_cli.files.digest import sha256_of
 from pai_cli.files.fits import Against, check_fits
 from pai_cli.files.folders import config_beside, file_of
@@ -24,7 +25,7 @@ from pai_cli.spelling import option
 if TYPE_CHECKING:
     import numpy as np
 
-DENSE, LIST = "dense", "list"
+DENSE, LIST, NAMED = "dense", "list", ("dict", "npz")
 REMARKS = {DENSE: dense.remark, "flat": flat.remark}
 """What a person should know of how a file of these kinds was read."""
 
@@ -56,7 +57,8 @@ class ForeignMask:
         kernels = told_of_kernels({name: shape for name, shape in self.shapes.items() if name not in self._layouts})
         read = REMARKS[self.kind](self._content) if self.kind in REMARKS else ""
         under = f"its masks are those under {self._content.under!r}" if self._content.under else ""
-        return "; ".join(filter(None, (read, under, kernels)))
+        buffers = told_of_buffers(self.shapes, self.array) if self.kind in NAMED else ""
+        return "; ".join(filter(None, (read, under, kernels, buffers)))
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -85,8 +87,9 @@ class ForeignMask:
 def open_mask(path: Path, *, trust: bool = False) -> Mask:
     """The mask in a file, whose kind is found out.
 
-    Raises `AmbiguousMaskError` when it could be of several kinds, `MaskError` when it is none (a checkpoint among them) or
-    is damaged, `CheckpointError` for the faults of torch's files; `trust` allows a pickle to run its own code.
+    Raises `AmbiguousMaskError` when it could be of several kinds, `MaskError` when it is none (a checkpoint among them), is
+    damaged or has sparse tensors, which `open_as` gives to who names the kind, `CheckpointError` for the faults of torch's
+    files; `trust` allows a pickle to run its own code.
     """
     path = file_of(path)
     if not is_foreign(path):
@@ -150,6 +153,8 @@ def why_unlisted(path: Path, *, trust: bool = False) -> str:
         return f"could be {' or '.join(kinds)}"
     if kinds == [LIST]:
         return "holds arrays without names"
+    if kinds and (why := _why_sparse(content)):
+        return why
     if kinds and kinds != [DENSE]:
         return ""
     weights = any(stored.floating for stored in content.tensors.values())
@@ -174,7 +179,19 @@ def _only(content: Content, kinds: list[Kind], names: Names | None = None) -> Fo
             f"{content.path}: could be {could_be}; {option('kind', kinds[0].name)} (or another) of pai convert says "
             "which"
         )
+    if kinds and kinds[0].name != LIST and names is None and (why := _why_sparse(content)):
+        raise MaskError(
+            f"{content.path}: {why}; {option('kind', kinds[0].name)} of pai convert makes a plain mask of it"
+        )
     return ForeignMask(content, kinds[0], names) if kinds else None
+
+
+def _why_sparse(content: Content) -> str:
+    """Why a file with sparse tensors is read only for who asks for it: what they leave out may be more than zeros."""
+    found = content.sparse
+    return (
+        f"{found.label!r} is a sparse tensor ({found.sparse.upper()}), which cannot be read as it is" if found else ""
+    )
 
 
 def _tell_what_it_is(content: Content) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TextIO
@@ -32,7 +33,7 @@ def mask_paths(given: Iterable[str], stdin: TextIO, note: Note, *, trust: bool =
     that is named outright is taken as it is, so that its fault is told later, by name. Raises `MaskError` when nothing
     is left.
     """
-    found: dict[Path, None] = {}
+    found: Counter[Path] = Counter()
     for text in given:
         if text == "-":
             if isinstance(stdin, io.TextIOWrapper):
@@ -43,13 +44,17 @@ def mask_paths(given: Iterable[str], stdin: TextIO, note: Note, *, trust: bool =
             check_start("-", "\n".join(listed[:8]).encode("utf-8", "surrogateescape")[:ENOUGH], MaskError)
             if any("\0" in line for line in listed):
                 raise MaskError("-: standard input has NUL bytes, as of find -print0; give one path a line")
-            found.update(dict.fromkeys(Path(line) for line in listed))
+            found.update(Path(line) for line in listed)
         elif is_model(Path(text)):
-            found[file_of(Path(text))] = None
+            found[file_of(Path(text))] += 1
         elif Path(text).is_dir():
-            found.update(dict.fromkeys(_masks_in(Path(text), note, trust=trust)))
+            found.update(_masks_in(Path(text), note, trust=trust))
         else:
-            found[Path(text)] = None
+            found[Path(text)] += 1
+    again = [path for path, times in found.items() if times > 1]
+    if again:
+        more = f" (and {len(again) - 1} more masks)" if len(again) > 1 else ""
+        note(f"{again[0]}: is given {found[again[0]]} times{more}, and counts once")
     return list(found)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from pai_cli.errors import CheckpointError
-from pai_cli.files.sparse_arrays import dense_of, is_sparse
+from pai_cli.files.sparse_arrays import dense_of, is_sparse, kind_of
 from pai_cli.files.tensors import BFLOAT16, Span, TensorFile
 from pai_cli.printable import reason_of
 
@@ -39,6 +39,10 @@ class Source(Protocol):
 
     def bits(self, name: str) -> int:
         """Bits of an element; 1 of booleans."""
+        ...
+
+    def sparse(self, name: str) -> str:
+        """The layout of one that keeps the places of its values, as torch calls it (`coo`); "" of a plain one."""
         ...
 
     @property
@@ -72,6 +76,10 @@ class SafetensorsSource:
         dtype = self.where[name].dtype(name)
         digits = re.search(r"[0-9]+", dtype)
         return 1 if dtype == "BOOL" or digits is None else int(digits[0])
+
+    def sparse(self, _name: str) -> str:
+        """Always "": the format has no others than plain tensors."""
+        return ""
 
     def span(self, name: str) -> Span:
         """Where its bytes stand."""
@@ -131,6 +139,11 @@ class TorchSource:
 
         tensor = self.tensors[name]
         return 1 if tensor.dtype == torch.bool else 8 * tensor.element_size()
+
+    def sparse(self, name: str) -> str:
+        """The layout of one that keeps the places of its values, as torch calls it (`coo`); "" of a plain one."""
+        tensor = self.tensors[name]
+        return kind_of(tensor) if is_sparse(tensor) else ""
 
 
 def _told_aliases(where: Mapping[str, TensorFile]) -> dict[str, tuple[str, ...]]:

@@ -35,7 +35,7 @@ def is_sparse(tensor: object) -> bool:
 
 def parts_of(tensor: torch.Tensor) -> dict[str, torch.Tensor]:
     """What a sparse tensor consists of, under SciPy's names: `data`, and its `coords`, or `indices` and `indptr`."""
-    kind = _kind(tensor)
+    kind = kind_of(tensor)
     if kind == "coo":
         return {"coords": tensor._indices(), "data": tensor._values()}
     by_columns = kind in BY_COLUMNS
@@ -52,7 +52,7 @@ def dense_of(tensor: torch.Tensor) -> Array:
     if str(parts["data"].dtype) == "torch.bfloat16":
         parts["data"] = parts["data"].float()
     arrays = {name: part.detach().numpy() for name, part in parts.items()}
-    return dense(_kind(tensor), arrays, tuple(tensor.shape))
+    return dense(kind_of(tensor), arrays, tuple(tensor.shape))
 
 
 def dense(kind: str, parts: Mapping[str, Array], shape: Shape) -> Array:
@@ -80,7 +80,8 @@ def dense(kind: str, parts: Mapping[str, Array], shape: Shape) -> Array:
     return found.transpose(0, 2, 1, 3).reshape(shape)
 
 
-def _kind(tensor: torch.Tensor) -> str:
+def kind_of(tensor: torch.Tensor) -> str:
+    """The layout of a sparse tensor, as torch calls it: `coo`, `csr`."""
     return str(tensor.layout).removeprefix("torch.sparse_")
 
 

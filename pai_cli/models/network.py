@@ -29,6 +29,7 @@ from pai_cli.models.loading import check_names_and_shapes, counters_beside, has_
 from pai_cli.models.prunable import aliases_of, layers_by_name, layers_of, whole_of
 from pai_cli.models.recognise import nearest, recognise, recognised, strip_wrapper
 from pai_cli.models.registry import architecture
+from pai_cli.printable import reason_of
 from pai_cli.random import check_seed, seed_torch
 from pai_cli.spelling import option
 
@@ -140,7 +141,20 @@ def _of_modules(checkpoint: Checkpoint, model: str | None, input_shape: tuple[in
             f"{checkpoint.path}: {description} has no convolution or linear weight to prune{whole and ': '}{whole}; choose "
             f"another {option('model')}"
         )
+    _refuse_hidden(network, description, layers)
     return Network(network.eval(), description, input_shape or shape, layers)
+
+
+def _refuse_hidden(network: nn.Module, description: str, layers: tuple[PrunableLayer, ...]) -> None:
+    """Raise `ModelFactoryError` for a layer that its own name hides: one called `half` or `type`, as a method is."""
+    for layer in layers:
+        try:
+            network.get_parameter(layer.name)
+        except AttributeError as e:
+            raise ModelFactoryError(
+                f"{description} has its weight {layer.name!r} under a name that its class has for something else "
+                f"({reason_of(e)}); call that module otherwise"
+            ) from e
 
 
 def _of_folder(checkpoint: Checkpoint, model: str | None, fill: Fill) -> Network | None:

@@ -26,12 +26,16 @@ MAKE_BINARY = "make it boolean first"
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor in a file: `label` is what the file calls it, `read` gets its values, in a dtype that NumPy has."""
+    """A tensor in a file: `label` is what the file calls it, `read` gets its values, in a dtype that NumPy has.
+
+    `sparse` is the layout of one that keeps the places of its values (`coo`), "" of a plain one.
+    """
 
     label: str
     shape: tuple[int, ...]
     floating: bool
     read: Callable[[], np.ndarray]
+    sparse: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,12 @@ class Content:
         from pai_cli.files.foreign.zeros import zeros_of
 
         return zeros_of(self.tensors)
+
+    @property
+    def sparse(self) -> Stored | None:
+        """The first of its tensors that keeps the places of its values, if one does."""
+        modules = (stored for inner in self.modules.values() for stored in inner.values())
+        return next((stored for stored in (*self.tensors.values(), *modules, *self.listed) if stored.sparse), None)
 
     @cached_property
     def masked(self) -> dict[str, Pair]:

@@ -56,6 +56,7 @@ def _of_checkpoint(checkpoint: Checkpoint, layouts: Mapping[str, Layout] | None 
             checkpoint.shapes[name],
             checkpoint.floating(name),
             partial(checkpoint.array, name),
+            checkpoint.sparse(name),
         )
         for name in names
     }
@@ -136,4 +137,4 @@ def _stored(path: Path, label: str, tensor: torch.Tensor) -> Stored:
     """A tensor that stands in no state dict."""
     one = unpickled_checkpoint(path, {label: tensor}, as_stored=True)
     name = next(iter(one.shapes))
-    return Stored(label, one.shapes[name], one.floating(name), partial(one.array, name))
+    return Stored(label, one.shapes[name], one.floating(name), partial(one.array, name), one.sparse(name))

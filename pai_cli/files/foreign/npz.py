@@ -102,7 +102,7 @@ def _sparse(path: Path, archive: zipfile.ZipFile, members: Mapping[str, zipfile.
             what = f"lacks its array {reason_of(e)}" if isinstance(e, KeyError) else reason_of(e)
             raise MaskError(f"{path}: its sparse matrix {what}; save it again with scipy.sparse.save_npz") from e
 
-    return Stored("its sparse matrix", shape, parts["data"].floating, read)
+    return Stored("its sparse matrix", shape, parts["data"].floating, read, kind)
 
 
 def _format(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> str:

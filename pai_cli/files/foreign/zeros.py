@@ -7,10 +7,11 @@ row. A tensor whose zeros do is taken for no pruned weight.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
+
+from pai_cli.files.buffers import LEAST_SIDE, by_diagonals, no_weight
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,13 +22,7 @@ LEAST_SHARE = 0.01
 LEAST_LAYERS = 2
 """Layers with pruned weights that a network has at least, unless they are half of all it has."""
 
-LEAST_SIDE = 4  # rows and columns that a rule takes: in fewer, chance may look like one
 LEAST_NEIGHBOURS = 20  # kept weights next to each other, in rows that have nothing else, that are no chance
-
-NO_WEIGHT = re.compile(
-    r"(.+_)?(bias|mask|table|coords|index|ids|cached|freqs?|window|pe)|pos(ition)?(al)?_?(emb.*|enc.*)", re.IGNORECASE
-)
-"""Last parts of names that are of buffers, biases and positions, which are not pruned."""
 
 
 class Tensor(Protocol):
@@ -103,13 +98,9 @@ def zeros_of(tensors: Mapping[str, Tensor]) -> Zeros:
         if not weight:
             continue
         sizes[name], zeros[name] = array.size, array.size - int(np.count_nonzero(array))
-        if why := "by its name no weight" if _no_weight(name) else _rule(array, zeros[name]):
+        if why := "by its name no weight" if no_weight(name) else _rule(array, zeros[name]):
             exact[name] = why
     return Zeros(sizes, zeros, exact, binary)
-
-
-def _no_weight(name: str) -> bool:
-    return NO_WEIGHT.fullmatch(name.rpartition(".")[2]) is not None
 
 
 def _rule(array: np.ndarray, zeros: int) -> str:
@@ -121,7 +112,7 @@ def _rule(array: np.ndarray, zeros: int) -> str:
     values = array[kept]
     if values.size > 1 and bool((values == values[0]).all()):
         return f"0 and {values[0]:g} alone"
-    if _by_diagonals(kept):
+    if by_diagonals(kept):
         return "0 by whole diagonals"
     for side, one in (("row", matrix), ("column", matrix.T)):
         if told := _at_an_edge(one, side):
@@ -130,14 +121,6 @@ def _rule(array: np.ndarray, zeros: int) -> str:
         return "0 outside a band"
     squeezed = kept.reshape([side for side in kept.shape if side > 1])
     return "" if squeezed.shape == kept.shape or squeezed.ndim < 2 else _rule(array.reshape(squeezed.shape), zeros)
-
-
-def _by_diagonals(kept: np.ndarray) -> bool:
-    """Whether all matrices in the last two dimensions have the same zeros, and each diagonal is 0 or not throughout."""
-    if min(kept.shape[-2:]) < LEAST_SIDE:
-        return False
-    matrices = kept.reshape(-1, *kept.shape[-2:])
-    return bool((matrices == matrices[0]).all() and (matrices[0, 1:, 1:] == matrices[0, :-1, :-1]).all())
 
 
 def _at_an_edge(kept: np.ndarray, side: str) -> str:
