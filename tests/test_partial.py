@@ -273,6 +273,22 @@ def test_the_command_says_what_adds_nothing(pai: Pai, tmp_path: Path) -> None:
     assert "dr adds nothing that mean layer density does not tell" in pai("rank", "--table", named, *FAST).out
 
 
+def test_the_command_says_of_which_it_is_not_known_and_why(pai: Pai, tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    rng = np.random.default_rng(4)
+    lines = ["mask,density,layer_density,noisy,same,also_same,constant,accuracy"]
+    for k in range(40):
+        layers, noise, more = rng.normal(size=3)
+        lines.append(
+            f"m{k},{0.1 + k % 2 / 10},{layers},{layers + noise},{layers},{2 * layers},1,{0.6 + (layers + more) / 50}"
+        )
+    path.write_text("\n".join(lines) + "\n")
+    told = pai("rank", "--table", path, *FAST).out
+    assert any(line.startswith("noisy ") and "partial tau" in line for line in told.splitlines())
+    assert f"What same, also_same tell beyond layer density is not known: {UNTOLD}." in told.splitlines()
+    assert told.count("is not known") == 1  # what does not vary has its reason in the table
+
+
 def test_other_controls_or_none(pai: Pai, tmp_path: Path) -> None:
     path = table(tmp_path / "t.csv")
     two = pai("rank", "--table", path, "--controls", "layer_density, other", "--format", "json", *FAST).json()[

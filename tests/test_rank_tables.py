@@ -401,6 +401,17 @@ def test_the_table_for_people_says_what_to_beware_of(pai: Pai, published: Path) 
     )
 
 
+def test_settings_of_one_mask_share_a_line(pai: Pai, tmp_path: Path) -> None:
+    rows = "".join(f"net{k},{k % 3},{0.5 + k / 100}\n" for k in range(6))
+    text = pai("rank", "--table", write(tmp_path / "t.csv", f"model,dr,accuracy\n{rows}")).out
+    assert text.startswith("model net0, model net1, model net2 and 3 more: 1 mask each, and a correlation takes two\n")
+    assert text.count("No metric can be told from the others") == 1
+    several = "".join(f"other,{k % 3},{0.5 + k / 100}\n" for k in range(6))
+    text = pai("rank", "--table", write(tmp_path / "u.csv", f"model,dr,accuracy\n{rows}{several}")).out
+    assert "model other: 6 masks" in text
+    assert "model net0: 1 mask" not in text
+
+
 def test_json_is_one_object(pai: Pai, published: Path) -> None:
     found = pai(
         "rank", "--table", published, "--by", "dr_imdb - dr/2", "--seed", 3, "--resamples", 100, "--format", "json"

@@ -129,7 +129,11 @@ def parts(study: Study, by: str | None, *, shell: bool = True) -> Iterator[str |
     """What a person reads, setting by setting: tables (title, columns, rows) and sentences. `shell`: whether remedies are
     those of a command line.
     """
-    for setting in dict.fromkeys(scope.setting for scope in study.scopes):
+    alone = _alone(study)
+    if alone:
+        yield f"{some_names(alone, MOST_PARTIALS)}: 1 mask each, and a correlation takes two"
+        yield ""
+    for setting in dict.fromkeys(scope.setting for scope in study.scopes if scope.setting not in alone):
         own = [scope for scope in study.scopes if scope.setting == setting]
         main = next((scope for scope in own if scope.kind is ScopeKind.POOLED), own[0])
         found = study.within(main)
@@ -142,6 +146,16 @@ def parts(study: Study, by: str | None, *, shell: bool = True) -> Iterator[str |
         yield from _given_controls(sorted(found, key=lambda one: one.metric != by))
         yield from _asides(study, overall, densities, shell=shell)
         yield ""
+
+
+def _alone(study: Study) -> list[str]:
+    """Settings of one mask, where there are several: they need no table each to say that nothing can be said."""
+    most: dict[str, int] = {}
+    for scope in study.scopes:
+        if scope.setting is not None:
+            most[scope.setting] = max(most.get(scope.setting, 0), scope.masks)
+    alone = [setting for setting, masks in most.items() if masks == 1]
+    return alone if len(alone) > 1 else []
 
 
 def _title(scope: Scope) -> str:
@@ -251,8 +265,18 @@ def _given_controls(found: Sequence[Correlation]) -> list[str]:
             lines.append(f"{_untold(one, names, tells)}: partial tau {_partial(one)}, {p}.")
         if others := [one.metric for one in idle[MOST_PARTIALS:]]:
             lines.append(f"Nor is anything told of {some_names(others, 5)}.")
-        if not adding and not idle:
-            lines.append(f"What {own[0].metric} tells beyond {names} is not known: {own[0].partial_reason}.")
+        lines += _not_known(own, names)
+    return lines
+
+
+def _not_known(own: Sequence[Correlation], controls: str) -> list[str]:
+    """Of which metrics it is not known what they tell, a sentence a reason; those without a tau have theirs in the table."""
+    unknown = [one for one in own if one.adds is None and one.tau.value is not None]
+    lines = []
+    for reason in dict.fromkeys(one.partial_reason for one in unknown):
+        alike = [one.metric for one in unknown if one.partial_reason == reason]
+        tell = "tells" if len(alike) == 1 else "tell"
+        lines.append(f"What {some_names(alike, MOST_PARTIALS)} {tell} beyond {controls} is not known: {reason}.")
     return lines
 
 
