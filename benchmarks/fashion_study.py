@@ -142,7 +142,7 @@ def measures(mask: Any, network: Any) -> dict[str, float | None]:
         whole = pai.analyze(mask, weights=network, input_shape=SHAPE, **options).to_dict()["network"]
         names = [name.removesuffix("_error") for name in whole if name.endswith("_error")]
         found |= {name: whole[name] for name in names}
-    return found
+    return found | {"kept": float(mask.kept)}
 
 
 def done(run: Run, folder: Path, data: str, size: Size) -> Line:
