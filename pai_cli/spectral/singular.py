@@ -7,11 +7,11 @@ part gets is said in `solvers`, what its evidence is worth in `bounds`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, is_numpy_array
 
 from pai_cli.errors import NotFiniteError
 from pai_cli.spectral import batched
@@ -52,16 +52,30 @@ def singular_pairs(
     rest = [request.take(at) for request, at in zip(requests, still_open, strict=True)]
     if options.solver in (Solver.GRAM, Solver.DIRECT):
         found = list(each(partial(_by_lapack, options=options), rest, _bytes_of))
-    else:  # each where it lives: graphs that are kept as bits, and on a device all the others together
+    else:  # each where it lives
         bits, arrays = ([one for one in rest if one.graph.packed == packed] for packed in (True, False))
         work = Work.of(bits, [patience(options, _largest_side([one])) for one in bits])
         packed = iter(work.pairs(list(each(Piece.solve, work.pieces, Piece.bytes_of))))
-        others = iter(batched.solve(arrays, patience(options, _largest_side(arrays))))
+        others = _by_arrays(arrays, options, each)
         found = [next(packed if one.graph.packed else others) for one in rest]
     for request, pairs, at, solved in zip(rest, answers, still_open, found, strict=True):
         _settle(request, solved, options)
         pairs.put(at, solved)
     return [_scaled(pairs, request) for pairs, request in zip(answers, requests, strict=True)]
+
+
+def _by_arrays(requests: Sequence[Problems], options: SolverOptions, each: Each) -> Iterator[Pairs]:
+    """In this machine's memory each request by itself, so that no number depends on what else is asked for; those on a
+    device together, in as few batches as may be.
+    """
+
+    def solved(some: Sequence[Problems]) -> list[Pairs]:
+        return batched.solve(some, patience(options, _largest_side(some)))
+
+    here = [[one] for one in requests if is_numpy_array(one.graph.left_degrees)]
+    alone = iter(list(each(solved, here, lambda one: _bytes_of(one[0]))))
+    together = iter(solved([one for one in requests if not is_numpy_array(one.graph.left_degrees)]))
+    return (next(alone)[0] if is_numpy_array(one.graph.left_degrees) else next(together) for one in requests)
 
 
 def _bytes_of(request: Problems) -> int:
