@@ -9,7 +9,6 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -51,10 +50,8 @@ from random_graphs import (
 from scipy.sparse import csr_array
 from scipy.sparse.linalg import svds
 
-from pai_cli.compute import threads
 from pai_cli.errors import NotFiniteError
 from pai_cli.spectral import singular, solvers
-from pai_cli.spectral.compiled import solve
 from pai_cli.spectral.direct import forming_error
 from pai_cli.spectral.graph import BipartiteGraph
 from pai_cli.spectral.matrices import matrix_pair
@@ -612,44 +609,6 @@ def test_graphs_of_both_kinds_in_one_call() -> None:
         requests.append(Problems.whole(BipartiteGraph(*both), weighted=k % 3 == 0))
     for k, pairs in enumerate(singular_pairs(requests)):
         assert_agrees(pairs[0], svd(np.abs(weights[k]) * masks[k] if k % 3 == 0 else masks[k]))
-
-
-@pytest.mark.usefixtures("iterate_from_33")
-@pytest.mark.parametrize("solver", [Solver.AUTO, Solver.GRAM])
-@pytest.mark.parametrize("weights", [False, True])
-def test_threads_take_pieces_and_change_nothing(weights: bool, solver: Solver, monkeypatch: pytest.MonkeyPatch) -> None:
-    options, requests = SolverOptions(solver=solver), requests_of_layers(weights=weights)
-    alone = singular_pairs(requests, options)
-    monkeypatch.setattr(threads, "cores", lambda: 3)
-    monkeypatch.setattr(solve, "PIECE", 1e5)
-    together = singular_pairs(requests_of_layers(weights=weights), options, threads.at_once)
-    for one, other in zip(alone, together, strict=True):
-        assert [one[k] for k in range(len(one))] == [other[k] for k in range(len(other))]
-
-
-def test_the_costliest_piece_is_begun_first_and_each_part_is_in_one(
-    engine: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if engine != "compiled":
-        pytest.skip("arrays go in batches")
-    monkeypatch.setattr(solve, "PIECE", 1e5)
-    begun: list[tuple[int, float]] = []  # parts and cost
-    room: list[int] = []
-
-    def watched(function: Any, items: Any, bytes_of: Any) -> Any:
-        if items and not isinstance(items[0], Problems):
-            begun.extend((len(piece.at), piece.cost) for piece in items)
-            room.extend(bytes_of(piece) for piece in items)
-        return map(function, items)
-
-    requests = requests_of_layers(weights=False)
-    pairs = singular_pairs(requests, each=watched)
-    iterated = sum(solver != "closed form" for found in pairs for solver in found.solver)
-    assert sum(parts for parts, _ in begun) == iterated > 30
-    costs = [cost for _, cost in begun]
-    assert costs == sorted(costs, reverse=True)
-    assert len(begun) > len(requests)
-    assert max(room) == 16 * 50**2  # the Gram matrix of the layer of 50 rows, and its factor
 
 
 def test_a_gram_matrix_of_weights_is_rounded_and_one_of_a_mask_is_not() -> None:

@@ -6,13 +6,14 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from pai_cli.analysis.pairs import PairRequest, with_pairs
 from pai_cli.analysis.paths import PathRequest, with_paths
-from pai_cli.compute.threads import at_once, one_blas_thread
+from pai_cli.compute.threads import mapped, one_blas_thread
 from pai_cli.errors import (
     ArrayError,
     DeviceError,
@@ -29,7 +30,6 @@ from pai_cli.files.ordering import matches
 from pai_cli.files.whole import Whole
 from pai_cli.spectral.metrics import MetricOptions
 from pai_cli.spectral.network import DenseCache, LayerInput, LayerReport, NetworkReport, measure_together, summarise
-from pai_cli.spectral.parallel import one_by_one
 from pai_cli.spelling import option
 
 WORTH_THREADS = 2**21  # weights of a network from which threads gain: a smaller one's time is the interpreter's
@@ -54,23 +54,27 @@ def measure_everywhere(layers: Iterable[LayerInput], total: int, how: Measuring)
 
     Raises `ArrayError`, `NotFiniteError`, `MaskError` and `DeviceError` that name the source and the layer.
     """
-    here = how.device == "cpu"
-    batches = _batches(layers, _bytes_of, HELD_BYTES) if here else _batches(layers, _weights_of, DEVICE_WEIGHTS)
-    each = at_once if here and total >= WORTH_THREADS else one_by_one
+    every: Iterable[list[LayerReport]]
+    measured = partial(_measured_at_once, how=how)
+    if how.device == "cpu" and total >= WORTH_THREADS:
+        every = mapped(measured, ([layer] for layer in layers), lambda batch: _bytes_of(batch[0]))
+    elif how.device == "cpu":
+        every = map(measured, _batches(layers, _bytes_of, HELD_BYTES))
+    else:
+        every = map(measured, _batches(layers, _weights_of, DEVICE_WEIGHTS))
     with one_blas_thread():
-        for batch in batches:
-            reports: list[LayerReport] = []
-            try:
-                with _named(batch[0], how):
-                    there = batch if here else _moved(batch, how.device)
-                    reports = measure_together(there, how.options, how.cache, each)
-            except (ArrayError, NotFiniteError, MaskError, DeviceError):
-                if len(batch) == 1:
-                    raise
-            if reports:
-                yield from reports
-            else:  # until the one it is
-                yield from chain.from_iterable(measure_everywhere([layer], total, how) for layer in batch)
+        yield from chain.from_iterable(every)
+
+
+def _measured_at_once(layers: list[LayerInput], how: Measuring) -> list[LayerReport]:
+    try:
+        with _named(layers[0], how):
+            there = layers if how.device == "cpu" else _moved(layers, how.device)
+            return measure_together(there, how.options, how.cache)
+    except (ArrayError, NotFiniteError, MaskError, DeviceError):
+        if len(layers) == 1:
+            raise
+    return [report for layer in layers for report in _measured_at_once([layer], how)]  # until the one it is
 
 
 def _weights_of(layer: LayerInput) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -83,13 +83,6 @@ def mapped(
     """
     with one_blas_thread():
         yield from _in_threads(function, items, bytes_of or (lambda _: 0), ahead * cores())
-
-
-def at_once(
-    function: Callable[[Item], Result], items: Sequence[Item], bytes_of: Callable[[Item], int]
-) -> Iterator[Result]:
-    """The same of items that are there: each is begun, in their order, as soon as a core is free for it."""
-    return mapped(function, items, bytes_of, ahead=len(items))
 
 
 def _in_threads(

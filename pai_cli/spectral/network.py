@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 from array_api_compat import array_namespace
 
@@ -22,7 +21,6 @@ from pai_cli.spectral.metrics import (
     measures_of,
     prepare_layer,
 )
-from pai_cli.spectral.parallel import Each, one_by_one
 from pai_cli.spectral.result import Measure, Outcome
 from pai_cli.spectral.singular import singular_pairs
 
@@ -106,17 +104,16 @@ class DenseCache:
 
 
 def measure_together(
-    layers: Sequence[LayerInput], options: MetricOptions, cache: DenseCache | None = None, each: Each = one_by_one
+    layers: Sequence[LayerInput], options: MetricOptions, cache: DenseCache | None = None
 ) -> list[LayerReport]:
-    """Reports of layers that are held at once: their problems are solved together, by `each`, which may take several."""
+    """Reports of layers that are held at once: their problems are solved together, on a GPU in a few batches."""
     cache = cache or DenseCache()
-    prepared = list(each(partial(_prepared, convention=options.convention), layers, _bytes_of))
+    prepared = [_prepared(layer, options.convention) for layer in layers]
     problems = [one.problems for one in prepared]
-    solved = iter(singular_pairs([request for requests in problems for request in requests], options.solver, each))
-    dense = each(partial(cache.of, options=options), layers, _bytes_of)
+    solved = iter(singular_pairs([request for requests in problems for request in requests], options.solver))
     reports = []
-    for layer, one, requests, reference in zip(layers, prepared, problems, dense, strict=True):
-        metrics = measures_of(one, [next(solved) for _ in requests], options, reference)
+    for layer, one, requests in zip(layers, prepared, problems, strict=True):
+        metrics = measures_of(one, [next(solved) for _ in requests], options, cache.of(layer, options))
         reports.append(LayerReport(layer.name, tuple(layer.mask.shape), metrics, layer.layout))
     return reports
 
@@ -124,12 +121,6 @@ def measure_together(
 def _prepared(layer: LayerInput, convention: Convention) -> PreparedLayer:
     weights = None if layer.weights is None else unroll(layer.weights, layer.layout)
     return prepare_layer(unroll(layer.mask, layer.layout), weights, convention)
-
-
-def _bytes_of(layer: LayerInput) -> int:
-    """About what a layer takes beside itself: bits of its mask; of weights, matrices and lists in float64."""
-    weights: int = math.prod(layer.mask.shape)
-    return weights * (1 if layer.weights is None else 40)
 
 
 def summarise(layers: Iterable[LayerReport]) -> NetworkReport:

@@ -8,14 +8,13 @@ part gets is said in `solvers`, what its evidence is worth in `bounds`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 
 import numpy as np
 from array_api_compat import array_namespace, is_numpy_array
 
 from pai_cli.errors import NotFiniteError
 from pai_cli.spectral import batched
-from pai_cli.spectral.compiled.solve import Piece, Work
+from pai_cli.spectral.compiled.solve import Asked, pairs
 from pai_cli.spectral.direct import (
     pair_of_complete,
     pair_of_gram,
@@ -24,7 +23,6 @@ from pai_cli.spectral.direct import (
     pair_of_vector,
 )
 from pai_cli.spectral.graph import BipartiteGraph, host
-from pai_cli.spectral.parallel import Each, one_by_one
 from pai_cli.spectral.problems import Problems, smaller_gram
 from pai_cli.spectral.result import EPS, Outcome, Pairs, SingularPair, unanswered
 from pai_cli.spectral.solvers import DEFAULT, SVD_SIDE, Solver, SolverOptions, lapack_follows, patience
@@ -40,31 +38,29 @@ def weighted_pair(graph: BipartiteGraph, options: SolverOptions = DEFAULT) -> Si
     return singular_pairs([Problems.whole(graph, weighted=True)], options)[0][0]
 
 
-def singular_pairs(
-    requests: Sequence[Problems], options: SolverOptions = DEFAULT, each: Each = one_by_one
-) -> list[Pairs]:
-    """The pairs of every part of every request, in order; `each` may run several parts at a time.
+def singular_pairs(requests: Sequence[Problems], options: SolverOptions = DEFAULT) -> list[Pairs]:
+    """The pairs of every part of every request, in order.
 
     Raises `NotFiniteError` for weights whose singular values overflow, and `MemoryError`.
     """
-    answers = list(each(_closed_forms, requests, _bytes_of))
+    answers = [_closed_forms(request) for request in requests]
     still_open = [np.flatnonzero([not solver for solver in pairs.solver]) for pairs in answers]
     rest = [request.take(at) for request, at in zip(requests, still_open, strict=True)]
     if options.solver in (Solver.GRAM, Solver.DIRECT):
-        found = list(each(partial(_by_lapack, options=options), rest, _bytes_of))
+        found = [_by_lapack(request, options) for request in rest]
     else:  # each where it lives
         bits, arrays = ([one for one in rest if one.graph.packed == packed] for packed in (True, False))
-        work = Work.of(bits, [patience(options, _largest_side([one])) for one in bits])
-        packed = iter(work.pairs(list(each(Piece.solve, work.pieces, Piece.bytes_of))))
-        others = _by_arrays(arrays, options, each)
+        asked = [Asked.of(one, patience(options, _largest_side([one]))) for one in bits]
+        packed = iter(pairs(asked, list(map(Asked.solve, asked))))
+        others = _by_arrays(arrays, options)
         found = [next(packed if one.graph.packed else others) for one in rest]
-    for request, pairs, at, solved in zip(rest, answers, still_open, found, strict=True):
+    for request, own, at, solved in zip(rest, answers, still_open, found, strict=True):
         _settle(request, solved, options)
-        pairs.put(at, solved)
+        own.put(at, solved)
     return [_scaled(pairs, request) for pairs, request in zip(answers, requests, strict=True)]
 
 
-def _by_arrays(requests: Sequence[Problems], options: SolverOptions, each: Each) -> Iterator[Pairs]:
+def _by_arrays(requests: Sequence[Problems], options: SolverOptions) -> Iterator[Pairs]:
     """In this machine's memory each request by itself, so that no number depends on what else is asked for; those on a
     device together, in as few batches as may be.
     """
@@ -72,15 +68,8 @@ def _by_arrays(requests: Sequence[Problems], options: SolverOptions, each: Each)
     def solved(some: Sequence[Problems]) -> list[Pairs]:
         return batched.solve(some, patience(options, _largest_side(some)))
 
-    here = [[one] for one in requests if is_numpy_array(one.graph.left_degrees)]
-    alone = iter(list(each(solved, here, lambda one: _bytes_of(one[0]))))
     together = iter(solved([one for one in requests if not is_numpy_array(one.graph.left_degrees)]))
-    return (next(alone)[0] if is_numpy_array(one.graph.left_degrees) else next(together) for one in requests)
-
-
-def _bytes_of(request: Problems) -> int:
-    """About what a request's matrix, or its lists of edges, take."""
-    return 8 * (2 * request.graph.edges if request.graph.is_sparse else request.graph.n_L * request.graph.n_R)
+    return (solved([one])[0] if is_numpy_array(one.graph.left_degrees) else next(together) for one in requests)
 
 
 def _largest_side(requests: Sequence[Problems]) -> int:
