@@ -261,6 +261,10 @@ def measured_again(folder: Path, lines: Iterable[Line]) -> Iterator[Line]:
     warnings.simplefilter("ignore", pai.PaiWarning)
     for line in lines:
         if "metrics" in line:
+            if not (folder / line["mask"]).exists():
+                raise StudyError(
+                    f"{folder / line['mask']}: is not there to be measured again; leave --measure-again out"
+                )
             mask, network = pai.Mask.load(folder / line["mask"]), network_of(line["network"], line["seed"])
             yield {**line, "metrics": measures(mask, network)}
         else:

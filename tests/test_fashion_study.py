@@ -91,6 +91,12 @@ def test_other_numbers_do_not_go_into_one_folder(modules, finished):
         study.prepare(finished.folder, finished.data, study.QUICK)
 
 
+def test_masks_that_are_not_there_are_not_measured_again(modules, tmp_path):
+    study = modules["fashion_study"]
+    with pytest.raises(study.StudyError, match=r"gone\.safetensors: is not there to be measured again"):
+        list(study.measured_again(tmp_path, [{"mask": "gone.safetensors", "metrics": {}}]))
+
+
 def test_the_page_says_what_is_missing(modules, finished, tmp_path):
     study, report = modules["fashion_study"], modules["fashion_report"]
     lines = study.lines_of(finished.folder)
