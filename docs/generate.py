@@ -1,4 +1,4 @@
-"""Writes docs/cli.md from `pai --help` and each command's; with --check, says what differs and exits 1 instead."""
+"""Writes docs/cli.md from `pai help` and that of each command; with --check, says what differs and exits 1 instead."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TARGET = Path(__file__).parent / "cli.md"
 COMMANDS = tuple(str(command.name) for command in app.registered_commands)
 HEAD = """# Command reference
 
-Made by `make docs` from the commands' own `--help`; do not edit. What the measured quantities are stands in
+Made by `make docs` from `pai help COMMAND`; do not edit. What the measured quantities are stands in
 [metrics.md](metrics.md), what the methods compute in [methods.md](methods.md), the file in [mask-file.md](mask-file.md).
 """
 
@@ -23,7 +23,7 @@ def help_of(*command: str) -> str:
     """The help text of `pai COMMAND`, 100 columns wide, without colour."""
     environment = {**os.environ, "COLUMNS": "100", "TERMINAL_WIDTH": "100", "NO_COLOR": "1", "TERM": "dumb"}
     done = subprocess.run(
-        [sys.executable, "-m", "pai_cli", *command, "--help"],
+        [sys.executable, "-m", "pai_cli", "help", *command],
         env=environment,
         capture_output=True,
         text=True,
@@ -51,9 +51,9 @@ def main() -> int:
     if found == wanted:
         return 0
     sys.stdout.writelines(
-        difflib.unified_diff(found.splitlines(True), wanted.splitlines(True), str(TARGET), "pai --help")
+        difflib.unified_diff(found.splitlines(True), wanted.splitlines(True), str(TARGET), "pai help")
     )
-    print("docs/cli.md differs from --help; make docs writes it again", file=sys.stderr)
+    print("docs/cli.md differs from the help; make docs writes it again", file=sys.stderr)
     return 1
 
 

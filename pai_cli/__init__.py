@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pai_cli.api.analyze import analyze
     from pai_cli.api.convert import convert
+    from pai_cli.api.info import info
     from pai_cli.api.init import init
+    from pai_cli.api.listings import list_methods, list_metrics, list_models
     from pai_cli.api.masks import Mask
     from pai_cli.api.matrix import ramanujan, singular_values
     from pai_cli.api.methods import method
@@ -38,7 +40,11 @@ __all__ = [
     "analyze",
     "convert",
     "correlate",
+    "info",
     "init",
+    "list_methods",
+    "list_metrics",
+    "list_models",
     "method",
     "mine",
     "prune",
@@ -54,6 +60,9 @@ _MODULES = {
     "PaiWarning": "telling",
     "Report": "api.report",
     "correlate": "api.rank",
+    "list_methods": "api.listings",
+    "list_metrics": "api.listings",
+    "list_models": "api.listings",
     "method": "api.methods",
     "ramanujan": "api.matrix",
     "singular_values": "api.matrix",

@@ -11,15 +11,17 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from pai_cli import __version__
-from pai_cli.commands import analyze, convert, init, mine, prune, rank, sample, train
+from pai_cli.commands import analyze, convert, info, init, listings, mine, prune, rank, sample, train, whole_help
+from pai_cli.commands.panels import PANEL_OF
 from pai_cli.compute import stopping
 from pai_cli.display.console import fail_line, note, show_line, show_traceback, warn
+from pai_cli.display.help import help_text
 from pai_cli.errors import PaiError
 from pai_cli.files.provenance import typed_as
-from pai_cli.printable import as_line, reason_of
+from pai_cli.printable import reason_of
 from pai_cli.telling import heard_by
 from pai_cli.training.ranks import first_here
 
@@ -32,8 +34,20 @@ class Invocation:
     debug: bool
 
 
+class PaiCommand(TyperCommand):
+    """One command, whose help is a line an option."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help, as `pai COMMAND --help` shows it."""
+        formatter.write(help_text(ctx, PANEL_OF))
+
+
 class PaiGroup(TyperGroup):
     """The `pai` command itself: everything that goes wrong below comes through here."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help, as `pai --help` shows it."""
+        formatter.write(help_text(ctx, PANEL_OF))
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         """Take --debug from wherever it stands, so that it can be added to the end of a line that failed."""
@@ -41,7 +55,7 @@ class PaiGroup(TyperGroup):
         end = args.index("--") if "--" in args else len(args)  # what follows is never an option
         args = [arg for arg in args[:end] if arg != "--debug"] + args[end:]
         debug = len(args) < len(typed)  # now: what follows takes `--` out of the list
-        with _printable_usage():
+        with _usage_in_one_line():
             context = super().make_context(info_name, args, parent, **extra)
         context.obj = Invocation(typed, debug=debug)
         return context
@@ -49,7 +63,7 @@ class PaiGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command; an error becomes one line on standard error."""
         try:
-            with _printable_usage(), heard_by(note, warn), typed_as(ctx.obj.arguments):
+            with _usage_in_one_line(), heard_by(note, warn), typed_as(ctx.obj.arguments):
                 result = super().invoke(ctx)
             sys.stdout.flush()  # now, where a full disk can still be reported
             return result
@@ -73,15 +87,20 @@ class PaiGroup(TyperGroup):
 
 
 @contextmanager
-def _printable_usage() -> Iterator[None]:
-    """What the command line library says of wrong usage is drawn in a box, with the arguments that were typed in it."""
+def _usage_in_one_line() -> Iterator[None]:
+    """What the command line library says of wrong usage, as every other error is said; its status is 2."""
     try:
         yield
     except Exception as error:
-        if hasattr(error, "format_message"):
-            text = as_line(error.format_message())
-            error.format_message = lambda: text
-        raise
+        if getattr(error, "exit_code", None) != 2 or not hasattr(error, "format_message"):
+            raise
+        text, context = str(error.format_message()), getattr(error, "ctx", None)
+        if text.startswith("Usage: "):  # nothing was typed, and that is the help
+            print(text, file=sys.stderr)
+        else:
+            where = "pai" if context is None else context.command_path
+            fail_line(f"{text[:1].lower()}{text[1:].rstrip('.')}; {where} --help lists what it takes")
+        raise typer.Exit(2) from None
 
 
 def _one_line(error: Exception, command: str | None) -> str:
@@ -162,7 +181,7 @@ def pai(
 
 
 def _add(function: Any, name: str, example: str) -> None:
-    app.command(name, epilog=f"Example: {example}")(function)
+    app.command(name, cls=PaiCommand, epilog=f"Example: {example}")(function)
 
 
 _add(init.init, "init", "pai init resnet20 --classes 10 --seed 0 -o fresh.safetensors")
@@ -192,3 +211,8 @@ _add(
 _add(
     mine.mine, "mine", "pai mine sample_masks/synflow-0.05.safetensors sample_masks/erk-0.05.safetensors --support 1.0"
 )
+_add(info.info, "info", "pai info sample_masks/synflow-0.05.safetensors")
+_add(listings.methods, "methods", "pai methods")
+_add(listings.metrics, "metrics", "pai metrics")
+_add(listings.models, "models", "pai models")
+_add(whole_help.help_of, "help", "pai help prune")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
@@ -20,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from pai_cli import __version__
 from pai_cli.app import app
+from pai_cli.display.help import first_clause
 from pai_cli.pruning import counts as selecting
 from pai_cli.pruning import run as running
 from pai_cli.spectral import network as measuring
@@ -331,9 +332,9 @@ USAGE: dict[str, tuple[list[object], str]] = {
     "population": (["sample", *PRUNE[1:], "--density", 0.5, "--population", 0], "--population"),
     "no population": (["sample", *PRUNE[1:], "--density", 0.5], "give --population to search, or --construct"),
     "no method": (["prune", "small.safetensors", "--density", 0.5], f"no method: give --method, which takes {METHODS}"),
-    "no mask": (["analyze"], "Missing argument"),
-    "no such command": (["prone"], "No such command 'prone'"),
-    "no such option": (["rank", "x", "--bye", "dr"], "No such option"),
+    "no mask": (["analyze"], "missing argument"),
+    "no such command": (["prone"], "no such command 'prone'"),
+    "no such option": (["rank", "x", "--bye", "dr"], "no such option"),
     "scope": ([*PRUNE, "--density", 0.5, "--scope", "some"], "--scope"),
     "classes": (["init", "lenet5", "--classes", 0], "--classes"),
 }
@@ -495,7 +496,8 @@ def test_the_example_runs_as_it_stands(
 def test_help_names_every_command(pai: Pai) -> None:
     done = pai("--help")
     assert (done.status, done.err) == (0, "")
-    assert set(re.findall(r"^│ (\w+) ", done.out, re.MULTILINE)) == set(COMMANDS)
+    listed = done.out.partition("Commands:\n")[2].partition("Other:\n")[0]
+    assert set(re.findall(r"^  (\w+) ", listed, re.MULTILINE)) == set(COMMANDS)
     assert pai("-h").out == done.out
 
 
@@ -512,6 +514,35 @@ def test_help_reads_well(command: tuple[str, ...]) -> None:
     text = help_of(*command)
     doubled = re.findall(r".{20}[.,;:][.,;:]+.{20}", text.replace("...", ""))
     assert doubled == []
+
+
+def test_every_option_has_a_heading_and_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Help is read on 80 columns and one or two screens: what each option does fits on its line, or nearly."""
+    monkeypatch.setenv("COLUMNS", "80")
+    for command in COMMANDS:
+        lines = run_pai(command, "--help").out.splitlines()
+        shown = [line for line in lines if not line.startswith("Example: ")]
+        assert len(lines) < 60, command
+        assert max(map(len, shown)) <= 80, command
+        assert "<bool>" not in "".join(lines)
+
+
+def test_whole_help_has_every_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for command in app.registered_commands:
+        told = " ".join(run_pai("help", command.name).out.split())
+        for hint in get_type_hints(command.callback, include_extras=True).values():
+            for one in getattr(hint, "__metadata__", ()):
+                text = " ".join((one.help or "").split())
+                assert first_clause(text) in told
+                assert text.removeprefix(first_clause(text)) in told
+    assert run_pai("help").out.startswith("Usage: pai COMMAND")
+
+
+def test_help_of_no_command() -> None:
+    done = run_pai("help", "prone")
+    assert (done.status, done.out) == (2, "")
+    assert "no command 'prone': there are init, prune" in done.err
 
 
 def test_nothing_typed_is_help_and_wrong_usage(pai: Pai) -> None:

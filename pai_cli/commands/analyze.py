@@ -20,7 +20,7 @@ def analyze(
     weights: options.Weights = None,
     layers: Annotated[
         list[str] | None,
-        typer.Option(metavar="GLOB", help="Only the layers whose name matches; may be given again."),
+        typer.Option(metavar="GLOB", help="Only layers whose name matches; may be given again."),
     ] = None,
     summary: Annotated[bool, typer.Option("--summary", help="Only the network's means, a line a mask.")] = False,
     format: options.OutputFormat = Format.TABLE,  # noqa: A002  the flag's name
@@ -30,7 +30,7 @@ def analyze(
         bool,
         typer.Option(
             "--expansion-weighted",
-            help="Multiply each left-regular subgraph's term by max(n_L, n_R) / (n_L + n_R - 1), which f23 always does.",
+            help="Subgraphs' terms times their expansion's factor; max(n_L, n_R) / (n_L + n_R - 1), which f23 always does.",
         ),
     ] = False,
     solver: options.SolverName = Solver.AUTO,
@@ -39,7 +39,7 @@ def analyze(
         bool,
         typer.Option(
             "--between",
-            help="Measure every two consecutive layers instead: compatibility, copeland, overlap. The network of --weights "
+            help="Measure every two consecutive layers instead; compatibility, copeland, overlap. The network of --weights "
             "is followed to find them.",
         ),
     ] = False,

@@ -18,7 +18,7 @@ def convert(
     file: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE", readable=False, help="A mask, or a network that holds one: .pt .pth .npz .safetensors."
+            metavar="FILE", readable=False, help="A mask, or a network that holds one; .pt .pth .npz .safetensors."
         ),
     ],
     output: Annotated[
@@ -37,7 +37,7 @@ def convert(
             "--from",
             metavar="KIND",
             autocompletion=lambda: [OURS, *KINDS],
-            help="What FILE is, where it could be several things; "
+            help="What FILE is, where it could be several things; one of "
             + "; ".join(f"{one.name}: {one.summary}" for one in KINDS.values())
             + f"; {OURS}: a mask file.",
         ),
@@ -45,8 +45,9 @@ def convert(
     to: Annotated[
         Target,
         typer.Option(
-            help="What to write. torch-prune: a state dict for torch.nn.utils.prune; npz: boolean arrays by name; "
-            "dense: the weights, 0 where pruned."
+            metavar="KIND",
+            help="pai, torch-prune, npz or dense; pai: a mask file. torch-prune: a state dict for torch.nn.utils.prune; "
+            "npz: boolean arrays by name; dense: the weights, 0 where pruned.",
         ),
     ] = Target.PAI,
     names_from: Annotated[
@@ -54,13 +55,13 @@ def convert(
         typer.Option(
             metavar="CKPT",
             readable=False,
-            help="The checkpoint whose weights name the arrays of a list, in order; names are checked against it.",
+            help="The checkpoint that names the arrays of a list; in order. Names are checked against it.",
         ),
     ] = None,
     weights: Annotated[
         Path | None,
         typer.Option(
-            metavar="CKPT", readable=False, help="The checkpoint that is pruned, for --to torch-prune and --to dense."
+            metavar="CKPT", readable=False, help="The checkpoint that is pruned; for --to torch-prune and --to dense."
         ),
     ] = None,
     packed: options.Packed = False,

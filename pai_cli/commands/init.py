@@ -13,17 +13,19 @@ from pai_cli.commands.given import asked
 
 def init(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="An architecture: resnet20, vgg16-bn, mlp-784-300-10 ...")
+        str,
+        typer.Argument(metavar="NAME", help="An architecture, as resnet20 or mlp-784-300-10; `pai models` lists them."),
     ],
     classes: Annotated[
         int | None,
         typer.Option(
-            min=1, help="How many classes the head tells apart; 10 unless given, for an mlp the last size of its name."
+            metavar="N", min=1, help="Classes the head tells apart, by default 10; of an mlp the last size of its name."
         ),
     ] = None,
     seed: options.Seed = 0,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="CKPT", help="Where to write it; default NAME.safetensors.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="CKPT", help="Where to write it; by default NAME.safetensors."),
     ] = None,
     force: options.Force = False,
 ) -> None:

@@ -19,36 +19,38 @@ def mine(
         str,
         typer.Option(
             metavar="SHARE|N",
-            help="How many must hold a subgraph: a share such as 0.8 (1.0 is all), or a whole number of masks such as 12.",
+            help="How many must hold a subgraph; a share such as 0.8 (1.0 is all), or a whole number of masks such as 12.",
         ),
     ] = "0.8",
     min_edges: Annotated[
-        int | None, typer.Option("--min-edges", min=1, help="The fewest edges of a subgraph; by default 3.")
+        int | None,
+        typer.Option("--min-edges", metavar="N", min=1, help="The fewest edges of a subgraph, by default 3."),
     ] = None,
     level: Annotated[
         Level | None,
         typer.Option(
-            help="unit, the default: an edge is a kernel of which any weight is kept, between units that one layer writes "
-            "and the next reads; weight: an edge is a kept weight, each layer by itself."
+            metavar="unit|weight",
+            help="What an edge is, by default unit; unit: a kernel of which any weight is kept, between units that one "
+            "layer writes and the next reads. weight: a kept weight, each layer by itself.",
         ),
     ] = None,
     graphs: Annotated[
         bool,
-        typer.Option("--graphs", help="The files are lists of edges, two names a line, instead of masks."),
+        typer.Option("--graphs", help="The files are lists of edges; two names a line, instead of masks."),
     ] = False,
     weights: Annotated[
         Path | None,
         typer.Option(
             metavar="CKPT",
             readable=False,
-            help="A checkpoint of the masks' network, which is then followed to find who reads whom; otherwise the order "
-            "and the names of the layers tell.",
+            help="A checkpoint of the masks' network; it is followed to find who reads whom. Otherwise the order and the "
+            "names of the layers tell.",
         ),
     ] = None,
     model: options.Model = None,
     input_shape: options.InputShape = None,
     overlap: Annotated[
-        bool, typer.Option("--overlap", help="The pairs of masks and what they share, instead of subgraphs.")
+        bool, typer.Option("--overlap", help="The pairs of masks and what they share; no subgraphs.")
     ] = False,
     output: Annotated[
         Path | None,
@@ -57,7 +59,7 @@ def mine(
             "-o",
             readable=False,
             metavar="MASK",
-            help="Write the mask of the weights that enough masks keep.",
+            help="Write the mask of weights that enough masks keep.",
         ),
     ] = None,
     packed: options.Packed = False,

@@ -11,7 +11,7 @@ import typer
 from pai_cli.compute.device import Device
 from pai_cli.files.tables import Format
 from pai_cli.methods.registry import names
-from pai_cli.pruning.base import METHODS, USUAL_DENSITY
+from pai_cli.pruning.base import USUAL_DENSITY
 from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.solvers import Solver
 
@@ -33,7 +33,7 @@ class ScopeChoice(StrEnum):
 
 Masks = Annotated[
     list[str],
-    typer.Argument(metavar="MASK...", help="Mask files, folders of them, or - for a list of paths on standard input."),
+    typer.Argument(metavar="MASK...", help="Mask files, folders of them, or - (paths on stdin)."),
 ]
 CheckpointPath = Annotated[
     Path,
@@ -41,26 +41,29 @@ CheckpointPath = Annotated[
     typer.Argument(
         metavar="CKPT",
         readable=False,
-        help="A checkpoint: .safetensors, its .index.json when sharded, .pt .pth .bin .ckpt, a torch.export .pt2, or the "
-        "folder of a Hugging Face model.",
+        help="A checkpoint, or a Hugging Face model's folder; .safetensors, its .index.json when sharded, .pt .pth .bin "
+        ".ckpt, a torch.export .pt2.",
     ),
 ]
 Weights = Annotated[
     Path | None,
     typer.Option(
-        metavar="CKPT", readable=False, help="The checkpoint the masks were made for; the parameter metrics need it."
+        metavar="CKPT", readable=False, help="The checkpoint the masks were made for; metrics of weights need it."
     ),
 ]
 Trust = Annotated[
     bool,
-    typer.Option("--trust", help="Let a pickle or a .pt2 run the code in it. Only for files whose maker you trust."),
+    typer.Option("--trust", help="Let a pickle or a .pt2 run its code; only for files whose maker you trust."),
 ]
-OutputFormat = Annotated[Format, typer.Option("--format", help="How to write the results to standard output.")]
-NoHeader = Annotated[bool, typer.Option("--no-header", help="Leave out the line of field names of csv and tsv.")]
+OutputFormat = Annotated[
+    Format,
+    typer.Option("--format", metavar="FORMAT", help="table, json, jsonl, csv or tsv; for a person, or for programs."),
+]
+NoHeader = Annotated[bool, typer.Option("--no-header", help="csv and tsv without the line of field names.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output file.")]
 Plot = Annotated[
     Path | None,
-    typer.Option("--plot", metavar="FILE", readable=False, help="Draw a picture: .svg, .png or .pdf (extra plot)."),
+    typer.Option("--plot", metavar="FILE", readable=False, help="Draw a picture, .svg, .png or .pdf (extra plot)."),
 ]
 ReportPage = Annotated[
     Path | None,
@@ -68,23 +71,25 @@ ReportPage = Annotated[
         "--report",
         metavar="HTML",
         readable=False,
-        help="Write one self-contained page of sortable tables and pictures, to be opened in a browser (extra plot).",
+        help="Write a page of tables and pictures (extra plot); one file, to be opened in a browser.",
     ),
 ]
-Packed = Annotated[bool, typer.Option("--packed", help="Write bits instead of bytes: an eighth of the size.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random; the same seed gives the same bits.")]
+Packed = Annotated[bool, typer.Option("--packed", help="Write bits instead of bytes, an eighth of the size.")]
+Seed = Annotated[int, typer.Option(metavar="N", help="Seed of everything random; the same seed gives the same bits.")]
 Density = Annotated[
     float | None,
-    typer.Option(help=f"Fraction of weights to keep, above 0 and at most 1; by default {USUAL_DENSITY:g}."),
+    typer.Option(
+        metavar="X", help=f"Fraction of weights to keep, by default {USUAL_DENSITY:g}; above 0 and at most 1."
+    ),
 ]
-Sparsity = Annotated[str | None, typer.Option(help="Fraction of weights to remove: 1 - density.", metavar="FLOAT")]
+Sparsity = Annotated[str | None, typer.Option(metavar="X", help="Fraction of weights to remove, 1 - density.")]
 Model = Annotated[
     str | None,
     typer.Option(
         "--model",
         metavar="MODEL",
-        help="The network, where names and shapes do not tell: a known NAME, package.module:factory, file.py:factory, "
-        "or hf (a Hugging Face folder, made by transformers).",
+        help="The network, where names and shapes do not tell it; a NAME of `pai models`, package.module:factory, "
+        "file.py:factory, or hf (a Hugging Face folder, made by transformers).",
     ),
 ]
 InputShape = Annotated[
@@ -92,20 +97,18 @@ InputShape = Annotated[
 ]
 Ignore = Annotated[
     list[str] | None,
-    typer.Option(metavar="GLOB", help="Layers to leave whole and not count, by name; may be given again."),
+    typer.Option(metavar="GLOB", help="Layers to leave whole, by name; may be given again, and are not counted."),
 ]
 Rounds = Annotated[
     str | None,
-    typer.Option(metavar="N|auto", help="Rounds of an iterative method; auto takes each as large as is safe."),
+    typer.Option(metavar="N|auto", help="Rounds of an iterative method; auto makes each as large as is safe."),
 ]
 MethodName = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
         autocompletion=names,
-        help="One of these, always needed. "
-        + "; ".join(f"{method.name}: {method.summary}" for method in METHODS.values())
-        + "; and those that other installed packages add.",
+        help="How weights are chosen, always needed; `pai methods` lists the methods.",
     ),
 ]
 Data = Annotated[
@@ -113,19 +116,19 @@ Data = Annotated[
     typer.Option(
         "--data",
         metavar="DATA",
-        help="Labelled samples for the methods that need them: digits, or the path of a data set.",
+        help="Labelled samples, digits or a path; for the methods that need them (`pai methods`).",
     ),
 ]
 PerClass = Annotated[
     int | None,
-    typer.Option("--per-class", min=1, help="How many samples of each class, chosen by the seed; by default 10."),
+    typer.Option("--per-class", metavar="N", min=1, help="Samples of each class, by default 10; chosen by the seed."),
 ]
 PatternText = Annotated[
     str | None,
     typer.Option(
         "--pattern",
         metavar="N:M",
-        help="Keep N of every M consecutive inputs, such as 2:4, instead of a density; layers whose inputs M does not "
+        help="Keep N of every M consecutive inputs, such as 2:4; instead of a density. Layers whose inputs M does not "
         "divide are left whole.",
     ),
 ]
@@ -134,25 +137,22 @@ DensitiesPath = Annotated[
     typer.Option(
         metavar="JSON",
         readable=False,
-        help="A density for each layer, instead of one: a JSON object of layer names, or globs, and fractions kept.",
+        help="A density for each layer, instead of one; a JSON object of layer names, or globs, and fractions kept.",
     ),
 ]
-Shuffle = Annotated[
-    bool, typer.Option("--shuffle", help="A sanity check: permute each layer's mask within the layer, by the seed.")
-]
-Invert = Annotated[bool, typer.Option("--invert", help="A sanity check: keep the smallest scores.")]
+Shuffle = Annotated[bool, typer.Option("--shuffle", help="Permute each layer's mask within the layer; by the seed.")]
+Invert = Annotated[bool, typer.Option("--invert", help="Keep the smallest scores.")]
 TieName = Annotated[
     TieChoice | None,
     typer.Option(
         "--ties",
-        help="Equal scores where the cut falls: keep the first (the default), draw them by the seed, or refuse.",
+        metavar="CHOICE",
+        help="Equal scores at the cut, first, random or error; keep the first (the default), draw by the seed, or refuse.",
     ),
 ]
 Reinit = Annotated[
     bool,
-    typer.Option(
-        "--reinit", help="A sanity check: keep the mask, redraw the weights by the seed; -w says where to write them."
-    ),
+    typer.Option("--reinit", help="Keep the mask, redraw the weights; by the seed. -w says where to write them."),
 ]
 WeightsOut = Annotated[
     Path | None,
@@ -161,37 +161,47 @@ WeightsOut = Annotated[
         "-w",
         readable=False,
         metavar="CKPT",
-        help="Where to write the weights that --reinit draws, or those that the mask of a method that trains belongs to.",
+        help="Where to write the weights the mask belongs to; those of --reinit, or of a method that trains.",
     ),
 ]
 ScopeName = Annotated[
     ScopeChoice | None,
-    typer.Option(help="Keep the density over the whole network, or in each layer; by default as the method has it."),
+    typer.Option(
+        metavar="global|layer",
+        help="Where the density holds, by default as the method has it; over the whole network, or in each layer.",
+    ),
 ]
-DeviceName = Annotated[Device, typer.Option(help="Where scores are computed; auto takes a GPU when there is one.")]
+DeviceName = Annotated[
+    Device,
+    typer.Option(metavar="auto|cpu|cuda", help="Where scores are computed; auto takes a GPU when there is one."),
+]
 EngineDevice = Annotated[
     Device,
-    typer.Option(help="Where singular values are computed; auto takes a GPU when there is one."),
+    typer.Option(
+        metavar="auto|cpu|cuda", help="Where singular values are computed; auto takes a GPU when there is one."
+    ),
 ]
 _CONVENTION = typer.Option(
     "--convention",
-    help="Which layers have gaps, and which left-regular subgraphs count. h23, the default: mean degrees of 3 or more (ICLR "
-    "2023); f23: as the code of the full-spectrum paper has it (NeurIPS 2023).",
+    metavar="h23|f23",
+    help="Which layers have gaps and subgraphs that count; h23, the default: mean degrees of 3 or more (ICLR 2023). f23: as "
+    "the code of the full-spectrum paper has it (NeurIPS 2023).",
 )
 ConventionName = Annotated[Convention, _CONVENTION]
 ConventionOrUsual = Annotated[Convention | None, _CONVENTION]
 SolverName = Annotated[
     Solver,
     typer.Option(
-        help="How singular values are found. auto: the quickest for each size; gram: all eigenvalues of the Gram matrix; "
-        "power: block power iteration on it; matrix-free: on the matrix itself; direct: LAPACK on the matrix."
+        metavar="CHOICE",
+        help="How singular values are found; auto: the quickest for each size. gram: all eigenvalues of the Gram matrix; "
+        "power: block power iteration on it; matrix-free: on the matrix itself; direct: LAPACK on the matrix.",
     ),
 ]
 Certify = Annotated[
     bool,
     typer.Option(
         "--certify",
-        help="Prove sigma_2 to be the second in layers of any size; past sides of 2048 that costs more than the value.",
+        help="Prove sigma_2 to be the second at any size; past sides of 2048 that costs more than the value.",
     ),
 ]
 Output = Annotated[
@@ -204,14 +214,12 @@ Output = Annotated[
         help="Where to write the mask; by default CKPT-METHOD-DENSITY.safetensors here, METHOD-best from sample.",
     ),
 ]
-NoCollapse = Annotated[
-    bool, typer.Option("--no-collapse", help="Refuse a mask that leaves a layer without any weight.")
-]
+NoCollapse = Annotated[bool, typer.Option("--no-collapse", help="Refuse a mask that leaves a layer without weights.")]
 Effective = Annotated[
     bool,
     typer.Option(
         "--effective",
-        help="Reach the density in weights that lie on a path from input to output, and keep those alone.",
+        help="Reach the density in weights on a path; from input to output, and keep those alone.",
     ),
 ]
 Jobs = Annotated[
@@ -221,15 +229,14 @@ Jobs = Annotated[
         "-j",
         min=1,
         metavar="N",
-        help="How many processes of this machine work at once, by default one a core; with --cluster slurm, how many jobs "
-        "to ask for.",
+        help="Processes that work at once, by default one a core; with --cluster slurm, how many jobs to ask for.",
     ),
 ]
 Cluster = Annotated[
     str | None,
     typer.Option(
         metavar="ADDRESS|slurm",
-        help="Work on a Dask cluster: the address of its scheduler, such as tcp://head:8786, or slurm, which asks Slurm for "
+        help="Work on a Dask cluster; the address of its scheduler, such as tcp://head:8786, or slurm, which asks Slurm for "
         "--jobs jobs.",
     ),
 ]
@@ -242,7 +249,7 @@ StorePath = Annotated[
         help="Where finished work is kept and looked up; by default results.db in your cache folder.",
     ),
 ]
-NoStore = Annotated[bool, typer.Option("--no-store", help="Look nothing up and keep nothing: do all work anew.")]
+NoStore = Annotated[bool, typer.Option("--no-store", help="Look nothing up, keep nothing; do all work anew.")]
 
 
 def check_header(kind: Format, *, no_header: bool) -> None:

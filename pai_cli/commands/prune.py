@@ -17,36 +17,37 @@ from pai_cli.training.recipe import Optimizer
 
 Epochs = Annotated[
     int | None,
-    typer.Option(help=f"Of a method that trains: epochs, by default {EPOCHS}; of imp, of each round, by default 160."),
+    typer.Option(metavar="N", help=f"Epochs, by default {EPOCHS}; of imp, of each round, by default 160."),
 ]
 FreezeEvery = Annotated[
     int | None,
-    typer.Option("--freeze-every", help=f"Of gem-miner: epochs between freezes, by default {FREEZE_EVERY}."),
+    typer.Option(
+        "--freeze-every", metavar="N", help=f"Epochs between freezes of gem-miner, by default {FREEZE_EVERY}."
+    ),
 ]
 Penalty = Annotated[
     float | None,
     typer.Option(
         metavar="LAMBDA",
-        help="Of gem-miner: what the sum of the squared scores counts in the loss; by default that of the published "
-        "recipe for the nearest density.",
+        help="Weight of gem-miner's squared scores in the loss; by default that of the published recipe for the nearest "
+        "density.",
     ),
 ]
 Rewind = Annotated[
     float | None,
-    typer.Option(
-        metavar="EPOCHS", help="Of imp: how far the weights are trained that each round goes back to, by default 2.5."
-    ),
+    typer.Option(metavar="EPOCHS", help="Epoch that imp's rounds go back to, by default 2.5."),
 ]
-OptimizerName = Annotated[Optimizer | None, typer.Option(help="Of a method that trains: by default sgd, momentum 0.9.")]
+OptimizerName = Annotated[
+    Optimizer | None,
+    typer.Option(metavar="sgd|adam", help="Of a method that trains, by default sgd; with momentum 0.9."),
+]
 LearningRate = Annotated[
     float | None,
-    typer.Option("--lr", help="Of a method that trains: the first learning rate; by default as published, 0.1 of sgd."),
+    typer.Option("--lr", metavar="X", help="The first learning rate; by default as published, 0.1 of sgd."),
 ]
-BatchSize = Annotated[
-    int | None, typer.Option("--batch-size", help="Of a method that trains: examples a step, by default 128.")
-]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", metavar="N", help="Examples a step, by default 128.")]
 Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on where a method that trains was interrupted, with the same settings.")
+    bool, typer.Option("--resume", help="Go on where a method that trains was interrupted; with the same settings.")
 ]
 Stability = Annotated[
     int | None,
@@ -54,12 +55,12 @@ Stability = Annotated[
         "--stability",
         metavar="N",
         min=1,
-        help="Prune N times more with perturbed weights, and tell how much stays the same.",
+        help="Prune N times more, weights perturbed; and tell how much stays the same.",
     ),
 ]
 Perturbation = Annotated[
     float | None,
-    typer.Option(help=f"Of --stability: the largest relative change of a weight, by default {PERTURBATION:g}."),
+    typer.Option(metavar="X", help=f"Its largest relative change, by default {PERTURBATION:g}."),
 ]
 StableOut = Annotated[
     Path | None,
@@ -67,7 +68,7 @@ StableOut = Annotated[
         "--stable-out",
         metavar="MASK",
         readable=False,
-        help="Of --stability: write the mask of what every pruning keeps.",
+        help="Write the mask of what --stability always keeps.",
     ),
 ]
 

@@ -20,17 +20,15 @@ from pai_cli.spectral.conventions import Convention
 def rank(
     masks: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="MASK...", help="Mask files, folders of them, or - for a list of paths on standard input."
-        ),
+        typer.Argument(metavar="MASK...", help="Mask files, folders of them, or - (paths on stdin)."),
     ] = None,
     table: Annotated[
         Path | None,
         typer.Option(
             metavar="CSV",
             readable=False,
-            help="Metrics that were measured before, instead of masks: a row a mask, as pai analyze --summary --format csv "
-            "writes them, or - for standard input. A column accuracy, if there is one, is correlated with.",
+            help="Metrics that were measured before, not masks; a row a mask, as pai analyze --summary --format csv writes "
+            "them, or - for standard input. A column accuracy, if there is one, is correlated with.",
         ),
     ] = None,
     accuracy: Annotated[
@@ -38,13 +36,11 @@ def rank(
         typer.Option(
             metavar="CSV",
             readable=False,
-            help="Measured accuracies: columns mask, accuracy and, if wanted, seed and dataset. Shows how well each metric "
-            "predicts them instead of an order.",
+            help="Measured accuracies, which metrics should predict; columns mask, accuracy and, if wanted, seed and "
+            "dataset. Shows how well each metric predicts them instead of an order.",
         ),
     ] = None,
-    order: Annotated[
-        bool, typer.Option("--order", help="The order of the masks also where their accuracies are known.")
-    ] = False,
+    order: Annotated[bool, typer.Option("--order", help="The order of the masks too, with --accuracy.")] = False,
     weights: options.Weights = None,
     convention: options.ConventionName = Convention.H23,
     model: options.Model = None,
@@ -54,9 +50,9 @@ def rank(
         typer.Option(
             metavar="METRIC",
             autocompletion=lambda: list(RANKED),
-            help=f"The network metric that decides: {', '.join(RANKED)}; or arithmetic of several with + - * / ( ) abs "
-            "sqrt norm, such as 'dr_imdb + 0.5*lambda_imsg'; by default l2 with --weights, else dr_imdb. Among "
-            "correlations it is one more metric, set beside the best.",
+            help="The metric that decides, one of `pai metrics`; or arithmetic of several with + - * / ( ) abs sqrt norm, "
+            "such as 'dr_imdb + 0.5*lambda_imsg'; by default l2 with --weights, else dr_imdb. Among correlations it is one "
+            "more metric, set beside the best.",
         ),
     ] = None,
     smallest_first: Annotated[
@@ -67,46 +63,51 @@ def rank(
         str | None,
         typer.Option(
             metavar="NAMES",
-            help="Correlate only these metrics, names or globs with commas between them; by default all.",
+            help="Correlate only these, names or globs, commas between; by default all.",
         ),
     ] = None,
     controls: Annotated[
         str | None,
         typer.Option(
             metavar="NAMES",
-            help="What each metric is held against, metrics with commas between them, or none: its partial tau is what it "
-            "tells of accuracy that they do not; by default layer_density and, where there is one, effective_share.",
+            help="What each metric is held against; metrics with commas between them, or none: its partial tau is what it "
+            "tells of accuracy that they do not. By default layer_density and, where there is one, effective_share.",
         ),
     ] = None,
     group_by: Annotated[
         str | None,
         typer.Option(
             metavar="COLUMNS",
-            help="The --table's columns whose values are never compared with each other, with commas between them, or none; "
-            "by default those named as a density, sparsity or compression, a network or a data set.",
+            help="Columns that part what is not compared; with commas between them, or none. By default "
+            "those of the --table named as a density, sparsity or compression, a network or a data set.",
         ),
     ] = None,
     collapsed_at: Annotated[
         float | None,
         typer.Option(
+            metavar="X",
             min=0.0,
             max=1.0,
-            help="A run of at most this accuracy, a fraction, counts as collapsed and is set aside; by default "
-            f"{COLLAPSED:g}, 0 keeps all.",
+            help=f"Set runs this bad aside, by default {COLLAPSED:g}; a fraction: of at most this accuracy a run counts as "
+            "collapsed. 0 keeps all.",
         ),
     ] = None,
     accuracy_unit: Annotated[
-        AccuracyUnit | None, typer.Option(help="What accuracies are; by default percent when any is above 1.")
+        AccuracyUnit | None,
+        typer.Option(
+            metavar="UNIT", help="What accuracies are, fraction or percent; by default percent when any is above 1."
+        ),
     ] = None,
     resamples: Annotated[
         int | None,
         typer.Option(
+            metavar="N",
             min=100,
             max=MOST_RESAMPLES,
-            help=f"Bootstrap samples behind an interval of a correlation; by default {RESAMPLES:,}.",
+            help=f"Samples behind an interval, by default {RESAMPLES:,}; of the bootstrap.",
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the bootstrap; by default 0.")] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", min=0, help="Seed of the bootstrap, by default 0.")] = None,
     format: options.OutputFormat = Format.TABLE,  # noqa: A002  the flag's name
     no_header: options.NoHeader = False,
     trust: options.Trust = False,

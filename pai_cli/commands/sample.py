@@ -32,13 +32,18 @@ class ConstructChoice(StrEnum):
 
 MethodOfSearch = Annotated[
     str | None,
-    typer.Option("--method", metavar="NAME", autocompletion=names, help="Any method of pai prune."),
+    typer.Option(
+        "--method", metavar="NAME", autocompletion=names, help="Any method of pai prune; `pai methods` lists them."
+    ),
 ]
-Population = Annotated[int | None, typer.Option(min=1, help="How many candidates to measure; 1000 is usual.")]
+Population = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="How many candidates to measure, 1000 as a rule.")
+]
 Select = Annotated[
     SelectChoice | None,
     typer.Option(
-        help="What to take of a candidate. mask (the default): all of it, when its network l2 is the largest so far; "
+        metavar="mask|layer",
+        help="What to take of a candidate; mask (the default): all of it, when its network l2 is the largest so far. "
         "layer: the layers whose dr_imdb and l2 are both at least the best so far, brought back to the exact count.",
     ),
 ]
@@ -47,26 +52,27 @@ By = Annotated[
     typer.Option(
         metavar="METRIC",
         autocompletion=lambda: ["l2", *PATHS, *BETWEEN],
-        help=f"What a whole mask must have the best of: l2 (the default), or of the paths through the network "
-        f"{', '.join(PATHS)}; or between layers {', '.join(BETWEEN)}.",
+        help=f"What a mask must have the best of, by default l2; or, of the paths through the network, {', '.join(PATHS)}; "
+        f"or, between layers, {', '.join(BETWEEN)}.",
     ),
 ]
 Construct = Annotated[
     ConstructChoice | None,
     typer.Option(
-        help="Build a mask instead of searching for one, at ERK's densities. biregular: random layers of equal degrees; "
-        "ramanujan: such layers, their edges switched until dr stops growing, or known graphs where they fit.",
+        metavar="KIND",
+        help="Build a mask, biregular or ramanujan; no search, at ERK's densities. biregular: random layers of equal "
+        "degrees; ramanujan: such layers, their edges switched until dr stops growing, or known graphs where they fit.",
     ),
 ]
 Steps = Annotated[
     int | None,
-    typer.Option(min=1, help="The most steps of switching a layer, of --construct ramanujan; by default 200."),
+    typer.Option(metavar="N", min=1, help="Most switches a layer, by default 200; of --construct ramanujan."),
 ]
 Noise = Annotated[
     float | None,
     typer.Option(
         min=0.0,
-        help="Noise on the weights, relative to each layer's own, for methods that do not draw at random; by default 0.1.",
+        help="Noise on the weights, by default 0.1; relative to each layer's own, for methods that do not draw at random.",
     ),
 ]
 TrajectoryPath = Annotated[
@@ -77,7 +83,7 @@ TrajectoryPath = Annotated[
         help="Where to write a line a candidate; by default the mask's name with .jsonl.",
     ),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on where a search of the same settings was interrupted.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where this very search was interrupted.")]
 
 
 def sample(

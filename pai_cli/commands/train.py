@@ -17,10 +17,12 @@ _BASE = Recipe()
 
 MaskPath = Annotated[
     Path | None,
-    typer.Option("--mask", readable=False, help="Which weights to train; the others are 0. Without it, all are."),
+    typer.Option(
+        "--mask", metavar="MASK", readable=False, help="Which weights to train; the others are 0. Without it, all are."
+    ),
 ]
 TrainData = Annotated[
-    str, typer.Option("--data", metavar="DATA", help="Labelled images: digits, or the path of a data set.")
+    str, typer.Option("--data", metavar="DATA", help="Labelled images, digits or the path of a data set.")
 ]
 Out = Annotated[
     Path | None,
@@ -29,25 +31,42 @@ Out = Annotated[
         "-o",
         readable=False,
         metavar="OUT",
-        help="Where to write the trained checkpoint, its journal (.jsonl) beside it; by default MASK-trained.safetensors.",
+        help="Where to write the trained checkpoint; its journal (.jsonl) beside it. By default MASK-trained.safetensors.",
     ),
 ]
 RecipeChoice = Annotated[
-    RecipeName, typer.Option("--recipe", help="tost: soft neurons, ghost skips, re-scaling and label smoothing.")
+    RecipeName,
+    typer.Option(
+        "--recipe",
+        metavar="plain|tost",
+        help="How to train; tost: soft neurons, ghost skips, re-scaling, label smoothing.",
+    ),
 ]
-Epochs = Annotated[int, typer.Option(help="How often every example is seen.")]
-BatchSize = Annotated[int, typer.Option("--batch-size", help="Examples a step, in each process.")]
-OptimizerName = Annotated[Optimizer, typer.Option(help="SGD has momentum 0.9.")]
+Epochs = Annotated[int, typer.Option(metavar="N", help="How often every example is seen.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", metavar="N", help="Examples a step, in each process.")]
+OptimizerName = Annotated[
+    Optimizer, typer.Option(metavar="sgd|adam", help="What takes the steps; sgd has momentum 0.9.")
+]
 LearningRate = Annotated[
-    float | None, typer.Option("--lr", help="Learning rate at the first step; by default 0.1, of adam 0.001.")
+    float | None, typer.Option("--lr", metavar="X", help="Learning rate at first, by default 0.1; of adam 0.001.")
 ]
 ScheduleName = Annotated[
-    Schedule, typer.Option(help="steps: the learning rate x0.1 at 1/2 and 3/4 of all steps; cosine: down to 0.")
+    Schedule,
+    typer.Option(
+        metavar="CHOICE",
+        help="The learning rate's way, steps or cosine; steps: x0.1 at 1/2 and 3/4 of all steps. cosine: down to 0.",
+    ),
 ]
-WeightDecay = Annotated[float, typer.Option("--weight-decay", help="Of every parameter.")]
-Validation = Annotated[float, typer.Option(help="Share of each class's training examples held out to choose an epoch.")]
+WeightDecay = Annotated[float, typer.Option("--weight-decay", metavar="X", help="Of every parameter.")]
+Validation = Annotated[
+    float, typer.Option(metavar="SHARE", help="Training examples held out to choose an epoch; a share of each class's.")
+]
 Augment = Annotated[
-    Augmentation, typer.Option(help="auto: crops and flips for CIFAR and colour images in files, else none.")
+    Augmentation,
+    typer.Option(
+        metavar="CHOICE",
+        help="Of images, auto, none, crop or crop-flip; auto: both for CIFAR and colour images, else none.",
+    ),
 ]
 Amp = Annotated[bool, typer.Option("--amp", help="Mixed precision (bfloat16) on a GPU.")]
 SoftNeurons = Annotated[
@@ -57,32 +76,38 @@ GhostSkips = Annotated[
     bool | None, typer.Option("--ghost-skips/--no-ghost-skips", help="Extra branches in ResNets' blocks early on.")
 ]
 Rescale = Annotated[
-    bool | None, typer.Option("--rescale/--no-rescale", help="Learn a scale of each parameter tensor first (GradInit).")
+    bool | None, typer.Option("--rescale/--no-rescale", help="Learn each tensor's scale first (GradInit).")
 ]
 Smoothing = Annotated[
-    float | None, typer.Option("--label-smoothing", help="Mass of the label that the wrong classes share early on.")
+    float | None,
+    typer.Option("--label-smoothing", metavar="X", help="The label's mass that wrong classes share, early on."),
 ]
 Early = Annotated[
-    float | None, typer.Option(help=f"Share of all steps that is early, in those parts; by default {_BASE.early}.")
+    float | None,
+    typer.Option(metavar="SHARE", help=f"Of all steps what is early, by default {_BASE.early}; in those parts."),
 ]
 DynamicName = Annotated[
-    Dynamic | None, typer.Option(help="Let the mask move: weights grow at random (set) or by gradient (rigl).")
+    Dynamic | None,
+    typer.Option(metavar="set|rigl", help="Let the mask move; weights grow at random (set) or by gradient (rigl)."),
 ]
 UpdateEvery = Annotated[
     int | None,
-    typer.Option("--update-every", help=f"Steps between moves of the mask; by default {_BASE.update_every}."),
+    typer.Option("--update-every", metavar="N", help=f"Steps between its moves, by default {_BASE.update_every}."),
 ]
 UpdateFraction = Annotated[
     float | None,
     typer.Option(
         "--update-fraction",
-        help=f"Share of the kept weights that moves, at first; by default {_BASE.update_fraction}.",
+        metavar="SHARE",
+        help=f"Kept weights that move at first, by default {_BASE.update_fraction}.",
     ),
 ]
 UpdateUntil = Annotated[
     float | None,
     typer.Option(
-        "--update-until", help=f"Share of all steps in which the mask moves; by default {_BASE.update_until}."
+        "--update-until",
+        metavar="SHARE",
+        help=f"Of all steps those in which it moves, by default {_BASE.update_until}.",
     ),
 ]
 MaskOut = Annotated[
@@ -100,12 +125,12 @@ Plot = Annotated[
         "--plot",
         readable=False,
         metavar="FILE",
-        help="Draw the spectrum at every move of a --dynamic mask: .svg, .png or .pdf.",
+        help="Draw the spectrum at every move of the mask; of --dynamic, to .svg, .png or .pdf.",
     ),
 ]
 Results = Annotated[
     Path | None,
-    typer.Option(readable=False, metavar="CSV", help="A table to add a row to, which pai rank --accuracy reads."),
+    typer.Option(readable=False, metavar="CSV", help="A table to add a row to; pai rank --accuracy reads it."),
 ]
 LogDir = Annotated[
     Path | None, typer.Option("--log-dir", readable=False, metavar="DIR", help="A folder for TensorBoard's events.")
@@ -113,8 +138,10 @@ LogDir = Annotated[
 KeepEvery = Annotated[
     float, typer.Option("--keep-every", metavar="MINUTES", min=0.0, help="How often the state is written.")
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on where a training of the same settings was interrupted.")]
-TrainDevice = Annotated[Device, typer.Option(help="Where to train; auto takes a GPU when there is one.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where this very training was interrupted.")]
+TrainDevice = Annotated[
+    Device, typer.Option(metavar="auto|cpu|cuda", help="Where to train; auto takes a GPU when there is one.")
+]
 
 
 def train(

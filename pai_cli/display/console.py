@@ -74,6 +74,11 @@ def show_line(text: str = "") -> None:
     print(as_line(for_shell(text)))
 
 
+def show_lines(text: str) -> None:
+    """Several lines of our own, which hold nothing that a file or a person wrote."""
+    print(text)
+
+
 def note(text: str) -> None:
     """Say one line to the person, apart from the data."""
     _say("pai: ", text)

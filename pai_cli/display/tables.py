@@ -32,12 +32,27 @@ MEASURES_OF_A_REASON = re.compile(rf" \((?:{_MEASURE})(?:, (?:{_MEASURE}))*\)(?=
 # Columns of words; the others hold numbers.
 TEXT = (
     *("mask", "layer", "writer", "reader", "shape", "note", "method", "decided", "metric", "made"),
-    *("layers spanned", "held by"),
+    *(
+        "layers spanned",
+        "held by",
+        "name",
+        "source",
+        "summary",
+        "needs",
+        "best",
+        "of",
+        "meaning",
+        "family",
+        "file",
+        "tensor",
+    ),
+    *("kind", "format", "network", "dtype"),
 )
 # Characters a line that a folding text keeps.
 LEAST_FOLD = {
     **dict.fromkeys(("mask", "layer", "writer", "reader", "layers spanned"), 24),
-    **dict.fromkeys(("note", "decided", "made", "held by"), 16),
+    **dict.fromkeys(("note", "decided", "made", "held by", "summary", "meaning", "source", "network"), 16),
+    **dict.fromkeys(("file", "tensor"), 24),
 }
 # Left out in this order, until a table fits: what is furthest from "how well connected is it" goes first.
 DISPENSABLE = (

@@ -141,6 +141,10 @@ class Checkpoint:
         """How many bits an element of the tensor `name` has: 1 of booleans."""
         return self._source.bits(self._stored[name])
 
+    def dtype(self, name: str) -> str:
+        """What an element of the tensor `name` is, as torch spells it: "float32", "bfloat16", "bool"."""
+        return self._source.dtype(self._stored[name])
+
     def sparse(self, name: str) -> str:
         """The layout of the tensor `name` when it is a sparse one (`coo`); "" of a plain one."""
         return self._source.sparse(self._stored[name])

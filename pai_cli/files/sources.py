@@ -17,6 +17,16 @@ if TYPE_CHECKING:
     import torch
 
 
+_SPELLED = {
+    "BOOL": "bool",
+    "BF16": "bfloat16",
+    **{f"F{bits}": f"float{bits}" for bits in (16, 32, 64)},
+    **{f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)},
+    **{f"U{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)},
+}
+"""Types of safetensors as torch spells them; what is not here (`F8_E4M3`) keeps its own name, in small letters."""
+
+
 class Source(Protocol):
     """Where tensors come from, under their stored names."""
 
@@ -39,6 +49,10 @@ class Source(Protocol):
 
     def bits(self, name: str) -> int:
         """Bits of an element; 1 of booleans."""
+        ...
+
+    def dtype(self, name: str) -> str:
+        """What an element is, as torch spells it."""
         ...
 
     def sparse(self, name: str) -> str:
@@ -76,6 +90,11 @@ class SafetensorsSource:
         dtype = self.where[name].dtype(name)
         digits = re.search(r"[0-9]+", dtype)
         return 1 if dtype == "BOOL" or digits is None else int(digits[0])
+
+    def dtype(self, name: str) -> str:
+        """What an element is, as torch spells it."""
+        stored = self.where[name].dtype(name)
+        return _SPELLED.get(stored) or stored.lower()
 
     def sparse(self, _name: str) -> str:
         """Always "": the format has no others than plain tensors."""
@@ -139,6 +158,10 @@ class TorchSource:
 
         tensor = self.tensors[name]
         return 1 if tensor.dtype == torch.bool else 8 * tensor.element_size()
+
+    def dtype(self, name: str) -> str:
+        """What an element is, as torch spells it."""
+        return str(self.tensors[name].dtype).removeprefix("torch.")
 
     def sparse(self, name: str) -> str:
         """The layout of one that keeps the places of its values, as torch calls it (`coo`); "" of a plain one."""

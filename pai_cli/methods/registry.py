@@ -183,6 +183,11 @@ def faults_beside(name: str) -> list[str]:
     return [line for one, line in faults.items() if one not in (name, plugins.ANY) or name in METHODS]
 
 
+def load_all() -> list[str]:
+    """Load other distributions' methods into `METHODS`; a line on each that cannot be used."""
+    return list(_extend().values())
+
+
 _added: set[str] = set()  # names of other distributions' methods
 
 

@@ -1,0 +1,31 @@
+"""`pai methods`, `pai metrics`, `pai models`: what there is to choose from."""
+
+from __future__ import annotations
+
+from pai_cli.commands import options
+from pai_cli.display.listings import show_listing
+from pai_cli.files.tables import Format
+
+
+def methods(format: options.OutputFormat = Format.TABLE, no_header: options.NoHeader = False) -> None:  # noqa: A002
+    """List the pruning methods: whether they need data, whether they train, and whose they are."""
+    options.check_header(format, no_header=no_header)
+    from pai_cli.api.listings import list_methods
+
+    show_listing(list_methods(), format, header=not no_header)
+
+
+def metrics(format: options.OutputFormat = Format.TABLE, no_header: options.NoHeader = False) -> None:  # noqa: A002
+    """List what masks are measured and ranked by: what each needs, and which end is best."""
+    options.check_header(format, no_header=no_header)
+    from pai_cli.api.listings import list_metrics
+
+    show_listing(list_metrics(), format, header=not no_header)
+
+
+def models(format: options.OutputFormat = Format.TABLE, no_header: options.NoHeader = False) -> None:  # noqa: A002
+    """List the architectures that are known by name."""
+    options.check_header(format, no_header=no_header)
+    from pai_cli.api.listings import list_models
+
+    show_listing(list_models(), format, header=not no_header)

@@ -1,0 +1,54 @@
+"""Under which heading of a command's help each option stands, the common headings and options first."""
+
+from __future__ import annotations
+
+_PARAMETERS: dict[str, tuple[str, ...]] = {
+    "What": (
+        *(
+            "method",
+            "density",
+            "sparsity",
+            "scope",
+            "rounds",
+            "pattern",
+            "densities",
+            "effective",
+            "no_collapse",
+            "ties",
+        ),
+        *("population", "select", "construct", "steps", "noise", "support", "min_edges", "level", "graphs", "overlap"),
+        *("by", "table", "accuracy", "order", "smallest_first", "metrics", "controls", "group_by", "collapsed_at"),
+        *(
+            "accuracy_unit",
+            "resamples",
+            "classes",
+            "to",
+            "kind",
+            "names_from",
+            "mask",
+            "weights",
+            "model",
+            "input_shape",
+        ),
+        *("layers", "ignore", "summary", "between", "convention", "expansion_weighted", "seed"),
+    ),
+    "Data": ("data", "per_class", "validation", "augment"),
+    "Training": (
+        *("epochs", "optimizer", "lr", "schedule", "batch_size", "weight_decay", "amp", "freeze_every", "penalty"),
+        *("rewind", "recipe", "soft_neurons", "ghost_skips", "rescale", "label_smoothing", "early"),
+        *("dynamic", "update_every", "update_fraction", "update_until"),
+    ),
+    "Sanity checks": ("shuffle", "invert", "reinit", "stability", "perturbation"),
+    "Output": (
+        *("output", "weights_out", "mask_out", "stable_out", "trajectory", "packed", "format", "no_header"),
+        *("plot", "report", "results", "log_dir", "keep_every", "force"),
+    ),
+    "Scale": (
+        *("device", "solver", "certify", "jobs", "cluster", "store", "no_store", "resume"),
+        *("max_results", "timeout"),
+    ),
+    "Trust": ("trust",),
+    "Other": ("version", "debug", "install_completion", "show_completion", "help"),
+}
+
+PANEL_OF = {name: panel for panel, names in _PARAMETERS.items() for name in names}
