@@ -174,8 +174,8 @@ def test_what_is_not_recognised_says_how_to_go_on(tmp_path) -> None:
         load_network(open_checkpoint(tmp_path / "net.safetensors"))
     assert str(caught.value) == (
         f"{tmp_path / 'net.safetensors'}: names and shapes of its 2 tensors match no known architecture (names as timm has "
-        "them: where timm is installed, model=timm.models:NAME makes a network of it); give model=NAME, "
-        "module:factory or file.py:factory"
+        "them: where timm is installed, model=timm.models:NAME makes a network of it); give model=NAME, or "
+        "module:factory or file.py:factory and, where no data tell it, input_shape="
     )
 
 

@@ -20,6 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+import pai_cli as pai
 from pai_cli.errors import (
     CheckpointError,
     LayerSelectionError,
@@ -513,10 +514,17 @@ def test_factory(nets, spec):
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.parametrize("call", ["(width=4)", "(4)", "(width = 4,)"])
+def test_factory_with_arguments(nets, call):
+    assert load_factory(f"{nets}.py:needs{call}").weight.shape == (2, 4)
+
+
+BARE = "it is called without arguments, which may follow it in brackets"
+LITERALS = "the arguments in brackets must be literals, such as (classes=10, width=0.5)"
 FAILURES = [
-    ("build", "give package.module:factory or file.py:factory"),
-    (":build", "give package.module:factory or file.py:factory"),
-    ("{}:", "give package.module:factory or file.py:factory"),
+    ("build", "give package.module:factory or file.py:factory, its arguments in brackets"),
+    (":build", "give package.module:factory or file.py:factory, its arguments in brackets"),
+    ("{}:", "give package.module:factory or file.py:factory, its arguments in brackets"),
     ("none.py:build", "no such file: none.py; correct the path before the colon"),
     (
         "no_such_module_anywhere:build",
@@ -531,14 +539,22 @@ FAILURES = [
     ("leaves.py:build", "leaves.py cannot be imported: SystemExit; correct the file"),
     ("{}.py:absent", "no 'absent' there; name a function or class that stands in it"),
     ("{}.py:text", "'text' is of type str, not callable; name a function"),
-    ("{}.py:fails", "the factory failed: RuntimeError: first line; it is called without arguments"),
-    ("{}.py:leaves", "the factory failed: SystemExit: 3; it is called without arguments"),
+    ("{}.py:fails", f"the factory failed: RuntimeError: first line; {BARE}"),
+    ("{}.py:leaves", f"the factory failed: SystemExit: 3; {BARE}"),
     ("{}.py:nothing", "the factory returned NoneType; it must return a torch.nn.Module"),
     ("{}.py:lazy", "the network has lazy parameters; run a batch through it inside the factory"),
     (
         "{}.py:needs",
-        "the factory failed: TypeError: needs() missing 1 required positional argument: 'width'; "
-        "it is called without arguments",
+        f"the factory failed: TypeError: needs() missing 1 required positional argument: 'width'; {BARE}",
+    ),
+    ("{}.py:needs(__import__('os'))", LITERALS),
+    ("{}.py:needs(width=1 + 2)", LITERALS),
+    ("{}.py:needs(**{{}})", LITERALS),
+    ("{}.py:needs(3", "give package.module:factory or file.py:factory, its arguments in brackets"),
+    (
+        "{}.py:needs(height=3)",
+        "the factory failed: TypeError: needs() got an unexpected keyword argument 'height'; it is called with the "
+        "arguments in brackets",
     ),
 ]
 
@@ -642,12 +658,39 @@ def test_mismatch_in_every_way(tmp_path):
     )
 
 
+def test_weights_alone_are_told_by_shape(tmp_path):
+    """A network that nobody knows: methods that look at its weights alone need no more."""
+    torch.manual_seed(0)
+    state = {
+        "enc.a.weight": torch.randn(6, 5),
+        "enc.b.weight": torch.randn(4, 3, 3, 3),
+        "embedding.weight": torch.randn(9, 2),
+        "scale": torch.randn(4, 4, 4),
+        "enc.a.bias": torch.randn(6),
+    }
+    path = tmp_path / "odd.pt"
+    torch.save(state, path)
+    mask = pai.prune(path, "magnitude", density=0.5)
+    assert {name: one.shape for name, one in mask.items()} == {"enc.a.weight": (6, 5), "enc.b.weight": (4, 3, 3, 3)}
+    values = torch.cat([state[name].abs().flatten() for name in mask])
+    cut = values.sort(descending=True).values[69]
+    for name, one in mask.items():
+        assert np.array_equal(one, (state[name].abs() > cut).numpy())
+    assert (mask.layouts["enc.a.weight"].known, mask.layouts["enc.b.weight"].known) == (True, False)
+    for method in ("synflow", "phew"):
+        with pytest.raises(UnknownModelError, match="match no known architecture"):
+            pai.prune(path, method)
+    torch.save({"scale": state["scale"]}, path)
+    with pytest.raises(UnknownModelError, match="1 tensors match no known architecture"):
+        pai.prune(path, "magnitude")
+
+
 def test_unrecognised(tmp_path):
     with pytest.raises(UnknownModelError) as caught:
         load_network(saved(tmp_path, nn.Conv2d(3, 4, 5)))
     assert one_line(caught, tmp_path) == (
         "net.safetensors: names and shapes of its 2 tensors match no known architecture; "
-        "give model=NAME, module:factory or file.py:factory"
+        "give model=NAME, or module:factory or file.py:factory and, where no data tell it, input_shape="
     )
     with pytest.raises(UnknownModelError, match=r"^unknown model 'resnet21'"):
         load_network(saved(tmp_path, nn.Conv2d(3, 4, 5)), "resnet21")

@@ -125,7 +125,7 @@ def test_a_network_that_is_not_known(pai: Pai, tmp_path: Path) -> None:
     done = pai("analyze", mask, mask, "--weights", weights, "--summary", "--format", "json")
     assert [line for line in done.said if "paths" in line] == [
         f"pai: {weights}: paths through the network are not measured: names and shapes of its 1 tensors match no known "
-        "architecture; give --model NAME, module:factory or file.py:factory"
+        "architecture; give --model NAME, or module:factory or file.py:factory and, where no data tell it, --input-shape"
     ]
     row = done.json()[0]
     assert row["effective_share"] is None

@@ -109,11 +109,13 @@ def _tensors(state: Mapping[Any, Any]) -> dict[str, Any]:
     return tensors
 
 
-def network_of(source: Checkpoint, model: str | None, input_shape: tuple[int, ...] | None) -> Network:
+def network_of(
+    source: Checkpoint, model: str | None, input_shape: tuple[int, ...] | None, *, weights_suffice: bool = False
+) -> Network:
     """The network of a checkpoint. Raises what `load_network` raises."""
     from pai_cli.models.network import load_network
 
-    return load_network(source, model, input_shape)
+    return load_network(source, model, input_shape, weights_suffice=weights_suffice)
 
 
 def tell_network(source: Checkpoint, network: Network, beside: str = "") -> None:

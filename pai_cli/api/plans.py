@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pai_cli.models.factory_spec import parts_of
 from pai_cli.spelling import option
 
 if TYPE_CHECKING:
@@ -173,11 +174,8 @@ def read_checkpoint(plan: FilePlan, path: Path | None, model: str | None = None)
 
     if path is not None:
         plan.reads("a file of the checkpoint", *files_of(path))
-    where, colon, _ = (model or "").rpartition(":")
-    if colon:
-        module = Path(*where.split("."))
-        files = [Path(where)] if where.endswith(".py") else [module.with_suffix(".py"), module / "__init__.py"]
-        plan.reads(f"the code of {option('model')}", *files)
+    if model is not None and ":" in model:
+        plan.reads(f"the code of {option('model')}", *parts_of(model).code)
 
 
 def _named(masks: Iterable[str]) -> list[Path]:

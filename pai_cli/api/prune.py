@@ -112,7 +112,7 @@ def prune(
     Keeps exactly round(density * n), halves up, of the n weights of convolutions and linear layers: those that the method
     scores largest, over the whole network or in each layer. The same arguments give the same mask, bit for bit.
 
-    `checkpoint`: a path, an `nn.Module` or a state dict. `method`: a name of `pai.methods()`.
+    `checkpoint`: a path, an `nn.Module` or a state dict. `method`: a name of `pai.list_methods()`.
     `density`: the share of weights kept, above 0 and at most 1; `sparsity`: the share removed, instead; 0.05 is kept where
     nothing is given. `pattern`: "N:M", N of every M consecutive inputs, or `densities`: a density for each layer, as a
     mapping or the path of a JSON object, instead of one. `scope`: "global" or "layer", where the density holds.
@@ -228,7 +228,10 @@ def _open(
         note(f"{source.path}: all {total:,} weights are loaded, not piece by piece: {whole}")
     from pai_cli.models.network import load_network, outline_network
 
-    return source, (outline_network if pieces else load_network)(source, model, shape), pieces
+    if pieces:
+        return source, outline_network(source, model, shape), True
+    suffice = method.in_pieces is not None
+    return source, load_network(source, model, shape, weights_suffice=suffice), False
 
 
 def _in_memory(

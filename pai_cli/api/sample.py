@@ -133,7 +133,7 @@ def sample(
         lines = maybe_path(trajectory)
         plan_sampling(reads, where, lines, picture, searches=construct is None, resume=resume, force=force)
         source = open_source(checkpoint, trust=trust)
-        network = network_of(source, model, shape)
+        network = network_of(source, model, shape, weights_suffice=chosen.in_pieces is not None)
         request = request_of(
             chosen,
             amount,

@@ -75,11 +75,12 @@ def matrices_by_name(shapes: Shapes, config: Mapping[str, Any] | None = None) ->
     return {
         name: Layout(transposed=_turned(name, shapes, turned))
         for name, shape in shapes.items()
-        if len(shape) == 2 and 0 not in shape and _is_matrix(name)
+        if len(shape) == 2 and 0 not in shape and is_matrix(name)
     }
 
 
-def _is_matrix(name: str) -> bool:
+def is_matrix(name: str) -> bool:
+    """Whether the name is that of a weight that multiplies, and of no table."""
     if TABLES.search(name):
         return False
     return name == "weight" or name.endswith(".weight") or _MATRICES.search(name) is not None

@@ -18,27 +18,26 @@ from pai_cli.files.first_bytes import check_readable
 from pai_cli.files.messages import one_line
 from pai_cli.files.pickles import importable
 from pai_cli.models.copies import copyable
+from pai_cli.models.factory_spec import parts_of
 from pai_cli.spelling import option
 
 
 def load_factory(spec: str) -> nn.Module:
-    """The network that the factory named by `spec` returns when called without arguments.
+    """The network that the factory named by `spec` returns.
 
-    `spec` is `package.module:factory`, looked for in the current folder too, or `file.py:factory`, whose
-    folder can be imported from. The global random numbers are left as they were.
+    `spec` is `package.module:factory`, looked for in the current folder too, or `file.py:factory`, whose folder can be
+    imported from; with arguments where they follow, `file.py:factory(width=8, depth=3)`, which are literals: nothing in
+    them is run. The global random numbers are left as they were.
 
     Raises `ModelFactoryError` when there is no such factory, it fails, or it returns no `nn.Module`.
     """
-    where, colon, attribute = spec.rpartition(":")
-    if not colon or not where or not attribute:
-        raise ModelFactoryError(f"{option('model', spec)}: give package.module:factory or file.py:factory")
-    is_file = where.endswith(".py")
-    folder = Path(where).resolve().parent if is_file else Path.cwd()
+    parts = parts_of(spec)
+    folder = Path.cwd() if parts.file is None else parts.file.resolve().parent
     with importable(folder):
-        module = _import_file(spec, Path(where)) if is_file else _import_module(spec, where)
-        factory = _attribute(spec, module, attribute)
+        module = _import_module(spec, parts.where) if parts.file is None else _import_file(spec, parts.file)
+        factory = _attribute(spec, module, parts.attribute)
         with torch.random.fork_rng(devices=[]):
-            network = _call(spec, factory)
+            network = _call(spec, functools.partial(factory, *parts.positional, **parts.named), bare=parts.call is None)
     if any(nn.parameter.is_lazy(tensor) for tensor in (*network.parameters(), *network.buffers())):
         raise ModelFactoryError(
             f"{option('model', spec)}: the network has lazy parameters; run a batch through it inside the factory"
@@ -92,12 +91,13 @@ def _attribute(spec: str, module: ModuleType, attribute: str) -> Any:
     return factory
 
 
-def _call(spec: str, factory: Any) -> nn.Module:
+def _call(spec: str, factory: Any, *, bare: bool) -> nn.Module:
     try:
         network = factory()
     except (Exception, SystemExit) as e:
+        how = "without arguments, which may follow it in brackets" if bare else "with the arguments in brackets"
         raise ModelFactoryError(
-            f"{option('model', spec)}: the factory failed: {one_line(e)}; it is called without arguments"
+            f"{option('model', spec)}: the factory failed: {one_line(e)}; it is called {how}"
         ) from e
     if not isinstance(network, nn.Module):
         raise ModelFactoryError(

@@ -34,20 +34,34 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}  # the libraries 
 
 
 class WeightsAlone(nn.Module):
-    """A network of which only the weights are known; to run it raises `MethodOptionError`."""
+    """A network of which only the weights are known; to run it raises `MethodOptionError`.
+
+    `why`: of what they are, and what makes the network.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__()
+        self.why = why
 
     def forward(self, *_: Any, **__: Any) -> torch.Tensor:
         """Refused."""
         raise MethodOptionError(
-            "this needs the network itself, and of a model's folder only the weights are read; give "
-            f"{option('model', 'hf')} where transformers is installed ({install('hf')}), or a "
-            f"{option('method')} that looks at weights alone, such as erk"
+            f"this needs the network itself, and {self.why}, or a {option('method')} that looks at weights alone, such as "
+            "erk"
         )
 
 
-def weights_alone(layers: tuple[PrunableLayer, ...]) -> WeightsAlone:
+def of_folder() -> str:
+    """Why a model's folder is weights alone."""
+    return (
+        f"of a model's folder only the weights are read; give {option('model', 'hf')} where transformers is installed "
+        f"({install('hf')})"
+    )
+
+
+def weights_alone(layers: tuple[PrunableLayer, ...], why: str) -> WeightsAlone:
     """A module with these parameters under their names, their values yet to be loaded."""
-    module = WeightsAlone()
+    module = WeightsAlone(why)
     for layer in layers:
         path, _, leaf = layer.name.rpartition(".")
         try:

@@ -26,7 +26,7 @@ from pai_cli.models.copies import copied
 from pai_cli.models.factory import load_factory
 from pai_cli.models.layers import PrunableLayer, prunable_layers
 from pai_cli.models.loading import check_names_and_shapes, counters_beside, has_all, load_values
-from pai_cli.models.prunable import aliases_of, layers_by_name, layers_of, whole_of
+from pai_cli.models.prunable import aliases_of, layers_by_name, layers_by_shape, layers_of, whole_of
 from pai_cli.models.recognise import nearest, recognise, recognised, strip_wrapper
 from pai_cli.models.registry import architecture
 from pai_cli.printable import reason_of
@@ -45,6 +45,9 @@ __all__ = [
 
 T = TypeVar("T")
 Fill = Callable[[Checkpoint, nn.Module], nn.Module]
+
+_CODE = "module:factory or file.py:factory"
+_MODELS = f"{option('model', 'NAME')}, or {_CODE} and, where no data tell it, {option('input_shape')}"
 
 TIMM_NAMES = frozenset(
     ["conv_stem.weight", "patch_embed.proj.weight", "stem.conv.weight", "stem.0.weight", "head.fc.weight"]
@@ -85,20 +88,50 @@ class Network:
 
 
 def load_network(
-    checkpoint: Checkpoint, model: str | None = None, input_shape: tuple[int, ...] | None = None
+    checkpoint: Checkpoint,
+    model: str | None = None,
+    input_shape: tuple[int, ...] | None = None,
+    *,
+    weights_suffice: bool = False,
 ) -> Network:
     """The network of a checkpoint, its weights loaded, in evaluation mode, on the CPU.
 
     `model` is a known name, `package.module:factory` or `file.py:factory`; without it the checkpoint's own
     module is taken (`trust`), else the architecture is recognised by names and shapes. `input_shape`
     overrides the architecture's. Weights are float64 when the checkpoint has any float64 tensor, else
-    float32.
+    float32. `weights_suffice`: of names and shapes that no architecture has, the weights alone are taken.
 
     Raises `UnknownModelError`, `ModelFactoryError`, `StateDictMismatchError` (names or shapes differ either
     way), `NotFiniteError` (a NaN or infinity), `CheckpointError` (a tensor that cannot be read),
     `LayerSelectionError` (nothing to prune in it).
     """
+    if weights_suffice and model is None and _is_unknown(checkpoint):
+        return _by_shape(checkpoint, load_values)
     return _network_of(checkpoint, model, input_shape, load_values)
+
+
+def _is_unknown(checkpoint: Checkpoint) -> bool:
+    """Whether no module and no configuration is there, and names and shapes tell no architecture, nor nearly one."""
+    known = checkpoint.module is not None or checkpoint.config is not None or recognised(checkpoint) is not None
+    return not known and nearest(checkpoint.shapes) is None
+
+
+def _by_shape(checkpoint: Checkpoint, fill: Fill) -> Network:
+    """The weights of a network that is not known. Raises `UnknownModelError` where none is told by name and shape."""
+    layers = layers_by_shape(checkpoint)
+    if not layers:
+        raise _unknown(checkpoint)
+    _refuse_packed(checkpoint, layers)
+    why = f"names and shapes of {checkpoint.path} match no known architecture; give {_MODELS}"
+    alone = fill(checkpoint, huggingface.weights_alone(layers, why))
+    return Network(
+        alone.eval(),
+        "weights of no known architecture, told by names and shapes",
+        None,
+        layers,
+        aliases=aliases_of(checkpoint, alone, layers),
+        whole=whole_of(checkpoint, None, layers),
+    )
 
 
 def outline_network(checkpoint: Checkpoint, model: str | None, input_shape: tuple[int, ...] | None) -> Network:
@@ -171,7 +204,7 @@ def _of_folder(checkpoint: Checkpoint, model: str | None, fill: Fill) -> Network
                 f"{checkpoint.path}: no linear weight to prune by its name{whole and ': '}{whole}; give "
                 f"{option('model', 'hf')}"
             )
-        alone = fill(checkpoint, huggingface.weights_alone(layers))
+        alone = fill(checkpoint, huggingface.weights_alone(layers, huggingface.of_folder()))
         return Network(alone.eval(), f"{huggingface.description(checkpoint)} (its linear layers)", None, layers)
     huggingface.check_config(checkpoint)
     network, input_shape = huggingface.build(checkpoint)
@@ -228,8 +261,7 @@ def _unknown(checkpoint: Checkpoint) -> UnknownModelError:
     packed = f" ({whole.packed:,} weights are quantised: packed as integers)" if whole.packed else ""
     return UnknownModelError(
         f"{checkpoint.path}: names and shapes of its {len(checkpoint.shapes)} tensors match no known "
-        f"architecture{packed or _hint_of_names(checkpoint)}; give {option('model', 'NAME')}, module:factory or "
-        "file.py:factory"
+        f"architecture{packed or _hint_of_names(checkpoint)}; give {_MODELS}"
     )
 
 

@@ -7,11 +7,12 @@ from torch import fx, nn
 
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.foreign.base import Names
-from pai_cli.files.layer_names import HEAD, TOKENS, layout_by_name, matrices_by_name
+from pai_cli.files.layer_names import HEAD, TOKENS, is_matrix, layout_by_name, matrices_by_name
 from pai_cli.files.whole import Whole, left_whole, packed_weights
 from pai_cli.models.layers import PrunableLayer, prunable_layers, reasons_why_not
 from pai_cli.models.programs import program_layers
 from pai_cli.models.recognise import recognised
+from pai_cli.spectral.layout import UNKNOWN
 
 
 def layers_of(network: nn.Module) -> tuple[PrunableLayer, ...]:
@@ -27,6 +28,18 @@ def layers_by_name(checkpoint: Checkpoint) -> tuple[PrunableLayer, ...]:
         for name, layout in found.items()
         if not packed_weights(checkpoint, name)
     )
+
+
+def layers_by_shape(checkpoint: Checkpoint) -> tuple[PrunableLayer, ...]:
+    """The same with convolutions, which are told by their dimensions; nobody tells their groups and transposition."""
+    linear = {layer.name: layer for layer in layers_by_name(checkpoint)}
+    layers = []
+    for name, shape in checkpoint.shapes.items():
+        if name in linear:
+            layers.append(linear[name])
+        elif 3 <= len(shape) <= 5 and 0 not in shape and is_matrix(name) and checkpoint.floating(name):
+            layers.append(PrunableLayer(name, shape, UNKNOWN))
+    return tuple(layers)
 
 
 def aliases_of(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import pickle
 from dataclasses import dataclass, field
-from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from pai_cli.files.digest import sha256_of
 from pai_cli.files.messages import one_line
 from pai_cli.models.copies import one_torch_thread
 from pai_cli.models.factory import load_factory
+from pai_cli.models.factory_spec import parts_of
 from pai_cli.pruning.base import Masks
 from pai_cli.pruning.run import choose_masks
 from pai_cli.pruning.ties import Tie, Ties
@@ -107,8 +107,8 @@ class Workshop:
 def _read_by_name(dataset: Dataset | None, factory: str | None) -> dict[str, str]:
     """Digests, by their names, of what every process reads for itself: images in files, a file of the user's code."""
     found = {dataset.name: digest_of([dataset])} if isinstance(dataset, ImageDataset) else {}
-    code = Path((factory or "").rpartition(":")[0])
-    return found | ({str(code): sha256_of([code])} if code.suffix == ".py" and code.is_file() else {})
+    code = None if factory is None else parts_of(factory).file
+    return found if code is None or not code.is_file() else found | {str(code): sha256_of([code])}
 
 
 def _not_portable(error: Exception) -> NotPortableError:
