@@ -203,6 +203,10 @@ def _inherited(variables: dict[str, str]) -> Iterator[None]:
     """What a process that is started meanwhile begins with: these variables, and Ctrl-C ignored, which in the middle of
     its imports would make it print where it was.
     """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        with variables_set(variables):
+            yield
+        return
     resource_tracker.ensure_running()  # or it would be started in between, and lift what is set here
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

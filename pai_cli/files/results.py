@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import os
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import TextIO
 from pai_cli.errors import OutputError
 from pai_cli.files.atomic import is_special, write_bytes
 from pai_cli.files.first_bytes import no_text, open_text
+from pai_cli.files.locks import open_files_can_go, wait_for_lock
 from pai_cli.files.tables import as_cell
 from pai_cli.printable import reason_of
 from pai_cli.spelling import option
@@ -121,6 +121,10 @@ def _locked(path: Path) -> Iterator[None]:
         try:
             yield
         finally:
+            if open_files_can_go():
+                lock.unlink(missing_ok=True)
+    if not open_files_can_go():
+        with suppress(OSError):  # another process may have it open
             lock.unlink(missing_ok=True)
 
 
@@ -128,7 +132,7 @@ def _lock_file(lock: Path) -> TextIO:
     """The file, opened and locked. One that its holder removed while this waited locks nothing: then another is tried."""
     while True:
         stream = lock.open("a", encoding="utf-8")
-        fcntl.flock(stream, fcntl.LOCK_EX)
+        wait_for_lock(stream.fileno())
         with suppress(FileNotFoundError):
             if os.fstat(stream.fileno()).st_ino == lock.stat().st_ino:
                 return stream

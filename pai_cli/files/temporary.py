@@ -15,13 +15,10 @@ import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-fcntl: Any = None  # on Windows, where a file that is open cannot be removed: none is looked for
-with suppress(ImportError):
-    fcntl = import_module("fcntl")
+from pai_cli.files.locks import lock_now, open_files_can_go
 
 PREFIX = ".pai-"
 HOST = os.uname().nodename if hasattr(os, "uname") else ""
@@ -119,7 +116,7 @@ def _unnamed(folder: Path) -> Unfinished | None:
         if error.errno in NO_SUCH_FILES:
             return None
         raise
-    _lock(descriptor)
+    lock_now(descriptor)
     return Unfinished(folder, Raw(descriptor, "w+b"), None)
 
 
@@ -127,7 +124,7 @@ def _named(folder: Path) -> Unfinished:
     while True:
         path = folder / _free_name()
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0), 0o666)
-        _lock(descriptor)
+        lock_now(descriptor)
         if path.exists():
             return Unfinished(folder, Raw(descriptor, "w+b"), path.name)
         os.close(descriptor)  # swept between its making and its lock
@@ -137,30 +134,19 @@ def _free_name() -> str:
     return f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}"
 
 
-def _lock(descriptor: int) -> bool:
-    """Whether the file is locked now; not where another process has locked it, or the file system knows no locks."""
-    if fcntl is None:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
 _swept: set[Path] = set()
 
 
 def _sweep(folder: Path) -> None:
     """Remove what processes that are gone have left in the folder; once a process, for a folder may have many files."""
-    if fcntl is None or folder.absolute() in _swept:
+    if not open_files_can_go() or folder.absolute() in _swept:
         return
     _swept.add(folder.absolute())
     for path in folder.glob(f"{PREFIX}*{SUFFIX}"):
         with suppress(OSError):  # not ours to open, or gone meanwhile
             descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW)
             try:
-                if _lock(descriptor):
+                if lock_now(descriptor):
                     path.unlink()
             finally:
                 os.close(descriptor)

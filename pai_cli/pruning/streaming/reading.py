@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from threading import Lock
 from typing import Any, Generic, TypeVar
 from weakref import finalize
 
@@ -83,14 +84,19 @@ class OpenFiles(AbstractContextManager["OpenFiles"]):
         opened = self._opened.get(path)
         if opened is None:
             opened = self._opened.setdefault(path, _Opened(path))  # another thread's, where that was quicker
-        return os.preadv(opened.descriptor, [buffer.data], begin)
+        if hasattr(os, "preadv"):
+            return os.preadv(opened.descriptor, [buffer.data], begin)
+        with opened.lock, os.fdopen(opened.descriptor, "rb", buffering=0, closefd=False) as stream:  # Windows
+            stream.seek(begin)
+            return stream.readinto(buffer.data) or 0
 
 
 class _Opened:
     """A file that is open as long as this object is there."""
 
     def __init__(self, path: Path) -> None:
-        self.descriptor = os.open(path, os.O_RDONLY)
+        self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self.lock = Lock()
         finalize(self, os.close, self.descriptor)
 
 
