@@ -47,7 +47,7 @@ def picture(results: Results) -> Picture:
 
 def _accuracies(axes: Axes, results: Results, network: str) -> None:
     """Means over the seeds, a line a kind."""
-    for family, colour, marker in zip(FAMILIES, SERIES, MARKERS, strict=True):
+    for family, colour, marker in zip(FAMILIES, SERIES, MARKERS[: len(SERIES)], strict=True):
         for method, style in zip(family, STYLES, strict=False):
             found = {d: list(results.accuracies(network, method, d).values()) for d in results.size.densities}
             known = {density: 100 * float(np.mean(values)) for density, values in found.items() if values}

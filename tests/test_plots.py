@@ -31,9 +31,9 @@ from pai_cli.app import app
 from pai_cli.display.bars import PLAIN, SIDE, bar
 from pai_cli.display.figures import canvas, layers
 from pai_cli.display.figures.canvas import Picture, drawn, named, short_labels, write_picture
-from pai_cli.display.figures.layers import LayerProfile, profile_picture
+from pai_cli.display.figures.layers import LayerProfile, profile_picture, short_layers
 from pai_cli.display.figures.plane import plane_picture
-from pai_cli.display.figures.scatter import Shade
+from pai_cli.display.figures.scatter import Shade, markers_of, shade_bar
 from pai_cli.display.figures.study import study_picture
 from pai_cli.display.figures.trajectory import trajectory_picture
 from pai_cli.errors import PictureError
@@ -403,12 +403,50 @@ def test_the_plane_coloured_by_accuracy(reports: list[MaskReport]) -> None:
         assert "hollow: 1 of 5 masks have no accuracy" in figure._supxlabel.get_text()
         assert figure.axes[1].get_ylabel() == "accuracy"
     with painted(plane_picture(points)) as figure:
+        assert len(figure.axes) == 1
+        assert "density 0.05 in all" in figure._supxlabel.get_text()
+    several = [replace(point, density=0.01 * (1 + at)) for at, point in enumerate(points)]
+    with painted(plane_picture(several)) as figure:
         assert figure.axes[1].get_ylabel() == "density"
+
+
+def test_a_method_has_one_marker_in_every_picture() -> None:
+    kinds = ["synflow", "erk", "snip", "erk", "random-10", "random-2"]
+    markers = markers_of(kinds)
+    assert markers == markers_of(kinds[::-1])
+    assert list(markers) == ["erk", "random-2", "random-10", "snip", "synflow"]
+    assert len(set(markers.values())) == 5
+    many = markers_of([f"m{at}" for at in range(20)])
+    assert many["m0"] != many["m1"]
+    assert many["m18"] == many["m19"]  # the last marker is shared
+
+
+def test_a_scale_has_marks_at_the_values_that_there_are() -> None:
+    from matplotlib.figure import Figure
+
+    shade = Shade.of("density", [0.2, 0.05, 0.049999, None, 0.02], powers=True)
+    assert [f"{value:.3g}" for value in shade.values] == ["0.02", "0.05", "0.2"]
+    figure = Figure(layout="constrained")
+    shade_bar(figure, [figure.subplots()], shade)
+    assert [f"{tick:.3g}" for tick in figure.axes[1].get_yticks()] == ["0.02", "0.05", "0.2"]
+    assert Shade.of("density", [k / 10 for k in range(1, 10)]).values == ()
+    alone = Shade.of("density", [0.05, 0.050001], powers=True)
+    assert alone.note == ["density 0.05 in all"]
+    figure = Figure(layout="constrained")
+    shade_bar(figure, [figure.subplots()], alone)
+    assert len(figure.axes) == 1  # no scale
+
+
+def test_layers_without_what_all_share() -> None:
+    names = ["model.layers.2.a.weight", "model.layers.10.a.weight", "model.layers.10.b.weight"]
+    assert short_layers(names) == (["2.a", "10.a", "10.b"], "model.layers")
+    assert short_layers(["fc1.weight", "fc2.weight"]) == (["fc1", "fc2"], "")
+    assert short_layers(["a.b.weight"]) == (["a.b"], "")
 
 
 def test_a_scale_of_one_value() -> None:
     assert (Shade.of("x", [0.3, None]).low, Shade.of("x", [0.3, None]).high) == (-0.2, 0.8)
-    assert Shade.of("x", [0.01], powers=True) == Shade("x", 0.005, 0.02, powers=True)
+    assert Shade.of("x", [0.01], powers=True) == Shade("x", 0.005, 0.02, powers=True, values=(0.01,))
     assert Shade.of("x", [0.0, 1.0], powers=True).powers is False
     assert Shade.of("x", []) == Shade("x", 0.0, 1.0)
 

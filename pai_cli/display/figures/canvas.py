@@ -33,7 +33,7 @@ NO_MATPLOTLIB = f"needs matplotlib; {install('plot')}"
 # Of Okabe and Ito's colours, told apart with any colour vision, those that show on white; the yellow and the black do not
 # serve on both a light and a dark page. Each has a marker too, so that nothing is told by colour alone.
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-MARKERS = ("o", "s", "^", "D", "v", "P")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "d")
 INK, FAINT, GRID = "#1f2328", "#6b7280", "#d5d8dd"
 NOTE_CHARACTERS = 16  # of a note, an inch
 LONGEST_NAME = 44  # characters of a name in a picture; the middle of a longer one is left out

@@ -194,7 +194,9 @@ def _name_layers(axes: Axes, layers: Sequence[str], width: float) -> None:
     """Names under the axis: every one, or every second and so on, as far apart as they can be read."""
     step = math.ceil(LEAST_PITCH * len(layers) / max(width - 1.2, 1.0))
     places = range(0, len(layers), step)
-    short = [layer.removesuffix(".weight") for layer in layers]
+    short, shared = short_layers(layers)
+    if shared:
+        axes.set_xlabel(f"layers of {named(shared)}", fontsize=7)
     axes.set_xlim(0, len(layers))
     axes.set_xticks([place + 0.5 for place in places], [named(short[place], 30) for place in places])
     axes.tick_params(axis="x", labelrotation=90, labelsize=7)
@@ -218,5 +220,19 @@ def _gap_notes(profiles: Sequence[LayerProfile]) -> list[str]:
     return notes
 
 
+def short_layers(layers: Sequence[str]) -> tuple[list[str], str]:
+    """Layers without `.weight` and without the beginning that all share, whole parts of it; and that beginning."""
+    short = [layer.removesuffix(".weight") for layer in layers]
+    parts = [layer.split(".")[:-1] for layer in short]
+    shared = 0
+    for column in zip(*parts, strict=False):
+        if len(set(column)) > 1:
+            break
+        shared += 1
+    if len(layers) < 2 or not shared:
+        return short, ""
+    return [".".join(layer.split(".")[shared:]) for layer in short], ".".join(parts[0][:shared])
+
+
 def _longest(layers: Sequence[str]) -> int:
-    return max(len(layer.removesuffix(".weight")) for layer in layers)
+    return max(map(len, short_layers(layers)[0]))

@@ -8,14 +8,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pai_cli.display.figures.canvas import Picture, footnote, named, or_nan
-from pai_cli.display.figures.scatter import Dots, Shade, marker_legend, markers_of, scatter, shade_bar
+from pai_cli.display.figures.scatter import MOST_MARKS, Dots, Shade, marker_legend, markers_of, scatter, shade_bar
 from pai_cli.ranking.order import RankedMask
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import FigureBase
-
-MOST_MARKS = 7  # densities under the axis
 
 
 def order_picture(ranked: Sequence[RankedMask], by: str) -> Picture | None:
@@ -47,7 +45,7 @@ def _draw(figure: FigureBase, *, ranked: Sequence[RankedMask], by: str) -> None:
     missing = Counter(row.value.reason for row in ranked if row.value.reason is not None)
     notes = [f"{count} of {len(ranked)} masks have no {by}: {reason}" for reason, count in missing.items()]
     hollow = ["hollow: accuracy not known"] if trained and None in accuracies else []
-    footnote(figure, [*hollow, *notes])
+    footnote(figure, [*(shade.note if trained else []), *hollow, *notes])
 
 
 def _density_axis(axes: Axes, ranked: Sequence[RankedMask]) -> None:
@@ -59,6 +57,9 @@ def _density_axis(axes: Axes, ranked: Sequence[RankedMask]) -> None:
     axes.xaxis.set_major_formatter("{x:.3g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
     groups = {row.group: row.source.density for row in ranked if row.source.density}
+    if len(groups) == 1:  # what is left of a difference is one weight or two
+        density = next(iter(groups.values()))
+        axes.set_xlim(density / 2, density * 2)
     if len(groups) <= MOST_MARKS:
         axes.xaxis.set_major_locator(FixedLocator(sorted(set(groups.values()))))
         axes.xaxis.set_minor_locator(NullLocator())

@@ -48,7 +48,7 @@ def _draw(figure: FigureBase, *, points: Sequence[PlanePoint], accuracies: Mappi
     hollow = known.count(None) if accuracies else 0
     more = [f"hollow: {hollow} of {len(points)} masks have no accuracy"] if hollow else []
     law = "a layer's l2 is its distance from the corner; means over the layers, undefined terms counted as 0"
-    footnote(figure, [law, *more, *notes])
+    footnote(figure, [*shade.note, law, *more, *notes])
 
 
 def _circles(axes: Axes) -> None:

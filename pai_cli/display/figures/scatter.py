@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pai_cli.display.figures.canvas import FAINT, GRID, INK, MARKERS, named
+from pai_cli.files.ordering import natural_order
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,28 +16,39 @@ if TYPE_CHECKING:
     from matplotlib.figure import FigureBase
 
 MOST_SHAPES = 4000  # points drawn as shapes; more of them are dots, or an .svg would be of many megabytes
+MOST_MARKS = 7  # values that a scale has a mark for, each
 STEPS = 12  # of colour, told apart with any colour vision and in grey
 
 
 @dataclass(frozen=True)
 class Shade:
-    """What colour tells: `label` of a number, between `low` and `high`; on a scale of powers where `powers`."""
+    """What colour tells: `label` of a number, between `low` and `high`; on a scale of powers where `powers`.
+
+    `values`: those that there are, where they are few; one alone needs no scale.
+    """
 
     label: str
     low: float
     high: float
     powers: bool = False
+    values: tuple[float, ...] = ()
 
     @staticmethod
     def of(label: str, values: Sequence[float | None], *, powers: bool = False) -> Shade:
         """A scale over the values that are there."""
         known = [value for value in values if value is not None]
         low, high = (min(known), max(known)) if known else (0.0, 1.0)
+        distinct = tuple({f"{value:.3g}": value for value in sorted(known)}.values())  # as they are shown
         if powers and low <= 0:
             powers = False
-        if low == high:  # one colour, in the middle
+        if low == high or len(distinct) == 1:  # one colour, in the middle
             low, high = (low / 2, high * 2) if powers else (low - 0.5, high + 0.5)
-        return Shade(label, low, high, powers)
+        return Shade(label, low, high, powers, distinct if len(distinct) <= MOST_MARKS else ())
+
+    @property
+    def note(self) -> list[str]:
+        """What to say where all have one colour."""
+        return [f"{self.label} {self.values[0]:.3g} in all"] if len(self.values) == 1 else []
 
     def norm(self) -> Normalize:
         """The scale as matplotlib has it."""
@@ -48,7 +60,7 @@ class Shade:
 @dataclass(frozen=True)
 class Dots:
     """Points: `x`, `y`, and `shade`, None for a point whose number is not known, which is drawn hollow; `kinds` have
-    markers each, the most frequent five their own.
+    markers each.
     """
 
     x: Sequence[float]
@@ -58,8 +70,10 @@ class Dots:
 
 
 def markers_of(kinds: Sequence[str]) -> dict[str, str]:
-    """A marker a kind, in order of appearance; all kinds past the markers there are share the last."""
-    order = list(dict.fromkeys(kinds))
+    """A marker a kind, in the order of their names, so that the same kinds have the same markers in every picture; all
+    kinds past the markers there are share the last.
+    """
+    order = sorted(set(kinds), key=natural_order)
     return {kind: MARKERS[min(at, len(MARKERS) - 1)] for at, kind in enumerate(order)}
 
 
@@ -89,16 +103,21 @@ def _colours() -> Colormap:
 
 
 def shade_bar(figure: FigureBase, axes: Sequence[Axes], shade: Shade) -> None:
-    """The scale of the colours beside the plots."""
+    """The scale of the colours beside the plots; none where all have one."""
+    if len(shade.values) == 1:
+        return
     from matplotlib.cm import ScalarMappable
     from matplotlib.ticker import FuncFormatter, NullLocator
 
     mapped = ScalarMappable(shade.norm(), _colours())
     bar = figure.colorbar(mapped, ax=list(axes), label=shade.label, aspect=40, pad=0.01)
     bar.outline.set_edgecolor(GRID)
-    if shade.powers:
+    if shade.values:
+        bar.set_ticks(list(shade.values))
+    elif shade.powers:
         ratio = (shade.high / shade.low) ** 0.25
         bar.set_ticks([shade.low * ratio**step for step in range(5)])
+    if shade.values or shade.powers:
         bar.ax.yaxis.set_minor_locator(NullLocator())
         bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
 

@@ -60,7 +60,7 @@ def _draw(
     if known:
         shade_bar(figure, list(panels.flat), shade)
     marker_legend(figure, markers)
-    footnote(figure, _notes(study.main_scope, drawn, left_out))
+    footnote(figure, [*shade.note, *_notes(study.main_scope, drawn, left_out)])
 
 
 def _panel(axes: Axes, points: Sequence[Point], shade: Shade, markers: dict[str, str]) -> None:
