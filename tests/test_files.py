@@ -298,14 +298,25 @@ def test_what_else_is_in_a_folder_is_one_line(folder: Path) -> None:
     for number in range(7):
         (folder / f"log-{number}.txt").write_text("")
     assert found(folder)[1][1:] == [
-        f"{folder}: 0.05/, log-0.txt, log-1.txt, log-2.txt, log-3.txt and 4 more: not *.safetensors, *.npz, *.pt, *.pth in "
-        "this folder; left out"
+        f"{folder}: log-0.txt, log-1.txt, log-2.txt, log-3.txt, log-4.txt and 3 more: not *.safetensors, *.npz, *.pt, *.pth "
+        "in this folder; left out"
     ]
 
 
 def test_masks_in_a_folder_of_a_folder(folder: Path) -> None:
-    with pytest.raises(MaskError, match=r"in this folder; the folders in it are not looked into: give them by name$"):
-        found(folder.parent)
+    """Files of a folder first, then its folders in their natural order; no link is followed, for it may lead round."""
+    deeper = []
+    for name in ("0.2/seed-10", "0.05/seed-10", "0.05/seed-9"):
+        (folder / name).mkdir(parents=True)
+        deeper.append(save_mask(folder / name / "m.safetensors", {"w": random_mask((3, 3))}))
+    (folder / "0.05" / "round").symlink_to(folder)
+    (folder / ".cache").mkdir()
+    save_mask(folder / ".cache" / "m.safetensors", {"w": random_mask((3, 3))})
+    paths, notes = found(folder)
+    assert paths == [*(folder / f"m{at}.safetensors" for at in (1, 2, 10)), *deeper[::-1]]
+    assert (
+        notes[1] == f"{folder}: notes.txt, 0.05/round/: not *.safetensors, *.npz, *.pt, *.pth in this folder; left out"
+    )
 
 
 def test_what_a_search_keeps_of_itself_is_no_mask_of_a_folder(pai: Pai, here: Path) -> None:
@@ -346,7 +357,7 @@ def test_a_folder_without_masks(folder: Path) -> None:
         path.unlink()
     with pytest.raises(MaskError) as told:
         found(folder)
-    assert str(told.value) == f"{folder}: no mask (*.safetensors, *.npz, *.pt, *.pth) in this folder"
+    assert str(told.value) == f"{folder}: no mask (*.safetensors, *.npz, *.pt, *.pth) in this folder, nor below it"
 
 
 def test_a_list_on_standard_input(folder: Path) -> None:
@@ -355,9 +366,8 @@ def test_a_list_on_standard_input(folder: Path) -> None:
     with pytest.raises(MaskError) as told:
         found("-", stdin="\n \n")
     assert str(told.value) == "-: standard input lists no mask; give one path a line"
-    with pytest.raises(MaskError) as told:
-        mask_paths(["-"], io.StringIO("a.npz\0b.npz\0"), print)
-    assert str(told.value) == "-: standard input has NUL bytes, as of find -print0; give one path a line"
+    names = ["a b.npz", " c\n.npz"]  # what a list of lines could not say
+    assert found("-", stdin="".join(f"{name}\0" for name in names))[0] == [Path(name) for name in names]
 
 
 def test_each_path_once_in_the_order_given(folder: Path) -> None:

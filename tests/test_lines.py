@@ -216,7 +216,7 @@ def test_rank_a_folder_of_all_kinds_of_things(bash: Bash, masks: Path, small: Pa
     assert (done.status, done.out) == (0, plain)
     assert done.said[:2] == [
         "pai: masks/checkpoint.safetensors: holds weights, not a mask; left out",
-        "pai: masks: README.txt, more/: not *.safetensors, *.npz, *.pt, *.pth in this folder; left out",
+        "pai: masks: README.txt: not *.safetensors, *.npz, *.pt, *.pth in this folder; left out",
     ]
     whole = (masks / "erk 0.3.safetensors").read_bytes()
     (masks / "broken.safetensors").write_bytes(whole[: len(whole) // 2])

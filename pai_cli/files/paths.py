@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -27,23 +27,21 @@ Note = Callable[[str], None]
 def mask_paths(given: Iterable[str], stdin: TextIO, note: Note, *, trust: bool = False) -> list[Path]:
     """The mask files that `given` names, each once, in order.
 
-    A folder stands for the files in it that are masks beyond doubt, of `pai`'s own and of other tools; the others are
-    passed over with a `note`, and so are pruned networks without masks. The folder of a Hugging Face model is one such
-    network. `-` reads one path a line from `stdin`. A path
-    that is named outright is taken as it is, so that its fault is told later, by name. Raises `MaskError` when nothing
-    is left.
+    A folder stands for the files in it, and in the folders below it, that are masks beyond doubt, of `pai`'s own and of
+    other tools; the others are passed over with a `note`, and so are pruned networks without masks. The folder of a Hugging
+    Face model is one such network. `-` reads one path a line from `stdin`, or paths with NUL between them, as `find -print0`
+    writes them. A path that is named outright is taken as it is, so that its fault is told later, by name. Raises `MaskError`
+    when nothing is left.
     """
     found: Counter[Path] = Counter()
     for text in given:
         if text == "-":
             if isinstance(stdin, io.TextIOWrapper):
                 stdin.reconfigure(errors="surrogateescape")  # as Python has the names of files that are no UTF-8
-            listed = [line.strip() for line in stdin if line.strip()]
+            listed = _listed(stdin.read())
             if not listed:
                 raise MaskError("-: standard input lists no mask; give one path a line")
             check_start("-", "\n".join(listed[:8]).encode("utf-8", "surrogateescape")[:ENOUGH], MaskError)
-            if any("\0" in line for line in listed):
-                raise MaskError("-: standard input has NUL bytes, as of find -print0; give one path a line")
             found.update(Path(line) for line in listed)
         elif is_model(Path(text)):
             found[file_of(Path(text))] += 1
@@ -58,19 +56,35 @@ def mask_paths(given: Iterable[str], stdin: TextIO, note: Note, *, trust: bool =
     return list(found)
 
 
+def _listed(text: str) -> list[str]:
+    """The paths of a list: between NULs as they are where there is one, else a line each without the spaces around it."""
+    if "\0" in text:
+        return [path for path in text.split("\0") if path]
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Files of a folder, then those of the folders in it; links to folders and models' folders as they stand."""
+    every = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    every.sort(key=lambda path: (path.is_dir(), file_order(path.name)))
+    for path in every:
+        if path.is_dir() and not path.is_symlink() and not is_model(path):
+            yield from _files_below(path)
+        else:
+            yield path
+
+
 def _masks_in(folder: Path, note: Note, *, trust: bool) -> list[Path]:
-    files = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    files.sort(key=lambda path: file_order(path.name))
+    files = list(_files_below(folder))
     masks = []
-    for path in (path for path in files if path.suffix in SUFFIXES):
+    for path in (path for path in files if path.suffix in SUFFIXES and not path.is_dir()):
         reason = _left_out(path, trust=trust)
         if reason:
             note(f"{path}: {reason}; left out")
         else:
             masks.append(path)
     if not masks:
-        inner = "; the folders in it are not looked into: give them by name" if any(map(Path.is_dir, files)) else ""
-        raise MaskError(f"{folder}: no mask (*{', *'.join(SUFFIXES)}) in this folder{inner}")
+        raise MaskError(f"{folder}: no mask (*{', *'.join(SUFFIXES)}) in this folder, nor below it")
     _tell_passed_over(folder, files, note)
     return masks
 
@@ -78,7 +92,9 @@ def _masks_in(folder: Path, note: Note, *, trust: bool) -> list[Path]:
 def _tell_passed_over(folder: Path, files: Iterable[Path], note: Note) -> None:
     """One line on what is not looked into, however much of it there is."""
     others = [
-        f"{path.name}/" if path.is_dir() else path.name for path in files if path.suffix not in (*SUFFIXES, *RESULTS)
+        f"{path.relative_to(folder)}{'/' * path.is_dir()}"
+        for path in files
+        if path.is_dir() or path.suffix not in (*SUFFIXES, *RESULTS)
     ]
     if others:
         more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
