@@ -30,7 +30,7 @@ def mask_paths(given: Iterable[str], stdin: TextIO, note: Note, *, trust: bool =
     A folder stands for the files in it, and in the folders below it, that are masks beyond doubt, of `pai`'s own and of
     other tools; the others are passed over with a `note`, and so are pruned networks without masks. The folder of a Hugging
     Face model is one such network. `-` reads one path a line from `stdin`, or paths with NUL between them, as `find -print0`
-    writes them. A path that is named outright is taken as it is, so that its fault is told later, by name. Raises `MaskError`
+    writes them. A path that is named outright is taken as it is, so that its fault is told later. Raises `MaskError`
     when nothing is left.
     """
     found: Counter[Path] = Counter()
