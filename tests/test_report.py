@@ -17,9 +17,11 @@ import pytest
 from conftest import SAMPLES, Pai, random_mask, save_mask
 from workers import PATIENCE
 
+from pai_cli import __version__
 from pai_cli.display.report import analysis, page
 from pai_cli.display.report.tables import cells_of
 from pai_cli.display.tables import number
+from pai_cli.spectral.catalogue import METRICS
 
 pytestmark = pytest.mark.usefixtures("measured_once")
 
@@ -100,11 +102,53 @@ def test_an_existing_page_stays_without_force(pai: Pai, tmp_path: Path) -> None:
     assert (tmp_path / "out.html").read_text() == "mine"
 
 
-def test_the_same_masks_give_the_same_bytes(pai: Pai, tmp_path: Path) -> None:
+def test_the_same_masks_give_the_same_bytes(pai: Pai, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the same moment, which reproducible builds set, and asked in the same words."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     mask = save_mask(tmp_path / "m.safetensors", {"layer": random_mask((16, 16), 0.5, 0)})
-    for name in ("one.html", "two.html"):
-        assert pai("analyze", mask, "--report", tmp_path / name).status == 0
-    assert (tmp_path / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
+    found = []
+    for _ in range(2):
+        assert pai("analyze", mask, "--report", tmp_path / "one.html", "--force").status == 0
+        found.append((tmp_path / "one.html").read_bytes())
+    assert found[0] == found[1]
+    assert b"2023-11-14T22:13:20Z" in found[0]
+
+
+def facts(text: str) -> dict[str, str]:
+    return dict(re.findall(r"<dt>([^<]*)</dt><dd>([^<]*)</dd>", text))
+
+
+def test_a_page_says_what_was_asked_and_what_it_means(written: Path) -> None:
+    told = facts(written.read_text(encoding="utf-8"))
+    assert told["asked"].startswith("pai analyze ")
+    assert told["asked"].endswith(f"--report {written}")
+    assert told["by"] == f"pai {__version__}"
+    assert told["weights"] == f"{WEIGHTS}, SHA-256 {hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()}"
+    assert told["dr"] == METRICS["dr"].meaning
+    assert told["density"] == "kept weights / all weights"
+    assert "tau" not in told  # no column of this page
+
+
+def test_a_point_says_which_mask_it_is(pai: Pai, tmp_path: Path) -> None:
+    words = (
+        "rank",
+        *SAME_DENSITY,
+        "--weights",
+        WEIGHTS,
+        "--report",
+        tmp_path / "out.html",
+        "--plot",
+        tmp_path / "out.svg",
+    )
+    assert pai(*words).status == 0
+    for name in ("out.html", "out.svg"):
+        text = (tmp_path / name).read_text(encoding="utf-8")
+        titles = re.findall(r'<g class="dot">\s*<title>([^<]*)</title>', text)
+        assert sorted(titles) == sorted(2 * [path.stem for path in SAME_DENSITY])
+        assert 'xlink:href="title' not in text
+    assert "synflow-0.05.safetensors is the first of 5 masks at density 0.05, l2 3.3554" in " ".join(
+        (tmp_path / "out.html").read_text(encoding="utf-8").split()
+    )
 
 
 @pytest.mark.parametrize("which", ["written", "evil"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import logging
 import math
+import re
 import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +37,9 @@ SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "d")
 INK, FAINT, GRID = "#1f2328", "#6b7280", "#d5d8dd"
 NOTE_CHARACTERS = 16  # of a note, an inch
+TITLE = "title:"
+"""Begins what a mark is called: matplotlib has links for marks and no titles, which an `.svg` gets in their place."""
+_TITLED = re.compile(rb"<a xlink:href=([\"'])title:(.*?)\1[^>]*>")
 LONGEST_NAME = 44  # characters of a name in a picture; the middle of a longer one is left out
 
 _STYLE: Any = {
@@ -149,7 +153,10 @@ def drawn(picture: Picture, suffix: str, *, transparent: bool = False) -> bytes:
         picture.paint(figure)
         stream = io.BytesIO()
         figure.savefig(stream, format=suffix[1:], metadata=_METADATA[suffix])
-    return stream.getvalue()
+    data = stream.getvalue()
+    return (
+        _TITLED.sub(rb'<g class="dot"><title>\2</title>', data).replace(b"</a>", b"</g>") if suffix == ".svg" else data
+    )
 
 
 def axes_of(picture: Picture, figure: FigureBase | None = None) -> list[Axes]:

@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pai_cli.display.figures.canvas import Picture, footnote, named, or_nan
-from pai_cli.display.figures.scatter import MOST_MARKS, Dots, Shade, marker_legend, markers_of, scatter, shade_bar
+from pai_cli.display.figures.canvas import Picture, footnote, named, or_nan, short_labels
+from pai_cli.display.figures.scatter import (
+    MOST_MARKS,
+    Dots,
+    Shade,
+    marker_legend,
+    markers_of,
+    name_ends,
+    scatter,
+    shade_bar,
+)
 from pai_cli.ranking.order import RankedMask
 
 if TYPE_CHECKING:
@@ -38,7 +48,9 @@ def _draw(figure: FigureBase, *, ranked: Sequence[RankedMask], by: str) -> None:
     trained = any(accuracy is not None for accuracy in accuracies)
     told = accuracies if trained else [row.source.density for row in ranked]
     shade, markers = Shade.of("accuracy", told, powers=not trained), markers_of(kinds)
-    scatter(axes, Dots(x, y, told, kinds), shade, markers)
+    dots = Dots(x, y, told, kinds, short_labels([Path(row.source.name) for row in ranked]))
+    scatter(axes, dots, shade, markers)
+    name_ends(axes, dots)
     if trained:
         shade_bar(figure, [axes], shade)
     marker_legend(figure, markers)

@@ -6,9 +6,10 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pai_cli.display.figures.canvas import GRID, Picture, footnote, or_nan
+from pai_cli.display.figures.canvas import GRID, Picture, footnote, or_nan, short_labels
 from pai_cli.display.figures.scatter import Dots, Shade, marker_legend, markers_of, scatter, shade_bar
 from pai_cli.ranking.plane import PlanePoint
 
@@ -37,7 +38,8 @@ def _draw(figure: FigureBase, *, points: Sequence[PlanePoint], accuracies: Mappi
     shade = Shade.of("accuracy", known) if accuracies else Shade.of("density", densities, powers=True)
     x, y = [or_nan(point.parameters.value) for point in points], [or_nan(point.topology.value) for point in points]
     markers = markers_of(kinds)
-    scatter(axes, Dots(x, y, known if accuracies else densities, kinds), shade, markers)
+    names = short_labels([Path(point.name) for point in points])
+    scatter(axes, Dots(x, y, known if accuracies else densities, kinds, names), shade, markers)
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     _circles(axes)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pai_cli.display.figures.canvas import FAINT, GRID, INK, MARKERS, named
+from pai_cli.display.figures.canvas import FAINT, GRID, INK, MARKERS, TITLE, named
 from pai_cli.files.ordering import natural_order
 
 if TYPE_CHECKING:
@@ -60,13 +60,14 @@ class Shade:
 @dataclass(frozen=True)
 class Dots:
     """Points: `x`, `y`, and `shade`, None for a point whose number is not known, which is drawn hollow; `kinds` have
-    markers each.
+    markers each. `names`: what a point is called, which an `.svg` tells whoever points at it.
     """
 
     x: Sequence[float]
     y: Sequence[float]
     shade: Sequence[float | None]
     kinds: Sequence[str]
+    names: Sequence[str]
 
 
 def markers_of(kinds: Sequence[str]) -> dict[str, str]:
@@ -80,17 +81,20 @@ def markers_of(kinds: Sequence[str]) -> dict[str, str]:
 def scatter(axes: Axes, dots: Dots, shade: Shade, markers: dict[str, str]) -> None:
     """Draw points whose place is known; hollow ones first."""
     colours, norm = _colours(), shade.norm()
-    rows = [row for row in zip(dots.x, dots.y, dots.shade, dots.kinds, strict=True) if _finite(row[0], row[1])]
+    every = zip(dots.x, dots.y, dots.shade, dots.kinds, dots.names, strict=True)
+    rows = [row for row in every if _finite(row[0], row[1])]
     size = 22 if len(rows) <= 200 else 9
     for marker in dict.fromkeys(markers.values()):
         some = [row for row in rows if markers[row[3]] == marker]
         hollow, full = [row for row in some if row[2] is None], [row for row in some if row[2] is not None]
         shared = {"marker": marker, "s": size, "linewidths": 0.6, "rasterized": len(rows) > MOST_SHAPES}
         if hollow:
-            axes.scatter(*_places(hollow), facecolors="none", edgecolors=FAINT, **shared)  # type: ignore[arg-type]
+            drawn = axes.scatter(*_places(hollow), facecolors="none", edgecolors=FAINT, **shared)  # type: ignore[arg-type]
+            drawn.set_urls(_titles(hollow))
         if full:
             shades = [row[2] for row in full]
-            axes.scatter(*_places(full), c=shades, cmap=colours, norm=norm, edgecolors=INK, **shared)  # type: ignore[arg-type]
+            drawn = axes.scatter(*_places(full), c=shades, cmap=colours, norm=norm, edgecolors=INK, **shared)  # type: ignore[arg-type]
+            drawn.set_urls(_titles(full))
 
 
 def _colours() -> Colormap:
@@ -136,7 +140,35 @@ def marker_legend(figure: FigureBase, markers: dict[str, str]) -> None:
     figure.legend(handles, labels, loc="outside upper left", ncols=6)
 
 
-def _places(rows: Sequence[tuple[float, float, float | None, str]]) -> tuple[list[float], list[float]]:
+def name_ends(axes: Axes, dots: Dots) -> None:
+    """Write beside the highest and the lowest point what they are called."""
+    known = [at for at in range(len(dots.x)) if _finite(dots.x[at], dots.y[at])]
+    if len(known) < 2:
+        return
+    ends = {max(known, key=lambda at: dots.y[at]): 4, min(known, key=lambda at: dots.y[at]): -4}
+    middle = sum(axes.transData.transform(axes.viewLim)[:, 0]) / 2
+    for at, above in ends.items():
+        left = axes.transData.transform((dots.x[at], dots.y[at]))[0] > middle
+        axes.annotate(
+            named(dots.names[at], 30),
+            (dots.x[at], dots.y[at]),
+            xytext=(-6 if left else 6, above),
+            textcoords="offset points",
+            ha="right" if left else "left",
+            va="bottom" if above > 0 else "top",
+            fontsize=7,
+            color=FAINT,
+        )
+
+
+Row = tuple[float, float, float | None, str, str]
+
+
+def _titles(rows: Sequence[Row]) -> list[str | None]:
+    return [f"{TITLE}{named(row[4], 80)}" for row in rows]
+
+
+def _places(rows: Sequence[Row]) -> tuple[list[float], list[float]]:
     return [row[0] for row in rows], [row[1] for row in rows]
 
 

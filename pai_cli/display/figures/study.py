@@ -69,7 +69,8 @@ def _panel(axes: Axes, points: Sequence[Point], shade: Shade, markers: dict[str,
     if len(points) <= MOST_SPREADS:
         spreads = [point.spread or 0.0 for point in points]
         axes.errorbar(x, y, yerr=spreads, fmt="none", ecolor=FAINT, elinewidth=0.6, zorder=1)
-    scatter(axes, Dots(x, y, densities, [point.setting for point in points]), shade, markers)
+    kinds, names = [point.setting for point in points], [point.name for point in points]
+    scatter(axes, Dots(x, y, densities, kinds, names), shade, markers)
     axes.locator_params(axis="x", nbins=5)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pai_cli import __version__
 from pai_cli.analysis.masks import MaskReport
 from pai_cli.display.console import note
 from pai_cli.display.figures.canvas import Picture, check_picture, short_labels, write_picture
@@ -14,6 +13,7 @@ from pai_cli.display.figures.layers import MOST_ROWS, LayerProfile, profile_pict
 from pai_cli.display.figures.plane import plane_picture
 from pai_cli.display.records import mask_records
 from pai_cli.display.report import page
+from pai_cli.display.report.about import glossary, opening
 from pai_cli.display.report.inline import figure_html
 from pai_cli.display.report.tables import Cell, cells_of, table_html
 from pai_cli.display.report.write import check_report, write_report
@@ -21,7 +21,6 @@ from pai_cli.display.tables import PATH_COLUMNS, WEIGHT_COLUMNS, noted
 from pai_cli.errors import PictureError
 from pai_cli.files.tables import Record
 from pai_cli.ranking.plane import PlanePoint, plane_points
-from pai_cli.spectral.catalogue import EVERY
 
 MOST_TABLES = 100  # masks whose layers a page lists; the table of networks has them all
 MOST_OPEN = 3  # masks whose layers are shown without a click
@@ -110,10 +109,9 @@ class AnalysisPictures:
 
     def _page(self) -> str:
         title = f"{_masks(self.measured)} analyzed"
-        told = f"pai {__version__}" + (f", with the weights of {self.weights}" if self.weights is not None else "")
-        parts = [page.heading(title, 1), page.paragraph(told, faint=True), *self._failures()]
+        parts = [*opening(title, self.weights), *self._failures(), *self._pictures()]
         return page.page(
-            title, [*parts, *self._pictures(), *self._network_table(), *self._layer_tables(), *_meanings()]
+            title, [*parts, *self._network_table(), *self._layer_tables(), *glossary(["density", *self._columns()])]
         )
 
     def _failures(self) -> list[str]:
@@ -150,8 +148,3 @@ class AnalysisPictures:
 
 def _masks(count: int) -> str:
     return "1 mask" if count == 1 else f"{count} masks"
-
-
-def _meanings() -> list[str]:
-    rows = [f"<dt>{page.text(metric.name)}</dt><dd>{page.text(metric.meaning)}</dd>" for metric in EVERY.values()]
-    return [page.heading("What is measured"), f"<dl>{''.join(rows)}</dl>"]

@@ -37,7 +37,16 @@ figcaption, caption, .faint { color: var(--faint); font-size: 0.875rem; text-ali
 caption { padding: 0.25rem 0; }
 .wide { overflow-x: auto; max-width: 100%; }
 .wide:focus-visible, summary:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
-svg { display: block; height: auto; min-width: 40rem; max-width: none; }
+dl.facts { display: grid; grid-template-columns: max-content 1fr; gap: 0.15rem 1rem; font-size: 0.875rem; margin: 0.5rem 0; }
+dl.facts dt { color: var(--faint); }
+dl.facts dd { margin: 0; }
+input.find {
+  font: inherit; font-size: 0.875rem; color: inherit; background: var(--raised); border: 1px solid var(--grid);
+  border-radius: 0.25rem; padding: 0.3rem 0.5rem; margin: 0.5rem 0 0; width: 16rem; max-width: 100%;
+}
+input.find:focus-visible { outline: 2px solid var(--accent); outline-offset: 1px; }
+svg { display: block; height: auto; min-width: 40rem; width: 100%; }
+svg .dot:hover { stroke-width: 2.5; }
 table { border-collapse: collapse; font-size: 0.875rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.25rem 0.6rem; text-align: right; white-space: nowrap; font-weight: normal; }
 th.text, td.text { text-align: left; }
@@ -51,12 +60,27 @@ thead button:focus-visible { outline: 2px solid var(--accent); outline-offset: 2
 thead button::after { content: "\\2195"; padding-left: 0.35em; color: var(--faint); }
 th[aria-sort=ascending] button::after { content: "\\2191"; color: var(--accent); }
 th[aria-sort=descending] button::after { content: "\\2193"; color: var(--accent); }
-tbody tr:hover { background: var(--raised); }
+th:first-child, td:first-child { position: sticky; left: 0; background: var(--ground); }
+tbody tr:hover, tbody tr:hover > :first-child { background: var(--raised); }
 tfoot th, tfoot td { border-top: 1px solid var(--faint); font-weight: 600; }
 .long { white-space: normal; min-width: 14rem; }
 details { margin: 0.5rem 0; border-top: 1px solid var(--grid); padding-top: 0.5rem; }
 summary { cursor: pointer; padding: 0.25rem 0; }
-@media print { details::details-content { content-visibility: visible; } .wide { overflow: visible; } }
+@media print {
+  :root {
+    color-scheme: light; --ground: #ffffff; --raised: #ffffff; --ink: #000000; --faint: #4b5563; --grid: #c5c9cf;
+    --accent: #000000; --series-1: #0072b2; --series-2: #d55e00; --series-3: #009e73; --series-4: #cc79a7;
+    --series-5: #e69f00; --series-6: #56b4e9;
+  }
+  body { max-width: none; padding: 0; font-size: 9pt; }
+  details::details-content { content-visibility: visible; height: auto; }
+  .wide { overflow: visible; }
+  svg { min-width: 0; }
+  th, td { white-space: normal; padding: 0.15rem 0.3rem; position: static; overflow-wrap: normal; }
+  table { font-size: 7pt; width: 100%; }
+  tr, figure { break-inside: avoid; }
+  input.find, thead button::after { display: none; }
+}
 """
 
 SCRIPT = """
@@ -90,7 +114,21 @@ function sort(table, head) {
   body.append(...rows);
 }
 
+function finder(table) {
+  const box = document.createElement("input");
+  box.type = "search";
+  box.className = "find";
+  box.placeholder = "find " + table.tHead.rows[0].cells[0].textContent;
+  box.setAttribute("aria-label", box.placeholder);
+  box.addEventListener("input", () => {
+    const wanted = box.value.trim().toLowerCase();
+    for (const row of table.tBodies[0].rows) row.hidden = !row.cells[0].textContent.toLowerCase().includes(wanted);
+  });
+  table.parentElement.before(box);
+}
+
 for (const table of document.querySelectorAll("table.sortable")) {
+  if (table.tBodies[0].rows.length > 12) finder(table);
   for (const head of table.tHead.rows[0].cells) {
     const button = document.createElement("button");
     button.type = "button";

@@ -6,19 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pai_cli import __version__
 from pai_cli.analysis.masks import MaskReport
 from pai_cli.display.console import note
 from pai_cli.display.correlation import correlation_record
+from pai_cli.display.correlation import parts as said
 from pai_cli.display.figures.canvas import Picture, check_picture, stacked, write_picture
 from pai_cli.display.figures.order import order_picture
 from pai_cli.display.figures.plane import plane_picture
 from pai_cli.display.figures.study import study_picture
 from pai_cli.display.ranking import ranked_record
 from pai_cli.display.report import page
+from pai_cli.display.report.about import glossary, opening
 from pai_cli.display.report.inline import figure_html
 from pai_cli.display.report.tables import Cell, cells_of, table_html
 from pai_cli.display.report.write import check_report, write_report
+from pai_cli.display.tables import number
 from pai_cli.errors import PictureError
 from pai_cli.files.tables import Record
 from pai_cli.ranking.correlation import Scope, ScopeKind, Study
@@ -75,14 +77,26 @@ class RankPictures:
             return
         pictures = [study_picture(study), self._plane(masks, reports)]
         parts = [page.heading("Correlations"), *(_correlations(study, scope) for scope in study.scopes)]
-        self._write("Which metric predicts accuracy", pictures, [*parts, *_points(study)], reports, UNDRAWN_STUDY)
+        concluded = [part for part in said(study, None) if isinstance(part, str) and part]
+        columns = ["accuracy", "spread", *CORRELATION, *study.metrics]
+        self._write(
+            "Which metric predicts accuracy",
+            pictures,
+            [*parts, *_points(study)],
+            reports,
+            UNDRAWN_STUDY,
+            concluded=concluded,
+            columns=columns,
+        )
 
     def order(self, ranked: Sequence[RankedMask], by: str, reports: Sequence[MaskReport]) -> None:
         """Write what was asked for of masks in order. Raises `PictureError`, `OutputError`."""
         if not self.asked:
             return
         pictures = [order_picture(ranked, by), self._plane([row.source for row in ranked], reports)]
-        self._write(f"Masks ranked by {by}", pictures, _orders(ranked, by), reports, UNDRAWN_ORDER)
+        columns = _shown(ranked, by)
+        title, tables = f"Masks ranked by {by}", _orders(ranked, by, columns)
+        self._write(title, pictures, tables, reports, UNDRAWN_ORDER, concluded=_best(ranked, by), columns=columns)
 
     def _plane(self, masks: Sequence[ScoredMask], reports: Sequence[MaskReport]) -> Picture | None:
         points = plane_points(reports) if self.weights else []
@@ -96,8 +110,13 @@ class RankPictures:
         tables: Sequence[str],
         reports: Sequence[MaskReport],
         undrawn: str,
+        *,
+        concluded: Sequence[str],
+        columns: Sequence[str],
     ) -> None:
-        """`undrawn`: why, where there is no picture; what else was asked for is written all the same."""
+        """`undrawn`: why, where there is no picture; what else was asked for is written all the same. `concluded`: what
+        the terminal says in sentences; `columns`: those that the tables have.
+        """
         drawn = [picture for picture in pictures if picture is not None]
         if self.plot is not None and drawn:
             write_picture(stacked(drawn), self.plot, force=self.force)
@@ -105,16 +124,32 @@ class RankPictures:
         if self.report is not None:
             failed = [page.paragraph(one.error.in_shell) for one in reports if one.error is not None]
             parts = [
-                page.heading(title, 1),
-                page.paragraph(f"pai {__version__}", faint=True),
+                *opening(title),
+                *(page.paragraph(sentence) for sentence in concluded),
                 *([page.heading("Could not be measured"), *failed] if failed else []),
                 *(figure_html(picture, f"picture-{at}-", picture.title) for at, picture in enumerate(drawn)),
                 *tables,
+                *glossary(columns),
             ]
             write_report(page.page(title, parts), self.report, force=self.force)
             note(f"wrote {self.report}: tables and pictures, to be opened in a browser")
         if self.plot is not None and not drawn:
             raise PictureError(f"{self.plot}: nothing to draw: {undrawn}; leave out --plot")
+
+
+def _best(ranked: Sequence[RankedMask], by: str) -> list[str]:
+    """A sentence on the first of each group of masks that compare."""
+    lines = []
+    for group in sorted({row.group for row in ranked}):
+        own = [row for row in ranked if row.group == group]
+        first, density = own[0], own[0].source.density
+        if first.value.value is not None and len(own) > 1:
+            where = "" if density is None else f" at density {density:.4g}"
+            sure = f": {first.decided}" if first.decided else ""
+            lines.append(
+                f"{first.source.name} is the first of {len(own)} masks{where}, {by} {number(first.value.value)}{sure}."
+            )
+    return lines
 
 
 def _correlations(study: Study, scope: Scope) -> str:
@@ -159,10 +194,14 @@ def _points(study: Study) -> list[str]:
     return [page.heading("Masks"), table_html("masks", caption, columns, rows)]
 
 
-def _orders(ranked: Sequence[RankedMask], by: str) -> list[str]:
-    """A table a group of masks that compare."""
+def _shown(ranked: Sequence[RankedMask], by: str) -> list[str]:
+    """The columns of an order that have anything in them."""
     present = [column for column in ORDER if any(ranked_record(row, by)[column] for row in ranked)]
-    columns = [by if column == "value" else column for column in present]
+    return [by if column == "value" else column for column in present]
+
+
+def _orders(ranked: Sequence[RankedMask], by: str, columns: Sequence[str]) -> list[str]:
+    """A table a group of masks that compare."""
     parts = []
     for group in sorted({row.group for row in ranked}):
         own = [row for row in ranked if row.group == group]
