@@ -35,9 +35,10 @@ LAYERS = (
 )
 GROUND = {
     *((above, below) for above in ("errors", "telling") for below in ("printable", "spelling")),
-    *(("random", "errors"), ("random", "spelling")),
+    *((above, below) for above in ("random", "refusals") for below in ("errors", "spelling")),
+    ("refusals", "telling"),
 }
-BOTTOM = ("errors", "progress", "printable", "spelling", "telling", "random")
+BOTTOM = ("errors", "progress", "printable", "refusals", "spelling", "telling", "random")
 
 MOST_LINES_OF_FUNCTION, MOST_LINES_OF_MODULE, MOST_PARAMETERS = 50, 400, 7
 

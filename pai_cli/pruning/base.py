@@ -168,3 +168,11 @@ class Method:
 
 METHODS: dict[str, Method] = {}
 """The methods known so far, by name; `methods.registry` fills it. Here they are told of, not chosen."""
+
+
+class Takers:
+    """What methods take, for messages: `Takers().data` names those with data, `Takers().penalty` those with that option."""
+
+    def __getattr__(self, name: str) -> str:
+        """Those for which this field holds, or which train and take this option."""
+        return ", ".join(one.name for one in METHODS.values() if getattr(one, name, False) or name in one.trains)
