@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pai_cli.analysis.pairs import PairRequest
     from pai_cli.analysis.paths import PathRequest
     from pai_cli.api.asked import Asked
-    from pai_cli.api.ranked import Pictures
+    from pai_cli.display.report.ranking import RankPictures
     from pai_cli.files.checkpoints import Checkpoint
     from pai_cli.files.plan import FilePlan
     from pai_cli.ranking.accuracy import Matches, Run
@@ -40,19 +40,19 @@ class Entered:
     correlating: bool
     reports: list[MaskReport]
     weighted: bool
-    pictures: Pictures
+    pictures: RankPictures | None
 
 
 def entered(asked: Asked) -> Entered:
     """See `rank.enter`."""
     from pai_cli.api.given import named
-    from pai_cli.api.inputs import source_path
+    from pai_cli.api.inputs import maybe_path, source_path
     from pai_cli.api.plans import plan_measuring
-    from pai_cli.api.ranked import Pictures
+    from pai_cli.api.ranked import pictures_wanted
     from pai_cli.api.records import path_of
     from pai_cli.api.report import Report
 
-    pictures = Pictures.wanted(asked.plot, asked.report, force=asked.force)
+    pictures = pictures_wanted(asked.plot, asked.report, force=asked.force)
     given: list[Any] = [] if asked.masks is None else _listed(asked.masks)
     measured = [one for one in given if isinstance(one, Report)]
     if measured and len(measured) < len(given):
@@ -60,8 +60,8 @@ def entered(asked: Asked) -> Entered:
     plan = plan_measuring(
         named(given),
         source_path(asked.weights),
-        pictures.plot,
-        pictures.report,
+        maybe_path(asked.plot),
+        maybe_path(asked.report),
         asked.working,
         *(path_of(asked.table), path_of(asked.accuracy)),
         force=asked.force,
@@ -85,7 +85,7 @@ def _listed(masks: Any) -> list[Any]:
     return listed(masks)
 
 
-def _from_table(asked: Asked, pictures: Pictures) -> Entered:
+def _from_table(asked: Asked, pictures: RankPictures | None) -> Entered:
     from pai_cli.api.records import rows_of
     from pai_cli.ranking.accuracy import matched
     from pai_cli.ranking.columns import is_layer_density
@@ -123,7 +123,7 @@ def _from_table(asked: Asked, pictures: Pictures) -> Entered:
     return Entered(asked, entrants, scores, correlating, [], False, pictures)
 
 
-def _from_masks(asked: Asked, given: list[Any], plan: FilePlan, pictures: Pictures) -> Entered:
+def _from_masks(asked: Asked, given: list[Any], plan: FilePlan, pictures: RankPictures | None) -> Entered:
     from pai_cli.analysis.masks import AnalysisRequest
     from pai_cli.api.analyze import files_among, measured_by
     from pai_cli.api.given import is_one, opened, tell_twice
@@ -154,7 +154,7 @@ def _from_masks(asked: Asked, given: list[Any], plan: FilePlan, pictures: Pictur
             convention=Convention(asked.convention), dense=any("l2_dense" in score.metrics for score in scores)
         ),
         trust=asked.trust,
-        per_layer=pictures.asked,
+        per_layer=pictures is not None,
         paths=_paths(asked, weights, masks, scores, correlating=correlating),
         pairs=_pairs(asked, weights, masks, scores),
     )
@@ -200,7 +200,7 @@ def _pairs(asked: Asked, weights: Checkpoint | None, masks: list[Any], scores: l
     return pairs_for(weights, asked.model, asked.shape, masks, trust=asked.trust)
 
 
-def _from_reports(asked: Asked, given: Sequence[Any], pictures: Pictures) -> Entered:
+def _from_reports(asked: Asked, given: Sequence[Any], pictures: RankPictures | None) -> Entered:
     """Of reports that `analyze` gave. Raises `UsageError` for what measures."""
     from pai_cli.ranking.accuracy import matched
 
@@ -245,7 +245,7 @@ class _Found:
     networked: bool
 
 
-def _accurate(found: _Found, asked: Asked, matches: Matches, pictures: Pictures) -> Entered:
+def _accurate(found: _Found, asked: Asked, matches: Matches, pictures: RankPictures | None) -> Entered:
     """The masks that were measured, with their accuracies."""
     from pai_cli.ranking.entrants import accurate, measured
 

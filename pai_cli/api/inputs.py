@@ -17,8 +17,6 @@ from pai_cli.spelling import option
 from pai_cli.telling import note
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from pai_cli.files.checkpoints import Checkpoint
     from pai_cli.files.densities import LayerDensities
     from pai_cli.models.network import Network
@@ -58,8 +56,10 @@ def open_source(source: Source, *, trust: bool = False) -> Checkpoint:
     import torch
     from torch import nn
 
+    from pai_cli.files.pickles import bare_module
+
     if isinstance(source, nn.Module):
-        module = unwrapped(source)
+        module = bare_module(source)
         state = {name: value for name, value in module.state_dict().items() if isinstance(value, torch.Tensor)}
         return StateDict("the model", state, module)
     if isinstance(source, Mapping):
@@ -75,19 +75,6 @@ def source_path(source: Source) -> Path | None:
 def file_beside(checkpoint: AnyPath, *parts: str) -> Path:
     """`NAME-METHOD-DENSITY.safetensors` in the current folder, of the checkpoint's name and these parts."""
     return Path("-".join([Path(checkpoint).resolve().name.split(".")[0], *parts]) + ".safetensors")
-
-
-def unwrapped(module: nn.Module) -> nn.Module:
-    """The network inside `DataParallel`, `DistributedDataParallel` and `torch.compile`, whose names have no prefix."""
-    from torch import nn
-
-    while True:
-        if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            module = module.module
-        elif isinstance(original := getattr(module, "_orig_mod", None), nn.Module):
-            module = original
-        else:
-            return module
 
 
 def _tensors(state: Mapping[Any, Any]) -> dict[str, Any]:

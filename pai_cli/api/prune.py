@@ -200,19 +200,10 @@ def prune(
     request = request_of(
         chosen,
         amount,
-        checkpoint,
-        device=device,
-        scope=scope,
-        ignore=ignore,
-        seed=seed,
+        asked,
         rounds=in_rounds,
         input_shape=shape,
         data=named,
-        per_class=per_class,
-        shuffle=shuffle,
-        invert=invert,
-        ties=ties,
-        effective=effective,
         training=training if training.given() else None,
     )
     dataset = accept(source, network, request, given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,21 +41,15 @@ def method_of(name: str | Method | None) -> Method:
     return get(name)
 
 
-def request_of(
-    method: Method,
-    amount: Amount,
-    source: Any,
-    *,
-    device: str,
-    scope: str | None,
-    ignore: Any,
-    ties: str | None,
-    **others: Any,
-) -> PruneRequest:
+AS_GIVEN = ("seed", "per_class", "shuffle", "invert", "effective")
+"""Fields of a request that are parameters as they are."""
+
+
+def request_of(method: Method, amount: Amount, asked: Mapping[str, Any], **read: Any) -> PruneRequest:
     """The request, with a word on a density that nobody gave.
 
-    `source`: what was given as the checkpoint, which may be on a device. `others`: fields of `PruneRequest` as they are.
-    Raises `DeviceError` for a device that is not there.
+    `asked`: the parameters of `prune` or `sample`. `read`: fields that something was made of. Raises `DeviceError` for a
+    device that is not there.
     """
     from pai_cli.pruning.run import PruneRequest
     from pai_cli.pruning.ties import RULES
@@ -65,11 +60,12 @@ def request_of(
         density_default=amount.default,
         pattern=amount.pattern,
         densities=amount.densities,
-        scope=None if scope is None else one_of("scope", scope, SCOPES),
-        ignore=globs_of(ignore),
-        device=device_of(device, source),
-        ties=RULES[0] if ties is None else one_of("ties", ties, RULES),
-        **others,
+        scope=None if asked["scope"] is None else one_of("scope", asked["scope"], SCOPES),
+        ignore=globs_of(asked["ignore"]),
+        device=device_of(asked["device"], asked["checkpoint"]),
+        ties=RULES[0] if asked["ties"] is None else one_of("ties", asked["ties"], RULES),
+        **{name: asked[name] for name in AS_GIVEN if name in asked},
+        **read,
     )
     if request.density_default:
         kept = request.smallest_density

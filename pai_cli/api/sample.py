@@ -117,7 +117,7 @@ def sample(
 
     Raises what `prune` raises, `ResumeError`, `WorkerLostError`, `ClusterError`, and `PictureError`.
     """
-    given = locals()
+    given = dict(locals())
     check_search(given)
     amount, shape = amount_of(density, sparsity, pattern, densities), shape_of(input_shape)
     path, picture = maybe_path(output), maybe_path(plot)
@@ -135,20 +135,7 @@ def sample(
         plan_sampling(reads, where, lines, picture, searches=construct is None, resume=resume, force=force)
         source = open_source(checkpoint, trust=trust)
         network = network_of(source, model, shape)
-        request = request_of(
-            chosen,
-            amount,
-            checkpoint,
-            device=device,
-            scope=scope,
-            ignore=ignore,
-            seed=seed,
-            rounds=in_rounds,
-            input_shape=shape,
-            data=named,
-            per_class=per_class,
-            ties=ties,
-        )
+        request = request_of(chosen, amount, given, rounds=in_rounds, input_shape=shape, data=named)
         run = _Run(source, network, request, _workers(jobs, cluster, model), path, packed, force)
         if construct is not None:
             with shown_by(progress, construct) as bar:

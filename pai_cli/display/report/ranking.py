@@ -50,44 +50,30 @@ CORRELATION = (
 
 @dataclass(frozen=True)
 class RankPictures:
-    """Where pictures of a ranking go; `weights`: whether masks were measured with theirs."""
+    """Where pictures of a ranking go. `weights` of what draws them: whether masks were measured with theirs."""
 
     plot: Path | None
     report: Path | None
     force: bool
-    weights: bool
 
     @staticmethod
-    def wanted(plot: Path | None, report: Path | None, *, force: bool, weights: bool) -> RankPictures:
+    def wanted(plot: Path | None, report: Path | None, *, force: bool) -> RankPictures:
         """Refuses, before any work, what could not be made. Raises `PictureError`."""
         check_picture(plot)
         check_report(report)
-        return RankPictures(plot, report, force, weights)
+        return RankPictures(plot, report, force)
 
-    @property
-    def asked(self) -> bool:
-        """Whether any picture or page was asked for, so that layers are needed."""
-        return self.plot is not None or self.report is not None
-
-    def study(self, study: Study, masks: Sequence[ScoredMask], reports: Sequence[MaskReport]) -> None:
+    def study(self, study: Study, masks: Sequence[ScoredMask], reports: Sequence[MaskReport], *, weights: bool) -> None:
         """Write what was asked for of metrics against accuracy. Raises `PictureError`, `OutputError`."""
-        if not self.asked:
-            return
-        pictures = [study_picture(study), self._plane(masks, reports)]
+        pictures = [study_picture(study), _plane(masks, reports) if weights else None]
         parts = [page.heading("Correlations"), *(_correlations(study, scope) for scope in study.scopes)]
         self._write("Which metric predicts accuracy", pictures, [*parts, *_points(study)], reports, UNDRAWN_STUDY)
 
-    def order(self, ranked: Sequence[RankedMask], by: str, reports: Sequence[MaskReport]) -> None:
+    def order(self, ranked: Sequence[RankedMask], by: str, reports: Sequence[MaskReport], *, weights: bool) -> None:
         """Write what was asked for of masks in order. Raises `PictureError`, `OutputError`."""
-        if not self.asked:
-            return
-        pictures = [order_picture(ranked, by), self._plane([row.source for row in ranked], reports)]
+        masks = [row.source for row in ranked]
+        pictures = [order_picture(ranked, by), _plane(masks, reports) if weights else None]
         self._write(f"Masks ranked by {by}", pictures, _orders(ranked, by), reports, UNDRAWN_ORDER)
-
-    def _plane(self, masks: Sequence[ScoredMask], reports: Sequence[MaskReport]) -> Picture | None:
-        points = plane_points(reports) if self.weights else []
-        accuracies = {mask.name: mask.accuracy for mask in masks if mask.accuracy is not None}
-        return plane_picture(points, accuracies) if points else None
 
     def _write(
         self,
@@ -115,6 +101,12 @@ class RankPictures:
             note(f"wrote {self.report}: tables and pictures, to be opened in a browser")
         if self.plot is not None and not drawn:
             raise PictureError(f"{self.plot}: nothing to draw: {undrawn}; leave out --plot")
+
+
+def _plane(masks: Sequence[ScoredMask], reports: Sequence[MaskReport]) -> Picture | None:
+    points = plane_points(reports)
+    accuracies = {mask.name: mask.accuracy for mask in masks if mask.accuracy is not None}
+    return plane_picture(points, accuracies) if points else None
 
 
 def _correlations(study: Study, scope: Scope) -> str:
