@@ -135,7 +135,7 @@ CALLS: dict[str, list[Mapping[str, Any]]] = {
 
 TABLES = {
     "analyze": ("api.analyze", "api.solving"),
-    "prune": ("api.prune", "pruning.request"),
+    "prune": ("api.prune", "api.requests", "pruning.request"),
     "rank": ("api.asked",),
     "sample": ("api.sample", "sampling.request"),
     **{name: (f"api.{name}",) for name in ("mine", "convert", "init", "train")},

@@ -462,9 +462,8 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_options_of_other_methods(name: str) -> None:
     method, options, said = REFUSED[name]
-    dataset = toy() if get(method).data else None
     with pytest.raises((MethodOptionError, RecipeError)) as caught:
-        prune(residual(), PruneRequest(get(method), 0.3, training=TrainingOptions(**options)), dataset=dataset)
+        prune(residual(), PruneRequest(get(method), 0.3, training=TrainingOptions(**options)), dataset=toy())
     assert str(caught.value) == said
 
 

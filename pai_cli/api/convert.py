@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pai_cli.api.beside import Beside
-from pai_cli.api.inputs import AnyPath, Source, maybe_path, one_of, open_weights, path_of, source_path
+from pai_cli.api.inputs import AnyPath, Source, maybe_path, open_weights, path_of, source_path
 from pai_cli.api.masks import Mask
 from pai_cli.api.plans import read_checkpoint
 from pai_cli.api.progress import Wanted, shown_by
@@ -15,6 +15,7 @@ from pai_cli.api.unrolling import tell_on_no_path
 from pai_cli.errors import UsageError
 from pai_cli.files.foreign.write import Target
 from pai_cli.refusals import Idle, idle_force, refuse
+from pai_cli.spectral.parameters import one_of
 from pai_cli.spelling import option
 from pai_cli.telling import note, warn
 
@@ -80,7 +81,7 @@ def convert(
     `MaskError`, `MaskMismatchError`, `CheckpointError`, `OutputError`.
     """
     asked = dict(locals())
-    target, path = Target(one_of("to", to, list(Target))), maybe_path(output)
+    target, path = one_of("to", to, Target), maybe_path(output)
     refuse(convert, IDLE, {**asked, "target": target})
     if target.needs_weights and weights is None:
         raise UsageError(f"{option('to', target)} writes a network: give {option('weights', 'CKPT')}")

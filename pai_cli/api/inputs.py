@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from pai_cli.errors import CheckpointError, ParameterError, UsageError
 from pai_cli.pruning.base import USUAL_DENSITY, Pattern
-from pai_cli.spectral.parameters import from_digits, shown
+from pai_cli.spectral.parameters import from_digits, one_of, shown
 from pai_cli.spelling import option
 from pai_cli.telling import note
 
@@ -26,8 +26,6 @@ Source = Any
 """A checkpoint: a path, an `nn.Module`, or a state dict of torch tensors or NumPy arrays."""
 
 Shape = str | Sequence[int]
-
-Choice = TypeVar("Choice", bound=str)
 
 
 def path_of(given: AnyPath) -> Path:
@@ -144,21 +142,12 @@ def device_of(name: str, source: Source = None) -> str:
         first = next(iter(source.parameters()), None)
         if first is not None and first.device.type == "cuda":
             return str(first.device)
-    found = resolve(Device(one_of("device", name, [device.value for device in Device])))
+    found = resolve(one_of("device", name, Device))
     if name == "auto" and found != "cpu":
         note(
             f"a GPU does the work ({option('device', 'auto')}, as there is one; {option('device', 'cpu')} leaves it out)"
         )
     return found
-
-
-def one_of(name: str, value: Any, choices: Iterable[Choice]) -> Choice:
-    """The choice that the value is. Raises `ParameterError`, which lists them."""
-    known = list(choices)
-    for choice in known:
-        if value == choice:
-            return choice
-    raise ParameterError(f"{option(name, shown(value))}: give one of {', '.join(known)}")
 
 
 def shape_of(given: Shape | None) -> tuple[int, ...] | None:

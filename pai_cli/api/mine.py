@@ -14,7 +14,6 @@ from pai_cli.api.inputs import (
     Shape,
     Source,
     maybe_path,
-    one_of,
     open_source,
     open_weights,
     shape_of,
@@ -28,6 +27,7 @@ from pai_cli.api.unrolling import tell_on_no_path
 from pai_cli.errors import UsageError
 from pai_cli.mining.level import Level
 from pai_cli.refusals import Idle, idle_force, idle_packed, refuse
+from pai_cli.spectral.parameters import one_of
 from pai_cli.spelling import for_python, option
 from pai_cli.telling import note, warn
 
@@ -193,7 +193,7 @@ def mine(
     """
     asked = dict(locals())
     shape, path, picture = shape_of(input_shape), maybe_path(output), maybe_path(plot)
-    how = None if level is None else Level(one_of("level", level, list(Level)))
+    how = None if level is None else one_of("level", level, Level)
     refuse(mine, IDLE, asked)
     check_least(1, min_edges=min_edges, max_results=max_results)
     check_least(0, timeout=timeout)

@@ -16,7 +16,6 @@ from pai_cli.api.inputs import (
     amount_of,
     file_beside,
     maybe_path,
-    one_of,
     open_source,
     rounds_of,
     shape_of,
@@ -32,6 +31,7 @@ from pai_cli.errors import MethodOptionError
 from pai_cli.pruning.base import Takers
 from pai_cli.pruning.trained import TrainingOptions, TrainingRun
 from pai_cli.refusals import Idle, idle_force, idle_packed, refuse
+from pai_cli.spectral.parameters import one_of
 from pai_cli.spelling import option
 from pai_cli.telling import note
 

@@ -7,10 +7,12 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pai_cli.api.inputs import Amount, device_of, globs_of, one_of, tell_network
+from pai_cli.api.inputs import Amount, device_of, globs_of, tell_network
 from pai_cli.api.unrolling import tell_idle
-from pai_cli.errors import CollapseError, UnknownMethodError
-from pai_cli.pruning.base import Scope
+from pai_cli.errors import CollapseError, MethodOptionError, UnknownMethodError
+from pai_cli.pruning.base import Scope, Takers
+from pai_cli.refusals import Idle, refuse
+from pai_cli.spectral.parameters import one_of
 from pai_cli.spelling import option
 from pai_cli.telling import note, warn
 
@@ -24,6 +26,16 @@ if TYPE_CHECKING:
 
 
 SCOPES: tuple[Scope, ...] = ("global", "layer")
+
+
+IDLE = (
+    Idle(
+        ("dataset",),
+        f"{option('data')}: {{method.name}} needs no data; leave {option('data')} out (methods that take it: "
+        "{takers.data})",
+        where=lambda call: not call.method.data,
+    ),
+)
 
 
 def method_of(name: str | Method | None) -> Method:
@@ -92,6 +104,7 @@ def accept(source: Checkpoint, network: Network, request: PruneRequest, dataset:
     """
     from pai_cli.pruning.run import check_request
 
+    refuse(accept, IDLE, {"dataset": dataset, "method": request.method, "takers": Takers()}, MethodOptionError)
     check_request(network, request, has_samples=dataset is not None)
     if request.data is not None:
         from pai_cli.pruning.samples import open_samples

@@ -17,7 +17,6 @@ from pai_cli.api.inputs import (
     file_beside,
     maybe_path,
     network_of,
-    one_of,
     open_source,
     rounds_of,
     shape_of,
@@ -31,7 +30,7 @@ from pai_cli.api.requests import accept, method_of, request_of, samples_of, stor
 from pai_cli.errors import UsageError
 from pai_cli.refusals import Idle, idle_force, idle_packed, refuse
 from pai_cli.spectral.conventions import Convention
-from pai_cli.spectral.parameters import shown
+from pai_cli.spectral.parameters import one_of, shown
 from pai_cli.spelling import option
 from pai_cli.telling import note, warn
 

@@ -15,7 +15,6 @@ from pai_cli.api.inputs import (
     device_of,
     maybe_path,
     network_of,
-    one_of,
     open_source,
     shape_of,
     source_path,
@@ -29,6 +28,7 @@ from pai_cli.api.samples import Data, as_parts, name_of
 from pai_cli.api.training import Training
 from pai_cli.refusals import Idle, idle_force, refuse
 from pai_cli.spectral.conventions import Convention
+from pai_cli.spectral.parameters import one_of
 from pai_cli.spelling import option
 from pai_cli.telling import note, warn
 from pai_cli.training.outputs import Outputs
@@ -169,7 +169,7 @@ def train(
     """
     asked = dict(locals())
     given = {name: value for name, value in asked.items() if name in Recipe.__dataclass_fields__}
-    recipe_wanted = _recipe(RecipeName(one_of("recipe", recipe, list(RecipeName))), given)
+    recipe_wanted = _recipe(one_of("recipe", recipe, RecipeName), given)
     shape = shape_of(input_shape)
     refuse(train, IDLE, {**asked, "early_parts": recipe_wanted.early_parts or None})
     check_least(0, keep_every=keep_every)
@@ -196,7 +196,7 @@ def _recipe(name: RecipeName, given: Mapping[str, Any]) -> Recipe:
     chosen = dict(TOST) if name is RecipeName.TOST else {}
     for one, value in given.items():
         if value is not None:
-            chosen[one] = CHOICES[one](one_of(one, value, list(CHOICES[one]))) if one in CHOICES else value
+            chosen[one] = one_of(one, value, CHOICES[one]) if one in CHOICES else value
     return Recipe(**chosen)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from pai_cli.errors import MaskMismatchError
@@ -15,6 +14,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from pai_cli.files.foreign.base import Names
+    from pai_cli.files.matching import Weights
+
 Shape = tuple[int, ...]
 
 
@@ -24,24 +26,9 @@ class Shaped(Protocol):
     @property
     def shape(self) -> Shape:
         """Its sides."""
-        ...
 
 
 T = TypeVar("T", bound=Shaped)
-
-
-class Checkpoint(Protocol):
-    """What is asked of a checkpoint, wherever its bytes are."""
-
-    @property
-    def path(self) -> Path:
-        """Where it was read from."""
-        ...
-
-    @property
-    def shapes(self) -> Mapping[str, Shape]:
-        """Shape of every tensor."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -53,7 +40,7 @@ class Against:
     remedy: str
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, parameter: str) -> Against:
+    def of(cls, checkpoint: Weights | Names, parameter: str) -> Against:
         """The checkpoint that the user gave for `parameter`."""
         remedy = f"{option(parameter)} takes the checkpoint that the mask was made for"
         return cls(str(checkpoint.path), checkpoint.shapes, remedy)

@@ -23,32 +23,25 @@ class Source(Protocol):
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Shapes by stored name, in file order."""
-        ...
 
     def array(self, name: str) -> np.ndarray:
         """The tensor as a NumPy array of its own dtype; bfloat16 becomes float32 (exact)."""
-        ...
 
     def floating(self, name: str) -> bool:
         """Whether it holds floating-point numbers."""
-        ...
 
     def bfloat16(self, name: str) -> bool:
         """Whether it is stored as bfloat16."""
-        ...
 
     def bits(self, name: str) -> int:
         """Bits of an element; 1 of booleans."""
-        ...
 
     def sparse(self, name: str) -> str:
         """The layout of one that keeps the places of its values, as torch calls it (`coo`); "" of a plain one."""
-        ...
 
     @property
     def aliases(self) -> Mapping[str, tuple[str, ...]]:
         """Other names of tensors that have several."""
-        ...
 
 
 class SafetensorsSource:

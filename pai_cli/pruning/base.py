@@ -106,6 +106,12 @@ class ScoreContext:
 MakeScorer = Callable[[ScoreContext], Scorer]
 
 
+def fixed(values: Mapping[str, torch.Tensor]) -> Scorer:
+    """A scorer whose scores are these in every round, whatever is left."""
+    scores = Scores(values)
+    return lambda _: scores
+
+
 @dataclass(frozen=True)
 class Method:
     """A row of `methods.registry`.

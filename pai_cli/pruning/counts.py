@@ -31,22 +31,18 @@ class Quota(Protocol):
     @property
     def shapes(self) -> Shapes:
         """By layer, in network order."""
-        ...
 
     @property
     def scope(self) -> Scope:
         """What a mask's metadata tells."""
-        ...
 
     def steps(self, rounds: int) -> list[Counts]:
         """How many each round keeps; the last is what was asked for. Raises `DensityError`."""
-        ...
 
     def keep(self, scores: ScoreArrays, counts: Counts, active: Masks | None, ties: Ties | None = None) -> Masks:
         """The masks of one round, from its scores and its step; what is false in `active` stays false. `ties`: how equal
         scores are settled, and where note is taken of them.
         """
-        ...
 
 
 @dataclass(frozen=True)

@@ -194,10 +194,8 @@ def check_options(request: PruneRequest, *, has_samples: bool = False) -> None:
     if method.data and request.data is None and not has_samples:
         does = "trains on labelled data" if method.trains else "scores with labelled samples"
         raise MethodOptionError(f"{option('method', method.name)}: {does}; give {option('data')}")
-    values = {**vars(request), "pattern": pattern, "takers": Takers()}
-    values["data"] = request.data or ("(samples)" if has_samples else None)
-    values |= {} if request.training is None else request.training.given()
-    refuse(PruneRequest, IDLE, values, MethodOptionError)
+    training = {} if request.training is None else request.training.given()
+    refuse(PruneRequest, IDLE, {**vars(request), "pattern": pattern, "takers": Takers(), **training}, MethodOptionError)
     if request.rounds is None:
         rounds_of(request)
     elif request.rounds != "auto" and request.rounds < 1:

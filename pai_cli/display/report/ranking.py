@@ -30,21 +30,18 @@ ORDER = ("rank", "mask", "method", "density", "setting", "value", "layers", "acc
 UNDRAWN_STUDY = "no metric has a value"
 UNDRAWN_ORDER = "an order is drawn against density, and no mask has both a value and a density"
 CORRELATION = (
+    *("metric", "n", "tau", "tau_low", "tau_high", "tau_p", "tau_p_holm", "partial", "rho", "r", "best_share"),
     *(
-        "metric",
-        "n",
-        "tau",
-        "tau_low",
-        "tau_high",
-        "tau_p",
-        "tau_p_holm",
-        "partial",
-        "rho",
-        "r",
-        "best_share",
         "behind",
+        "behind_low",
+        "behind_high",
+        "partial_low",
+        "partial_high",
+        "partial_p",
+        "partial_p_holm",
+        "controls",
+        "reason",
     ),
-    *("behind_low", "behind_high", "partial_low", "partial_high", "partial_p", "partial_p_holm", "controls", "reason"),
 )
 
 
