@@ -18,20 +18,8 @@ from pai_cli.app import app
 
 PACKAGE = ROOT / "pai_cli"
 LAYERS = (
-    *(
-        "commands",
-        "api",
-        "display",
-        "ranking",
-        "sampling",
-        "methods",
-        "training",
-        "mining",
-        "analysis",
-        "pruning",
-        "models",
-    ),
-    *("data", "files", "compute", "spectral"),
+    *("commands", "api", "display", "ranking", "sampling", "methods", "training", "mining", "analysis", "pruning"),
+    *("models", "data", "files", "compute", "spectral"),
 )
 GROUND = {
     *((above, below) for above in ("errors", "telling") for below in ("printable", "spelling")),

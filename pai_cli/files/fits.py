@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING
 
 from pai_cli.errors import MaskMismatchError
 from pai_cli.files.messages import some_names
@@ -14,21 +14,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from pai_cli.files.foreign.base import Names
+    from pai_cli.files.foreign.base import Names, Stored
     from pai_cli.files.matching import Weights
 
 Shape = tuple[int, ...]
-
-
-class Shaped(Protocol):
-    """An array of any library, or a tensor in a file."""
-
-    @property
-    def shape(self) -> Shape:
-        """Its sides."""
-
-
-T = TypeVar("T", bound=Shaped)
 
 
 @dataclass(frozen=True)
@@ -78,7 +67,7 @@ def check_complete(source: object, names: Iterable[str], against: Against) -> No
         raise MaskMismatchError(f"{source}: lacks {some_names(missing)} of {against.called}; {against.remedy}")
 
 
-def by_order(source: object, arrays: Iterable[T], against: Against) -> dict[str, T]:
+def by_order(source: object, arrays: Iterable[Stored], against: Against) -> dict[str, Stored]:
     """Arrays without names under those of the weights, in order. Raises `MaskMismatchError` for another number or shape."""
     listed = list(arrays)
     if len(listed) != len(against.shapes):
