@@ -15,24 +15,11 @@ _SPELLED_OUT = {ord(mark): f"\\u{ord(mark):x}" for mark in (_BEGIN, _VALUE, _END
 FLAGS = {"output": "-o", "weights_out": "-w", "kind": "--from"}
 """Flags that are not spelled as their parameters are."""
 
-SWITCHES = frozenset(
-    {
-        *(
-            "amp",
-            "between",
-            "certify",
-            "effective",
-            "expansion_weighted",
-            "force",
-            "ghost_skips",
-            "graphs",
-            "invert",
-            "no_collapse",
-        ),
-        *("no_header", "no_store", "order", "overlap", "packed", "reinit", "rescale", "resume", "shuffle"),
-        *("smallest_first", "soft_neurons", "summary", "trust"),
-    }
-)
+SWITCHES = frozenset((
+    *("amp", "between", "certify", "effective", "expansion_weighted", "force", "ghost_skips", "graphs", "invert"),
+    *("no_collapse", "no_header", "no_store", "order", "overlap", "packed", "reinit", "rescale", "resume", "shuffle"),
+    *("smallest_first", "soft_neurons", "summary", "trust"),
+))  # fmt: skip
 """Parameters that are true or false: flags without a value, and `--no-rescale` of False."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from decimal import ROUND_HALF_UP, Decimal
 from unittest.mock import patch
@@ -44,6 +44,25 @@ class Tied(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.decode(torch.relu(self.encode(x)))
+
+
+class Returns(nn.Module):
+    """A linear layer, whose outputs are given as `change` makes them."""
+
+    def __init__(self, change: Callable[[torch.Tensor], object]) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 3)
+        self.change = change
+
+    def forward(self, x: torch.Tensor) -> object:
+        return self.change(self.fc(x))
+
+
+def uncopyable() -> nn.Module:
+    """A network that holds what nobody can copy."""
+    model = nn.Linear(4, 3)
+    model.stream = (i for i in range(3))
+    return model
 
 
 class Tokens(nn.Module):

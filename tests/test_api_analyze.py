@@ -79,7 +79,7 @@ def test_a_report_is_what_the_command_gives(file: Path, small: Path, pai: Pai) -
     for record in shown[:-1]:
         layer = report.layers[record["layer"]]
         assert report.layers[record["layer"], "lambda"].value == layer["lambda"].value == record["lambda"]
-        for name in (
+        for name in [
             "rows",
             "columns",
             "n_R",
@@ -91,7 +91,7 @@ def test_a_report_is_what_the_command_gives(file: Path, small: Path, pai: Pai) -
             "density",
             "components",
             "n_regular",
-        ):
+        ]:
             assert getattr(layer, name) == record[name]
     assert list(report.layers) == [record["layer"] for record in shown[:-1]]
     assert (report.path, report.name, report.error) == (file, str(file), None)

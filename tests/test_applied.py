@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -84,13 +84,16 @@ def remembered(optimizer: Optimizer, masks: dict[str, np.ndarray], model: nn.Mod
     return sorted({value for one in memory_of(optimizer, masks, model) for value in one.flatten().tolist()})
 
 
-def step_of(model: nn.Module, optimizer: Optimizer, number: int) -> None:
+def step_of(
+    model: nn.Module, optimizer: Optimizer, number: int, after_backward: Callable[[], None] = lambda: None
+) -> None:
     """A step; of LBFGS, by its closure."""
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
         loss = loss_of(model, number)
         loss.backward()
+        after_backward()
         return loss
 
     if isinstance(optimizer, torch.optim.LBFGS):
@@ -114,19 +117,11 @@ class ByHand:
                 weight.copy_(torch.where(mask, weight, 0))
 
     def step(self, optimizer: Optimizer, number: int) -> None:
-        def closure() -> torch.Tensor:
-            optimizer.zero_grad()
-            loss = loss_of(self.model, number)
-            loss.backward()
+        def mask_gradients() -> None:
             for weight, mask in self.masks.items():
                 weight.grad.mul_(mask)
-            return loss
 
-        if isinstance(optimizer, torch.optim.LBFGS):
-            optimizer.step(closure)
-        else:
-            closure()
-            optimizer.step()
+        step_of(self.model, optimizer, number, mask_gradients)
         self.weights()
 
 

@@ -320,19 +320,8 @@ def test_masks_in_a_folder_of_a_folder(folder: Path) -> None:
 
 
 def test_what_a_search_keeps_of_itself_is_no_mask_of_a_folder(pai: Pai, here: Path) -> None:
-    search = [
-        "sample",
-        "small.safetensors",
-        "--method",
-        "erk",
-        "--density",
-        0.5,
-        "--population",
-        2,
-        "-o",
-        "best.safetensors",
-    ]
-    assert pai(*search).status == 0
+    search = "sample small.safetensors --method erk --density 0.5 --population 2 -o best.safetensors"
+    assert pai(*search.split()).status == 0
     paths, notes = found(here)
     assert [path.name for path in paths] == ["best.safetensors"]
     assert f"{here / 'best.state.safetensors'}: no tensor has rows and columns; left out" in notes

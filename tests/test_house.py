@@ -18,26 +18,15 @@ from pai_cli.app import app
 
 PACKAGE = ROOT / "pai_cli"
 LAYERS = (
-    *(
-        "commands",
-        "api",
-        "display",
-        "ranking",
-        "sampling",
-        "methods",
-        "training",
-        "mining",
-        "analysis",
-        "pruning",
-        "models",
-    ),
-    *("data", "files", "compute", "spectral"),
+    *("commands", "api", "display", "ranking", "sampling", "methods", "training", "mining", "analysis", "pruning"),
+    *("models", "data", "files", "compute", "spectral"),
 )
 GROUND = {
     *((above, below) for above in ("errors", "telling") for below in ("printable", "spelling")),
-    *(("random", "errors"), ("random", "spelling")),
+    *((above, below) for above in ("random", "refusals") for below in ("errors", "spelling")),
+    ("refusals", "telling"),
 }
-BOTTOM = ("errors", "progress", "printable", "spelling", "telling", "random")
+BOTTOM = ("errors", "progress", "printable", "refusals", "spelling", "telling", "random")
 
 MOST_LINES_OF_FUNCTION, MOST_LINES_OF_MODULE, MOST_PARAMETERS = 50, 400, 7
 

@@ -513,20 +513,8 @@ def test_the_trajectory_elsewhere(here: Path) -> None:
 )
 def test_one_file_cannot_be_two(pai: Pai, here: Path, mask: str, trajectory: str | None) -> None:
     flags = [] if trajectory is None else ["--trajectory", trajectory]
-    done = pai(
-        "sample",
-        "small.safetensors",
-        "--method",
-        "erk",
-        "--density",
-        0.5,
-        "--population",
-        2,
-        "-o",
-        mask,
-        *flags,
-        "--force",
-    )
+    search = "sample small.safetensors --method erk --density 0.5 --population 2 --force"
+    done = pai(*search.split(), "-o", mask, *flags)
     if done.status == 0:  # other names were found, so that both are there
         assert MaskFile(here / mask).is_ours
         assert [len(lines(path)) for path in here.glob("x*.jsonl") if path.name != mask] == [2]

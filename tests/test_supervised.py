@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from networks import build, run, same, toy_for, wrap
+from networks import Returns, build, run, same, toy_for, uncopyable, wrap
 from standin import Toy
 from torch import nn
 
@@ -306,22 +306,6 @@ def test_more_samples_are_other_masks(method: str) -> None:
 
 
 # ---- failures, as a person reads them
-
-
-class Returns(nn.Module):
-    def __init__(self, change: Callable[[torch.Tensor], object]) -> None:
-        super().__init__()
-        self.fc = nn.Linear(4, 3)
-        self.change = change
-
-    def forward(self, x: torch.Tensor) -> object:
-        return self.change(self.fc(x))
-
-
-def uncopyable() -> nn.Module:
-    model = nn.Linear(4, 3)
-    model.stream = (i for i in range(3))
-    return model
 
 
 NEEDED = "and logits of shape (5, classes) are needed; give a model= factory whose network returns the logits alone"

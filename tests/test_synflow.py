@@ -9,7 +9,7 @@ from math import fsum
 import numpy as np
 import pytest
 import torch
-from networks import slim_vgg
+from networks import Returns, slim_vgg, uncopyable
 from torch import nn
 
 from pai_cli.errors import DeviceError, MethodOptionError, PaiError, ScoreError
@@ -322,25 +322,9 @@ def test_the_margin_of_a_safe_round_covers_the_rounding_of_a_running_sum() -> No
 # ---- failures, as a person reads them
 
 
-class Returns(nn.Module):
-    def __init__(self, change: Callable[[torch.Tensor], object]) -> None:
-        super().__init__()
-        self.fc = nn.Linear(4, 3)
-        self.change = change
-
-    def forward(self, x: torch.Tensor) -> object:
-        return self.change(self.fc(x))
-
-
 def zeros() -> nn.Module:
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
     nn.init.zeros_(model[0].weight)
-    return model
-
-
-def uncopyable() -> nn.Module:
-    model = nn.Linear(4, 2)
-    model.stream = (i for i in range(3))
     return model
 
 

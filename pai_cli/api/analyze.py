@@ -29,10 +29,10 @@ from pai_cli.api.progress import Wanted, shown_by
 from pai_cli.api.remarks import tell, tell_idle
 from pai_cli.api.solving import solver_options
 from pai_cli.api.unrolling import paths_of
-from pai_cli.api.working import Working, refuse_idle_force
+from pai_cli.api.working import WORKING, Working
 from pai_cli.compute.device import Device
-from pai_cli.errors import UsageError
 from pai_cli.progress import Progress, silent
+from pai_cli.refusals import Idle, idle_force, refuse
 from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.parameters import one_of
 from pai_cli.spectral.solvers import Solver
@@ -45,6 +45,37 @@ if TYPE_CHECKING:
     from pai_cli.api.report import JunctionReport, Report
     from pai_cli.display.report.analysis import AnalysisPictures
     from pai_cli.files.masks import Mask as Stored
+
+
+_NOT_BETWEEN = (
+    *("solver", "device", "certify", "convention", "expansion_weighted"),
+    *("plot", "report", "force", "jobs", "cluster", "store", "no_store"),
+)
+IDLE = (
+    Idle(
+        _NOT_BETWEEN,
+        f"{{it}}: {option('between')} computes no singular values; leave one of them out",
+        beside=("between",),
+    ),
+    Idle(
+        ("between",),
+        f"{{it}} follows an input through the network: give its {option('weights', 'CKPT')}",
+        without=("weights",),
+    ),
+    Idle(
+        ("input_shape",),
+        f"{{it}}: is of a network; give its {option('weights', 'CKPT')} or {option('model')} too",
+        without=("weights", "model"),
+    ),
+    Idle(
+        ("model", "input_shape"),
+        f"{{it}}: is for the paths through the network, which are of all layers; leave {option('layers')} out",
+        beside=("layers",),
+        without=("between",),
+    ),
+    idle_force(f"{option('plot')} or {option('report')}", "plot", "report"),
+    *WORKING,
+)
 
 
 class Reports(Iterator[Any]):
@@ -164,36 +195,14 @@ def reports(
 
     Parameters are those of `analyze`, and what is wrong with them is raised at once.
     """
+    asked = dict(locals())
     every = listed(masks)
     chosen, place = one_of("solver", solver, Solver), one_of("device", device, Device)
     whose = one_of("convention", convention, Convention)
     given = _Given(masks, every, weights, globs_of(layers), summary, trust, progress or silent)
+    refuse(reports, IDLE, asked)
     if between:
-        _refuse_beside_between(
-            solver=chosen is not Solver.AUTO,
-            device=place is not Device.CPU,
-            certify=certify,
-            convention=whose is not Convention.H23,
-            expansion_weighted=expansion_weighted,
-            plot=plot is not None,
-            report=report is not None,
-            force=force,
-            jobs=jobs is not None,
-            cluster=cluster is not None,
-            store=store is not None,
-            no_store=no_store,
-        )
         return _junctions(given, model, input_shape)
-    if input_shape is not None and weights is None and model is None:
-        raise UsageError(
-            f"{option('input_shape')}: is of a network; give its {option('weights', 'CKPT')} or {option('model')} too"
-        )
-    if given.layers and not (model is None and input_shape is None):
-        name = "input_shape" if model is None else "model"
-        raise UsageError(
-            f"{option(name)}: is for the paths through the network, which are of all layers; leave {option('layers')} out"
-        )
-    refuse_idle_force(plot, report, force=force)
     working = Working.of(jobs, cluster, store, no_store=no_store)
     files = _Files(maybe_path(plot), maybe_path(report), force)
     how = _How(chosen, certify, place, whose, expansion_weighted, model, shape_of(input_shape))
@@ -331,18 +340,7 @@ def files_among(masks: Iterable[Path | Stored]) -> list[Path]:
 # --- between layers
 
 
-def _refuse_beside_between(**given: bool) -> None:
-    """Raise `UsageError` for what was given and has nothing to do between layers."""
-    for name, there in given.items():
-        if there:
-            raise UsageError(f"{option(name)}: {option('between')} computes no singular values; leave one of them out")
-
-
 def _junctions(given: _Given, model: str | None, input_shape: Shape | None) -> Reports:
-    if given.weights is None:
-        raise UsageError(
-            f"{option('between')} follows an input through the network: give its {option('weights', 'CKPT')}"
-        )
     shape = shape_of(input_shape)
     masks = opened(given.every, given.weights, one=is_one(given.masks), trust=given.trust)
     source = open_source(given.weights, trust=given.trust)  # its faults are told before torch is imported

@@ -10,14 +10,57 @@ from typing import Any
 from pai_cli.api.given import STDIN
 from pai_cli.api.inputs import AnyPath, Shape, Source, shape_of
 from pai_cli.api.progress import Wanted
-from pai_cli.api.working import Working, refuse_idle_force
+from pai_cli.api.working import WORKING, Working
 from pai_cli.errors import ParameterError, UsageError
 from pai_cli.ranking.rules import COLLAPSED, MOST_RESAMPLES, AccuracyRules, AccuracyUnit
+from pai_cli.refusals import Idle, idle_force, refuse
 from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.parameters import one_of, shown, whole_number
 from pai_cli.spelling import option
 
 MOST_SEED = 2**63
+
+_MEASURES = ("weights", "model", "input_shape", "convention")
+_WORKS = ("jobs", "cluster", "store", "no_store")
+_ALL_WORKS = f"{', '.join(map(option, _WORKS[:-1]))} and {option(_WORKS[-1])}"
+
+
+IDLE = (
+    *WORKING,
+    idle_force(f"{option('plot')} or {option('report')}", "plot", "report"),
+    Idle(_MEASURES, f"{{it}}: the metrics of {option('table')} are measured already; leave it out", beside=("table",)),
+    Idle(_WORKS, f"{_ALL_WORKS}: nothing is measured with {option('table')}; leave them out", beside=("table",)),
+    Idle(("trust",), f"{{it}}: a {option('table')} holds no code; leave it out", beside=("table",)),
+    Idle(("group_by",), f"{{it}} names columns of a {option('table')}; leave it out", without=("table",)),
+)
+IDLE_OF_REPORTS = (
+    Idle((*_MEASURES, "trust"), "{it}: reports are measured already; leave it out"),
+    Idle(_WORKS, f"{_ALL_WORKS}: reports are measured already; leave them out"),
+)
+IDLE_OF_RANKS = (
+    Idle(
+        ("collapsed_at", "accuracy_unit", "order"),
+        "{it}: is about accuracies, and there are none: leave it out",
+        without=("accurate",),
+    ),
+    Idle(
+        ("metrics", "controls", "resamples", "seed"),
+        "{it}: is of correlations with accuracy, and this is an order: leave it out",
+        without=("correlating",),
+    ),
+    Idle(
+        ("smallest_first",),
+        f"{{it}}: there is no order beside correlations: give {option('order')}, or leave it out",
+        beside=("correlating",),
+    ),
+)
+IDLE_OF_SCORES = (
+    Idle(
+        ("model", "input_shape"),
+        "{it}: only metrics of the whole network need it, such as effective_share or overlap; leave it out",
+        without=("networked",),
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -55,7 +98,6 @@ class Asked:
     working: Working = field(init=False)
 
     def __post_init__(self) -> None:
-        refuse_idle_force(self.plot, self.report, force=self.force)
         object.__setattr__(self, "convention", one_of("convention", self.convention, Convention))
         at = self.collapsed_at
         if at is not None and not (isinstance(at, int | float) and 0 <= at <= 1):
@@ -74,21 +116,7 @@ class Asked:
         nothing = self.masks is None or (isinstance(self.masks, list | tuple) and not self.masks)
         if (self.table is None) is nothing:
             raise UsageError(f"give masks, or {option('table', 'CSV')} of metrics measured before, one of the two")
-        if self.table is not None:
-            idle = {name: getattr(self, name) is not None for name in ("weights", "model", "input_shape")}
-            for name, there in (idle | {"convention": self.chose_convention}).items():
-                if there:
-                    told = f"the metrics of {option('table')} are measured already; leave it out"
-                    raise UsageError(f"{option(name)}: {told}")
-            if self.working != Working():
-                raise UsageError(
-                    f"{option('jobs')}, {option('cluster')}, {option('store')} and {option('no_store')}: nothing is "
-                    f"measured with {option('table')}; leave them out"
-                )
-            if self.trust:
-                raise UsageError(f"{option('trust')}: a {option('table')} holds no code; leave it out")
-        elif self.group_by is not None:
-            raise UsageError(f"{option('group_by')} names columns of a {option('table')}; leave it out")
+        refuse(Asked, IDLE, vars(self))
         listed = self.masks if isinstance(self.masks, list | tuple) else [self.masks]
         if (
             sum(isinstance(one, str | PathLike) and str(one) == STDIN for one in (self.table, self.accuracy, *listed))
@@ -97,35 +125,10 @@ class Asked:
             raise UsageError("- is standard input, which one thing can be read from")
 
     @property
-    def chose_convention(self) -> bool:
-        """Whether a convention was asked for that is not the usual one."""
-        return self.convention != Convention.H23
-
-    @property
     def networked(self) -> bool:
         """Whether the network was given, for what can be told of it."""
         return self.weights is not None or self.model is not None
 
-    def refuse_idle(self, *, accurate: bool, correlating: bool) -> None:
-        """Refuse what would do nothing. `accurate`: whether any accuracies are given."""
-        kinds = (
-            (
-                not accurate,
-                {"collapsed_at": self.collapsed_at, "accuracy_unit": self.accuracy_unit, "order": self.order or None},
-                "is about accuracies, and there are none: leave it out",
-            ),
-            (
-                not correlating,
-                {"metrics": self.metrics, "controls": self.controls, "resamples": self.resamples, "seed": self.seed},
-                "is of correlations with accuracy, and this is an order: leave it out",
-            ),
-            (
-                correlating,
-                {"smallest_first": self.smallest_first},
-                f"there is no order beside correlations: give {option('order')}, or leave it out",
-            ),
-        )
-        for idle, given, told in kinds:
-            for name, value in given.items():
-                if idle and value is not None:
-                    raise UsageError(f"{option(name)}: {told}")
+    def refuse_idle(self, rules: Iterable[Idle], **found: object) -> None:
+        """Raise `UsageError` for what does nothing, as is known by what was `found`."""
+        refuse(Asked, rules, {**vars(self), **found})

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pai_cli.api.beside import Beside
-from pai_cli.api.inputs import AnyPath, Source, maybe_path, one_of, open_weights, path_of, source_path
+from pai_cli.api.inputs import AnyPath, Source, maybe_path, open_weights, path_of, source_path
 from pai_cli.api.masks import Mask
 from pai_cli.api.plans import read_checkpoint
 from pai_cli.api.progress import Wanted, shown_by
-from pai_cli.api.ranges import check_force
 from pai_cli.api.unrolling import tell_on_no_path
 from pai_cli.errors import UsageError
 from pai_cli.files.foreign.write import Target
+from pai_cli.refusals import Idle, idle_force, refuse
+from pai_cli.spectral.parameters import one_of
 from pai_cli.spelling import option
 from pai_cli.telling import note, warn
 
@@ -22,6 +23,25 @@ if TYPE_CHECKING:
     from pai_cli.files.checkpoints import Checkpoint
     from pai_cli.files.conversion import Converted
     from pai_cli.files.foreign.base import Names
+
+_WRITTEN = f"says how the mask is written; give {option('output', 'MASK')} too, or leave it out"
+_TO = option("to", "{target}")
+IDLE = (
+    Idle(("to",), f"{{value}}: {_WRITTEN}", without=("output",)),
+    Idle(("packed",), f"{{it}}: {_WRITTEN}", without=("output",)),
+    Idle(
+        ("weights",),
+        f"{{it}}: {_TO} writes no weights; leave it out, or give {option('to', 'dense')}",
+        where=lambda call: not call.target.needs_weights,
+    ),
+    Idle(("packed",), f"{{it}}: {_TO} has no packed form; leave it out", beside=("to",)),
+    idle_force(f"{option('output')} too", "output"),
+    Idle(
+        ("kind", "names_from"),
+        "{it}: says how a file is read, and a mask was given; leave it out",
+        where=lambda call: isinstance(call.file, Mask),
+    ),
+)
 
 
 def default_output(given: Mapping[str, Any]) -> Path:
@@ -60,10 +80,11 @@ def convert(
     Raises `UsageError` where options exclude each other or could do nothing, `UnknownMaskKindError`, `AmbiguousMaskError`,
     `MaskError`, `MaskMismatchError`, `CheckpointError`, `OutputError`.
     """
-    target, path = Target(one_of("to", to, list(Target))), maybe_path(output)
-    _check_target(target, path, weights=weights is not None, packed=packed)
-    check_force(force, output=path)
-    _check_held(file, kind, names_from)
+    asked = dict(locals())
+    target, path = one_of("to", to, Target), maybe_path(output)
+    refuse(convert, IDLE, {**asked, "target": target})
+    if target.needs_weights and weights is None:
+        raise UsageError(f"{option('to', target)} writes a network: give {option('weights', 'CKPT')}")
     from pai_cli.files.conversion import Output, write_any
     from pai_cli.files.foreign.write import check_suffix
     from pai_cli.files.provenance import typed
@@ -102,28 +123,6 @@ def _tell_unknown(found: Converted, named: Checkpoint | None) -> None:
     if named is not None:
         who = f"{named.path} is of no network that is known, which would tell"
     note(f"{found.path}: {told_assumed(unknown)}, and written as unknown; {who}")
-
-
-def _check_target(target: Target, path: Path | None, *, weights: bool, packed: bool) -> None:
-    """Refuse what makes no sense together with `to`."""
-    to = option("to", target.value)
-    if path is None and (target is not Target.PAI or packed):
-        name = option("packed") if target is Target.PAI else to
-        raise UsageError(f"{name}: says how the mask is written; give {option('output', 'MASK')} too, or leave it out")
-    if target.needs_weights and not weights:
-        raise UsageError(f"{to} writes a network: give {option('weights', 'CKPT')}")
-    if weights and not target.needs_weights:
-        raise UsageError(f"{option('weights')}: {to} writes no weights; leave it out, or give {option('to', 'dense')}")
-    if packed and target is not Target.PAI:
-        raise UsageError(f"{option('packed')}: {to} has no packed form; leave it out")
-
-
-def _check_held(file: AnyPath | Mask, kind: str | None, names_from: Source) -> None:
-    """Refuse what says how a file is read of a mask that is there already."""
-    given = {"kind": kind, "names_from": names_from}
-    idle = [name for name, value in given.items() if value is not None]
-    if isinstance(file, Mask) and idle:
-        raise UsageError(f"{option(idle[0])}: says how a file is read, and a mask was given; leave it out")
 
 
 def _plan(file: AnyPath | Mask, path: Path | None, weights: Source, names_from: Source, *, force: bool) -> None:

@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pai_cli.api.asked import IDLE_OF_RANKS, IDLE_OF_REPORTS, IDLE_OF_SCORES
 from pai_cli.errors import TableError, UnknownMetricError, UsageError
 from pai_cli.spelling import option
 from pai_cli.telling import note
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from pai_cli.analysis.pairs import PairRequest
     from pai_cli.analysis.paths import PathRequest
     from pai_cli.api.asked import Asked
-    from pai_cli.api.ranked import Pictures
+    from pai_cli.display.report.ranking import RankPictures
     from pai_cli.files.checkpoints import Checkpoint
     from pai_cli.files.plan import FilePlan
     from pai_cli.ranking.accuracy import Matches, Run
@@ -39,19 +40,19 @@ class Entered:
     correlating: bool
     reports: list[MaskReport]
     weighted: bool
-    pictures: Pictures
+    pictures: RankPictures | None
 
 
 def entered(asked: Asked) -> Entered:
     """See `rank.enter`."""
     from pai_cli.api.given import named
-    from pai_cli.api.inputs import source_path
+    from pai_cli.api.inputs import maybe_path, source_path
     from pai_cli.api.plans import plan_measuring
-    from pai_cli.api.ranked import Pictures
+    from pai_cli.api.ranked import pictures_wanted
     from pai_cli.api.records import path_of
     from pai_cli.api.report import Report
 
-    pictures = Pictures.wanted(asked.plot, asked.report, force=asked.force)
+    pictures = pictures_wanted(asked.plot, asked.report, force=asked.force)
     given: list[Any] = [] if asked.masks is None else _listed(asked.masks)
     measured = [one for one in given if isinstance(one, Report)]
     if measured and len(measured) < len(given):
@@ -59,8 +60,8 @@ def entered(asked: Asked) -> Entered:
     plan = plan_measuring(
         named(given),
         source_path(asked.weights),
-        pictures.plot,
-        pictures.report,
+        maybe_path(asked.plot),
+        maybe_path(asked.report),
         asked.working,
         *(path_of(asked.table), path_of(asked.accuracy)),
         force=asked.force,
@@ -84,7 +85,7 @@ def _listed(masks: Any) -> list[Any]:
     return listed(masks)
 
 
-def _from_table(asked: Asked, pictures: Pictures) -> Entered:
+def _from_table(asked: Asked, pictures: RankPictures | None) -> Entered:
     from pai_cli.api.records import rows_of
     from pai_cli.ranking.accuracy import matched
     from pai_cli.ranking.columns import is_layer_density
@@ -108,7 +109,8 @@ def _from_table(asked: Asked, pictures: Pictures) -> Entered:
         )
     by = None if asked.by is None else score_of(asked.by, entrants.metrics)
     correlating = entrants.trained and not asked.order
-    asked.refuse_idle(accurate=asked.accuracy is not None or ACCURACY in rows.columns, correlating=correlating)
+    accurate_somehow = asked.accuracy is not None or ACCURACY in rows.columns
+    asked.refuse_idle(IDLE_OF_RANKS, accurate=accurate_somehow, correlating=correlating)
     if correlating:
         if asked.controls is None and not any(map(is_layer_density, entrants.controls)):
             note(
@@ -121,7 +123,7 @@ def _from_table(asked: Asked, pictures: Pictures) -> Entered:
     return Entered(asked, entrants, scores, correlating, [], False, pictures)
 
 
-def _from_masks(asked: Asked, given: list[Any], plan: FilePlan, pictures: Pictures) -> Entered:
+def _from_masks(asked: Asked, given: list[Any], plan: FilePlan, pictures: RankPictures | None) -> Entered:
     from pai_cli.analysis.masks import AnalysisRequest
     from pai_cli.api.analyze import files_among, measured_by
     from pai_cli.api.given import is_one, opened, tell_twice
@@ -129,13 +131,13 @@ def _from_masks(asked: Asked, given: list[Any], plan: FilePlan, pictures: Pictur
     from pai_cli.api.plans import read_masks
     from pai_cli.api.progress import shown_by
     from pai_cli.ranking.accuracy import matched
-    from pai_cli.ranking.expression import needs_paths
+    from pai_cli.ranking.expression import needs_network, needs_paths
     from pai_cli.spectral.conventions import Convention
     from pai_cli.spectral.metrics import MetricOptions
 
     weighted = asked.weights is not None
     scores, correlating = _scores(asked, weighted=weighted, networked=asked.networked)
-    _refuse_idle_network(asked, scores)
+    asked.refuse_idle(IDLE_OF_SCORES, networked=needs_network(scores) and asked.networked)
     early = asked.accuracy is not None and _is_named(asked.accuracy)
     runs = _runs(asked, []) if early else None
     masks = opened(given, asked.weights, one=is_one(asked.masks), trust=asked.trust)
@@ -152,7 +154,7 @@ def _from_masks(asked: Asked, given: list[Any], plan: FilePlan, pictures: Pictur
             convention=Convention(asked.convention), dense=any("l2_dense" in score.metrics for score in scores)
         ),
         trust=asked.trust,
-        per_layer=pictures.asked,
+        per_layer=pictures is not None,
         paths=_paths(asked, weights, masks, scores, correlating=correlating),
         pairs=_pairs(asked, weights, masks, scores),
     )
@@ -198,30 +200,11 @@ def _pairs(asked: Asked, weights: Checkpoint | None, masks: list[Any], scores: l
     return pairs_for(weights, asked.model, asked.shape, masks, trust=asked.trust)
 
 
-def _refuse_idle_network(asked: Asked, scores: list[Score]) -> None:
-    """Raise `UsageError` for a network that no score needs."""
-    from pai_cli.ranking.expression import needs_network
-
-    for name, there in (("model", asked.model), ("input_shape", asked.input_shape)):
-        if there is not None and (not needs_network(scores) or not asked.networked):
-            needing = "only metrics of the whole network need it, such as effective_share or overlap"
-            raise UsageError(f"{option(name)}: {needing}; leave it out")
-
-
-def _from_reports(asked: Asked, given: Sequence[Any], pictures: Pictures) -> Entered:
+def _from_reports(asked: Asked, given: Sequence[Any], pictures: RankPictures | None) -> Entered:
     """Of reports that `analyze` gave. Raises `UsageError` for what measures."""
-    from pai_cli.api.working import Working
     from pai_cli.ranking.accuracy import matched
 
-    idle = {name: getattr(asked, name) is not None for name in ("weights", "model", "input_shape")}
-    for name, there in (idle | {"trust": asked.trust, "convention": asked.chose_convention}).items():
-        if there:
-            raise UsageError(f"{option(name)}: reports are measured already; leave it out")
-    if asked.working != Working():
-        raise UsageError(
-            f"{option('jobs')}, {option('cluster')}, {option('store')} and {option('no_store')}: reports are measured "
-            "already; leave them out"
-        )
+    asked.refuse_idle(IDLE_OF_REPORTS)
     conventions = sorted({str(one.convention) for one in given if one.convention is not None})
     if len(conventions) > 1:
         raise UsageError(f"masks: reports of {' and '.join(conventions)} do not compare; measure all by one convention")
@@ -240,7 +223,7 @@ def _scores(asked: Asked, *, weighted: bool, networked: bool, between: bool = Tr
     from pai_cli.ranking.expression import metric_score, needs_pairs
 
     correlating = asked.accuracy is not None and not asked.order
-    asked.refuse_idle(accurate=asked.accuracy is not None, correlating=correlating)
+    asked.refuse_idle(IDLE_OF_RANKS, accurate=asked.accuracy is not None, correlating=correlating)
     by = metric_score(asked.by, weights=weighted, network=networked)
     if needs_pairs([by]) and not between:
         raise UnknownMetricError(
@@ -262,7 +245,7 @@ class _Found:
     networked: bool
 
 
-def _accurate(found: _Found, asked: Asked, matches: Matches, pictures: Pictures) -> Entered:
+def _accurate(found: _Found, asked: Asked, matches: Matches, pictures: RankPictures | None) -> Entered:
     """The masks that were measured, with their accuracies."""
     from pai_cli.ranking.entrants import accurate, measured
 

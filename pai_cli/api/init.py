@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pai_cli.api.inputs import AnyPath, maybe_path
-from pai_cli.api.ranges import check_force, check_least
+from pai_cli.api.ranges import check_least
+from pai_cli.refusals import idle_force, refuse
+from pai_cli.spelling import option
 from pai_cli.telling import note
 
 if TYPE_CHECKING:
     from torch import nn
+
+IDLE = (idle_force(f"{option('output')} too", "output"),)
 
 
 def default_output(given: Mapping[str, Any]) -> Path:
@@ -33,9 +37,9 @@ def init(
     Raises `UnknownModelError` (also for one too large for this machine), `MethodOptionError` for a seed out of range or a
     class count that the name contradicts, `UsageError`, `OutputError`.
     """
+    refuse(init, IDLE, locals())
     path = maybe_path(output)
     check_least(1, classes=classes)
-    check_force(force, output=path)
     from pai_cli.files.plan import FilePlan
     from pai_cli.files.provenance import provenance, typed
 

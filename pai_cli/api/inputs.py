@@ -8,17 +8,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from pai_cli.errors import CheckpointError, ParameterError, UsageError
 from pai_cli.pruning.base import USUAL_DENSITY, Pattern
-from pai_cli.spectral.parameters import from_digits, shown
+from pai_cli.spectral.parameters import from_digits, one_of, shown
 from pai_cli.spelling import option
 from pai_cli.telling import note
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from pai_cli.files.checkpoints import Checkpoint
     from pai_cli.files.densities import LayerDensities
     from pai_cli.models.network import Network
@@ -28,8 +26,6 @@ Source = Any
 """A checkpoint: a path, an `nn.Module`, or a state dict of torch tensors or NumPy arrays."""
 
 Shape = str | Sequence[int]
-
-Choice = TypeVar("Choice", bound=str)
 
 
 def path_of(given: AnyPath) -> Path:
@@ -58,8 +54,10 @@ def open_source(source: Source, *, trust: bool = False) -> Checkpoint:
     import torch
     from torch import nn
 
+    from pai_cli.files.pickles import bare_module
+
     if isinstance(source, nn.Module):
-        module = unwrapped(source)
+        module = bare_module(source)
         state = {name: value for name, value in module.state_dict().items() if isinstance(value, torch.Tensor)}
         return StateDict("the model", state, module)
     if isinstance(source, Mapping):
@@ -75,19 +73,6 @@ def source_path(source: Source) -> Path | None:
 def file_beside(checkpoint: AnyPath, *parts: str) -> Path:
     """`NAME-METHOD-DENSITY.safetensors` in the current folder, of the checkpoint's name and these parts."""
     return Path("-".join([Path(checkpoint).resolve().name.split(".")[0], *parts]) + ".safetensors")
-
-
-def unwrapped(module: nn.Module) -> nn.Module:
-    """The network inside `DataParallel`, `DistributedDataParallel` and `torch.compile`, whose names have no prefix."""
-    from torch import nn
-
-    while True:
-        if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            module = module.module
-        elif isinstance(original := getattr(module, "_orig_mod", None), nn.Module):
-            module = original
-        else:
-            return module
 
 
 def _tensors(state: Mapping[Any, Any]) -> dict[str, Any]:
@@ -159,21 +144,12 @@ def device_of(name: str, source: Source = None) -> str:
         first = next(iter(source.parameters()), None)
         if first is not None and first.device.type == "cuda":
             return str(first.device)
-    found = resolve(Device(one_of("device", name, [device.value for device in Device])))
+    found = resolve(one_of("device", name, Device))
     if name == "auto" and found != "cpu":
         note(
             f"a GPU does the work ({option('device', 'auto')}, as there is one; {option('device', 'cpu')} leaves it out)"
         )
     return found
-
-
-def one_of(name: str, value: Any, choices: Iterable[Choice]) -> Choice:
-    """The choice that the value is. Raises `ParameterError`, which lists them."""
-    known = list(choices)
-    for choice in known:
-        if value == choice:
-            return choice
-    raise ParameterError(f"{option(name, shown(value))}: give one of {', '.join(known)}")
 
 
 def shape_of(given: Shape | None) -> tuple[int, ...] | None:

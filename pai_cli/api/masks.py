@@ -111,7 +111,9 @@ class Mask(Mapping[str, "NDArray[np.bool_]"]):
     def __getitem__(self, name: str) -> NDArray[np.bool_]:
         if name not in self._stored.shapes:
             raise KeyError(name)
-        return self._read(name)
+        array = self._stored.array(name).view()
+        array.flags.writeable = False
+        return array
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._stored.names)
@@ -134,11 +136,6 @@ class Mask(Mapping[str, "NDArray[np.bool_]"]):
         where = "" if self.path is None else f", {str(self.path)!r}"
         kept = f"{self.kept:,} of {self.total:,} weights kept, density {self.density:.6g}"
         return f"<Mask of {len(self)} layers, {kept}{where}>"
-
-    def _read(self, name: str) -> NDArray[np.bool_]:
-        array = self._stored.array(name).view()
-        array.flags.writeable = False
-        return array
 
     @property
     def names(self) -> tuple[str, ...]:

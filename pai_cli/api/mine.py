@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,6 @@ from pai_cli.api.inputs import (
     Shape,
     Source,
     maybe_path,
-    one_of,
     open_source,
     open_weights,
     shape_of,
@@ -23,10 +22,12 @@ from pai_cli.api.inputs import (
 from pai_cli.api.masks import Mask
 from pai_cli.api.plans import plan_mining, read_masks
 from pai_cli.api.progress import Wanted, shown_by
-from pai_cli.api.ranges import check_force, check_least
+from pai_cli.api.ranges import check_least
 from pai_cli.api.unrolling import tell_on_no_path
 from pai_cli.errors import UsageError
 from pai_cli.mining.level import Level
+from pai_cli.refusals import Idle, idle_force, idle_packed, refuse
+from pai_cli.spectral.parameters import one_of
 from pai_cli.spelling import for_python, option
 from pai_cli.telling import note, warn
 
@@ -43,6 +44,28 @@ if TYPE_CHECKING:
 
 SUPPORT = "0.8"
 MIN_EDGES = 3
+_NO_SEARCH = f"{{it}}: is about the search, and {option('overlap')} makes none; leave one out"
+IDLE = (
+    Idle(
+        ("level", "weights", "output", "trust"),
+        f"{{it}}: is about masks, and {option('graphs')} reads lists of edges; leave one out",
+        beside=("graphs",),
+    ),
+    Idle(
+        ("model", "input_shape"),
+        f"{{it}}: says how {option('weights')} is followed; give {option('weights', 'CKPT')} too",
+        without=("weights",),
+    ),
+    Idle(
+        ("weights",),
+        f"{{it}}: at {option('level', 'weight')} layers stand by themselves; leave it out",
+        where=lambda call: call.level == Level.WEIGHT,
+    ),
+    idle_packed("output"),
+    Idle(("min_edges", "max_results", "timeout"), _NO_SEARCH, beside=("overlap",)),
+    Idle(("support",), _NO_SEARCH, beside=("overlap",), without=("output",)),  # it counts for a consensus too
+    idle_force(f"{option('output')} too", "output", "plot"),
+)
 
 
 @dataclass(frozen=True)
@@ -168,13 +191,10 @@ def mine(
     Raises `UsageError` where an option could do nothing, `MiningError`, `MaskError`, `EdgeListError`, `TraceError`,
     `PictureError`, `OutputError`, and with `weights` what loading a network raises.
     """
+    asked = dict(locals())
     shape, path, picture = shape_of(input_shape), maybe_path(output), maybe_path(plot)
-    how = None if level is None else Level(one_of("level", level, list(Level)))
-    of_masks = {"level": how, "weights": weights, "output": path, "trust": trust or None}
-    _check_given(of_masks, graphs=graphs, model=model, shape=shape, packed=packed)
-    of_search = {"min_edges": min_edges, "max_results": max_results, "timeout": timeout}
-    _check_search({**of_search, "support": None if path or support == SUPPORT else support}, overlap=overlap)
-    check_force(force, output=path, plot=picture)
+    how = None if level is None else one_of("level", level, Level)
+    refuse(mine, IDLE, asked)
     check_least(1, min_edges=min_edges, max_results=max_results)
     check_least(0, timeout=timeout)
     from pai_cli.display.figures.canvas import check_picture
@@ -201,37 +221,6 @@ def mine(
     if path is not None and weights is not None:
         tell_on_no_path(mined.consensus.stored, open_source(weights, trust=trust), model, shape)
     return mined
-
-
-def _check_given(
-    of_masks: Mapping[str, object], *, graphs: bool, model: str | None, shape: object, packed: bool
-) -> None:
-    """Refuse what could do nothing among the options that say what is read and written."""
-    idle = [name for name, value in of_masks.items() if value is not None]
-    if graphs and idle:
-        raise UsageError(
-            f"{option(idle[0])}: is about masks, and {option('graphs')} reads lists of edges; leave one out"
-        )
-    if of_masks["weights"] is None and (model is not None or shape is not None):
-        name = "input_shape" if model is None else "model"
-        raise UsageError(
-            f"{option(name)}: says how {option('weights')} is followed; give {option('weights', 'CKPT')} too"
-        )
-    if of_masks["weights"] is not None and of_masks["level"] is Level.WEIGHT:
-        raise UsageError(
-            f"{option('weights')}: at {option('level', 'weight')} layers stand by themselves; leave it out"
-        )
-    if packed and of_masks["output"] is None:
-        raise UsageError(
-            f"{option('packed')}: is about the mask that {option('output')} writes; give {option('output', 'MASK')} too"
-        )
-
-
-def _check_search(of_search: Mapping[str, object], *, overlap: bool) -> None:
-    """Refuse an option of the search where none is made. The support counts without one where a consensus is written."""
-    idle = [name for name, value in of_search.items() if value is not None]
-    if overlap and idle:
-        raise UsageError(f"{option(idle[0])}: is about the search, and {option('overlap')} makes none; leave one out")
 
 
 def _of_graphs(given: list[Any], progress: Progress) -> Collection:

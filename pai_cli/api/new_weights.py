@@ -6,32 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pai_cli.errors import MethodOptionError
 from pai_cli.spelling import option
 from pai_cli.telling import note
 
 if TYPE_CHECKING:
     from pai_cli.files.checkpoints import Checkpoint
     from pai_cli.models.network import Network
-    from pai_cli.pruning.base import Method
     from pai_cli.pruning.run import PruneRequest
     from pai_cli.pruning.trained import TrainingRun
-
-
-def refuse_weights_early(path: Path | None, method: Method, *, reinit: bool) -> None:
-    """Refuse `reinit` and `weights_out` without each other, before any work.
-
-    A method that trains has weights to write without `reinit` as well.
-    """
-    if reinit and path is None:
-        raise MethodOptionError(
-            f"{option('reinit')}: redraws the weights; say with {option('weights_out')} where to write them"
-        )
-    if path is not None and not reinit and not method.trains:
-        raise MethodOptionError(
-            f"{option('weights_out', path)}: {method.name} leaves the weights as they are; give {option('reinit')}, or "
-            f"leave {option('weights_out')} out"
-        )
 
 
 @dataclass(frozen=True)

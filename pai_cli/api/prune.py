@@ -16,20 +16,22 @@ from pai_cli.api.inputs import (
     amount_of,
     file_beside,
     maybe_path,
-    one_of,
     open_source,
     rounds_of,
     shape_of,
     source_path,
 )
 from pai_cli.api.masks import Mask
-from pai_cli.api.new_weights import Weights, refuse_weights_early, write_weights
+from pai_cli.api.new_weights import Weights, write_weights
 from pai_cli.api.plans import Reads, plan_pruning
 from pai_cli.api.progress import Wanted, shown_by
 from pai_cli.api.requests import accept, method_of, request_of, samples_of, story_of, tell_pruning
 from pai_cli.api.stability import Found, Repeats, certain, found_again, repeats_of, stable_mask
 from pai_cli.errors import MethodOptionError
+from pai_cli.pruning.base import Takers
 from pai_cli.pruning.trained import TrainingOptions, TrainingRun
+from pai_cli.refusals import Idle, idle_force, idle_packed, refuse
+from pai_cli.spectral.parameters import one_of
 from pai_cli.spelling import option
 from pai_cli.telling import note
 
@@ -41,6 +43,44 @@ if TYPE_CHECKING:
     from pai_cli.progress import Progress
     from pai_cli.pruning.base import Method
     from pai_cli.pruning.request import PruneRequest
+
+IDLE = (
+    Idle(
+        ("perturbation", "stable_out"),
+        f"{{value}}: is about the prunings that {option('stability')} makes; give {option('stability', 5)} too, or leave "
+        "it out",
+        without=("stability",),
+    ),
+    idle_packed("output", "stable_out"),
+    idle_force(f"{option('output')} too", "output", "weights_out", "stable_out"),
+)
+IDLE_OF_METHOD = (
+    Idle(
+        ("reinit",),
+        f"{{it}}: redraws the weights; say with {option('weights_out')} where to write them",
+        without=("weights_out",),
+    ),
+    Idle(
+        ("weights_out",),
+        f"{{value}}: {{method.name}} leaves the weights as they are; give {option('reinit')}, or leave {{it}} out",
+        without=("reinit",),
+        where=lambda call: not call.method.trains,
+    ),
+    Idle(
+        ("resume",),
+        "{it}: {method.name} does not train; leave it out (methods that take it: {takers.trains})",
+        where=lambda call: not call.method.trains,
+    ),
+    Idle(("resume",), f"{{it}}: a run is kept beside its mask; give {option('output')} too", without=("output",)),
+)
+IDLE_SEED = (
+    Idle(
+        ("seed",),
+        "{value}: {method.name} draws nothing; every seed gives this mask",
+        without=("shuffle", "reinit", "stability"),
+        where=lambda call: not call.method.draws and call.ties != "random",
+    ),
+)
 
 
 def default_output(given: Mapping[str, Any]) -> Path:
@@ -139,16 +179,15 @@ def prune(
     `MethodOptionError`, `DensityError`, `LayerSelectionError`, `CheckpointError`, `UnknownModelError`, `ScoreError`,
     `CollapseError`, `DataError`, `DeviceError`, `OutputError`, `ResumeError`, and `TrainingError` of a method that trains.
     """
-    amount, shape, in_rounds = (
-        amount_of(density, sparsity, pattern, densities),
-        shape_of(input_shape),
-        rounds_of(rounds),
-    )
+    asked = dict(locals())
+    amount, shape = amount_of(density, sparsity, pattern, densities), shape_of(input_shape)
+    in_rounds = rounds_of(rounds)
     chosen = method_of(method)
+    asked |= {"method": chosen, "takers": Takers()}
+    refuse(prune, IDLE, asked)
+    refuse(prune, IDLE_OF_METHOD, asked, MethodOptionError)
     path, new_weights = maybe_path(output), maybe_path(weights_out)
     repeats = repeats_of(stability, perturbation, maybe_path(stable_out))
-    refuse_weights_early(new_weights, chosen, reinit=reinit)
-    _refuse_resume_early(chosen, path, resume=resume)
     named, given = samples_of(data)
     reads = Reads(
         source_path(checkpoint), model, named, None if isinstance(densities, Mapping) else maybe_path(densities)
@@ -161,24 +200,14 @@ def prune(
     request = request_of(
         chosen,
         amount,
-        checkpoint,
-        device=device,
-        scope=scope,
-        ignore=ignore,
-        seed=seed,
+        asked,
         rounds=in_rounds,
         input_shape=shape,
         data=named,
-        per_class=per_class,
-        shuffle=shuffle,
-        invert=invert,
-        ties=ties,
-        effective=effective,
         training=training if training.given() else None,
     )
     dataset = accept(source, network, request, given)
-    if seed and not (chosen.draws or shuffle or reinit or stability or request.ties == "random"):
-        note(f"{option('seed', seed)}: {chosen.name} draws nothing; every seed gives this mask")
+    refuse(prune, IDLE_SEED, asked, None)
     written = _Written(path, packed, no_collapse, force, repeats)
     with shown_by(progress, chosen.name) as bar:
         if pieces:
@@ -329,20 +358,6 @@ class _Run:
         """Remove the state: all that was to be written is."""
         if self.journal is not None:
             self.journal.close()
-
-
-def _refuse_resume_early(method: Method, path: Path | None, *, resume: bool) -> None:
-    """Refuse to go on where nothing is kept."""
-    if not resume:
-        return
-    if not method.trains:
-        from pai_cli.pruning.base import METHODS
-
-        takers = ", ".join(one.name for one in METHODS.values() if one.trains)
-        told = f"{method.name} does not train; leave it out (methods that take it: {takers})"
-        raise MethodOptionError(f"{option('resume')}: {told}")
-    if path is None:
-        raise MethodOptionError(f"{option('resume')}: a run is kept beside its mask; give {option('output')} too")
 
 
 def _open_run(written: _Written, weights: Weights, dataset: Dataset | None, *, resume: bool) -> _Run:

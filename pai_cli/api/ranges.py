@@ -16,14 +16,6 @@ def check_least(least: float, **given: float | None) -> None:
             raise UsageError(f"{option(name, shown(value))}: must be a number of {least:g} or more")
 
 
-def check_force(force: bool, **outputs: object) -> None:
-    """Refuse `force` where no file is written that it could replace. Raises `UsageError`; `outputs`: by parameter."""
-    if force and all(one is None for one in outputs.values()):
-        raise UsageError(
-            f"{option('force')}: no file is written; give {option(next(iter(outputs)))} too, or leave it out"
-        )
-
-
 def check_numbers(**given: object) -> None:
     """Raise `UsageError` for the first of these parameters that is no number; None is not given."""
     for name, value in given.items():

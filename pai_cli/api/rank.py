@@ -69,13 +69,14 @@ def rank(
     `convention` and the others are those of `analyze`. Of masks that cannot be measured a warning tells, and the result's
     `failed`. Raises `UsageError` for what does not go together, `TableError`, `UnknownMetricError`, `CompositeError`.
     """
-    asked = Asked(**locals())
-    entered = enter(asked)
+    entered = enter(Asked(**locals()))
+    from pai_cli.api.ranked import draw
+
     for one in entered.reports:
         if one.error is not None:
             warn(one.error.text)
     found = ranked(entered)
-    entered.pictures.write(found)
+    draw(found, entered.pictures)
     return found
 
 
@@ -103,15 +104,14 @@ def correlate(
     with `accuracies`). `accuracies` and the others: as of `rank`, which this is. Raises `UsageError` for a table and
     masks without any accuracy.
     """
+    asked = {name: value for name, value in locals().items() if name not in ("reports", "accuracies")}
     from pai_cli.api.ranked import Correlations
     from pai_cli.api.records import is_table
 
-    asked: dict[str, Any] = {"table": reports} if is_table(reports) else {"masks": reports}
-    asked |= {"by": by, "metrics": metrics, "controls": controls, "group_by": group_by, "collapsed_at": collapsed_at}
-    asked |= {"accuracy_unit": accuracy_unit, "resamples": resamples, "seed": seed}
-    if accuracies is None and "masks" in asked:
+    what = "table" if is_table(reports) else "masks"
+    if accuracies is None and what == "masks":
         raise UsageError("accuracies: there is nothing to correlate with; give them, or take rank")
-    found = rank(accuracy=accuracies, plot=plot, report=report, force=force, progress=progress, **asked)
+    found = rank(**{what: reports}, accuracy=accuracies, **asked)
     if not isinstance(found, Correlations):
         raise UsageError("accuracies: the table has no column accuracy; give them, or take rank")
     return found

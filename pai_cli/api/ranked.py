@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pai_cli.api.inputs import AnyPath, maybe_path
@@ -202,38 +201,20 @@ class Correlations(Shown):
         return [part if isinstance(part, str) else Table(*part) for part in found]
 
 
-@dataclass(frozen=True)
-class Pictures:
-    """Where pictures of a result go. `asked`: whether any do, so that layers are needed."""
+def pictures_wanted(plot: AnyPath | None, report: AnyPath | None, *, force: bool) -> RankPictures | None:
+    """Where pictures of a result go, None for nowhere. Refuses, before any work, what could not be made: `PictureError`."""
+    if plot is None and report is None:
+        return None
+    from pai_cli.display.report.ranking import RankPictures
 
-    plot: Path | None
-    report: Path | None
-    force: bool
+    return RankPictures.wanted(maybe_path(plot), maybe_path(report), force=force)
 
-    @staticmethod
-    def wanted(plot: AnyPath | None, report: AnyPath | None, *, force: bool) -> Pictures:
-        """Refuses, before any work, what could not be made. Raises `PictureError`."""
-        found = Pictures(maybe_path(plot), maybe_path(report), force)
-        if found.asked:
-            found._of(weights=False)
-        return found
 
-    @property
-    def asked(self) -> bool:
-        """Whether any picture or page was asked for."""
-        return self.plot is not None or self.report is not None
-
-    def write(self, found: Ranking | Correlations) -> None:
-        """Write what was asked for, and say so. Raises `PictureError`, `OutputError`."""
-        if not self.asked:
-            return
-        pictures = self._of(weights=found.weights)
-        if isinstance(found, Ranking):
-            pictures.order(found.ranked, found.by, found.measured)
-        else:
-            pictures.study(found.study, found.masks, found.measured)
-
-    def _of(self, *, weights: bool) -> RankPictures:
-        from pai_cli.display.report.ranking import RankPictures
-
-        return RankPictures.wanted(self.plot, self.report, force=self.force, weights=weights)
+def draw(found: Ranking | Correlations, pictures: RankPictures | None) -> None:
+    """Write what was asked for, and say so. Raises `PictureError`, `OutputError`."""
+    if pictures is None:
+        return
+    if isinstance(found, Ranking):
+        pictures.order(found.ranked, found.by, found.measured, weights=found.weights)
+    else:
+        pictures.study(found.study, found.masks, found.measured, weights=found.weights)

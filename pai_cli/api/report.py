@@ -142,7 +142,22 @@ class Layers(Mapping[str, Layer]):
         return f"<{len(self)} layers: {', '.join(self._layers)}>"
 
 
-class Report(Shown):
+class _OfNetwork(Shown):
+    """A report whose values by metric are its `network`'s."""
+
+    network: Values
+
+    def __getitem__(self, metric: str) -> Value:
+        return self.network[metric]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.network)
+
+    def __len__(self) -> int:
+        return len(self.network)
+
+
+class Report(_OfNetwork):
     """What was measured of one mask.
 
     `report["dr_imdb"]` is the network's value, as of `network`: the mean over the layers where it is present, over
@@ -182,15 +197,6 @@ class Report(Shown):
         self.left_whole: dict[str, str] = dict(
             told_whole(measured.metadata) if measured.whole is None else measured.whole.reasons
         )
-
-    def __getitem__(self, metric: str) -> Value:
-        return self.network[metric]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.network)
-
-    def __len__(self) -> int:
-        return len(self.network)
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, as JSON has it: `mask`, `metadata`, `left_whole`, and the records of `pai analyze` in JSON, those of
@@ -256,7 +262,7 @@ class Pair(Values):
         self.outputs, self.live, self.columns = pair.outputs, pair.live, pair.columns
 
 
-class JunctionReport(Shown):
+class JunctionReport(_OfNetwork):
     """What was measured of one mask between consecutive layers.
 
     `report["overlap"]` is the network's value, as of `network`: the mean over the pairs where it is present, over
@@ -274,15 +280,6 @@ class JunctionReport(Shown):
         self.counted = dict(measured.counted)
         self.whole = measured.whole
         self._summary = summary
-
-    def __getitem__(self, metric: str) -> Value:
-        return self.network[metric]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.network)
-
-    def __len__(self) -> int:
-        return len(self.network)
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, as JSON has it: `mask`, and the records of `pai analyze` between layers in JSON, those of `pairs`

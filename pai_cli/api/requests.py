@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pai_cli.api.inputs import Amount, device_of, globs_of, one_of, tell_network
+from pai_cli.api.inputs import Amount, device_of, globs_of, tell_network
 from pai_cli.api.unrolling import tell_idle
-from pai_cli.errors import CollapseError, UnknownMethodError
-from pai_cli.pruning.base import Scope
+from pai_cli.errors import CollapseError, MethodOptionError, UnknownMethodError
+from pai_cli.pruning.base import Scope, Takers
+from pai_cli.refusals import Idle, refuse
+from pai_cli.spectral.parameters import one_of
 from pai_cli.spelling import option
 from pai_cli.telling import note, warn
 
@@ -23,6 +26,16 @@ if TYPE_CHECKING:
 
 
 SCOPES: tuple[Scope, ...] = ("global", "layer")
+
+
+IDLE = (
+    Idle(
+        ("dataset",),
+        f"{option('data')}: {{method.name}} needs no data; leave {option('data')} out (methods that take it: "
+        "{takers.data})",
+        where=lambda call: not call.method.data,
+    ),
+)
 
 
 def method_of(name: str | Method | None) -> Method:
@@ -40,21 +53,15 @@ def method_of(name: str | Method | None) -> Method:
     return get(name)
 
 
-def request_of(
-    method: Method,
-    amount: Amount,
-    source: Any,
-    *,
-    device: str,
-    scope: str | None,
-    ignore: Any,
-    ties: str | None,
-    **others: Any,
-) -> PruneRequest:
+AS_GIVEN = ("seed", "per_class", "shuffle", "invert", "effective")
+"""Fields of a request that are parameters as they are."""
+
+
+def request_of(method: Method, amount: Amount, asked: Mapping[str, Any], **read: Any) -> PruneRequest:
     """The request, with a word on a density that nobody gave.
 
-    `source`: what was given as the checkpoint, which may be on a device. `others`: fields of `PruneRequest` as they are.
-    Raises `DeviceError` for a device that is not there.
+    `asked`: the parameters of `prune` or `sample`. `read`: fields that something was made of. Raises `DeviceError` for a
+    device that is not there.
     """
     from pai_cli.pruning.run import PruneRequest
     from pai_cli.pruning.ties import RULES
@@ -65,11 +72,12 @@ def request_of(
         density_default=amount.default,
         pattern=amount.pattern,
         densities=amount.densities,
-        scope=None if scope is None else one_of("scope", scope, SCOPES),
-        ignore=globs_of(ignore),
-        device=device_of(device, source),
-        ties=RULES[0] if ties is None else one_of("ties", ties, RULES),
-        **others,
+        scope=None if asked["scope"] is None else one_of("scope", asked["scope"], SCOPES),
+        ignore=globs_of(asked["ignore"]),
+        device=device_of(asked["device"], asked["checkpoint"]),
+        ties=RULES[0] if asked["ties"] is None else one_of("ties", asked["ties"], RULES),
+        **{name: asked[name] for name in AS_GIVEN if name in asked},
+        **read,
     )
     if request.density_default:
         kept = request.smallest_density
@@ -96,6 +104,7 @@ def accept(source: Checkpoint, network: Network, request: PruneRequest, dataset:
     """
     from pai_cli.pruning.run import check_request
 
+    refuse(accept, IDLE, {"dataset": dataset, "method": request.method, "takers": Takers()}, MethodOptionError)
     check_request(network, request, has_samples=dataset is not None)
     if request.data is not None:
         from pai_cli.pruning.samples import open_samples

@@ -17,7 +17,6 @@ from pai_cli.api.inputs import (
     file_beside,
     maybe_path,
     network_of,
-    one_of,
     open_source,
     rounds_of,
     shape_of,
@@ -29,8 +28,9 @@ from pai_cli.api.plans import Reads, plan_sampling
 from pai_cli.api.progress import Wanted, shown_by
 from pai_cli.api.requests import accept, method_of, request_of, samples_of, story_of, tell_pruning
 from pai_cli.errors import UsageError
+from pai_cli.refusals import Idle, idle_force, idle_packed, refuse
 from pai_cli.spectral.conventions import Convention
-from pai_cli.spectral.parameters import shown
+from pai_cli.spectral.parameters import one_of, shown
 from pai_cli.spelling import option
 from pai_cli.telling import note, warn
 
@@ -116,7 +116,7 @@ def sample(
 
     Raises what `prune` raises, `ResumeError`, `WorkerLostError`, `ClusterError`, and `PictureError`.
     """
-    given = locals()
+    given = dict(locals())
     check_search(given)
     amount, shape = amount_of(density, sparsity, pattern, densities), shape_of(input_shape)
     path, picture = maybe_path(output), maybe_path(plot)
@@ -134,20 +134,7 @@ def sample(
         plan_sampling(reads, where, lines, picture, searches=construct is None, resume=resume, force=force)
         source = open_source(checkpoint, trust=trust)
         network = network_of(source, model, shape, weights_suffice=chosen.in_pieces is not None)
-        request = request_of(
-            chosen,
-            amount,
-            checkpoint,
-            device=device,
-            scope=scope,
-            ignore=ignore,
-            seed=seed,
-            rounds=in_rounds,
-            input_shape=shape,
-            data=named,
-            per_class=per_class,
-            ties=ties,
-        )
+        request = request_of(chosen, amount, given, rounds=in_rounds, input_shape=shape, data=named)
         run = _Run(source, network, request, _workers(jobs, cluster, model), path, packed, force)
         if construct is not None:
             with shown_by(progress, construct) as bar:
@@ -179,9 +166,22 @@ def default_output(given: Mapping[str, Any]) -> Path:
     return file_beside(given["checkpoint"], given["construct"] or f"{given['method']}-best", amount.label)
 
 
-OF_A_SEARCH = (
-    *("method", "population", "select", "by", "noise", "trajectory", "resume", "scope", "rounds", "data", "per_class"),
-    *("pattern", "plot", "ties", "convention"),
+IDLE = (
+    Idle(
+        (
+            *("method", "population", "select", "by", "noise", "trajectory", "resume", "scope", "rounds", "data"),
+            *("per_class", "pattern", "plot", "ties", "convention"),
+        ),
+        f"{option('construct', '{construct}')}: builds a mask and searches for none; leave {{it}} out",
+        beside=("construct",),
+    ),
+    Idle(
+        ("steps",),
+        f"{{it}}: only for {option('construct', 'ramanujan')}; leave it out",
+        where=lambda call: call.construct != "ramanujan",
+    ),
+    idle_packed("output"),
+    idle_force(f"{option('output')} too", "output", "trajectory", "plot"),
 )
 
 
@@ -191,9 +191,8 @@ def check_search(given: Mapping[str, Any]) -> None:
     Raises `UsageError`.
     """
     construct = given["construct"]
-    there = [name for name in OF_A_SEARCH if given[name] is not None and given[name] is not False]
     if construct is None:
-        missing = [option(name) for name in ("method", "population") if name not in there]
+        missing = [option(name) for name in ("method", "population") if given[name] is None]
         if missing:
             raise UsageError(f"give {' and '.join(missing)} to search, or {option('construct')} to build a mask")
         from pai_cli.sampling.request import CRITERIA
@@ -203,11 +202,7 @@ def check_search(given: Mapping[str, Any]) -> None:
                 one_of(name, given[name], choices)
     else:
         one_of("construct", construct, CONSTRUCTIONS)
-        if there:
-            told = f"builds a mask and searches for none; leave {option(there[0])} out"
-            raise UsageError(f"{option('construct', construct)}: {told}")
-    if given["steps"] is not None and construct != "ramanujan":
-        raise UsageError(f"{option('steps')}: only for {option('construct', 'ramanujan')}; leave it out")
+    refuse(sample, IDLE, given)
     _check_population(given["population"])
 
 

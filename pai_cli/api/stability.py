@@ -32,14 +32,8 @@ class Repeats:
 
 
 def repeats_of(stability: Any, perturbation: Any, out: Path | None) -> Repeats | None:
-    """What is wanted, None for nothing. Raises `UsageError` for numbers out of range, and for what needs `stability`."""
+    """What is wanted, None for nothing. Raises `UsageError` for numbers out of range."""
     if stability is None:
-        for name, value in (("perturbation", perturbation), ("stable_out", out)):
-            if value is not None:
-                raise UsageError(
-                    f"{option(name, value)}: is about the prunings that {option('stability')} makes; give "
-                    f"{option('stability', 5)} too, or leave it out"
-                )
         return None
     if isinstance(stability, bool) or not isinstance(stability, int) or stability < 1:
         raise UsageError(f"{option('stability', shown(stability))}: must be a whole number of 1 or more")

@@ -15,7 +15,6 @@ from pai_cli.api.inputs import (
     device_of,
     maybe_path,
     network_of,
-    one_of,
     open_source,
     shape_of,
     source_path,
@@ -24,11 +23,12 @@ from pai_cli.api.inputs import (
 from pai_cli.api.masks import Mask
 from pai_cli.api.plans import Reads, plan_training
 from pai_cli.api.progress import Wanted, shown_by
-from pai_cli.api.ranges import check_force, check_least, check_numbers
+from pai_cli.api.ranges import check_least, check_numbers
 from pai_cli.api.samples import Data, as_parts, name_of
 from pai_cli.api.training import Training
-from pai_cli.errors import UsageError
+from pai_cli.refusals import Idle, idle_force, refuse
 from pai_cli.spectral.conventions import Convention
+from pai_cli.spectral.parameters import one_of
 from pai_cli.spelling import option
 from pai_cli.telling import note, warn
 from pai_cli.training.outputs import Outputs
@@ -60,6 +60,23 @@ CHOICES = {
 }
 UPDATES = ("update_every", "update_fraction", "update_until")
 TOST: dict[str, Any] = {"soft_neurons": True, "ghost_skips": True, "rescale": True, "label_smoothing": SMOOTHING}
+
+_STAYS = f"the mask does not move; give {option('dynamic', 'set')} or rigl"
+IDLE = (
+    Idle(
+        ("early",),
+        f"{{it}}: no part acts early; give {option('recipe', 'tost')} or one of its parts, or leave it out",
+        without=("early_parts",),
+    ),
+    Idle((*UPDATES, "convention"), f"{{it}}: {_STAYS}", without=("dynamic",)),
+    Idle(("plot", "mask_out"), f"{{it}}: {_STAYS}, or leave it out", without=("dynamic",)),
+    Idle(
+        ("keep_every", "resume", "results", "log_dir"),
+        f"{{it}}: nothing is kept without {option('output')}; give {option('output', 'OUT')} too, or leave it out",
+        without=("output",),
+    ),
+    idle_force(f"{option('output')} too", "output", "mask_out", "plot"),
+)
 
 
 def default_output(given: Mapping[str, Any]) -> Path:
@@ -150,18 +167,20 @@ def train(
     Raises `UsageError` where options exclude each other or could do nothing, `RecipeError`, `TrainingError`, `DataError`,
     `MaskError`, `CheckpointError`, `UnknownModelError`, `DeviceError`, `OutputError`, `ResumeError`, `PictureError`.
     """
-    given = {name: value for name, value in locals().items() if name in Recipe.__dataclass_fields__}
-    recipe_wanted = _recipe(RecipeName(one_of("recipe", recipe, list(RecipeName))), given)
+    asked = dict(locals())
+    given = {name: value for name, value in asked.items() if name in Recipe.__dataclass_fields__}
+    recipe_wanted = _recipe(one_of("recipe", recipe, RecipeName), given)
     shape = shape_of(input_shape)
-    kept = {"keep_every": None if keep_every == KEEP_EVERY else keep_every, "resume": resume or None}
-    outputs = _outputs(
+    refuse(train, IDLE, {**asked, "early_parts": recipe_wanted.early_parts or None})
+    check_least(0, keep_every=keep_every)
+    outputs = Outputs(
         maybe_path(output),
-        maybe_path(mask_out),
-        recipe_wanted,
-        {**kept, "results": maybe_path(results), "log_dir": maybe_path(log_dir)},
-        plot=maybe_path(plot),
+        maybe_path(mask_out) or _mask_beside(output, recipe_wanted),
+        results=maybe_path(results),
+        log_dir=maybe_path(log_dir),
         keep_every=60 * keep_every,
         force=force,
+        plot=maybe_path(plot),
     )
     file = mask.path if isinstance(mask, Mask) else source_path(mask)
     named = name_of(data) if isinstance(data, (str, PathLike)) else None
@@ -171,25 +190,14 @@ def train(
 
 
 def _recipe(name: RecipeName, given: Mapping[str, Any]) -> Recipe:
-    """The recipe: what is given is taken, and where that is None what the named recipe has, else the base.
-
-    Raises `UsageError` where an option would do nothing.
-    """
+    """The recipe: what is given is taken, and where that is None what the named recipe has, else the base."""
     numbers = ("epochs", "batch_size", "lr", "weight_decay", "validation", "label_smoothing", "early", *UPDATES)
     check_numbers(**{one: given[one] for one in numbers})
     chosen = dict(TOST) if name is RecipeName.TOST else {}
     for one, value in given.items():
         if value is not None:
-            chosen[one] = CHOICES[one](one_of(one, value, list(CHOICES[one]))) if one in CHOICES else value
-    recipe = Recipe(**chosen)
-    if given["early"] is not None and not recipe.early_parts:
-        raise UsageError(
-            f"{option('early')}: no part acts early; give {option('recipe', 'tost')} or one of its parts, or leave it out"
-        )
-    for one in (*UPDATES, "convention"):
-        if given[one] is not None and recipe.dynamic is None:
-            raise UsageError(f"{option(one)}: the mask does not move; give {option('dynamic', 'set')} or rigl")
-    return recipe
+            chosen[one] = one_of(one, value, CHOICES[one]) if one in CHOICES else value
+    return Recipe(**chosen)
 
 
 def _recipe_name(recipe: Recipe) -> str:
@@ -201,26 +209,12 @@ def _recipe_name(recipe: Recipe) -> str:
     return "+".join(part.replace("_", "-") for part in [*parts, *dynamic]) or "plain"
 
 
-def _outputs(
-    out: Path | None, mask: Path | None, recipe: Recipe, beside: Mapping[str, Any], *, plot: Path | None, **others: Any
-) -> Outputs:
-    """Where to write; `beside`: what takes an output. Raises `UsageError` for what would do nothing.
-
-    What only a moving mask gives is not asked of one that stays.
-    """
-    moves = f"give {option('dynamic', 'set')} or rigl, or leave it out"
-    for name, path in (("plot", plot), ("mask_out", mask)):
-        if recipe.dynamic is None and path is not None:
-            raise UsageError(f"{option(name)}: the mask does not move; {moves}")
-    idle = [name for name, value in beside.items() if value is not None]
-    if out is None and idle:
-        needs = f"nothing is kept without {option('output')}"
-        raise UsageError(f"{option(idle[0])}: {needs}; give {option('output', 'OUT')} too, or leave it out")
-    check_force(others["force"], output=out, mask_out=mask, plot=plot)
-    check_least(0, keep_every=others["keep_every"])
-    if recipe.dynamic is not None and mask is None and out is not None:
-        mask = out.with_name(f"{out.name.removesuffix('.safetensors')}-mask.safetensors")
-    return Outputs(out, mask, plot=plot, results=beside["results"], log_dir=beside["log_dir"], **others)
+def _mask_beside(output: AnyPath | None, recipe: Recipe) -> Path | None:
+    """Where the last mask of a moving one is written where nobody says; None for nowhere."""
+    out = maybe_path(output)
+    if recipe.dynamic is None or out is None:
+        return None
+    return out.with_name(f"{out.name.removesuffix('.safetensors')}-mask.safetensors")
 
 
 def _open_job(

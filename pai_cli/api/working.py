@@ -6,8 +6,24 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
-from pai_cli.errors import UsageError
+from pai_cli.refusals import Idle
 from pai_cli.spelling import option
+
+WORKING = (
+    Idle(
+        ("cluster",),
+        f"{{value}}: give {option('jobs', 'N')}, how many jobs to ask Slurm for",
+        without=("jobs",),
+        where=lambda call: call.cluster == "slurm",
+    ),
+    Idle(
+        ("jobs",),
+        "{it}: the cluster at {cluster} has the workers it has; leave {it} out",
+        beside=("cluster",),
+        where=lambda call: call.cluster != "slurm",
+    ),
+    Idle(("store",), f"{{it}} and {option('no_store')} exclude each other: give one", beside=("no_store",)),
+)
 
 
 @dataclass(frozen=True)
@@ -26,27 +42,9 @@ class Working:
     def of(
         jobs: int | None, cluster: str | None, store: str | PathLike[str] | None = None, *, no_store: bool = False
     ) -> Working:
-        """What a caller says of it. Raises `UsageError` when it makes no sense together."""
+        """What a caller says of it. Raises `ParameterError`."""
         from pai_cli.spectral.parameters import whole_number
 
         if jobs is not None:
             whole_number("jobs", jobs, 1, 2**31)
-        if cluster == "slurm" and jobs is None:
-            raise UsageError(
-                f"{option('cluster', 'slurm')}: give {option('jobs', 'N')}, how many jobs to ask Slurm for"
-            )
-        if cluster not in (None, "slurm") and jobs is not None:
-            raise UsageError(
-                f"{option('jobs')}: the cluster at {cluster} has the workers it has; leave {option('jobs')} out"
-            )
-        if no_store and store is not None:
-            raise UsageError(f"{option('store')} and {option('no_store')} exclude each other: give one")
         return Working(jobs, cluster, None if store is None else Path(store), no_store)
-
-
-def refuse_idle_force(*outputs: object, force: bool) -> None:
-    """Raise `UsageError` for a `force` where no file is written that it could replace."""
-    if force and not any(outputs):
-        raise UsageError(
-            f"{option('force')}: no file is written; give {option('plot')} or {option('report')}, or leave it out"
-        )

@@ -125,7 +125,7 @@ def rank(
     given = asked(locals())
     options.check_header(format, no_header=no_header)
     entered = enter(Asked(**given, progress=True))
-    from pai_cli.api.ranked import Ranking
+    from pai_cli.api.ranked import Ranking, draw
     from pai_cli.display.console import fail
 
     failed = sum([fail(one.error) for one in entered.reports])
@@ -138,6 +138,6 @@ def rank(
         from pai_cli.display.correlation import show_study
 
         show_study(found.study, by, format, header=not no_header)
-    entered.pictures.write(found)
+    draw(found, entered.pictures)
     if failed:
         raise typer.Exit(1)

@@ -43,12 +43,10 @@ class Pool(Protocol):
     @property
     def workers(self) -> int:
         """How many pieces can run at once."""
-        ...
 
     @property
     def shares_files(self) -> bool:
         """Whether a path means the same to the workers as it does here."""
-        ...
 
     def map(
         self, function: Callable[[Common, Item], Result], common: Common, items: Iterable[Item | Outcome[Result]]
@@ -61,7 +59,6 @@ class Pool(Protocol):
         numbers: what must be equal to the bit sets its threads in `function`. An item that is an `Outcome` already is no
         work, and comes out in its place.
         """
-        ...
 
 
 class Here:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from pai_cli.compute.pieces import Here, Outcome, Pool
 from pai_cli.compute.threads import all_cores
@@ -31,8 +31,5 @@ def open_pool(jobs: int | None, cluster: str | None = None) -> Iterator[Pool]:
         return
     from pai_cli.compute.processes import Processes
 
-    processes = Processes(count)
-    try:
+    with closing(Processes(count)) as processes:
         yield processes
-    finally:
-        processes.close()

@@ -90,16 +90,6 @@ def cifar_binary(folder: Path) -> Cifar | None:
     return next((layout for layout in CIFAR_BINARY if layout.begun_in(folder)), None)
 
 
-def is_cifar_python(path: Path) -> bool:
-    """Whether it is a folder with any of CIFAR's pickled batches."""
-    return cifar_python(path) is not None
-
-
-def is_cifar_binary(path: Path) -> bool:
-    """Whether it is a folder with any of CIFAR's binary batches."""
-    return cifar_binary(path) is not None
-
-
 def idx_sets(path: Path) -> list[Idx]:
     """The data sets in IDX files that lie in a folder, or the one that a file belongs to; none for any other path.
 
@@ -116,11 +106,6 @@ def idx_sets(path: Path) -> list[Idx]:
     return [
         Idx(prefix.rstrip("-_.") or folder.resolve().name, prefix, files) for prefix, files in sorted(found.items())
     ]
-
-
-def is_idx(path: Path) -> bool:
-    """Whether it is an IDX file by its name, or a folder with any."""
-    return bool(idx_sets(path))
 
 
 def is_npz(path: Path) -> bool:

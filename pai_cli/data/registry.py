@@ -24,22 +24,18 @@ DIGITS = "digits"
 class Kind:
     """A kind of data.
 
-    `opener` is "module:function", which takes the path and `train`; `fits` says of a path whether it is of this kind.
+    `opener` is "module:function", which takes the path and `train`; `fits` gives something of a path of this kind.
     """
 
     opener: str
-    fits: Callable[[Path], bool]
-
-
-def _never(path: Path) -> bool:  # noqa: ARG001
-    return False
+    fits: Callable[[Path], object]
 
 
 KINDS: dict[str, Kind] = {
-    DIGITS: Kind("pai_cli.data.digits:open_digits", _never),
-    "cifar-python": Kind("pai_cli.data.cifar:open_python", layouts.is_cifar_python),
-    "cifar-binary": Kind("pai_cli.data.cifar:open_binary", layouts.is_cifar_binary),
-    "idx": Kind("pai_cli.data.idx:open_idx", layouts.is_idx),
+    DIGITS: Kind("pai_cli.data.digits:open_digits", lambda _: False),
+    "cifar-python": Kind("pai_cli.data.cifar:open_python", layouts.cifar_python),
+    "cifar-binary": Kind("pai_cli.data.cifar:open_binary", layouts.cifar_binary),
+    "idx": Kind("pai_cli.data.idx:open_idx", layouts.idx_sets),
     "npz": Kind("pai_cli.data.npz:open_npz", layouts.is_npz),
     "hf": Kind("pai_cli.data.huggingface:open_saved", layouts.is_saved_hf),
     "images": Kind("pai_cli.data.folder:open_tree", layouts.is_image_tree),

@@ -10,7 +10,7 @@ from typing import Any
 from pai_cli.display.console import show_line
 from pai_cli.display.tables import show_records
 from pai_cli.files.messages import all_names, some_names
-from pai_cli.files.tables import Format, Record, TableWriter, write_document
+from pai_cli.files.tables import Format, Record, write_document, write_table
 from pai_cli.ranking.correlation import Best, Correlation, Scope, ScopeKind, Study
 from pai_cli.ranking.statistics import LEVEL
 
@@ -46,9 +46,8 @@ def show_study(study: Study, by: str | None, kind: Format, *, header: bool) -> N
     elif kind is Format.JSON:
         write_document(sys.stdout, study_document(study))
     else:
-        writer = TableWriter(sys.stdout, kind, FIELDS, header=header)
-        writer.write(correlation_record(one) for scope in study.scopes for one in study.within(scope))
-        writer.close()
+        records = (correlation_record(one) for scope in study.scopes for one in study.within(scope))
+        write_table(sys.stdout, kind, FIELDS, records, header=header)
 
 
 def correlation_record(one: Correlation) -> Record:

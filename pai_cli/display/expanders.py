@@ -9,7 +9,7 @@ from pathlib import Path
 from pai_cli.display.console import note
 from pai_cli.display.tables import show_records
 from pai_cli.files.atomic import is_special
-from pai_cli.files.tables import Format, Record, TableWriter, Value
+from pai_cli.files.tables import Format, Record, Value, write_table
 from pai_cli.sampling.expanders.layer import BuiltLayer
 from pai_cli.sampling.expanders.network import BuiltNetwork
 from pai_cli.spelling import for_shell
@@ -31,9 +31,8 @@ def show_construction(built: BuiltNetwork, path: Path, kind: Format) -> None:
             [*records[:-1], records[-1] | {"layer": "network mean", "shape": "", "made": ""}], COLUMNS, total=True
         )
         return
-    writer = TableWriter(sys.stdout, kind, FIELDS)
-    writer.write(record | {"density_default": built.request.density_default} for record in records)
-    writer.close()
+    told: Record = {"density_default": built.request.density_default}
+    write_table(sys.stdout, kind, FIELDS, (record | told for record in records))
 
 
 def construction_records(built: BuiltNetwork) -> list[Record]:

@@ -12,7 +12,7 @@ import numpy as np
 from pai_cli.display.console import note
 from pai_cli.display.tables import show_records
 from pai_cli.files.atomic import is_special
-from pai_cli.files.tables import Format, Record, TableWriter
+from pai_cli.files.tables import Format, Record, write_table
 
 Counts = Mapping[str, tuple[tuple[int, ...], int]]
 """By layer, in network order: the weight's shape, and how many of its elements are kept."""
@@ -44,9 +44,8 @@ def show_counts(
     if kind is Format.TABLE:
         show_records([*records[:-1], records[-1] | {"layer": "network", "shape": ""}], fields, total=True)
         return
-    writer = TableWriter(sys.stdout, kind, (*fields, *(more or {})))
-    writer.write(record | (more or {}) for record in records)
-    writer.close()
+    more = more or {}
+    write_table(sys.stdout, kind, (*fields, *more), (record | more for record in records))
 
 
 def is_in_the_way(path: Path | None) -> bool:

@@ -10,7 +10,7 @@ from functools import partial
 from pai_cli.compute.stopping import undisturbed
 from pai_cli.display.console import note
 from pai_cli.display.tables import show_records
-from pai_cli.files.tables import Format, Record, TableWriter
+from pai_cli.files.tables import Format, Record, TableWriter, write_table
 from pai_cli.mining.collection import Collection, bits
 from pai_cli.mining.overlap import Overlap
 from pai_cli.mining.run import Mining, Subgraph
@@ -146,9 +146,7 @@ def show_pairs(pairs: Sequence[Overlap], kind: Format, *, header: bool) -> None:
         if numbered:
             show_records(numbered, ("mask", "other_mask", *PAIR_FIELDS[4:-1]))
         return
-    writer = TableWriter(sys.stdout, kind, PAIR_FIELDS, header=header)
-    writer.write(records)
-    writer.close()
+    write_table(sys.stdout, kind, PAIR_FIELDS, records, header=header)
 
 
 def show_matrix(pairs: Sequence[Overlap], collection: Collection) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pai_cli.display.console import show_line
 from pai_cli.display.records import Spell
 from pai_cli.display.tables import show_records
-from pai_cli.files.tables import Format, Record, TableWriter
+from pai_cli.files.tables import Format, Record, write_table
 from pai_cli.printable import as_line
 from pai_cli.spelling import for_shell
 
@@ -18,23 +18,8 @@ if TYPE_CHECKING:
     from pai_cli.ranking.order import RankedMask
 
 FIELDS = (
-    "rank",
-    "mask",
-    "method",
-    "density",
-    "network_density",
-    "density_group",
-    "by",
-    "value",
-    "error",
-    "layers",
-    "margin",
-    "decided",
-    "reason",
-    "convention",
-    "setting",
-    "accuracy",
-    "runs",
+    *("rank", "mask", "method", "density", "network_density", "density_group", "by", "value", "error", "layers"),
+    *("margin", "decided", "reason", "convention", "setting", "accuracy", "runs"),
 )
 COLUMNS = ("rank", "mask", "method", "density", "value", "layers", "accuracy", "decided")
 NOT_ALWAYS = ("method", "density", "layers", "accuracy")  # columns that are left out where no mask has them
@@ -47,10 +32,8 @@ def show_ranking(
     if kind is Format.TABLE:
         _draw(ranked, by)
         return
-    writer = TableWriter(sys.stdout, kind, FIELDS, header=header)
-    writer.write(ranked_record(row, by) for row in ranked)
-    writer.write(failed_record(report, by) for report in reports if report.error is not None)
-    writer.close()
+    failed = (failed_record(report, by) for report in reports if report.error is not None)
+    write_table(sys.stdout, kind, FIELDS, [*(ranked_record(row, by) for row in ranked), *failed], header=header)
 
 
 def _draw(ranked: Sequence[RankedMask], by: str) -> None:

@@ -22,19 +22,10 @@ Spell = Callable[[str], str]
 COUNTS = ("rows", "columns", "n_R", "n_L", "d_R", "d_L", "kept", "total", "density", "components", "n_regular")
 
 ANALYZE_FIELDS = (
-    "mask",
-    "level",
-    "layer",
-    "shape",
-    "layout",
-    *COUNTS,
-    "network_density",
+    *("mask", "level", "layer", "shape", "layout", *COUNTS, "network_density"),
     *(field for name in METRICS for field in (name, f"{name}_error", f"{name}_layers")),
     *(field for name in WHOLE if name not in COUNTS for field in (name, f"{name}_error")),
-    "convention",
-    "solver",
-    "outcome",
-    "reason",
+    *("convention", "solver", "outcome", "reason"),
 )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pai_cli.display.tables import show_records
 from pai_cli.files.atomic import is_special
-from pai_cli.files.tables import Format, Record, TableWriter
+from pai_cli.files.tables import Format, Record, write_table
 from pai_cli.sampling.search import SHOWN, SearchResult
 
 
@@ -21,10 +21,9 @@ def show_search(result: SearchResult, first: Record, path: Path, kind: Format) -
     if kind is Format.TABLE:
         show_records(records, columns)
         return
-    writer = TableWriter(sys.stdout, kind, (*columns, "convention", "reason", "density_default"))
     told: Record = {"convention": result.convention.value, "density_default": result.request.density_default}
-    writer.write(record | told for record in records)
-    writer.close()
+    fields = (*columns, "convention", "reason", "density_default")
+    write_table(sys.stdout, kind, fields, (record | told for record in records))
 
 
 def _own(row: Record, shown: tuple[str, ...]) -> Record:

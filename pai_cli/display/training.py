@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pai_cli.display.console import note
 from pai_cli.display.tables import show_records
-from pai_cli.files.tables import Format, Record, TableWriter
+from pai_cli.files.tables import Format, Record, write_table
 from pai_cli.training.events import DONE
 
 if TYPE_CHECKING:
@@ -16,19 +16,8 @@ if TYPE_CHECKING:
 
 COLUMNS = ("mask", "accuracy", "accuracy_low", "accuracy_high", "best_epoch", "validation_accuracy")
 FIELDS = (
-    *(
-        "mask",
-        "accuracy",
-        "accuracy_low",
-        "accuracy_high",
-        "correct",
-        "tested",
-        "test_loss",
-        "seed",
-        "dataset",
-        "recipe",
-    ),
-    *("density", "epochs", "best_epoch", "validation_accuracy", "explored", "seconds"),
+    *("mask", "accuracy", "accuracy_low", "accuracy_high", "correct", "tested", "test_loss", "seed", "dataset"),
+    *("recipe", "density", "epochs", "best_epoch", "validation_accuracy", "explored", "seconds"),
 )
 
 
@@ -45,6 +34,4 @@ def show_training(trained: Trained, out: Outputs, kind: Format) -> None:
     if kind is Format.TABLE:
         show_records([record], COLUMNS)
         return
-    writer = TableWriter(sys.stdout, kind, FIELDS)
-    writer.write([record])
-    writer.close()
+    write_table(sys.stdout, kind, FIELDS, [record])

@@ -11,8 +11,10 @@ import math
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO
 
+from pai_cli.errors import PaiError
 from pai_cli.files.sparse_arrays import is_sparse, parts_of
 
 ALWAYS, FACTOR = 2**26, 32
@@ -151,6 +153,17 @@ def open_zip(stream: BinaryIO) -> zipfile.ZipFile:
     if claimed > size:
         raise BudgetError(f"its members claim {claimed:,} bytes, and the file has {size:,}")
     return archive
+
+
+def zip_members(path: Path, error: type[PaiError], instead: str) -> list[zipfile.ZipInfo]:
+    """What a zip file lists. Raises `error`: for one that is too large, which says what to do `instead`, or damaged."""
+    try:
+        with path.open("rb") as stream, open_zip(stream) as archive:
+            return archive.infolist()
+    except BudgetError as e:
+        raise error(f"{path}: {e}; {instead}") from e
+    except Exception as e:  # zipfile raises several kinds of what a damaged list of members makes it stumble over
+        raise error(f"{path}: truncated or damaged (a zip file without its end); copy it again") from e
 
 
 def _directory_size(last: bytes) -> int:

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pai_cli.errors import CheckpointError, NotFiniteError
+from pai_cli.errors import CheckpointError
 from pai_cli.files.digest import sha256_of
 from pai_cli.files.first_bytes import check_readable, first_bytes, is_pickle, is_safetensors, looks_like
 from pai_cli.files.folders import CONFIG, read_config, weights_of
@@ -23,7 +23,7 @@ from pai_cli.files.ordering import check_names, plain_file_name
 from pai_cli.files.sources import SafetensorsSource, Source, TorchSource, joined
 from pai_cli.files.sparse_arrays import is_sparse
 from pai_cli.files.stored_names import ORIGINAL, description_of, stripped_names, without_masks
-from pai_cli.files.tensors import Span, TensorFile
+from pai_cli.files.tensors import Span, TensorFile, finite
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,28 +106,15 @@ class Checkpoint:
         Raises `CheckpointError` for a tensor of booleans or integers, `NotFiniteError` for a NaN or infinity, which it
         locates by its index in the flattened tensor.
         """
-        import numpy as np
-
         array = self.array(name)
         if not self.floating(name):
             raise CheckpointError(f"{self.path}: tensor {name!r} holds {array.dtype}, not weights; is this a mask?")
-        finite = np.isfinite(array).reshape(-1)
-        if not finite.all():
-            at = int(np.argmin(finite))
-            raise self.not_finite(name, float(array.reshape(-1)[at]), at)
-        return array
+        return finite(self.path, name, array)
 
     def pruned(self, name: str) -> np.ndarray | None:
         """Where the mask that a pruning tool keeps beside the tensor `name` is 0; None where it keeps none."""
         pair = self._masks.get(name) or self._masks.get(name.removesuffix(ORIGINAL))
         return None if pair is None else self._source.array(pair.mask) == 0
-
-    def not_finite(self, name: str, value: float, at: int) -> NotFiniteError:
-        """The fault of a tensor that holds a NaN or infinity at this flat index."""
-        return NotFiniteError(
-            f"{self.path}: tensor {name!r} holds {value} at index {at}; "
-            "take a checkpoint from before the weights diverged"
-        )
 
     def floating(self, name: str) -> bool:
         """Whether the tensor `name` holds floating-point numbers."""

@@ -12,6 +12,5 @@ def sha256_of(files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as f:
-            while block := f.read(1 << 20):
-                digest.update(block)
+            hashlib.file_digest(f, lambda: digest)
     return digest.hexdigest()

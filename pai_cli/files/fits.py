@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING
 
 from pai_cli.errors import MaskMismatchError
 from pai_cli.files.messages import some_names
@@ -15,33 +14,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from pai_cli.files.foreign.base import Names, Stored
+    from pai_cli.files.matching import Weights
+
 Shape = tuple[int, ...]
-
-
-class Shaped(Protocol):
-    """An array of any library, or a tensor in a file."""
-
-    @property
-    def shape(self) -> Shape:
-        """Its sides."""
-        ...
-
-
-T = TypeVar("T", bound=Shaped)
-
-
-class Checkpoint(Protocol):
-    """What is asked of a checkpoint, wherever its bytes are."""
-
-    @property
-    def path(self) -> Path:
-        """Where it was read from."""
-        ...
-
-    @property
-    def shapes(self) -> Mapping[str, Shape]:
-        """Shape of every tensor."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -53,7 +29,7 @@ class Against:
     remedy: str
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, parameter: str) -> Against:
+    def of(cls, checkpoint: Weights | Names, parameter: str) -> Against:
         """The checkpoint that the user gave for `parameter`."""
         remedy = f"{option(parameter)} takes the checkpoint that the mask was made for"
         return cls(str(checkpoint.path), checkpoint.shapes, remedy)
@@ -91,7 +67,7 @@ def check_complete(source: object, names: Iterable[str], against: Against) -> No
         raise MaskMismatchError(f"{source}: lacks {some_names(missing)} of {against.called}; {against.remedy}")
 
 
-def by_order(source: object, arrays: Iterable[T], against: Against) -> dict[str, T]:
+def by_order(source: object, arrays: Iterable[Stored], against: Against) -> dict[str, Stored]:
     """Arrays without names under those of the weights, in order. Raises `MaskMismatchError` for another number or shape."""
     listed = list(arrays)
     if len(listed) != len(against.shapes):

@@ -50,35 +50,28 @@ class Mask(Protocol):
     @property
     def path(self) -> Path:
         """Where it was read from."""
-        ...
 
     @property
     def metadata(self) -> Mapping[str, str]:
         """What the file says of itself."""
-        ...
 
     @property
     def names(self) -> tuple[str, ...]:
         """The masked parameters, in the network's order where the file tells it."""
-        ...
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Shape of every masked parameter."""
-        ...
 
     @property
     def remark(self) -> str:
         """What a person should know of how the file was read, or ""."""
-        ...
 
     def layout(self, name: str) -> Layout:
         """Groups and transposition of a layer."""
-        ...
 
     def array(self, name: str) -> np.ndarray:
         """One parameter's mask, boolean."""
-        ...
 
 
 def unknown_layouts(mask: Mask) -> tuple[str, ...]:

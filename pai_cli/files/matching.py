@@ -26,21 +26,17 @@ class Weights(Protocol):
     @property
     def path(self) -> Path:
         """Where it was read from."""
-        ...
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Shape of every tensor."""
-        ...
 
     @property
     def aliases(self) -> Aliases:
         """The other names of tensors that have several."""
-        ...
 
     def finite_array(self, name: str) -> np.ndarray:
         """One tensor; raises what keeps it from being weights."""
-        ...
 
 
 def story_of(aliases: Aliases) -> dict[str, str]:

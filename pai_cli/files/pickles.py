@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pai_cli.errors import CheckpointError, UntrustedPickleError
-from pai_cli.files.budget import BudgetError, check_tree, open_zip, told
+from pai_cli.files.budget import BudgetError, check_tree, told, zip_members
 from pai_cli.files.messages import one_line, some_names
 from pai_cli.files.ordering import spelled
 from pai_cli.files.pickle_scan import NonsenseError, scan
@@ -190,13 +190,7 @@ def is_torch_zip(path: Path) -> bool:
         if LEGACY_MAGIC not in start:
             raise CheckpointError(f"{path}: a Python pickle that torch.save did not write; {INSTEAD}")
         return False
-    try:
-        with path.open("rb") as stream, open_zip(stream) as archive:
-            members = archive.infolist()
-    except BudgetError as e:
-        raise CheckpointError(f"{path}: {e}; {INSTEAD}") from e
-    except Exception as e:  # zipfile raises several kinds of what a damaged list of members makes it stumble over
-        raise CheckpointError(f"{path}: truncated or damaged (a zip file without its end); copy it again") from e
+    members = zip_members(path, CheckpointError, INSTEAD)
     names = [member.filename.partition("/")[2] for member in members]
     if "constants.pkl" in names:
         raise CheckpointError(
@@ -251,7 +245,7 @@ def unwrap(path: Path, loaded: object) -> tuple[dict[str, torch.Tensor], str, nn
 
     at, inner = _descend(loaded)
     if isinstance(inner, torch.nn.Module):
-        inner = _bare_module(inner)
+        inner = bare_module(inner)
         return _tensors(inner.state_dict()), at, inner
     if not isinstance(inner, Mapping):
         raise CheckpointError(f"{path}: holds {_article(inner)}, not a state dict; {INSTEAD}")
@@ -277,8 +271,8 @@ def _descend(loaded: object) -> tuple[str, object]:
     return ".".join(at), inner
 
 
-def _bare_module(module: Any) -> nn.Module:
-    """The network inside `DataParallel`, `DistributedDataParallel` and `torch.compile`."""
+def bare_module(module: Any) -> nn.Module:
+    """The network inside `DataParallel`, `DistributedDataParallel` and `torch.compile`, whose names have no prefix."""
     from torch import nn
 
     while True:

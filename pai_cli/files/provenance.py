@@ -8,11 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from pai_cli import __version__
 from pai_cli.files.ordering import spelled
+
+if TYPE_CHECKING:
+    from pai_cli.files.checkpoints import Checkpoint
 
 _typed: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())
 
@@ -59,31 +61,7 @@ MADE_FROM = ("source_sha256", "redrawn_from_sha256")
 """What a checkpoint that `pai` wrote tells of the one that it was trained, or drawn anew, from."""
 
 
-class Weights(Protocol):
-    """What is asked of a checkpoint."""
-
-    @property
-    def path(self) -> Path:
-        """Where it was read from."""
-        ...
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """Its files; none of what a program holds."""
-        ...
-
-    @property
-    def sha256(self) -> str:
-        """Hex digest of its bytes."""
-        ...
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        """What it says of itself."""
-        ...
-
-
-def other_weights(mask: object, metadata: Mapping[str, str], weights: Weights) -> str:
+def other_weights(mask: object, metadata: Mapping[str, str], weights: Checkpoint) -> str:
     """That a mask was made from another file than the weights beside it, nor they from that one; "" where that is not so, or
     not known. `metadata`: of the mask.
     """

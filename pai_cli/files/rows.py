@@ -6,8 +6,8 @@ import csv
 import io
 import math
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TextIO
 
@@ -83,7 +83,7 @@ def _parsed(source: str, stream: TextIO) -> Rows:
         skipped += 1
     else:
         raise TableError(f"{source}: is empty; a table begins with a line of column names")
-    reader = csv.reader(_again(first, lines), dialect="excel-tab" if "\t" in first else "excel", strict=True)
+    reader = csv.reader(chain([first], lines), dialect="excel-tab" if "\t" in first else "excel", strict=True)
     try:
         columns = tuple(name.strip() for name in next(reader))
         rows = tuple(
@@ -97,11 +97,6 @@ def _parsed(source: str, stream: TextIO) -> Rows:
     if not rows:
         raise TableError(f"{source}: has column names but no row")
     return Rows(source, columns, rows)
-
-
-def _again(first: str, rest: Iterable[str]) -> Iterable[str]:
-    yield first
-    yield from rest
 
 
 def _row(source: str, columns: tuple[str, ...], line: int, cells: list[str]) -> Row:

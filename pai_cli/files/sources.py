@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from pai_cli.errors import CheckpointError
 from pai_cli.files.sparse_arrays import dense_of, is_sparse, kind_of
@@ -25,44 +25,6 @@ _SPELLED = {
     **{f"U{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)},
 }
 """Types of safetensors as torch spells them; what is not here (`F8_E4M3`) keeps its own name, in small letters."""
-
-
-class Source(Protocol):
-    """Where tensors come from, under their stored names."""
-
-    @property
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Shapes by stored name, in file order."""
-        ...
-
-    def array(self, name: str) -> np.ndarray:
-        """The tensor as a NumPy array of its own dtype; bfloat16 becomes float32 (exact)."""
-        ...
-
-    def floating(self, name: str) -> bool:
-        """Whether it holds floating-point numbers."""
-        ...
-
-    def bfloat16(self, name: str) -> bool:
-        """Whether it is stored as bfloat16."""
-        ...
-
-    def bits(self, name: str) -> int:
-        """Bits of an element; 1 of booleans."""
-        ...
-
-    def dtype(self, name: str) -> str:
-        """What an element is, as torch spells it."""
-        ...
-
-    def sparse(self, name: str) -> str:
-        """The layout of one that keeps the places of its values, as torch calls it (`coo`); "" of a plain one."""
-        ...
-
-    @property
-    def aliases(self) -> Mapping[str, tuple[str, ...]]:
-        """Other names of tensors that have several."""
-        ...
 
 
 class SafetensorsSource:
@@ -169,6 +131,10 @@ class TorchSource:
         return kind_of(tensor) if is_sparse(tensor) else ""
 
 
+Source = SafetensorsSource | TorchSource
+"""Where a checkpoint's tensors come from, under their stored names; shapes are in file order."""
+
+
 def _told_aliases(where: Mapping[str, TensorFile]) -> dict[str, tuple[str, ...]]:
     """Further names of tensors that safetensors' `save_model` left out, as it tells of them: each beside the one it kept."""
     found: dict[str, tuple[str, ...]] = {}
@@ -192,10 +158,10 @@ def _shared(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[str, ...]]:
 
 def joined(path: Path, shards: Mapping[str, Source], weight_map: Mapping[str, str]) -> Source:
     """The tensors of a sharded set, each from its shard; all shards are of one format. Raises `CheckpointError`."""
-    kinds = {type(shard) for shard in shards.values()}
-    if kinds == {TorchSource}:
-        tensors = {name: shards[shard].tensors[name] for name, shard in weight_map.items()}  # type: ignore[attr-defined]
-        return TorchSource(path, tensors)
-    if TorchSource in kinds:
+    pickled = {name: one for name, one in shards.items() if isinstance(one, TorchSource)}
+    plain = {name: one for name, one in shards.items() if isinstance(one, SafetensorsSource)}
+    if pickled and plain:
         raise CheckpointError(f"{path}: shards of two formats, safetensors and torch's; copy the whole set again")
-    return SafetensorsSource((), {name: shards[shard].where[name] for name, shard in weight_map.items()})  # type: ignore[attr-defined]
+    if pickled:
+        return TorchSource(path, {name: pickled[shard].tensors[name] for name, shard in weight_map.items()})
+    return SafetensorsSource((), {name: plain[shard].where[name] for name, shard in weight_map.items()})

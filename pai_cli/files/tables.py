@@ -79,6 +79,15 @@ class TableWriter:
             self._stream.write("\n]\n" if self._written else "[]\n")
 
 
+def write_table(
+    stream: TextIO, kind: Format, fields: Sequence[str], records: Iterable[Record], *, header: bool = True
+) -> None:
+    """Write all records, as `TableWriter` does."""
+    writer = TableWriter(stream, kind, fields, header=header)
+    writer.write(records)
+    writer.close()
+
+
 def _text(value: Value) -> str | int | float | None:
     if isinstance(value, bool):
         return "true" if value else "false"

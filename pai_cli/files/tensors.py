@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pai_cli.errors import PaiError
+from pai_cli.errors import NotFiniteError, PaiError
 from pai_cli.files.first_bytes import check_readable, first_bytes, looks_like
 from pai_cli.printable import first_line, reason_of
 
@@ -35,6 +35,24 @@ class Span:
     begin: int
     size: int
     dtype: str
+
+
+def finite(path: Path, name: str, array: np.ndarray) -> np.ndarray:
+    """The array. Raises `NotFiniteError` for a NaN or infinity, which it locates by its index in the flattened array."""
+    import numpy as np
+
+    there = np.isfinite(array).reshape(-1)
+    if not there.all():
+        at = int(np.argmin(there))
+        raise not_finite(path, name, float(array.reshape(-1)[at]), at)
+    return array
+
+
+def not_finite(path: Path, name: str, value: float, at: int) -> NotFiniteError:
+    """The fault of a tensor that holds a NaN or infinity at this flat index."""
+    return NotFiniteError(
+        f"{path}: tensor {name!r} holds {value} at index {at}; take a checkpoint from before the weights diverged"
+    )
 
 
 class TensorFile:

@@ -7,12 +7,15 @@ import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from pai_cli.files.layer_names import TABLES, matrices_by_name
-from pai_cli.files.matching import Aliases, located, told_aliases
+from pai_cli.files.matching import located, told_aliases
 from pai_cli.files.messages import some_names
 from pai_cli.printable import as_line
+
+if TYPE_CHECKING:
+    from pai_cli.files.checkpoints import Checkpoint
 
 KEY = "left_whole"
 """The mask file's metadata: a JSON object from the names of tensors to the reason why they are left whole."""
@@ -32,33 +35,6 @@ _NO_WEIGHT = re.compile(r"(^|\.)(running_mean|running_var|num_batches_tracked|pa
 """Statistics and counters, and what a parametrisation has of its own."""
 _SCALES = re.compile(r"(scales?|zeros|zero_point|absmax|nested_quant_map|quant_map|SCB|scale_inv|g_idx|_meta)$")
 _PACKED = re.compile(r"(^|\.|_)(qweight|weight_packed|W_q|weight|blocks)$")
-
-
-class Tensors(Protocol):
-    """What is asked of a checkpoint."""
-
-    @property
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Shape of every tensor."""
-        ...
-
-    @property
-    def aliases(self) -> Aliases:
-        """The other names of tensors that have several."""
-        ...
-
-    @property
-    def config(self) -> Mapping[str, Any] | None:
-        """Of a Hugging Face model's folder, its `config.json`."""
-        ...
-
-    def floating(self, name: str) -> bool:
-        """Whether a tensor holds floating-point numbers."""
-        ...
-
-    def bits(self, name: str) -> int:
-        """How many bits an element of it has; 1 of booleans."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -108,7 +84,7 @@ def told_whole(metadata: Mapping[str, str]) -> dict[str, str]:
 
 
 def beside_masks(
-    source: Tensors, names: Collection[str], metadata: Mapping[str, str], why: Mapping[str, str] | None = None
+    source: Checkpoint, names: Collection[str], metadata: Mapping[str, str], why: Mapping[str, str] | None = None
 ) -> Whole:
     """What of a checkpoint the masks of these names do not cover. `metadata`: of their file, which tells other names, and
     reasons; `why`: see `left_whole`.
@@ -124,7 +100,7 @@ def beside_masks(
     return replace(whole, reasons=reasons)
 
 
-def left_whole(source: Tensors, taken: Collection[str], why: Mapping[str, str] | None = None) -> Whole:
+def left_whole(source: Checkpoint, taken: Collection[str], why: Mapping[str, str] | None = None) -> Whole:
     """What of a checkpoint is in no layer of `taken`, whose names may be several of one tensor.
 
     `why`: reasons that a network gives, by name; its tensors that are no parameters are not in it, and where it is given are
@@ -167,7 +143,7 @@ def _sibling(name: str) -> str:
     return name[:-1] + ("g" if name.endswith("v") else "0")
 
 
-def packed_weights(source: Tensors, name: str) -> int:
+def packed_weights(source: Checkpoint, name: str) -> int:
     """How many weights a tensor of integers stands for; 0 for one of floating-point numbers, and for what is no weight.
 
     By the bits that the configuration tells of, else 4 a weight where several could be in an integer.

@@ -43,13 +43,7 @@ def make_scorer(context: ScoreContext) -> Scorer:
 
     epochs = context.training.options.epochs or EPOCHS
     search = ScoreTraining(context, Kind(_kaiming_uniform, kept, clip=False), epochs)
-    recipe = search.recipe
-    context.training.run.story = {
-        "epochs": str(recipe.epochs),
-        "optimizer": recipe.optimizer.value,
-        "lr": repr(recipe.base_lr),
-        "batch_size": str(recipe.batch_size),
-    }
+    context.training.run.story = search.recipe.story
 
     def score(masks: Masks | None) -> Scores:  # noqa: ARG001  (there is one round)
         search.train()

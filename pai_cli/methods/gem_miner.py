@@ -68,13 +68,5 @@ def _over_half(scores: Tensors, flags: Tensors) -> Tensors:
 
 
 def _story(search: ScoreTraining, training: TrainingContext, every: int) -> dict[str, str]:
-    recipe = search.recipe
-    return {
-        "epochs": str(recipe.epochs),
-        "freeze_every": str(every),
-        "freezes": str(training.rounds),
-        "penalty": repr(search.kind.penalty),
-        "optimizer": recipe.optimizer.value,
-        "lr": repr(recipe.base_lr),
-        "batch_size": str(recipe.batch_size),
-    }
+    told = {"freeze_every": str(every), "freezes": str(training.rounds), "penalty": repr(search.kind.penalty)}
+    return {**search.recipe.story, **told}

@@ -64,7 +64,7 @@ class Rounds:
             with self.training.run.intact():
                 check_rounds(self.training, {layer.name: layer.shape for layer in context.layers})
             self.rewound = self._state.part("rewound")
-        self.training.run.story = self._story()
+        self.training.run.story = {**self.recipe.story, "rewind_step": str(self.point)}
 
     def _rewinding_point(self) -> int:
         wanted = self.training.options.rewind
@@ -134,16 +134,6 @@ class Rounds:
                 kept.keep(kept_round(state, self.done, masks))
 
         return Run(Process(device=self.context.device), progress, keep, kept.keep_every)
-
-    def _story(self) -> dict[str, str]:
-        recipe = self.recipe
-        return {
-            "epochs": str(recipe.epochs),
-            "rewind_step": str(self.point),
-            "optimizer": recipe.optimizer.value,
-            "lr": repr(recipe.base_lr),
-            "batch_size": str(recipe.batch_size),
-        }
 
 
 def _recipe(options: TrainingOptions, seed: int) -> Recipe:

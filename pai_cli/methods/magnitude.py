@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pai_cli.pruning.base import Masks, ScoreContext, Scorer, Scores
+from pai_cli.pruning.base import ScoreContext, Scorer, fixed
 
 
 def make_scorer(context: ScoreContext) -> Scorer:
@@ -10,11 +10,4 @@ def make_scorer(context: ScoreContext) -> Scorer:
 
     Han et al. 2015, https://arxiv.org/abs/1506.02626, here before training instead of after it.
     """
-    network = context.network
-    values = {layer.name: network.parameter(layer.name).detach().abs() for layer in context.layers}
-
-    def score(masks: Masks | None) -> Scores:
-        del masks  # the weights do not change from round to round
-        return Scores(values)
-
-    return score
+    return fixed({layer.name: context.network.parameter(layer.name).detach().abs() for layer in context.layers})

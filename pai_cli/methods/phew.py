@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pai_cli.errors import ScoreError
 from pai_cli.methods.walks import Indices, Reals, Steps, Walker
 from pai_cli.models.trace import trace
-from pai_cli.pruning.base import Masks, ScoreContext, Scorer, Scores
+from pai_cli.pruning.base import ScoreContext, Scorer, fixed
 from pai_cli.spelling import option
 
 LARGEST_BATCH = 16_384
@@ -51,16 +51,12 @@ def make_scorer(context: ScoreContext) -> Scorer:
     _walk(walker, found, context.generator("phew: walks"))
     if not found.done:
         _walk_through_the_rest(walker, found, firsts, magnitudes, context.generator("phew: the rest"))
-    values = {
-        name: torch.from_numpy(found.scores[first : first + sizes[name]].reshape(layer.shape))
-        for (name, first), layer in zip(firsts.items(), context.layers, strict=True)
-    }
-
-    def score(masks: Masks | None) -> Scores:
-        del masks  # the walks have been taken
-        return Scores(values)
-
-    return score
+    return fixed(
+        {
+            name: torch.from_numpy(found.scores[first : first + sizes[name]].reshape(layer.shape))
+            for (name, first), layer in zip(firsts.items(), context.layers, strict=True)
+        }
+    )
 
 
 def _weights(context: ScoreContext, name: str) -> NDArray[np.floating]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from pai_cli.pruning.base import Masks, ScoreContext, Scorer, Scores
+from pai_cli.pruning.base import ScoreContext, Scorer, fixed
 
 
 def make_scorer(context: ScoreContext) -> Scorer:
@@ -15,12 +15,6 @@ def make_scorer(context: ScoreContext) -> Scorer:
     and the layer's name, not on torch's or NumPy's global state.
     """
     # float64 and not float32: of 60 million float32 draws most would be tied with another
-    values = {
-        layer.name: torch.from_numpy(context.generator(layer.name).random(layer.shape)) for layer in context.layers
-    }
-
-    def score(masks: Masks | None) -> Scores:
-        del masks  # a draw does not depend on what is left
-        return Scores(values)
-
-    return score
+    return fixed(
+        {layer.name: torch.from_numpy(context.generator(layer.name).random(layer.shape)) for layer in context.layers}
+    )

@@ -15,8 +15,8 @@ __all__ = ["METHODS", "faults_beside", "get", "given", "names", "register"]
 _RANDOM = "pai_cli.methods.random:make_scorer"
 _SNIP = "pai_cli.methods.snip:make_scorer"
 
-_BUILT_IN: dict[str, Method] = {
-    "random": Method(
+_BUILT_IN = (
+    Method(
         name="random",
         summary="weights at random over the whole network",
         source="the usual baseline; Frankle et al. 2021, arXiv:2009.08576",
@@ -24,7 +24,7 @@ _BUILT_IN: dict[str, Method] = {
         in_pieces="draw",
         random=True,
     ),
-    "uniform": Method(
+    Method(
         name="uniform",
         summary="weights at random, the same density in every layer",
         source="the usual baseline; Evci et al. 2020, arXiv:1911.11134",
@@ -33,7 +33,7 @@ _BUILT_IN: dict[str, Method] = {
         allocation="uniform",
         random=True,
     ),
-    "erk": Method(
+    Method(
         name="erk",
         summary="weights at random, narrow layers denser (Erdos-Renyi kernel)",
         source="Evci et al. 2020, arXiv:1911.11134",
@@ -42,14 +42,14 @@ _BUILT_IN: dict[str, Method] = {
         allocation="erk",
         random=True,
     ),
-    "magnitude": Method(
+    Method(
         name="magnitude",
         summary="the weights of largest absolute value",
         source="Han et al. 2015, arXiv:1506.02626",
         make_scorer="pai_cli.methods.magnitude:make_scorer",
         in_pieces="magnitude",
     ),
-    "synflow": Method(
+    Method(
         name="synflow",
         summary="the weights that carry the most synaptic flow, scored anew in each of 100 rounds; no data",
         source="Tanaka et al. 2020, arXiv:2006.05467",
@@ -58,7 +58,7 @@ _BUILT_IN: dict[str, Method] = {
         iterative=True,
         adaptive=True,
     ),
-    "smart-ratio": Method(
+    Method(
         name="smart-ratio",
         summary="weights at random, early layers denser, the classifier at 0.3",
         source="Su et al. 2020, arXiv:2009.11094",
@@ -67,14 +67,14 @@ _BUILT_IN: dict[str, Method] = {
         allocation="smart-ratio",
         random=True,
     ),
-    "snip": Method(
+    Method(
         name="snip",
         summary="the weights that the loss depends on most, to first order; needs data",
         source="Lee et al. 2019, arXiv:1810.02340",
         make_scorer=_SNIP,
         data=True,
     ),
-    "iter-snip": Method(
+    Method(
         name="iter-snip",
         summary="the same, scored anew in each of 100 rounds; needs data",
         source="de Jorge et al. 2021, arXiv:2006.09081",
@@ -83,21 +83,21 @@ _BUILT_IN: dict[str, Method] = {
         iterative=True,
         data=True,
     ),
-    "grasp": Method(
+    Method(
         name="grasp",
         summary="the weights whose removal would reduce the gradient flow most; needs data",
         source="Wang et al. 2020, arXiv:2002.07376",
         make_scorer="pai_cli.methods.grasp:make_scorer",
         data=True,
     ),
-    "phew": Method(
+    Method(
         name="phew",
         summary="the weights that random walks between input and output come upon, heavy ones likely; no data",
         source="Patil and Dovrolis 2021, arXiv:2010.11354",
         make_scorer="pai_cli.methods.phew:make_scorer",
         random=True,
     ),
-    "gem-miner": Method(
+    Method(
         name="gem-miner",
         summary="the weights that do well as signed constants, by scores trained and frozen in steps; needs data",
         source="Sreenivasan et al. 2022, arXiv:2202.12002",
@@ -106,7 +106,7 @@ _BUILT_IN: dict[str, Method] = {
         data=True,
         trains=("epochs", "freeze_every", "penalty", "optimizer", "lr", "batch_size"),
     ),
-    "edge-popup": Method(
+    Method(
         name="edge-popup",
         summary="the same, each layer's largest trained scores at every step; needs data",
         source="Ramanujan et al. 2020, arXiv:1911.13299",
@@ -115,7 +115,7 @@ _BUILT_IN: dict[str, Method] = {
         data=True,
         trains=("epochs", "optimizer", "lr", "batch_size"),
     ),
-    "imp": Method(
+    Method(
         name="imp",
         summary="the weights largest after training, round by round, each from the same early weights; needs data",
         source="Frankle et al. 2020, arXiv:1912.05671",
@@ -125,9 +125,9 @@ _BUILT_IN: dict[str, Method] = {
         data=True,
         trains=("epochs", "rewind", "optimizer", "lr", "batch_size"),
     ),
-}
+)
 
-METHODS.update(_BUILT_IN)  # in the order that help shows; those that are added follow
+METHODS.update((one.name, one) for one in _BUILT_IN)  # in the order that help shows; those that are added follow
 
 
 def register(method: Method) -> None:

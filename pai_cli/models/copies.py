@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from pai_cli.errors import DeviceError, ScoreError
+from pai_cli.errors import DeviceError, PaiError, ScoreError
 from pai_cli.files.messages import one_line
 from pai_cli.random import seed_torch
 from pai_cli.spelling import option
@@ -35,24 +35,34 @@ def _computed(model: nn.Module) -> Iterator[torch.Tensor]:
         yield from (one for one in vars(module).values() if isinstance(one, torch.Tensor) and not one.is_leaf)
 
 
+def copied_to(
+    model: nn.Module, device: str, failure: Callable[[str], PaiError], dtype: torch.dtype | None = None
+) -> nn.Module:
+    """A copy on a device. Raises the `failure` that is made of why it cannot be copied, or `DeviceError`."""
+    try:
+        twin = copied(model)
+    except Exception as error:
+        raise failure(one_line(error)) from error
+    try:
+        return twin.to(device=device, dtype=dtype)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise DeviceError(
+            f"device {device}: cannot be used ({one_line(error)}); give {option('device', 'cpu')}"
+        ) from error
+
+
 def working_copy(model: nn.Module, device: str, dtype: torch.dtype, method: str) -> nn.Module:
     """A copy of the network on the device, in `dtype`, in evaluation mode, no parameter with a gradient.
 
     Raises `ScoreError` when the network cannot be copied, `DeviceError` when the device is not there; both name
     `method`.
     """
-    try:
-        twin = copied(model)
-    except Exception as error:
-        raise ScoreError(
-            f"{method}: the network cannot be copied ({one_line(error)}); give another {option('method')}"
-        ) from error
-    try:
-        twin.to(device=device, dtype=dtype)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise DeviceError(
-            f"device {device}: cannot be used ({one_line(error)}); give {option('device', 'cpu')}"
-        ) from error
+    twin = copied_to(
+        model,
+        device,
+        lambda why: ScoreError(f"{method}: the network cannot be copied ({why}); give another {option('method')}"),
+        dtype,
+    )
     for parameter in twin.parameters():
         parameter.grad = None
     return twin.eval().requires_grad_(False)

@@ -47,26 +47,11 @@ NAMES_CODE = re.compile(
 NAMES_NOTHING = (None, False, "eager", "sdpa")
 """Values under which such a key says nothing, or what holds without it: attention as torch itself has it."""
 
-NOTES = frozenset(
-    [
-        "_attn_implementation_autoset",
-        "_commit_hash",
-        "_name_or_path",
-        "_num_labels",
-        "architectures",
-        "dtype",
-        "finetuning_task",
-        "language",
-        "license",
-        "name_or_path",
-        "prefix",
-        "suffix",
-        "task_specific_params",
-        "tokenizer_class",
-        "torch_dtype",
-        "transformers_version",
-    ]
-)
+NOTES = frozenset((
+    *("_attn_implementation_autoset", "_commit_hash", "_name_or_path", "_num_labels", "architectures", "dtype"),
+    *("finetuning_task", "language", "license", "name_or_path", "prefix", "suffix", "task_specific_params"),
+    *("tokenizer_class", "torch_dtype", "transformers_version"),
+))  # fmt: skip
 """Keys that say where a model is from and what it is for. No network is made of them, and they are not passed on."""
 
 FREE_TEXT = ("id2label", "label2id")

@@ -106,6 +106,12 @@ class ScoreContext:
 MakeScorer = Callable[[ScoreContext], Scorer]
 
 
+def fixed(values: Mapping[str, torch.Tensor]) -> Scorer:
+    """A scorer whose scores are these in every round, whatever is left."""
+    scores = Scores(values)
+    return lambda _: scores
+
+
 @dataclass(frozen=True)
 class Method:
     """A row of `methods.registry`.
@@ -168,3 +174,11 @@ class Method:
 
 METHODS: dict[str, Method] = {}
 """The methods known so far, by name; `methods.registry` fills it. Here they are told of, not chosen."""
+
+
+class Takers:
+    """What methods take, for messages: `Takers().data` names those with data, `Takers().penalty` those with that option."""
+
+    def __getattr__(self, name: str) -> str:
+        """Those for which this field holds, or which train and take this option."""
+        return ", ".join(one.name for one in METHODS.values() if getattr(one, name, False) or name in one.trains)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -23,30 +23,6 @@ if TYPE_CHECKING:
     from pai_cli.models.network import PrunableLayer
 
 Counts = int | dict[str, int]
-
-
-class Quota(Protocol):
-    """What a run keeps. `shapes`: of the weights, by name. `scope`: where the density holds."""
-
-    @property
-    def shapes(self) -> Shapes:
-        """By layer, in network order."""
-        ...
-
-    @property
-    def scope(self) -> Scope:
-        """What a mask's metadata tells."""
-        ...
-
-    def steps(self, rounds: int) -> list[Counts]:
-        """How many each round keeps; the last is what was asked for. Raises `DensityError`."""
-        ...
-
-    def keep(self, scores: ScoreArrays, counts: Counts, active: Masks | None, ties: Ties | None = None) -> Masks:
-        """The masks of one round, from its scores and its step; what is false in `active` stays false. `ties`: how equal
-        scores are settled, and where note is taken of them.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -160,3 +136,9 @@ class PatternQuota:
                 f"{option('pattern', self.pattern)}: {self.pattern.of} divides the inputs of no layer ({inputs}); "
                 "give another pattern"
             )
+
+
+Quota = NetworkQuota | AllocatedQuota | GivenQuota | PatternQuota
+"""What a run keeps: of weights of these `shapes`, in `steps`, whose last is what was asked for, those that `keep` chooses
+from a round's scores; what is false in `active` stays false. `scope`: where the density holds, as a mask's metadata tells.
+"""

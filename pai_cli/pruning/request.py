@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from math import isclose
 from typing import TYPE_CHECKING, Any, Literal
 
 from pai_cli.errors import DensityError, MethodOptionError
-from pai_cli.pruning.base import METHODS, Method, Pattern, Scope
+from pai_cli.pruning.base import Method, Pattern, Scope, Takers
 from pai_cli.pruning.counts import AllocatedQuota, GivenQuota, NetworkQuota, PatternQuota, Quota
 from pai_cli.pruning.layers import given_densities
 from pai_cli.pruning.ties import RULES, TieRule
 from pai_cli.pruning.trained import TrainingOptions
 from pai_cli.random import check_seed
+from pai_cli.refusals import Idle, refuse
 from pai_cli.spelling import option
 
 if TYPE_CHECKING:
@@ -92,8 +92,90 @@ def quota_of(request: PruneRequest, network: Network, layers: tuple[PrunableLaye
     return AllocatedQuota(shapes, request.density, rule)
 
 
+_TAKERS = "leave {{it}} out (methods that take it: {{takers.{}}})"
+_PATTERN = option("pattern", "{pattern}")
+_AUTO = option("rounds", "auto")
+_WEIGHS = f"{_AUTO}: weighs all layers against each other; give a number of {option('rounds')}, or leave"
+
+
+def _unused(name: str, does: str, *, trains: bool) -> Idle:
+    """Of an option of training, beside a method that trains without it, or does not train."""
+    return Idle(
+        (name,),
+        f"{{value}}: {{method.name}} {does}; {_TAKERS.format(name)}",
+        where=lambda call: name not in call.method.trains and bool(call.method.trains) is trains,
+    )
+
+
+IDLE = (
+    Idle(
+        ("scope",),
+        "{value}: {method.name} fixes the density of each layer; leave {it} out",
+        without=("densities",),
+        where=lambda call: call.scope == "global" and call.method.allocation != "none",
+    ),
+    Idle(("scope",), f"{_PATTERN}: fixes the density of each layer; leave {{it}} out", beside=("pattern",)),
+    Idle(("shuffle",), f"{_PATTERN}: {{it}} would undo it; leave one out", beside=("pattern",)),
+    Idle(
+        ("scope",),
+        f"{{value}}: {option('densities')} fixes the density of each layer; leave {{it}} out",
+        beside=("densities",),
+        where=lambda call: call.scope == "global",
+    ),
+    Idle(
+        ("pattern", "densities"),
+        f"{option('effective')}: excludes {{it}}, which fixes each layer; give one",
+        beside=("effective",),
+    ),
+    Idle(("shuffle",), f"{option('effective')}: excludes {{it}}; leave one out", beside=("effective",)),
+    Idle(
+        ("effective",),
+        "{it}: tries several masks, and {method.name} trains for each; leave {it} out",
+        where=lambda call: call.method.trains,
+    ),
+    Idle(
+        ("per_class",),
+        "{value}: {method.name} trains on all of the data; leave {it} out",
+        where=lambda call: call.method.trains,
+    ),
+    Idle(
+        ("data", "per_class"),
+        f"{{value}}: {{method.name}} needs no data; {_TAKERS.format('data')}",
+        where=lambda call: not call.method.data,
+    ),
+    *(
+        _unused(field.name, does, trains=trains)
+        for field in fields(TrainingOptions)
+        for trains, does in ((True, "has no use for it"), (False, "does not train"))
+    ),
+    Idle(
+        ("rounds",),
+        f"{{value}}: {{method.name}} freezes by {option('epochs')} and {option('freeze_every')}; "
+        f"{_TAKERS.format('iterative')}",
+        where=lambda call: "freeze_every" in call.method.trains,
+    ),
+    Idle(
+        ("rounds",),
+        f"{{value}}: {{method.name}} scores once; {_TAKERS.format('iterative')}",
+        where=lambda call: not call.method.iterative,
+    ),
+    Idle(
+        ("rounds",),
+        "{value}: only for {takers.adaptive}; give {method.name} a number of {it}",
+        where=lambda call: call.rounds == "auto" and not call.method.adaptive,
+    ),
+    Idle(("scope",), f"{_WEIGHS} {{value}} out", where=lambda call: call.rounds == "auto" and call.scope == "layer"),
+    Idle(("pattern", "densities"), f"{_WEIGHS} {{it}} out", where=lambda call: call.rounds == "auto"),
+    Idle(
+        ("invert",),
+        f"{_AUTO}: removes the smallest scores, and {{it}} keeps them; give a number of {option('rounds')}",
+        where=lambda call: call.rounds == "auto",
+    ),
+)
+
+
 def check_options(request: PruneRequest, *, has_samples: bool = False) -> None:
-    """Refuse an option that the method would not use, or that another excludes: none does nothing in silence.
+    """Refuse what is out of range or missing, and what does nothing: see `IDLE`.
 
     `has_samples`: whether samples come from elsewhere than `request.data`. Raises `MethodOptionError`,
     `UnknownMethodError`.
@@ -104,97 +186,20 @@ def check_options(request: PruneRequest, *, has_samples: bool = False) -> None:
         raise MethodOptionError(f"{option('ties', request.ties)}: must be {', '.join(RULES[:-1])} or {RULES[-1]}")
     if request.scope not in (None, "global", "layer"):
         raise MethodOptionError(f"{option('scope', request.scope)}: must be global or layer")
-    if request.scope == "global" and method.allocation != "none" and request.densities is None:
-        raise MethodOptionError(
-            f"{option('scope', 'global')}: {method.name} fixes the density of each layer; leave {option('scope')} out"
-        )
-    _check_selection(request)
-    if request.effective:
-        _check_effective(request)
-    _check_data(method, request, has_samples=has_samples)
-    _check_training(method, request)
-    if request.rounds is not None:
-        _check_rounds(method, request)
-
-
-def _check_selection(request: PruneRequest) -> None:
-    """Refuse selections that exclude each other."""
-    if request.pattern is not None:
-        pattern = Pattern(*request.pattern)
+    pattern = None if request.pattern is None else Pattern(*request.pattern)
+    if pattern is not None:
         pattern.check()
-        if request.densities is not None:
-            raise MethodOptionError(f"{option('pattern', pattern)}: excludes {option('densities')}; give one")
-        if request.scope is not None:
-            raise MethodOptionError(
-                f"{option('pattern', pattern)}: fixes the density of each layer; leave {option('scope')} out"
-            )
-        if request.shuffle:
-            raise MethodOptionError(f"{option('pattern', pattern)}: {option('shuffle')} would undo it; leave one out")
-        if request.density is not None and not isclose(request.density, pattern.density):
-            raise MethodOptionError(
-                f"{option('pattern', pattern)}: has density {pattern.density:g}; leave "
-                f"{option('density', f'{request.density:g}')} out"
-            )
-    if request.densities is not None:
-        if request.density is not None:
-            raise MethodOptionError(
-                f"{option('densities')}: excludes {option('density', f'{request.density:g}')}; give one"
-            )
-        if request.scope == "global":
-            raise MethodOptionError(
-                f"{option('scope', 'global')}: {option('densities')} fixes the density of each layer; leave "
-                f"{option('scope')} out"
-            )
-
-
-def _check_effective(request: PruneRequest) -> None:
-    """Refuse what has no density that could be reached in effective weights."""
-    for name, there in (("pattern", request.pattern), ("densities", request.densities)):
-        if there is not None:
-            raise MethodOptionError(f"{option('effective')}: excludes {option(name)}, which fixes each layer; give one")
-    if request.shuffle:
-        raise MethodOptionError(f"{option('effective')}: excludes {option('shuffle')}; leave one out")
-    if request.method.trains:
-        raise MethodOptionError(
-            f"{option('effective')}: tries several masks, and {request.method.name} trains for each; leave "
-            f"{option('effective')} out"
-        )
-
-
-def _check_data(method: Method, request: PruneRequest, *, has_samples: bool) -> None:
     if request.per_class is not None and request.per_class < 1:
         raise MethodOptionError(f"{option('per_class', request.per_class)}: must be at least 1")
-    if method.data:
-        if request.data is None and not has_samples:
-            does = "trains on labelled data" if method.trains else "scores with labelled samples"
-            raise MethodOptionError(f"{option('method', method.name)}: {does}; give {option('data')}")
-        if method.trains and request.per_class is not None:
-            raise MethodOptionError(
-                f"{option('per_class', request.per_class)}: {method.name} trains on all of the data; leave "
-                f"{option('per_class')} out"
-            )
-        return
-    for name, value in (("data", request.data), ("per_class", request.per_class)):
-        if value is not None:
-            takers = ", ".join(one.name for one in METHODS.values() if one.data)
-            raise MethodOptionError(
-                f"{option(name, value)}: {method.name} needs no data; leave {option(name)} out (methods that take it: "
-                f"{takers})"
-            )
-
-
-def _check_training(method: Method, request: PruneRequest) -> None:
-    given = {} if request.training is None else request.training.given()
-    for name, value in given.items():
-        if name not in method.trains:
-            takers = ", ".join(one.name for one in METHODS.values() if name in one.trains)
-            does = "has no use for it" if method.trains else "does not train"
-            raise MethodOptionError(
-                f"{option(name, value)}: {method.name} {does}; leave {option(name)} out (methods that take it: "
-                f"{takers})"
-            )
+    if method.data and request.data is None and not has_samples:
+        does = "trains on labelled data" if method.trains else "scores with labelled samples"
+        raise MethodOptionError(f"{option('method', method.name)}: {does}; give {option('data')}")
+    training = {} if request.training is None else request.training.given()
+    refuse(PruneRequest, IDLE, {**vars(request), "pattern": pattern, "takers": Takers(), **training}, MethodOptionError)
     if request.rounds is None:
         rounds_of(request)
+    elif request.rounds != "auto" and request.rounds < 1:
+        raise MethodOptionError(f"{option('rounds', request.rounds)}: must be at least 1, or auto")
 
 
 def rounds_of(request: PruneRequest) -> int:
@@ -204,45 +209,3 @@ def rounds_of(request: PruneRequest) -> int:
         return rounds
     density = request.smallest_density
     return rounds(request.training or TrainingOptions(), density if 0 < density <= 1 else 1.0)
-
-
-def _check_rounds(method: Method, request: PruneRequest) -> None:
-    rounds = request.rounds
-    if not method.iterative:
-        takers = ", ".join(m.name for m in METHODS.values() if m.iterative)
-        does = (
-            f"freezes by {option('epochs')} and {option('freeze_every')}"
-            if "freeze_every" in method.trains
-            else "scores once"
-        )
-        raise MethodOptionError(
-            f"{option('rounds', rounds)}: {method.name} {does}; leave {option('rounds')} out (methods that take it: "
-            f"{takers})"
-        )
-    if rounds == "auto":
-        _check_auto(method, request)
-    elif rounds is not None and rounds < 1:
-        raise MethodOptionError(f"{option('rounds', rounds)}: must be at least 1, or auto")
-
-
-def _check_auto(method: Method, request: PruneRequest) -> None:
-    if not method.adaptive:
-        takers = ", ".join(m.name for m in METHODS.values() if m.adaptive)
-        raise MethodOptionError(
-            f"{option('rounds', 'auto')}: only for {takers}; give {method.name} a number of {option('rounds')}"
-        )
-    others = {
-        option("scope", "layer"): request.scope == "layer",
-        option("pattern"): request.pattern is not None,
-        option("densities"): request.densities is not None,
-    }
-    for other in (other for other, given in others.items() if given):
-        raise MethodOptionError(
-            f"{option('rounds', 'auto')}: weighs all layers against each other; give a number of {option('rounds')}, "
-            f"or leave {other} out"
-        )
-    if request.invert:
-        raise MethodOptionError(
-            f"{option('rounds', 'auto')}: removes the smallest scores, and {option('invert')} keeps them; give a "
-            f"number of {option('rounds')}"
-        )

@@ -11,6 +11,7 @@ from pai_cli.data.fingerprint import digest_of
 from pai_cli.errors import MethodOptionError
 from pai_cli.pruning.request import PruneRequest
 from pai_cli.random import numbered_generator, numbered_seed
+from pai_cli.refusals import Idle, refuse
 from pai_cli.spectral.catalogue import BETWEEN, METRIC_VERSION, PATHS
 from pai_cli.spectral.conventions import Convention
 from pai_cli.spelling import option
@@ -25,6 +26,26 @@ USUAL_BY = "l2"
 SHOWN = (USUAL_BY, "dr_imdb", "lambda_imsg")
 CRITERIA = (USUAL_BY, *PATHS, *BETWEEN)
 """What whole masks are taken by."""
+
+
+_DIFFER = "so its candidates differ by their"
+IDLE = (
+    Idle(
+        ("by",),
+        f"{{value}}: is of whole masks, and {option('select', 'layer')} takes layers; leave one out",
+        where=lambda call: call.select == "layer",
+    ),
+    Idle(
+        ("noise",),
+        f"{{value}}: {{method.name}} scores with samples, {_DIFFER} samples; leave {{it}} out",
+        where=lambda call: call.method.data and not call.method.trains,
+    ),
+    Idle(
+        ("noise",),
+        f"{{value}}: {{method.name}} draws at random, {_DIFFER} seeds; leave {{it}} out",
+        where=lambda call: call.method.draws and not call.method.data,
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -59,11 +80,10 @@ class SearchRequest:
         Raises `MethodOptionError` for a method that trains, when noise is asked for that would do nothing, and for layers
         that would be taken by a measure of the whole network.
         """
-        if select == "layer" and by != USUAL_BY:
-            raise MethodOptionError(
-                f"{option('by', by)}: is of whole masks, and {option('select', 'layer')} takes layers; leave one out"
-            )
         method = request.method
+        refuse(
+            SearchRequest.of, IDLE, {"select": select, "by": by, "noise": noise, "method": method}, MethodOptionError
+        )
         if method.trains:
             raise MethodOptionError(
                 f"{option('method', method.name)}: trains, and would for every candidate; take its one mask from pai "
@@ -72,12 +92,6 @@ class SearchRequest:
         if not method.draws:
             noise = USUAL_NOISE if noise is None else noise
             return SearchRequest(request, population, noise, select, by, convention)
-        if noise is not None:
-            does, differ = ("scores with samples", "samples") if method.data else ("draws at random", "seeds")
-            raise MethodOptionError(
-                f"{option('noise', f'{noise:g}')}: {method.name} {does}, so its candidates differ by their {differ}; "
-                f"leave {option('noise')} out"
-            )
         return SearchRequest(request, population, 0.0, select, by, convention)
 
     @property

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import operator
-from enum import StrEnum
+from collections.abc import Iterable
 from numbers import Real
 from typing import Any, TypeVar
 
 from pai_cli.errors import ParameterError
+from pai_cli.spelling import option
 
-Choice = TypeVar("Choice", bound=StrEnum)
+Choice = TypeVar("Choice", bound=str)
 
 LONGEST = 40  # characters of a wrong value that are shown
 MOST_DIGITS = 18  # of a number in words: any with as many is an int64
@@ -52,13 +53,12 @@ def from_digits(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= MOST_DIGITS else None
 
 
-def one_of(name: str, value: Any, choices: type[Choice]) -> Choice:
+def one_of(name: str, value: Any, choices: Iterable[Choice]) -> Choice:
     """The choice of that name. Raises `ParameterError` that lists all."""
-    try:
-        return choices(value)
-    except ValueError:
-        names = ", ".join(choices)
-        raise ParameterError(f"{name}={shown(value)}: give one of {names}") from None
+    known = list(choices)
+    if isinstance(value, str) and value in known:
+        return known[known.index(value)]
+    raise ParameterError(f"{option(name, shown(value))}: give one of {', '.join(known)}")
 
 
 def shown(value: Any) -> str:

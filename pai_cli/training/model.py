@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,9 +11,8 @@ import torch
 from torch import fx, nn
 
 from pai_cli.data.batches import check_classes
-from pai_cli.errors import DeviceError, RecipeError, TrainingError
-from pai_cli.files.messages import one_line
-from pai_cli.models.copies import failed_on, kind_of
+from pai_cli.errors import RecipeError, TrainingError
+from pai_cli.models.copies import copied_to, failed_on, kind_of
 from pai_cli.models.network import Network
 from pai_cli.spelling import option
 from pai_cli.training.examples import Examples, Pair
@@ -31,18 +29,11 @@ def trained_copy(network: Network, device: str) -> nn.Module:
             f"{network.description}: is fixed as it was exported and cannot be trained; give {option('model')} and a "
             "state dict"
         )
-    try:
-        twin = copy.deepcopy(network.model)
-    except Exception as error:
-        raise TrainingError(
-            f"{network.description}: cannot be copied ({one_line(error)}); give another {option('model')}"
-        ) from error
-    try:
-        twin.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise DeviceError(
-            f"device {device}: cannot be used ({one_line(error)}); give {option('device', 'cpu')}"
-        ) from error
+    twin = copied_to(
+        network.model,
+        device,
+        lambda why: TrainingError(f"{network.description}: cannot be copied ({why}); give another {option('model')}"),
+    )
     return twin.requires_grad_(True).eval()
 
 

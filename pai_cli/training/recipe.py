@@ -123,6 +123,12 @@ class Recipe:
         return USUAL_LR[self.optimizer] if self.lr is None else self.lr
 
     @property
+    def story(self) -> dict[str, str]:
+        """What a mask tells of the training that made it."""
+        told = {"epochs": str(self.epochs), "optimizer": self.optimizer.value}
+        return {**told, "lr": repr(self.base_lr), "batch_size": str(self.batch_size)}
+
+    @property
     def early_parts(self) -> tuple[str, ...]:
         """The names of the parts that act early and are gone at the end."""
         parts = {

@@ -208,21 +208,8 @@ def _stored() -> tuple[Path, dict[tuple[str, ...], str]]:
     (place / "masks").mkdir(parents=True)
     for seed in range(4):
         mask = place / "masks" / f"{seed}.safetensors"
-        assert (
-            run_pai(
-                "prune",
-                _place() / "net.safetensors",
-                "--method",
-                "random",
-                "--density",
-                0.4,
-                "--seed",
-                seed,
-                "-o",
-                mask,
-            ).status
-            == 0
-        )
+        how = f"--method random --density 0.4 --seed {seed}".split()
+        assert run_pai("prune", _place() / "net.safetensors", *how, "-o", mask).status == 0
     kinds: tuple[tuple[str, ...], ...] = ((), ("--summary",))
     words = ("analyze", place / "masks", "--format", "csv", "--jobs", 1)
     assert run_pai(*words, "--store", place / "s.db").status == 0

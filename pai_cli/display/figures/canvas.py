@@ -117,15 +117,15 @@ def check_picture(path: Path | None) -> None:
 
     Raises `PictureError` for another suffix than .svg, .png and .pdf, and without matplotlib.
     """
+    check_drawn(path, SUFFIXES, "--plot", "writes .svg, .png or .pdf; end the file's name in one of those")
+
+
+def check_drawn(path: Path | None, suffixes: Sequence[str], flag: str, what: str) -> None:
+    """Raise `PictureError` for a file of another suffix, and where matplotlib is missing. Imports nothing."""
     if path is None:
         return
-    if path.suffix.lower() not in SUFFIXES:
-        raise PictureError(f"{path}: --plot writes .svg, .png or .pdf; end the file's name in one of those")
-    need_matplotlib("--plot")
-
-
-def need_matplotlib(flag: str) -> None:
-    """Raise `PictureError` that says how to install matplotlib where it is missing. Imports nothing."""
+    if path.suffix.lower() not in suffixes:
+        raise PictureError(f"{path}: {flag} {what}")
     if find_spec("matplotlib") is None:
         raise PictureError(f"{flag}: {NO_MATPLOTLIB}")
 

@@ -23,12 +23,8 @@ LEAST_PITCH = 0.14
 """Inches between two names."""
 
 
-def plot_overlap(
-    pairs: Sequence[Overlap], names: Sequence[str], verdict: str, picture: Path | None, *, force: bool
-) -> None:
-    """Draw the map, and say so; nothing without `picture`. Raises `PictureError`, `OutputError`."""
-    if picture is None:
-        return
+def plot_overlap(pairs: Sequence[Overlap], names: Sequence[str], verdict: str, picture: Path, *, force: bool) -> None:
+    """Draw the map, and say so. Raises `PictureError`, `OutputError`."""
     write_picture(overlap_picture(pairs, names, [verdict]), picture, force=force)
     note(f"wrote {picture}: the Jaccard index of {len(pairs)} pairs")
 

@@ -20,13 +20,8 @@ if TYPE_CHECKING:
 Line = dict[str, Any]
 
 
-def plot_updates(lines: Sequence[Record], picture: Path | None, label: str, *, force: bool) -> None:
-    """Draw the mask updates among a training's lines, and say so; nothing without `picture`.
-
-    Raises `PictureError`, `OutputError`.
-    """
-    if picture is None:
-        return
+def plot_updates(lines: Sequence[Record], picture: Path, label: str, *, force: bool) -> None:
+    """Draw the mask updates among a training's lines, and say so. Raises `PictureError`, `OutputError`."""
     updates = [line for line in lines if "mask_update" in line]
     write_picture(updates_picture(updates, label), picture, force=force)
     note(f"wrote {picture}: the spectrum at {len(updates)} masks")

@@ -32,50 +32,39 @@ ORDER = ("rank", "mask", "method", "density", "setting", "value", "layers", "acc
 UNDRAWN_STUDY = "no metric has a value"
 UNDRAWN_ORDER = "an order is drawn against density, and no mask has both a value and a density"
 CORRELATION = (
+    *("metric", "n", "tau", "tau_low", "tau_high", "tau_p", "tau_p_holm", "partial", "rho", "r", "best_share"),
     *(
-        "metric",
-        "n",
-        "tau",
-        "tau_low",
-        "tau_high",
-        "tau_p",
-        "tau_p_holm",
-        "partial",
-        "rho",
-        "r",
-        "best_share",
         "behind",
+        "behind_low",
+        "behind_high",
+        "partial_low",
+        "partial_high",
+        "partial_p",
+        "partial_p_holm",
+        "controls",
+        "reason",
     ),
-    *("behind_low", "behind_high", "partial_low", "partial_high", "partial_p", "partial_p_holm", "controls", "reason"),
 )
 
 
 @dataclass(frozen=True)
 class RankPictures:
-    """Where pictures of a ranking go; `weights`: whether masks were measured with theirs."""
+    """Where pictures of a ranking go. `weights` of what draws them: whether masks were measured with theirs."""
 
     plot: Path | None
     report: Path | None
     force: bool
-    weights: bool
 
     @staticmethod
-    def wanted(plot: Path | None, report: Path | None, *, force: bool, weights: bool) -> RankPictures:
+    def wanted(plot: Path | None, report: Path | None, *, force: bool) -> RankPictures:
         """Refuses, before any work, what could not be made. Raises `PictureError`."""
         check_picture(plot)
         check_report(report)
-        return RankPictures(plot, report, force, weights)
+        return RankPictures(plot, report, force)
 
-    @property
-    def asked(self) -> bool:
-        """Whether any picture or page was asked for, so that layers are needed."""
-        return self.plot is not None or self.report is not None
-
-    def study(self, study: Study, masks: Sequence[ScoredMask], reports: Sequence[MaskReport]) -> None:
+    def study(self, study: Study, masks: Sequence[ScoredMask], reports: Sequence[MaskReport], *, weights: bool) -> None:
         """Write what was asked for of metrics against accuracy. Raises `PictureError`, `OutputError`."""
-        if not self.asked:
-            return
-        pictures = [study_picture(study), self._plane(masks, reports)]
+        pictures = [study_picture(study), _plane(masks, reports) if weights else None]
         parts = [page.heading("Correlations"), *(_correlations(study, scope) for scope in study.scopes)]
         concluded = [part for part in said(study, None) if isinstance(part, str) and part]
         columns = ["accuracy", "spread", *CORRELATION, *study.metrics]
@@ -89,19 +78,12 @@ class RankPictures:
             columns=columns,
         )
 
-    def order(self, ranked: Sequence[RankedMask], by: str, reports: Sequence[MaskReport]) -> None:
+    def order(self, ranked: Sequence[RankedMask], by: str, reports: Sequence[MaskReport], *, weights: bool) -> None:
         """Write what was asked for of masks in order. Raises `PictureError`, `OutputError`."""
-        if not self.asked:
-            return
-        pictures = [order_picture(ranked, by), self._plane([row.source for row in ranked], reports)]
+        pictures = [order_picture(ranked, by), _plane([row.source for row in ranked], reports) if weights else None]
         columns = _shown(ranked, by)
         title, tables = f"Masks ranked by {by}", _orders(ranked, by, columns)
         self._write(title, pictures, tables, reports, UNDRAWN_ORDER, concluded=_best(ranked, by), columns=columns)
-
-    def _plane(self, masks: Sequence[ScoredMask], reports: Sequence[MaskReport]) -> Picture | None:
-        points = plane_points(reports) if self.weights else []
-        accuracies = {mask.name: mask.accuracy for mask in masks if mask.accuracy is not None}
-        return plane_picture(points, accuracies) if points else None
 
     def _write(
         self,
@@ -150,6 +132,12 @@ def _best(ranked: Sequence[RankedMask], by: str) -> list[str]:
                 f"{first.source.name} is the first of {len(own)} masks{where}, {by} {number(first.value.value)}{sure}."
             )
     return lines
+
+
+def _plane(masks: Sequence[ScoredMask], reports: Sequence[MaskReport]) -> Picture | None:
+    points = plane_points(reports)
+    accuracies = {mask.name: mask.accuracy for mask in masks if mask.accuracy is not None}
+    return plane_picture(points, accuracies) if points else None
 
 
 def _correlations(study: Study, scope: Scope) -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pai_cli.display.figures.canvas import need_matplotlib
-from pai_cli.errors import PictureError
+from pai_cli.display.figures.canvas import check_drawn
 from pai_cli.files.atomic import write_bytes
 
 SUFFIXES = (".html", ".htm")
@@ -16,14 +15,9 @@ def check_report(path: Path | None) -> None:
 
     Raises `PictureError` for another suffix than .html and .htm, and without matplotlib.
     """
-    if path is None:
-        return
-    if path.suffix.lower() not in SUFFIXES:
-        raise PictureError(f"{path}: --report writes .html; end the file's name in that")
-    need_matplotlib("--report")
+    check_drawn(path, SUFFIXES, "--report", "writes .html; end the file's name in that")
 
 
 def write_report(html: str, path: Path, *, force: bool) -> None:
     """Write a page, whole or not at all. Raises `OutputError`."""
-    data = html.encode()
-    write_bytes(path, data, force=force)
+    write_bytes(path, html.encode(), force=force)

@@ -8,10 +8,11 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pai_cli.errors import MaskError, NotFiniteError
+from pai_cli.errors import MaskError
 from pai_cli.files.fits import Against, check_complete
 from pai_cli.files.foreign.base import NAMES_FROM, Content, Masks, Names, Stored
 from pai_cli.files.messages import some_names
+from pai_cli.files.tensors import finite
 from pai_cli.spelling import option
 
 if TYPE_CHECKING:
@@ -87,15 +88,6 @@ def _kept(content: Content, stored: Stored) -> Stored:
 
 
 def _read(content: Content, stored: Stored) -> np.ndarray:
-    import numpy as np
 
-    array = stored.read()
-    finite = np.isfinite(array).reshape(-1)
-    if not finite.all():
-        at = int(np.argmin(finite))
-        raise NotFiniteError(
-            f"{content.path}: tensor {stored.label!r} holds {array.reshape(-1)[at]} at index {at}; "
-            "take a checkpoint from before the weights diverged"
-        )
-    kept: np.ndarray = array != 0
+    kept: np.ndarray = finite(content.path, stored.label, stored.read()) != 0
     return kept

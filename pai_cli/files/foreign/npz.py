@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from pai_cli.errors import MaskError
-from pai_cli.files.budget import BudgetError, check_dense, check_unpacked, open_zip
+from pai_cli.files.budget import BudgetError, check_dense, check_unpacked, zip_members
 from pai_cli.files.foreign.base import Content, Stored
 from pai_cli.files.masks import MOST_DIMENSIONS
 from pai_cli.files.sparse_arrays import SCIPY, dense
@@ -33,14 +33,8 @@ AGAIN = "copy it again, or save it with numpy.savez"
 
 def is_npz(path: Path) -> bool:
     """Whether a zip file's members are arrays. Raises `MaskError` for a zip file without its end."""
-    try:
-        with path.open("rb") as stream, open_zip(stream) as archive:
-            names = archive.namelist()
-    except BudgetError as e:
-        raise MaskError(f"{path}: {e}; {AGAIN}") from e
-    except Exception as e:  # zipfile raises several kinds of what a damaged list of members makes it stumble over
-        raise MaskError(f"{path}: truncated or damaged (a zip file without its end); copy it again") from e
-    return bool(names) and all(name.endswith(SUFFIX) for name in names)
+    members = zip_members(path, MaskError, AGAIN)
+    return bool(members) and all(one.filename.endswith(SUFFIX) for one in members)
 
 
 def read_npz(path: Path) -> Content:

@@ -31,17 +31,14 @@ class Tensor(Protocol):
     @property
     def shape(self) -> tuple[int, ...]:
         """Its sides."""
-        ...
 
     @property
     def floating(self) -> bool:
         """Whether it holds floating-point numbers."""
-        ...
 
     @property
     def read(self) -> Callable[[], np.ndarray]:
         """Gets its values."""
-        ...
 
 
 @dataclass(frozen=True)

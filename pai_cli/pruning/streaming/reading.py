@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pai_cli.compute.threads import mapped
 from pai_cli.errors import CheckpointError
 from pai_cli.files.checkpoints import Checkpoint
-from pai_cli.files.tensors import Span
+from pai_cli.files.tensors import Span, not_finite
 from pai_cli.models.layers import PrunableLayer
 from pai_cli.printable import reason_of
 from pai_cli.pruning.streaming.keys import KINDS, Keys, first_not_finite, magnitudes
@@ -206,4 +206,4 @@ def _not_finite(checkpoint: Checkpoint, seen: Seen[Tallied], span: Span) -> Exce
         value = float("nan")
     else:
         value = float("-inf") if int(bits) > kind.magnitude else float("inf")
-    return checkpoint.not_finite(seen.part.name, value, seen.part.start + seen.fault)
+    return not_finite(checkpoint.path, seen.part.name, value, seen.part.start + seen.fault)

@@ -6,14 +6,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pai_cli.compute.pool import open_pool
-from pai_cli.errors import MethodOptionError
 from pai_cli.methods.registry import get
 from pai_cli.progress import Progress, silent
 from pai_cli.pruning.layers import select_layers
 from pai_cli.pruning.request import PruneRequest, quota_of
 from pai_cli.pruning.run import PruneResult, check_request, result_of
 from pai_cli.sampling.expanders.layer import BuiltLayer, Construction, Kind, LayerPlan, build_layer
-from pai_cli.spelling import option
 
 if TYPE_CHECKING:
     from pai_cli.models.network import Network
@@ -40,12 +38,8 @@ class BuiltNetwork:
 def plans(network: Network, request: PruneRequest) -> list[LayerPlan]:
     """How many weights each layer keeps: ERK's counts, or round(density * size) of given densities.
 
-    Raises `DensityError`, `LayerSelectionError`, and `MethodOptionError` for what a construction cannot have.
+    Raises `DensityError`, `LayerSelectionError`.
     """
-    if request.pattern is not None:
-        raise MethodOptionError(
-            f"{option('pattern', request.pattern)}: {option('construct')} builds whole layers; leave one out"
-        )
     as_erk = replace(request, method=get(ALLOCATION))
     check_request(network, as_erk)
     layers = select_layers(network.layers, request.ignore)
