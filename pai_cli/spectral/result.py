@@ -182,6 +182,19 @@ class Pairs:
             table[at] = pair
         return table
 
+    @staticmethod
+    def joined(tables: Sequence[Pairs]) -> Pairs:
+        """The pairs of all tables, of which there is one at least."""
+        return Pairs(
+            np.concatenate([one.sigma_1 for one in tables]),
+            np.concatenate([one.sigma_2 for one in tables]),
+            np.concatenate([one.error_1 for one in tables]),
+            np.concatenate([one.error_2 for one in tables]),
+            [outcome for one in tables for outcome in one.outcome],
+            [solver for one in tables for solver in one.solver],
+            np.concatenate([one.products for one in tables]),
+        )
+
     def put(self, at: Ints, pairs: Pairs) -> None:
         """Set the pairs at these places."""
         self.sigma_1[at], self.sigma_2[at] = pairs.sigma_1, pairs.sigma_2
