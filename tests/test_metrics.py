@@ -720,10 +720,10 @@ def test_norm_and_distance_inherit_errors() -> None:
     first = {name: Measure(value, 0.1) for name, value in zip(FULL_SPECTRUM, (1.0, 2.0, 3.0, 4.0), strict=True)}
     second = {name: Measure(1.0, 0.2) for name in FULL_SPECTRUM}
     one = {name: Column.listed([measure]) for name, measure in first.items()}
-    norm = metrics._full_spectrum_norm(one)[0]
+    norm = norms(list(one.values()), [None])[0]
     assert norm.value == pytest.approx(math.sqrt(30))
     assert norm.error == pytest.approx(0.2)
-    distance = metrics._distance(one, [second])[0]
+    distance = metrics._distance(list(one.values()), [second])[0]
     assert distance.value == pytest.approx(math.sqrt(14))
     assert distance.error == pytest.approx(0.6)
 
@@ -884,4 +884,4 @@ def test_catalogue() -> None:
 def test_a_mean_past_float64_is_taken_and_a_value_past_it_is_missing() -> None:
     assert value_of(mean_of([Measure(1.5e308, 0.0)] * 3)) == pytest.approx(1.5e308)
     assert Measure.of(math.inf).reason == "past the range of float64"
-    assert norms(np.full((4, 1), 1.5e308), np.zeros((4, 1)), [None])[0].reason == "past the range of float64"
+    assert norms([Column.listed([Measure(1.5e308, 0.0)])] * 4, [None])[0].reason == "past the range of float64"

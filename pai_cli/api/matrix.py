@@ -103,6 +103,7 @@ def ramanujan(
     from pai_cli.spectral.metrics import MetricOptions, PreparedLayer, measures_of
     from pai_cli.spectral.singular import singular_pairs
     from pai_cli.spectral.subgraphs import regular_subgraphs
+    from pai_cli.spectral.table import Tensor
 
     options = MetricOptions(
         solver=solver_options(solver, certify=certify, device=where),
@@ -110,9 +111,9 @@ def ramanujan(
         expansion_weighted=expansion_weighted,
     )
     graph = _graph(placed)
-    subgraphs = regular_subgraphs(graph, options.convention)
-    prepared = PreparedLayer(graph, subgraphs, None, "matrix", (graph.n_R0, graph.n_L0))
-    table = measures_of([prepared], singular_pairs(prepared.problems, options.solver), options, [])
+    prepared = PreparedLayer(graph, regular_subgraphs(graph, options.convention), None)
+    solved = singular_pairs(prepared.problems, options.solver)
+    table = measures_of([prepared], solved, options, [], [Tensor("matrix", (graph.n_R0, graph.n_L0))])
     return Layer(table.only(name for name in table.measures if not METRICS[name].needs_weights))
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from pai_cli.analysis.masks import MaskReport
 from pai_cli.spectral.formulas import mean_of, norms
 from pai_cli.spectral.result import Measure
@@ -50,7 +48,5 @@ def _mean_norm(columns: Mapping[str, Column], names: Sequence[str]) -> Measure:
     without = columns["l2"].reasons if "l2" in columns else ("not measured",)
     if None not in without:
         return Measure.missing(without[0] or "")
-    terms = [columns[name] for name in names]
-    values, errors = (np.array([getattr(term, kind) for term in terms]) for kind in ("values", "errors"))
-    found = norms(values, errors, without)
+    found = norms([columns[name] for name in names], without)
     return mean_of([found[at] for at, reason in enumerate(without) if reason is None])

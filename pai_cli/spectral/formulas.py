@@ -111,10 +111,11 @@ def mean_of(measures: Sequence[Measure]) -> Measure:
     return means(column.values, column.errors, [len(measures)], [None])[0]
 
 
-def norms(values: Floats, errors: Floats, reasons: Sequence[str | None]) -> Column:
-    """Each layer's Euclidean norm over the terms, (terms, layers), with missing ones as 0 [F23]; it moves by no more than
-    the norm of the errors.
+def norms(terms: Sequence[Column], reasons: Sequence[str | None]) -> Column:
+    """Each layer's Euclidean norm over the terms, with missing ones as 0 [F23]; it moves by no more than the norm of the
+    errors.
     """
-    found = np.array([math.hypot(*row) for row in np.nan_to_num(values).T.tolist()])
-    spread = np.array([math.hypot(*row) for row in np.nan_to_num(errors).T.tolist()])
+    values, errors = (np.nan_to_num([getattr(term, kind) for term in terms]).T for kind in ("values", "errors"))
+    found = np.array([math.hypot(*row) for row in values.tolist()])
+    spread = np.array([math.hypot(*row) for row in errors.tolist()])
     return Column.computed(found, spread + EPS * found, reasons)

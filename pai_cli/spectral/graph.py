@@ -200,8 +200,11 @@ class BipartiteGraph:
     def left_classes(self) -> LeftClasses:
         """The left vertices grouped by degree."""
         degrees = host(self.left_degrees)
-        begin = np.flatnonzero(np.diff(degrees, prepend=-1))
-        degree, end = degrees[begin], np.append(begin[1:], self.n_L)[: len(begin)]
+        changes = np.ones(self.n_L + 1, dtype=np.bool_)
+        np.not_equal(degrees[1:], degrees[:-1], out=changes[1:-1])
+        bounds = np.flatnonzero(changes)
+        begin, end = bounds[:-1], bounds[1:]
+        degree = degrees[begin]
         if not len(degree):
             return LeftClasses(degree, begin, end, begin)
         if self.packed:
@@ -267,4 +270,4 @@ def _degrees(xp: Any, mask: Array, axis: int) -> Array:
 
 def host(array: Array) -> Array:
     """The array in this machine's own memory, for libraries that know NumPy only."""
-    return array if is_numpy_array(array) else array.cpu().numpy()
+    return array if isinstance(array, np.ndarray) else array.cpu().numpy()

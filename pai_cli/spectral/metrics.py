@@ -20,14 +20,13 @@ from pai_cli.spectral.catalogue import FULL_SPECTRUM
 from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.formulas import Sigmas, Sizes, Term, gaps, means, norms, spreads, sums_of
 from pai_cli.spectral.graph import Array, BipartiteGraph, Counts, host
-from pai_cli.spectral.layout import PLAIN, Layout
 from pai_cli.spectral.parameters import flag, one_of, shown
 from pai_cli.spectral.problems import Problems
 from pai_cli.spectral.result import EPS, Floats, Ints, Measure, Outcome, Pairs
 from pai_cli.spectral.singular import singular_pairs
 from pai_cli.spectral.solvers import DEFAULT, SolverOptions
 from pai_cli.spectral.subgraphs import RegularSubgraphs, regular_subgraphs
-from pai_cli.spectral.table import Column, LayerReport, LayerTable
+from pai_cli.spectral.table import Column, LayerReport, LayerTable, Tensor
 from pai_cli.spectral.validation import matrix_of
 from pai_cli.spelling import option
 
@@ -73,15 +72,12 @@ Reasons = list[str | None]  # why a layer has no value, None where it has one
 class PreparedLayer:
     """A layer's graph and subgraphs, before anything is solved, so that many layers may be solved together.
 
-    `weights`: (rows, columns), or None. `name`, `shape`: of the tensor, `layout`: how it was unrolled.
+    `weights`: (rows, columns), or None.
     """
 
     graph: BipartiteGraph
     subgraphs: RegularSubgraphs
     weights: Array | None
-    name: str
-    shape: tuple[int, ...]
-    layout: Layout = PLAIN
 
     @property
     def problems(self) -> list[Problems]:
@@ -96,7 +92,7 @@ def prepare_layer(mask: Array, weights: Array | None = None, convention: Convent
     `convention`: which subgraphs count. Raises `ArrayError` and `NotFiniteError` for what is no mask or no weights.
     """
     graph = BipartiteGraph(mask, weights)
-    return PreparedLayer(graph, regular_subgraphs(graph, convention), graph.weights, "", (graph.n_R0, graph.n_L0))
+    return PreparedLayer(graph, regular_subgraphs(graph, convention), graph.weights)
 
 
 def measure_layer(
@@ -171,11 +167,16 @@ def measures_of(
     solved: Sequence[Pairs],
     options: MetricOptions,
     dense: Sequence[dict[str, Measure] | None],
+    tensors: Sequence[Tensor] | None = None,
 ) -> LayerTable:
     """The measures of layers that were prepared by the options' convention, all with weights or all without.
 
     `solved`: of all their `problems`, in order. `dense`: as of `measure_layer`, a layer each; not needed without weights.
+    `tensors`: what the layers are called, where they are not just matrices.
     """
+    names, shapes, layouts = zip(
+        *(tensors or [Tensor("", (one.graph.n_R0, one.graph.n_L0)) for one in layers]), strict=True
+    )
     kinds = len(solved) // len(layers)
     counts = Counts(*np.array([layer.graph.counts for layer in layers], dtype=np.int64).T)
     parts, structure = _Parts.of(layers), _Solved.of(layers, solved[::kinds])
@@ -190,14 +191,15 @@ def measures_of(
         measures |= dict.fromkeys(("lambda", "lambda_imsg", *NORMS), Column.missing(NO_WEIGHTS, len(layers)))
     else:
         measures |= _weighted_measures(counts, parts, _Solved.of(layers, solved[1::2]), options)
-        measures["l2"] = _full_spectrum_norm(measures)
+        terms = [measures[name] for name in FULL_SPECTRUM]
+        measures["l2"] = norms(terms, _unfinished(terms))
         if options.dense:
-            measures["l2_dense"] = _distance(measures, dense)
+            measures["l2_dense"] = _distance(terms, dense)
     outcomes = [tuple(pairs.outcome) for pairs in solved]
     return LayerTable(
-        tuple(layer.name for layer in layers),
-        tuple(layer.shape for layer in layers),
-        tuple(layer.layout for layer in layers),
+        names,
+        shapes,
+        layouts,
         counts,
         parts.sizes,
         measures,
@@ -312,21 +314,17 @@ def _no_mean(counts: Counts, parts: _Parts, pairs: Pairs, convention: Convention
     return reasons
 
 
-def _full_spectrum_norm(measures: dict[str, Column]) -> Column:
-    terms = [measures[name] for name in FULL_SPECTRUM]
-    values, errors = (np.array([getattr(term, kind) for term in terms]) for kind in ("values", "errors"))
-    return norms(values, errors, _unfinished(terms))
-
-
-def _distance(measures: dict[str, Column], dense: Sequence[dict[str, Measure] | None]) -> Column:
-    terms = [measures[name] for name in FULL_SPECTRUM]
+def _distance(terms: Sequence[Column], dense: Sequence[dict[str, Measure] | None]) -> Column:
     others = [Column.listed([one[name] for one in dense if one is not None]) for name in FULL_SPECTRUM]
-    (ours, off), (theirs, also) = (
-        (np.nan_to_num([one.values for one in some]), np.nan_to_num([one.errors for one in some]))
-        for some in (terms, others)
-    )
-    both = [column for pair in zip(terms, others, strict=True) for column in pair]
-    return norms(ours - theirs, off + also, _unfinished(both))
+    between = [
+        Column(
+            np.nan_to_num(one.values) - np.nan_to_num(other.values),
+            np.nan_to_num(one.errors) + np.nan_to_num(other.errors),
+            one.reasons,
+        )
+        for one, other in zip(terms, others, strict=True)
+    ]
+    return norms(between, _unfinished([*terms, *others]))
 
 
 def _unfinished(terms: Sequence[Column]) -> Reasons:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from array_api_compat import array_namespace
@@ -16,7 +16,7 @@ from pai_cli.spectral.layout import PLAIN, Layout
 from pai_cli.spectral.metrics import MetricOptions, dense_reference, measures_of, prepare_layer
 from pai_cli.spectral.result import Measure, Outcome
 from pai_cli.spectral.singular import singular_pairs
-from pai_cli.spectral.table import Column, LayerTable
+from pai_cli.spectral.table import Column, LayerTable, Tensor
 
 UNPROVED = {Outcome.NOT_PROVED, Outcome.WIDE_NOT_PROVED}
 
@@ -89,10 +89,10 @@ def measure_together(
     prepared = []
     for layer in layers:
         weights = None if layer.weights is None else unroll(layer.weights, layer.layout)
-        one = prepare_layer(unroll(layer.mask, layer.layout), weights, options.convention)
-        prepared.append(replace(one, name=layer.name, shape=tuple(layer.mask.shape), layout=layer.layout))
+        prepared.append(prepare_layer(unroll(layer.mask, layer.layout), weights, options.convention))
     solved = singular_pairs([request for one in prepared for request in one.problems], options.solver)
-    return measures_of(prepared, solved, options, [cache.of(layer, options) for layer in layers])
+    tensors = [Tensor(layer.name, tuple(layer.mask.shape), layer.layout) for layer in layers]
+    return measures_of(prepared, solved, options, [cache.of(layer, options) for layer in layers], tensors)
 
 
 def summarise(layers: LayerTable) -> NetworkReport:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -216,20 +217,25 @@ class Pairs:
         )
 
     def split(self, sizes: Sequence[int]) -> list[Pairs]:
-        """The first so many, the next so many, and so on: tables of their own."""
-        if len(sizes) == 1:
-            return [self]
-        return [self.take(at) for at in np.split(np.arange(len(self)), np.cumsum(sizes)[:-1])]
+        """The first so many, the next so many, and so on: views of them."""
+        ends = np.cumsum(sizes).tolist()
+        return [
+            Pairs(
+                self.sigma_1[begin:end],
+                self.sigma_2[begin:end],
+                self.error_1[begin:end],
+                self.error_2[begin:end],
+                self.outcome[begin:end],
+                self.solver[begin:end],
+                self.products[begin:end],
+            )
+            for begin, end in pairwise([0, *ends])
+        ]
 
     @property
     def gaps(self) -> tuple[Floats, Floats]:
         """The spectral gaps and the bounds on their errors."""
         return spectral_gap(self.sigma_1, self.sigma_2, self.error_1, self.error_2)
-
-    def first_without(self) -> Outcome | None:
-        """The outcome of the first pair that has no sigma_2, if there is one."""
-        missing = np.flatnonzero(np.isnan(self.sigma_2))
-        return self.outcome[int(missing[0])] if len(missing) else None
 
 
 def root_interval(low: float, value: float, high: float) -> tuple[float, float]:

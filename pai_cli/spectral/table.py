@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 
 from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.graph import Counts
-from pai_cli.spectral.layout import Layout
+from pai_cli.spectral.layout import PLAIN, Layout
 from pai_cli.spectral.result import EPS, LEAST, OVERFLOW, Floats, Ints, Measure, Outcome
 
 
@@ -29,8 +29,10 @@ class Column:
     reasons: tuple[str | None, ...]
 
     @staticmethod
-    def of(values: Floats, errors: Any, reasons: Sequence[str | None]) -> Column:
+    def of(values: Floats, errors: Floats, reasons: Sequence[str | None]) -> Column:
         """The values that no reason is given against, with their errors."""
+        if not any(reasons):
+            return Column(values, errors, tuple(reasons))
         there = [reason is None for reason in reasons]
         return Column(np.where(there, values, np.nan), np.where(there, errors, np.nan), tuple(reasons))
 
@@ -71,8 +73,17 @@ class Column:
     def __len__(self) -> int:
         return len(self.reasons)
 
-    def __getitem__(self, at: int) -> Measure:
+    @overload
+    def __getitem__(self, at: int) -> Measure: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Column: ...
+
+    def __getitem__(self, at: Any) -> Any:
+        """One layer's measure; of a slice the column of these layers, a view."""
         reason = self.reasons[at]
+        if isinstance(at, slice):
+            return Column(self.values[at], self.errors[at], self.reasons[at])
         return Measure(float(self.values[at]), float(self.errors[at])) if reason is None else Measure.missing(reason)
 
     @property
@@ -84,6 +95,14 @@ class Column:
             if reason is not None:
                 values[at] = errors[at] = None
         return values, errors
+
+
+class Tensor(NamedTuple):
+    """What a layer is called, the shape of its weight, and how that is unrolled."""
+
+    name: str
+    shape: tuple[int, ...]
+    layout: Layout = PLAIN
 
 
 @dataclass(frozen=True)
@@ -150,26 +169,16 @@ class LayerTable(Sequence[LayerReport]):
     @overload
     def __getitem__(self, at: slice) -> LayerTable: ...
 
-    def __getitem__(self, at: int | slice) -> LayerReport | LayerTable:
+    def __getitem__(self, at: Any) -> Any:
         """One layer's report; of a slice the table of these rows, a view."""
-        if isinstance(at, slice):
-            return LayerTable(
-                self.names[at],
-                self.shapes[at],
-                self.layouts[at],
-                Counts(*(count[at] for count in self.counts)),
-                self.n_regular[at],
-                {name: Column(one.values[at], one.errors[at], one.reasons[at]) for name, one in self.measures.items()},
-                self.solvers[at],
-                self.outcomes[at],
-                self.convention,
-            )
-        return LayerReport(
+        whole = isinstance(at, slice)
+        numbers: list[Any] = [count[at] if whole else int(count[at]) for count in (*self.counts, self.n_regular)]
+        return (LayerTable if whole else LayerReport)(
             self.names[at],
             self.shapes[at],
             self.layouts[at],
-            Counts(*(int(count[at]) for count in self.counts)),
-            int(self.n_regular[at]),
+            Counts(*numbers[:-1]),
+            numbers[-1],
             {name: column[at] for name, column in self.measures.items()},
             self.solvers[at],
             self.outcomes[at],
