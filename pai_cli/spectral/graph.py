@@ -44,6 +44,8 @@ def unroll(tensor: Array, layout: Layout = PLAIN) -> Array:
     groups, first = layout.groups, tensor.shape[0]
     if first % groups:
         raise ArrayError(f"{groups} groups do not divide the {first} channels of shape {tuple(tensor.shape)}")
+    if groups == 1 and not layout.transposed:
+        return xp.reshape(tensor, (first, math.prod(tensor.shape[1:])))
     blocks = xp.reshape(tensor, (groups, first // groups, *tensor.shape[1:]))
     if layout.transposed:
         blocks = xp.permute_dims(blocks, (0, 2, 1, *range(3, blocks.ndim)))

@@ -20,8 +20,6 @@ from pai_cli.spectral.table import Column, LayerTable, Tensor
 
 UNPROVED = {Outcome.NOT_PROVED, Outcome.WIDE_NOT_PROVED}
 
-NOT_MEASURED = Column.missing("not measured", 1)
-
 
 @dataclass(frozen=True)
 class LayerInput:
@@ -97,15 +95,13 @@ def measure_together(
 
 def summarise(layers: LayerTable) -> NetworkReport:
     """The network's means of at least one layer's measures."""
-    columns = [layers.measures.get(name, NOT_MEASURED) for name in METRICS]
-    there = [~np.isnan(column.values) for column in columns]
-    counted = np.array([np.count_nonzero(flags) for flags in there])
-    values, errors = (
-        np.concatenate([getattr(column, kind)[flags] for column, flags in zip(columns, there, strict=True)])
-        for kind in ("values", "errors")
-    )
-    pairs = zip(columns, counted.tolist(), strict=True)
-    found = means(values, errors, counted, [None if count else _shared_reason(column) for column, count in pairs])
+    none = Column.missing("not measured", len(layers))
+    columns = [layers.measures.get(name, none) for name in METRICS]
+    values, errors = (np.array([getattr(column, kind) for column in columns]) for kind in ("values", "errors"))
+    there = ~np.isnan(values)
+    counted = np.count_nonzero(there, axis=1)
+    reasons = [_shared_reason(column) if None not in column.reasons else None for column in columns]
+    found = means(values[there], errors[there], counted, reasons)
     empty = (layers.counts.edges == 0).tolist()
     return NetworkReport(
         layers,
