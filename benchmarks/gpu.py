@@ -134,7 +134,7 @@ class Bench:
 def measured(layers: Sequence[LayerInput], cache: DenseCache | None = None) -> str:
     """Measure layers in one call; what the outcomes were."""
     reports = measure_together(layers, OPTIONS, cache)
-    return ", ".join(sorted({outcome.name for report in reports for outcome in report.metrics.outcomes}))
+    return ", ".join(sorted({outcome.name for outcomes in reports.outcomes for outcome in outcomes}))
 
 
 def moved(mask: NetworkMask, device: str) -> list[LayerInput]:

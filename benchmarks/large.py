@@ -84,13 +84,18 @@ def tasks() -> dict[str, Callable[[Any], Answer]]:
     from pai_cli.spectral.metrics import measure_layer
     from pai_cli.spectral.result import SingularPair
     from pai_cli.spectral.singular import structure_pair
+    from pai_cli.spectral.table import LayerReport
 
     def answer(pair: SingularPair) -> Answer:
         return pair.sigma_1 or 0.0, pair.sigma_2 or 0.0, f"{pair.solver}, {pair.outcome.name}"
 
+    def measured(layer: LayerReport) -> Answer:
+        first, second = (layer.measures[name].value or 0.0 for name in ("sigma_1", "sigma_2"))
+        return first, second, f"{layer.solver}, {layer.outcomes[0].name}"
+
     return {
         "sigma": lambda mask: answer(structure_pair(BipartiteGraph(mask))),
-        "all": lambda mask: answer(measure_layer(mask).structure),
+        "all": lambda mask: measured(measure_layer(mask)),
         "gk": lambda mask: (*golub_kahan(mask), "gk"),
         "svds": lambda mask: (*sparse_svds(mask), "svds"),
     }

@@ -57,6 +57,7 @@ from pai_cli.spectral.graph import unroll
 from pai_cli.spectral.junctions import Degrees, Junction
 from pai_cli.spectral.metrics import MetricOptions
 from pai_cli.spectral.network import LayerInput, measure_together, summarise
+from pai_cli.spectral.table import LayerTable
 
 if TYPE_CHECKING:
     from pai_cli.data.base import Dataset
@@ -81,8 +82,8 @@ def means(
     layers = [LayerInput(layer.name, result.masks[layer.name], None, layer.layout) for layer in result.layers]
     with one_blas_thread():
         reports = measure_together(layers, MetricOptions())
-    defined = [report for report in reports if report.metrics.measures["dr"].present]
-    whole, part = summarise(reports).measures, summarise(defined).measures
+    defined = [row for row in reports.rows if row.measures["dr"].reasons[0] is None]
+    whole, part = summarise(reports).measures, summarise(LayerTable.joined(defined)).measures
     found = {name: (part if name.startswith("sigma") else whole)[name].value or math.nan for name in NAMES}
     found["layer_density"] = float(np.mean([result.masks[layer.name].mean() for layer in result.layers]))
     published, every = between_layers(result, pairs)

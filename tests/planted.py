@@ -52,10 +52,13 @@ FAULTS = {
     "a convention for the other": Fault(
         "spectral/conventions.py", "else edges > n_R", "else edges >= 3 * n_R", "metrics"
     ),
+    "the subgraphs of the first layer for all": Fault(
+        "spectral/metrics.py", "places = [first + layer", "places = [0 * first + layer", "table"
+    ),
     "fans of the other side": Fault(
         "spectral/metrics.py",
-        "(graph.right_degrees, graph.left_degrees)",
-        "(graph.left_degrees, graph.right_degrees)",
+        '("fan_in", "right_degrees"), ("fan_out", "left_degrees")',
+        '("fan_in", "left_degrees"), ("fan_out", "right_degrees")',
         "metrics",
     ),
     "the output for a sink": Fault("models/unrolled/degrees.py", "if not last[number]:", "if True:", "unrolled"),

@@ -29,8 +29,8 @@ from pai_cli.errors import (
     PictureError,
     UnknownNameError,
 )
-from pai_cli.spectral.metrics import MetricOptions, measure_layer
-from pai_cli.spectral.network import LayerReport, summarise
+from pai_cli.spectral.metrics import MetricOptions
+from pai_cli.spectral.network import LayerInput, measure_together, summarise
 from pai_cli.spectral.solvers import SolverOptions
 from pai_cli.telling import PaiWarning
 
@@ -442,8 +442,7 @@ def test_layers_without_an_answer_are_named() -> None:
     path = np.eye(400, dtype=bool) | np.eye(400, k=1, dtype=bool)  # 2 cos(k pi / 801): close together
     options = MetricOptions(SolverOptions(most_products=100))
     network = summarise(
-        LayerReport(name, mask.shape, measure_layer(mask, options=options))
-        for name, mask in {"path": path, "other": np.ones((4, 6), dtype=bool)}.items()
+        measure_together([LayerInput("path", path), LayerInput("other", np.ones((4, 6), dtype=bool))], options)
     )
     assert network.unanswered == ("path",)
     with pytest.warns(PaiWarning) as said:

@@ -109,7 +109,7 @@ def test_options_are_plain_values() -> None:
     options = SolverOptions(np.float32(0.5), np.int16(7), "gram")  # type: ignore[arg-type]
     assert options == SolverOptions(0.5, 7, Solver.GRAM)
     assert [type(value) for value in (options.tolerance, options.most_products, options.solver)] == [float, int, Solver]
-    assert measure_layer(MASK, options=MetricOptions(options)).structure.solver == "gram"
+    assert measure_layer(MASK, options=MetricOptions(options)).solver == "gram"
     assert type(Layout(np.int64(3)).groups) is int
 
 
@@ -368,7 +368,8 @@ def test_what_changes_after_preparation_changes_nothing(library: str, engine: st
             layer = prepare_layer(*given)
             given[0][...] = True
             given[1][...] = 7.0
-            found = measures_of(layer, singular_pairs(layer.problems, options.solver), options)
+            dense = [dense_reference(layer.weights, options)]
+            (found,) = measures_of([layer], singular_pairs(layer.problems, options.solver), options, dense)
             assert found == expected
 
 

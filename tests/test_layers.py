@@ -18,7 +18,8 @@ from pai_cli.compute import threads
 from pai_cli.errors import DeviceError, MaskError, NotFiniteError
 from pai_cli.spectral.layout import Layout
 from pai_cli.spectral.metrics import MetricOptions
-from pai_cli.spectral.network import DenseCache, LayerInput, LayerReport
+from pai_cli.spectral.network import DenseCache, LayerInput
+from pai_cli.spectral.table import LayerReport
 
 TORCH_ON_CPU = "cpu:0"  # a torch device like any other, which every machine has
 
@@ -38,17 +39,16 @@ def network(seed: int = 0) -> list[LayerInput]:
 
 
 def measured(layers: list[LayerInput], device: str = "cpu", total: int = 0) -> list[LayerReport]:
-    return list(
-        measure_everywhere(iter(layers), total, Measuring(MetricOptions(), DenseCache(), "m.safetensors", device))
-    )
+    how = Measuring(MetricOptions(), DenseCache(), "m.safetensors", device)
+    return list(measure_everywhere(iter(layers), total, how))
 
 
 def assert_same(ours: list[LayerReport], theirs: list[LayerReport]) -> None:
     assert [one.name for one in ours] == [one.name for one in theirs]
     for one, other in zip(ours, theirs, strict=True):
-        assert one.metrics.counts == other.metrics.counts
-        for name, measure in one.metrics.measures.items():
-            found = other.metrics.measures[name]
+        assert one.counts == other.counts
+        for name, measure in one.measures.items():
+            found = other.measures[name]
             assert (measure.reason, measure.value is None) == (found.reason, found.value is None), (one.name, name)
             if measure.value is not None and found.value is not None:
                 room_for_both = (measure.error or 0.0) + (found.error or 0.0)

@@ -36,6 +36,7 @@ from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.layout import Layout
 from pai_cli.spectral.metrics import MetricOptions, measure_layer
 from pai_cli.spectral.solvers import SolverOptions
+from pai_cli.spectral.table import NO_LAYERS
 
 RESNET = SAMPLES / "resnet20.safetensors"
 MASKS = sorted(path for path in SAMPLES.glob("*.safetensors") if path != RESNET)
@@ -180,7 +181,9 @@ def test_a_report_comes_back_as_it_was(path: Path, weights: Path | None) -> None
     (report,) = analyze_masks([path], request)
     assert report.report is not None
     assert decode(path, encode(report), layers=True) == report
-    assert decode(path, encode(report), layers=False) == replace(report, report=replace(report.report, layers=()))
+    assert decode(path, encode(report), layers=False) == replace(
+        report, report=replace(report.report, layers=NO_LAYERS)
+    )
 
 
 def test_a_report_of_odd_layers_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -275,7 +278,7 @@ def test_a_mask_is_measured_once(masks: list[Path], store: Store, monkeypatch: p
     assert list(analyze_masks([copy], request, store=store)) == [replace(before[0], path=copy)]
     brief = replace(request, per_layer=False)
     (short,) = analyze_masks(masks[:1], brief, store=store)
-    assert short.report == replace(before[0].report, layers=())  # type: ignore[type-var]
+    assert short.report == replace(before[0].report, layers=NO_LAYERS)  # type: ignore[type-var]
 
 
 def test_what_a_report_follows_from(masks: list[Path], store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

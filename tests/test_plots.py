@@ -276,7 +276,7 @@ def test_a_profile_is_the_report(reports: list[MaskReport], profiles: list[Layer
             (shares, "dr_norm", "dr_norm"),
             (shares, "dr_imdb_norm", "dr_imdb_norm"),
         ):
-            measures = [layer.metrics.measures[name] for layer in reports[0].report.layers]  # type: ignore[union-attr]
+            measures = [layer.measures[name] for layer in reports[0].report.layers]  # type: ignore[union-attr]
             wanted = [math.nan if one.value is None else one.value for one in measures]
             np.testing.assert_array_equal(lines_of(axes)[label], wanted)
         assert sum(math.isnan(value) for value in lines_of(gaps)["dr"]) == 16
@@ -375,12 +375,10 @@ def test_the_plane_is_the_two_halves_of_l2(reports: list[MaskReport]) -> None:
         assert report.report is not None
         topology, parameters = [], []
         for layer in report.report.layers:
-            value = {
-                name: layer.metrics.measures[name].value or 0.0 for name in ("dr", "dr_imdb", "lambda", "lambda_imsg")
-            }
+            value = {name: layer.measures[name].value or 0.0 for name in ("dr", "dr_imdb", "lambda", "lambda_imsg")}
             topology.append(math.hypot(value["dr"], value["dr_imdb"]))
             parameters.append(math.hypot(value["lambda"], value["lambda_imsg"]))
-            assert math.hypot(topology[-1], parameters[-1]) == pytest.approx(layer.metrics.measures["l2"].value)
+            assert math.hypot(topology[-1], parameters[-1]) == pytest.approx(layer.measures["l2"].value)
         assert point.topology.value == pytest.approx(np.mean(topology))
         assert point.parameters.value == pytest.approx(np.mean(parameters))
         assert 0 < (point.topology.error or 0.0) < 1e-9

@@ -20,6 +20,7 @@ from pai_cli.ranking.scored import ScoredMask, scored_masks
 from pai_cli.spectral.catalogue import RANKED
 from pai_cli.spectral.network import NetworkReport
 from pai_cli.spectral.result import Measure
+from pai_cli.spectral.table import NO_LAYERS
 
 pytestmark = pytest.mark.usefixtures("measured_once")
 
@@ -33,7 +34,7 @@ def report(
     """A mask with `kept` of 10,000 weights, whose dr is `value`."""
     measure = Measure.missing(reason) if value is None else Measure(value, error)
     return MaskReport(
-        Path(name), {}, NetworkReport((), {"dr": measure}, {"dr": 0 if value is None else 3}, kept, 10_000)
+        Path(name), {}, NetworkReport(NO_LAYERS, {"dr": measure}, {"dr": 0 if value is None else 3}, kept, 10_000)
     )
 
 

@@ -222,7 +222,7 @@ def test_what_comes_back_is_what_was_made_here(monkeypatch: pytest.MonkeyPatch) 
     here: list[Any] = [candidate(workshop, number) for number in range(5)]
     there: list[Any] = list(made(workshop, 0, Workers(jobs=2)))
     for one, other in zip(here, there, strict=True):
-        assert (one.measures, one.kept, one.reports) == (other.measures, other.kept, other.reports)
+        assert (one.measures, one.kept, one.layers) == (other.measures, other.kept, other.layers)
         assert all(np.array_equal(one.bits[name], other.bits[name]) for name in one.bits)
 
 

@@ -99,8 +99,8 @@ def test_layers_are_taken_by_the_rule(network: Network, method: str, more: dict[
     states = taken(LayerSelection(network, request, None, LayerCache()), found)
     best: dict[str, tuple[float, float, int]] = {}
     for one, state in zip(found, states, strict=True):
-        for report in one.reports:
-            values = [report.metrics.measures[name].value for name in ("dr_imdb", "l2")]
+        for report in one.layers:
+            values = [report.measures[name].value for name in ("dr_imdb", "l2")]
             dr, l2 = (-np.inf if value is None else value for value in values)
             if report.name not in best or (
                 dr >= best[report.name][0] and l2 >= best[report.name][1] and (dr, l2) != best[report.name][:2]
@@ -119,7 +119,7 @@ def test_what_is_taken_is_better_than_the_composite_as_it_is(network: Network, m
     before, changes = SearchState(), 0
     for one in found:
         after, count = selection.take(before, one, one.masks)
-        layers = {report.name: report.metrics.measures for report in one.reports}
+        layers = {report.name: report.measures for report in one.layers}
         facts = {name: {key: layers[name][key].value for key in ("dr_imdb", "l2")} for name in NAMES}
         better = [name for name in NAMES if is_better(facts[name], before.layers.get(name))]
         assert count == len(better)
@@ -130,7 +130,7 @@ def test_what_is_taken_is_better_than_the_composite_as_it_is(network: Network, m
             assert all(np.array_equal(after.composite[name], exact[name]) for name in NAMES)
             report = measure(network, exact, LayerCache())
             for layer in report.layers:
-                values = {key: layer.metrics.measures[key].value for key in ("dr_imdb", "l2")}
+                values = {key: layer.measures[key].value for key in ("dr_imdb", "l2")}
                 assert after.layers[layer.name] == values
             assert after.best_measures["l2"] == max(report.measures["l2"].value, before.best_measures.get("l2", 0.0))
         else:

@@ -25,6 +25,7 @@ from pai_cli.sampling.state import SearchState
 from pai_cli.spectral.network import NetworkReport
 from pai_cli.spectral.result import Measure
 from pai_cli.spectral.result import Outcome as Answer
+from pai_cli.spectral.table import NO_LAYERS
 from pai_cli.spelling import SWITCHES, flag_of, for_python, for_shell, option
 
 SPELLINGS = {
@@ -119,7 +120,7 @@ UNPROVED = Measure.missing(Answer.NOT_PROVED.value)
 
 
 def test_a_trajectory_has_flags() -> None:
-    measures = measures_of(NetworkReport((), dict.fromkeys(SHOWN, UNPROVED), {}, 0, 1, (), ()))
+    measures = measures_of(NetworkReport(NO_LAYERS, dict.fromkeys(SHOWN, UNPROVED), {}, 0, 1, (), ()))
     assert measures["reason"].endswith("takes --certify")
     explored = {"w": np.ones(3, dtype=np.bool_)}
     line = _line(Failure(1, f"synflow: give more {option('rounds')}"), SearchState(explored=explored), 0, SHOWN)

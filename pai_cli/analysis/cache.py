@@ -10,13 +10,13 @@ import hashlib
 import json
 import os
 import stat
-import sys
 import zlib
-from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from pai_cli.analysis.masks import AnalysisRequest, MaskReport
 from pai_cli.files.checkpoints import Checkpoint
@@ -28,15 +28,15 @@ from pai_cli.spectral.compiled import calls
 from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.graph import Counts
 from pai_cli.spectral.layout import Layout
-from pai_cli.spectral.metrics import LayerMetrics
-from pai_cli.spectral.network import LayerReport, NetworkReport
-from pai_cli.spectral.result import Measure, Outcome, SingularPair
+from pai_cli.spectral.network import NetworkReport
+from pai_cli.spectral.result import Measure, Outcome
+from pai_cli.spectral.table import NO_LAYERS, Column, LayerTable
 
-FORM = 7  # to be raised with any change below: what was stored in another form is not read
+FORM = 8  # to be raised with any change below: what was stored in another form is not read
 
 OUTCOMES = {outcome.name: outcome for outcome in Outcome}
 
-NAN = float("nan")
+COUNT, NUMBER = "<i8", "<f8"  # in bytes
 
 LEVEL = 1  # of compression: the next ones take twice the time for a tenth of the size
 
@@ -77,7 +77,7 @@ def decode(path: Path, encoded: Encoded, *, layers: bool) -> MaskReport:
         whole = json.loads(zlib.decompress(encoded.network))
         convention = Convention(whole["convention"])
         network = NetworkReport(
-            tuple(_read_layers(encoded.layers, convention)) if layers else (),
+            _read_layers(encoded.layers, convention) if layers else NO_LAYERS,
             _read_measures(whole["measures"]),
             whole["counted"],
             whole["kept"],
@@ -90,7 +90,7 @@ def decode(path: Path, encoded: Encoded, *, layers: bool) -> MaskReport:
         )
         shapes = {name: tuple(shape) for name, shape in whole["shapes"].items()}
         skipped, remark = tuple(whole["skipped"]), whole["remark"]
-    except (zlib.error, KeyError, TypeError, IndexError, AttributeError, StopIteration, RuntimeError) as error:
+    except (zlib.error, KeyError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(f"{path}: its report cannot be read") from error
     return MaskReport(path, whole["metadata"], network, None, skipped, remark, shapes)
 
@@ -110,72 +110,44 @@ def _read_measures(row: dict[str, Any]) -> dict[str, Measure]:
     }
 
 
-def _packed_layers(layers: tuple[LayerReport, ...]) -> bytes:
-    """The length of a JSON document, the document, and all layers' numbers as float64: of a layer its singular pair's, then
-    value and error of each measure, NaN where there is none. Text of that many digits takes four times as long to read.
-    """
-    numbers: list[float | None] = []
-    words = json.dumps([_words(layer, numbers) for layer in layers], separators=(",", ":")).encode()
-    floats = array("d", [NAN if number is None else number for number in numbers])
-    if sys.byteorder == "big":
-        floats.byteswap()
-    return zlib.compress(len(words).to_bytes(4, "little") + words + floats.tobytes(), LEVEL)
+def _packed_layers(table: LayerTable) -> bytes:
+    """The length of a JSON document, the document, and the numbers: counts as int64, values and errors as float64."""
+    words = {
+        "names": table.names,
+        "shapes": table.shapes,
+        "layouts": [astuple(layout) for layout in table.layouts],
+        "solvers": table.solvers,
+        "outcomes": [[outcome.name for outcome in outcomes] for outcomes in table.outcomes],
+        "measures": {name: column.reasons if any(column.reasons) else None for name, column in table.measures.items()},
+    }
+    counts = np.array([*table.counts, table.n_regular], dtype=COUNT)
+    floats = np.array([(column.values, column.errors) for column in table.measures.values()], dtype=NUMBER)
+    text = json.dumps(words, separators=(",", ":")).encode()
+    return zlib.compress(len(text).to_bytes(4, "little") + text + counts.tobytes() + floats.tobytes(), LEVEL)
 
 
-def _words(layer: LayerReport, numbers: list[float | None]) -> list[Any]:
-    """What of a layer is no float64; those are put behind `numbers`."""
-    metrics, pair = layer.metrics, layer.metrics.structure
-    numbers += (pair.sigma_1, pair.sigma_2, pair.sigma_1_error, pair.sigma_2_error)
-    reasons: dict[str, list[str]] = {}
-    for name, one in metrics.measures.items():
-        numbers += (one.value, one.error)
-        if one.reason is not None:
-            reasons.setdefault(one.reason, []).append(name)
-    return [
-        layer.name,
-        layer.shape,
-        astuple(metrics.counts),
-        metrics.n_regular,
-        (pair.solver, pair.outcome.name, pair.products),
-        [outcome.name for outcome in metrics.outcomes],
-        list(metrics.measures),
-        reasons,
-        astuple(layer.layout),
-    ]
-
-
-def _read_layers(packed: bytes, convention: Convention) -> Iterator[LayerReport]:
+def _read_layers(packed: bytes, convention: Convention) -> LayerTable:
     data = zlib.decompress(packed)
     end = 4 + int.from_bytes(data[:4], "little")
-    floats = array("d", data[end:])
-    if sys.byteorder == "big":
-        floats.byteswap()
-    numbers = iter([None if number != number else number for number in floats])  # noqa: PLR0124  NaN, and quickly
-    for words in json.loads(data[4:end]):
-        yield _layer(words, numbers, convention)
-
-
-def _layer(words: list[Any], numbers: Iterator[float | None], convention: Convention) -> LayerReport:
-    name, shape, counts, n_regular, (solver, outcome, products), outcomes, names, told, layout = words
-    first, second, first_error, second_error = (next(numbers) for _ in range(4))
-    pair = SingularPair(first, second, first_error, second_error, solver, OUTCOMES[outcome], products)
-    reasons = {name: reason for reason, those in told.items() for name in those}
-    measures = {name: _measure(next(numbers), next(numbers), reasons.get(name)) for name in names}
-    proofs = tuple(OUTCOMES[one] for one in outcomes)
-    metrics = LayerMetrics(Counts(*counts), measures, n_regular, pair, proofs, convention)
-    return LayerReport(name, tuple(shape), metrics, Layout(*layout))
-
-
-def _measure(value: float | None, error: float | None, reason: str | None) -> Measure:
-    """`Measure(value, error, reason)` in less than half the time: a mask has four hundred, and reading them is most of what
-    a report that was stored takes.
-    """
-    if (value is None) == (reason is None):
-        raise ValueError("a measure has a value or a reason")
-    measure = object.__new__(Measure)
-    fields = measure.__dict__
-    fields["value"], fields["error"], fields["reason"] = value, error, reason
-    return measure
+    words = json.loads(data[4:end])
+    count, known = len(words["names"]), (None,) * len(words["names"])
+    *counts, n_regular = np.frombuffer(data, COUNT, 7 * count, end).reshape(7, count).astype(np.int64)
+    floats = np.frombuffer(data, NUMBER, -1, end + 56 * count).astype(np.float64).reshape(-1, 2, count)
+    reasons = (known if some is None else tuple(some) for some in words["measures"].values())
+    return LayerTable(
+        tuple(words["names"]),
+        tuple(map(tuple, words["shapes"])),
+        tuple(Layout(*layout) for layout in words["layouts"]),
+        Counts(*counts),
+        n_regular,
+        {
+            name: Column(pair[0], pair[1], why)
+            for name, pair, why in zip(words["measures"], floats, reasons, strict=True)
+        },
+        tuple(words["solvers"]),
+        tuple(tuple(OUTCOMES[name] for name in outcomes) for outcomes in words["outcomes"]),
+        convention,
+    )
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from pai_cli.files.opening import open_mask
 from pai_cli.files.store import Store, without_store
 from pai_cli.progress import Progress, silent
 from pai_cli.spectral.network import DenseCache
+from pai_cli.spectral.table import NO_LAYERS
 from pai_cli.spelling import option
 
 STEPS = 1000  # of progress a mask
@@ -207,7 +208,7 @@ def _measured_quietly(task: _Task, piece: _Piece) -> MaskReport:
 
 
 def _without_layers(report: MaskReport) -> MaskReport:
-    return report if report.report is None else replace(report, report=replace(report.report, layers=()))
+    return report if report.report is None else replace(report, report=replace(report.report, layers=NO_LAYERS))
 
 
 def _measure(task: _Task, piece: _Piece, layer_done: Callable[[int, int], object]) -> MaskReport:

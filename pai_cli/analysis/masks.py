@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,8 @@ from pai_cli.files.messages import some_names
 from pai_cli.files.ordering import matches
 from pai_cli.files.whole import Whole
 from pai_cli.spectral.metrics import MetricOptions
-from pai_cli.spectral.network import DenseCache, LayerInput, LayerReport, NetworkReport, measure_together, summarise
+from pai_cli.spectral.network import DenseCache, LayerInput, NetworkReport, measure_together, summarise
+from pai_cli.spectral.table import LayerTable
 from pai_cli.spelling import option
 
 WORTH_THREADS = 2**21  # weights of a network from which threads gain: a smaller one's time is the interpreter's
@@ -49,32 +49,37 @@ class Measuring:
     device: str = "cpu"
 
 
-def measure_everywhere(layers: Iterable[LayerInput], total: int, how: Measuring) -> Iterator[LayerReport]:
-    """Reports in the order of `layers`, which are drawn as they are needed; `total` is how many weights there are.
+def measure_everywhere(
+    layers: Iterable[LayerInput], total: int, how: Measuring, measured: Callable[[int], object] | None = None
+) -> LayerTable:
+    """What is measured of layers, which are drawn as they are needed; `total` is how many weights there are, `measured` is
+    told how many layers are done.
 
     Raises `ArrayError`, `NotFiniteError`, `MaskError` and `DeviceError` that name the source and the layer.
     """
-    every: Iterable[list[LayerReport]]
-    measured = partial(_measured_at_once, how=how)
-    if how.device == "cpu" and total >= WORTH_THREADS:
-        every = mapped(measured, ([layer] for layer in layers), lambda batch: _bytes_of(batch[0]))
-    elif how.device == "cpu":
-        every = map(measured, _batches(layers, _bytes_of, HELD_BYTES))
-    else:
-        every = map(measured, _batches(layers, _weights_of, DEVICE_WEIGHTS))
+    tables: list[LayerTable] = []
+    tell = measured or (lambda _: None)
     with one_blas_thread():
-        yield from chain.from_iterable(every)
+        if how.device == "cpu" and total >= WORTH_THREADS:
+            for table in mapped(partial(_alone, how=how), layers, _bytes_of):
+                tables.append(table)
+                tell(len(tables))
+            return LayerTable.joined(tables)
+        size, most = (_bytes_of, HELD_BYTES) if how.device == "cpu" else (_weights_of, DEVICE_WEIGHTS)
+        for batch in _batches(layers, size, most):
+            alone = batch
+            with suppress(PaiError, MemoryError, RuntimeError):  # of which layer, is seen when each is alone
+                there = batch if how.device == "cpu" else _moved(batch, how.device)
+                tables.append(measure_together(there, how.options, how.cache))
+                alone = []
+            tables += [_alone(layer, how) for layer in alone]
+            tell(sum(map(len, tables)))
+    return LayerTable.joined(tables)
 
 
-def _measured_at_once(layers: list[LayerInput], how: Measuring) -> list[LayerReport]:
-    try:
-        with _named(layers[0], how):
-            there = layers if how.device == "cpu" else _moved(layers, how.device)
-            return measure_together(there, how.options, how.cache)
-    except (ArrayError, NotFiniteError, MaskError, DeviceError):
-        if len(layers) == 1:
-            raise
-    return [report for layer in layers for report in _measured_at_once([layer], how)]  # until the one it is
+def _alone(layer: LayerInput, how: Measuring) -> LayerTable:
+    with _named(layer, how):
+        return measure_together([layer] if how.device == "cpu" else _moved([layer], how.device), how.options, how.cache)
 
 
 def _weights_of(layer: LayerInput) -> int:
@@ -88,18 +93,18 @@ def _bytes_of(layer: LayerInput) -> int:
 
 @contextmanager
 def _named(layer: LayerInput, how: Measuring) -> Iterator[None]:
-    """Errors of the block name the source and this layer, the first of those that are measured."""
-    first = f"{how.source}: layer {layer.name!r}"
+    """Errors of the block name the source and this layer."""
+    where = f"{how.source}: layer {layer.name!r}"
     try:
         yield
     except (ArrayError, NotFiniteError) as error:
-        raise type(error)(f"{first}: {error.text}") from error
+        raise type(error)(f"{where}: {error.text}") from error
     except MemoryError as error:
-        raise MaskError(f"{first} does not fit in memory; leave it out with pai analyze {option('layers')}") from error
+        raise MaskError(f"{where} does not fit in memory; leave it out with pai analyze {option('layers')}") from error
     except RuntimeError as error:  # of torch, whose class is not imported for its sake
         if "out of memory" not in str(error):
             raise
-        raise DeviceError(f"{first} does not fit on the GPU; use {option('device', 'cpu')}") from error
+        raise DeviceError(f"{where} does not fit on the GPU; use {option('device', 'cpu')}") from error
 
 
 def _batches(
@@ -178,21 +183,14 @@ def measure_mask(mask: Mask, request: AnalysisRequest, cache: DenseCache, layer_
         weights = matched(mask.names, mask.metadata, request.weights)
         check_fits(mask.path, mask.shapes, Against.of(weights, "weights"))
         request = replace(request, weights=weights)
-    reports = []
-    for number, one in enumerate(_measured(mask, names, request, cache), start=1):
-        reports.append(one)
-        layer_done(number, len(names))
-    report = with_paths(summarise(reports), mask, request.paths, request.weights)
+    layers = (_layer(mask, name, request) for name in names)
+    total = sum(math.prod(mask.shapes[name]) for name in names)
+    how = Measuring(request.options, cache, str(mask.path), request.device)
+    table = measure_everywhere(layers, total, how, lambda done: layer_done(done, len(names)))
+    report = with_paths(summarise(table), mask, request.paths, request.weights)
     report = with_pairs(report, mask, request.pairs, request.weights)
     shapes = dict(mask.shapes)
     return MaskReport(mask.path, dict(mask.metadata), report, None, skipped, mask.remark, shapes)
-
-
-def _measured(mask: Mask, names: Sequence[str], request: AnalysisRequest, cache: DenseCache) -> Iterator[LayerReport]:
-    """Reports of the layers as they come."""
-    layers = (_layer(mask, name, request) for name in names)
-    total = sum(math.prod(mask.shapes[name]) for name in names)
-    return measure_everywhere(layers, total, Measuring(request.options, cache, str(mask.path), request.device))
 
 
 def _layer(mask: Mask, name: str, request: AnalysisRequest) -> LayerInput:

@@ -11,9 +11,10 @@ from pai_cli.files.matching import located, matched, told_aliases
 from pai_cli.files.messages import one_line, some_names
 from pai_cli.files.whole import told_whole
 from pai_cli.spectral.catalogue import LAYER_PATHS, PATHS
-from pai_cli.spectral.formulas import mean_of
+from pai_cli.spectral.formulas import means
 from pai_cli.spectral.metrics import NO_WEIGHTS
 from pai_cli.spectral.result import Measure
+from pai_cli.spectral.table import Column
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from pai_cli.models.layers import PrunableLayer
     from pai_cli.models.unrolled.degrees import Loose
     from pai_cli.models.unrolled.paths import LayerPaths, NetworkPaths, Unrolled
-    from pai_cli.spectral.network import LayerReport, NetworkReport
+    from pai_cli.spectral.network import NetworkReport
 
 NO_NETWORK = "the network is not known"
 NO_WIRING = "the network's elements cannot be told apart"
@@ -60,7 +61,11 @@ def with_paths(report: NetworkReport, mask: Mask, request: PathRequest, weights:
         return _without(report, controls, str(unfit))
     except (MemoryError, RuntimeError) as error:
         return _without(report, controls, f"the network cannot be unrolled ({one_line(error)})")
-    layers = tuple(_extended(one, _of_layer(found.layers[one.name], one.parameters)) for one in report.layers)
+    table = report.layers
+    rows = [
+        _of_layer(found.layers[name], total) for name, total in zip(table.names, table.totals.tolist(), strict=True)
+    ]
+    layers = table.extended({name: Column.listed([row[name] for row in rows]) for name in LAYER_PATHS})
     return replace(
         report, layers=layers, measures={**report.measures, **controls, **measures_of_paths(found, report.total)}
     )
@@ -72,18 +77,15 @@ class Unfit(Exception):  # noqa: N818  there is a reason, and no measure
 
 def _without(report: NetworkReport, controls: dict[str, Measure], reason: str) -> NetworkReport:
     missing = Measure.missing(reason)
-    layers = tuple(_extended(one, dict.fromkeys(LAYER_PATHS, missing)) for one in report.layers)
+    layers = report.layers.extended(dict.fromkeys(LAYER_PATHS, Column.missing(reason, len(report.layers))))
     return replace(report, layers=layers, measures={**report.measures, **controls, **dict.fromkeys(PATHS, missing)})
 
 
-def _extended(layer: LayerReport, measures: dict[str, Measure]) -> LayerReport:
-    return replace(layer, metrics=replace(layer.metrics, measures={**layer.metrics.measures, **measures}))
-
-
 def _controls(report: NetworkReport) -> dict[str, Measure]:
-    densities = [Measure.of(one.metrics.counts.edges / one.parameters) for one in report.layers]
+    layers = report.layers
+    densities = Column.computed(layers.counts.edges / layers.totals, 0.0, [None] * len(layers))
     return {
-        "layer_density": mean_of(densities),
+        "layer_density": means(densities.values, densities.errors, [len(layers)], [None])[0],
         "kept": _exact(report.kept),
         "collapsed": _exact(len(report.collapsed)),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from pai_cli.api.inputs import (
 )
 from pai_cli.api.plans import plan_measuring, read_masks
 from pai_cli.api.progress import Wanted, shown_by
-from pai_cli.api.remarks import tell, tell_idle
+from pai_cli.api.remarks import UnmatchedGlobs, tell
 from pai_cli.api.solving import solver_options
 from pai_cli.api.unrolling import paths_of
 from pai_cli.api.working import WORKING, Working
@@ -291,13 +292,16 @@ def _reported(
     weights = given.weights is not None
     untold = [request.paths.told] if request.paths.told else []
     with measured_by(masks, request, working, given.progress) as found:
-        chosen = tell_idle(found, given.layers)
-        seen = chosen if pictures is None else pictures.watch(chosen)
-        for mask, one in zip(masks, seen, strict=True):
+        globs = UnmatchedGlobs(given.layers)
+        for mask, one in zip(masks, found, strict=True):
+            globs.look(one)
+            if pictures is not None:
+                pictures.add(one)
             if untold and one.error is None:
                 note(untold.pop())
             tell(one)
             yield Report(one, weights=weights, in_memory=not isinstance(mask, Path))
+        globs.tell()
 
 
 @contextmanager
@@ -319,11 +323,10 @@ def measured_by(
         if not isinstance(request.weights, Checkpoint):
             yield found
         else:
-            beside = Beside(request.weights)
-            yield (_with_whole(report, beside, complete=not request.layers) for report in found)
+            yield map(partial(_with_whole, beside=Beside(request.weights), complete=not request.layers), found)
 
 
-def _with_whole(report: MaskReport, beside: Beside, *, complete: bool) -> MaskReport:
+def _with_whole(report: MaskReport, *, beside: Beside, complete: bool) -> MaskReport:
     """The report, with what its mask leaves whole. `complete`: whether all of its layers were measured."""
     if report.report is None:
         return report

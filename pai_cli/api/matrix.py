@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pai_cli.api.report import Layer
@@ -101,9 +101,9 @@ def ramanujan(
     placed, where = _placed(matrix, device)
     from pai_cli.spectral.catalogue import METRICS
     from pai_cli.spectral.metrics import MetricOptions, PreparedLayer, measures_of
-    from pai_cli.spectral.network import LayerReport
     from pai_cli.spectral.singular import singular_pairs
     from pai_cli.spectral.subgraphs import regular_subgraphs
+    from pai_cli.spectral.table import Tensor
 
     options = MetricOptions(
         solver=solver_options(solver, certify=certify, device=where),
@@ -112,9 +112,9 @@ def ramanujan(
     )
     graph = _graph(placed)
     prepared = PreparedLayer(graph, regular_subgraphs(graph, options.convention), None)
-    metrics = measures_of(prepared, singular_pairs(prepared.problems, options.solver), options)
-    own = {name: one for name, one in metrics.measures.items() if not METRICS[name].needs_weights}
-    return Layer(LayerReport("matrix", (graph.n_R0, graph.n_L0), replace(metrics, measures=own)))
+    solved = singular_pairs(prepared.problems, options.solver)
+    table = measures_of([prepared], solved, options, [], [Tensor("matrix", (graph.n_R0, graph.n_L0))])
+    return Layer(table.only(name for name in table.measures if not METRICS[name].needs_weights))
 
 
 def _graph(matrix: Any) -> BipartiteGraph:

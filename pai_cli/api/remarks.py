@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from pai_cli.files.layer_names import told_assumed
@@ -28,17 +28,24 @@ def tell(report: MaskReport) -> None:
     tell_unproved(report)
 
 
-def tell_idle(reports: Iterable[MaskReport], globs: Iterable[str]) -> Iterator[MaskReport]:
-    """The reports, and after the last which globs of layers matched none of any mask, beside others that did."""
-    from pai_cli.files.ordering import matches
+class UnmatchedGlobs:
+    """The globs of layers that match none of any mask so far."""
 
-    left, measured = list(globs), 0
-    for report in reports:
-        measured += report.report is not None
-        left = [glob for glob in left if not any(matches(name, glob) for name in report.shapes)]
-        yield report
-    if left and measured:
-        note(f"{option('layers', ' '.join(left))}: matches no layer, and chose none")
+    def __init__(self, globs: Iterable[str]):
+        self._left = list(globs)
+        self._measured = False
+
+    def look(self, report: MaskReport) -> None:
+        """Take out those that match a layer of this mask."""
+        from pai_cli.files.ordering import matches
+
+        self._measured |= report.report is not None
+        self._left = [glob for glob in self._left if not any(matches(name, glob) for name in report.shapes)]
+
+    def tell(self) -> None:
+        """Say which are left after the last mask, beside others that matched."""
+        if self._left and self._measured:
+            note(f"{option('layers', ' '.join(self._left))}: matches no layer, and chose none")
 
 
 def tell_assumed(reports: Iterable[MaskReport]) -> None:

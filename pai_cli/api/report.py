@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pai_cli.analysis.masks import MaskReport
     from pai_cli.analysis.pairs import PairReport
     from pai_cli.files.tables import Record
-    from pai_cli.spectral.network import LayerReport
     from pai_cli.spectral.result import Measure
+    from pai_cli.spectral.table import LayerTable
 
 NETWORK_ONLY = "_layers"  # what ends a field that only a network's record has: over how many layers a mean is
 
@@ -81,35 +81,34 @@ class Layer(Shown, Values):
     `solver`: how sigma_1 and sigma_2 of the mask were found; `outcome`: "proved", or what is not.
     """
 
-    def __init__(self, layer: LayerReport, *, weights: bool = False):
-        super().__init__(layer.metrics.measures)
-        self._layer = layer
+    def __init__(self, row: LayerTable, *, weights: bool = False):
+        """`row`: a table of this layer alone."""
+        (layer,) = row
+        super().__init__(layer.measures)
+        self._row = row
         self._weights = weights
-        counts, metrics = layer.metrics.counts, layer.metrics
+        counts = layer.counts
         self.name, self.shape = layer.name, layer.shape
         self.rows, self.columns, self.n_R, self.n_L = counts.n_R0, counts.n_L0, counts.n_R, counts.n_L
         self.d_R: float | None = counts.d_R if counts.edges else None
         self.d_L: float | None = counts.d_L if counts.edges else None
         self.kept, self.total, self.density = counts.edges, layer.parameters, counts.edges / layer.parameters
-        self.components, self.n_regular = counts.components, metrics.n_regular
-        self.convention = metrics.convention.value
-        self.solver, self.outcome = (
-            metrics.structure.solver,
-            for_python(metrics.note or metrics.structure.outcome.value),
-        )
+        self.components, self.n_regular = counts.components, layer.n_regular
+        self.convention = layer.convention.value
+        self.solver, self.outcome = layer.solver, for_python(layer.told)
 
     def to_dict(self) -> dict[str, Any]:
         """The layer's record: as of `pai analyze` in JSON, without what only a mask has. All of it is JSON."""
-        from pai_cli.display.records import layer_record
+        from pai_cli.display.records import layer_records
 
-        record = layer_record(None, self._layer, for_python)
+        (record,) = layer_records(None, self._row, for_python)
         return {name: value for name, value in record.items() if _of_a_layer(name)}
 
     def _tables(self) -> list[Table | str]:
-        from pai_cli.display.records import layer_record
+        from pai_cli.display.records import layer_records
         from pai_cli.display.tables import layer_table
 
-        columns, rows = layer_table([layer_record(None, self._layer, for_python)], weights=self._weights)
+        columns, rows = layer_table(layer_records(None, self._row, for_python), weights=self._weights)
         return [Table(self.name, columns, rows)]
 
 
@@ -119,8 +118,9 @@ class Layers(Mapping[str, Layer]):
     Raises `UnknownNameError`, which is a `KeyError`, for another name.
     """
 
-    def __init__(self, layers: tuple[LayerReport, ...], *, weights: bool):
-        self._layers = {layer.name: layer for layer in layers}
+    def __init__(self, layers: LayerTable | None, *, weights: bool):
+        self._layers: Any = layers
+        self._places = {} if layers is None else {name: at for at, name in enumerate(layers.names)}
         self._weights = weights
 
     def __getitem__(self, key: Any) -> Any:
@@ -128,18 +128,19 @@ class Layers(Mapping[str, Layer]):
         if isinstance(key, tuple) and len(key) == 2:
             return self[key[0]][key[1]]
         try:
-            return Layer(self._layers[key], weights=self._weights)
+            at = self._places[key]
         except (KeyError, TypeError):
-            raise UnknownNameError(f"no layer {key!r}; {_there_are(self._layers)}") from None
+            raise UnknownNameError(f"no layer {key!r}; {_there_are(self._places)}") from None
+        return Layer(self._layers[at : at + 1], weights=self._weights)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._layers)
+        return iter(self._places)
 
     def __len__(self) -> int:
-        return len(self._layers)
+        return len(self._places)
 
     def __repr__(self) -> str:
-        return f"<{len(self)} layers: {', '.join(self._layers)}>"
+        return f"<{len(self)} layers: {', '.join(self._places)}>"
 
 
 class _OfNetwork(Shown):
@@ -184,7 +185,7 @@ class Report(_OfNetwork):
         self.error = measured.error
         network = measured.report
         self.network = Values(_blank() if network is None else network.measures, error=measured.error)
-        self.layers = Layers(() if network is None else network.layers, weights=weights)
+        self.layers = Layers(None if network is None else network.layers, weights=weights)
         self.counted: dict[str, int] = {} if network is None else dict(network.counted)
         self.kept = 0 if network is None else network.kept
         self.total = 0 if network is None else network.total

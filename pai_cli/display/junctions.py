@@ -77,5 +77,5 @@ def _fields(measures: dict[str, Measure], spell: Spell) -> Record:
     fields: Record = {}
     for name, measure in measures.items():
         fields[name], fields[f"{name}_error"] = measure.value, measure.error
-    missing = reasons(measures, spell)
+    missing = reasons({name: one.reason for name, one in measures.items()}, spell)
     return fields | {"reason": missing, "note": missing or ""}

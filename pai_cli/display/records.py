@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pai_cli.files.tables import Record
+from pai_cli.files.tables import Record, Value
 from pai_cli.printable import as_line
 from pai_cli.spectral.catalogue import METRICS, WHOLE
 from pai_cli.spelling import for_shell
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from pai_cli.analysis.masks import MaskReport
     from pai_cli.files.fits import Count
     from pai_cli.spectral.layout import Layout
-    from pai_cli.spectral.network import LayerReport, NetworkReport
-    from pai_cli.spectral.result import Measure
+    from pai_cli.spectral.network import NetworkReport
+    from pai_cli.spectral.table import LayerTable
 
 Spell = Callable[[str], str]
 
@@ -38,39 +38,52 @@ def mask_records(report: MaskReport, *, summary: bool, spell: Spell = for_shell)
     if report.report is None:
         assert report.error is not None
         return [_blank(mask) | {"level": "network", "outcome": "failed", "reason": as_line(spell(report.error.text))}]
-    layers = [] if summary else [layer_record(mask, layer, spell) for layer in report.report.layers]
+    layers = [] if summary else layer_records(mask, report.report.layers, spell)
     return [*layers, _network_record(mask, report.report, report.count, spell)]
 
 
-def _blank(mask: str | None) -> Record:
+def _blank(mask: str) -> Record:
     return dict.fromkeys(ANALYZE_FIELDS, None) | {"mask": mask}
 
 
-def layer_record(mask: str | None, layer: LayerReport, spell: Spell = for_shell) -> Record:
-    """One layer's record; `mask`: what its mask is called, `spell`: how texts name parameters."""
-    counts, pair = layer.metrics.counts, layer.metrics.structure
-    record = _blank(mask) | {
-        "level": "layer",
-        "layer": layer.name,
-        "shape": "x".join(str(side) for side in layer.shape),
-        "layout": _layout(layer.layout),
-        "rows": counts.n_R0,
-        "columns": counts.n_L0,
-        "n_R": counts.n_R,
-        "n_L": counts.n_L,
-        "d_R": counts.d_R if counts.edges else None,
-        "d_L": counts.d_L if counts.edges else None,
-        "kept": counts.edges,
-        "total": layer.parameters,
-        "density": counts.edges / layer.parameters,
-        "components": counts.components,
-        "n_regular": layer.metrics.n_regular,
-        "convention": layer.metrics.convention.value,
-        "solver": pair.solver,
-        "outcome": spell(layer.metrics.note or pair.outcome.value),
-        "reason": reasons(layer.metrics.measures, spell),
+def layer_records(mask: str | None, layers: LayerTable, spell: Spell = for_shell) -> list[Record]:
+    """A record a layer; `mask`: what their mask is called, `spell`: how texts name parameters."""
+    counts, rows = layers.counts, len(layers)
+    edges = counts.edges.tolist()
+    without = list(zip(*(column.reasons for column in layers.measures.values()), strict=True))
+    told = {row: reasons(dict(zip(layers.measures, row, strict=True)), spell) for row in set(without)}
+    columns: dict[str, Sequence[Value]] = {
+        **dict.fromkeys(ANALYZE_FIELDS, [None] * rows),
+        "mask": [mask] * rows,
+        "level": ["layer"] * rows,
+        "layer": layers.names,
+        "shape": ["x".join(map(str, shape)) for shape in layers.shapes],
+        "layout": [_layout(layout) for layout in layers.layouts],
+        "rows": counts.n_R0.tolist(),
+        "columns": counts.n_L0.tolist(),
+        "n_R": counts.n_R.tolist(),
+        "n_L": counts.n_L.tolist(),
+        "d_R": [degree or None for degree in counts.d_R.tolist()],
+        "d_L": [degree or None for degree in counts.d_L.tolist()],
+        "kept": edges,
+        "total": layers.totals.tolist(),
+        "density": (counts.edges / layers.totals).tolist(),
+        "components": counts.components.tolist(),
+        "n_regular": layers.n_regular.tolist(),
+        "convention": [layers.convention.value] * rows,
+        "solver": layers.solvers,
+        "outcome": [spell(one) for one in layers.told],
+        "reason": [told[row] for row in without],
     }
-    return record | _measure_fields(layer.metrics.measures)
+    for name, column in layers.measures.items():
+        values, columns[f"{name}_error"] = column.lists
+        columns[name] = [_shown(name, value) for value in values] if name in WHOLE else values
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _shown(name: str, value: float | None) -> Value:
+    """Whole numbers of what is counted."""
+    return value if value is None or name not in WHOLE or not WHOLE[name].counts else int(value)
 
 
 def _layout(layout: Layout) -> str:
@@ -83,6 +96,7 @@ def _layout(layout: Layout) -> str:
 def _network_record(mask: str, network: NetworkReport, count: Count | None, spell: Spell) -> Record:
     collapsed = f"collapsed: {', '.join(network.collapsed)}" if network.collapsed else ""
     whole = "" if count is None else count.of_network()
+    told = reasons({name: measure.reason for name, measure in network.measures.items()}, spell)
     record = _blank(mask) | {
         "level": "network",
         "layout": f"assumed in {len(network.assumed)}" if network.assumed else None,
@@ -92,28 +106,19 @@ def _network_record(mask: str, network: NetworkReport, count: Count | None, spel
         "network_density": None if count is None else count.density,
         "convention": network.convention.value,
         "outcome": "done",
-        "reason": "; ".join(filter(None, (collapsed, whole, reasons(network.measures, spell)))) or None,
+        "reason": "; ".join(filter(None, (collapsed, whole, told))) or None,
     }
-    counted: Record = {f"{name}_layers": count for name, count in network.counted.items()}
-    return record | _measure_fields(network.measures) | counted
+    for name, measure in network.measures.items():
+        if name not in COUNTS:
+            record[name], record[f"{name}_error"] = _shown(name, measure.value), measure.error
+    return record | {f"{name}_layers": counted for name, counted in network.counted.items()}
 
 
-def _measure_fields(measures: dict[str, Measure]) -> Record:
-    fields: Record = {}
-    for name, measure in measures.items():
-        if name in COUNTS:
-            continue
-        value = measure.value
-        whole = value is not None and name in WHOLE and WHOLE[name].counts
-        fields[name], fields[f"{name}_error"] = int(value) if whole and value is not None else value, measure.error
-    return fields
-
-
-def reasons(measures: dict[str, Measure], spell: Spell = for_shell) -> str | None:
-    """Why values are missing, each reason once with the names it holds for; None when nothing is."""
+def reasons(measures: Mapping[str, str | None], spell: Spell = for_shell) -> str | None:
+    """Why measures are missing, each reason once with the names it holds for; None when nothing is."""
     names_by_reason: dict[str, list[str]] = {}
-    for name, measure in measures.items():
-        if measure.reason is not None:
-            names_by_reason.setdefault(measure.reason, []).append(name)
+    for name, reason in measures.items():
+        if reason is not None:
+            names_by_reason.setdefault(reason, []).append(name)
     told = (f"{spell(reason)} ({', '.join(names)})" for reason, names in names_by_reason.items())
     return "; ".join(told) or None

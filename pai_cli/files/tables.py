@@ -65,7 +65,9 @@ class TableWriter:
 
     def _write_one(self, record: Record) -> None:
         if self._kind in (Format.CSV, Format.TSV):
-            self._csv.writerow([_text(record[field]) for field in self._fields])
+            values = map(record.__getitem__, self._fields)
+            # Most cells are numbers and empty ones, which need nothing.
+            self._csv.writerow([v if v is None or isinstance(v, float) else _text(v) for v in values])
             return
         line = _json({field: record[field] for field in self._fields})
         if self._kind is Format.JSON:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pai_cli.analysis.masks import MaskReport
-from pai_cli.spectral.formulas import mean_of, norm_of
-from pai_cli.spectral.network import LayerReport
+from pai_cli.spectral.formulas import mean_of, norms
 from pai_cli.spectral.result import Measure
+from pai_cli.spectral.table import Column
 
 TOPOLOGY = ("dr", "dr_imdb")
 PARAMETERS = ("lambda", "lambda_imsg")
@@ -36,17 +36,17 @@ def plane_points(reports: Sequence[MaskReport]) -> list[PlanePoint]:
             str(one.path),
             one.metadata.get("method"),
             one.report.density,
-            _mean_norm(one.report.layers, TOPOLOGY),
-            _mean_norm(one.report.layers, PARAMETERS),
+            _mean_norm(one.report.layers.measures, TOPOLOGY),
+            _mean_norm(one.report.layers.measures, PARAMETERS),
         )
         for one in reports
         if one.report is not None
     ]
 
 
-def _mean_norm(layers: Sequence[LayerReport], names: Sequence[str]) -> Measure:
-    measures = [layer.metrics.measures for layer in layers]
-    present = [one for one in measures if "l2" in one and one["l2"].present]
-    if not present:
-        return Measure.missing(next((one["l2"].reason or "" for one in measures if "l2" in one), "not measured"))
-    return mean_of([norm_of([one[name] for name in names]) for one in present])
+def _mean_norm(columns: Mapping[str, Column], names: Sequence[str]) -> Measure:
+    without = columns["l2"].reasons if "l2" in columns else ("not measured",)
+    if None not in without:
+        return Measure.missing(without[0] or "")
+    found = norms([columns[name] for name in names], without)
+    return mean_of([found[at] for at, reason in enumerate(without) if reason is None])

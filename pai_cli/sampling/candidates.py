@@ -33,8 +33,8 @@ from pai_cli.spelling import option
 if TYPE_CHECKING:
     from pai_cli.data.base import Dataset
     from pai_cli.models.network import Network
-    from pai_cli.spectral.network import LayerReport
     from pai_cli.spectral.result import Measure
+    from pai_cli.spectral.table import LayerTable
 
 
 @dataclass
@@ -121,7 +121,7 @@ def _not_portable(error: Exception) -> NotPortableError:
 class Candidate:
     """A candidate's masks as packed bits by layer, how many rounds made them, the ties by layer, and how they measure.
 
-    `reports`: a layer each. `l2_error`: the bound on the error of the network's l2; None when that is missing.
+    `layers`: what was measured of each. `l2_error`: the bound on the error of the network's l2; None when that is missing.
     """
 
     number: int
@@ -131,12 +131,12 @@ class Candidate:
     measures: Measures
     l2_error: float | None
     kept: int
-    reports: tuple[LayerReport, ...]
+    layers: LayerTable
 
     @property
     def masks(self) -> Masks:
         """The masks, unpacked."""
-        shapes = {report.name: report.shape for report in self.reports}
+        shapes = dict(zip(self.layers.names, self.layers.shapes, strict=True))
         return {
             name: np.unpackbits(bits, count=int(np.prod(shapes[name]))).astype(np.bool_).reshape(shapes[name])
             for name, bits in self.bits.items()
@@ -170,7 +170,7 @@ def candidate(workshop: Workshop, number: int) -> Candidate | Failure:
         measures=measures_of(report, more),
         l2_error=report.measures["l2"].error,
         kept=report.kept,
-        reports=report.layers,
+        layers=report.layers,
     )
 
 

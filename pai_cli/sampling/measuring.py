@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,8 +19,9 @@ from pai_cli.sampling.state import Measures
 from pai_cli.spectral.catalogue import BETWEEN
 from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.metrics import MetricOptions
-from pai_cli.spectral.network import DenseCache, LayerInput, LayerReport, NetworkReport, summarise
+from pai_cli.spectral.network import DenseCache, LayerInput, NetworkReport, summarise
 from pai_cli.spectral.result import Measure
+from pai_cli.spectral.table import LayerTable
 from pai_cli.spelling import for_shell, option
 
 if TYPE_CHECKING:
@@ -34,24 +35,24 @@ WholeMeasure = Callable[["Masks"], Measure]
 
 @dataclass
 class LayerCache:
-    """Reports of layers by name and mask, those used last; each holds the measures of `SHOWN` alone."""
+    """Layers by name and mask, those used last: tables of one row, with the measures of `SHOWN` alone."""
 
     most: int = 4096
-    _known: OrderedDict[Key, LayerReport] = field(default_factory=OrderedDict)
+    _known: OrderedDict[Key, LayerTable] = field(default_factory=OrderedDict)
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def get(self, key: Key) -> LayerReport | None:
-        """The report of this mask, when it is remembered."""
-        report = self._known.get(key)
-        if report is not None:
+    def get(self, key: Key) -> LayerTable | None:
+        """What was measured of this mask, when it is remembered."""
+        layer = self._known.get(key)
+        if layer is not None:
             self._known.move_to_end(key)
-        return report
+        return layer
 
-    def put(self, key: Key, report: LayerReport) -> None:
-        """Remember a report; the one that was not used for longest makes room."""
-        self._known[key] = report
+    def put(self, key: Key, layer: LayerTable) -> None:
+        """Remember a layer; the one that was not used for longest makes room."""
+        self._known[key] = layer
         self._known.move_to_end(key)
         while len(self._known) > self.most:
             self._known.popitem(last=False)
@@ -80,16 +81,17 @@ def measure(
     )
     total = sum(masks[one.name].size for one in unknown)
     how = Measuring(MetricOptions(convention=convention, dense=False), DenseCache(), "a candidate")
-    for report in measure_everywhere(inputs, total, how):
-        found[report.name] = _trimmed(report)
-        cache.put(keys[report.name], found[report.name])  # type: ignore[arg-type]
-    return summarise(report for report in found.values() if report is not None)
+    if unknown:
+        for one in measure_everywhere(inputs, total, how).only(SHOWN).rows:
+            found[one.names[0]] = one
+            cache.put(keys[one.names[0]], one)
+    return summarise(LayerTable.joined([one for one in found.values() if one is not None]))
 
 
-def remember(cache: LayerCache, masks: Masks, reports: Iterable[LayerReport]) -> None:
-    """Put reports that were made elsewhere into the cache."""
-    for report in reports:
-        cache.put(key_of(report.name, masks[report.name]), report)
+def remember(cache: LayerCache, masks: Masks, layers: LayerTable) -> None:
+    """Put layers that were measured elsewhere into the cache."""
+    for one in layers.rows:
+        cache.put(key_of(one.names[0], masks[one.names[0]]), one)
 
 
 def whole_measure(network: Network, name: str, input_shape: tuple[int, ...] | None) -> WholeMeasure:
@@ -131,8 +133,3 @@ def measures_of(report: NetworkReport, more: Mapping[str, Measure] | None = None
     reasons = [reason_of(report, SHOWN), *(f"{name}: {one.reason}" for name, one in more.items() if not one.present)]
     measures["reason"] = for_shell("; ".join(filter(None, reasons)))
     return measures
-
-
-def _trimmed(report: LayerReport) -> LayerReport:
-    measures = {name: report.metrics.measures[name] for name in SHOWN}
-    return replace(report, metrics=replace(report.metrics, measures=measures))

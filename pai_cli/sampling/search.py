@@ -181,7 +181,7 @@ class _Taker:
 
     def _warn_of(self, made: Candidate) -> None:
         """Say it of the first candidate with a layer that has no singular values; lines tell of all."""
-        unanswered = [report.name for report in made.reports if not report.answered]
+        unanswered = made.layers.unanswered
         if unanswered and not self.warned:
             warn(
                 f"candidate {made.number}: {unanswered_told(unanswered)}; its means are without them, and the reasons in "

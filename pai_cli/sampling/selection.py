@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pai_cli.data.base import Dataset
     from pai_cli.models.network import Network
     from pai_cli.sampling.request import SearchRequest
-    from pai_cli.spectral.network import LayerReport
+    from pai_cli.spectral.table import LayerTable
 
 LAYER_MEASURES = ("dr_imdb", "l2")
 
@@ -68,11 +68,11 @@ class LayerSelection:
         and measured again, and it is the best when its network l2 is larger than any before.
         """
         better = {
-            report.name for report in candidate.reports if is_better(_facts(report), state.layers.get(report.name))
+            name for name, layer in _measures_of(candidate.layers).items() if is_better(layer, state.layers.get(name))
         }
         if not better:
             return state, 0
-        remember(self.cache, masks, candidate.reports)
+        remember(self.cache, masks, candidate.layers)
         found = {name: (candidate.ties if name in better else state.ties).get(name) for name in masks}
         ties = {name: tie for name, tie in found.items() if tie is not None}
         taken = {name: masks[name] if name in better else state.composite[name] for name in masks}
@@ -81,7 +81,7 @@ class LayerSelection:
         after = replace(
             state,
             composite=composite,
-            layers={one.name: _facts(one) for one in report.layers},
+            layers=_measures_of(report.layers),
             sources={**state.sources, **dict.fromkeys(sorted(better), candidate.number)},
             ties=ties,
         )
@@ -150,9 +150,11 @@ def is_better(new: LayerMeasures, old: LayerMeasures | None) -> bool:
     return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
 
 
-def _facts(report: LayerReport) -> LayerMeasures:
-    measures = report.metrics.measures
-    return {name: measures[name].value for name in LAYER_MEASURES}
+def _measures_of(layers: LayerTable) -> dict[str, LayerMeasures]:
+    """Each layer's, by its name."""
+    columns = [layers.measures[name].lists[0] for name in LAYER_MEASURES]
+    rows = (dict(zip(LAYER_MEASURES, row, strict=True)) for row in zip(*columns, strict=True))
+    return dict(zip(layers.names, rows, strict=True))
 
 
 def _beats(new: float | None, old: float | None, *, larger: bool) -> bool:

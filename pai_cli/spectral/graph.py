@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from array_api_compat import array_namespace, device, is_numpy_array
@@ -15,6 +15,8 @@ from pai_cli.spectral.compiled import calls
 from pai_cli.spectral.layout import PLAIN, Layout
 from pai_cli.spectral.result import Ints
 from pai_cli.spectral.validation import plain_array, real_weights, zero_one
+
+Numbers = Any  # an int or a float, or an array with an entry a graph
 
 Array = Any  # a NumPy array or a torch tensor; the engine is written once against the array API
 
@@ -42,6 +44,8 @@ def unroll(tensor: Array, layout: Layout = PLAIN) -> Array:
     groups, first = layout.groups, tensor.shape[0]
     if first % groups:
         raise ArrayError(f"{groups} groups do not divide the {first} channels of shape {tuple(tensor.shape)}")
+    if groups == 1 and not layout.transposed:
+        return xp.reshape(tensor, (first, math.prod(tensor.shape[1:])))
     blocks = xp.reshape(tensor, (groups, first // groups, *tensor.shape[1:]))
     if layout.transposed:
         blocks = xp.permute_dims(blocks, (0, 2, 1, *range(3, blocks.ndim)))
@@ -55,33 +59,32 @@ def unroll(tensor: Array, layout: Layout = PLAIN) -> Array:
     return matrix
 
 
-@dataclass(frozen=True)
-class Counts:
-    """A graph's sizes: all that metrics need to know besides singular values.
+class Counts(NamedTuple):
+    """A graph's sizes, all that metrics need to know besides singular values: of one graph, or in arrays of many.
 
     n_L0, n_R0: all columns and all rows; n_L, n_R: those with an edge; edges: kept weights; components: connected
     components among the vertices with an edge.
     """
 
-    n_L0: int
-    n_R0: int
-    n_L: int
-    n_R: int
-    edges: int
-    components: int
+    n_L0: Numbers
+    n_R0: Numbers
+    n_L: Numbers
+    n_R: Numbers
+    edges: Numbers
+    components: Numbers
 
     @property
-    def d_L(self) -> float:
+    def d_L(self) -> Numbers:
         """Mean degree of the left vertices that have an edge (0 without any)."""
-        return self.edges / self.n_L if self.n_L else 0.0
+        return self.edges / (self.n_L + (self.n_L == 0))
 
     @property
-    def d_R(self) -> float:
+    def d_R(self) -> Numbers:
         """Mean degree of the right vertices that have an edge (0 without any)."""
-        return self.edges / self.n_R if self.n_R else 0.0
+        return self.edges / (self.n_R + (self.n_R == 0))
 
     @property
-    def size(self) -> int:
+    def size(self) -> Numbers:
         """Entries of the matrix, kept or not."""
         return self.n_L0 * self.n_R0
 
@@ -199,8 +202,11 @@ class BipartiteGraph:
     def left_classes(self) -> LeftClasses:
         """The left vertices grouped by degree."""
         degrees = host(self.left_degrees)
-        begin = np.flatnonzero(np.diff(degrees, prepend=-1))
-        degree, end = degrees[begin], np.append(begin[1:], self.n_L)[: len(begin)]
+        changes = np.ones(self.n_L + 1, dtype=np.bool_)
+        np.not_equal(degrees[1:], degrees[:-1], out=changes[1:-1])
+        bounds = np.flatnonzero(changes)
+        begin, end = bounds[:-1], bounds[1:]
+        degree = degrees[begin]
         if not len(degree):
             return LeftClasses(degree, begin, end, begin)
         if self.packed:
@@ -266,4 +272,4 @@ def _degrees(xp: Any, mask: Array, axis: int) -> Array:
 
 def host(array: Array) -> Array:
     """The array in this machine's own memory, for libraries that know NumPy only."""
-    return array if is_numpy_array(array) else array.cpu().numpy()
+    return array if isinstance(array, np.ndarray) else array.cpu().numpy()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from array_api_compat import array_namespace
@@ -17,21 +18,21 @@ from array_api_compat import array_namespace
 from pai_cli.errors import ParameterError, UsageError
 from pai_cli.spectral.catalogue import FULL_SPECTRUM
 from pai_cli.spectral.conventions import Convention
-from pai_cli.spectral.formulas import MANY, ONE, Sigmas, Sizes, Term, gaps, mean, norm_of, spread
+from pai_cli.spectral.formulas import Sigmas, Sizes, Term, gaps, means, norms, spreads, sums_of
 from pai_cli.spectral.graph import Array, BipartiteGraph, Counts, host
 from pai_cli.spectral.parameters import flag, one_of, shown
 from pai_cli.spectral.problems import Problems
-from pai_cli.spectral.result import EPS, Measure, Outcome, Pairs, SingularPair
+from pai_cli.spectral.result import EPS, Floats, Ints, Measure, Outcome, Pairs
 from pai_cli.spectral.singular import singular_pairs
 from pai_cli.spectral.solvers import DEFAULT, SolverOptions
 from pai_cli.spectral.subgraphs import RegularSubgraphs, regular_subgraphs
+from pai_cli.spectral.table import Column, LayerReport, LayerTable, Tensor
 from pai_cli.spectral.validation import matrix_of
 from pai_cli.spelling import option
 
 NO_WEIGHTS = f"needs {option('weights')}"
 
-FANS = ("fan_in_std", "fan_in_cv", "fan_out_std", "fan_out_cv")
-GAPS = ("dr", "dr_bound", "dr_norm", "ds", "ds_bound", "ds_norm")
+NORMS = ("l2", "l2_dense")
 MEANS = {"dr": "dr_imdb", "dr_norm": "dr_imdb_norm", "ds": "ds_imdb", "ds_norm": "ds_imdb_norm"}
 
 
@@ -64,49 +65,14 @@ class MetricOptions:
         return self.expansion_weighted or self.convention.weighs_expansion
 
 
-@dataclass(frozen=True)
-class LayerMetrics:
-    """One layer's counts and measures (names as in `catalogue.METRICS`), and how its singular values were found.
-
-    `structure`: of the whole mask. `outcomes`: of every pair that was asked for: mask, weights, each subgraph's.
-    `convention`: whose gaps and subgraphs these are.
-    """
-
-    counts: Counts
-    measures: dict[str, Measure]
-    n_regular: int
-    structure: SingularPair
-    outcomes: tuple[Outcome, ...]
-    convention: Convention = Convention.H23
-
-    @property
-    def note(self) -> str:
-        """What a person should know before using the numbers; empty when every singular value is proved."""
-        return "; ".join(dict.fromkeys(o.value for o in self.outcomes if o is not Outcome.PROVED))
-
-
-def measure_layer(
-    mask: Array,
-    weights: Array | None = None,
-    options: MetricOptions | None = None,
-    dense: dict[str, Measure] | None = None,
-) -> LayerMetrics:
-    """All of sections 2 to 4 for one layer.
-
-    `mask`: (rows, columns), boolean or 0/1. `weights`: the same shape, or None, which leaves section 4 missing. `dense`:
-    the four full-spectrum measures of the unmasked layer when they are known already (`dense_reference`); to be given for
-    a grouped layer, whose matrix does not tell where weights stand. Raises `ArrayError` and `NotFiniteError`.
-    """
-    options = options or MetricOptions()
-    layer = prepare_layer(mask, weights, options.convention)
-    return measures_of(layer, singular_pairs(layer.problems, options.solver), options, dense)
+Reasons = list[str | None]  # why a layer has no value, None where it has one
 
 
 @dataclass(frozen=True)
 class PreparedLayer:
     """A layer's graph and subgraphs, before anything is solved, so that many layers may be solved together.
 
-    `weights`: (rows, columns), or None. `problems`: of the mask, and with weights of `abs(W) * M` too.
+    `weights`: (rows, columns), or None.
     """
 
     graph: BipartiteGraph
@@ -115,7 +81,7 @@ class PreparedLayer:
 
     @property
     def problems(self) -> list[Problems]:
-        """What the layer asks the solvers for."""
+        """What the layer asks the solvers for: of the mask, and with weights of `abs(W) * M` too."""
         kinds = (False,) if self.weights is None else (False, True)
         return [self.subgraphs.problems(self.graph, weighted=weighted) for weighted in kinds]
 
@@ -129,32 +95,24 @@ def prepare_layer(mask: Array, weights: Array | None = None, convention: Convent
     return PreparedLayer(graph, regular_subgraphs(graph, convention), graph.weights)
 
 
-def measures_of(
-    layer: PreparedLayer, solved: Sequence[Pairs], options: MetricOptions, dense: dict[str, Measure] | None = None
-) -> LayerMetrics:
-    """The measures of a layer that was prepared by the options' convention and whose problems are solved.
+def measure_layer(
+    mask: Array,
+    weights: Array | None = None,
+    options: MetricOptions | None = None,
+    dense: dict[str, Measure] | None = None,
+) -> LayerReport:
+    """All of sections 2 to 4 for one layer.
 
-    Arguments are as of `measure_layer`.
+    `mask`: (rows, columns), boolean or 0/1. `weights`: the same shape, or None, which leaves section 4 missing. `dense`:
+    the four full-spectrum measures of the unmasked layer when they are known already (`dense_reference`); to be given for
+    a grouped layer, whose matrix does not tell where weights stand. Raises `ArrayError` and `NotFiniteError`.
     """
-    structure, weighted = solved[0], solved[1] if len(solved) > 1 else None
-    counts, subgraphs = layer.graph.counts, layer.subgraphs
-    places = subgraphs.places(layer.graph)
-    pair = structure[0]
-    measures = {"sigma_1": pair.first, "sigma_2": pair.second}
-    measures |= _fans(layer.graph)
-    measures |= _layer_measures(counts, pair, options.convention)
-    measures |= _regular_measures(counts, subgraphs, structure.take(places), options)
-    if weighted is None:
-        measures |= dict.fromkeys(("lambda", "lambda_imsg", "l2", "l2_dense"), Measure.missing(NO_WEIGHTS))
-    else:
-        reason = _without_gaps(counts, options.convention) if options.convention.conditions_lambda else None
-        measures["lambda"] = weighted[0].gap if reason is None else Measure.missing(reason)
-        measures["lambda_imsg"] = _mean_gap(counts, subgraphs, weighted.take(places), options)
-        measures["l2"] = _full_spectrum_norm(measures)
-        if options.dense:
-            measures["l2_dense"] = _distance(measures, dense or dense_reference(layer.weights, options))
-    outcomes = (*structure.outcome, *(weighted.outcome if weighted is not None else ()))
-    return LayerMetrics(counts, measures, len(subgraphs), pair, outcomes, options.convention)
+    options = options or MetricOptions()
+    layer = prepare_layer(mask, weights, options.convention)
+    solved = singular_pairs(layer.problems, options.solver)
+    if layer.weights is not None and options.dense:
+        dense = dense or dense_reference(layer.weights, options)
+    return measures_of([layer], solved, options, [dense])[0]
 
 
 def dense_reference(weights: Array, options: MetricOptions, ones: Array | None = None) -> dict[str, Measure]:
@@ -169,108 +127,207 @@ def dense_reference(weights: Array, options: MetricOptions, ones: Array | None =
     return {name: measures[name] for name in FULL_SPECTRUM}
 
 
-def _fans(graph: BipartiteGraph) -> dict[str, Measure]:
+@dataclass(frozen=True)
+class _Parts:
+    """The subgraphs of all layers, those of a layer together. `sizes`: how many each layer has."""
+
+    edges: Ints
+    n_L: Ints
+    n_R: Ints
+    sizes: Ints
+
+    @staticmethod
+    def of(layers: Sequence[PreparedLayer]) -> _Parts:
+        every = [layer.subgraphs for layer in layers]
+        return _Parts(
+            np.concatenate([one.edges for one in every]),
+            np.concatenate([one.n_L for one in every]),
+            np.concatenate([one.n_R for one in every]),
+            np.array([len(one) for one in every], dtype=np.int64),
+        )
+
+
+@dataclass(frozen=True)
+class _Solved:
+    """What was found of all layers' masks, or of their weights: of the `whole` layers, and of the `parts`."""
+
+    whole: Pairs
+    parts: Pairs
+
+    @staticmethod
+    def of(layers: Sequence[PreparedLayer], solved: Sequence[Pairs]) -> _Solved:
+        every = Pairs.joined(solved)
+        begin = np.cumsum([0, *map(len, solved)])[:-1]
+        places = [first + layer.subgraphs.places(layer.graph) for first, layer in zip(begin, layers, strict=True)]
+        return _Solved(every.take(begin), every.take(np.concatenate(places)))
+
+
+def measures_of(
+    layers: Sequence[PreparedLayer],
+    solved: Sequence[Pairs],
+    options: MetricOptions,
+    dense: Sequence[dict[str, Measure] | None],
+    tensors: Sequence[Tensor] | None = None,
+) -> LayerTable:
+    """The measures of layers that were prepared by the options' convention, all with weights or all without.
+
+    `solved`: of all their `problems`, in order. `dense`: as of `measure_layer`, a layer each; not needed without weights.
+    `tensors`: what the layers are called, where they are not just matrices.
+    """
+    names, shapes, layouts = zip(
+        *(tensors or [Tensor("", (one.graph.n_R0, one.graph.n_L0)) for one in layers]), strict=True
+    )
+    kinds = len(solved) // len(layers)
+    counts = Counts(*np.array([layer.graph.counts for layer in layers], dtype=np.int64).T)
+    parts, structure = _Parts.of(layers), _Solved.of(layers, solved[::kinds])
+    measures = {
+        "sigma_1": _found(structure.whole.sigma_1, structure.whole.error_1, structure.whole.outcome),
+        "sigma_2": _found(structure.whole.sigma_2, structure.whole.error_2, structure.whole.outcome),
+    }
+    measures |= _fans(layers, counts)
+    measures |= _layer_measures(counts, structure.whole, options.convention)
+    measures |= _regular_measures(counts, parts, structure.parts, options)
+    if kinds == 1:
+        measures |= dict.fromkeys(("lambda", "lambda_imsg", *NORMS), Column.missing(NO_WEIGHTS, len(layers)))
+    else:
+        measures |= _weighted_measures(counts, parts, _Solved.of(layers, solved[1::2]), options)
+        terms = [measures[name] for name in FULL_SPECTRUM]
+        measures["l2"] = norms(terms, _unfinished(terms))
+        if options.dense:
+            measures["l2_dense"] = _distance(terms, dense)
+    outcomes = [tuple(pairs.outcome) for pairs in solved]
+    return LayerTable(
+        names,
+        shapes,
+        layouts,
+        counts,
+        parts.sizes,
+        measures,
+        tuple(structure.whole.solver),
+        tuple(sum(outcomes[at : at + kinds], ()) for at in range(0, len(outcomes), kinds)),
+        options.convention,
+    )
+
+
+def _found(values: Floats, errors: Floats, outcomes: Sequence[Outcome]) -> Column:
+    """What solvers found, as it is."""
+    return Column.of(values, errors, _unanswered(values, outcomes, [None] * len(outcomes)))
+
+
+def _unanswered(values: Floats, outcomes: Sequence[Outcome], reasons: Reasons) -> Reasons:
+    """The reasons, and where there is none and no value either, the outcome."""
+    answers = zip(values.tolist(), outcomes, reasons, strict=True)
+    return [reason or (outcome.value if math.isnan(value) else None) for value, outcome, reason in answers]
+
+
+def _collapsed(counts: Counts) -> Reasons:
+    return [None if edges else Outcome.COLLAPSED.value for edges in counts.edges.tolist()]
+
+
+def _fans(layers: Sequence[PreparedLayer], counts: Counts) -> dict[str, Column]:
     """How unequal the fans of the vertices with an edge are."""
-    if graph.edges == 0:
-        return dict.fromkeys(FANS, Measure.missing(Outcome.COLLAPSED.value))
-    spreads = (spread(host(degrees), graph.edges) for degrees in (graph.right_degrees, graph.left_degrees))
-    return dict(zip(FANS, (one for both in spreads for one in both), strict=True))
-
-
-def _without_gaps(counts: Counts, convention: Convention) -> str | None:
-    """Why a layer has no gaps, if so."""
-    if counts.edges == 0:
-        return Outcome.COLLAPSED.value
-    return None if convention.has_gaps(counts.edges, counts.n_L, counts.n_R) else convention.without_gaps
-
-
-def _layer_measures(counts: Counts, pair: SingularPair, convention: Convention = Convention.H23) -> dict[str, Measure]:
-    """Section 2 of the whole graph."""
-    names = (*GAPS, "expansion", "narc")
-    reason = _without_gaps(counts, convention)
-    if reason is not None:
-        return dict.fromkeys(names, Measure.missing(reason))
-    if pair.sigma_2 is None or pair.sigma_2_error is None or pair.sigma_1 is None or pair.sigma_1_error is None:
-        measures = dict.fromkeys(GAPS, Measure.missing(pair.outcome.value))
-    else:
-        sigmas = Sigmas(pair.sigma_1, pair.sigma_2, pair.sigma_1_error, pair.sigma_2_error)
-        terms = gaps(Sizes(counts.edges, counts.n_L, counts.n_R), sigmas, ONE)
-        measures = {name: Measure(*term) for name, term in terms.items()}
-    measures["expansion"] = Measure.of(counts.n_R / counts.n_L)
-    measures["narc"] = _narc(counts, pair)
+    reasons, measures = _collapsed(counts), {}
+    for name, side in (("fan_in", "right_degrees"), ("fan_out", "left_degrees")):
+        degrees = [host(getattr(layer.graph, side)) for layer in layers]
+        measures[f"{name}_std"], measures[f"{name}_cv"] = spreads(degrees, counts.edges, reasons)
     return measures
 
 
-def _narc(counts: Counts, pair: SingularPair) -> Measure:
+def _without_gaps(counts: Counts, convention: Convention) -> Reasons:
+    """Why layers have no gaps, if so."""
+    has = convention.has_gaps(counts.edges, counts.n_L, counts.n_R).tolist()
+    pairs = zip(has, _collapsed(counts), strict=True)
+    return [collapsed or (None if there else convention.without_gaps) for there, collapsed in pairs]
+
+
+def _layer_measures(counts: Counts, pairs: Pairs, convention: Convention) -> dict[str, Column]:
+    """Section 2 of whole graphs."""
+    undefined = _without_gaps(counts, convention)
+    reasons = _unanswered(pairs.sigma_2, pairs.outcome, undefined)
+    sigmas = Sigmas(pairs.sigma_1, pairs.sigma_2, pairs.error_1, pairs.error_2)
+    with np.errstate(divide="ignore", invalid="ignore"):  # where they are not defined
+        terms = gaps(Sizes(counts.edges, counts.n_L, counts.n_R), sigmas)
+        measures = {name: Column.of(*term, reasons) for name, term in terms.items()}
+        measures["expansion"] = Column.computed(counts.n_R / counts.n_L, 0.0, undefined)
+        measures["narc"] = _narc(counts, pairs, reasons)
+    return measures
+
+
+def _narc(counts: Counts, pairs: Pairs, reasons: Reasons) -> Column:
     """((sigma_2^2 / 4 + 1) sqrt(n_L n_R) - |2e - (d_L / n_R0) n_L n_R|) / (n_L0 n_R0) [H23]."""
-    if pair.sigma_2 is None or pair.sigma_2_error is None:
-        return Measure.missing(pair.outcome.value)
-    pairs = counts.n_L * counts.n_R
-    expected = counts.d_L / counts.n_R0 * pairs
-    size = counts.size
-    value = ((pair.sigma_2**2 / 4 + 1) * math.sqrt(pairs) - abs(2 * counts.edges - expected)) / size
-    slope = (pair.sigma_2 + pair.sigma_2_error) / 2 * math.sqrt(pairs) / size
-    return Measure(value, slope * pair.sigma_2_error + 8 * EPS * (abs(value) + 2 * counts.edges / size))
+    all_pairs, size = counts.n_L * counts.n_R, counts.size
+    expected = counts.d_L / counts.n_R0 * all_pairs
+    squares = np.array([one**2 for one in pairs.sigma_2.tolist()])
+    values = ((squares / 4 + 1) * np.sqrt(all_pairs) - np.abs(2 * counts.edges - expected)) / size
+    slope = (pairs.sigma_2 + pairs.error_2) / 2 * np.sqrt(all_pairs) / size
+    return Column.of(values, slope * pairs.error_2 + 8 * EPS * (np.abs(values) + 2 * counts.edges / size), reasons)
 
 
-def _regular_measures(
-    counts: Counts, subgraphs: RegularSubgraphs, pairs: Pairs, options: MetricOptions
-) -> dict[str, Measure]:
+def _regular_measures(counts: Counts, parts: _Parts, pairs: Pairs, options: MetricOptions) -> dict[str, Column]:
     """Section 3: means over the kept K_d, whose `pairs` are given."""
-    missing = _no_mean(counts, subgraphs, pairs, options.convention)
-    if missing is not None:
-        measures = dict.fromkeys(MEANS.values(), missing)
-        if not len(subgraphs):
-            return measures | {"expansion_max": missing, "expansion_mean": missing}
-    else:
-        sigmas = Sigmas(pairs.sigma_1, pairs.sigma_2, pairs.error_1, pairs.error_2)
-        terms = gaps(Sizes(subgraphs.edges, subgraphs.n_L, subgraphs.n_R), sigmas, MANY)
-        measures = {of_all: _mean_term(terms[one], subgraphs, options) for one, of_all in MEANS.items()}
-    ratios = subgraphs.n_R / subgraphs.n_L
-    measures["expansion_max"] = Measure.of(float(np.max(ratios)))
-    measures["expansion_mean"] = Measure.of(math.fsum(ratios) / len(ratios))
+    reasons = _no_mean(counts, parts, pairs, options.convention)
+    sigmas = Sigmas(pairs.sigma_1, pairs.sigma_2, pairs.error_1, pairs.error_2)
+    terms = gaps(Sizes(parts.edges, parts.n_L, parts.n_R), sigmas)
+    measures = {of_all: _mean_term(terms[one], parts, reasons, options) for one, of_all in MEANS.items()}
+    ratios = parts.n_R / parts.n_L
+    there = [None if size else reason for size, reason in zip(parts.sizes.tolist(), reasons, strict=True)]
+    ends = np.cumsum(parts.sizes).tolist()
+    most = [max(ratios[a:b].tolist(), default=np.nan) for a, b in pairwise([0, *ends])]
+    measures["expansion_max"] = Column.computed(np.array(most), 0.0, there)
+    with np.errstate(invalid="ignore"):
+        average = np.array(sums_of(ratios, parts.sizes)) / parts.sizes
+    measures["expansion_mean"] = Column.computed(average, 0.0, there)
     return measures
 
 
-def _mean_gap(counts: Counts, subgraphs: RegularSubgraphs, pairs: Pairs, options: MetricOptions) -> Measure:
-    """lambda_imsg: the mean of sigma_1 - sigma_2 of the weighted K_d."""
-    missing = _no_mean(counts, subgraphs, pairs, options.convention)
-    return _mean_term(Term(*pairs.gaps), subgraphs, options) if missing is None else missing
+def _weighted_measures(counts: Counts, parts: _Parts, solved: _Solved, options: MetricOptions) -> dict[str, Column]:
+    """Section 4's gaps: sigma_1 - sigma_2 of `abs(W) * M`, and its mean over the K_d."""
+    convention, whole = options.convention, solved.whole
+    undefined: Reasons = [None] * len(whole)
+    if convention.conditions_lambda:
+        undefined = _without_gaps(counts, convention)
+    without = _no_mean(counts, parts, solved.parts, convention)
+    return {
+        "lambda": Column.computed(*whole.gaps, _unanswered(whole.sigma_2, whole.outcome, undefined)),
+        "lambda_imsg": _mean_term(Term(*solved.parts.gaps), parts, without, options),
+    }
 
 
-def _mean_term(term: Term, subgraphs: RegularSubgraphs, options: MetricOptions) -> Measure:
-    """The mean over the K_d, each times its factor where that is asked for."""
+def _mean_term(term: Term, parts: _Parts, reasons: Reasons, options: MetricOptions) -> Column:
+    """The mean over each layer's K_d, each times its factor where that is asked for."""
     values, errors = term
     if options.weighs_expansion:
-        factors = np.maximum(subgraphs.n_L, subgraphs.n_R) / (subgraphs.n_L + subgraphs.n_R - 1)
+        factors = np.maximum(parts.n_L, parts.n_R) / (parts.n_L + parts.n_R - 1)
         values, errors = values * factors, errors * factors
-    return mean(values.tolist(), errors.tolist())
+    return means(values, errors, parts.sizes, reasons)
 
 
-def _no_mean(counts: Counts, subgraphs: RegularSubgraphs, pairs: Pairs, convention: Convention) -> Measure | None:
+def _no_mean(counts: Counts, parts: _Parts, pairs: Pairs, convention: Convention) -> Reasons:
     """Why there is no mean, if so. One subgraph without an answer leaves none: the rest would be another quantity."""
-    if counts.edges == 0:
-        return Measure.missing(Outcome.COLLAPSED.value)
-    if not len(subgraphs):
-        return Measure.missing(convention.without_subgraph)
-    outcome = pairs.first_without()
-    return None if outcome is None else Measure.missing(outcome.value)
+    reasons = _collapsed(counts)
+    for at, size in enumerate(parts.sizes.tolist()):
+        if not size and reasons[at] is None:
+            reasons[at] = convention.without_subgraph
+    owners = np.repeat(np.arange(len(reasons)), parts.sizes)
+    for part in np.flatnonzero(np.isnan(pairs.sigma_2)).tolist():
+        reasons[owners[part]] = reasons[owners[part]] or pairs.outcome[part].value
+    return reasons
 
 
-def _full_spectrum_norm(measures: dict[str, Measure]) -> Measure:
-    terms = [measures[name] for name in FULL_SPECTRUM]
-    return _unfinished(terms) or norm_of(terms)
+def _distance(terms: Sequence[Column], dense: Sequence[dict[str, Measure] | None]) -> Column:
+    others = [Column.listed([one[name] for one in dense if one is not None]) for name in FULL_SPECTRUM]
+    between = [
+        Column(
+            np.nan_to_num(one.values) - np.nan_to_num(other.values),
+            np.nan_to_num(one.errors) + np.nan_to_num(other.errors),
+            one.reasons,
+        )
+        for one, other in zip(terms, others, strict=True)
+    ]
+    return norms(between, _unfinished([*terms, *others]))
 
 
-def _distance(measures: dict[str, Measure], dense: dict[str, Measure]) -> Measure:
-    pairs = [(measures[name], dense[name]) for name in FULL_SPECTRUM]
-    unfinished = _unfinished([measure for pair in pairs for measure in pair])
-    if unfinished is not None:
-        return unfinished
-    value = math.hypot(*((a.value or 0.0) - (b.value or 0.0) for a, b in pairs))
-    return Measure.of(value, math.hypot(*((a.error or 0.0) + (b.error or 0.0) for a, b in pairs)) + EPS * value)
-
-
-def _unfinished(measures: list[Measure]) -> Measure | None:
+def _unfinished(terms: Sequence[Column]) -> Reasons:
     """A term that exists but was not found: counting it as 0, as an undefined one, would be a wrong number."""
-    return next((m for m in measures if m.reason == Outcome.NOT_CONVERGED.value), None)
+    why = Outcome.NOT_CONVERGED.value
+    return [why if why in row else None for row in zip(*(term.reasons for term in terms), strict=True)]

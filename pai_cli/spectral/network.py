@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 from array_api_compat import array_namespace
 
 from pai_cli.spectral.catalogue import METRICS
 from pai_cli.spectral.conventions import Convention
-from pai_cli.spectral.formulas import mean_of
+from pai_cli.spectral.formulas import means
 from pai_cli.spectral.graph import Array, unroll
 from pai_cli.spectral.layout import PLAIN, Layout
-from pai_cli.spectral.metrics import (
-    LayerMetrics,
-    MetricOptions,
-    PreparedLayer,
-    dense_reference,
-    measures_of,
-    prepare_layer,
-)
+from pai_cli.spectral.metrics import MetricOptions, dense_reference, measures_of, prepare_layer
 from pai_cli.spectral.result import Measure, Outcome
 from pai_cli.spectral.singular import singular_pairs
+from pai_cli.spectral.table import Column, LayerTable, Tensor
 
 UNPROVED = {Outcome.NOT_PROVED, Outcome.WIDE_NOT_PROVED}
 
@@ -38,26 +32,6 @@ class LayerInput:
 
 
 @dataclass(frozen=True)
-class LayerReport:
-    """A layer's name, tensor shape, measures, and the layout by which it was unrolled, which may be assumed."""
-
-    name: str
-    shape: tuple[int, ...]
-    metrics: LayerMetrics
-    layout: Layout = PLAIN
-
-    @property
-    def parameters(self) -> int:
-        """Weights in the tensor, kept or not (a grouped layer's matrix has more entries, all zero outside the groups)."""
-        return math.prod(self.shape)
-
-    @property
-    def answered(self) -> bool:
-        """Whether every solver found singular values."""
-        return Outcome.NOT_CONVERGED not in self.metrics.outcomes
-
-
-@dataclass(frozen=True)
 class NetworkReport:
     """Every layer's report and the network's means.
 
@@ -68,7 +42,7 @@ class NetworkReport:
     subgraphs these are.
     """
 
-    layers: tuple[LayerReport, ...]
+    layers: LayerTable
     measures: dict[str, Measure]
     counted: dict[str, int]
     kept: int
@@ -105,53 +79,43 @@ class DenseCache:
 
 def measure_together(
     layers: Sequence[LayerInput], options: MetricOptions, cache: DenseCache | None = None
-) -> list[LayerReport]:
-    """Reports of layers that are held at once: their problems are solved together, on a GPU in a few batches."""
+) -> LayerTable:
+    """What is measured of layers that are held at once, with the weights of all or of none: their problems are solved
+    together, on a GPU in a few batches.
+    """
     cache = cache or DenseCache()
-    prepared = [_prepared(layer, options.convention) for layer in layers]
-    problems = [one.problems for one in prepared]
-    solved = iter(singular_pairs([request for requests in problems for request in requests], options.solver))
-    reports = []
-    for layer, one, requests in zip(layers, prepared, problems, strict=True):
-        metrics = measures_of(one, [next(solved) for _ in requests], options, cache.of(layer, options))
-        reports.append(LayerReport(layer.name, tuple(layer.mask.shape), metrics, layer.layout))
-    return reports
+    prepared = []
+    for layer in layers:
+        weights = None if layer.weights is None else unroll(layer.weights, layer.layout)
+        prepared.append(prepare_layer(unroll(layer.mask, layer.layout), weights, options.convention))
+    solved = singular_pairs([request for one in prepared for request in one.problems], options.solver)
+    tensors = [Tensor(layer.name, tuple(layer.mask.shape), layer.layout) for layer in layers]
+    return measures_of(prepared, solved, options, [cache.of(layer, options) for layer in layers], tensors)
 
 
-def _prepared(layer: LayerInput, convention: Convention) -> PreparedLayer:
-    weights = None if layer.weights is None else unroll(layer.weights, layer.layout)
-    return prepare_layer(unroll(layer.mask, layer.layout), weights, convention)
-
-
-def summarise(layers: Iterable[LayerReport]) -> NetworkReport:
-    """The network's means of at least one layer's report."""
-    reports = tuple(layers)
-    measures, counted = {}, {}
-    for name in METRICS:
-        column = [r.metrics.measures[name] for r in reports if name in r.metrics.measures]
-        present = [m for m in column if m.present]
-        counted[name] = len(present)
-        measures[name] = mean_of(present) if present else Measure.missing(_shared_reason(column))
-    kept = sum(r.metrics.counts.edges for r in reports)
-    total = sum(r.parameters for r in reports)
-    collapsed = tuple(r.name for r in reports if r.metrics.counts.edges == 0)
-    unproved = tuple(r.name for r in reports if UNPROVED & set(r.metrics.outcomes))
-    unanswered = tuple(r.name for r in reports if not r.answered)
-    assumed = tuple(r.name for r in reports if not r.layout.known)
+def summarise(layers: LayerTable) -> NetworkReport:
+    """The network's means of at least one layer's measures."""
+    none = Column.missing("not measured", len(layers))
+    columns = [layers.measures.get(name, none) for name in METRICS]
+    values, errors = (np.array([getattr(column, kind) for column in columns]) for kind in ("values", "errors"))
+    there = ~np.isnan(values)
+    counted = np.count_nonzero(there, axis=1)
+    reasons = [_shared_reason(column) if None not in column.reasons else None for column in columns]
+    found = means(values[there], errors[there], counted, reasons)
+    empty = (layers.counts.edges == 0).tolist()
     return NetworkReport(
-        reports,
-        measures,
-        counted,
-        kept,
-        total,
-        collapsed,
-        unproved,
-        unanswered,
-        assumed,
-        reports[0].metrics.convention,
+        layers,
+        {name: found[at] for at, name in enumerate(METRICS)},
+        dict(zip(METRICS, counted.tolist(), strict=True)),
+        int(layers.counts.edges.sum()),
+        int(layers.totals.sum()),
+        layers.where(empty),
+        layers.where(not UNPROVED.isdisjoint(outcomes) for outcomes in layers.outcomes),
+        layers.unanswered,
+        layers.where(not layout.known for layout in layers.layouts),
+        layers.convention,
     )
 
 
-def _shared_reason(column: list[Measure]) -> str:
-    reasons = sorted({m.reason for m in column if m.reason is not None})
-    return "; ".join(reasons) if reasons else "not measured"
+def _shared_reason(column: Column) -> str:
+    return "; ".join(sorted({reason for reason in column.reasons if reason is not None}))

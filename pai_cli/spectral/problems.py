@@ -78,8 +78,8 @@ class Problems:
     @cached_property
     def edges(self) -> Ints:
         """How many edges each part has."""
-        degrees = host(self.graph.left_degrees)
-        before = np.concatenate([[0], np.cumsum(degrees)])
+        before = np.zeros(self.graph.n_L + 1, dtype=np.int64)
+        np.cumsum(host(self.graph.left_degrees), out=before[1:])
         edges: Ints = before[self.ranges[:, 1]] - before[self.ranges[:, 0]]
         return edges
 
@@ -91,7 +91,7 @@ class Problems:
     @cached_property
     def scales(self) -> Floats:
         """The largest entry of each part: weights are divided by it, so that no square overflows or vanishes."""
-        if not self.weighted:
+        if not self.weighted or self.graph.edges == 0:
             return np.ones(len(self))
         return np.array([self.graph.largest_weight(begin, end) for begin, end in self.ranges.tolist()])
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -182,6 +183,19 @@ class Pairs:
             table[at] = pair
         return table
 
+    @staticmethod
+    def joined(tables: Sequence[Pairs]) -> Pairs:
+        """The pairs of all tables, of which there is one at least."""
+        return Pairs(
+            np.concatenate([one.sigma_1 for one in tables]),
+            np.concatenate([one.sigma_2 for one in tables]),
+            np.concatenate([one.error_1 for one in tables]),
+            np.concatenate([one.error_2 for one in tables]),
+            [outcome for one in tables for outcome in one.outcome],
+            [solver for one in tables for solver in one.solver],
+            np.concatenate([one.products for one in tables]),
+        )
+
     def put(self, at: Ints, pairs: Pairs) -> None:
         """Set the pairs at these places."""
         self.sigma_1[at], self.sigma_2[at] = pairs.sigma_1, pairs.sigma_2
@@ -203,20 +217,25 @@ class Pairs:
         )
 
     def split(self, sizes: Sequence[int]) -> list[Pairs]:
-        """The first so many, the next so many, and so on: tables of their own."""
-        if len(sizes) == 1:
-            return [self]
-        return [self.take(at) for at in np.split(np.arange(len(self)), np.cumsum(sizes)[:-1])]
+        """The first so many, the next so many, and so on: views of them."""
+        ends = np.cumsum(sizes).tolist()
+        return [
+            Pairs(
+                self.sigma_1[begin:end],
+                self.sigma_2[begin:end],
+                self.error_1[begin:end],
+                self.error_2[begin:end],
+                self.outcome[begin:end],
+                self.solver[begin:end],
+                self.products[begin:end],
+            )
+            for begin, end in pairwise([0, *ends])
+        ]
 
     @property
     def gaps(self) -> tuple[Floats, Floats]:
         """The spectral gaps and the bounds on their errors."""
         return spectral_gap(self.sigma_1, self.sigma_2, self.error_1, self.error_2)
-
-    def first_without(self) -> Outcome | None:
-        """The outcome of the first pair that has no sigma_2, if there is one."""
-        missing = np.flatnonzero(np.isnan(self.sigma_2))
-        return self.outcome[int(missing[0])] if len(missing) else None
 
 
 def root_interval(low: float, value: float, high: float) -> tuple[float, float]:

@@ -43,9 +43,14 @@ def singular_pairs(requests: Sequence[Problems], options: SolverOptions = DEFAUL
 
     Raises `NotFiniteError` for weights whose singular values overflow, and `MemoryError`.
     """
-    answers = [_closed_forms(request) for request in requests]
-    still_open = [np.flatnonzero([not solver for solver in pairs.solver]) for pairs in answers]
-    rest = [request.take(at) for request, at in zip(requests, still_open, strict=True)]
+    if not requests:
+        return []
+    parts = [(request, k) for request in requests for k in range(len(request))]
+    sizes = [len(request) for request in requests]
+    answers = _closed_forms(requests, parts)
+    still_open = np.array([not solver for solver in answers.solver], dtype=bool)
+    own = np.split(still_open, np.cumsum(sizes)[:-1])
+    rest = [request.take(np.flatnonzero(at)) for request, at in zip(requests, own, strict=True)]
     if options.solver in (Solver.GRAM, Solver.DIRECT):
         found = [_by_lapack(request, options) for request in rest]
     else:  # each where it lives
@@ -54,10 +59,10 @@ def singular_pairs(requests: Sequence[Problems], options: SolverOptions = DEFAUL
         packed = iter(pairs(asked, list(map(Asked.solve, asked))))
         others = _by_arrays(arrays, options)
         found = [next(packed if one.graph.packed else others) for one in rest]
-    for request, own, at, solved in zip(rest, answers, still_open, found, strict=True):
-        _settle(request, solved, options)
-        own.put(at, solved)
-    return [_scaled(pairs, request) for pairs, request in zip(answers, requests, strict=True)]
+    at, solved = np.flatnonzero(still_open), Pairs.joined(found)
+    _settle([parts[k] for k in at.tolist()], solved, options)
+    answers.put(at, solved)
+    return [_scaled(pairs, request) for pairs, request in zip(answers.split(sizes), requests, strict=True)]
 
 
 def _by_arrays(requests: Sequence[Problems], options: SolverOptions) -> Iterator[Pairs]:
@@ -96,52 +101,59 @@ def _svd_pair(request: Problems, k: int) -> SingularPair:
     return pair_of_matrix(xp.astype(matrix, xp.float64))
 
 
-def _closed_forms(request: Problems) -> Pairs:
-    """What needs no solver; the rest of the pairs have no solver's name."""
-    pairs, graph = Pairs.blank(len(request)), request.graph
-    if graph.edges == 0:
-        return Pairs.of([unanswered(Outcome.COLLAPSED, "closed form")] * len(request))
-    left, right, edges = request.left, request.right, request.edges
-    two_sided = np.minimum(left, right) > 1
-    for k in np.flatnonzero(request.scales == 0.0).tolist():
-        zero = SingularPair(0.0, 0.0, 0.0, 0.0, "closed form", Outcome.PROVED)
-        pairs[k] = zero if two_sided[k] else SingularPair(0.0, None, 0.0, None, "closed form", Outcome.ONE_VALUE)
-    for k in np.flatnonzero(~two_sided & (request.scales > 0.0)).tolist():
-        pairs[k] = pair_of_vector(request.matrix(k))
-    if request.weighted:
-        return pairs
-    for k in np.flatnonzero(two_sided & (edges == left * right)).tolist():
-        pairs[k] = pair_of_complete(int(edges[k]))
-    for k in np.flatnonzero(two_sided & ((edges == left) | (edges == right))).tolist():
-        matrix = host(request.matrix(k))
-        pairs[k] = pair_of_stars(matrix.sum(axis=1 if edges[k] == right[k] else 0))
-    return pairs
+def _closed_forms(requests: Sequence[Problems], parts: Sequence[tuple[Problems, int]]) -> Pairs:
+    """What needs no solver, of the requests' `parts`; the rest of the pairs have no solver's name."""
+    found = Pairs.blank(len(parts))
+    left, right, edges, scales = (
+        np.concatenate([getattr(one, name) for one in requests]) for name in ("left", "right", "edges", "scales")
+    )
+    plain = np.repeat([not one.weighted for one in requests], [len(one) for one in requests])
+    known = plain & ((edges == left) | (edges == right) | (edges == left * right))
+    for at in np.flatnonzero(known | (np.minimum(left, right) <= 1) | (scales == 0.0)).tolist():
+        found[at] = _closed_form(*parts[at])
+    return found
 
 
-def _settle(request: Problems, pairs: Pairs, options: SolverOptions) -> None:
+def _closed_form(request: Problems, k: int) -> SingularPair:
+    """Of a part without edges, with one vertex on a side, of zeros, complete, or of stars."""
+    left, right, edges = (int(numbers[k]) for numbers in (request.left, request.right, request.edges))
+    if request.graph.edges == 0:
+        return unanswered(Outcome.COLLAPSED, "closed form")
+    if request.scales[k] == 0.0 and min(left, right) > 1:
+        return SingularPair(0.0, 0.0, 0.0, 0.0, "closed form", Outcome.PROVED)
+    if request.scales[k] == 0.0:
+        return SingularPair(0.0, None, 0.0, None, "closed form", Outcome.ONE_VALUE)
+    if min(left, right) <= 1:
+        return pair_of_vector(request.matrix(k))
+    if edges == left * right:
+        return pair_of_complete(edges)
+    return pair_of_stars(host(request.matrix(k)).sum(axis=1 if edges == right else 0))
+
+
+def _settle(parts: Sequence[tuple[Problems, int]], pairs: Pairs, options: SolverOptions) -> None:
     """Go on where a proof failed or the iteration found no end (LAPACK then finds every eigenvalue), or where squaring left
     too few digits.
     """
     wide = np.maximum(pairs.error_1, pairs.error_2) > options.tolerance * pairs.sigma_1
-    missed = np.array([outcome is Outcome.MISSED for outcome in pairs.outcome], dtype=bool)
-    endless = np.array([outcome is Outcome.NOT_CONVERGED for outcome in pairs.outcome], dtype=bool)
-    for k in np.flatnonzero(wide | missed | endless).tolist():
-        whole = request.graph.may_be_dense
+    without = np.isnan(pairs.sigma_1)
+    for at in np.flatnonzero(wide | without).tolist():
+        request, k = parts[at]
+        whole, outcome = request.graph.may_be_dense, pairs.outcome[at]
         small = whole and min(request.left[k], request.right[k]) <= SVD_SIDE
-        if missed[k]:
-            pairs[k] = _gram_pair(request, k) if whole else unanswered(Outcome.NOT_CONVERGED, pairs.solver[k])
-        if endless[k] and small and lapack_follows(options):
-            pairs[k] = _gram_pair(request, k)
+        if outcome is Outcome.MISSED:
+            pairs[at] = _gram_pair(request, k) if whole else unanswered(Outcome.NOT_CONVERGED, pairs.solver[at])
+        if outcome is Outcome.NOT_CONVERGED and small and lapack_follows(options):
+            pairs[at] = _gram_pair(request, k)
         if (
-            pairs.outcome[k] is not Outcome.NOT_CONVERGED
-            and not pairs[k].within(options.tolerance)
+            pairs.outcome[at] is not Outcome.NOT_CONVERGED
+            and not pairs[at].within(options.tolerance)
             and small
             and options.solver is not Solver.DIRECT
         ):
-            pairs[k] = _svd_pair(request, k)
-        if pairs.outcome[k] is not Outcome.NOT_CONVERGED and not pairs[k].within(options.tolerance):
-            unproved = pairs.outcome[k] is Outcome.NOT_PROVED
-            pairs.outcome[k] = Outcome.WIDE_NOT_PROVED if unproved else Outcome.TOO_WIDE
+            pairs[at] = _svd_pair(request, k)
+        if pairs.outcome[at] is not Outcome.NOT_CONVERGED and not pairs[at].within(options.tolerance):
+            unproved = pairs.outcome[at] is Outcome.NOT_PROVED
+            pairs.outcome[at] = Outcome.WIDE_NOT_PROVED if unproved else Outcome.TOO_WIDE
 
 
 def _scaled(pairs: Pairs, request: Problems) -> Pairs:

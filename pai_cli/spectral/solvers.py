@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import lru_cache
 
 from pai_cli.errors import SolverError
 from pai_cli.spectral.parameters import flag, one_of, real_number, whole_number
@@ -98,6 +99,7 @@ def lapack_follows(options: SolverOptions) -> bool:
     return options.solver is Solver.AUTO and options.most_products >= MOST_PRODUCTS
 
 
+@lru_cache(4096)
 def patience(options: SolverOptions, side: int) -> SolverOptions:
     """The same with as many products as LAPACK would cost, where it may follow on a Gram matrix of that side.
 

@@ -58,12 +58,12 @@ class LayerProfile:
     @staticmethod
     def of(label: str, report: NetworkReport) -> LayerProfile:
         """The profile of a mask's report."""
-        columns = {name: [layer.metrics.measures[name] for layer in report.layers] for name in DRAWN}
+        columns = {name: report.layers.measures[name] for name in DRAWN}
         return LayerProfile(
             label,
-            tuple(layer.name for layer in report.layers),
-            {name: tuple(measure.value for measure in column) for name, column in columns.items()},
-            {name: Counter(m.reason for m in column if m.reason is not None) for name, column in columns.items()},
+            report.layers.names,
+            {name: tuple(column.lists[0]) for name, column in columns.items()},
+            {name: Counter(filter(None, column.reasons)) for name, column in columns.items()},
         )
 
     def called(self, label: str) -> LayerProfile:

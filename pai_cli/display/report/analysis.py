@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,25 +56,8 @@ class AnalysisPictures:
         check_report(report)
         return AnalysisPictures(plot, report, force, weights)
 
-    def watch(self, reports: Iterable[MaskReport]) -> Iterator[MaskReport]:
-        """The same reports, each looked at as it passes."""
-        for report in reports:
-            self._see(report)
-            yield report
-
-    def write(self) -> None:
-        """Write what was asked for, and say so. Raises `PictureError` when no mask could be measured, `OutputError`."""
-        if not self.measured and (asked := self.plot or self.report) is not None:
-            raise PictureError(f"{asked}: nothing to draw, as no mask could be measured")
-        if self.plot is not None:
-            write_picture(self._profile_picture(), self.plot, force=self.force)
-            left_out = f", the first {MOST_ROWS} of {self.measured} masks" if self.measured > MOST_ROWS else ""
-            note(f"wrote {self.plot}: dr and dr_imdb from layer to layer{left_out}")
-        if self.report is not None:
-            write_report(self._page(), self.report, force=self.force)
-            note(f"wrote {self.report}: tables and pictures of {_masks(self.measured)}, to be opened in a browser")
-
-    def _see(self, report: MaskReport) -> None:
+    def add(self, report: MaskReport) -> None:
+        """Take from one more report what will be drawn of it."""
         if report.report is None:
             self.failed.append(report.error.in_shell if report.error is not None else "")
             return
@@ -93,6 +75,18 @@ class AnalysisPictures:
         if len(self.layers) < MOST_TABLES:
             rows = [self._cells(one, "layer") for one in layers]
             self.layers.append((str(report.path), [*rows, self._cells(network | {"layer": "network mean"}, "layer")]))
+
+    def write(self) -> None:
+        """Write what was asked for, and say so. Raises `PictureError` when no mask could be measured, `OutputError`."""
+        if not self.measured and (asked := self.plot or self.report) is not None:
+            raise PictureError(f"{asked}: nothing to draw, as no mask could be measured")
+        if self.plot is not None:
+            write_picture(self._profile_picture(), self.plot, force=self.force)
+            left_out = f", the first {MOST_ROWS} of {self.measured} masks" if self.measured > MOST_ROWS else ""
+            note(f"wrote {self.plot}: dr and dr_imdb from layer to layer{left_out}")
+        if self.report is not None:
+            write_report(self._page(), self.report, force=self.force)
+            note(f"wrote {self.report}: tables and pictures of {_masks(self.measured)}, to be opened in a browser")
 
     def _profile_picture(self) -> Picture:
         labels = short_labels(self.paths) if len(self.paths) > 1 else [str(self.paths[0])]

@@ -103,6 +103,6 @@ def solve_gram(gram: Floats, limits: SolverLimits) -> Eigenpairs:
 
 
 def _with_memory(found: Eigenpairs) -> Eigenpairs:
-    if np.any(found["status"] == Status.NO_MEMORY):
+    if (found["status"] == Status.NO_MEMORY).any():
         raise MemoryError("no memory for a Gram matrix")
     return found

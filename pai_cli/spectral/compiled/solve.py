@@ -29,9 +29,9 @@ class Asked:
         """The request with what its graph and the options come to."""
         limits = limits_of(options, solvers.COMPILED_DIRECT_SIDE)
         large = np.minimum(request.left, request.right) > limits.proof_side
-        if np.any(large):
+        if large.any():
             # A connected graph has one largest singular value, but its subgraphs may fall apart.
-            parts = bool(np.any(large & (request.left < request.graph.n_L)))
+            parts = bool((large & (request.left < request.graph.n_L)).any())
             limits = replace(limits, twice=parts or request.graph.components > 1)
         lists = request.weighted and (request.graph.is_sparse or options.solver is Solver.MATRIX_FREE)
         return Asked(request, limits, lists)
@@ -62,4 +62,5 @@ def pairs(asked: Sequence[Asked], found: Sequence[Eigenpairs]) -> list[Pairs]:
         return []
     sizes = [len(one.request) for one in asked]
     forming = np.repeat([one.request.forming for one in asked], sizes)
-    return pairs_of(np.concatenate(found), forming, np.repeat([one.free_from for one in asked], sizes)).split(sizes)
+    table = np.concatenate([one.view(np.float64) for one in found]).view(EIGENPAIR)
+    return pairs_of(table, forming, np.repeat([one.free_from for one in asked], sizes)).split(sizes)
