@@ -57,6 +57,7 @@ _BUILT_IN: dict[str, Method] = {
         rounds=100,
         iterative=True,
         adaptive=True,
+        device_masks=True,
     ),
     "smart-ratio": Method(
         name="smart-ratio",
@@ -82,6 +83,7 @@ _BUILT_IN: dict[str, Method] = {
         rounds=100,
         iterative=True,
         data=True,
+        device_masks=True,
     ),
     "grasp": Method(
         name="grasp",
