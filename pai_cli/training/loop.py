@@ -36,7 +36,7 @@ from pai_cli.training.model import (
 from pai_cli.training.recipe import Optimizer, Recipe
 from pai_cli.training.rescale import ITERATIONS, Rescaling
 from pai_cli.training.run import Best, Run, Stand, TrainResult
-from pai_cli.training.state import TrainingState, array_of, load_optimizer, optimizer_tensors, state_dict_of
+from pai_cli.training.state import TrainingState, arrays_of, load_optimizer, optimizer_tensors, state_dict_of
 from pai_cli.training.steps import CHECK_EVERY, Steps
 from pai_cli.training.tost import EarlyParts
 
@@ -213,10 +213,9 @@ class Trainer(Steps):
         assert self.recipe.dynamic is not None
         share = self.recipe.moved_share(self.step, self.steps)
         move = Move(self.recipe.dynamic, share, self.recipe.seed, self.step)
-        named = self.masked.weights.items()
-        gradients = {name: array_of(one if one.grad is None else one.grad) for name, one in named}
-        ties = MoveTies()
-        masks = moved(self.masked.masks, {name: array_of(one) for name, one in named}, gradients, move, ties)
+        weights, ties = self.masked.weights, MoveTies()
+        gradients = arrays_of({name: one if one.grad is None else one.grad for name, one in weights.items()})
+        masks = moved(self.masked.masks, arrays_of(weights), gradients, move, ties)
         self.masked.set(masks)
         self.explored = {name: before | masks[name] for name, before in self.explored.items()}
         self._tell_spectrum(share, ties)
@@ -230,7 +229,7 @@ class Trainer(Steps):
             )
             self.tied = True
         masks = self.masked.masks
-        weights = {name: array_of(one) for name, one in self.masked.weights.items()}
+        weights = arrays_of(self.masked.weights)
         kept = sum(int(np.count_nonzero(mask)) for mask in masks.values())
         measures = spectrum(self.layers, masks, weights, self.unrolled, self.recipe.convention)
         told = {

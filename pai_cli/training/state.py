@@ -102,6 +102,12 @@ def array_of(tensor: torch.Tensor) -> NDArray[np.floating[Any]]:
     return array
 
 
+def arrays_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, NDArray[np.floating[Any]]]:
+    """`array_of` each; what is on a device comes by one transfer a type."""
+    away = any(one.device.type != "cpu" for one in tensors.values())
+    return {name: array_of(one) for name, one in (by_one_transfer(tensors) if away else tensors).items()}
+
+
 def keep_state(journal: Journal, state: TrainingState) -> None:
     """Replace the state of a run. Raises `OutputError`."""
     from safetensors.torch import save
