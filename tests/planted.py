@@ -108,6 +108,21 @@ FAULTS = {
     "densities in binary": Fault(
         "pruning/allocation.py", "Fraction(repr(float(density)))", "Fraction(density)", "pruning"
     ),
+    "pruned weights tied": Fault(
+        "pruning/on_device.py", "above, tied = above & alive, tied & alive", "above = above & alive", "on_device"
+    ),
+    "the far end": Fault("pruning/on_device.py", "largest = count <= total - count + 1", "largest = True", "on_device"),
+    "a wait in each step": Fault(
+        "training/loop.py", "self.totals[0].add_(loss)", "self.totals[0] += float(loss)", "feed"
+    ),
+    "another step's windows": Fault("training/steps.py", "epoch * steps + step)", "epoch * steps + step + 1)", "feed"),
+    "words in another order": Fault(
+        "training/applied.py",
+        "torch.empty_like(_bits(self.parameter.detach())).copy_(kept)",
+        "kept.to(_bits(self.parameter.detach()).dtype)",
+        "feed",
+    ),
+    "scores copied each round": Fault("models/copies.py", "isinstance(masks, DeviceMasks)", "False", "on_device"),
     "signed flow": Fault("models/linearised.py", "tensor.abs_()", "tensor.abs()", "synflow"),
     "flow in float32": Fault(
         "models/linearised.py", 'device, torch.float64, "synflow"', 'device, torch.float32, "synflow"', "synflow"

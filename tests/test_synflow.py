@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from math import fsum
 
@@ -214,7 +215,9 @@ def recorded(network: Network, density: float, rounds: int) -> list[Masks]:
         return inner(masks)
 
     quota = NetworkQuota({layer.name: layer.shape for layer in network.layers}, density)
-    last = engine._fixed_rounds(score, quota, rounds, lambda *a: None, Ties())  # type: ignore[arg-type]
+    request = PruneRequest(get("synflow"), density)
+    ask = partial(engine._asked, score, request, tuple(quota.shapes))  # type: ignore[arg-type]
+    last = engine._fixed_rounds(ask, quota, rounds, lambda *a: None, Ties())
     return [*seen, last]
 
 

@@ -99,7 +99,6 @@ def test_the_steps_are_those_of_sgd_on_masked_weights():
     held = {name: torch.from_numpy(mask).double() for name, mask in masks.items()}
     optimizer = torch.optim.SGD(theirs.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01)
     for step in range(run.steps):
-        run._order = -1, run._order[1]
         run.step = step
         inputs, labels = batch_of(run)
         run.step = step
@@ -355,7 +354,7 @@ def test_every_example_is_seen_once_an_epoch():
     network, wish = with_dropout(), recipe(batch_size=9)
     run = trainer(network, {}, wish)
     seen = []
-    run.data.train.batch = lambda places: (
+    run.data.train.batch = lambda places, _: (
         seen.extend(places.tolist()) or (torch.zeros(9, 3, 6, 6), torch.zeros(9).long())
     )
     for step in range(2 * run.steps_in_epoch):

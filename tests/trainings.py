@@ -15,7 +15,6 @@ from pai_cli.files.journal import PRUNE, beside
 from pai_cli.models.network import Network
 from pai_cli.models.residual import ResidualNetwork, ResidualSpec
 from pai_cli.pruning.base import Masks
-from pai_cli.random import generator_for
 from pai_cli.training.examples import TrainingData, prepare
 from pai_cli.training.loop import Run, Trainer, TrainResult
 from pai_cli.training.recipe import Dynamic, Recipe
@@ -59,7 +58,7 @@ def masks_of(network: Network, density: float = 0.4, seed: int = 1) -> Masks:
 
 def batch_of(run: Trainer) -> tuple[torch.Tensor, torch.Tensor]:
     """The batch of the step that the run would do next."""
-    return run._training_batch(generator_for(run.recipe.seed, f"augmentation of step {run.step}"))
+    return run._training_batch()
 
 
 def toy(per_class: int = 20, seed: int = 0, means: int = 0) -> Toy:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from pai_cli.errors import DeviceError
 from pai_cli.spelling import option
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Device(StrEnum):
@@ -29,3 +33,10 @@ def resolve(device: Device) -> str:
             f"{option('device', 'cuda')}: torch sees no CUDA GPU on this machine; use {option('device', 'cpu')}"
         )
     return "cpu"
+
+
+def sent(tensor: torch.Tensor, device: str) -> torch.Tensor:
+    """The tensor on the device; to a GPU from pinned memory, so that the host does not wait until it is there."""
+    if not device.startswith("cuda") or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

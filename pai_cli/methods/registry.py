@@ -57,6 +57,7 @@ _BUILT_IN = (
         rounds=100,
         iterative=True,
         adaptive=True,
+        device_masks=True,
     ),
     Method(
         name="smart-ratio",
@@ -82,6 +83,7 @@ _BUILT_IN = (
         rounds=100,
         iterative=True,
         data=True,
+        device_masks=True,
     ),
     Method(
         name="grasp",

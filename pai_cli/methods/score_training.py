@@ -16,7 +16,7 @@ from pai_cli.pruning.base import Masks, ScoreContext
 from pai_cli.pruning.trained import EPOCHS, TrainingContext
 from pai_cli.random import generator_for
 from pai_cli.training.examples import Examples, augmentation
-from pai_cli.training.model import check_outputs, cross_entropy, dtype_of, logits_of
+from pai_cli.training.model import check_outputs, cross_entropy, dtype_of, logits_of, may_draw
 from pai_cli.training.process import Process
 from pai_cli.training.recipe import Augmentation, Optimizer, Recipe, Schedule
 from pai_cli.training.run import Run
@@ -91,6 +91,7 @@ class ScoreTraining(Steps):
         run = Run(Process(device=context.device), self.training.progress, kept.keep, kept.keep_every)
         super().__init__(recipe, examples, augment, run)
         check_outputs(self.model, examples, context.network.description)
+        self.draws = may_draw(self.model)
         self.weights = {layer.name: self.model.get_parameter(layer.name) for layer in context.layers}
         self.constants: Tensors = {name: weight.detach().clone() for name, weight in self.weights.items()}
         self.flags: Tensors = {name: torch.ones_like(one) for name, one in self.constants.items()}
@@ -131,13 +132,21 @@ class ScoreTraining(Steps):
 
     def _one_step(self) -> torch.Tensor:
         self._set_lr()
-        random = generator_for(self.recipe.seed, f"step {self.step} of the search")
-        self._seed_torch(random)
-        inputs, labels = self._training_batch(random)
+        inputs, labels = self._training_batch()
+        if self.draws:
+            self._seed_torch(self._random_of(self.step))
         self.model.train()
         loss = self.differentiate(inputs, labels)
         self.optimizer.step()
         return loss
+
+    def _random_of(self, step: int) -> np.random.Generator:
+        return generator_for(self.recipe.seed, f"step {step} of the search")
+
+    def _augmenting(self, step: int) -> np.random.Generator:
+        random = self._random_of(step)
+        random.integers(2**62)  # what the network draws by
+        return random
 
     def differentiate(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Clip the scores, and leave in them the gradient of loss and penalty, whose sum it gives, without a gradient."""
@@ -148,12 +157,19 @@ class ScoreTraining(Steps):
         loss.backward()  # type: ignore[no-untyped-call]
         total = loss.detach()
         with torch.no_grad():
+            found = {name: weight.grad for name, weight in self.weights.items() if weight.grad is not None}
+            products = torch._foreach_mul(list(found.values()), [self.constants[name] for name in found])
+            straight = dict(zip(found, products, strict=True))
+            straight |= {name: torch.zeros_like(one) for name, one in self.scores.items() if name not in found}
+            scores: list[torch.Tensor] = list(self.scores.values())
+            gradients = [straight[name] for name in self.scores]
+            torch._foreach_mul_(gradients, list(self.flags.values()))
+            torch._foreach_add_(gradients, scores, alpha=2 * self.kind.penalty)
             for name, score in self.scores.items():
-                gradient = self.weights[name].grad
-                straight = torch.zeros_like(score) if gradient is None else gradient * self.constants[name]
-                score.grad = straight.mul_(self.flags[name]).add_(score, alpha=2 * self.kind.penalty)
-                if self.kind.penalty:
-                    total = total + self.kind.penalty * (score * score).sum()
+                score.grad = straight[name]
+            if self.kind.penalty:
+                for square in torch._foreach_mul(scores, scores):
+                    total = total + self.kind.penalty * square.sum()
         return total
 
     def _take_part(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from pai_cli.methods.supervised import Supervised
 from pai_cli.pruning.base import Masks, ScoreContext, Scorer, Scores
 
@@ -20,6 +22,9 @@ def make_scorer(context: ScoreContext) -> Scorer:
 
     def score(masks: Masks | None) -> Scores:
         loss.mask(masks)
-        return Scores({name: (loss.weights[name].detach() * g).abs_() for name, g in loss.gradient().items()})
+        gradients = loss.gradient()
+        products = torch._foreach_mul([loss.weights[name].detach() for name in gradients], list(gradients.values()))
+        torch._foreach_abs_(products)
+        return Scores(dict(zip(gradients, products, strict=True)))
 
     return score

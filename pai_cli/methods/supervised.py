@@ -4,20 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import fx, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pai_cli.compute.device import sent
 from pai_cli.errors import MethodOptionError, ScoreError
 from pai_cli.files.messages import one_line
 from pai_cli.models.copies import failed_on, kind_of, remove, repeatable, seeded, with_gradients, working_copy
 from pai_cli.models.programs import normalise_by_batch
-from pai_cli.pruning.base import Masks, ScoreContext
+from pai_cli.pruning.base import Batches, Masks, ScoreContext
 from pai_cli.spelling import option
 
 Tensors = dict[str, torch.Tensor]
+HELD = 2**31
+"""Bytes of samples up to which a device holds them from pass to pass."""
+
+
+class _Batch(NamedTuple):
+    """Samples, their labels on the device, and the smallest and the largest of these."""
+
+    inputs: torch.Tensor
+    labels: torch.Tensor
+    least: int
+    most: int
 
 
 class Supervised:
@@ -46,6 +59,8 @@ class Supervised:
         if isinstance(self._model, fx.GraphModule):
             normalise_by_batch(self._model)
         self.weights = with_gradients(self._model, names)
+        self._batches = _batches_on(context.device, context.batches)
+        self._count = sum(len(labels) for _, labels in context.batches)
 
     def mask(self, masks: Masks | None) -> None:
         """Set the weights that are false in `masks` to zero, for good: masks only ever shrink."""
@@ -57,10 +72,12 @@ class Supervised:
         Raises `MethodOptionError` when the network fails on a batch, `ScoreError` when what it returns is not one
         tensor of logits that can be differentiated, or the loss is not finite.
         """
-        total = self._zeros()
+        total, losses = self._zeros(), []
         with self._pass():
-            for inputs, labels in self._context.batches:
-                self._add(total, self._differentiate(self._loss(inputs, labels)))
+            for batch in self._batches:
+                losses.append(self._loss(batch))
+                self._add(total, self._differentiate(losses[-1]))
+        self._check_finite(losses)
         return total
 
     def hessian_times(self, vectors: Mapping[str, torch.Tensor]) -> Tensors:
@@ -68,29 +85,37 @@ class Supervised:
 
         By differentiating the product of gradient and vector, so exact but for rounding. Raises as `gradient` does.
         """
-        total = self._zeros()
+        total, losses = self._zeros(), []
         with self._pass():
-            for inputs, labels in self._context.batches:
-                gradients = self._differentiate(self._loss(inputs, labels), again=True)
+            for batch in self._batches:
+                losses.append(self._loss(batch))
+                gradients = self._differentiate(losses[-1], again=True)
                 product = sum(((g * vectors[name]).sum() for name, g in gradients.items()), start=torch.zeros(()))
                 if product.requires_grad:  # a loss linear in the weights has no second derivative to ask for
                     self._add(total, self._differentiate(product))
+        self._check_finite(losses)
         return total
 
     def _zeros(self) -> Tensors:
-        return {name: torch.zeros_like(weight, requires_grad=False) for name, weight in self.weights.items()}
+        flat = torch.zeros(
+            sum(one.numel() for one in self.weights.values()), dtype=self._dtype, device=self._context.device
+        )
+        pieces = flat.split_with_sizes([one.numel() for one in self.weights.values()])
+        return {name: piece.reshape(self.weights[name].shape) for name, piece in zip(self.weights, pieces, strict=True)}
 
-    def _loss(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _loss(self, batch: _Batch) -> torch.Tensor:
         """One batch's share of L."""
-        share = len(labels) / sum(len(some) for _, some in self._context.batches)
-        logits = self._logits(inputs, labels) / self._temperature
-        loss = nn.functional.cross_entropy(logits, labels.to(logits.device)) * share
-        if not bool(loss.isfinite()):
+        logits = self._logits(batch) / self._temperature
+        share = len(batch.labels) / self._count
+        return nn.functional.cross_entropy(logits, batch.labels.to(logits.device)) * share
+
+    def _check_finite(self, losses: list[torch.Tensor]) -> None:
+        """Of all batches at once: each look is a wait for the device."""
+        if not bool(torch.stack([loss.detach() for loss in losses]).isfinite().all()):
             raise ScoreError(
                 f"{self._context.method}: the loss on the samples is not finite (weights or inputs too large); "
                 f"give another {option('method')}, such as erk"
             )
-        return loss
 
     @contextmanager
     def _pass(self) -> Iterator[None]:
@@ -99,8 +124,8 @@ class Supervised:
         with torch.enable_grad(), seeded(device, seed), repeatable(device), sdpa_kernel(SDPBackend.MATH):
             yield
 
-    def _logits(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        method = self._context.method
+    def _logits(self, batch: _Batch) -> torch.Tensor:
+        method, inputs, labels = self._context.method, batch.inputs, batch.labels
         try:
             # A copy, because a network whose first operation is in place would write over the samples.
             outputs = self._model(inputs.to(device=self._context.device, dtype=self._dtype, copy=True))
@@ -115,9 +140,9 @@ class Supervised:
             raise ScoreError(f"{method}: the network returns {kind_of(outputs)}, {wanted}; {remedy}")
         if outputs.dim() != 2 or len(outputs) != len(labels):
             raise ScoreError(f"{method}: the network returns shape {tuple(outputs.shape)}, {wanted}; {remedy}")
-        if int(labels.min()) < 0 or int(labels.max()) >= outputs.shape[1]:
+        if batch.least < 0 or batch.most >= outputs.shape[1]:
             raise ScoreError(
-                f"{method}: the samples have labels {int(labels.min())} to {int(labels.max())}, and the network "
+                f"{method}: the samples have labels {batch.least} to {batch.most}, and the network "
                 f"{outputs.shape[1]} outputs; give {option('data')} of as many classes"
             )
         return outputs
@@ -134,5 +159,14 @@ class Supervised:
 
     @staticmethod
     def _add(total: Tensors, part: Tensors) -> None:
-        for name, gradient in part.items():
-            total[name] += gradient
+        if part:
+            torch._foreach_add_([total[name] for name in part], list(part.values()))
+
+
+def _batches_on(device: str, batches: Batches) -> tuple[_Batch, ...]:
+    """The batches, on the device where they are few enough; elsewhere they are sent in each pass."""
+    few = sum(inputs.nbytes for inputs, _ in batches) <= HELD
+    return tuple(
+        _Batch(sent(inputs, device) if few else inputs, sent(labels, device), int(labels.min()), int(labels.max()))
+        for inputs, labels in batches
+    )

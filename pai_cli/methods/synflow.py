@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from math import isfinite
 
 import numpy as np
@@ -11,6 +12,8 @@ from pai_cli.errors import ScoreError
 from pai_cli.models.linearised import Flow, Linearised
 from pai_cli.pruning.base import Masks, ScoreContext, Scorer, Scores
 from pai_cli.spelling import option
+
+Tensors = list[torch.Tensor]
 
 
 def make_scorer(context: ScoreContext) -> Scorer:
@@ -26,22 +29,39 @@ def make_scorer(context: ScoreContext) -> Scorer:
     """
     names = tuple(layer.name for layer in context.layers)
     linearised = Linearised(context.network, names, context.input_shape, context.device)
-    # Written over in each round: on VGG-16, allocating them anew takes as long as the gradients themselves.
-    values = {
-        name: torch.empty_like(weight, memory_format=torch.contiguous_format, requires_grad=False)
-        for name, weight in linearised.weights.items()
-    }
+    products = _written_over(linearised.weights) if context.device == "cpu" else _anew
 
     def score(masks: Masks | None) -> Scores:
         linearised.mask(masks)
         flow = linearised.flow()
         _check(flow, masks)
         with torch.no_grad():
-            for name, gradient in flow.gradients.items():
-                torch.mul(gradient, linearised.weights[name], out=values[name]).abs_()
-        return Scores(values, flow.through)
+            found = products(list(flow.gradients.values()), list(linearised.weights.values()))
+        return Scores(dict(zip(flow.gradients, found, strict=True)), flow.through)
 
     return score
+
+
+def _written_over(weights: Mapping[str, torch.Tensor]) -> Callable[[Tensors, Tensors], Tensors]:
+    """|g w| a tensor at a time, into the same memory each time: on VGG-16 a CPU takes as long to find it anew as for g."""
+    values = [
+        torch.empty_like(one, memory_format=torch.contiguous_format, requires_grad=False) for one in weights.values()
+    ]
+
+    def products(gradients: Tensors, by: Tensors) -> Tensors:
+        return [
+            torch.mul(gradient, weight, out=value).abs_()
+            for gradient, weight, value in zip(gradients, by, values, strict=True)
+        ]
+
+    return products
+
+
+def _anew(gradients: Tensors, weights: Tensors) -> Tensors:
+    """|g w|, all tensors in one launch each for product and absolute value."""
+    found = torch._foreach_mul(gradients, weights)
+    torch._foreach_abs_(found)
+    return list(found)
 
 
 def _check(flow: Flow, masks: Masks | None) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 
 from pai_cli.errors import DeviceError, PaiError, ScoreError
 from pai_cli.files.messages import one_line
+from pai_cli.models.device_masks import DeviceMasks
 from pai_cli.random import seed_torch
 from pai_cli.spelling import option
 
@@ -78,6 +79,9 @@ def with_gradients(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Param
 
 def remove(weights: Mapping[str, nn.Parameter], masks: Mapping[str, NDArray[np.bool_]] | None) -> None:
     """Set the weights that are false in `masks` to zero."""
+    if isinstance(masks, DeviceMasks):
+        masks.remove_from(weights)
+        return
     for name, mask in (masks or {}).items():
         weights[name].detach().masked_fill_(torch.from_numpy(~mask).to(weights[name].device), 0.0)
 

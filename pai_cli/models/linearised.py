@@ -87,12 +87,14 @@ class Linearised:
                 raise ScoreError(
                     f"synflow: the network's outputs cannot be differentiated ({one_line(error)})"
                 ) from error
-        through = 0.0 if found[0] is None else float(found[0].sum())
+        ends = [output.detach()] if found[0] is None else [output.detach(), found[0].sum()]
+        told = torch.stack(ends).tolist()  # both in one wait for the device
+        through = 0.0 if found[0] is None else told[1]
         by_name = {
             name: torch.zeros_like(weight) if gradient is None else gradient
             for (name, weight), gradient in zip(self.weights.items(), found[1:], strict=True)
         }
-        return Flow(float(output.detach()), through, by_name)
+        return Flow(told[0], through, by_name)
 
     def _ones(self) -> torch.Tensor:
         try:

@@ -148,6 +148,9 @@ class Method:
     can be pruned: "draw" as `pruning.random`, "magnitude" as `pruning.magnitude`; None where that cannot be.
     """
 
+    device_masks: bool = False
+    """Whether the scorer takes masks as any `Mapping`: those of a device then stay there from round to round."""
+
     def __post_init__(self) -> None:
         """Raise `ValueError` for a method that would train on nothing."""
         if self.trains and not self.data:

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Literal
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Literal
 
 from pai_cli.errors import DensityError, LayerSelectionError
 from pai_cli.files.messages import some_names
 from pai_cli.pruning.allocation import Shapes, kept_count, layer_counts, network_count
-from pai_cli.pruning.base import Masks, Pattern, Scope
-from pai_cli.pruning.pattern import fits, inputs_of, keep_in_groups
-from pai_cli.pruning.schedule import exponential
-from pai_cli.pruning.select import ScoreArrays, keep_largest, keep_largest_by_layer
+from pai_cli.pruning.base import Pattern, Scope
+from pai_cli.pruning.pattern import fits, inputs_of, keep_in_layers
+from pai_cli.pruning.schedule import exponential, safe_count
+from pai_cli.pruning.select import Selection, keep_largest, keep_largest_by_layer
 from pai_cli.pruning.ties import Ties
 from pai_cli.spelling import option
 
@@ -23,6 +21,7 @@ if TYPE_CHECKING:
     from pai_cli.models.network import PrunableLayer
 
 Counts = int | dict[str, int]
+ON_HOST = Selection(keep_largest, keep_largest_by_layer, keep_in_layers, safe_count)
 
 
 @dataclass(frozen=True)
@@ -42,10 +41,10 @@ class NetworkQuota:
         """Whole numbers of weights, after `exponential`."""
         return [network_count(density, self.total) for density in exponential(self.density, rounds)]
 
-    def keep(self, scores: ScoreArrays, counts: Counts, active: Masks | None, ties: Ties | None = None) -> Masks:
+    def keep(self, scores: Any, counts: Counts, active: Any, ties: Ties | None = None, by: Selection = ON_HOST) -> Any:
         """The largest scores of the network."""
         assert isinstance(counts, int)
-        return keep_largest(scores, counts, active, ties)
+        return by.largest(scores, counts, active, ties)
 
 
 class _ByLayer:
@@ -53,10 +52,10 @@ class _ByLayer:
 
     scope: Scope = "layer"
 
-    def keep(self, scores: ScoreArrays, counts: Counts, active: Masks | None, ties: Ties | None = None) -> Masks:
+    def keep(self, scores: Any, counts: Counts, active: Any, ties: Ties | None = None, by: Selection = ON_HOST) -> Any:
         """The largest scores of each layer."""
         assert isinstance(counts, dict)
-        return keep_largest_by_layer(scores, counts, active, ties)
+        return by.largest_by_layer(scores, counts, active, ties)
 
 
 @dataclass(frozen=True)
@@ -115,18 +114,10 @@ class PatternQuota:
         self._check()
         return [kept_count(density, self.pattern.of) for density in exponential(self.pattern.density, rounds)]
 
-    def keep(self, scores: ScoreArrays, counts: Counts, active: Masks | None, ties: Ties | None = None) -> Masks:
+    def keep(self, scores: Any, counts: Counts, active: Any, ties: Ties | None = None, by: Selection = ON_HOST) -> Any:
         """The largest scores of each group of M."""
         assert isinstance(counts, int)
-        masks: Masks = {}
-        for layer in self.layers:
-            before = None if active is None else active[layer.name]
-            masks[layer.name] = (
-                keep_in_groups(scores[layer.name], Pattern(counts, self.pattern.of), layer, before, ties)
-                if fits(self.pattern, layer)
-                else np.ones(layer.shape, np.bool_)
-            )
-        return masks
+        return by.in_layers(scores, Pattern(counts, self.pattern.of), self.layers, active, ties)
 
     def _check(self) -> None:
         self.pattern.check()

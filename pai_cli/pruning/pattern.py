@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pai_cli.errors import ScoreError
-from pai_cli.pruning.base import Pattern
+from pai_cli.pruning.base import Masks, Pattern
 from pai_cli.pruning.groups import keep_largest_in_groups
+from pai_cli.pruning.select import ScoreArrays, nan_score
 from pai_cli.pruning.ties import Ties, in_groups
 
 if TYPE_CHECKING:
@@ -32,6 +33,24 @@ def inputs_of(layer: PrunableLayer) -> int:
     return inputs // layer.layout.groups if layer.layout.transposed else inputs
 
 
+def keep_in_layers(
+    scores: ScoreArrays,
+    pattern: Pattern,
+    layers: Sequence[PrunableLayer],
+    active: Masks | None = None,
+    ties: Ties | None = None,
+) -> Masks:
+    """`keep_in_groups` of every layer that the pattern fits; the others are whole."""
+    return {
+        layer.name: keep_in_groups(
+            scores[layer.name], pattern, layer, None if active is None else active[layer.name], ties
+        )
+        if fits(pattern, layer)
+        else np.ones(layer.shape, np.bool_)
+        for layer in layers
+    }
+
+
 def keep_in_groups(
     scores: NDArray[np.floating[Any]],
     pattern: Pattern,
@@ -47,7 +66,7 @@ def keep_in_groups(
     """
     axis, ties = input_axis(layer), ties or Ties()
     if np.isnan(scores if active is None else scores[active]).any():
-        raise ScoreError(f"{layer.name}: a score is NaN; check the weights for NaN or infinite values")
+        raise nan_score(layer.name)
     if active is None and ties.rule != "random":
         kept = keep_largest_in_groups(scores, scores.shape, axis, pattern).reshape(scores.shape)
     else:

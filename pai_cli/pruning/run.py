@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,18 +14,18 @@ from numpy.typing import NDArray
 from pai_cli.progress import Progress, silent
 from pai_cli.pruning.allocation import network_count
 from pai_cli.pruning.base import Batches, Masks, Scope, ScoreContext, Scorer
-from pai_cli.pruning.counts import Counts, NetworkQuota, PatternQuota, Quota
+from pai_cli.pruning.counts import ON_HOST, Counts, NetworkQuota, PatternQuota, Quota
 from pai_cli.pruning.layers import select_layers
 from pai_cli.pruning.request import PruneRequest, Rounds, check_options, quota_of, rounds_of
 from pai_cli.pruning.sanity import inverted, shuffled
-from pai_cli.pruning.schedule import safe_count
-from pai_cli.pruning.select import ScoreArrays, keep_largest
+from pai_cli.pruning.select import ScoreArrays, Selection
 from pai_cli.pruning.stability import Stability
 from pai_cli.pruning.ties import Tie, Ties, noteworthy
 from pai_cli.pruning.trained import TrainingContext, TrainingOptions, TrainingRun
 
 if TYPE_CHECKING:
     from pai_cli.data.base import Dataset
+    from pai_cli.models.device_masks import DeviceMasks
     from pai_cli.models.network import Network, PrunableLayer
 
 __all__ = [
@@ -150,16 +151,18 @@ def choose_masks(
     check_request(network, request, has_samples=dataset is not None)
     scorer, context = _scorer(network, request, dataset, progress, run or TrainingRun())
     quota = quota_of(request, network, context.layers)
+    ask = partial(_asked, scorer, request, tuple(quota.shapes))
     if request.rounds == "auto":
         assert isinstance(quota, NetworkQuota)  # what `check_options` sees to
-        masks, rounds = _adaptive_rounds(scorer, quota, progress, ties)
+        masks, rounds = _adaptive_rounds(ask, quota, progress, ties)
     elif context.training is not None:
         rounds = context.training.rounds
         masks = _trained_rounds(scorer, quota, context.training, ties)
     else:
         rounds = request.rounds or rounds_of(request)
-        masks = _fixed_rounds(scorer, quota, rounds, progress, ties)
-    return (shuffled(masks, request.seed) if request.shuffle else masks), rounds
+        masks = _fixed_rounds(ask, quota, rounds, progress, ties)
+    arrays = _arrays_of(masks)
+    return (shuffled(arrays, request.seed) if request.shuffle else arrays), rounds
 
 
 def score_arrays(
@@ -226,7 +229,41 @@ def check_request(network: Network, request: PruneRequest, *, has_samples: bool 
     quota_of(request, network, layers).steps(1)
 
 
-def _fixed_rounds(scorer: Scorer, quota: Quota, rounds: int, progress: Progress, ties: Ties) -> Masks:
+class Asked(NamedTuple):
+    """What a method says in a round, `scores` and their `flow`, and the `masks` of the round before, where both are selected
+    from by `by`: arrays, or tensors on the device.
+    """
+
+    scores: Mapping[str, Any]
+    flow: float | None
+    masks: Masks | None
+    by: Selection
+
+
+Ask = Callable[[Masks | None], Asked]
+
+
+def _asked(scorer: Scorer, request: PruneRequest, names: tuple[str, ...], masks: Masks | None) -> Asked:
+    """A round's scores of these layers. They are selected from where they are, and masks that came out there stay there;
+    a method that needs arrays is given arrays.
+    """
+    scores = scorer(masks if masks is None or request.method.device_masks else _arrays_of(masks))
+    values = {name: scores.values[name] for name in names}
+    device = request.device
+    away = device != "cpu" and {one.device.type for one in values.values()} == {device.partition(":")[0]}
+    if isinstance(masks, dict) or not away:
+        arrays = {name: _as_numpy(one) for name, one in values.items()}
+        return Asked(arrays, scores.flow, None if masks is None else _arrays_of(masks), ON_HOST)
+    from pai_cli.pruning.on_device import ON_DEVICE, in_full
+
+    return Asked(in_full(values), scores.flow, masks, ON_DEVICE)
+
+
+def _arrays_of(masks: Masks | DeviceMasks) -> Masks:
+    return masks if isinstance(masks, dict) else masks.arrays()
+
+
+def _fixed_rounds(ask: Ask, quota: Quota, rounds: int, progress: Progress, ties: Ties) -> Masks:
     masks: Masks | None = None
     before: Counts | None = None
     steps = quota.steps(rounds)
@@ -234,7 +271,8 @@ def _fixed_rounds(scorer: Scorer, quota: Quota, rounds: int, progress: Progress,
         # The same number again would keep the same weights: near the end of a small layer rounds often ask
         # for that.
         if masks is None or counts != before:
-            masks = quota.keep(_arrays(scorer, masks, quota), counts, masks, ties)
+            found = ask(masks)
+            masks = quota.keep(found.scores, counts, found.masks, ties, found.by)
         before = counts
         progress(done, len(steps), "scoring weights")
     assert masks is not None  # there is at least one round
@@ -250,17 +288,16 @@ def _trained_rounds(scorer: Scorer, quota: Quota, training: TrainingContext, tie
     return masks
 
 
-def _adaptive_rounds(scorer: Scorer, quota: NetworkQuota, progress: Progress, ties: Ties) -> tuple[Masks, int]:
+def _adaptive_rounds(ask: Ask, quota: NetworkQuota, progress: Progress, ties: Ties) -> tuple[Masks, int]:
     target = network_count(quota.density, quota.total)
     masks: Masks | None = None
     left = quota.total
     rounds = 0
     while masks is None or left > target:
-        scores = scorer(masks)
-        arrays = {name: _as_numpy(scores.values[name]) for name in quota.shapes}
-        assert scores.flow is not None  # what `Method.adaptive` promises
-        left = safe_count(arrays, masks, target, scores.flow)
-        masks = keep_largest(arrays, left, masks, ties)
+        found = ask(masks)
+        assert found.flow is not None  # what `Method.adaptive` promises
+        left = found.by.safe_count(found.scores, found.masks, target, found.flow)
+        masks = found.by.largest(found.scores, left, found.masks, ties)
         rounds += 1
         progress(quota.total - left, quota.total - target, f"round {rounds}")
     return masks, rounds

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from pai_cli.errors import ScoreError
 from pai_cli.pruning.base import Masks
@@ -33,8 +36,12 @@ def safe_count(scores: ScoreArrays, active: Masks | None, target: int, flow: flo
     """
     ordered = active_scores(scores, active)
     ordered.sort()
-    left = len(ordered)
-    removable = int(np.searchsorted(np.cumsum(ordered, dtype=np.float64), flow * (1 - ROUNDING)))
+    return left_of(ordered, len(ordered), target, flow)
+
+
+def left_of(smallest: NDArray[np.floating[Any]], left: int, target: int, flow: float) -> int:
+    """`safe_count` of `left` scores, from the smallest in order: all, or as many as sum to more than the flow."""
+    removable = int(np.searchsorted(np.cumsum(smallest, dtype=np.float64), flow * (1 - ROUNDING)))
     if removable == 0 and left > target:
         raise ScoreError(
             f"{option('rounds', 'auto')}: of the {left:,} weights left none can be removed without cutting the "

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,15 @@ from pai_cli.pruning.base import Masks
 from pai_cli.pruning.ties import Cut, Ties
 
 ScoreArrays = Mapping[str, NDArray[np.floating[Any]]]
+
+
+class Selection(NamedTuple):
+    """The ways to select, on the host or where the scores are: the same masks to the bit."""
+
+    largest: Callable[..., Any]
+    largest_by_layer: Callable[..., Any]
+    in_layers: Callable[..., Any]
+    safe_count: Callable[..., int]
 
 
 def keep_largest(scores: ScoreArrays, count: int, active: Masks | None = None, ties: Ties | None = None) -> Masks:
@@ -64,9 +73,14 @@ def active_scores(scores: ScoreArrays, active: Masks | None = None) -> NDArray[n
         piece[:] = chosen
         # The minimum of an array with a NaN is NaN, and unlike isnan().any() it needs no array of its own.
         if piece.size and np.isnan(piece.min()):
-            raise ScoreError(f"{name}: a score is NaN; check the weights for NaN or infinite values")
+            raise nan_score(name)
         start += chosen.size
     return flat
+
+
+def nan_score(layer: str) -> ScoreError:
+    """What to raise where a layer has one."""
+    return ScoreError(f"{layer}: a score is NaN; check the weights for NaN or infinite values")
 
 
 def _active_count(scores: ScoreArrays, active: Masks | None) -> int:

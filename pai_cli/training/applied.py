@@ -123,7 +123,7 @@ class AppliedMasks:
     @property
     def masks(self) -> Masks:
         """The masks as bool arrays, new ones each time; of a weight that modules share, under the first of its names."""
-        return {name: weight.kept.cpu().numpy() for name, weight in self._weights.items()}
+        return {name: weight.kept.cpu().contiguous().numpy() for name, weight in self._weights.items()}
 
     @property
     def weights(self) -> dict[str, nn.Parameter]:
@@ -283,8 +283,10 @@ class _Weight:
         kept = torch.tensor(mask)  # a copy
         if self.parameter.is_complex():
             kept = torch.stack([kept, kept], -1)
-        device = "cpu" if self.parameter.is_meta else self.parameter.device
-        self.words = kept.to(device, WHOLE_NUMBERS[_part_size(self.parameter)])
+        if self.parameter.is_meta:
+            self.words = kept.to(WHOLE_NUMBERS[_part_size(self.parameter)])
+        else:  # in the weight's memory order, in which a device multiplies all tensors in one launch
+            self.words = torch.empty_like(_bits(self.parameter.detach())).copy_(kept)
 
     def words_for(self, bits: torch.Tensor) -> torch.Tensor:
         """The words in the type and on the device of `bits`."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pai_cli.compute.device import sent
 from pai_cli.data.batches import batch_for, told_inputs
 from pai_cli.data.images import ImageDataset
 from pai_cli.errors import DataError, RecipeError
@@ -45,18 +47,26 @@ class Examples:
     def _read(self, indices: NDArray[np.int64]) -> torch.Tensor:
         return torch.from_numpy(batch_for(self.dataset, indices, self._shape).inputs)
 
-    def batch(self, places: NDArray[np.int64]) -> Pair:
-        """Inputs and labels at these places, each from 0 to the number of examples. Raises `DataError`."""
-        where = torch.from_numpy(places).to(self._device)
+    def batch(self, places: NDArray[np.int64], where: torch.Tensor | None = None) -> Pair:
+        """Inputs and labels at these places, each from 0 to the number of examples. Raises `DataError`.
+
+        `where`: the same places, where the device has them already.
+        """
+        if where is None:
+            where = sent(torch.from_numpy(places), self._device)
         if self._held is not None:
             return self._held[where], self._labels[where]
-        return self._read(self._indices[places]).to(self._device), self._labels[where]
+        return sent(self._read(self._indices[places]), self._device), self._labels[where]
 
     def in_order(self, size: int, every: slice = slice(None)) -> Iterator[Pair]:
         """Batches of at most `size` of the examples that `every` takes, in order."""
         places = np.arange(len(self))[every]
         for start in range(0, len(places), size):
-            yield self.batch(places[start : start + size])
+            part = slice(start, start + size)
+            if self._held is None:
+                yield self.batch(places[part])
+            else:  # a copy, as a network may write over what it is given
+                yield self._held[every][part].clone(), self._labels[every][part]
 
     def batches_in_epoch(self, size: int, world: int = 1) -> int:
         """How many batches of `size` for each of `world` processes an epoch has; what is left over is another each epoch.
@@ -89,25 +99,42 @@ class Augment:
 
     def __call__(self, images: torch.Tensor, random: np.random.Generator) -> torch.Tensor:
         """(N, C, H, W) -> the same shape."""
-        if not (self.pad or self.flip) or images.dim() != 4:
+        if not self.changes(images.shape[1:]):
             return images
-        count, _, height, width = images.shape
-        tops, lefts = random.integers(0, 2 * self.pad + 1, (2, count, 1))
-        rows, columns = tops + np.arange(height), lefts + np.arange(width)
-        if self.flip:
-            turned = random.random(count) < 0.5
-            columns[turned] = columns[turned, ::-1]
-        padded = torch.nn.functional.pad(images, (self.pad,) * 4)
-        # One gather of whole examples: (N, H, W) places in an image of (H + 2 pad) x (W + 2 pad).
-        wide = width + 2 * self.pad
-        places = torch.from_numpy(rows[:, :, None] * wide + columns[:, None, :]).to(images.device)
-        spread = places.reshape(count, 1, -1).expand(-1, images.shape[1], -1)
-        return padded.flatten(2).gather(2, spread).reshape(images.shape)
+        drawn = self.drawn(random, len(images), images.shape[3])
+        return self.taken(images, sent(torch.from_numpy(drawn), str(images.device)))
+
+    def changes(self, shape: tuple[int, ...]) -> bool:
+        """Whether anything is done to inputs of this shape."""
+        return (self.pad > 0 or self.flip) and len(shape) == 3
+
+    def drawn(self, random: np.random.Generator, count: int, width: int) -> NDArray[np.int64]:
+        """What is drawn for so many images, (2, count): where in a padded image the window begins, and 1 to turn it."""
+        tops, lefts = random.integers(0, 2 * self.pad + 1, (2, count))
+        turned = random.random(count) < 0.5 if self.flip else np.zeros(count)
+        return np.stack([tops * (width + 2 * self.pad) + lefts, turned.astype(np.int64)])
+
+    def taken(self, images: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) -> the same shape, by what was drawn, on the device of the images."""
+        count, channels, height, width = images.shape
+        begins, turned = drawn
+        padded = torch.nn.functional.pad(images, (self.pad,) * 4).flatten(2)
+        # One gather of whole examples: (N, H W) places in an image of (H + 2 pad) x (W + 2 pad).
+        places = _windows(height, width, self.pad, str(images.device)).index_select(0, turned) + begins[:, None]
+        return padded.gather(2, places[:, None].expand(-1, channels, -1)).reshape(count, channels, height, width)
 
     def stated(self) -> str:
         """What is done, in words."""
         parts = [f"random crops of images padded by {self.pad}"] * bool(self.pad) + ["random flips"] * self.flip
         return " and ".join(parts) or "none"
+
+
+@cache
+def _windows(height: int, width: int, pad: int, device: str) -> torch.Tensor:
+    """(2, H W): the places of a window at the beginning of a padded image, as it is and turned from left to right."""
+    rows, columns = np.arange(height)[:, None] * (width + 2 * pad), np.arange(width)
+    both = np.stack([(rows + columns).reshape(-1), (rows + columns[::-1]).reshape(-1)])
+    return sent(torch.from_numpy(both), device)
 
 
 def augmentation(choice: Augmentation, dataset: Dataset, shape: tuple[int, ...]) -> Augment:

@@ -29,12 +29,14 @@ from pai_cli.training.model import (
     evaluate,
     has_idle,
     logits_of,
+    may_draw,
+    order_channels_last,
     trained_copy,
 )
 from pai_cli.training.recipe import Optimizer, Recipe
 from pai_cli.training.rescale import ITERATIONS, Rescaling
 from pai_cli.training.run import Best, Run, Stand, TrainResult
-from pai_cli.training.state import TrainingState, array_of, load_optimizer, optimizer_tensors, state_dict_of
+from pai_cli.training.state import TrainingState, arrays_of, load_optimizer, optimizer_tensors, state_dict_of
 from pai_cli.training.steps import CHECK_EVERY, Steps
 from pai_cli.training.tost import EarlyParts
 
@@ -61,7 +63,9 @@ class Trainer(Steps):
             check_amp(self.process.device)
         check_smoothing(recipe.label_smoothing, data.classes)
         self.model = trained_copy(network, self.process.device)
-        self.dtype = dtype_of(self.model)
+        if recipe.amp:
+            order_channels_last(self.model)
+        self.dtype, self.draws = dtype_of(self.model), may_draw(self.model)
         self.masked = apply_masks(self.model, masks)
         self.layers = network.layers
         self.explored = {name: mask.copy() for name, mask in masks.items()}
@@ -185,9 +189,9 @@ class Trainer(Steps):
         self._set_lr()
         if self.step == 0 and self.recipe.dynamic is not None:
             self._tell_spectrum(0.0, MoveTies())
-        seed = self.recipe.seed
-        inputs, labels = self._training_batch(generator_for(seed, f"augmentation of step {self.step}"))
-        self._seed_torch(generator_for(seed, f"step {self.step} of process {self.process.rank}"))
+        inputs, labels = self._training_batch()
+        if self.draws:
+            self._seed_torch(generator_for(self.recipe.seed, f"step {self.step} of process {self.process.rank}"))
         if not self.model.training:  # at first; evaluation leaves it as it was
             self.called.train()
         self.optimizer.zero_grad(set_to_none=True)
@@ -201,15 +205,17 @@ class Trainer(Steps):
             self.optimizer.step()
         self._count(loss.detach(), logits.detach(), labels)
 
+    def _augmenting(self, step: int) -> np.random.Generator:
+        return generator_for(self.recipe.seed, f"augmentation of step {step}")
+
     def _move_masks(self) -> None:
         """Move the mask by this step's gradients, which are still of all weights, kept or not."""
         assert self.recipe.dynamic is not None
         share = self.recipe.moved_share(self.step, self.steps)
         move = Move(self.recipe.dynamic, share, self.recipe.seed, self.step)
-        named = self.masked.weights.items()
-        gradients = {name: array_of(one if one.grad is None else one.grad) for name, one in named}
-        ties = MoveTies()
-        masks = moved(self.masked.masks, {name: array_of(one) for name, one in named}, gradients, move, ties)
+        weights, ties = self.masked.weights, MoveTies()
+        gradients = arrays_of({name: one if one.grad is None else one.grad for name, one in weights.items()})
+        masks = moved(self.masked.masks, arrays_of(weights), gradients, move, ties)
         self.masked.set(masks)
         self.explored = {name: before | masks[name] for name, before in self.explored.items()}
         self._tell_spectrum(share, ties)
@@ -223,7 +229,7 @@ class Trainer(Steps):
             )
             self.tied = True
         masks = self.masked.masks
-        weights = {name: array_of(one) for name, one in self.masked.weights.items()}
+        weights = arrays_of(self.masked.weights)
         kept = sum(int(np.count_nonzero(mask)) for mask in masks.values())
         measures = spectrum(self.layers, masks, weights, self.unrolled, self.recipe.convention)
         told = {
@@ -236,13 +242,14 @@ class Trainer(Steps):
         self.tell({"mask_update": str(self.recipe.dynamic), **told, **measures})
 
     def _count(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
-        right = (logits.argmax(1) == labels).sum()
-        self.totals += torch.stack([loss.double(), right.double()])
+        self.totals[0].add_(loss)
+        self.totals[1].add_((logits.argmax(1) == labels).sum())
         if self.step % CHECK_EVERY == 0:
             self._check_finite(float(self.totals[0]), self.step + 1)
 
     def _end_epoch(self) -> None:
-        self._check_finite(float(self.totals[0]), self.step)
+        lost, right = self.totals.tolist()
+        self._check_finite(lost, self.step)
         # Batch norm's statistics are each process's own: the first one's are the network's.
         self.process.from_first(list(self.early.whole.buffers()))
         score = self._score_of(self.data.validation)
@@ -250,7 +257,7 @@ class Trainer(Steps):
         epoch = self.evaluated + 1
         if self.settled and self.best.beaten_by(score):
             self.best = Best(epoch, score, state_dict_of(self.model))
-        loss, right = self.process.sum([float(one) for one in self.totals])
+        loss, right = self.process.sum([lost, right])
         seen = self.steps_in_epoch * self.batch
         self.tell(
             {

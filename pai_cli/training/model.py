@@ -37,9 +37,43 @@ def trained_copy(network: Network, device: str) -> nn.Module:
     return twin.requires_grad_(True).eval()
 
 
+DRAWING = (
+    nn.modules.dropout._DropoutNd,
+    nn.RReLU,
+    nn.FractionalMaxPool2d,
+    nn.FractionalMaxPool3d,
+    nn.MultiheadAttention,
+    nn.RNNBase,
+)
+"""PyTorch's modules that draw random numbers in a pass of training, or may."""
+
+
+def order_channels_last(model: nn.Module) -> None:
+    """Put convolutions' weights into the memory order that matrix units take, in which their inputs then follow."""
+    for parameter in model.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+
+def may_draw(model: nn.Module) -> bool:
+    """Whether a pass in training may draw random numbers: not where every part is PyTorch's or pai's, and draws none."""
+    return any(
+        isinstance(one, DRAWING)
+        or not type(one).__module__.startswith(("torch.nn.modules.", "pai_cli.models."))
+        or "forward" in vars(one)
+        or bool(one._forward_pre_hooks or one._forward_hooks)
+        for one in model.modules()
+    )
+
+
 def dtype_of(model: nn.Module) -> torch.dtype:
     """The floating type of the parameters."""
     return next(parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the parameters are."""
+    return next(model.parameters()).device
 
 
 def logits_of(model: nn.Module, inputs: torch.Tensor, *, amp: bool = False) -> torch.Tensor:
@@ -132,19 +166,20 @@ def evaluate(model: nn.Module, batches: Iterable[Pair], *, amp: bool = False, pr
     modes = {module: module.training for module in model.modules()}
     model.eval()
     dtype = dtype_of(model)
-    correct, count, loss = 0.0, 0.0, 0.0
+    totals, count = torch.zeros(2, dtype=torch.float64, device=device_of(model)), 0
     try:
         with torch.no_grad():
             for inputs, labels in batches:
                 logits = logits_of(model, inputs.to(dtype), amp=amp)
-                correct += float((logits.argmax(1) == labels).sum())
-                loss += float(nn.functional.cross_entropy(logits, labels, reduction="sum"))
+                totals[0].add_((logits.argmax(1) == labels).sum())
+                totals[1].add_(nn.functional.cross_entropy(logits, labels, reduction="sum"))
                 count += len(labels)
     finally:
         for module, mode in modes.items():
             module.training = mode
-    correct, count, loss = process.sum([correct, count, loss])
-    return Score(int(correct), int(count), loss / count)
+    correct, loss = totals.tolist()  # the only wait for the device
+    correct, everywhere, loss = process.sum([correct, float(count), loss])
+    return Score(int(correct), int(everywhere), loss / everywhere)
 
 
 def check_smoothing(mass: float, classes: int) -> None:

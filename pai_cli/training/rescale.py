@@ -11,6 +11,7 @@ The gradient in the step is taken as constant. Where the bound does not hold, a 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -81,7 +82,7 @@ class Rescaling:
                 module.track_running_stats = False
                 module.running_mean = module.running_var = module.num_batches_tracked = None
         self._start = {name: one.detach().clone() for name, one in model.named_parameters()}
-        self._scaled = torch.tensor([bool(one.any()) for one in self._start.values()])
+        self._scaled = torch.stack([one.any() for one in self._start.values()]).cpu()
         if not bool(self._scaled.any()):
             raise TrainingError(
                 f"{option('rescale')}: every parameter is 0, and has no scale; leave {option('rescale')} out"
@@ -103,23 +104,22 @@ class Rescaling:
         """One iteration. Raises `TrainingError` when the loss or its gradient is not finite."""
         now, later = self._batches(self.state.done)
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
-            weights = {
-                name: (start * scale).requires_grad_()
-                for (name, start), scale in zip(self._start.items(), self.state.scales.tolist(), strict=True)
-            }
+            scaled = torch._foreach_mul(list(self._start.values()), self.state.scales.tolist())
+            weights = {name: one.requires_grad_() for name, one in zip(self._start, scaled, strict=True)}
             loss = self._loss(weights, now)
             found = torch.autograd.grad(loss, list(weights.values()), create_graph=True, allow_unused=True)
             steps = {name: self._masked(name, g) for name, g in zip(weights, found, strict=True) if g is not None}
             norm = torch.stack([step.square().sum() for step in steps.values()]).sum().sqrt()
-            if not bool(norm.isfinite()):
+            length = float(norm.detach())
+            if not math.isfinite(length):
                 raise TrainingError(
                     f"{option('rescale')}: the gradient at initialisation is not finite; leave {option('rescale')} out"
                 )
-            which = int(norm > BOUND)
+            which = int(length > BOUND)
             if which:
                 derivatives = torch.autograd.grad(norm, list(weights.values()), allow_unused=True)
             else:
-                factor = self._rate / length if (length := float(norm.detach())) > 0 else 0.0
+                factor = self._rate / length if length > 0 else 0.0
                 ahead = {
                     name: (one - factor * steps[name] if name in steps else one).detach().requires_grad_()
                     for name, one in weights.items()
@@ -133,10 +133,16 @@ class Rescaling:
 
     def _by_scale(self, derivatives: tuple[torch.Tensor | None, ...]) -> torch.Tensor:
         """dF/ds = <dF/dW, W_0> of each tensor, cut off; 0 of those without a scale, whose Adam then stays at 1."""
-        products = [
-            0.0 if one is None else float((one * start).sum())
-            for one, start in zip(derivatives, self._start.values(), strict=True)
+        starts = self._start.values()
+        found = [
+            (k, one, start) for k, (one, start) in enumerate(zip(derivatives, starts, strict=True)) if one is not None
         ]
+        products = [0.0] * len(starts)
+        if found:
+            by_tensor = torch._foreach_mul([one for _, one, _ in found], [start for _, _, start in found])
+            sums = torch.stack([one.sum() for one in by_tensor]).tolist()  # all in one wait for the device
+            for (k, _, _), total in zip(found, sums, strict=True):
+                products[k] = total
         by_scale = torch.tensor(products, dtype=torch.float64).masked_fill(~self._scaled, 0.0)
         if not bool(by_scale.isfinite().all()):
             raise TrainingError(
@@ -156,9 +162,9 @@ class Rescaling:
 
     def apply(self, model: nn.Module) -> None:
         """Scale the model's parameters; a pruned weight, 0 times its scale, stays 0."""
+        scales = self.scales()
         with torch.no_grad():
-            for name, scale in self.scales().items():
-                model.get_parameter(name).mul_(scale)
+            torch._foreach_mul_([model.get_parameter(name) for name in scales], list(scales.values()))
 
     def tensors(self) -> Tensors:
         """The state, to be kept."""

@@ -37,7 +37,27 @@ class TrainingState:
 
     def add(self, prefix: str, tensors: Mapping[str, torch.Tensor]) -> None:
         """Keep copies of tensors under `prefix/`."""
-        self.tensors |= {f"{prefix}/{name}": tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+        self.tensors |= {f"{prefix}/{name}": tensor for name, tensor in on_host(tensors).items()}
+
+
+def on_host(tensors: Mapping[str, torch.Tensor]) -> Tensors:
+    """Copies on the CPU; what is on a device comes by one transfer a type, for each of which the host waits."""
+    if all(one.device.type == "cpu" for one in tensors.values()):
+        return {name: one.detach().clone() for name, one in tensors.items()}
+    return by_one_transfer(tensors)
+
+
+def by_one_transfer(tensors: Mapping[str, torch.Tensor]) -> Tensors:
+    """`on_host` of tensors anywhere; each of the copies has its own memory."""
+    groups: dict[tuple[torch.device, torch.dtype], dict[str, torch.Tensor]] = {}
+    for name, one in tensors.items():
+        groups.setdefault((one.device, one.dtype), {})[name] = one.detach()
+    copies: Tensors = {}
+    for group in groups.values():
+        flat = torch.cat([one.reshape(-1) for one in group.values()]).cpu()
+        pieces = flat.split_with_sizes([one.numel() for one in group.values()])
+        copies |= {name: piece.clone().reshape(group[name].shape) for name, piece in zip(group, pieces, strict=True)}
+    return {name: copies[name] for name in tensors}
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
@@ -64,15 +84,15 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
             raise ValueError(f"what an optimizer remembers of parameter {number} has another shape")
     whole["state"] = state
     optimizer.load_state_dict(whole)
+    for parameter in parameters:  # in its memory order, as its gradient is: the fused step takes no other
+        for key, one in optimizer.state.get(parameter, {}).items():
+            if one.shape == parameter.shape and one.stride() != parameter.stride():
+                optimizer.state[parameter][key] = torch.empty_like(parameter, dtype=one.dtype).detach().copy_(one)
 
 
 def state_dict_of(module: nn.Module) -> Tensors:
     """Copies of the module's tensors on the CPU, by their names."""
-    return {
-        name: tensor.detach().cpu().clone()
-        for name, tensor in module.state_dict().items()
-        if isinstance(tensor, torch.Tensor)
-    }
+    return on_host({name: one for name, one in module.state_dict().items() if isinstance(one, torch.Tensor)})
 
 
 def array_of(tensor: torch.Tensor) -> NDArray[np.floating[Any]]:
@@ -80,6 +100,12 @@ def array_of(tensor: torch.Tensor) -> NDArray[np.floating[Any]]:
     plain = tensor.detach().cpu()
     array: NDArray[np.floating[Any]] = (plain.float() if plain.element_size() < 4 else plain).numpy()
     return array
+
+
+def arrays_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, NDArray[np.floating[Any]]]:
+    """`array_of` each; what is on a device comes by one transfer a type."""
+    away = any(one.device.type != "cpu" for one in tensors.values())
+    return {name: array_of(one) for name, one in (by_one_transfer(tensors) if away else tensors).items()}
 
 
 def keep_state(journal: Journal, state: TrainingState) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from pai_cli.compute.memory import keep_freed
 from pai_cli.compute.stopping import interruptible
@@ -18,6 +17,7 @@ from pai_cli.errors import TrainingError
 from pai_cli.random import generator_for, seed_torch
 from pai_cli.spelling import option
 from pai_cli.training.examples import Augment, Examples, Pair
+from pai_cli.training.feed import Feed
 from pai_cli.training.recipe import Optimizer, Recipe
 from pai_cli.training.run import Run
 from pai_cli.training.state import TrainingState
@@ -43,7 +43,7 @@ class Steps(ABC):
         self.steps = self.steps_in_epoch * recipe.epochs
         self.step, self.seconds = 0, 0.0
         self.optimizer: torch.optim.Optimizer
-        self._order = -1, np.zeros(0, dtype=np.int64)  # an epoch, and the order of its examples
+        self._fed: tuple[int, int, Feed] | None = None  # an epoch, and its batches from one of its steps on
 
     @abstractmethod
     def _advance(self, goal: int) -> bool:
@@ -80,7 +80,9 @@ class Steps(ABC):
         """The recipe's, of these parameters or groups of them."""
         recipe = self.recipe
         if recipe.optimizer is Optimizer.ADAM:
-            return torch.optim.Adam(groups, lr=recipe.base_lr, weight_decay=recipe.weight_decay)
+            # Elsewhere than on a device it rounds as it always did; there, its count of steps must not be read.
+            fused = None if self.process.device == "cpu" else True
+            return torch.optim.Adam(groups, lr=recipe.base_lr, weight_decay=recipe.weight_decay, fused=fused)
         decay, momentum = recipe.weight_decay, recipe.momentum
         return torch.optim.SGD(groups, lr=recipe.base_lr, momentum=momentum, weight_decay=decay, fused=fused)
 
@@ -89,20 +91,29 @@ class Steps(ABC):
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
-    def _training_batch(self, random: np.random.Generator) -> Pair:
+    def _training_batch(self) -> Pair:
         """This process's part of the step's batch, augmented as the batch would be if one process took it whole."""
-        places = self._places()
-        inputs, labels = self.examples.batch(places)
-        part = self.process.part(len(places))
-        return self.augment(inputs, random)[part], labels[part]
+        epoch, step = divmod(self.step, self.steps_in_epoch)
+        if self._fed is None or self._fed[0] != epoch or step < self._fed[1]:
+            self._fed = epoch, step, self._feed(epoch, step)
+        return self._fed[2].batch(step - self._fed[1])
 
-    def _places(self) -> NDArray[np.int64]:
-        """The step's examples, in the order of its epoch."""
-        epoch, within = divmod(self.step, self.steps_in_epoch)
-        if self._order[0] != epoch:
-            random = generator_for(self.recipe.seed, f"order of epoch {epoch}")
-            self._order = epoch, random.permutation(len(self.examples))
-        return self._order[1][within * self.batch : (within + 1) * self.batch]
+    def _feed(self, epoch: int, first: int) -> Feed:
+        """The batches of an epoch from its step `first` on."""
+        order = generator_for(self.recipe.seed, f"order of epoch {epoch}").permutation(len(self.examples))
+        steps = self.steps_in_epoch
+        places, part = order[: steps * self.batch].reshape(steps, self.batch), self.process.part(self.batch)
+        drawn = None
+        if self.augment.changes(self.examples.shape):
+            sources = (self._augmenting(epoch * steps + step) for step in range(first, steps))
+            drawn = np.stack([self.augment.drawn(one, self.batch, self.examples.shape[2]) for one in sources])[
+                ..., part
+            ]
+        return Feed(self.examples, self.augment, places[first:, part], drawn, self.process.device)
+
+    @abstractmethod
+    def _augmenting(self, step: int) -> np.random.Generator:
+        """The generator that augments the batch of a step."""
 
     def _seed_torch(self, random: np.random.Generator) -> None:
         """Make what the network draws itself, in dropout, a function of the generator."""
