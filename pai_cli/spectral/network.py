@@ -16,10 +16,9 @@ from pai_cli.spectral.layout import PLAIN, Layout
 from pai_cli.spectral.metrics import (
     LayerMetrics,
     MetricOptions,
-    PreparedLayer,
     dense_reference,
     measures_of,
-    prepare_layer,
+    prepare_layers,
 )
 from pai_cli.spectral.result import Measure, Outcome
 from pai_cli.spectral.singular import singular_pairs
@@ -108,7 +107,9 @@ def measure_together(
 ) -> list[LayerReport]:
     """Reports of layers that are held at once: their problems are solved together, on a GPU in a few batches."""
     cache = cache or DenseCache()
-    prepared = [_prepared(layer, options.convention) for layer in layers]
+    masks = [unroll(layer.mask, layer.layout) for layer in layers]
+    weights = [None if layer.weights is None else unroll(layer.weights, layer.layout) for layer in layers]
+    prepared = prepare_layers(masks, weights, options.convention)
     problems = [one.problems for one in prepared]
     solved = iter(singular_pairs([request for requests in problems for request in requests], options.solver))
     reports = []
@@ -116,11 +117,6 @@ def measure_together(
         metrics = measures_of(one, [next(solved) for _ in requests], options, cache.of(layer, options))
         reports.append(LayerReport(layer.name, tuple(layer.mask.shape), metrics, layer.layout))
     return reports
-
-
-def _prepared(layer: LayerInput, convention: Convention) -> PreparedLayer:
-    weights = None if layer.weights is None else unroll(layer.weights, layer.layout)
-    return prepare_layer(unroll(layer.mask, layer.layout), weights, convention)
 
 
 def summarise(layers: Iterable[LayerReport]) -> NetworkReport:
