@@ -109,9 +109,9 @@ def _bounded(found: Eigenpairs, first: Floats, second: Floats, forming: Floats) 
 
     `trace` bounds lambda_1(G), and `shift` lambda_1(G - theta v v^T), which is at least lambda_2(G) (Weyl); neither counts
     its rounding. Each squaring is off by at most n gamma_n of the square of the norm, and counts half as much as the one
-    before: n gamma_n / (1 - n gamma_n) together, gamma_n = n u / (1 - n u) with u = EPS / 2 (Higham 2002, 3.5), for which
-    n^2 EPS is taken. What the scalings, the logarithms and the last norm lose is below 64 n EPS. Entries of the deflated matrix are off
-    as in `_proved`.
+    before: together n gamma_n / (1 - n gamma_n), where gamma_n = n u / (1 - n u) with u = EPS / 2 (Higham 2002, 3.5); n^2
+    EPS is taken for it. What the scalings, the logarithms and the last norm lose is below 64 n EPS. Entries of the deflated
+    matrix are off as in `_proved`.
     """
     side, rounding = found["side"], _rounding(found, forming, first)
     widened = 1 + (side * side + 64 * side) * EPS

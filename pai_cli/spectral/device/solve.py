@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 STEPS = 4  # to and fro that connect a graph, where it is connected: two are the rule
 
 COLUMNS = 10
-"""Of the table: two values, two residuals, shift, trace, whether there is a proof, norm, sum of entries, vertices reached."""
+"""Of the table: two values, two residuals, shift, trace, whether a proof is there, norm, sum of entries, vertices reached.
+"""
 
 
 def solve(requests: Sequence[Problems], options: SolverOptions) -> list[Pairs]:
