@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Operator = Callable[[torch.Tensor], torch.Tensor]  # vectors (b, n, k) to their images
 
-SPENT = 1e-10  # of matrices of norm about 1: a part outside the space that is shorter is mostly rounding
+SPENT = 1e-13  # of matrices of norm about 1: a part outside the space that is shorter is mostly rounding
 
 SQUARINGS = 32  # of the projected matrix, whose vectors are wanted and not its bounds
 

@@ -31,6 +31,16 @@ def fetched(tensor: torch.Tensor) -> Host:
     return values
 
 
+def room(device: torch.device, most: int) -> int:
+    """Bytes of the device's memory that one batch may take: half of what is free, and no more than `most`."""
+    if device.type != "cuda":
+        return most
+    import torch
+
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's, and free all the same
+    return min(most, (torch.cuda.mem_get_info(device)[0] + kept) // 2)
+
+
 @lru_cache(maxsize=32)
 def noise(side: int, device: torch.device, seed: int) -> torch.Tensor:
     """The same `side` numbers each time, float64: of 0.7 to 1.3 for seed 0, and of both signs for others.

@@ -23,7 +23,7 @@ SQUARED_SIDE = 128  # up to this padded side by squaring
 
 SIDES = (32, 64, 128, 256, 512)  # past them the powers of two
 
-BATCH_BYTES = 2**32  # of Gram matrices, and of what is made of them, at once
+BATCH_BYTES = 2**33  # of Gram matrices, and of what is made of them, at once; less where a device has less
 
 GATHERED_BYTES = 2**30  # of rows that are brought together for one product
 
@@ -40,10 +40,12 @@ class Method(StrEnum):
 
 @dataclass(frozen=True)
 class Rates:
-    """Of a device: seconds a launch, bytes and float64 operations a second. An H200's unless told otherwise."""
+    """Of a device: seconds a launch, with what the interpreter takes for the views around it; bytes and float64 operations a
+    second. An H200's unless told otherwise.
+    """
 
-    launch: float = 6e-6
-    bytes: float = 3.5e12
+    launch: float = 1e-5
+    bytes: float = 4.3e12
     operations: float = 3e13
 
 
@@ -119,6 +121,7 @@ class Way:
     limits: SolverLimits
     searches: int = 1
     rates: Rates = field(default_factory=Rates)
+    room: int = BATCH_BYTES
 
     def steps(self, side: int, method: Method) -> int:
         """Of Lanczos, or squarings."""
@@ -185,7 +188,7 @@ def planned(parts: Sequence[Part], way: Way) -> list[Batch]:
         if method is Method.FREE:
             batches += [Batch(method, side, steps, [job], way.searches) for job in _jobs(own, element=8)]
             continue
-        most = max(1, BATCH_BYTES // (8 * COPIES * side * side))
+        most = max(1, way.room // (8 * COPIES * side * side))
         for first in range(0, len(own), most):
             batches.append(Batch(method, side, steps, _jobs(own[first : first + most]), way.searches))
     return batches
@@ -214,7 +217,7 @@ def seconds(method: Method, side: int, count: int, way: Way) -> float:
     if method is Method.SQUARING:
         passes, operations = 6 * steps, 4.0 * steps * side
     else:
-        passes, operations = steps * way.searches + 20, 2.0 * steps * way.searches + side
+        passes, operations = steps * way.searches + 16, 2.0 * steps * way.searches + side / 3
     launches = each * steps * way.searches + besides
     return launches * rates.launch + entries * max(8 * passes / rates.bytes, operations / rates.operations)
 

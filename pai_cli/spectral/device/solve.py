@@ -12,8 +12,8 @@ from pai_cli.spectral import solvers
 from pai_cli.spectral.bounds import pairs_of
 from pai_cli.spectral.device import krylov, products, squaring
 from pai_cli.spectral.device.gathering import DeviceGraph, graphs_of
-from pai_cli.spectral.device.moving import fetched, noise, sent
-from pai_cli.spectral.device.plan import Batch, Job, Method, Part, Way, parts_of, planned, scales_of
+from pai_cli.spectral.device.moving import fetched, noise, room, sent
+from pai_cli.spectral.device.plan import BATCH_BYTES, Batch, Job, Method, Part, Way, parts_of, planned, scales_of
 from pai_cli.spectral.problems import Problems
 from pai_cli.spectral.result import EPS, Floats, Pairs
 from pai_cli.spectral.solver_table import EIGENPAIR, Eigenpairs, SolverLimits, Status, limits_of
@@ -38,7 +38,8 @@ def solve(requests: Sequence[Problems], options: SolverOptions) -> list[Pairs]:
         return []
     parts = parts_of(_on_blocks(requests))
     limits = limits_of(options, 0, solvers.DEVICE_PROOF_SIDE)
-    way = Way(limits)
+    device = parts[0].graph.block.rows.device if parts else None
+    way = Way(limits) if device is None else Way(limits, room=room(device, BATCH_BYTES))
     found = np.zeros(len(parts), dtype=EIGENPAIR)
     free = np.zeros(len(parts), dtype=bool)
     left = _solved(parts, way, found, free) if parts else []
