@@ -225,4 +225,3 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 def iterate_from_33(monkeypatch: pytest.MonkeyPatch) -> None:
     """NumPy arrays of side 33 are iterated too, as the compiled engine does, so that tests need no large matrices."""
     monkeypatch.setattr(solvers, "ARRAY_DIRECT_SIDE", solvers.COMPILED_DIRECT_SIDE)
-    monkeypatch.setattr(solvers, "DEVICE_DIRECT_SIDE", solvers.COMPILED_DIRECT_SIDE)

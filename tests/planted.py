@@ -65,6 +65,27 @@ FAULTS = {
     "no deflation": Fault(
         "spectral/power.py", "_outer(first[:, :n], values[:, 0])", "_outer(first[:, :n], 0 * values[:, 0])", "power"
     ),
+    "a wait in the loop": Fault(
+        "spectral/device/krylov.py",
+        "        beside.append(length)",
+        "        beside.append(length * bool(length.any()))",
+        "device",
+    ),
+    "a float32 Gram": Fault(
+        "spectral/device/solve.py", "batch.side), dtype=torch.float64", "batch.side), dtype=torch.float32", "device"
+    ),
+    "a dropped deflation": Fault(
+        "spectral/device/squaring.py", "vectors * theta, vectors.mT", "vectors * theta * 0, vectors.mT", "device"
+    ),
+    "a bound without its rounding": Fault(
+        "spectral/bounds.py", "widened = 1 + (side * side + 64 * side) * EPS", "widened = 1.0", "device"
+    ),
+    "float32 for half": Fault(
+        "spectral/device/products.py", "    if product is Product.HALF:", "    if False:", "device"
+    ),
+    "a sum that is not looked at": Fault(
+        "spectral/device/solve.py", 'found["status"][~exact] = Status.MISSED', "pass", "device"
+    ),
     "bits in another order": Fault(
         "spectral/graph.py", 'count=self.n_R0, bitorder="little"', 'count=self.n_R0, bitorder="big"', "bipartite"
     ),

@@ -1053,7 +1053,7 @@ def test_torch_gives_what_numpy_gives(case: str) -> None:
         (structure_pair(ours), structure_pair(theirs)),
         (weighted_pair(ours), weighted_pair(theirs)),
     ):
-        assert pair.solver == other.solver
+        assert other.solver in (pair.solver, "power")  # a device has no direct side
         assert close(pair, other)
 
 

@@ -1,11 +1,11 @@
-"""Problems whose graph is kept as an array, on any device: Gram matrices of many parts, solved in a few batches."""
+"""Problems whose graph is kept as an array, other than a tensor: Gram matrices of many parts, solved in a few batches."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-from array_api_compat import device, is_numpy_array
+from array_api_compat import device
 
 from pai_cli.spectral import solvers
 from pai_cli.spectral.bounds import pairs_of
@@ -39,5 +39,4 @@ def _solve_batch(parts: Sequence[tuple[Problems, int]], sides: Sequence[int], op
     for place, (request, k) in enumerate(parts):
         gram = smaller_gram(request.matrix(k))
         grams[place, : gram.shape[0], : gram.shape[0]] = xp.astype(gram, xp.float64)
-    direct_side = solvers.ARRAY_DIRECT_SIDE if is_numpy_array(grams) else solvers.DEVICE_DIRECT_SIDE
-    return leading_eigenpairs(grams, sides, limits_of(options, direct_side))
+    return leading_eigenpairs(grams, sides, limits_of(options, solvers.ARRAY_DIRECT_SIDE))

@@ -16,6 +16,7 @@ from pai_cli.spectral.solver_table import Eigenpairs, Status
 OUTCOMES = {
     Status.ALL_VALUES: Outcome.PROVED,
     Status.PROVED: Outcome.PROVED,
+    Status.BOUNDED: Outcome.PROVED,
     Status.NOT_ASKED: Outcome.NOT_PROVED,
     Status.NOT_CONVERGED: Outcome.NOT_CONVERGED,
     Status.MISSED: Outcome.MISSED,
@@ -33,12 +34,12 @@ def pairs_of(found: Eigenpairs, forming: float | Floats, free_from: float | Floa
     status = found["status"].astype(np.int64)
     slack = _direct(found, first, forming)
     edges = {"low_1": first - slack, "high_1": first + slack, "low_2": second - slack, "high_2": second + slack}
-    for kind, bounds in ((Status.PROVED, _proved), (Status.NOT_ASKED, _unproved)):
+    for kind, bounds in ((Status.PROVED, _proved), (Status.NOT_ASKED, _unproved), (Status.BOUNDED, _bounded)):
         at = status == kind
         if np.any(at):
             for name, values in bounds(found[at], first[at], second[at], forming[at]).items():
                 edges[name][at] = values
-    answered = np.isin(status, (Status.ALL_VALUES, Status.PROVED, Status.NOT_ASKED))
+    answered = np.isin(status, (Status.ALL_VALUES, Status.PROVED, Status.NOT_ASKED, Status.BOUNDED))
     for value, low_name, high_name, sigma, error in (
         (first, "low_1", "high_1", pairs.sigma_1, pairs.error_1),
         (second, "low_2", "high_2", pairs.sigma_2, pairs.error_2),
@@ -101,6 +102,26 @@ def _first_bound(found: Eigenpairs, first: Floats, above: Floats, rounding: Floa
     bound[apart] = np.minimum(bound[apart], first[apart] + residual[apart] ** 2 / (first[apart] - above[apart]))
     widened: Floats = bound + rounding
     return widened
+
+
+def _bounded(found: Eigenpairs, first: Floats, second: Floats, forming: Floats) -> dict[str, Any]:
+    """Values below, norms above: by repeated squaring (docs/metrics.md has the derivation).
+
+    `trace` bounds lambda_1(G), and `shift` lambda_1(G - theta v v^T), which is at least lambda_2(G) (Weyl); neither counts
+    its rounding. Each squaring is off by at most n gamma_n of the square of the norm, and counts half as much as the one
+    before: together n gamma_n / (1 - n gamma_n), where gamma_n = n u / (1 - n u) with u = EPS / 2 (Higham 2002, 3.5); n^2
+    EPS is taken for it. What the scalings, the logarithms and the last norm lose is below 64 n EPS. Entries of the deflated
+    matrix are off as in `_proved`.
+    """
+    side, rounding = found["side"], _rounding(found, forming, first)
+    widened = 1 + (side * side + 64 * side) * EPS
+    entries = 4 * EPS * (found["frobenius"] + first)
+    return {
+        "low_1": first - rounding,
+        "high_1": found["trace"] * widened + forming * first,
+        "low_2": second - rounding,
+        "high_2": found["shift"] * widened + entries + forming * first,
+    }
 
 
 def _unproved(found: Eigenpairs, first: Floats, second: Floats, forming: Floats) -> dict[str, Any]:

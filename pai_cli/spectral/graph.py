@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace, device, is_numpy_array
+from array_api_compat import array_namespace, device, is_numpy_array, is_torch_array
 
 from pai_cli.errors import ArrayError
 from pai_cli.spectral.compiled import calls
@@ -110,8 +110,9 @@ class BipartiteGraph:
     asked of `singular` and `regular`. In this machine's memory and with the compiled part the graph is kept as bits; else
     as an array of float32. Raises `ArrayError` and `NotFiniteError` for what is no mask or no weights.
 
-    n_L0, n_R0: all columns and rows; n_L, n_R: those with an edge; edges: the number of kept weights. left_degrees,
-    right_degrees: of the vertices with an edge, int64, the left ones sorted.
+    place: the device of tensors, None of other arrays. mask: where the graph is kept as an array, that. n_L0, n_R0: all
+    columns and rows; n_L, n_R: those with an edge; edges: the number of kept weights. left_degrees, right_degrees: of the
+    vertices with an edge, int64, the left ones sorted.
     """
 
     def __init__(self, mask: Array, weights: Array | None = None):
@@ -119,13 +120,14 @@ class BipartiteGraph:
         self.xp = xp = array_namespace(mask)
         self.weights = None if weights is None else real_weights(weights, mask)
         self.n_R0, self.n_L0 = int(mask.shape[0]), int(mask.shape[1])
+        self.place = str(mask.device) if is_torch_array(mask) else None
         self.packed = is_numpy_array(mask) and calls.available()
         if self.packed:
             bits = calls.pack_columns(mask)
             left, right = np.bitwise_count(bits).sum(axis=1, dtype=np.int64), _row_degrees(mask)
         else:
-            self._mask = mask.view(xp.uint8) != 0  # a copy, in which True is 1 whatever byte stood for it
-            left, right = _degrees(xp, self._mask, axis=0), _degrees(xp, self._mask, axis=1)
+            self.mask = mask.view(xp.uint8) != 0  # a copy, in which True is 1 whatever byte stood for it
+            left, right = _degrees(xp, self.mask, axis=0), _degrees(xp, self.mask, axis=1)
         order = xp.argsort(left, stable=True)
         isolated = int(xp.sum(xp.astype(left == 0, xp.int64)))
         self._columns = order[isolated:]
@@ -149,7 +151,7 @@ class BipartiteGraph:
         if self.packed:
             flags = np.unpackbits(self.bits.view(np.uint8), axis=1, count=self.n_R0, bitorder="little")
             return (flags if self.n_R == self.n_R0 else flags[:, self._rows]).astype(np.float32)
-        return self.xp.astype(self._live(self._mask), self.xp.float32)
+        return self.xp.astype(self._live(self.mask), self.xp.float32)
 
     @cached_property
     def weighted(self) -> Array:
@@ -224,6 +226,10 @@ class BipartiteGraph:
         """Connected components among the vertices that have an edge (0 for an empty graph)."""
         if self.edges == 0:
             return 0
+        if self.edges == self.n_L * self.n_R:
+            return 1
+        if self.edges in (self.n_L, self.n_R):
+            return self.n_L + self.n_R - self.edges  # stars
         if self.packed:
             return calls.component_count(self.bits)
         if self._is_connected():
@@ -240,7 +246,7 @@ class BipartiteGraph:
     def _is_connected(self) -> bool:
         """Whether every left vertex is seen to be reached from the last in a few steps, as it is in most layers."""
         xp = self.xp
-        reached = xp.astype(self.left_degrees * 0, xp.float32)
+        reached = xp.zeros_like(self.incidence[:, 0])
         reached[-1] = 1.0
         for _ in range(STEPS):
             right = xp.astype((reached @ self.incidence) > 0, xp.float32)

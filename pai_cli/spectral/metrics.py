@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, is_torch_array
 
 from pai_cli.errors import ParameterError, UsageError
 from pai_cli.spectral.catalogue import FULL_SPECTRUM
 from pai_cli.spectral.conventions import Convention
+from pai_cli.spectral.device.gathering import graphs_of
 from pai_cli.spectral.formulas import Sigmas, Sizes, Term, gaps, means, norms, spreads, sums_of
 from pai_cli.spectral.graph import Array, BipartiteGraph, Counts, host
 from pai_cli.spectral.parameters import flag, one_of, shown
@@ -91,8 +92,20 @@ def prepare_layer(mask: Array, weights: Array | None = None, convention: Convent
 
     `convention`: which subgraphs count. Raises `ArrayError` and `NotFiniteError` for what is no mask or no weights.
     """
-    graph = BipartiteGraph(mask, weights)
-    return PreparedLayer(graph, regular_subgraphs(graph, convention), graph.weights)
+    return prepare_layers([mask], [weights], convention)[0]
+
+
+def prepare_layers(
+    masks: Sequence[Array], weights: Sequence[Array | None], convention: Convention = Convention.H23
+) -> list[PreparedLayer]:
+    """`prepare_layer` of many: the tensors among them, which must be on one device, are gathered there together."""
+    at = [k for k, mask in enumerate(masks) if is_torch_array(mask)]
+    tensors = iter(graphs_of([masks[k] for k in at], [weights[k] for k in at]))
+    prepared = []
+    for mask, own in zip(masks, weights, strict=True):
+        graph = next(tensors) if is_torch_array(mask) else BipartiteGraph(mask, own)
+        prepared.append(PreparedLayer(graph, regular_subgraphs(graph, convention), graph.weights))
+    return prepared
 
 
 def measure_layer(

@@ -13,7 +13,7 @@ from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.formulas import means
 from pai_cli.spectral.graph import Array, unroll
 from pai_cli.spectral.layout import PLAIN, Layout
-from pai_cli.spectral.metrics import MetricOptions, dense_reference, measures_of, prepare_layer
+from pai_cli.spectral.metrics import MetricOptions, dense_reference, measures_of, prepare_layers
 from pai_cli.spectral.result import Measure, Outcome
 from pai_cli.spectral.singular import singular_pairs
 from pai_cli.spectral.table import Column, LayerTable, Tensor
@@ -84,10 +84,9 @@ def measure_together(
     together, on a GPU in a few batches.
     """
     cache = cache or DenseCache()
-    prepared = []
-    for layer in layers:
-        weights = None if layer.weights is None else unroll(layer.weights, layer.layout)
-        prepared.append(prepare_layer(unroll(layer.mask, layer.layout), weights, options.convention))
+    masks = [unroll(layer.mask, layer.layout) for layer in layers]
+    weights = [None if layer.weights is None else unroll(layer.weights, layer.layout) for layer in layers]
+    prepared = prepare_layers(masks, weights, options.convention)
     solved = singular_pairs([request for one in prepared for request in one.problems], options.solver)
     tensors = [Tensor(layer.name, tuple(layer.mask.shape), layer.layout) for layer in layers]
     return measures_of(prepared, solved, options, [cache.of(layer, options) for layer in layers], tensors)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from array_api_compat import array_namespace, is_torch_array
 
 from pai_cli.spectral.direct import forming_error
 from pai_cli.spectral.graph import Array, BipartiteGraph, host
@@ -18,27 +17,7 @@ def smaller_gram(matrix: Array) -> Array:
 
     Both factors are one array, so that the product is symmetric and BLAS does half the work.
     """
-    xp = array_namespace(matrix)
     rows = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    if is_torch_array(matrix) and matrix.is_cuda and matrix.dtype == xp.float32:
-        return _on_matrix_units(rows)
-    return rows @ rows.T
-
-
-def _on_matrix_units(rows: Array) -> Array:
-    """0 and 1 are exact in half precision, and sums of products are taken in float32: integers below 2^24 are exact.
-
-    Some products of half matrices may be split and their parts added in half precision, which would not be. So it is
-    checked: the row sums of a Gram matrix are known another way, and where they differ float32 takes over.
-    """
-    half = rows.half()
-    try:
-        gram = half.mm(half.T, out_dtype=rows.dtype)
-    except (TypeError, RuntimeError):  # before torch 2.8, or a device without it
-        return rows @ rows.T
-    exact = rows.double() @ rows.double().sum(dim=0)
-    if bool((gram.double().sum(dim=1) == exact).all()):
-        return gram
     return rows @ rows.T
 
 

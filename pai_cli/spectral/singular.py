@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from array_api_compat import array_namespace, is_numpy_array
+from array_api_compat import array_namespace
 
 from pai_cli.errors import NotFiniteError
 from pai_cli.spectral import batched
 from pai_cli.spectral.compiled.solve import Asked, pairs
+from pai_cli.spectral.device.solve import solve as solve_tensors
 from pai_cli.spectral.direct import (
     pair_of_complete,
     pair_of_gram,
@@ -66,15 +67,21 @@ def singular_pairs(requests: Sequence[Problems], options: SolverOptions = DEFAUL
 
 
 def _by_arrays(requests: Sequence[Problems], options: SolverOptions) -> Iterator[Pairs]:
-    """In this machine's memory each request by itself, so that no number depends on what else is asked for; those on a
-    device together, in as few batches as may be.
+    """In this machine's memory each request by itself, so that no number depends on what else is asked for; tensors of each
+    device together, as one plan.
     """
 
-    def solved(some: Sequence[Problems]) -> list[Pairs]:
-        return batched.solve(some, patience(options, _largest_side(some)))
+    def own(some: Sequence[Problems]) -> SolverOptions:
+        return patience(options, _largest_side(some))
 
-    together = iter(solved([one for one in requests if not is_numpy_array(one.graph.left_degrees)]))
-    return (solved([one])[0] if is_numpy_array(one.graph.left_degrees) else next(together) for one in requests)
+    tensors: dict[str, list[Problems]] = {}
+    for one in requests:
+        if one.graph.place is not None:
+            tensors.setdefault(one.graph.place, []).append(one)
+    together = {name: iter(solve_tensors(some, own(some))) for name, some in tensors.items()}
+    for one in requests:
+        place = one.graph.place
+        yield batched.solve([one], own([one]))[0] if place is None else next(together[place])
 
 
 def _largest_side(requests: Sequence[Problems]) -> int:
@@ -90,13 +97,14 @@ def _by_lapack(request: Problems, options: SolverOptions) -> Pairs:
 
 
 def _gram_pair(request: Problems, k: int) -> SingularPair:
-    gram = smaller_gram(request.matrix(k))
+    gram = smaller_gram(host(request.matrix(k)))
     xp = array_namespace(gram)
     return pair_of_gram(xp.astype(gram, xp.float64), request.forming)
 
 
 def _svd_pair(request: Problems, k: int) -> SingularPair:
-    matrix = request.matrix(k)
+    """In this machine's memory: a device solves one matrix no quicker, and waits for every reflection."""
+    matrix = host(request.matrix(k))
     xp = array_namespace(matrix)
     return pair_of_matrix(xp.astype(matrix, xp.float64))
 

@@ -21,8 +21,11 @@ EIGENPAIR = np.dtype(
         ("side", "f8"),  # n of the Gram matrix
         ("value", "f8", 2),  # its two largest eigenvalues, the larger first
         ("residual", "f8", 2),  # ||G v - value v|| of each, as computed; 0 when all eigenvalues were computed
-        ("shift", "f8"),  # t, where t I + value_1 v_1 v_1^T - G was seen to have a Cholesky factor
-        ("trace", "f8"),  # of that matrix
+        (
+            "shift",
+            "f8",
+        ),  # t, where t I + value_1 v_1 v_1^T - G was seen to have a Cholesky factor; BOUNDED: see `bounds`
+        ("trace", "f8"),  # of that matrix; BOUNDED: see `bounds`
         ("frobenius", "f8"),  # ||G||_F
         ("products", "f8"),  # with G
     ]
@@ -45,6 +48,7 @@ class Status:
     NOT_CONVERGED = 3
     NO_MEMORY = 4
     NOT_ASKED = 5  # the pair is good, no proof was tried
+    BOUNDED = 6  # by repeated squaring, whose norms bound both values from above
 
 
 @dataclass(frozen=True)
@@ -71,9 +75,11 @@ class SolverLimits:
         return np.array(members, dtype=np.float64)
 
 
-def limits_of(options: SolverOptions, direct_side: int) -> SolverLimits:
-    """What an eigensolver is asked for; `direct_side` of the place where it runs."""
-    proof_side = solvers.ANY_SIDE if options.certify or options.solver is Solver.POWER else solvers.PROOF_SIDE
+def limits_of(options: SolverOptions, direct_side: int, proof_side: int | None = None) -> SolverLimits:
+    """What an eigensolver is asked for; `direct_side` and `proof_side` of the place where it runs."""
+    proof_side = solvers.PROOF_SIDE if proof_side is None else proof_side
+    if options.certify or options.solver is Solver.POWER:
+        proof_side = solvers.ANY_SIDE
     if options.solver is Solver.POWER:
         direct_side = 3  # smaller spaces have no room for a block of two and its first power
     if options.solver is Solver.MATRIX_FREE and not options.certify:

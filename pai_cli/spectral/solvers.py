@@ -19,7 +19,8 @@ Where the numbers come from: one core of a server of 2024 with AVX-512, uniform 
 - LAPACK in place of the C part's own (`benchmarks/lapack.py`): as long for Ritz values at width 32 and small Gram matrices,
   1.1 to 2.6 times as long for a proof up to side 1024, a third less at 2048, a third for Ritz values at 128; and importing
   scipy.linalg for it takes every command 200 ms more.
-- No GPU was at hand: its direct side is a guess, from its eigensolvers being slow where its products are not.
+- On a device (`device/`) everything up to the proof side there is `power`: by squaring up to a padded side of 128, by
+  Lanczos past it. What is solved together follows from a model of launches, bytes and operations (`device/plan.py`).
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ COMPILED_DIRECT_SIDE = 32
 
 ARRAY_DIRECT_SIDE = 768
 
-DEVICE_DIRECT_SIDE = 32  # on a GPU
-
 PROOF_SIDE = 2048
+
+DEVICE_PROOF_SIDE = 8192  # on a device, where a factorisation costs no more than the iteration
 
 SVD_SIDE = 6000  # past it LAPACK on the matrix takes many minutes, and the wide bound is flagged instead
 

@@ -25,7 +25,7 @@ class SparseGraph(BipartiteGraph):
 
     def __init__(self, entries: Entries):
         self.xp = np
-        self.weights = None
+        self.weights = self.place = None
         self.n_R0, self.n_L0 = entries.shape
         self.packed = calls.available()
         self.edges = len(entries.values)

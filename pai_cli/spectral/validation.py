@@ -116,13 +116,26 @@ def real_weights(given: Any, mask: Array, name: str = "the weights") -> Array:
     Raises `ArrayError` for another shape, library or device, and where float64 does not hold an entry; `NotFiniteError`
     for NaN and infinity.
     """
+    return _real(_beside(given, mask, name), name)
+
+
+def placed_weights(given: Any, mask: Array, name: str = "the weights") -> Array:
+    """`real_weights`, in which NaN and infinity may still be where they come as floating point, perhaps in the given memory:
+    to look for them is to wait for a device, so whoever calls this looks in many at once, and calls `real_weights` then.
+    """
+    plain = _beside(given, mask, name)
+    return plain if array_namespace(plain).isdtype(plain.dtype, "real floating") else _real(plain, name)
+
+
+def _beside(given: Any, mask: Array, name: str) -> Array:
+    """The matrix, which is of the shape of `mask` and in its place. Raises `ArrayError`."""
     plain = matrix_of(given, name)
     if tuple(plain.shape) != tuple(mask.shape):
         raise ArrayError(f"{name}: shape {tuple(plain.shape)} for a mask of {tuple(mask.shape)}")
     if is_numpy_array(plain) != is_numpy_array(mask) or device(plain) != device(mask):
         places = [f"{type(array).__module__.split('.')[0]} on {device(array)}" for array in (plain, mask)]
         raise ArrayError(f"{name}: {places[0]}, and the mask {places[1]}; give both in one place")
-    return _real(plain, name)
+    return plain
 
 
 def real_matrix(given: Any, name: str = "the matrix") -> Array:
