@@ -9,8 +9,10 @@ from typing import Any
 
 from pai_cli.api.given import STDIN
 from pai_cli.api.inputs import AnyPath, Shape, Source, shape_of
+from pai_cli.api.placing import Placing
 from pai_cli.api.progress import Wanted
 from pai_cli.api.working import Working, refuse_idle_force
+from pai_cli.compute.device import Device
 from pai_cli.errors import ParameterError, UsageError
 from pai_cli.ranking.rules import COLLAPSED, MOST_RESAMPLES, AccuracyRules, AccuracyUnit
 from pai_cli.spectral.conventions import Convention
@@ -41,6 +43,8 @@ class Asked:
     accuracy_unit: str | None = None
     resamples: int | None = None
     seed: int | None = None
+    device: str = Device.AUTO
+    device_memory: int | str | None = None
     trust: bool = False
     plot: AnyPath | None = None
     report: AnyPath | None = None
@@ -53,6 +57,7 @@ class Asked:
     shape: tuple[int, ...] | None = field(init=False)
     rules: AccuracyRules = field(init=False)
     working: Working = field(init=False)
+    place: Placing = field(init=False)
 
     def __post_init__(self) -> None:
         refuse_idle_force(self.plot, self.report, force=self.force)
@@ -67,6 +72,7 @@ class Asked:
         object.__setattr__(self, "shape", shape_of(self.input_shape))
         object.__setattr__(self, "rules", AccuracyRules(COLLAPSED if at is None else at, unit))
         object.__setattr__(self, "working", Working.of(self.jobs, self.cluster, self.store, no_store=self.no_store))
+        object.__setattr__(self, "place", Placing.of(self.device, self.device_memory))
         self._check()
 
     def _check(self) -> None:
@@ -84,6 +90,11 @@ class Asked:
                 raise UsageError(
                     f"{option('jobs')}, {option('cluster')}, {option('store')} and {option('no_store')}: nothing is "
                     f"measured with {option('table')}; leave them out"
+                )
+            if not self.place.by_default:
+                raise UsageError(
+                    f"{option('device')} and {option('device_memory')}: nothing is measured with {option('table')}; leave "
+                    "them out"
                 )
             if self.trust:
                 raise UsageError(f"{option('trust')}: a {option('table')} holds no code; leave it out")

@@ -151,6 +151,8 @@ def _from_masks(asked: Asked, given: list[Any], plan: FilePlan, pictures: Pictur
         options=MetricOptions(
             convention=Convention(asked.convention), dense=any("l2_dense" in score.metrics for score in scores)
         ),
+        device=asked.place.resolved(),
+        memory=asked.place.memory,
         trust=asked.trust,
         per_layer=pictures.asked,
         paths=_paths(asked, weights, masks, scores, correlating=correlating),
@@ -221,6 +223,10 @@ def _from_reports(asked: Asked, given: Sequence[Any], pictures: Pictures) -> Ent
         raise UsageError(
             f"{option('jobs')}, {option('cluster')}, {option('store')} and {option('no_store')}: reports are measured "
             "already; leave them out"
+        )
+    if not asked.place.by_default:
+        raise UsageError(
+            f"{option('device')} and {option('device_memory')}: reports are measured already; leave them out"
         )
     conventions = sorted({str(one.convention) for one in given if one.convention is not None})
     if len(conventions) > 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Iterable, Mapping
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,9 +126,12 @@ class _Called:
     """A mask under the name that messages call it by. See `files.masks.Mask`."""
 
     def __init__(self, mask: Stored, path: Path):
+        from pai_cli.files.masks import span_of
+
         self.path = path
         self.metadata, self.names, self.shapes = mask.metadata, mask.names, mask.shapes
         self.remark, self.layout, self.array = mask.remark, mask.layout, mask.array
+        self.span = partial(span_of, mask)
 
 
 def _layouts(names: Iterable[str], model: Any) -> Mapping[str, Layout] | None:

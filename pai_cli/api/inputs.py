@@ -151,18 +151,19 @@ def device_of(name: str, source: Source = None) -> str:
 
     Raises `DeviceError` and `ParameterError`.
     """
-    from pai_cli.compute.device import Device, resolve
+    from pai_cli.compute.device import ON_TORCH, device_name, resolve
 
     if name == "auto" and hasattr(source, "parameters") and not isinstance(source, Mapping):
         first = next(iter(source.parameters()), None)
         if first is not None and first.device.type == "cuda":
             return str(first.device)
-    found = resolve(Device(one_of("device", name, [device.value for device in Device])))
-    if name == "auto" and found != "cpu":
+    asked = device_name(name)
+    found = resolve(asked)
+    if asked == "auto" and found != "cpu":
         note(
             f"a GPU does the work ({option('device', 'auto')}, as there is one; {option('device', 'cpu')} leaves it out)"
         )
-    return found
+    return "cpu" if found == ON_TORCH else found
 
 
 def one_of(name: str, value: Any, choices: Iterable[Choice]) -> Choice:

@@ -25,7 +25,7 @@ def solver_options(solver: str, *, certify: bool, device: str) -> SolverOptions:
         free = option("solver", "matrix-free")
         if certify:
             raise UsageError(f"{option('certify')} needs a Gram matrix, which {free} does without: take power")
-        if device != Device.CPU:
+        if device not in (Device.AUTO, Device.CPU):
             raise UsageError(f"{free} runs on the CPU only: leave {option('device')} out")
         if not calls.available():
             raise SolverError(f"{free} needs the compiled part of the engine: install pai where there is a C compiler")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -168,10 +168,28 @@ ScopeName = Annotated[
     ScopeChoice | None,
     typer.Option(help="Keep the density over the whole network, or in each layer; by default as the method has it."),
 ]
-DeviceName = Annotated[Device, typer.Option(help="Where scores are computed; auto takes a GPU when there is one.")]
+
+
+def _device_option(where: str) -> Any:
+    return typer.Option(
+        "--device",
+        metavar="auto|cpu|cuda",
+        autocompletion=lambda: [device.value for device in Device],
+        help=f"{where}; one of several GPUs is cuda:1, and so on.",
+    )
+
+
+DeviceName = Annotated[str, _device_option("Where scores are computed; auto takes a GPU when there is one")]
+TrainDevice = Annotated[str, _device_option("Where to train; auto takes a GPU when there is one")]
 EngineDevice = Annotated[
-    Device,
-    typer.Option(help="Where singular values are computed; auto takes a GPU when there is one."),
+    str, _device_option("Where singular values are computed; auto takes a GPU where it is quicker, its start counted")
+]
+DeviceMemory = Annotated[
+    str | None,
+    typer.Option(
+        metavar="BYTES",
+        help="How much of a GPU's memory may be used, such as 8GB or 500MiB; by default 80% of what is free.",
+    ),
 ]
 _CONVENTION = typer.Option(
     "--convention",

@@ -114,7 +114,6 @@ KeepEvery = Annotated[
     float, typer.Option("--keep-every", metavar="MINUTES", min=0.0, help="How often the state is written.")
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where a training of the same settings was interrupted.")]
-TrainDevice = Annotated[Device, typer.Option(help="Where to train; auto takes a GPU when there is one.")]
 
 
 def train(
@@ -151,7 +150,7 @@ def train(
     resume: Resume = False,
     model: options.Model = None,
     input_shape: options.InputShape = None,
-    device: TrainDevice = Device.AUTO,
+    device: options.TrainDevice = Device.AUTO,
     format: options.OutputFormat = Format.TABLE,  # noqa: A002  the flag's name
     force: options.Force = False,
     trust: options.Trust = False,

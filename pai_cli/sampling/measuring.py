@@ -7,13 +7,16 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pai_cli.analysis.masks import Measuring, measure_everywhere, reason_of
+from pai_cli.analysis.by_layer import Measuring
+from pai_cli.analysis.engine import measure_everywhere
+from pai_cli.analysis.masks import reason_of
 from pai_cli.analysis.pairs import LayerMasks, Pair, means_of, measured
 from pai_cli.analysis.paths import measures_of_paths
+from pai_cli.compute.device import torch_device
 from pai_cli.sampling.request import SHOWN
 from pai_cli.sampling.state import Measures
 from pai_cli.spectral.catalogue import BETWEEN
@@ -24,6 +27,8 @@ from pai_cli.spectral.result import Measure
 from pai_cli.spelling import for_shell, option
 
 if TYPE_CHECKING:
+    import torch
+
     from pai_cli.models.network import Network
     from pai_cli.models.unrolled.paths import Unrolled
     from pai_cli.pruning.base import Masks
@@ -34,9 +39,13 @@ WholeMeasure = Callable[["Masks"], Measure]
 
 @dataclass
 class LayerCache:
-    """Reports of layers by name and mask, those used last; each holds the measures of `SHOWN` alone."""
+    """Reports of layers by name and mask, those used last; each holds the measures of `SHOWN` alone.
+
+    `weights`: of layers that are measured on a device, there.
+    """
 
     most: int = 4096
+    weights: dict[str, torch.Tensor] = field(default_factory=dict)
     _known: OrderedDict[Key, LayerReport] = field(default_factory=OrderedDict)
 
     def __len__(self) -> int:
@@ -63,27 +72,40 @@ def key_of(name: str, mask: np.ndarray) -> Key:
 
 
 def measure(
-    network: Network, masks: Masks, cache: LayerCache, convention: Convention = Convention.H23
+    network: Network,
+    masks: Masks,
+    cache: LayerCache,
+    convention: Convention = Convention.H23,
+    device: str = "cpu",
 ) -> NetworkReport:
     """The layers' and the network's measures of `SHOWN`, always against the network's own weights.
 
-    By one convention as long as the cache is used. Layers left whole by `ignore` have no mask and are not counted. What the
-    cache knows is not measured again; what is measured is put there.
+    By one convention and on one `device` as long as the cache is used. Layers left whole by `ignore` have no mask and are
+    not counted. What the cache knows is not measured again; what is measured is put there.
     """
     layers = [layer for layer in network.layers if layer.name in masks]
     keys = {layer.name: key_of(layer.name, masks[layer.name]) for layer in layers}
     found = {name: cache.get(key) for name, key in keys.items()}
     unknown = [layer for layer in layers if found[layer.name] is None]
     inputs = (
-        LayerInput(one.name, masks[one.name], network.parameter(one.name).detach().cpu().numpy(), one.layout)
-        for one in unknown
+        LayerInput(one.name, masks[one.name], _weights(network, one.name, cache, device), one.layout) for one in unknown
     )
     total = sum(masks[one.name].size for one in unknown)
-    how = Measuring(MetricOptions(convention=convention, dense=False), DenseCache(), "a candidate")
+    how = Measuring(MetricOptions(convention=convention, dense=False), DenseCache(), "a candidate", device)
     for report in measure_everywhere(inputs, total, how):
         found[report.name] = _trimmed(report)
         cache.put(keys[report.name], found[report.name])  # type: ignore[arg-type]
     return summarise(report for report in found.values() if report is not None)
+
+
+def _weights(network: Network, name: str, cache: LayerCache, device: str) -> Any:
+    """A layer's weights where it is measured; they go to a device once."""
+    own = network.parameter(name).detach()
+    if device == "cpu":
+        return own.cpu().numpy()
+    if name not in cache.weights:
+        cache.weights[name] = own.to(torch_device(device))
+    return cache.weights[name]
 
 
 def remember(cache: LayerCache, masks: Masks, reports: Iterable[LayerReport]) -> None:
