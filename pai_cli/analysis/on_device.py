@@ -155,10 +155,12 @@ class _Stream:
     def _by_itself(self, layer: UnreadLayer, refused: Exception | None) -> Found:
         """What this machine says of a layer, whose faults it tells as of any file's."""
         try:
-            with named(layer.name, layer.source):
-                inputs = [layer.read()]
-                if refused is None:
+            inputs = [layer.read()]
+            if refused is None:
+                with named(layer.name, layer.source):
                     return Found(measure_together(inputs, self._how.options, self._how.cache)[0], at_home=True)
+        except MemoryError:
+            refused = None
         except PaiError as error:
             return Found(error)
         if isinstance(refused, PaiError):

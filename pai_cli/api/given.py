@@ -31,8 +31,10 @@ def is_one(masks: Any) -> bool:
 
 
 def _by_name(masks: Mapping[Any, Any]) -> bool:
-    """Whether a mapping is of masks, and not of a mask's arrays."""
-    return bool(masks) and all(isinstance(one, Mapping) for one in masks.values())
+    """Whether a mapping is of masks, and not of a mask's arrays, which are not read for it."""
+    from pai_cli.api.masks import Mask
+
+    return not isinstance(masks, Mask) and bool(masks) and all(isinstance(one, Mapping) for one in masks.values())
 
 
 def listed(masks: Any) -> list[Any]:
@@ -40,10 +42,9 @@ def listed(masks: Any) -> list[Any]:
 
     Raises `ParameterError` for what is neither a mask nor several.
     """
-    from pai_cli.api.masks import Mask
     from pai_cli.spectral.parameters import shown
 
-    if isinstance(masks, Mapping) and not isinstance(masks, Mask) and _by_name(masks):
+    if isinstance(masks, Mapping) and _by_name(masks):
         return [_called(one, Path(str(name)), own_name=False) for name, one in masks.items()]
     every = [masks] if isinstance(masks, str | PathLike | Mapping) else masks
     array = hasattr(every, "dtype") or isinstance(every, bytes)

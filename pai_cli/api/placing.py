@@ -27,7 +27,7 @@ class Placing:
 
     @staticmethod
     def of(device: Any, memory: Any) -> Placing:
-        """What a caller says of both. Raises `ParameterError`, and `UsageError` for memory of no device."""
+        """What a caller says of both. Raises `UsageError`, also for memory of no device."""
         name = device_name(device)
         if memory is None:
             return Placing(name)

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pai_cli.errors import DeviceError, ParameterError
+from pai_cli.errors import DeviceError, UsageError
 from pai_cli.spectral.parameters import shown
 from pai_cli.spelling import option
 
@@ -39,10 +39,10 @@ class Device(StrEnum):
 
 
 def device_name(given: Any) -> str:
-    """The name of a device, also of torch's own object. Raises `ParameterError` for what names none."""
+    """The name of a device, also of torch's own object. Raises `UsageError` for what names none."""
     name = str(given) if isinstance(given, str) or type(given).__module__ == "torch" else ""
     if _NAME.fullmatch(name) is None:
-        raise ParameterError(f"{option('device', shown(given))}: give {KINDS}")
+        raise UsageError(f"{option('device', shown(given))}: give {KINDS}")
     return name
 
 
