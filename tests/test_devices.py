@@ -19,7 +19,7 @@ import torch
 from conftest import Pai, random_mask, save_mask
 
 import pai_cli as pai
-from pai_cli.analysis import cache, on_device, places
+from pai_cli.analysis import cache, device_stream, places
 from pai_cli.analysis.places import place_of, seconds_there
 from pai_cli.api.placing import Placing
 from pai_cli.compute import device as devices
@@ -175,13 +175,13 @@ def test_memory_decides_what_is_measured_together(tmp_path: Path, monkeypatch: p
     every = {f"{at}": random_mask((256, 256), 0.1, at) for at in range(6)}
     path = save_mask(tmp_path / "m.safetensors", every)
     sizes: list[int] = []
-    real = on_device.measure_together
+    real = device_stream.measure_together
 
     def counted(layers: Any, *rest: Any) -> Any:
         sizes.append(len(layers))
         return real(layers, *rest)
 
-    monkeypatch.setattr(on_device, "measure_together", counted)
+    monkeypatch.setattr(device_stream, "measure_together", counted)
     need = bytes_there((256, 256), weighted=False)
     for memory in (need * 2, need * 4 + 1, "1GiB", None):
         pai.analyze(path, device=ON_TORCH, device_memory=memory, no_store=True)
@@ -428,13 +428,13 @@ def taken(simulated: Callable[[Rates], None], monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(places, "LEAST", 0.0)
     monkeypatch.setattr(places, "seconds_there", lambda *_: 0.0)
     found: list[tuple[str, int]] = []
-    real = on_device.measure_together
+    real = device_stream.measure_together
 
     def counted(layers: Any, *rest: Any) -> Any:
         found.append((type(layers[0].mask).__name__, len(layers)))
         return real(layers, *rest)
 
-    monkeypatch.setattr(on_device, "measure_together", counted)
+    monkeypatch.setattr(device_stream, "measure_together", counted)
     return found
 
 

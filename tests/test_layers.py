@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from workers import PATIENCE, wait_until
 
+from pai_cli.analysis import device_stream
 from pai_cli.analysis import engine as room
-from pai_cli.analysis import on_device
 from pai_cli.analysis.by_layer import Measuring
 from pai_cli.analysis.engine import measure_everywhere
 from pai_cli.compute import threads
@@ -59,7 +59,7 @@ def assert_same(ours: list[LayerReport], theirs: list[LayerReport]) -> None:
 
 @pytest.mark.parametrize("at_once", [1, 2000, 2**28])
 def test_a_torch_device_says_what_the_cores_say(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(on_device, "MOST_ENTRIES", at_once)
+    monkeypatch.setattr(device_stream, "MOST_ENTRIES", at_once)
     assert_same(measured(network()), measured(network(), TORCH_ON_CPU))
 
 
@@ -107,7 +107,7 @@ def test_only_what_does_not_fit_by_itself_is_named(monkeypatch: pytest.MonkeyPat
         measured(network())
 
 
-@pytest.mark.parametrize(("module", "device"), [(room, "cpu"), (on_device, TORCH_ON_CPU)])
+@pytest.mark.parametrize(("module", "device"), [(room, "cpu"), (device_stream, TORCH_ON_CPU)])
 def test_another_fault_is_not_hidden(module: Any, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> list[LayerReport]:
         raise RuntimeError("something else")

@@ -38,7 +38,7 @@ def measure_everywhere(layers: Iterable[LayerInput], total: int, how: Measuring)
 
 def _on_a_device(layers: Iterable[LayerInput], how: Measuring) -> Iterator[LayerReport]:
     """Layers that this machine holds; a fault ends them all."""
-    from pai_cli.analysis.on_device import measured_there
+    from pai_cli.analysis.device_stream import measured_there
     from pai_cli.analysis.unread import held_layer
 
     with closing(measured_there((held_layer(layer, how.source) for layer in layers), how)) as found:

@@ -130,7 +130,7 @@ class _Study:
 
     def _by(self, pool: Pool, items: Iterator[_Item]) -> Iterator[Outcome[AnyReport]]:
         if self._request.device != "cpu":
-            from pai_cli.analysis.many_on_device import measured_masks
+            from pai_cli.analysis.device_study import measured_masks
 
             return measured_masks(items, self._request, self._tell)
         if isinstance(pool, Here):

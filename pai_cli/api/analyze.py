@@ -175,7 +175,7 @@ def reports(
     if between:
         _refuse_beside_between(
             solver=chosen is not Solver.AUTO,
-            device=place.device not in (Device.AUTO, Device.CPU),
+            device=place.device != Device.AUTO,
             device_memory=place.memory is not None,
             certify=certify,
             convention=whose is not Convention.H23,

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pai_cli.analysis.by_layer import Measuring
+from pai_cli.analysis.device_stream import Found, measured_there
 from pai_cli.analysis.masks import AnalysisRequest, MaskReport, OpenMask
-from pai_cli.analysis.on_device import Found, measured_there
 from pai_cli.analysis.unread import UnreadLayer, unread_layer
 from pai_cli.compute.pieces import Outcome
 from pai_cli.errors import PaiError

@@ -22,10 +22,10 @@ from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_tensors
 
 import pai_cli as pai
-from pai_cli.analysis import on_device
+from pai_cli.analysis import device_stream
 from pai_cli.analysis.by_layer import Measuring
+from pai_cli.analysis.device_stream import measured_there
 from pai_cli.analysis.masks import AnalysisRequest, MaskReport, OpenMask
-from pai_cli.analysis.on_device import measured_there
 from pai_cli.analysis.unread import Shipment, unread_layer
 from pai_cli.compute import uploads
 from pai_cli.compute.device import ON_TORCH
@@ -283,8 +283,8 @@ class Full:
     def __init__(self, full: Callable[[int], bool], monkeypatch: pytest.MonkeyPatch):
         self.calls: list[tuple[str, int]] = []
         self._full = full
-        self._measure = on_device.measure_together
-        monkeypatch.setattr(on_device, "measure_together", self)
+        self._measure = device_stream.measure_together
+        monkeypatch.setattr(device_stream, "measure_together", self)
 
     def __call__(self, layers: list[LayerInput], *rest: Any) -> list[LayerReport]:
         there = isinstance(layers[0].mask, torch.Tensor)
@@ -321,7 +321,7 @@ def test_what_never_fits_is_measured_on_the_cores_and_told(
 def test_later_batches_are_smaller_once_one_did_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = [save_mask(tmp_path / f"{seed}.safetensors", {"e": random_mask((40, 60), 0.5, seed)}) for seed in range(12)]
     expected = [measure(path, device="cpu") for path in paths]
-    monkeypatch.setattr(on_device, "MOST_ENTRIES", 4 * 2400)
+    monkeypatch.setattr(device_stream, "MOST_ENTRIES", 4 * 2400)
     engine = Full(lambda call: call == 1, monkeypatch)
     for one, other in zip(measure(paths, device=ON_TORCH), expected, strict=True):
         assert_same(one, other)
@@ -331,7 +331,7 @@ def test_later_batches_are_smaller_once_one_did_not_fit(tmp_path: Path, monkeypa
 def test_a_layer_gets_the_room_of_the_one_that_is_sent_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Alone it fits: what was sent ahead is recalled, and sent again."""
     path = save_mask(tmp_path / "m.safetensors", masks(), LAYOUTS)
-    monkeypatch.setattr(on_device, "MOST_ENTRIES", 1)
+    monkeypatch.setattr(device_stream, "MOST_ENTRIES", 1)
     engine = Full(lambda call: call == 1, monkeypatch)
     report = measure(path, device=ON_TORCH)
     assert engine.calls == [("device", 1)] * 6
@@ -409,8 +409,8 @@ def test_host_memory_does_not_grow_with_a_layer(tmp_path: Path, monkeypatch: pyt
 
 def test_ctrl_c_in_the_middle_ends_the_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save_mask(tmp_path / "m.safetensors", masks(), LAYOUTS)
-    monkeypatch.setattr(on_device, "MOST_ENTRIES", 1)
-    real, calls = on_device.measure_together, []
+    monkeypatch.setattr(device_stream, "MOST_ENTRIES", 1)
+    real, calls = device_stream.measure_together, []
 
     def interrupted(layers: list[LayerInput], *rest: Any) -> list[LayerReport]:
         calls.append(readers())
@@ -418,7 +418,7 @@ def test_ctrl_c_in_the_middle_ends_the_reader(tmp_path: Path, monkeypatch: pytes
             raise KeyboardInterrupt
         return real(layers, *rest)
 
-    monkeypatch.setattr(on_device, "measure_together", interrupted)
+    monkeypatch.setattr(device_stream, "measure_together", interrupted)
     with pytest.raises(KeyboardInterrupt):
         measure(path, device=ON_TORCH)
     assert all(len(names) == 1 for names in calls)
@@ -452,7 +452,7 @@ def test_an_interruption_between_chunks_stops_the_reading(tmp_path: Path, monkey
 
 
 def test_a_caller_who_has_seen_enough_ends_the_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(on_device, "MOST_ENTRIES", 1)
+    monkeypatch.setattr(device_stream, "MOST_ENTRIES", 1)
     with closing(measured_there(layers_of(save_mask(tmp_path / "m.safetensors", masks(), LAYOUTS)), how())) as found:
         next(found)
         assert len(readers()) == 1
@@ -518,7 +518,7 @@ def test_many_small_masks_are_one_call(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("most", [1, 5_000, 2**28])
 def test_reports_come_in_order_whatever_is_between(most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Masks that are finished, that cannot be read, and that cannot be measured."""
-    monkeypatch.setattr(on_device, "MOST_ENTRIES", most)
+    monkeypatch.setattr(device_stream, "MOST_ENTRIES", most)
     paths, store = many(tmp_path, 9), tmp_path / "store.db"
     pai.analyze([paths[0], paths[4], paths[8]], device=ON_TORCH, store=store)
     (tmp_path / "002.safetensors").write_bytes(b"no mask")
