@@ -21,6 +21,7 @@ from conftest import Pai, random_mask, save_mask
 import pai_cli as pai
 from pai_cli.analysis import cache, device_stream, places
 from pai_cli.analysis.places import place_of, seconds_there
+from pai_cli.api.inputs import device_of
 from pai_cli.api.placing import Placing
 from pai_cli.compute import device as devices
 from pai_cli.compute import rates
@@ -97,6 +98,14 @@ def test_intels_gpus_with_float64_and_without(monkeypatch: pytest.MonkeyPatch) -
         resolve("xpu:0")
     with pytest.raises(DeviceError, match="torch sees no such device"):
         resolve("xpu:1")
+
+
+def test_scores_are_not_computed_on_intels_gpus() -> None:
+    with pytest.raises(
+        DeviceError, match=r"^device=xpu: scores and training need the cores or a CUDA GPU; use device=cpu$"
+    ):
+        device_of("xpu")
+    assert device_of(ON_TORCH) == device_of("cpu") == "cpu"
 
 
 def test_the_command_takes_them_too(pai: Pai, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from pai_cli.errors import CheckpointError, ParameterError, UsageError
+from pai_cli.errors import CheckpointError, DeviceError, ParameterError, UsageError
 from pai_cli.pruning.base import USUAL_DENSITY, Pattern
 from pai_cli.spectral.parameters import from_digits, shown
 from pai_cli.spelling import option
@@ -158,6 +158,10 @@ def device_of(name: str, source: Source = None) -> str:
         if first is not None and first.device.type == "cuda":
             return str(first.device)
     asked = device_name(name)
+    if asked.startswith("xpu"):
+        raise DeviceError(
+            f"{option('device', asked)}: scores and training need the cores or a CUDA GPU; use {option('device', 'cpu')}"
+        )
     found = resolve(asked)
     if asked == "auto" and found != "cpu":
         note(

@@ -173,16 +173,16 @@ ScopeName = Annotated[
 def _device_option(where: str) -> Any:
     return typer.Option(
         "--device",
-        metavar="auto|cpu|cuda",
+        metavar="auto|cpu|cuda|cuda:N",
         autocompletion=lambda: [device.value for device in Device],
-        help=f"{where}; one of several GPUs is cuda:1, and so on.",
+        help=where,
     )
 
 
-DeviceName = Annotated[str, _device_option("Where scores are computed; auto takes a GPU when there is one")]
-TrainDevice = Annotated[str, _device_option("Where to train; auto takes a GPU when there is one")]
+DeviceName = Annotated[str, _device_option("Where scores are computed; auto takes a GPU when there is one.")]
+TrainDevice = Annotated[str, _device_option("Where to train; auto takes a GPU when there is one.")]
 EngineDevice = Annotated[
-    str, _device_option("Where singular values are computed; auto takes a GPU where it is quicker, its start counted")
+    str, _device_option("Where singular values are computed; auto takes a GPU where it is quicker.")
 ]
 DeviceMemory = Annotated[
     str | None,

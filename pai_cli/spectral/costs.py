@@ -1,6 +1,6 @@
 """What layers cost: time on a core and on a device, and a device's memory, as far as their sizes tell.
 
-Times of a core are those of `solvers`: one of a server of 2024, compiled, masks of density 0.1, by `benchmarks/rates.py`;
+Times of a core are those of `solvers`: one of a server of 2024, compiled, masks of density 0.1, by `benchmarks/costs.py`;
 they are right within a factor of two. What a device takes follows from its own rates.
 """
 
@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pai_cli.spectral.solvers import PROOF_SIDE
 
 LAYER, ENTRY, PROOF = 4e-4, 1e-8, 1.4e-11
-"""Seconds of a core for a mask's layer, for each entry of its matrix, and for each of side**3 where its proof is made."""
+"""Seconds of a core for a layer, its mask and again its weights; for each entry of its matrix; and for each of side**3 where
+a proof is made.
+"""
 
 PRODUCTS = 3.5e10  # multiplications and additions of a Gram matrix of weights, a second of a core
 
@@ -48,7 +50,7 @@ def work_of(matrices: Iterable[tuple[int, int]], *, weighted: bool) -> Work:
     for rows, columns in matrices:
         side, entries = min(rows, columns), rows * columns
         gram, proof = 2.0 * side * entries, float(side) ** 3 if side <= PROOF_SIDE else 0.0
-        seconds += LAYER + ENTRY * entries + PROOF * proof + weighted * gram / PRODUCTS
+        seconds += LAYER * (1 + weighted) + ENTRY * entries + PROOF * proof + weighted * gram / PRODUCTS
         single += PARTS * gram
         double += PARTS * (float(side) ** 3 / 3 + 4.0 * STEPS * entries) + weighted * PARTS * gram
         sent += entries * (5 if weighted else 1)
