@@ -140,11 +140,11 @@ class Slow(PlainLane):
     under_way: list[Copy] = field(default_factory=list)
 
     def _counted(self, kind: str, size: int) -> torch.Tensor:
-        memory = torch.full((size,), 0xA5, dtype=torch.uint8)
+        memory = np.full(size, 0xA5, dtype=np.uint8)  # which every tensor that shares it keeps
         self.live[kind] += size
         self.most[kind] = max(self.most[kind], self.live[kind])
         weakref.finalize(memory, self._freed, kind, size)
-        return memory
+        return torch.from_numpy(memory)
 
     def _freed(self, kind: str, size: int) -> None:
         self.live[kind] -= size
@@ -169,14 +169,17 @@ class Slow(PlainLane):
 class Copy:
     """A copy that is made, with those before it, as a stream does, when it is waited for."""
 
-    there: torch.Tensor
-    here: torch.Tensor
+    there: torch.Tensor | None
+    here: torch.Tensor | None
     lane: Slow
 
     def synchronize(self) -> None:
         while self in self.lane.under_way:
             first = self.lane.under_way.pop(0)
+            assert first.there is not None
+            assert first.here is not None
             first.there.copy_(first.here)
+            first.there = first.here = None
 
 
 def arrived(path: Path, weights: Path | None, lane: PlainLane) -> list[LayerInput]:
@@ -339,6 +342,34 @@ def test_a_layer_gets_the_room_of_the_one_that_is_sent_ahead(tmp_path: Path, mon
     assert_same(report, measure(path, device="cpu"))
 
 
+@pytest.mark.parametrize(
+    ("kind", "words"), [(torch.OutOfMemoryError, "full"), (RuntimeError, "CUBLAS_STATUS_ALLOC_FAILED")]
+)
+def test_what_did_not_fit_is_gone_before_the_next_try(
+    kind: type[Exception], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its tensors and bytes, those of the batch sent ahead, and what torch keeps of them."""
+    every = {f"{at}": random_mask((64, 64), 0.3, at) for at in range(8)}
+    layers = layers_of(save_mask(tmp_path / "m.safetensors", every))
+    monkeypatch.setattr(device_stream, "MOST_ENTRIES", 4 * 64**2)
+    lane, real, held, given_back = Slow(), device_stream.measure_together, [], []
+    monkeypatch.setattr(device_stream, "give_back_memory", given_back.append)
+
+    def full(inputs: list[LayerInput], *rest: Any) -> list[LayerReport]:
+        held.append((len(inputs), lane.live["room"] // 4096))
+        if len(held) == 1:
+            mine = [layer.mask.clone() for layer in inputs]  # frames of the engine hold more
+            raise kind(words) from ValueError(len(mine))
+        return real(inputs, *rest)
+
+    monkeypatch.setattr(device_stream, "measure_together", full)
+    found = list(measured_there(layers, how(), lane))
+    assert len(found) == 8
+    assert [one.report.name for one in found if one and isinstance(one.report, LayerReport)] == list(every)
+    assert held[1:] == [(2, 2), (2, 2), (4, 4)]
+    assert given_back == [ON_TORCH]
+
+
 class Short(PlainLane):
     """A device with room for batches of so many bytes."""
 
@@ -393,15 +424,16 @@ def test_host_memory_does_not_grow_with_a_layer(tmp_path: Path, monkeypatch: pyt
     path = save_mask(tmp_path / "m.safetensors", {"w": random_mask((2048, 4096), 0.01)})
     (layer,) = layers_of(path)
     tracemalloc.start()
-    lane = Slow()
+    lane, sizes = PlainLane(), []
+    monkeypatch.setattr(PlainLane, "buffer", lambda _, size: sizes.append(size) or torch.empty(size, dtype=torch.uint8))
     with SpanReader() as files, Uploads(lane) as sender:
         shipment = Shipment([layer], files)
         there = lane.arrive(sender.send(shipment.pieces).result())
         most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(there) == 2**23
-    assert lane.most["buffer"] == 2**17
-    assert most < 2**20
+    assert sizes == [2**23, 2**16, 2**16]  # the room on what stands for the device, and the buffers
+    assert most < 2**20  # of NumPy's memory and Python's
 
 
 # Ends ----------------------------------------------------------------------------------------------------------------

@@ -33,6 +33,13 @@ class Found:
     at_home: bool = False
 
 
+@dataclass(frozen=True)
+class Refused:
+    """That layers were not measured, and why; None for want of room."""
+
+    why: Exception | None
+
+
 class Batch:
     """Layers that are measured together, and their bytes where they are on their way."""
 
@@ -61,7 +68,7 @@ class Batch:
         (_, future), self._sent = self._sent, None
         with suppress(PaiError, RuntimeError, MemoryError, CancelledError, Stopped):  # told when it is sent again
             future.cancel()
-            future.result()
+            future.result().wait()
         return True
 
 
@@ -126,6 +133,10 @@ class _Stream:
         return bytes_there(layer.layout.matrix(layer.shape), weighted=layer.weights is not None)
 
     def _of_batch(self, batch: Batch) -> list[Found]:
+        found = self._together(batch)  # in a frame of its own, whose tensors are gone when it is done
+        return found if isinstance(found, list) else self._again(batch, found)
+
+    def _together(self, batch: Batch) -> list[Found] | Refused:
         try:
             inputs = batch.arrived(self._uploads, self._files)
             return [Found(report) for report in measure_together(inputs, self._how.options, self._how.cache)]
@@ -134,13 +145,12 @@ class _Stream:
             if not full and isinstance(error, RuntimeError):
                 raise
             # Without the frames in which it was raised, which hold what is on the device.
-            refused = None if full else error.with_traceback(None)
-        return self._again(batch, refused)
+            return Refused(None if full else error.with_traceback(None))
 
-    def _again(self, batch: Batch, refused: Exception | None) -> list[Found]:
-        """In halves, until it is the one layer that is refused, or that does not fit (`refused` is None)."""
+    def _again(self, batch: Batch, refused: Refused) -> list[Found]:
+        """In halves, until it is the one layer that is refused, or that does not fit."""
         recalled = False
-        if refused is None:
+        if refused.why is None:
             recalled = sum(other.recalled() for other in self._ahead) > 0
             self._most = min(self._most, max(1, sum(map(self._need, batch.layers)) // 2))
             give_back_memory(self._how.device)
@@ -150,7 +160,7 @@ class _Stream:
             return [one for part in parts for one in self._of_batch(Batch(part))]
         if recalled:  # alone it may fit
             return self._of_batch(Batch(batch.layers))
-        return [self._by_itself(batch.layers[0], refused)]
+        return [self._by_itself(batch.layers[0], refused.why)]
 
     def _by_itself(self, layer: UnreadLayer, refused: Exception | None) -> Found:
         """What this machine says of a layer, whose faults it tells as of any file's."""

@@ -27,6 +27,8 @@ KINDS = "one of auto, cpu, cuda; of several GPUs cuda:1, and so on"
 DRIVERS = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd")
 """What a driver that torch works with leaves in Linux: NVIDIA's, that of Windows' subsystem, AMD's."""
 
+UNKNOWN_MEMORY = 2**32  # bytes that are taken to be free where the system does not tell
+
 _NAME = re.compile(r"auto|cpu|torch:cpu|(?:cuda|xpu|mps)(?::[0-9]{1,3})?")
 
 
@@ -129,7 +131,10 @@ def _torch_is_built_for_it() -> bool:
 def free_memory(device: str) -> int:
     """Bytes that are free on a device, with those that torch keeps for the next tensor; of `ON_TORCH` the machine's own."""
     if device == ON_TORCH:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 2**32
+        try:
+            return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        except (AttributeError, ValueError, OSError):  # not of this system
+            return UNKNOWN_MEMORY
     import torch
 
     there = torch_device(device)

@@ -57,6 +57,11 @@ class Sent:
     there: torch.Tensor
     end: Mark | None = None
 
+    def wait(self) -> None:
+        """Until they have left this machine's memory."""
+        if self.end is not None:
+            self.end.synchronize()
+
 
 class Lane(Protocol):
     """How bytes get to one device."""
