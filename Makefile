@@ -51,6 +51,7 @@ check: $(VENV)/.dev
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/spectral.py $(BENCH)
 	$(BIN)/python benchmarks/large.py $(BENCH)
+	$(BIN)/python benchmarks/costs.py $(BENCH)
 	$(BIN)/python benchmarks/streaming.py $(BENCH)
 	$(BIN)/python benchmarks/errors.py $(BENCH)
 	$(BIN)/python benchmarks/methods.py $(BENCH)

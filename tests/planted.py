@@ -30,6 +30,26 @@ class Fault:
 
 
 FAULTS = {
+    "a buffer filled too early": Fault(
+        "compute/uploads.py",
+        "            end.synchronize()\n        return buffer",
+        "            pass\n        return buffer",
+        "device_stream",
+    ),
+    "bits from the other end": Fault(
+        "analysis/unread.py", "torch.arange(7, -1, -1, ", "torch.arange(0, 8, ", "device_stream"
+    ),
+    "bits past the end": Fault("analysis/unread.py", "    if spare:\n", "    if False:\n", "device_stream"),
+    "a batch that is not recalled": Fault(
+        "analysis/device_stream.py",
+        "sum(other.recalled() for other in self._ahead) > 0",
+        "False",
+        "device_stream",
+    ),
+    "a file that was exchanged": Fault(
+        "files/spans.py", "stamp_of(file) == span.stamp and _filled", "_filled", "device_stream"
+    ),
+    "a GPU that is slower": Fault("analysis/places.py", "if there >= here:", "if False:", "devices"),
     "the sign of a gap": Fault(
         "spectral/result.py",
         "gap, error = first - second",

@@ -339,7 +339,7 @@ WRONG_USAGE = {
     **{
         flag: (["--between", flag, *value], f"{flag}: --between computes no singular values; leave one of them out")
         for flag, value in (
-            *(("--solver", ["gram"]), ("--device", ["auto"])),
+            *(("--solver", ["gram"]), ("--device", ["cpu"])),
             *(("--certify", []), ("--expansion-weighted", []), ("--convention", ["f23"])),
             *(("--plot", ["p.svg"]), ("--report", ["r.html"]), ("--force", [])),
         )

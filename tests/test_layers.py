@@ -12,16 +12,18 @@ import numpy as np
 import pytest
 from workers import PATIENCE, wait_until
 
-from pai_cli.analysis import masks as room
-from pai_cli.analysis.masks import Measuring, measure_everywhere
+from pai_cli.analysis import device_stream
+from pai_cli.analysis import engine as room
+from pai_cli.analysis.by_layer import Measuring
+from pai_cli.analysis.engine import measure_everywhere
 from pai_cli.compute import threads
-from pai_cli.errors import DeviceError, MaskError, NotFiniteError
+from pai_cli.errors import MaskError, NotFiniteError
 from pai_cli.spectral.layout import Layout
 from pai_cli.spectral.metrics import MetricOptions
 from pai_cli.spectral.network import DenseCache, LayerInput
 from pai_cli.spectral.table import LayerReport
 
-TORCH_ON_CPU = "cpu:0"  # a torch device like any other, which every machine has
+TORCH_ON_CPU = "torch:cpu"  # the path of a GPU, on tensors that every machine has
 
 
 def network(seed: int = 0) -> list[LayerInput]:
@@ -57,7 +59,7 @@ def assert_same(ours: list[LayerReport], theirs: list[LayerReport]) -> None:
 
 @pytest.mark.parametrize("at_once", [1, 2000, 2**28])
 def test_a_torch_device_says_what_the_cores_say(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "DEVICE_WEIGHTS", at_once)
+    monkeypatch.setattr(device_stream, "MOST_ENTRIES", at_once)
     assert_same(measured(network()), measured(network(), TORCH_ON_CPU))
 
 
@@ -105,23 +107,14 @@ def test_only_what_does_not_fit_by_itself_is_named(monkeypatch: pytest.MonkeyPat
         measured(network())
 
 
-def test_what_does_not_fit_on_the_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> list[LayerReport]:
-        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
-
-    monkeypatch.setattr(room, "measure_together", full)
-    with pytest.raises(DeviceError) as caught:
-        measured(network(), TORCH_ON_CPU)
-    assert str(caught.value) == "m.safetensors: layer 'layer0' does not fit on the GPU; use device=cpu"
-
-
-def test_another_fault_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("module", "device"), [(room, "cpu"), (device_stream, TORCH_ON_CPU)])
+def test_another_fault_is_not_hidden(module: Any, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> list[LayerReport]:
         raise RuntimeError("something else")
 
-    monkeypatch.setattr(room, "measure_together", broken)
+    monkeypatch.setattr(module, "measure_together", broken)
     with pytest.raises(RuntimeError, match="something else"):
-        measured(network())
+        measured(network(), device)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])

@@ -604,8 +604,8 @@ def test_a_mask_whose_bytes_change_unnoticed_is_not_kept(
     (report,) = analyze_masks([one], AnalysisRequest())
     one.write_bytes(other.read_bytes())
     keeper.keep(entry, report)
-    assert entry.key is not None
-    assert store.get(entry.key, layers=True) is None
+    assert entry.seen is not None
+    assert store.get(keeper.key(entry, "cpu"), layers=True) is None
 
 
 def test_which_file_a_weight_is_in_counts(tmp_path: Path, store: Store) -> None:
@@ -633,9 +633,9 @@ def test_what_follows_from_code_is_not_kept(tmp_path: Path, store: Store) -> Non
     torch.save({"w": torch.ones(30, 40)}, tmp_path / "w.pt")
     plain = ReportCache(store, AnalysisRequest())
     trusting = ReportCache(store, AnalysisRequest(trust=True))
-    assert plain.look(tmp_path / "m.pt").key is not None
-    assert trusting.look(tmp_path / "m.pt").key is None
-    assert trusting.look(mask).key is not None
+    assert plain.look(tmp_path / "m.pt").seen is not None
+    assert trusting.look(tmp_path / "m.pt").seen is None
+    assert trusting.look(mask).seen is not None
     weights = open_checkpoint(tmp_path / "w.pt")
     assert ReportCache(store, AnalysisRequest(weights=weights)).kept
     assert not ReportCache(store, AnalysisRequest(weights=weights, trust=True)).kept

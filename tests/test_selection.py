@@ -12,7 +12,7 @@ import pytest
 from conftest import Done, Pai, run_pai
 from safetensors.numpy import load_file
 
-from pai_cli.analysis import masks as analysis
+from pai_cli.analysis import engine as analysis
 from pai_cli.errors import ScoreError
 from pai_cli.files.masks import MaskFile
 from pai_cli.methods.registry import get

@@ -820,7 +820,8 @@ def test_rigl_grows_by_the_gradient_of_all_weights():
 
 
 def test_the_spectrum_of_every_move_is_that_of_analyze():
-    from pai_cli.analysis.masks import Measuring, measure_everywhere
+    from pai_cli.analysis.by_layer import Measuring
+    from pai_cli.analysis.engine import measure_everywhere
     from pai_cli.spectral.metrics import MetricOptions
     from pai_cli.spectral.network import DenseCache, LayerInput, summarise
 

@@ -12,13 +12,14 @@ import os
 import stat
 import zlib
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pai_cli.analysis.masks import AnalysisRequest, MaskReport
+from pai_cli.compute.device import ON_TORCH, Device
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.digest import sha256_of
 from pai_cli.files.first_bytes import is_safetensors
@@ -160,23 +161,30 @@ class Seen:
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """A file that was looked up: its key and how it was, None for one that is not kept; and its report, if it was found."""
+    """A file that was looked up: how it was, None for one that is not kept; and its report, if it was found. `name`: what
+    keys are made of.
+    """
 
     path: Path
-    key: bytes | None = None
+    name: str = ""
     seen: Seen | None = None
     report: MaskReport | None = None
 
 
 class ReportCache:
-    """The finished work of one request: of the same masks, measured in the same way with the same weights."""
+    """The finished work of one request: of the same masks, measured in the same way with the same weights.
+
+    `device`: where what is to be kept was measured. Of a request whose device is "auto", what any found is as good.
+    """
 
     def __init__(self, store: Store, request: AnalysisRequest):
         self._store = store
         self._layers = request.per_layer
+        self._devices = ("cpu", "cuda") if request.device == Device.AUTO else (_place(request.device),)
+        self._device = self._devices[0]
         self._trust = request.trust
         self._weights = _files_of(request)
-        self._about: str | None = None
+        self._about: tuple[Any, ...] | None = None
         if request.weights is not None and not self._weights:  # in memory: no file tells one from another
             return
         if not store.open or (request.trust and not all(map(_is_plain, self._weights))):
@@ -188,9 +196,9 @@ class ReportCache:
         self._weights_then = seen.stamps
         # Of a sharded set an index says what of its files is the network.
         shapes = None if request.weights is None else sorted(request.weights.shapes.items())
-        engine = f"{'compiled' if calls.available() else 'arrays'} {request.device}"
+        self._engine = "compiled" if calls.available() else "arrays"
         asked = request.options, request.layers, request.trust, request.paths.digest, request.pairs.digest
-        self._about = repr((METRIC_VERSION, FORM, engine, asked, seen.digests, shapes))
+        self._about = asked, seen.digests, shapes
 
     @property
     def kept(self) -> bool:
@@ -207,9 +215,19 @@ class ReportCache:
             seen = _seen([path])
         except OSError:
             return CacheEntry(path)
-        about = f"{self._about} {path.suffix} {seen.digests[0]}"
-        key = hashlib.sha256(about.encode("utf-8", "backslashreplace")).digest()
-        return CacheEntry(path, key, seen, self._found(path, key))
+        entry = CacheEntry(path, f"{path.suffix} {seen.digests[0]}", seen)
+        found = (self._found(path, self.key(entry, device)) for device in self._devices)
+        return replace(entry, report=next((one for one in found if one is not None), None))
+
+    def measured_on(self, device: str) -> None:
+        """Say where what is to be kept from now on was measured."""
+        self._device = _place(device)
+
+    def key(self, entry: CacheEntry, device: str) -> bytes:
+        """What a report of a file is stored under that was measured there."""
+        assert self._about is not None
+        about = f"{(METRIC_VERSION, FORM, f'{self._engine} {device}', *self._about)!r} {entry.name}"
+        return hashlib.sha256(about.encode("utf-8", "backslashreplace")).digest()
 
     def _found(self, path: Path, key: bytes) -> MaskReport | None:
         row = self._store.get(key, layers=self._layers)
@@ -222,7 +240,7 @@ class ReportCache:
 
     def keep(self, entry: CacheEntry, report: MaskReport | Encoded) -> None:
         """Store what was found of a mask, unless its file or the weights have changed since they were looked up."""
-        if entry.key is None or not self._store.open:
+        if entry.seen is None or not self._store.open:
             return
         try:
             # The mask's bytes once more: its writer may be one whose writes show in no time of change before it ends.
@@ -231,7 +249,12 @@ class ReportCache:
         except OSError:
             return
         encoded = report if isinstance(report, Encoded) else encode(report)
-        self._store.put(entry.key, encoded.network, encoded.layers)
+        self._store.put(self.key(entry, self._device), encoded.network, encoded.layers)
+
+
+def _place(device: str) -> str:
+    """The kind of a device, whichever of several it is."""
+    return device if device == ON_TORCH else device.partition(":")[0]
 
 
 def _files_of(request: AnalysisRequest) -> tuple[Path, ...]:

@@ -8,11 +8,14 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from pai_cli.analysis.cache import CacheEntry, Encoded, ReportCache, decode, encode
 from pai_cli.analysis.masks import AnalysisRequest, MaskReport, measure_mask
+from pai_cli.analysis.places import place_of_masks, size_of
 from pai_cli.analysis.transfer import NamedWeights, SentMask, SentWeights
+from pai_cli.compute.device import Device
 from pai_cli.compute.pieces import Here, Outcome, Pool, attempt
 from pai_cli.errors import DeviceError, PaiError, WorkerLostError
 from pai_cli.files.checkpoints import Checkpoint
@@ -54,6 +57,7 @@ class _Piece:
 
 
 AnyReport = MaskReport | Encoded
+_Item = Path | Mask | Outcome[AnyReport]
 
 
 def analyze_masks(
@@ -83,24 +87,16 @@ def jobs_for(
     """How many processes are to measure these masks: what was asked for, or one where a mask is so large that the cores
     share its layers; None for one a core. Raises `DeviceError` for a GPU that several would have to share.
     """
-    if request.device != "cpu" and (cluster is not None or (jobs or 1) > 1):
+    chosen = request.device not in ("cpu", Device.AUTO)
+    if chosen and (cluster is not None or (jobs or 1) > 1):
         other = option("jobs" if cluster is None else "cluster")
         raise DeviceError(
             f"{option('device', request.device)} measures in one process; leave {option('device')} or {other} out"
         )
     if jobs is not None or cluster is not None:
         return jobs
-    alone = request.device != "cpu" or len(masks) < 2 or any(_size(mask) > LARGE for mask in masks)
+    alone = chosen or len(masks) < 2 or any(size_of(mask) > LARGE for mask in masks)
     return 1 if alone else None
-
-
-def _size(mask: Path | Mask) -> int:
-    if not isinstance(mask, Path):
-        return sum(map(math.prod, mask.shapes.values()))
-    try:
-        return mask.stat().st_size
-    except OSError:  # told when it is read
-        return 0
 
 
 class _Study:
@@ -118,31 +114,43 @@ class _Study:
 
     def outcomes(self, pool: Pool) -> Iterator[Outcome[AnyReport]]:
         """What the workers, or the store, say of each mask."""
-        if isinstance(pool, Here):
-            return self._here()
-        if pool.shares_files:
-            return self._begun_here(pool)
-        sent = replace(self._request, weights=_sent_weights(self._request))
-        return pool.map(_encoded, _Task(sent), self._items(partial(_sent, request=self._request)))
+        items = self._items()
+        return self._where_quicker(pool, items) if self._request.device == Device.AUTO else self._by(pool, items)
 
-    def _here(self) -> Iterator[Outcome[AnyReport]]:
-        """Every mask in this process."""
-        cache = DenseCache()
-        for item in self._items(_Piece.of):
+    def _where_quicker(self, pool: Pool, items: Iterator[_Item]) -> Iterator[Outcome[AnyReport]]:
+        """On a GPU or not, which is settled when the first mask is to be measured; what the store has needs neither."""
+        for item in items:
             if isinstance(item, Outcome):
                 yield item
                 continue
-            try:
-                mask = item.mask or open_mask(item.path, trust=self._request.trust)
-                done = Outcome[AnyReport](measure_mask(mask, self._request, cache, partial(self._tell, item.path.name)))
-            except Exception as error:  # the caller sees what it is
-                done = Outcome(None, error)
-            yield done
+            unfinished = 1 / (self._shown + 1)
+            device = place_of_masks(self._masks[self._shown :], self._request, unfinished)
+            self._request = replace(self._request, device=device)
+            self._finished.measured_on(device)
+            yield from self._by(pool, chain([item], items))
 
-    def _begun_here(self, pool: Pool) -> Iterator[Outcome[AnyReport]]:
+    def _by(self, pool: Pool, items: Iterator[_Item]) -> Iterator[Outcome[AnyReport]]:
+        if self._request.device != "cpu":
+            from pai_cli.analysis.device_study import measured_masks
+
+            return measured_masks(items, self._request, self._tell)
+        if isinstance(pool, Here):
+            return self._here(items)
+        if pool.shares_files:
+            return self._begun_here(pool, items)
+        sent = replace(self._request, weights=_sent_weights(self._request))
+        return pool.map(_encoded, _Task(sent), _prepared(items, partial(_sent, request=self._request)))
+
+    def _here(self, items: Iterator[_Item]) -> Iterator[Outcome[AnyReport]]:
+        """Every mask in this process."""
+        task = _Task(self._request)
+        for item in _prepared(items, _Piece.of):
+            yield item if isinstance(item, Outcome) else attempt(self._measured, task, item)
+
+    def _begun_here(self, pool: Pool, masks: Iterator[_Item]) -> Iterator[Outcome[AnyReport]]:
         """The first masks in this process: where they are few and small, it is done before others would have begun."""
         task = _Task(_self_contained(self._request))
-        items = self._items(partial(_sent_where_nameless, request=self._request))
+        items = _prepared(masks, partial(_sent_where_nameless, request=self._request))
         work = _encoded if self._finished.kept else _whole
         spent, measured, quickest = 0.0, 0, math.inf
         for item in items:
@@ -160,13 +168,11 @@ class _Study:
                 break
         yield from pool.map(work, task, items)
 
-    def _items(
-        self, prepared: Callable[[Path | Mask], _Piece | Outcome[AnyReport]]
-    ) -> Iterator[_Piece | Outcome[AnyReport]]:
+    def _items(self) -> Iterator[_Item]:
         for mask in self._masks:
             entry = self._finished.look(mask) if isinstance(mask, Path) else CacheEntry(mask.path)
             self._entries.append(entry)
-            yield prepared(mask) if entry.report is None else Outcome(entry.report)
+            yield mask if entry.report is None else Outcome(entry.report)
 
     def _measured(self, task: _Task, piece: _Piece) -> AnyReport:
         """Measured in this process, telling how far it is within a mask."""
@@ -190,6 +196,13 @@ class _Study:
         if isinstance(found, Encoded):
             return decode(entry.path, found, layers=self._request.per_layer)
         return found if self._request.per_layer else _without_layers(found)
+
+
+def _prepared(
+    items: Iterator[_Item], piece: Callable[[Path | Mask], _Piece | Outcome[AnyReport]]
+) -> Iterator[_Piece | Outcome[AnyReport]]:
+    """Masks as who measures takes them; what is done already as it is."""
+    return (item if isinstance(item, Outcome) else piece(item) for item in items)
 
 
 def _encoded(task: _Task, piece: _Piece) -> AnyReport:

@@ -20,6 +20,8 @@ from pai_cli.spelling import option
 if TYPE_CHECKING:
     import numpy as np
 
+    from pai_cli.files.tensors import Span
+
 MOST_WEIGHTS = 2**29  # that travel: 2 GiB in float32
 
 
@@ -52,6 +54,10 @@ class NamedWeights:
     def finite_array(self, name: str) -> np.ndarray:
         """One tensor; raises what keeps it from being weights."""
         return self._checkpoint.finite_array(name)
+
+    def span_of(self, name: str) -> Span | None:
+        """Where the bytes of one tensor stand; None where that is not known."""
+        return self._checkpoint.span_of(name)
 
 
 class SentWeights:

@@ -15,7 +15,6 @@ from pai_cli.api.inputs import (
     AnyPath,
     Shape,
     Source,
-    device_of,
     globs_of,
     maybe_path,
     network_of,
@@ -25,6 +24,7 @@ from pai_cli.api.inputs import (
     source_path,
     tell_left,
 )
+from pai_cli.api.placing import Placing
 from pai_cli.api.plans import plan_measuring, read_masks
 from pai_cli.api.progress import Wanted, shown_by
 from pai_cli.api.remarks import UnmatchedGlobs, tell
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 
 _NOT_BETWEEN = (
-    *("solver", "device", "certify", "convention", "expansion_weighted"),
+    *("solver", "device", "device_memory", "certify", "convention", "expansion_weighted"),
     *("plot", "report", "force", "jobs", "cluster", "store", "no_store"),
 )
 IDLE = (
@@ -118,7 +118,8 @@ def analyze(
     between: bool = False,
     model: str | None = None,
     input_shape: Shape | None = None,
-    device: str = Device.CPU,
+    device: str = Device.AUTO,
+    device_memory: int | str | None = None,
     trust: bool = False,
     plot: AnyPath | None = None,
     report: AnyPath | None = None,
@@ -141,7 +142,9 @@ def analyze(
     means. `convention`: which layers have gaps, which left-regular subgraphs count and what each weighs: "h23" (ICLR 2023)
     or "f23" (NeurIPS 2023). `expansion_weighted`: multiply each subgraph's term by max(n_L, n_R) / (n_L + n_R - 1), which
     "f23" does by itself. `solver`: "auto", "gram", "power", "matrix-free" or "direct"; `certify`: prove sigma_2 to be the
-    second in layers of any size. `device`: "cpu", "cuda" or "auto".
+    second in layers of any size. `device`: "cpu", "cuda", one of several GPUs such as "cuda:1", or "auto": a GPU where it is
+    quicker, its start counted. `device_memory`: how much of a GPU's memory may be used, bytes or "8GB"; by default 80% of
+    what is free.
 
     `between`: measure every two consecutive layers instead, which gives `JunctionReport`s; the network of `weights`, or
     `model` of it, is followed with one input of `input_shape` to find them.
@@ -180,7 +183,8 @@ def reports(
     between: bool = False,
     model: str | None = None,
     input_shape: Shape | None = None,
-    device: str = Device.CPU,
+    device: str = Device.AUTO,
+    device_memory: int | str | None = None,
     trust: bool = False,
     plot: AnyPath | None = None,
     report: AnyPath | None = None,
@@ -198,7 +202,7 @@ def reports(
     """
     asked = dict(locals())
     every = listed(masks)
-    chosen, place = one_of("solver", solver, Solver), one_of("device", device, Device)
+    chosen, place = one_of("solver", solver, Solver), Placing.of(device, device_memory)
     whose = one_of("convention", convention, Convention)
     given = _Given(masks, every, weights, globs_of(layers), summary, trust, progress or silent)
     refuse(reports, IDLE, asked)
@@ -227,7 +231,7 @@ class _Given:
 class _How:
     solver: Solver
     certify: bool
-    device: Device
+    place: Placing
     convention: Convention
     expansion_weighted: bool
     model: str | None
@@ -243,7 +247,7 @@ class _Files:
 
 def _measured(given: _Given, how: _How, files: _Files, working: Working) -> Reports:
     """Everything that can be refused is, before the first report is asked for."""
-    solver = solver_options(how.solver, certify=how.certify, device=how.device)
+    solver = solver_options(how.solver, certify=how.certify, device=how.place.device)
     from pai_cli.analysis.masks import AnalysisRequest
     from pai_cli.analysis.paths import OF_ALL_LAYERS, PathRequest
     from pai_cli.spectral.metrics import MetricOptions
@@ -260,7 +264,8 @@ def _measured(given: _Given, how: _How, files: _Files, working: Working) -> Repo
         weights=weights,
         layers=given.layers,
         options=options,
-        device=device_of(how.device),
+        device=how.place.resolved(),
+        memory=how.place.memory,
         trust=given.trust,
         per_layer=not given.summary or pictures is not None,
         paths=PathRequest(None, OF_ALL_LAYERS)
@@ -314,6 +319,8 @@ def measured_by(
     from pai_cli.files.checkpoints import Checkpoint
     from pai_cli.files.store import open_store, without_store
 
+    if request.device == Device.AUTO and (working.cluster is not None or (working.jobs or 1) > 1):
+        request = replace(request, device="cpu")  # processes were asked for
     jobs = jobs_for(masks, request, working.jobs, working.cluster)
     with (
         closing(without_store() if working.no_store else open_store(working.store, note)) as store,

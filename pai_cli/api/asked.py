@@ -9,8 +9,10 @@ from typing import Any
 
 from pai_cli.api.given import STDIN
 from pai_cli.api.inputs import AnyPath, Shape, Source, shape_of
+from pai_cli.api.placing import Placing
 from pai_cli.api.progress import Wanted
 from pai_cli.api.working import WORKING, Working
+from pai_cli.compute.device import Device
 from pai_cli.errors import ParameterError, UsageError
 from pai_cli.ranking.rules import COLLAPSED, MOST_RESAMPLES, AccuracyRules, AccuracyUnit
 from pai_cli.refusals import Idle, idle_force, refuse
@@ -30,12 +32,18 @@ IDLE = (
     idle_force(f"{option('plot')} or {option('report')}", "plot", "report"),
     Idle(_MEASURES, f"{{it}}: the metrics of {option('table')} are measured already; leave it out", beside=("table",)),
     Idle(_WORKS, f"{_ALL_WORKS}: nothing is measured with {option('table')}; leave them out", beside=("table",)),
+    Idle(
+        ("device", "device_memory"),
+        f"{{it}}: nothing is measured with {option('table')}; leave it out",
+        beside=("table",),
+    ),
     Idle(("trust",), f"{{it}}: a {option('table')} holds no code; leave it out", beside=("table",)),
     Idle(("group_by",), f"{{it}} names columns of a {option('table')}; leave it out", without=("table",)),
 )
 IDLE_OF_REPORTS = (
     Idle((*_MEASURES, "trust"), "{it}: reports are measured already; leave it out"),
     Idle(_WORKS, f"{_ALL_WORKS}: reports are measured already; leave them out"),
+    Idle(("device", "device_memory"), "{it}: reports are measured already; leave it out"),
 )
 IDLE_OF_RANKS = (
     Idle(
@@ -84,6 +92,8 @@ class Asked:
     accuracy_unit: str | None = None
     resamples: int | None = None
     seed: int | None = None
+    device: str = Device.AUTO
+    device_memory: int | str | None = None
     trust: bool = False
     plot: AnyPath | None = None
     report: AnyPath | None = None
@@ -96,6 +106,7 @@ class Asked:
     shape: tuple[int, ...] | None = field(init=False)
     rules: AccuracyRules = field(init=False)
     working: Working = field(init=False)
+    place: Placing = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "convention", one_of("convention", self.convention, Convention))
@@ -109,6 +120,7 @@ class Asked:
         object.__setattr__(self, "shape", shape_of(self.input_shape))
         object.__setattr__(self, "rules", AccuracyRules(COLLAPSED if at is None else at, unit))
         object.__setattr__(self, "working", Working.of(self.jobs, self.cluster, self.store, no_store=self.no_store))
+        object.__setattr__(self, "place", Placing.of(self.device, self.device_memory))
         self._check()
 
     def _check(self) -> None:

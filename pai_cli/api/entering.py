@@ -153,6 +153,8 @@ def _from_masks(asked: Asked, given: list[Any], plan: FilePlan, pictures: RankPi
         options=MetricOptions(
             convention=Convention(asked.convention), dense=any("l2_dense" in score.metrics for score in scores)
         ),
+        device=asked.place.resolved(),
+        memory=asked.place.memory,
         trust=asked.trust,
         per_layer=pictures is not None,
         paths=_paths(asked, weights, masks, scores, correlating=correlating),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Iterable, Mapping
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,8 +31,10 @@ def is_one(masks: Any) -> bool:
 
 
 def _by_name(masks: Mapping[Any, Any]) -> bool:
-    """Whether a mapping is of masks, and not of a mask's arrays."""
-    return bool(masks) and all(isinstance(one, Mapping) for one in masks.values())
+    """Whether a mapping is of masks, and not of a mask's arrays, which are not read for it."""
+    from pai_cli.api.masks import Mask
+
+    return not isinstance(masks, Mask) and bool(masks) and all(isinstance(one, Mapping) for one in masks.values())
 
 
 def listed(masks: Any) -> list[Any]:
@@ -39,10 +42,9 @@ def listed(masks: Any) -> list[Any]:
 
     Raises `ParameterError` for what is neither a mask nor several.
     """
-    from pai_cli.api.masks import Mask
     from pai_cli.spectral.parameters import shown
 
-    if isinstance(masks, Mapping) and not isinstance(masks, Mask) and _by_name(masks):
+    if isinstance(masks, Mapping) and _by_name(masks):
         return [_called(one, Path(str(name)), own_name=False) for name, one in masks.items()]
     every = [masks] if isinstance(masks, str | PathLike | Mapping) else masks
     array = hasattr(every, "dtype") or isinstance(every, bytes)
@@ -125,9 +127,12 @@ class _Called:
     """A mask under the name that messages call it by. See `files.masks.Mask`."""
 
     def __init__(self, mask: Stored, path: Path):
+        from pai_cli.files.masks import span_of
+
         self.path = path
         self.metadata, self.names, self.shapes = mask.metadata, mask.names, mask.shapes
         self.remark, self.layout, self.array = mask.remark, mask.layout, mask.array
+        self.span = partial(span_of, mask)
 
 
 def _layouts(names: Iterable[str], model: Any) -> Mapping[str, Layout] | None:

@@ -10,9 +10,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pai_cli.errors import CheckpointError, ParameterError, UsageError
+from pai_cli.errors import CheckpointError, DeviceError, ParameterError, UsageError
 from pai_cli.pruning.base import USUAL_DENSITY, Pattern
-from pai_cli.spectral.parameters import from_digits, one_of, shown
+from pai_cli.spectral.parameters import from_digits, shown
 from pai_cli.spelling import option
 from pai_cli.telling import note
 
@@ -138,18 +138,23 @@ def device_of(name: str, source: Source = None) -> str:
 
     Raises `DeviceError` and `ParameterError`.
     """
-    from pai_cli.compute.device import Device, resolve
+    from pai_cli.compute.device import ON_TORCH, device_name, resolve
 
     if name == "auto" and hasattr(source, "parameters") and not isinstance(source, Mapping):
         first = next(iter(source.parameters()), None)
         if first is not None and first.device.type == "cuda":
             return str(first.device)
-    found = resolve(one_of("device", name, Device))
-    if name == "auto" and found != "cpu":
+    asked = device_name(name)
+    if asked.startswith("xpu"):
+        raise DeviceError(
+            f"{option('device', asked)}: scores and training need the cores or a CUDA GPU; use {option('device', 'cpu')}"
+        )
+    found = resolve(asked)
+    if asked == "auto" and found != "cpu":
         note(
             f"a GPU does the work ({option('device', 'auto')}, as there is one; {option('device', 'cpu')} leaves it out)"
         )
-    return found
+    return "cpu" if found == ON_TORCH else found
 
 
 def shape_of(given: Shape | None) -> tuple[int, ...] | None:

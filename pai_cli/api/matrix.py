@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pai_cli.api.report import Layer
 from pai_cli.api.solving import solver_options
-from pai_cli.compute.device import Device, resolve
+from pai_cli.compute.device import Device, device_name, resolve, torch_device
 from pai_cli.errors import ArrayError
 from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.parameters import one_of
@@ -57,7 +57,8 @@ def singular_values(
     without the compiled part of the engine). What is stored as 0 is no entry; two entries in one place are refused, as
     SciPy adds them up: call `sum_duplicates()` first.
 
-    `device`: where the work is done: "cpu", "cuda" or "auto" (a GPU where there is one); by default where the matrix is.
+    `device`: where the work is done: "cpu", "cuda", one of several GPUs such as "cuda:1", or "auto", a GPU where it is
+    quicker; by default where the matrix is, a tensor on a CUDA GPU there, any other in this machine's memory.
 
     Raises `ArrayError` for what is no such matrix, `NotFiniteError` for NaN and infinity and where the values overflow
     float64, `SolverError`, `UsageError`, `DeviceError`. Error bounds: see `pai_cli/spectral/bounds.py` and its sources.
@@ -136,22 +137,32 @@ def _placed(matrix: Any, device: str | None) -> tuple[Any, str]:
     """The matrix where the work is to be done, and the name of that place. In this machine's memory it is NumPy's."""
     from pai_cli.spectral.validation import is_sparse, matrix_of, numpy_of
 
-    wanted = None if device is None else one_of("device", device, Device)
+    wanted = None if device is None else device_name(device)
     if is_sparse(matrix):
-        if wanted is Device.CUDA:
+        if wanted not in (None, Device.AUTO, Device.CPU):
             raise ArrayError(f"{NAME}: one of SciPy's is worked on where it is; leave {option('device')} out")
         return matrix, "cpu"
     plain = matrix_of(matrix, NAME)
     if 0 in plain.shape:
         raise ArrayError(f"{NAME}: shape {tuple(plain.shape)} has no entry")
-    there = getattr(plain, "is_cuda", False)
-    place = ("cuda" if there else "cpu") if wanted is None else resolve(wanted)
+    if wanted in (None, Device.AUTO) and getattr(plain, "is_cuda", False):
+        return plain, str(plain.device)
+    place = "cpu" if wanted is None else _quicker(plain) if wanted == Device.AUTO else resolve(wanted)
     if place == "cpu":
         return (plain if not hasattr(plain, "is_cuda") else numpy_of(plain, NAME)), place
-    return (plain if there else _on_gpu(plain)), place
+    return _moved(plain, place), place
 
 
-def _on_gpu(plain: Any) -> Any:
+def _quicker(plain: Any) -> str:
+    """Where a matrix in this machine's memory is worked on sooner."""
+    from pai_cli.analysis.places import place_of
+    from pai_cli.spectral.costs import work_of
+
+    rows, columns = plain.shape
+    return place_of(work_of([(rows, columns)], weighted="bool" not in str(plain.dtype)), rows * columns)
+
+
+def _moved(plain: Any, place: str) -> Any:
     import numpy as np
     import torch
 
@@ -160,4 +171,4 @@ def _on_gpu(plain: Any) -> Any:
 
         real = real_matrix(plain)
         plain = torch.from_numpy(np.ascontiguousarray(real))
-    return plain.cuda()
+    return plain.to(torch_device(place))

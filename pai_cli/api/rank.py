@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pai_cli.api.asked import Asked
 from pai_cli.api.inputs import AnyPath, Shape, Source
 from pai_cli.api.progress import Wanted
+from pai_cli.compute.device import Device
 from pai_cli.errors import UsageError
 from pai_cli.ranking.rules import RESAMPLES
 from pai_cli.spectral.conventions import Convention
@@ -38,6 +39,8 @@ def rank(
     accuracy_unit: str | None = None,
     resamples: int | None = None,
     seed: int | None = None,
+    device: str = Device.AUTO,
+    device_memory: int | str | None = None,
     trust: bool = False,
     plot: AnyPath | None = None,
     report: AnyPath | None = None,

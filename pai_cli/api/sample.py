@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from pai_cli.api.masks import Mask
 from pai_cli.api.plans import Reads, plan_sampling
 from pai_cli.api.progress import Wanted, shown_by
 from pai_cli.api.requests import accept, method_of, request_of, samples_of, story_of, tell_pruning
+from pai_cli.compute.device import ON_TORCH
 from pai_cli.errors import UsageError
 from pai_cli.refusals import Idle, idle_force, idle_packed, refuse
 from pai_cli.spectral.conventions import Convention
@@ -146,6 +147,7 @@ def sample(
         taken: Select = "layer" if select == "layer" else "mask"
         whose = Convention(convention or Convention.H23)
         search_request = SearchRequest.of(request, population, noise, taken, by or USUAL_BY, convention=whose)
+        search_request = replace(search_request, engine=ON_TORCH if device == ON_TORCH else request.device)
         with shown_by(progress, "sampling") as bar:
             found = run.searched(search_request, _Files(where, lines, resume), samples, bar)
         if picture is not None:

@@ -20,11 +20,6 @@ SOLVING = (
         f"{{it}} needs a Gram matrix, which {FREE} does without: take power",
         where=lambda call: call.solver == "matrix-free",
     ),
-    Idle(
-        ("device",),
-        f"{FREE} runs on the CPU only: leave {{it}} out",
-        where=lambda call: call.solver == "matrix-free" and call.device != Device.CPU,
-    ),
 )
 
 
@@ -39,6 +34,6 @@ def solver_options(solver: str, *, certify: bool, device: str) -> SolverOptions:
     if chosen is Solver.MATRIX_FREE:
         from pai_cli.spectral.compiled import calls
 
-        if not calls.available():
+        if device in (Device.AUTO, Device.CPU) and not calls.available():
             raise SolverError(f"{FREE} needs the compiled part of the engine: install pai where there is a C compiler")
     return SolverOptions(solver=chosen, certify=certify)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -171,14 +171,27 @@ ScopeName = Annotated[
         help="Where the density holds, by default as the method has it; over the whole network, or in each layer.",
     ),
 ]
-DeviceName = Annotated[
-    Device,
-    typer.Option(metavar="auto|cpu|cuda", help="Where scores are computed; auto takes a GPU when there is one."),
-]
+
+
+def _device_option(where: str) -> Any:
+    return typer.Option(
+        "--device",
+        metavar="auto|cpu|cuda",
+        autocompletion=lambda: [device.value for device in Device],
+        help=f"{where}; of several GPUs cuda:1, and so on",
+    )
+
+
+DeviceName = Annotated[str, _device_option("Where scores are computed; auto takes a GPU when there is one")]
+TrainDevice = Annotated[str, _device_option("Where to train; auto takes a GPU when there is one")]
 EngineDevice = Annotated[
-    Device,
+    str, _device_option("Where singular values are computed; auto takes a GPU where it is quicker")
+]
+DeviceMemory = Annotated[
+    str | None,
     typer.Option(
-        metavar="auto|cpu|cuda", help="Where singular values are computed; auto takes a GPU when there is one."
+        metavar="BYTES",
+        help="Most of a GPU's memory, by default 80% of what is free; such as 8GB or 500MiB.",
     ),
 ]
 _CONVENTION = typer.Option(

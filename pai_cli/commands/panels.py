@@ -44,7 +44,7 @@ _PARAMETERS: dict[str, tuple[str, ...]] = {
         *("plot", "report", "results", "log_dir", "keep_every", "force"),
     ),
     "Scale": (
-        *("device", "solver", "certify", "jobs", "cluster", "store", "no_store", "resume"),
+        *("device", "device_memory", "solver", "certify", "jobs", "cluster", "store", "no_store", "resume"),
         *("max_results", "timeout"),
     ),
     "Trust": ("trust",),

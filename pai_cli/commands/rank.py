@@ -11,6 +11,7 @@ from pai_cli.api.asked import Asked
 from pai_cli.api.rank import enter, ranked
 from pai_cli.commands import options
 from pai_cli.commands.given import asked
+from pai_cli.compute.device import Device
 from pai_cli.files.tables import Format
 from pai_cli.ranking.rules import COLLAPSED, MOST_RESAMPLES, RESAMPLES, AccuracyUnit
 from pai_cli.spectral.catalogue import RANKED
@@ -110,6 +111,8 @@ def rank(
     seed: Annotated[int | None, typer.Option(metavar="N", min=0, help="Seed of the bootstrap, by default 0.")] = None,
     format: options.OutputFormat = Format.TABLE,  # noqa: A002  the flag's name
     no_header: options.NoHeader = False,
+    device: options.EngineDevice = Device.AUTO,
+    device_memory: options.DeviceMemory = None,
     trust: options.Trust = False,
     plot: options.Plot = None,
     report: options.ReportPage = None,

@@ -139,9 +139,6 @@ KeepEvery = Annotated[
     float, typer.Option("--keep-every", metavar="MINUTES", min=0.0, help="How often the state is written.")
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where this very training was interrupted.")]
-TrainDevice = Annotated[
-    Device, typer.Option(metavar="auto|cpu|cuda", help="Where to train; auto takes a GPU when there is one.")
-]
 
 
 def train(
@@ -178,7 +175,7 @@ def train(
     resume: Resume = False,
     model: options.Model = None,
     input_shape: options.InputShape = None,
-    device: TrainDevice = Device.AUTO,
+    device: options.TrainDevice = Device.AUTO,
     format: options.OutputFormat = Format.TABLE,  # noqa: A002  the flag's name
     force: options.Force = False,
     trust: options.Trust = False,

@@ -146,6 +146,10 @@ class Checkpoint:
         assert isinstance(self._source, SafetensorsSource)
         return self._source.span(self._stored[name])
 
+    def span_of(self, name: str) -> Span | None:
+        """Where the bytes of the tensor `name` stand; None where that is not known."""
+        return self.span(name) if self.in_spans else None
+
     @property
     def metadata(self) -> Mapping[str, str]:
         """What safetensors say of themselves; of a sharded set, what its shards do."""

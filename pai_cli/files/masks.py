@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,7 +20,7 @@ from pai_cli.files.canonical import canonical_bytes
 from pai_cli.files.digest import sha256_of
 from pai_cli.files.layer_names import layouts_by_name, told_of_kernels
 from pai_cli.files.ordering import check_names, natural_order, spelled
-from pai_cli.files.tensors import TensorFile
+from pai_cli.files.tensors import Span, TensorFile
 from pai_cli.spectral.layout import MOST_GROUPS, PLAIN, Layout
 from pai_cli.spelling import option
 
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 FORMAT = "pai-mask"
 FORMAT_VERSION = 1
+
+BITS = "BITS"
+"""What `MaskFile.span` calls the type of packed masks: eight booleans a byte."""
 
 MOST_DIMENSIONS = 32  # NumPy's limit was that for long; no weight comes near it
 MOST_ELEMENTS = 2**48
@@ -72,6 +75,12 @@ class Mask(Protocol):
 
     def array(self, name: str) -> np.ndarray:
         """One parameter's mask, boolean."""
+
+
+def span_of(mask: Mask, name: str) -> Span | None:
+    """Where a parameter's own bytes stand in a file, as `MaskFile.span` says; None of a mask that is in none as it is."""
+    asked: Callable[[str], Span | None] | None = getattr(mask, "span", None)
+    return None if asked is None else asked(name)
 
 
 def unknown_layouts(mask: Mask) -> tuple[str, ...]:
@@ -166,6 +175,13 @@ class MaskFile:
         if name in self._packed_shapes:
             return self._unpacked(name, raw)
         return boolean(self.path, name, raw)
+
+    def span(self, name: str) -> Span | None:
+        """Where a parameter's own bytes stand: `BITS`, or booleans of one byte; None for a mask of other numbers."""
+        span = self._file.span(name)
+        if name in self._packed_shapes:
+            return replace(span, dtype=BITS)
+        return span if span.dtype in ("BOOL", "U8") else None
 
     def _unpacked(self, name: str, raw: np.ndarray) -> np.ndarray:
         import numpy as np

@@ -6,13 +6,15 @@ A tensor may have several names (tied weights), of which a file keeps one or all
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from pai_cli.files.tensors import Span
 
 KEY = "aliases"
 """The mask file's metadata: a JSON object from names of masks to the other names of their parameters."""
@@ -115,6 +117,16 @@ class Matched:
     def finite_array(self, name: str) -> np.ndarray:
         """One tensor; raises what keeps it from being weights."""
         return self.weights.finite_array(self.names.get(name, name))
+
+    def span_of(self, name: str) -> Span | None:
+        """Where one tensor's bytes stand; None where that is not known."""
+        return span_of(self.weights, self.names.get(name, name))
+
+
+def span_of(weights: Weights, name: str) -> Span | None:
+    """Where the bytes of one tensor of a checkpoint stand; None of one that is not in a file as it is."""
+    asked: Callable[[str], Span | None] | None = getattr(weights, "span_of", None)
+    return None if asked is None else asked(name)
 
 
 def matched(names: Iterable[str], metadata: Mapping[str, str], weights: Weights) -> Weights:

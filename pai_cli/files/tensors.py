@@ -7,8 +7,10 @@ longer nor shorter); this module adds what NumPy cannot hold (bfloat16) and word
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from functools import cached_property
+from io import IOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,13 +30,20 @@ INSTEAD = "give a safetensors file, or one that torch.save wrote"
 class Span:
     """Where a tensor's bytes stand: `size` bytes of the file from `begin` on, little-endian, row by row.
 
-    `dtype` is safetensors' own spelling.
+    `dtype` is safetensors' own spelling. `stamp`: what tells the file from one that took its place since.
     """
 
     path: Path
     begin: int
     size: int
     dtype: str
+    stamp: tuple[int, ...] = ()
+
+
+def stamp_of(file: IOBase) -> tuple[int, ...]:
+    """What changes when an open file is written to, and differs from that of another file."""
+    found = os.fstat(file.fileno())
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def finite(path: Path, name: str, array: np.ndarray) -> np.ndarray:
@@ -89,17 +98,17 @@ class TensorFile:
         return str(self._handle.get_slice(name).get_dtype())
 
     @cached_property
-    def _header(self) -> tuple[int, dict[str, Any]]:
-        """Where the tensors' bytes begin, and the header's entries."""
+    def _header(self) -> tuple[int, dict[str, Any], tuple[int, ...]]:
+        """Where the tensors' bytes begin, the header's entries, and the file's stamp."""
         with self.path.open("rb") as f:
             length = int.from_bytes(f.read(8), "little")
-            return 8 + length, json.loads(f.read(length))
+            return 8 + length, json.loads(f.read(length)), stamp_of(f)
 
     def span(self, name: str) -> Span:
         """Where the tensor's bytes stand in the file."""
-        start, header = self._header
+        start, header, stamp = self._header
         begin, end = header[name]["data_offsets"]
-        return Span(self.path, start + begin, end - begin, self.dtype(name))
+        return Span(self.path, start + begin, end - begin, self.dtype(name), stamp)
 
     def array(self, name: str) -> np.ndarray:
         """One tensor as a NumPy array of its own dtype; bfloat16 becomes float32 (exact)."""

@@ -158,7 +158,8 @@ def candidate(workshop: Workshop, number: int) -> Candidate | Failure:
             masks, rounds, ties = chosen(workshop, number)
         except ScoreError as error:
             return Failure(number, error.text)
-        report = measure(workshop.network, masks, workshop.cache, workshop.request.convention)
+        asked = workshop.request
+        report = measure(workshop.network, masks, workshop.cache, asked.convention, asked.engine)
         more: dict[str, Measure] = {}
         if workshop.request.of_whole:
             more[workshop.request.by] = workshop.check_whole()(masks)

@@ -7,13 +7,16 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pai_cli.analysis.masks import Measuring, measure_everywhere, reason_of
+from pai_cli.analysis.by_layer import Measuring
+from pai_cli.analysis.engine import measure_everywhere
+from pai_cli.analysis.masks import reason_of
 from pai_cli.analysis.pairs import LayerMasks, Pair, means_of, measured
 from pai_cli.analysis.paths import measures_of_paths
+from pai_cli.compute.device import torch_device
 from pai_cli.sampling.request import SHOWN
 from pai_cli.sampling.state import Measures
 from pai_cli.spectral.catalogue import BETWEEN
@@ -25,6 +28,8 @@ from pai_cli.spectral.table import LayerTable
 from pai_cli.spelling import for_shell, option
 
 if TYPE_CHECKING:
+    import torch
+
     from pai_cli.models.network import Network
     from pai_cli.models.unrolled.paths import Unrolled
     from pai_cli.pruning.base import Masks
@@ -35,9 +40,13 @@ WholeMeasure = Callable[["Masks"], Measure]
 
 @dataclass
 class LayerCache:
-    """Layers by name and mask, those used last: tables of one row, with the measures of `SHOWN` alone."""
+    """Layers by name and mask, those used last: tables of one row, with the measures of `SHOWN` alone.
+
+    `weights`: of layers that are measured on a device, there.
+    """
 
     most: int = 4096
+    weights: dict[str, torch.Tensor] = field(default_factory=dict)
     _known: OrderedDict[Key, LayerTable] = field(default_factory=OrderedDict)
 
     def __len__(self) -> int:
@@ -64,28 +73,41 @@ def key_of(name: str, mask: np.ndarray) -> Key:
 
 
 def measure(
-    network: Network, masks: Masks, cache: LayerCache, convention: Convention = Convention.H23
+    network: Network,
+    masks: Masks,
+    cache: LayerCache,
+    convention: Convention = Convention.H23,
+    device: str = "cpu",
 ) -> NetworkReport:
     """The layers' and the network's measures of `SHOWN`, always against the network's own weights.
 
-    By one convention as long as the cache is used. Layers left whole by `ignore` have no mask and are not counted. What the
-    cache knows is not measured again; what is measured is put there.
+    By one convention and on one `device` as long as the cache is used. Layers left whole by `ignore` have no mask and are
+    not counted. What the cache knows is not measured again; what is measured is put there.
     """
     layers = [layer for layer in network.layers if layer.name in masks]
     keys = {layer.name: key_of(layer.name, masks[layer.name]) for layer in layers}
     found = {name: cache.get(key) for name, key in keys.items()}
     unknown = [layer for layer in layers if found[layer.name] is None]
     inputs = (
-        LayerInput(one.name, masks[one.name], network.parameter(one.name).detach().cpu().numpy(), one.layout)
-        for one in unknown
+        LayerInput(one.name, masks[one.name], _weights(network, one.name, cache, device), one.layout) for one in unknown
     )
     total = sum(masks[one.name].size for one in unknown)
-    how = Measuring(MetricOptions(convention=convention, dense=False), DenseCache(), "a candidate")
+    how = Measuring(MetricOptions(convention=convention, dense=False), DenseCache(), "a candidate", device)
     if unknown:
         for one in measure_everywhere(inputs, total, how).only(SHOWN).rows:
             found[one.names[0]] = one
             cache.put(keys[one.names[0]], one)
     return summarise(LayerTable.joined([one for one in found.values() if one is not None]))
+
+
+def _weights(network: Network, name: str, cache: LayerCache, device: str) -> Any:
+    """A layer's weights where it is measured; they go to a device once."""
+    own = network.parameter(name).detach()
+    if device == "cpu":
+        return own.cpu().numpy()
+    if name not in cache.weights:
+        cache.weights[name] = own.to(torch_device(device))
+    return cache.weights[name]
 
 
 def remember(cache: LayerCache, masks: Masks, layers: LayerTable) -> None:

@@ -55,7 +55,7 @@ class SearchRequest:
     `prune`: the method, density and seed of candidate 0. `population`: how many candidates. `noise`: standard deviation of
     what is added to the weights of a method that draws neither numbers nor samples, relative to each layer's own.
     `select`: whether whole masks are taken, or layers. `by`: of `CRITERIA`, what a mask must have the best of.
-    `convention`: what candidates are measured by.
+    `convention`: what candidates are measured by. `engine`: the device where they are, which is no setting of the search.
     """
 
     prune: PruneRequest
@@ -64,6 +64,7 @@ class SearchRequest:
     select: Select = "mask"
     by: str = USUAL_BY
     convention: Convention = Convention.H23
+    engine: str = "cpu"
 
     @staticmethod
     def of(

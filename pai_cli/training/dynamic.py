@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pai_cli.analysis.masks import Measuring, measure_everywhere, reason_of
+from pai_cli.analysis.by_layer import Measuring
+from pai_cli.analysis.engine import measure_everywhere
+from pai_cli.analysis.masks import reason_of
 from pai_cli.files.messages import some_names
 from pai_cli.pruning.base import Masks
 from pai_cli.pruning.effective import count_effective
