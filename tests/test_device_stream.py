@@ -35,6 +35,7 @@ from pai_cli.files.checkpoints import open_checkpoint
 from pai_cli.files.opening import open_mask
 from pai_cli.files.spans import SpanReader
 from pai_cli.files.tensors import TensorFile
+from pai_cli.spectral.costs import bytes_there
 from pai_cli.spectral.layout import Layout
 from pai_cli.spectral.metrics import MetricOptions
 from pai_cli.spectral.network import DenseCache, LayerInput, LayerReport
@@ -408,7 +409,7 @@ def test_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(uploads, "CHUNK", 1024)
     every = {f"{at}": random_mask((64, 64), 0.3, at) for at in range(60)}
     path = save_mask(tmp_path / "m.safetensors", every)
-    lane, memory = Slow(), 3 * (4096 * 20 + 24 * 64**2)
+    lane, memory = Slow(), 3 * bytes_there((64, 64), weighted=False)
     found = list(measured_there(layers_of(path), how(memory=memory), lane))
     assert [one.report.name for one in found if one and isinstance(one.report, LayerReport)] == sorted(every, key=int)
     assert lane.most["buffer"] <= 2 * 1024

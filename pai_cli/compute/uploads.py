@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pai_cli.compute.device import ON_TORCH, torch_device
+from pai_cli.compute.device import torch_device
 
 if TYPE_CHECKING:
     import torch
@@ -152,8 +152,8 @@ class StreamLane:
 
 
 def lane_to(device: str) -> Lane:
-    """The lane to a device that `device.resolve` gave."""
-    return PlainLane() if device == ON_TORCH or torch_device(device).type == "cpu" else StreamLane(device)
+    """The lane to a device that `device.resolve` gave. Imports torch here, where Ctrl-C arrives, and not in the thread."""
+    return PlainLane() if torch_device(device).type == "cpu" else StreamLane(device)
 
 
 class Uploads(AbstractContextManager["Uploads"]):

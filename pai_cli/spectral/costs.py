@@ -26,8 +26,10 @@ STEPS = 80  # of the iteration, each of two products with the matrix
 
 PARTS = 2  # how many times the matrix a layer's subgraphs are together, the layer itself among them
 
-ENTRY_BYTES, WEIGHTED_BYTES, GRAM_BYTES = 20, 60, 24
-"""Of a device, while a mask is measured, and one with weights, an entry; and for each of side**2."""
+ENTRY_BYTES, WEIGHTED_BYTES, GRAM_BYTES = 40, 110, 256
+"""Of a device, while a mask is measured, and one with weights, an entry; and for each of side**2, as a layer has some thirty
+Gram matrices. They are not below what torch's tensors in this machine's memory were seen to take.
+"""
 
 
 @dataclass(frozen=True)
