@@ -199,7 +199,7 @@ class _Gathering:
             same, end, place = slice(begin, begin + number), at + number * columns, (number, columns, width)
             given = _stacked([mask.view(torch.uint8) for mask in masks[same]]).mT
             # In which True is 1 whatever byte stood for it.
-            torch.ne(given, 0, out=rows[at:end].view(place)[:, :, :height])
+            rows[at:end].view(place)[:, :, :height].copy_(given != 0)
             if values is not None:
                 own = _stacked([one for one in weights[same] if one is not None])
                 values[at:end].view(place)[:, :, :height].copy_(own.mT)
