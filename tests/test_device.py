@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from dispatches import Dispatches, counted, counted_on_meta
 from graphs import EPS, Mask, Matrix, Rng, even_cycle, shuffled, skewed, svd, uniform, union
 from graphs import reference_rounding as rounding_of
@@ -21,7 +23,7 @@ from pai_cli.spectral.device.gathering import graphs_of
 from pai_cli.spectral.device.moving import noise
 from pai_cli.spectral.device.products import Product, product_of
 from pai_cli.spectral.graph import BipartiteGraph
-from pai_cli.spectral.metrics import MetricOptions
+from pai_cli.spectral.metrics import MetricOptions, measure_layer
 from pai_cli.spectral.network import LayerInput, measure_together
 from pai_cli.spectral.problems import Problems
 from pai_cli.spectral.result import Outcome, Pairs, SingularPair
@@ -157,8 +159,11 @@ def test_launches_and_waits_of_networks(
     assert 100 < seen.launches <= launches
     assert seen.waits <= waits
     assert seen.solved == []
-    units = {"aten::mm.dtype", "aten::bmm.dtype"} if product_of("meta") is Product.HALF else {"aten::_int_mm"}
-    assert units <= set(seen.names)
+    large = max(rows * columns for rows, columns in shapes) > plan.SMALL  # a product of its own
+    if product_of("meta") is Product.HALF:
+        assert {"aten::bmm.dtype", *(["aten::mm.dtype"] if large else [])} <= set(seen.names)
+    else:  # which takes no batches
+        assert not large or seen.names["aten::_int_mm"]
 
 
 def test_launches_and_waits_as_counted_on_values(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +176,6 @@ def test_launches_and_waits_as_counted_on_values(monkeypatch: pytest.MonkeyPatch
     assert seen.launches <= 900
     assert 3 <= seen.waits <= 6  # one more where a layer is not connected
     assert [shape for shape in seen.solved if shape[-1] > 32 or shape[0] == 1 or len(shape) == 2] == []
-    assert seen.names["aten::_int_mm"] + seen.names["aten::mm.dtype"] >= len(layers) - 1
 
 
 def test_weights_wait_no_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,6 +188,44 @@ def test_weights_wait_no_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
     with counted(monkeypatch) as seen:
         measure_together(layers, MetricOptions(dense=False))
     assert seen.waits == 3
+
+
+def test_a_large_layer_has_a_product_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "SMALL", 2**10)
+    mask = uniform(np.random.default_rng(0), 60, 300, 0.1)
+    with counted(monkeypatch) as seen:
+        pair = solved(mask)
+    assert seen.names["aten::_int_mm"] == 1
+    assert pair.sigma_1 == pytest.approx(svd(mask)[0], rel=1e-12)
+
+
+def test_many_small_masks_are_one_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty masks of a network take hardly more launches than one of them."""
+    taken = []
+    for count in (1, 20):
+        rng = np.random.default_rng(0)
+        masks = [uniform(rng, rows, columns, 0.3) for _ in range(count) for rows, columns in ((16, 144), (32, 144))]
+        layers = [LayerInput(str(k), mask) for k, mask in enumerate(tensors(masks))]
+        with counted(monkeypatch) as seen:
+            measure_together(layers, MetricOptions())
+        taken.append(seen.launches)
+    assert taken[1] < 1.2 * taken[0]
+
+
+def test_unmasked_layers_are_one_plan_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    layers = [
+        LayerInput(str(k), torch.from_numpy(uniform(rng, 20, 90, 0.3)), torch.from_numpy(rng.normal(size=(20, 90))))
+        for k in range(5)
+    ]
+    with counted(monkeypatch) as seen:
+        together = measure_together(layers, MetricOptions())
+    assert seen.waits == 6
+    for layer, report in zip(layers, together, strict=True):
+        alone = measure_layer(layer.mask.numpy(), layer.weights.numpy(), MetricOptions())
+        for name in ("l2", "l2_dense", "lambda"):
+            ours, theirs = report.metrics.measures[name], alone.measures[name]
+            assert abs((ours.value or 0) - (theirs.value or 0)) <= (ours.error or 0) + (theirs.error or 0)
 
 
 def test_a_second_round_is_one_wait_more(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,6 +305,7 @@ def test_a_wrong_call_is_not_taken_for_a_missing_product() -> None:
 def test_a_product_that_is_not_exact_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """As one that adds in half precision would be: the entries of a Gram matrix have a known sum."""
     exact = products.gram
+    monkeypatch.setattr(plan, "SMALL", 2**10)
     monkeypatch.setattr(products, "gram", lambda rows: exact(rows).half().float() + 1)
     mask = uniform(np.random.default_rng(0), 60, 400, 0.5)
     pair = solved(mask)
@@ -470,3 +513,23 @@ def test_problems_are_padded_together_where_that_costs_less() -> None:
     tight = plan.Way(way.limits, room=8 * plan.COPIES * 64 * 64)
     assert [len(batch.parts) for batch in plan.planned(parts, tight)] == [1, 1, 1]
     assert sorted(part.place for batch in plan.planned(parts, slow) for part in batch.parts) == [0, 1, 2]
+
+
+def test_the_benchmark_of_a_gpu_runs_without_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    gpu = import_module("gpu")
+    place = gpu.Place("cpu", 64, 1e10, 1e10, 1e-6, 1e-6, 1e10)
+    bench = gpu.Bench(gpu.Table(gpu.COLUMNS), place, 1)
+    place.describe()
+    gpu.check_bounds(place)
+    bench.table.head()
+    gpu.bench_layer(bench, [0.1])
+    gpu.bench_llama(bench, 1, 0.1)
+    rates, bounds, head, *rows = capsys.readouterr().out.splitlines()
+    assert "us a launch" in rates
+    assert " 0 broken" in bounds
+    assert "predicted" in head
+    assert [row.split("  ")[0] for row in rows] == ["sigma", "layer", "Llama-shaped"]
+    assert all("PROVED" in row for row in rows)

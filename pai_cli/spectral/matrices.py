@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, is_torch_array
 
 from pai_cli.errors import ArrayError, NotFiniteError, SolverError
+from pai_cli.spectral.device.gathering import graphs_of
 from pai_cli.spectral.direct import pair_of_matrix, pair_of_vector
-from pai_cli.spectral.graph import Array, BipartiteGraph
+from pai_cli.spectral.graph import Array, BipartiteGraph, host
 from pai_cli.spectral.result import EPS, LEAST, Outcome, SingularPair
 from pai_cli.spectral.singular import structure_pair, weighted_pair
 from pai_cli.spectral.solvers import DEFAULT, SVD_SIDE, Solver, SolverOptions
@@ -38,14 +39,18 @@ def matrix_pair(matrix: Array, options: SolverOptions = DEFAULT) -> SingularPair
     plain = real_matrix(matrix)
     xp = array_namespace(plain)
     if plain.dtype == xp.bool:
-        pair = structure_pair(BipartiteGraph(plain), options)
+        pair = structure_pair(_graph(plain), options)
     elif bool(xp.any(plain < 0)):
         pair = _signed_pair(plain, options)
     elif bool(xp.all((plain == 0) | (plain == 1))):
-        pair = structure_pair(BipartiteGraph(plain), options)
+        pair = structure_pair(_graph(plain), options)
     else:
-        pair = weighted_pair(BipartiteGraph(plain != 0, plain), options)
+        pair = weighted_pair(_graph(plain != 0, plain), options)
     return _of_all(pair, tuple(plain.shape))
+
+
+def _graph(mask: Array, weights: Array | None = None) -> BipartiteGraph:
+    return graphs_of([mask], [weights])[0] if is_torch_array(mask) else BipartiteGraph(mask, weights)
 
 
 def _of_all(pair: SingularPair, shape: tuple[int, ...]) -> SingularPair:
@@ -99,7 +104,7 @@ def _signed_pair(matrix: Array, options: SolverOptions) -> SingularPair:
     scaled = wide / math.ldexp(1.0, power)
     if min(shape) == 1:
         return _scaled(pair_of_vector(xp.abs(scaled)), power)
-    pair = _scaled(pair_of_matrix(scaled), power)
+    pair = _scaled(pair_of_matrix(host(scaled)), power)
     return pair if pair.within(options.tolerance) else replace(pair, outcome=Outcome.TOO_WIDE)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, is_torch_array
 
-from pai_cli.spectral.catalogue import METRICS
+from pai_cli.spectral.catalogue import FULL_SPECTRUM, METRICS
 from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.formulas import means
 from pai_cli.spectral.graph import Array, unroll
@@ -76,6 +76,20 @@ class DenseCache:
             self.known[key] = dense_reference(unroll(layer.weights, layer.layout), options, ones)
         return self.known[key]
 
+    def fill(self, layers: Sequence[LayerInput], options: MetricOptions) -> None:
+        """Take in the measures of all of these unmasked layers that are asked for and not known, measured together."""
+        new = {
+            (one.name, one.layout): one for one in layers if options.dense and (one.name, one.layout) not in self.known
+        }
+        if not new:
+            return
+        whole = []
+        for one in new.values():
+            xp = array_namespace(one.weights)
+            whole.append(replace(one, mask=xp.ones_like(one.weights, dtype=xp.bool)))
+        for key, report in zip(new, measure_together(whole, replace(options, dense=False)), strict=True):
+            self.known[key] = {name: report.measures[name] for name in FULL_SPECTRUM}
+
 
 def measure_together(
     layers: Sequence[LayerInput], options: MetricOptions, cache: DenseCache | None = None
@@ -84,6 +98,7 @@ def measure_together(
     together, on a GPU in a few batches.
     """
     cache = cache or DenseCache()
+    cache.fill([layer for layer in layers if layer.weights is not None and is_torch_array(layer.weights)], options)
     masks = [unroll(layer.mask, layer.layout) for layer in layers]
     weights = [None if layer.weights is None else unroll(layer.weights, layer.layout) for layer in layers]
     prepared = prepare_layers(masks, weights, options.convention)

@@ -6,6 +6,7 @@ degree, so that a class is a range of rows, and those without an edge are left o
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -135,6 +136,8 @@ def graphs_of(masks: Sequence[torch.Tensor], weights: Sequence[torch.Tensor | No
     together: dict[tuple[int, bool], list[int]] = {}
     for k, (mask, own) in enumerate(zip(checked, placed, strict=True)):
         together.setdefault((padded_width(mask.shape[0]), own is not None), []).append(k)
+    for members in together.values():
+        members.sort(key=lambda k: tuple(checked[k].shape))  # one after the other they are moved together
     graphs: dict[int, DeviceGraph] = {}
     gatherings = []
     for (width, _), members in sorted(together.items()):
@@ -173,8 +176,15 @@ def _send_orders(gatherings: Sequence[_Gathering]) -> None:
         one.sort(own)
 
 
+def _stacked(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Tensors of one shape in one, which is no copy of a single one."""
+    import torch
+
+    return tensors[0][None] if len(tensors) == 1 else torch.stack(list(tensors))
+
+
 class _Gathering:
-    """The layers of one block on their way into it."""
+    """The layers of one block on their way into it; those of one shape one after the other."""
 
     def __init__(self, masks: list[torch.Tensor], weights: list[torch.Tensor | None], width: int):
         import torch
@@ -183,16 +193,18 @@ class _Gathering:
         shape = (1 + sum(self._columns), width)
         rows = torch.zeros(shape, dtype=torch.int8, device=masks[0].device)
         values = None if weights[0] is None else torch.zeros(shape, dtype=torch.float64, device=masks[0].device)
-        self._finite = []
-        at = 1
-        for mask, own in zip(masks, weights, strict=True):
-            place = slice(at, at + mask.shape[1]), slice(0, mask.shape[0])
+        self._finite: list[torch.Tensor] = []
+        at, begin = 1, 0
+        for (height, columns), number in Counter(tuple(mask.shape) for mask in masks).items():
+            same, end, place = slice(begin, begin + number), at + number * columns, (number, columns, width)
+            given = _stacked([mask.view(torch.uint8) for mask in masks[same]]).mT
             # In which True is 1 whatever byte stood for it.
-            torch.ne(mask.view(torch.uint8).T, 0, out=rows[place])
-            if values is not None and own is not None:
-                values[place].copy_(own.T)
-                self._finite.append(own.isfinite().all())
-            at += mask.shape[1]
+            rows[at:end].view(place)[:, :, :height].copy_(given != 0)
+            if values is not None:
+                own = _stacked([one for one in weights[same] if one is not None])
+                values[at:end].view(place)[:, :, :height].copy_(own.mT)
+                self._finite.append(own.isfinite().flatten(1).all(dim=1))
+            at, begin = end, begin + number
         if values is not None:
             values = torch.where(rows != 0, values.abs_(), 0.0)
         self.block = Block(rows, values)
@@ -206,7 +218,7 @@ class _Gathering:
         degrees = self.block.rows.sum(dim=1, dtype=torch.int32)
         if self.block.values is None:
             return degrees.double()
-        finite = torch.stack(self._finite).double()
+        finite = torch.cat(self._finite).double()
         return torch.cat([degrees.double(), self.block.values.amax(dim=1), finite])
 
     def learn_left(self, numbers: Floats) -> bool:

@@ -25,6 +25,8 @@ SIDES = (32, 64, 128, 256, 512)  # past them the powers of two
 
 BATCH_BYTES = 2**33  # of Gram matrices, and of what is made of them, at once; less where a device has less
 
+SMALL = 2**20  # entries of a whole graph up to which it is gathered with others, as subgraphs are
+
 GATHERED_BYTES = 2**30  # of rows that are brought together for one product
 
 COPIES = 6  # of a batch's matrices at most: they, deflated ones or the proof's, a factor, what is being made
@@ -230,7 +232,7 @@ def _jobs(parts: Sequence[Part], element: int = 4) -> list[Job]:
     groups: dict[tuple[int, bool, bool, int], list[Part]] = {}
     jobs = []
     for part in parts:
-        if part.whole:
+        if part.whole and (part.end - part.begin) * part.graph.block.width > SMALL:
             jobs.append(Job(part.graph.block, [part], part.end - part.begin, as_it_stands=True))
             continue
         key = (id(part.graph.block), part.weighted, part.left, padded_side(part.end - part.begin))
