@@ -32,8 +32,8 @@ class Fault:
 FAULTS = {
     "the sign of a gap": Fault(
         "spectral/result.py",
-        "gap, error = first - second",
-        "gap, error = first + second",
+        "gap, error = self.sigma_1 - self.sigma_2",
+        "gap, error = self.sigma_1 + self.sigma_2",
         "metrics",
     ),
     "a weight that a sparse mask names twice": Fault(
