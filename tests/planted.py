@@ -52,8 +52,8 @@ FAULTS = {
     "a GPU that is slower": Fault("analysis/places.py", "if there >= here:", "if False:", "devices"),
     "the sign of a gap": Fault(
         "spectral/result.py",
-        "gap, error = first - second",
-        "gap, error = first + second",
+        "gap, error = self.sigma_1 - self.sigma_2",
+        "gap, error = self.sigma_1 + self.sigma_2",
         "metrics",
     ),
     "a weight that a sparse mask names twice": Fault(

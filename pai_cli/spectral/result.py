@@ -102,35 +102,6 @@ class SingularPair:
             return False
         return max(self.sigma_1_error, self.sigma_2_error) <= tolerance * self.sigma_1
 
-    @property
-    def first(self) -> Measure:
-        """sigma_1 as a measure."""
-        if self.sigma_1 is None:
-            return Measure.missing(self.outcome.value)
-        return Measure(self.sigma_1, self.sigma_1_error)
-
-    @property
-    def second(self) -> Measure:
-        """sigma_2 as a measure."""
-        if self.sigma_2 is None:
-            return Measure.missing(self.outcome.value)
-        return Measure(self.sigma_2, self.sigma_2_error)
-
-    @property
-    def gap(self) -> Measure:
-        """The spectral gap sigma_1 - sigma_2 as a measure."""
-        if self.sigma_1 is None or self.sigma_2 is None:
-            return Measure.missing(self.outcome.value)
-        assert self.sigma_1_error is not None
-        assert self.sigma_2_error is not None
-        return Measure.of(*spectral_gap(self.sigma_1, self.sigma_2, self.sigma_1_error, self.sigma_2_error))
-
-
-def spectral_gap(first: Any, second: Any, first_error: Any, second_error: Any) -> tuple[Any, Any]:
-    """sigma_1 - sigma_2 with the bound on its error, of floats or of arrays."""
-    gap, error = first - second, first_error + second_error
-    return gap, error + 4 * EPS * (abs(gap) + error)
-
 
 def unanswered(outcome: Outcome, solver: str, products: int = 0) -> SingularPair:
     """A pair without values: an empty graph, or a run that did not end in a proof."""
@@ -234,8 +205,9 @@ class Pairs:
 
     @property
     def gaps(self) -> tuple[Floats, Floats]:
-        """The spectral gaps and the bounds on their errors."""
-        return spectral_gap(self.sigma_1, self.sigma_2, self.error_1, self.error_2)
+        """The spectral gaps sigma_1 - sigma_2 and the bounds on their errors."""
+        gap, error = self.sigma_1 - self.sigma_2, self.error_1 + self.error_2
+        return gap, error + 4 * EPS * (np.abs(gap) + error)
 
 
 def root_interval(low: float, value: float, high: float) -> tuple[float, float]:
