@@ -32,6 +32,7 @@ from pai_cli.api.solving import solver_options
 from pai_cli.api.unrolling import paths_of
 from pai_cli.api.working import WORKING, Working
 from pai_cli.compute.device import Device
+from pai_cli.files.messages import some_names
 from pai_cli.progress import Progress, silent
 from pai_cli.refusals import Idle, idle_force, refuse
 from pai_cli.spectral.conventions import Convention
@@ -367,7 +368,6 @@ def _reported_between(
 ) -> Generator[JunctionReport, None, None]:
     from pai_cli.analysis.junctions import analyze_between
     from pai_cli.api.report import JunctionReport
-    from pai_cli.files.messages import some_names
 
     found = analyze_between(masks, request, given.progress)
     for mask, one in zip(masks, found, strict=True):

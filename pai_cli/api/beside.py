@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from pai_cli.files.fits import Count
+from pai_cli.files.provenance import other_weights
 from pai_cli.telling import note
 
 if TYPE_CHECKING:
@@ -34,8 +36,6 @@ class Beside:
 
         `measured`: how many weights the mask keeps, of how many; where None, the network's are not known.
         """
-        from pai_cli.files.fits import Count
-        from pai_cli.files.provenance import other_weights
         from pai_cli.files.whole import beside_masks
 
         every = tuple(names)

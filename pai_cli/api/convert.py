@@ -13,7 +13,12 @@ from pai_cli.api.plans import read_checkpoint
 from pai_cli.api.progress import Wanted, shown_by
 from pai_cli.api.unrolling import tell_on_no_path
 from pai_cli.errors import UsageError
+from pai_cli.files.fits import Against, check_fits
 from pai_cli.files.foreign.write import Target
+from pai_cli.files.layer_names import told_assumed
+from pai_cli.files.messages import some_names
+from pai_cli.files.plan import FilePlan
+from pai_cli.files.provenance import typed
 from pai_cli.refusals import Idle, idle_force, refuse
 from pai_cli.spectral.parameters import one_of
 from pai_cli.spelling import option
@@ -87,7 +92,6 @@ def convert(
         raise UsageError(f"{option('to', target)} writes a network: give {option('weights', 'CKPT')}")
     from pai_cli.files.conversion import Output, write_any
     from pai_cli.files.foreign.write import check_suffix
-    from pai_cli.files.provenance import typed
 
     if path is not None:
         check_suffix(path, target)
@@ -114,7 +118,6 @@ def convert(
 
 def _tell_unknown(found: Converted, named: Checkpoint | None) -> None:
     """Say which layouts nobody told, and who could."""
-    from pai_cli.files.layer_names import told_assumed
     from pai_cli.files.masks import unknown_layouts
 
     if not (unknown := unknown_layouts(found)):
@@ -127,7 +130,6 @@ def _tell_unknown(found: Converted, named: Checkpoint | None) -> None:
 
 def _plan(file: AnyPath | Mask, path: Path | None, weights: Source, names_from: Source, *, force: bool) -> None:
     from pai_cli.files.checkpoints import files_of
-    from pai_cli.files.plan import FilePlan
 
     source = file.path if isinstance(file, Mask) else path_of(file)
     plan = FilePlan(force=force)
@@ -158,9 +160,7 @@ def _check_weights(mask: Converted, checkpoint: Checkpoint, target: Target) -> N
     Raises `MaskMismatchError`.
     """
     from pai_cli.files.conversion import under_all_names
-    from pai_cli.files.fits import Against, check_fits
     from pai_cli.files.foreign.write import kept_zeros
-    from pai_cli.files.messages import some_names
 
     masks, _ = under_all_names(mask, checkpoint)
     shapes = {name: one.shape for name, one in masks.items()}

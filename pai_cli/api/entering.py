@@ -8,8 +8,29 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pai_cli.analysis.masks import AnalysisRequest
+from pai_cli.analysis.pairs import PairRequest
+from pai_cli.analysis.paths import NOT_ASKED, PathRequest
+from pai_cli.api.analyze import files_among, measured_by
 from pai_cli.api.asked import IDLE_OF_RANKS, IDLE_OF_REPORTS, IDLE_OF_SCORES
+from pai_cli.api.given import is_one, listed, named, opened, tell_twice
+from pai_cli.api.inputs import maybe_path, open_weights, source_path
+from pai_cli.api.plans import plan_measuring, read_masks
+from pai_cli.api.progress import shown_by
+from pai_cli.api.ranked import pictures_wanted
+from pai_cli.api.records import accuracy_rows, is_table, path_of, rows_of
+from pai_cli.api.report import Report
+from pai_cli.api.unrolling import pairs_for, paths_of
 from pai_cli.errors import TableError, UnknownMetricError, UsageError
+from pai_cli.ranking.accuracy import matched, read_runs
+from pai_cli.ranking.columns import is_layer_density
+from pai_cli.ranking.controls import chosen_controls
+from pai_cli.ranking.entrants import accurate, available, measured, scores_to_correlate
+from pai_cli.ranking.expression import metric_score, needs_network, needs_pairs, needs_paths, score_of
+from pai_cli.ranking.metric_table import ACCURACY, Reading, metric_table
+from pai_cli.spectral.catalogue import PATHS
+from pai_cli.spectral.conventions import Convention
+from pai_cli.spectral.metrics import MetricOptions
 from pai_cli.spelling import option
 from pai_cli.telling import note
 
@@ -45,13 +66,6 @@ class Entered:
 
 def entered(asked: Asked) -> Entered:
     """See `rank.enter`."""
-    from pai_cli.api.given import named
-    from pai_cli.api.inputs import maybe_path, source_path
-    from pai_cli.api.plans import plan_measuring
-    from pai_cli.api.ranked import pictures_wanted
-    from pai_cli.api.records import path_of
-    from pai_cli.api.report import Report
-
     pictures = pictures_wanted(asked.plot, asked.report, force=asked.force)
     given: list[Any] = [] if asked.masks is None else _listed(asked.masks)
     measured = [one for one in given if isinstance(one, Report)]
@@ -73,9 +87,6 @@ def entered(asked: Asked) -> Entered:
 
 def _listed(masks: Any) -> list[Any]:
     """Masks, or reports of them, as a list."""
-    from pai_cli.api.given import listed
-    from pai_cli.api.report import Report
-
     if isinstance(masks, Report):
         return [masks]
     if isinstance(masks, Iterable) and not isinstance(masks, str | PathLike | Mapping):
@@ -86,13 +97,6 @@ def _listed(masks: Any) -> list[Any]:
 
 
 def _from_table(asked: Asked, pictures: RankPictures | None) -> Entered:
-    from pai_cli.api.records import rows_of
-    from pai_cli.ranking.accuracy import matched
-    from pai_cli.ranking.columns import is_layer_density
-    from pai_cli.ranking.entrants import accurate, scores_to_correlate
-    from pai_cli.ranking.expression import score_of
-    from pai_cli.ranking.metric_table import ACCURACY, Reading, metric_table
-
     rows = rows_of(asked.table, "table")
     entrants = metric_table(rows, Reading(asked.rules, _names(asked.group_by), _names(asked.controls)), note)
     if asked.accuracy is not None:
@@ -124,17 +128,6 @@ def _from_table(asked: Asked, pictures: RankPictures | None) -> Entered:
 
 
 def _from_masks(asked: Asked, given: list[Any], plan: FilePlan, pictures: RankPictures | None) -> Entered:
-    from pai_cli.analysis.masks import AnalysisRequest
-    from pai_cli.api.analyze import files_among, measured_by
-    from pai_cli.api.given import is_one, opened, tell_twice
-    from pai_cli.api.inputs import open_weights
-    from pai_cli.api.plans import read_masks
-    from pai_cli.api.progress import shown_by
-    from pai_cli.ranking.accuracy import matched
-    from pai_cli.ranking.expression import needs_network, needs_paths
-    from pai_cli.spectral.conventions import Convention
-    from pai_cli.spectral.metrics import MetricOptions
-
     weighted = asked.weights is not None
     scores, correlating = _scores(asked, weighted=weighted, networked=asked.networked)
     asked.refuse_idle(IDLE_OF_SCORES, networked=needs_network(scores) and asked.networked)
@@ -179,11 +172,6 @@ def _paths(
     asked: Asked, weights: Checkpoint | None, masks: list[Any], scores: list[Score], *, correlating: bool
 ) -> PathRequest:
     """The network, where a score or a control is of its paths. Raises where the only one is, and there is no network."""
-    from pai_cli.analysis.paths import NOT_ASKED, PathRequest
-    from pai_cli.api.unrolling import paths_of
-    from pai_cli.ranking.expression import needs_paths
-    from pai_cli.spectral.catalogue import PATHS
-
     controls = _controls(asked, weighted=asked.weights is not None, networked=asked.networked) if correlating else ()
     if not needs_paths(scores) and not set(controls) & set(PATHS):
         return PathRequest(None, NOT_ASKED)
@@ -193,10 +181,6 @@ def _paths(
 
 def _pairs(asked: Asked, weights: Checkpoint | None, masks: list[Any], scores: list[Score]) -> PairRequest:
     """The consecutive layers, where one of the scores is of what is between them. Raises where they cannot be found."""
-    from pai_cli.analysis.pairs import PairRequest
-    from pai_cli.api.unrolling import pairs_for
-    from pai_cli.ranking.expression import needs_pairs
-
     if not needs_pairs(scores):
         return PairRequest()
     return pairs_for(weights, asked.model, asked.shape, masks, trust=asked.trust)
@@ -204,8 +188,6 @@ def _pairs(asked: Asked, weights: Checkpoint | None, masks: list[Any], scores: l
 
 def _from_reports(asked: Asked, given: Sequence[Any], pictures: RankPictures | None) -> Entered:
     """Of reports that `analyze` gave. Raises `UsageError` for what measures."""
-    from pai_cli.ranking.accuracy import matched
-
     asked.refuse_idle(IDLE_OF_REPORTS)
     conventions = sorted({str(one.convention) for one in given if one.convention is not None})
     if len(conventions) > 1:
@@ -221,9 +203,6 @@ def _from_reports(asked: Asked, given: Sequence[Any], pictures: RankPictures | N
 
 def _scores(asked: Asked, *, weighted: bool, networked: bool, between: bool = True) -> tuple[list[Score], bool]:
     """What orders, or is correlated, and which of the two it is. `between`: whether metrics between layers can be had."""
-    from pai_cli.ranking.entrants import available, scores_to_correlate
-    from pai_cli.ranking.expression import metric_score, needs_pairs
-
     correlating = asked.accuracy is not None and not asked.order
     asked.refuse_idle(IDLE_OF_RANKS, accurate=asked.accuracy is not None, correlating=correlating)
     by = metric_score(asked.by, weights=weighted, network=networked)
@@ -249,8 +228,6 @@ class _Found:
 
 def _accurate(found: _Found, asked: Asked, matches: Matches, pictures: RankPictures | None) -> Entered:
     """The masks that were measured, with their accuracies."""
-    from pai_cli.ranking.entrants import accurate, measured
-
     entrants = accurate(measured(found.reports, weights=found.weighted, network=found.networked), matches)
     if found.correlating:
         controls = _controls(asked, weighted=found.weighted, networked=found.networked)
@@ -260,17 +237,11 @@ def _accurate(found: _Found, asked: Asked, matches: Matches, pictures: RankPictu
 
 def _controls(asked: Asked, *, weighted: bool, networked: bool) -> tuple[str, ...]:
     """What metrics of masks are held against."""
-    from pai_cli.ranking.controls import chosen_controls
-    from pai_cli.ranking.entrants import available
-
     return chosen_controls(available(weights=weighted, network=networked), _names(asked.controls))
 
 
 def _runs(asked: Asked, names: Sequence[str]) -> tuple[list[Run], str]:
     """The runs of the accuracies, and what messages call those."""
-    from pai_cli.api.records import accuracy_rows
-    from pai_cli.ranking.accuracy import read_runs
-
     rows = accuracy_rows(asked.accuracy, names)
     source = str(asked.accuracy) if isinstance(asked.accuracy, str | Path) else rows.source
     return read_runs(rows, asked.rules, note), source
@@ -278,8 +249,6 @@ def _runs(asked: Asked, names: Sequence[str]) -> tuple[list[Run], str]:
 
 def _is_named(accuracy: Any) -> bool:
     """Whether accuracies name their masks, so that they are read before any mask is looked for."""
-    from pai_cli.api.records import is_table
-
     return is_table(accuracy)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pai_cli.errors import ParameterError, UsageError
+from pai_cli.spectral.parameters import shown
 from pai_cli.spelling import option
 from pai_cli.telling import note
 
@@ -42,7 +43,6 @@ def listed(masks: Any) -> list[Any]:
 
     Raises `ParameterError` for what is neither a mask nor several.
     """
-    from pai_cli.spectral.parameters import shown
 
     if isinstance(masks, Mapping) and _by_name(masks):
         return [_called(one, Path(str(name)), own_name=False) for name, one in masks.items()]

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from pai_cli.api.inputs import AnyPath, maybe_path
 from pai_cli.api.ranges import check_least
+from pai_cli.files.plan import FilePlan
+from pai_cli.files.provenance import provenance, typed
 from pai_cli.refusals import idle_force, refuse
 from pai_cli.spelling import option
 from pai_cli.telling import note
@@ -40,9 +42,6 @@ def init(
     refuse(init, IDLE, locals())
     path = maybe_path(output)
     check_least(1, classes=classes)
-    from pai_cli.files.plan import FilePlan
-    from pai_cli.files.provenance import provenance, typed
-
     plan = FilePlan(force=force)
     plan.writes_tensors(path, "the checkpoint", "output")
     plan.check()

@@ -10,7 +10,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pai_cli.compute.device import ON_TORCH, device_name, resolve
 from pai_cli.errors import CheckpointError, DeviceError, ParameterError, UsageError
+from pai_cli.files.messages import some_names
 from pai_cli.pruning.base import USUAL_DENSITY, Pattern
 from pai_cli.spectral.parameters import from_digits, shown
 from pai_cli.spelling import option
@@ -112,8 +114,6 @@ def tell_network(source: Checkpoint, network: Network, beside: str = "") -> None
 
 def tell_left(source: Checkpoint, network: Network) -> None:
     """Say what of a checkpoint no layer of its network is, and which layers have several names."""
-    from pai_cli.files.messages import some_names
-
     if network.aside:
         note(f"{source.path}: counters that the network does not have are set aside: {some_names(network.aside)}")
     if network.aliases:
@@ -138,8 +138,6 @@ def device_of(name: str, source: Source = None) -> str:
 
     Raises `DeviceError` and `ParameterError`.
     """
-    from pai_cli.compute.device import ON_TORCH, device_name, resolve
-
     if name == "auto" and hasattr(source, "parameters") and not isinstance(source, Mapping):
         first = next(iter(source.parameters()), None)
         if first is not None and first.device.type == "cuda":

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pai_cli.api.inputs import AnyPath, Source, open_source, path_of
 from pai_cli.errors import MaskError
 from pai_cli.files.layer_names import layouts_by_name, told_of_kernels
+from pai_cli.files.provenance import provenance
 from pai_cli.spectral.layout import PLAIN, Layout
 from pai_cli.spectral.parameters import shown
 from pai_cli.telling import warn
@@ -197,7 +198,6 @@ class Mask(Mapping[str, "NDArray[np.bool_]"]):
         Raises `OutputError`.
         """
         from pai_cli.files.masks import MaskToWrite, write_mask
-        from pai_cli.files.provenance import provenance
 
         where = path_of(path)
         metadata = {**provenance(()), **self.metadata}

@@ -9,6 +9,7 @@ from pai_cli.api.report import Layer
 from pai_cli.api.solving import solver_options
 from pai_cli.compute.device import Device, device_name, resolve, torch_device
 from pai_cli.errors import ArrayError
+from pai_cli.spectral.catalogue import METRICS
 from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.parameters import one_of
 from pai_cli.spectral.solvers import Solver
@@ -100,7 +101,6 @@ def ramanujan(
     2023. Raises as `singular_values` does.
     """
     placed, where = _placed(matrix, device)
-    from pai_cli.spectral.catalogue import METRICS
     from pai_cli.spectral.metrics import MetricOptions, PreparedLayer, measures_of
     from pai_cli.spectral.singular import singular_pairs
     from pai_cli.spectral.subgraphs import regular_subgraphs

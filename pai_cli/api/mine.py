@@ -25,6 +25,7 @@ from pai_cli.api.progress import Wanted, shown_by
 from pai_cli.api.ranges import check_least
 from pai_cli.api.unrolling import tell_on_no_path
 from pai_cli.errors import UsageError
+from pai_cli.files.provenance import provenance, typed
 from pai_cli.mining.level import Level
 from pai_cli.refusals import Idle, idle_force, idle_packed, refuse
 from pai_cli.spectral.parameters import one_of
@@ -145,7 +146,6 @@ class Mining:
 
     def consensus_to_write(self) -> MaskToWrite:
         """The same, made once, with what a mask file tells of how it was made."""
-        from pai_cli.files.provenance import provenance, typed
         from pai_cli.mining.consensus import consensus
 
         if self._written is None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pai_cli.files.provenance import provenance, typed
 from pai_cli.spelling import option
 from pai_cli.telling import note
 
@@ -31,7 +32,6 @@ def write_weights(weights: Weights, *, reinit: bool, force: bool) -> None:
     """Write the weights that the mask is meant for as a checkpoint, none of them masked; without a path, say so where
     they are others than the checkpoint's.
     """
-    from pai_cli.files.provenance import provenance, typed
     from pai_cli.models.network import save_checkpoint
     from pai_cli.pruning.sanity import redrawn, with_weights
 

@@ -7,8 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pai_cli.errors import OutputError
+from pai_cli.files.atomic import is_special
+from pai_cli.files.journal import PRUNE, ROWS, SAMPLE, TRAIN, rows_beside, state_beside
+from pai_cli.files.plan import FilePlan
 from pai_cli.models.factory_spec import parts_of
 from pai_cli.spelling import option
+from pai_cli.training.ranks import rank_here
 
 if TYPE_CHECKING:
     from pai_cli.api.working import Working
@@ -30,8 +35,6 @@ class Reads:
 
     def plan(self, *, force: bool) -> FilePlan:
         """A plan in which these are read."""
-        from pai_cli.files.plan import FilePlan
-
         plan = FilePlan(force=force)
         read_checkpoint(plan, self.checkpoint, self.model)
         _read_data(plan, self.data)
@@ -50,8 +53,6 @@ def plan_pruning(
     force: bool,
 ) -> None:
     """Check the files of `pai prune`. Raises `OutputError`."""
-    from pai_cli.files.journal import PRUNE, state_beside
-
     plan = reads.plan(force=force)
     plan.writes_tensors(mask, "the mask", "output", replace=resume)
     plan.writes_tensors(weights, "the weights", "weights_out")
@@ -73,10 +74,6 @@ def plan_sampling(
     force: bool,
 ) -> None:
     """Check the files of `pai sample`; `searches`: whether it searches, and does not build. Raises `OutputError`."""
-    from pai_cli.errors import OutputError
-    from pai_cli.files.atomic import is_special
-    from pai_cli.files.journal import ROWS, SAMPLE, rows_beside, state_beside
-
     plan = reads.plan(force=force)
     plan.writes_tensors(mask, "the mask", "output", replace=resume)
     plan.writes(plot, "the picture", "plot")
@@ -95,9 +92,7 @@ def plan_sampling(
 
 def plan_training(reads: Reads, mask: Path | None, outputs: Outputs, *, resume: bool) -> None:
     """Check the files of `pai train`, in the first of its processes, which alone writes. Raises `OutputError`."""
-    from pai_cli.files.journal import TRAIN, rows_beside, state_beside
     from pai_cli.files.results import lock_beside
-    from pai_cli.training.ranks import rank_here
 
     if rank_here() > 0:
         return
@@ -133,8 +128,6 @@ def plan_measuring(
 
     Raises `OutputError`.
     """
-    from pai_cli.files.plan import FilePlan
-
     plan = FilePlan(force=force)
     read_checkpoint(plan, weights)
     plan.reads("a table that is read", *(table for table in tables if table != STDIN))
@@ -149,8 +142,6 @@ def plan_mining(
     masks: list[str], weights: Path | None, model: str | None, mask: Path | None, plot: Path | None, *, force: bool
 ) -> FilePlan:
     """The files of `pai mine`, checked; `read_masks` adds those masks that are still to be found. Raises `OutputError`."""
-    from pai_cli.files.plan import FilePlan
-
     plan = FilePlan(force=force)
     read_checkpoint(plan, weights, model)
     plan.writes_tensors(mask, "the mask", "output")
@@ -215,8 +206,5 @@ def _use_store(plan: FilePlan, working: Working) -> None:
 
 def _refuse_special(path: Path, need: str) -> None:
     """Raise `OutputError` for a device or a pipe, beside which no file can go and which cannot be read again."""
-    from pai_cli.errors import OutputError
-    from pai_cli.files.atomic import is_special
-
     if is_special(path):
         raise OutputError(f"{path}: is a device or a pipe, and {need}")

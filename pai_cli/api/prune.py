@@ -28,6 +28,9 @@ from pai_cli.api.progress import Wanted, shown_by
 from pai_cli.api.requests import accept, method_of, request_of, samples_of, story_of, tell_pruning
 from pai_cli.api.stability import Found, Repeats, certain, found_again, repeats_of, stable_mask
 from pai_cli.errors import MethodOptionError
+from pai_cli.files.atomic import check_output, is_special
+from pai_cli.files.journal import PRUNE, beside, tells
+from pai_cli.files.provenance import typed
 from pai_cli.pruning.base import Takers
 from pai_cli.pruning.trained import TrainingOptions, TrainingRun
 from pai_cli.refusals import Idle, idle_force, idle_packed, refuse
@@ -268,7 +271,6 @@ def _in_memory(
 ) -> Mask:
     """Prune a network that is loaded, and write what is to be written."""
     from pai_cli.files.masks import write_mask
-    from pai_cli.files.provenance import typed
     from pai_cli.pruning.output import mask_to_write
 
     network, source, request, repeats = weights.network, weights.source, weights.request, written.repeats
@@ -315,8 +317,6 @@ def _in_pieces(
     source: Checkpoint, network: Network, request: PruneRequest, written: _Written, progress: Progress
 ) -> Mask:
     """Prune a large checkpoint piece by piece, into its file."""
-    from pai_cli.files.atomic import is_special
-    from pai_cli.files.provenance import typed
     from pai_cli.pruning.streaming.choosing import choose
     from pai_cli.pruning.streaming.writing import write_chosen
 
@@ -366,9 +366,6 @@ def _open_run(written: _Written, weights: Weights, dataset: Dataset | None, *, r
     A run that is continued may replace a mask that it wrote itself, and no other: else `OutputError`.
     """
     from dataclasses import asdict
-
-    from pai_cli.files.atomic import check_output
-    from pai_cli.files.journal import PRUNE, beside, tells
 
     request, source, network = weights.request, weights.source, weights.network
     if not request.method.trains or written.path is None:

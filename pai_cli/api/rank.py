@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pai_cli.api.asked import Asked
 from pai_cli.api.inputs import AnyPath, Shape, Source
-from pai_cli.api.progress import Wanted
+from pai_cli.api.progress import Wanted, shown_by
+from pai_cli.api.records import is_table
 from pai_cli.compute.device import Device
 from pai_cli.errors import UsageError
 from pai_cli.ranking.rules import RESAMPLES
@@ -109,7 +110,6 @@ def correlate(
     """
     asked = {name: value for name, value in locals().items() if name not in ("reports", "accuracies")}
     from pai_cli.api.ranked import Correlations
-    from pai_cli.api.records import is_table
 
     what = "table" if is_table(reports) else "masks"
     if accuracies is None and what == "masks":
@@ -132,7 +132,6 @@ def enter(asked: Asked) -> Entered:
 
 def ranked(entered: Entered) -> Ranking | Correlations:
     """The order, or the correlations, of what was read and measured."""
-    from pai_cli.api.progress import shown_by
     from pai_cli.api.ranked import Correlations, Ranking
     from pai_cli.api.remarks import tell_assumed, tell_unproved
 

@@ -10,6 +10,7 @@ from pai_cli.api.inputs import AnyPath, maybe_path
 from pai_cli.api.report import Report, Value
 from pai_cli.api.showing import Shown, Table, data_frame
 from pai_cli.errors import PictureError, UnknownNameError
+from pai_cli.spelling import for_python
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,14 +115,12 @@ class Ranking(Shown, Sequence[Place]):
 
     def _records(self) -> list[Any]:
         from pai_cli.display.ranking import failed_record, ranked_record
-        from pai_cli.spelling import for_python
 
         rows = [ranked_record(row, self.by, for_python) for row in self.ranked]
         return rows + [failed_record(one, self.by, for_python) for one in self.measured if one.error is not None]
 
     def _tables(self) -> list[Table | str]:
         from pai_cli.display.ranking import group_tables
-        from pai_cli.spelling import for_python
 
         tables = group_tables(self.ranked, self.by, for_python)
         failed = [f"{one.name}: not measured: {one.error}" for one in self.failed]

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from pai_cli.files.layer_names import told_assumed
+from pai_cli.files.messages import some_names
 from pai_cli.spelling import option
 from pai_cli.telling import note, warn
 
@@ -61,7 +62,6 @@ def tell_assumed(reports: Iterable[MaskReport]) -> None:
 def tell_unproved(report: MaskReport) -> None:
     """Which layers' singular values are not proved to be the two largest, and which have none, if any."""
     from pai_cli.analysis.masks import unanswered_told
-    from pai_cli.files.messages import some_names
 
     if report.report is None:
         return

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pai_cli.api.showing import Shown, Table, data_frame
-from pai_cli.errors import PaiError, UnknownNameError
+from pai_cli.errors import PaiError, PictureError, UnknownNameError
+from pai_cli.files.messages import some_names
 from pai_cli.files.whole import told_whole
+from pai_cli.spectral.catalogue import BETWEEN, EVERY
 from pai_cli.spelling import for_python
 
 if TYPE_CHECKING:
@@ -228,7 +230,6 @@ class Report(_OfNetwork):
         """
         from pai_cli.display.figures.canvas import axes_of
         from pai_cli.display.figures.layers import LayerProfile, profile_picture
-        from pai_cli.errors import PictureError
 
         network = self.measured.report
         if network is None or not network.layers:
@@ -316,18 +317,12 @@ def _of_a_layer(field: str) -> bool:
 
 
 def _blank() -> dict[str, None]:
-    from pai_cli.spectral.catalogue import EVERY
-
     return dict.fromkeys(EVERY)
 
 
 def _between_names() -> tuple[str, ...]:
-    from pai_cli.spectral.catalogue import BETWEEN
-
     return tuple(BETWEEN)
 
 
 def _there_are(names: Mapping[str, object]) -> str:
-    from pai_cli.files.messages import some_names
-
     return f"there are {some_names(names)}" if names else "there are none: summary=True leaves them out"

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from pai_cli.api.inputs import Amount, device_of, globs_of, tell_network
 from pai_cli.api.unrolling import tell_idle
 from pai_cli.errors import CollapseError, MethodOptionError, UnknownMethodError
-from pai_cli.pruning.base import Scope, Takers
+from pai_cli.files.fits import count
+from pai_cli.files.messages import some_names
+from pai_cli.pruning.base import Method, Scope, Takers
 from pai_cli.refusals import Idle, refuse
 from pai_cli.spectral.parameters import one_of
 from pai_cli.spelling import option
@@ -41,7 +43,6 @@ IDLE = (
 def method_of(name: str | Method | None) -> Method:
     """The method of that name; a wrong one is told before anything slow is imported. Raises `UnknownMethodError`."""
     from pai_cli.methods.registry import faults_beside, get, given
-    from pai_cli.pruning.base import Method
 
     if isinstance(name, Method):
         return name
@@ -142,8 +143,6 @@ def tell_pruning(result: PruneSummary, network: Network, *, no_collapse: bool, r
 
     Raises `CollapseError` when collapse is refused.
     """
-    from pai_cli.files.fits import count
-
     if result.whole:
         warn(f"the pattern does not divide the inputs of {', '.join(result.whole)}: left whole")
     sizes = {layer.name: prod(layer.shape) for layer in network.layers}
@@ -167,8 +166,6 @@ def tell_pruning(result: PruneSummary, network: Network, *, no_collapse: bool, r
 
 def _tell_ties(result: PruneSummary, rule: TieRule) -> None:
     """Which layers' weights were chosen by no score."""
-    from pai_cli.files.messages import some_names
-
     sizes = {layer.name: prod(layer.shape) for layer in result.layers}
     tied, kept = (sum(getattr(tie, which) for tie in result.ties.values()) for which in ("tied", "kept"))
     shares = some_names(f"{name} ({100 * tie.tied / sizes[name]:.3g}% of it)" for name, tie in result.ties.items())

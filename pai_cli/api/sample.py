@@ -29,6 +29,7 @@ from pai_cli.api.progress import Wanted, shown_by
 from pai_cli.api.requests import accept, method_of, request_of, samples_of, story_of, tell_pruning
 from pai_cli.compute.device import ON_TORCH
 from pai_cli.errors import UsageError
+from pai_cli.files.provenance import typed
 from pai_cli.refusals import Idle, idle_force, idle_packed, refuse
 from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.parameters import one_of, shown
@@ -288,7 +289,6 @@ class _Run:
 
     def _write(self, pruned: PruneResult, request: PruneRequest, story: dict[str, str], *, force: bool) -> Sampled:
         from pai_cli.files.masks import write_mask
-        from pai_cli.files.provenance import typed
         from pai_cli.pruning.output import mask_to_write
 
         mask = mask_to_write(pruned, request, self.source, typed(), {**self.network.story, **story})

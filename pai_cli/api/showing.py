@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pai_cli.errors import MissingPackageError
+from pai_cli.printable import as_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +35,6 @@ class Shown(ABC):
 
     def __str__(self) -> str:
         from pai_cli.display.tables import table_text
-        from pai_cli.printable import as_line
 
         parts = []
         for part in self._tables():

@@ -26,12 +26,14 @@ from pai_cli.api.progress import Wanted, shown_by
 from pai_cli.api.ranges import check_least, check_numbers
 from pai_cli.api.samples import Data, as_parts, name_of
 from pai_cli.api.training import Training
+from pai_cli.files.provenance import other_weights, typed
 from pai_cli.refusals import Idle, idle_force, refuse
 from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.parameters import one_of
 from pai_cli.spelling import option
 from pai_cli.telling import note, warn
 from pai_cli.training.outputs import Outputs
+from pai_cli.training.ranks import rank_here, world_here
 from pai_cli.training.recipe import (
     SMOOTHING,
     Augmentation,
@@ -221,13 +223,9 @@ def _open_job(
     checkpoint: Source, mask: str | Path | Mask | None, data: Data, recipe: Recipe, outputs: Outputs, **others: Any
 ) -> Job:
     """What is to be trained, opened and compared. `others`: `model`, `shape`, `trust`."""
-    from pai_cli.files.provenance import typed
-    from pai_cli.training.ranks import rank_here
-
     stored = None if mask is None else open_given(mask, trust=others["trust"])
     source = open_source(checkpoint, trust=others["trust"])  # its faults are told before torch is imported
     network = network_of(source, others["model"], others["shape"])
-    from pai_cli.files.provenance import other_weights
     from pai_cli.training.job import Job
 
     job = Job(
@@ -273,7 +271,6 @@ def _run(job: Job, where: str, progress: Wanted, *, resume: bool) -> Training:
     from pai_cli.training.job import train_in_memory
     from pai_cli.training.model import check_amp
     from pai_cli.training.process import processes
-    from pai_cli.training.ranks import rank_here
 
     if job.recipe.amp:
         check_amp(where)
@@ -298,7 +295,6 @@ def _run(job: Job, where: str, progress: Wanted, *, resume: bool) -> Training:
 def _on_disk(job: Job, where: str, progress: Wanted, *, resume: bool) -> Trained:
     from pai_cli.training.job import train_on_disk
     from pai_cli.training.process import processes
-    from pai_cli.training.ranks import rank_here, world_here
 
     first = rank_here() == 0
     journal, kept = job.open_journal(world_here(), resume=resume, first=first)

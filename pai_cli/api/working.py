@@ -7,6 +7,7 @@ from os import PathLike
 from pathlib import Path
 
 from pai_cli.refusals import Idle
+from pai_cli.spectral.parameters import whole_number
 from pai_cli.spelling import option
 
 WORKING = (
@@ -43,8 +44,6 @@ class Working:
         jobs: int | None, cluster: str | None, store: str | PathLike[str] | None = None, *, no_store: bool = False
     ) -> Working:
         """What a caller says of it. Raises `ParameterError`."""
-        from pai_cli.spectral.parameters import whole_number
-
         if jobs is not None:
             whole_number("jobs", jobs, 1, 2**31)
         return Working(jobs, cluster, None if store is None else Path(store), no_store)
