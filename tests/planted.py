@@ -157,12 +157,6 @@ FAULTS = {
         "training/loop.py", "self.totals[0].add_(loss)", "self.totals[0] += float(loss)", "feed"
     ),
     "another step's windows": Fault("training/steps.py", "epoch * steps + step)", "epoch * steps + step + 1)", "feed"),
-    "words in another order": Fault(
-        "training/applied.py",
-        "torch.empty_like(_bits(self.parameter.detach())).copy_(kept)",
-        "kept.to(_bits(self.parameter.detach()).dtype)",
-        "feed",
-    ),
     "scores copied each round": Fault("models/copies.py", "isinstance(masks, DeviceMasks)", "False", "on_device"),
     "signed flow": Fault("models/linearised.py", "tensor.abs_()", "tensor.abs()", "synflow"),
     "flow in float32": Fault(
