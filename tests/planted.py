@@ -81,7 +81,7 @@ FAULTS = {
         '("fan_in", "left_degrees"), ("fan_out", "right_degrees")',
         "metrics",
     ),
-    "the output for a sink": Fault("models/unrolled/degrees.py", "if not last[number]:", "if True:", "unrolled"),
+    "the output for a sink": Fault("models/unrolled/degrees.py", "if number not in last:", "if True:", "unrolled"),
     "no deflation": Fault(
         "spectral/power.py", "_outer(first[:, :n], values[:, 0])", "_outer(first[:, :n], 0 * values[:, 0])", "power"
     ),
@@ -120,21 +120,42 @@ FAULTS = {
     ),
     "a path backwards that is none forwards": Fault(
         "models/unrolled/marks.py",
-        "effective = (gradient > 0.5) & (weight > 0.5)",
-        "effective = weight > 0.5",
+        "kept.flags if ever[kept.columns].all() else kept.flags & _own(kept, ever)",
+        "kept.flags",
         "unrolled",
     ),
+    "marks that meet at different places": Fault(
+        "models/unrolled/marks.py",
+        "(row_bits[row[some]] & column_bits[column[some]]).any(1)",
+        "True",
+        "folded",
+    ),
     "a unit on a path where either end is": Fault(
-        "models/unrolled/marks.py", "passed.written[number] * (alive", "passed.written[number] + (alive", "unrolled"
+        "models/unrolled/marks.py", "one.values * other.values", "one.values + other.values", "unrolled"
     ),
     "one of two that are added": Fault(
-        "models/unrolled/steps.py", "total = total + value", "total = value", "unrolled"
+        "models/unrolled/steps.py", "total = total + value.values", "total = value.values", "unrolled"
+    ),
+    "slices taken for equal": Fault(
+        "models/unrolled/folded.py",
+        "first.setdefault(one.tobytes(), len(first))",
+        "first.setdefault(one.tobytes()[:8], len(first))",
+        "folded",
+    ),
+    "a kernel's weight for another": Fault(
+        "models/unrolled/folded.py",
+        "one * dilation for one in range(kernel)",
+        "one * dilation for one in range(kernel)[::-1]",
+        "folded",
+    ),
+    "columns of the first group for all": Fault(
+        "models/unrolled/kept.py", "rows // each * (self.shape[1] // layout.groups)", "rows // each * 0", "folded"
     ),
     "a window past the edge": Fault(
         "models/unrolled/tape.py", "number * stride - padding + k", "number * stride + k", "unrolled"
     ),
     "a power of two forgotten": Fault(
-        "models/unrolled/sums.py", "given.power + layer.power, given.least", "layer.power, given.least", "unrolled"
+        "models/unrolled/sums.py", "found, given.power + layer.power", "found, layer.power", "unrolled"
     ),
     "dead inputs that are alive": Fault(
         "models/unrolled/paths.py", "inputs & ~found.inputs", "inputs & found.inputs", "unrolled"

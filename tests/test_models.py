@@ -32,11 +32,12 @@ from pai_cli.errors import (
     UnknownModelError,
 )
 from pai_cli.files.checkpoints import open_checkpoint
-from pai_cli.models.base import Architecture, shapes_of, with_memory
+from pai_cli.models.base import Architecture, shapes_of, unmade, with_memory
 from pai_cli.models.factory import load_factory
 from pai_cli.models.network import init_network, load_network, prunable_layers, save_checkpoint
 from pai_cli.models.recognise import recognise
 from pai_cli.models.registry import FAMILIES, architecture, known_names
+from pai_cli.models.weightless import network_called
 from pai_cli.spectral.layout import Layout
 
 NAMES = [name for name in known_names() if name != "mlp-A-B-...-Z"] + ["mlp-20-15-5"]
@@ -867,6 +868,43 @@ def test_names_of_networks_too_large(tmp_path, name):
     # Of a checkpoint, names and shapes are compared before memory is taken.
     with pytest.raises((UnknownModelError, StateDictMismatchError), match=r" does not fit "):
         load_network(saved(tmp_path, nn.Conv2d(3, 4, 5)), name)
+
+
+@pytest.mark.parametrize("name", ["mlp-9999999999-9999999-10", "mlp-9999999999-99999999999999-10"])
+def test_names_of_networks_without_weights_that_are_too_large(name):
+    with pytest.raises(UnknownModelError, match=r"^MLP .* does not fit in memory; choose a smaller network$"):
+        network_called(name, None, {})
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OverflowError("int too large to convert"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4000 bytes"),
+        RuntimeError("Storage size calculation overflowed with sizes=[4611686018427387904, 8]"),
+        TypeError("empty(): argument 'size' failed to unpack with error \"Overflow when unpacking long long\""),
+    ],
+)
+def test_what_is_said_of_a_network_too_large(error):
+    assert str(unmade("ResNet-20", error)) == "ResNet-20 does not fit in memory; choose a smaller network"
+
+
+@pytest.mark.parametrize(
+    "make", [lambda _: network_called("lenet-5", None, {}), load_network], ids=["alone", "weights"]
+)
+def test_a_network_that_cannot_be_made_for_another_reason(tmp_path, monkeypatch, make):
+    checkpoint = saved(tmp_path, init_network("lenet-5", None, 0).model)
+
+    def fails(_network):
+        raise RuntimeError("no kernel for this.\nstack")
+
+    monkeypatch.setattr("pai_cli.models.weightless.with_memory", fails)
+    monkeypatch.setattr("pai_cli.models.network.with_memory", fails)
+    with pytest.raises(UnknownModelError) as caught:
+        make(checkpoint)
+    told = r"LeNet-5 (28x28 inputs, 10 classes) cannot be made (no kernel for this); give another model="
+    assert str(caught.value) == told
 
 
 @pytest.mark.parametrize("name", ["mlp-", "resnet", "vgg"])

@@ -59,7 +59,7 @@ def with_paths(report: NetworkReport, mask: Mask, request: PathRequest, weights:
         found = _found(mask, request.unrolled, weights)
     except Unfit as unfit:
         return _without(report, controls, str(unfit))
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, ValueError) as error:
         return _without(report, controls, f"the network cannot be unrolled ({one_line(error)})")
     table = report.layers
     rows = [

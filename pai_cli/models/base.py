@@ -8,10 +8,17 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from pai_cli.errors import UnknownModelError
+from pai_cli.printable import reason_of
+from pai_cli.spelling import option
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 SINGLE_HEADS = ("fc", "linear", "classifier")
 """Names that the last linear layer has in the code bases people take networks from."""
+
+_TOO_LARGE = ("allocate memory", "enough memory", "out of memory", "overflow")
+"""What torch says, by a `RuntimeError` or `TypeError`, of a size that no memory holds, or that is no size."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,14 @@ def with_memory(network: nn.Module) -> nn.Module:
         if name.endswith("num_batches_tracked"):  # the one thing a checkpoint may lack
             buffer.zero_()
     return network
+
+
+def unmade(what: str, error: Exception) -> UnknownModelError:
+    """What to raise where a network cannot be made: that it is too large, or the reason."""
+    text = str(error).lower()
+    if isinstance(error, MemoryError | OverflowError) or any(said in text for said in _TOO_LARGE):
+        return UnknownModelError(f"{what} does not fit in memory; choose a smaller network")
+    return UnknownModelError(f"{what} cannot be made ({reason_of(error)}); give another {option('model')}")
 
 
 def shapes_of(build: Callable[[], nn.Module]) -> dict[str, tuple[int, ...]]:

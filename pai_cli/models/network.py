@@ -21,7 +21,7 @@ from pai_cli.files.messages import some_names
 from pai_cli.files.ordering import natural_order, spelled
 from pai_cli.files.whole import NOTHING, Whole
 from pai_cli.models import huggingface
-from pai_cli.models.base import Architecture, on_meta, shapes_of, with_memory
+from pai_cli.models.base import Architecture, on_meta, shapes_of, unmade, with_memory
 from pai_cli.models.copies import copied
 from pai_cli.models.factory import load_factory
 from pai_cli.models.layers import PrunableLayer, prunable_layers
@@ -165,7 +165,7 @@ def _of_modules(checkpoint: Checkpoint, model: str | None, input_shape: tuple[in
     try:
         network = with_memory(network)
     except (RuntimeError, MemoryError) as e:
-        raise UnknownModelError(f"{description} does not fit in memory; choose a smaller network") from e
+        raise unmade(description, e) from e
     network = fill(checkpoint, network)
     layers = layers_of(network)
     if not layers:
@@ -322,13 +322,11 @@ def _weight_shapes(build: Callable[[], nn.Module]) -> list[tuple[int, ...]]:
 
 
 def _fitting(chosen: Architecture, make: Callable[[Callable[[], nn.Module]], T]) -> T:
-    """What `make` makes of the architecture. Raises `UnknownModelError` when that is too large for this machine."""
+    """What `make` makes of the architecture. Raises `UnknownModelError` where it cannot, as when that is too large."""
     try:
         return make(chosen.build)
     except (RuntimeError, TypeError, OverflowError, MemoryError) as e:
-        raise UnknownModelError(
-            f"{chosen.name} with {chosen.classes:,} classes does not fit in memory; choose a smaller network"
-        ) from e
+        raise unmade(f"{chosen.name} with {chosen.classes:,} classes", e) from e
 
 
 def init_network(name: str, classes: int | None, seed: int) -> Network:

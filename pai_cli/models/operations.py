@@ -133,6 +133,10 @@ class Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def note(self, op: Operation) -> None:
         """Take up an operation that has been carried out."""
 
+    def carried_out(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What the operation gives."""
+        return func(*args, **kwargs)
+
     @contextmanager
     def following(self) -> Iterator[None]:
         """While the network runs: see its operations, and know in which module they are."""
@@ -157,7 +161,7 @@ class Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Carry the operation out, then note what it did."""
-        result = func(*args, **(kwargs or {}))
+        result = self.carried_out(func, args, kwargs or {})
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         followed = [tensor for tensor in tensors if self.follows(tensor)]
         if followed and func._schema.name.partition("::")[2] not in FRESH:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from torch import nn
 
-from pai_cli.errors import MethodOptionError, UnknownModelError, install
+from pai_cli.errors import MethodOptionError, install
 from pai_cli.files.checkpoints import Checkpoint
-from pai_cli.models.base import on_meta, with_memory
+from pai_cli.models.base import on_meta, unmade, with_memory
 from pai_cli.models.factory import load_factory
 from pai_cli.models.huggingface import FACTORY, WeightsAlone
 from pai_cli.models.network import Network, load_network, outline_network
@@ -32,7 +32,7 @@ def weightless(checkpoint: Checkpoint, model: str | None, input_shape: tuple[int
             f"of a model's folder only the weights are read; give {option('model', FACTORY)} where transformers is "
             f"installed ({install('hf')})"
         )
-    return replace(network, model=_with_values(network.model, network.description))
+    return replace(network, model=_with_values(lambda: network.model, network.description))
 
 
 def network_called(model: str, input_shape: tuple[int, ...] | None, shapes: Mapping[str, tuple[int, ...]]) -> Network:
@@ -45,7 +45,7 @@ def network_called(model: str, input_shape: tuple[int, ...] | None, shapes: Mapp
         return Network(network.eval(), f"the network of {model}", input_shape, layers_of(network))
     heads = [shape for shape in shapes.values() if len(shape) == 2]
     chosen = architecture(model, heads[-1][0] if heads else 10)
-    network = _with_values(on_meta(chosen.build), chosen.description)
+    network = _with_values(lambda: on_meta(chosen.build), chosen.description)
     return Network(network, chosen.description, input_shape or chosen.input_shape, layers_of(network))
 
 
@@ -68,12 +68,12 @@ def _unrolled(network: Network, *, own: bool) -> Tape:
     """Without a copy where nobody else has the network."""
     if not own or network.input_shape is None:
         return unroll(network.model, network.input_shape)
-    return record(network.model, network.input_shape)
+    return record(network.model, network.input_shape, weightless=True)
 
 
-def _with_values(model: nn.Module, description: str) -> nn.Module:
-    """A network without memory for its values, which it is given, and they mean nothing."""
+def _with_values(make: Callable[[], nn.Module], description: str) -> nn.Module:
+    """A network that `make` makes without memory for its values, which it is given, and they mean nothing."""
     try:
-        return with_memory(model).float().eval().requires_grad_(False)
-    except (RuntimeError, MemoryError) as error:
-        raise UnknownModelError(f"{description} does not fit in memory; choose a smaller network") from error
+        return with_memory(make()).float().eval().requires_grad_(False)
+    except (RuntimeError, TypeError, OverflowError, MemoryError) as error:
+        raise unmade(description, error) from error

@@ -36,7 +36,7 @@ def unrolled(model: nn.Module, input_shape: tuple[int, ...] | None) -> Unrolled 
     """The network for one input; None without an input shape, and where its elements cannot be told apart."""
     try:
         return Unrolled(unroll(model, input_shape))
-    except (PaiError, MemoryError, RuntimeError):  # what else is done with the network stands all the same
+    except (PaiError, MemoryError, RuntimeError, ValueError):  # what else is done with the network stands all the same
         return None
 
 
@@ -44,7 +44,7 @@ def count_effective(found: Unrolled, masks: Masks) -> int | None:
     """How many kept weights are on a path; None where that does not fit in memory."""
     try:
         effective = found.effective(masks)
-    except (MemoryError, RuntimeError):
+    except (MemoryError, RuntimeError, ValueError):
         return None
     return sum(int(np.count_nonzero(flags)) for flags in effective.values())
 

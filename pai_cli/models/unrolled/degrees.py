@@ -9,16 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from math import prod
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
+from pai_cli.models.unrolled.folded import Array, Folded, aligned
+from pai_cli.models.unrolled.kept import Kept
+from pai_cli.models.unrolled.passes import backwards, forwards
 from pai_cli.models.unrolled.steps import Use
 from pai_cli.models.unrolled.tape import Tape
-
-EXACT = 2**24  # below which float32 holds every whole number
 
 
 @dataclass(frozen=True)
@@ -39,63 +36,41 @@ class Loose:
     out_of_sources: int
 
 
-def loose(tape: Tape, masks: Mapping[str, NDArray[np.bool_]]) -> Loose:
-    """Counted by one pass forwards and one back. `masks`: of layers by name; others are whole."""
-    for kind in (torch.float32, torch.float64):
-        into, out = _degrees(tape, masks, kind)
-        if max((float(one.max()) for one in (*into, *out) if one.numel()), default=0.0) < EXACT:
-            break
-    last = [False, *(use.layer.name in tape.last for use in tape.uses)]
+def loose(tape: Tape, kept: Mapping[str, Kept]) -> Loose:
+    """Counted by one pass forwards and one back."""
+    into = {0: Folded.constant(tape.shapes[0], 0)}  # by the number of what is the input or what a layer gives
+    out = {}
+
+    def through(use: Use, value: Folded) -> Folded:
+        node = use.outputs[0]
+        into[node] = use.apply(value, kept[use.layer.name].ones, tape.shapes[node])
+        return Folded.constant(tape.shapes[node], 1)
+
+    def back(use: Use, given: Folded) -> Folded:
+        node = use.outputs[0]
+        out[node] = given
+        ones = Folded.constant(tape.shapes[node], 1)
+        return use.back(ones, kept[use.layer.name].ones, tape.shapes[use.inputs[0]])
+
+    forwards(tape, Folded.constant(tape.shapes[0], 1), through, lambda step, values: step.apply(values))
+    out[0] = backwards(tape, {}, back)
+    last = {use.outputs[0] for use in tape.uses if use.layer.name in tape.last}
     counts = dict.fromkeys(("sinks", "sources", "disconnected", "into_sinks", "out_of_sources"), 0)
-    for number, (before, after) in enumerate(zip(into, out, strict=True)):
+    for number, edges in into.items():
+        one, other = aligned([edges, out[number]])
+        before, after, often = one.values, other.values, one.counts
         sink, source = (before > 0) & (after == 0), (before == 0) & (after > 0)
-        counts["disconnected"] += _count((before == 0) & (after == 0))
+        counts["disconnected"] += _total((before == 0) & (after == 0), often)
         if number > 0:
-            counts["sources"] += _count(source)
-            counts["out_of_sources"] += _total(after[source])
-        if not last[number]:
-            counts["sinks"] += _count(sink)
-            counts["into_sinks"] += _total(before[sink])
-    return Loose(sum(one.numel() for one in into), sum(map(_total, into)), **counts)
+            counts["sources"] += _total(source, often)
+            counts["out_of_sources"] += _total(after * source, often)
+        if number not in last:
+            counts["sinks"] += _total(sink, often)
+            counts["into_sinks"] += _total(before * sink, often)
+    nodes = sum(prod(tape.shapes[number]) for number in into)
+    return Loose(nodes, sum(_total(one.values, one.counts) for one in into.values()), **counts)
 
 
-def _degrees(
-    tape: Tape, masks: Mapping[str, NDArray[np.bool_]], kind: torch.dtype
-) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Edges into and out of the nodes: of the input, then of what each use of a layer gives."""
-    nodes, into, made = [_ones(torch.empty(tape.shapes[0], dtype=kind))], [torch.zeros(tape.shapes[0], dtype=kind)], []
-    values: dict[int, torch.Tensor] = {0: nodes[0]}
-    with torch.enable_grad():
-        for number, step in enumerate(tape.steps):
-            given = [values[one] for one in step.inputs]
-            found: list[Any]
-            if isinstance(step, Use):
-                mask = masks.get(step.layer.name)
-                kept = np.ones(step.layer.shape, np.bool_) if mask is None else mask
-                made.append(step.multiply(given[0], torch.from_numpy(kept.astype(np.float32)).to(kind)))
-                into.append(made[-1].detach())
-                nodes.append(_ones(made[-1]))
-                found = nodes[-1:]
-            else:
-                found = step.apply(given)
-            values.update(zip(step.outputs, found, strict=True))
-            for over in tape.over_after.get(number, ()):
-                del values[over]
-        total = sum((one.sum() for one in made if one.requires_grad), torch.zeros((), dtype=kind))
-    got: tuple[torch.Tensor | None, ...] = (None,) * len(nodes)
-    if total.requires_grad:
-        got = torch.autograd.grad(total, nodes, allow_unused=True)
-    out = [torch.zeros_like(node) if one is None else one for node, one in zip(nodes, got, strict=True)]
-    return into, [one.detach() for one in out]
-
-
-def _ones(like: torch.Tensor) -> torch.Tensor:
-    return torch.ones_like(like, requires_grad=True)
-
-
-def _count(flags: torch.Tensor) -> int:
-    return int(flags.sum())
-
-
-def _total(numbers: torch.Tensor) -> int:
-    return int(numbers.double().sum())
+def _total(values: Array, often: Array) -> int:
+    """Of the whole tensor: whole numbers, which float64 adds up exactly below 2**53."""
+    return int((values * often).sum())

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from pai_cli.models.layers import PrunableLayer
-from pai_cli.models.unrolled.steps import Use
+from pai_cli.models.unrolled.folded import Array, Folded, aligned
+from pai_cli.models.unrolled.kept import Flags, Kept, any_of
+from pai_cli.models.unrolled.passes import backwards, forwards
+from pai_cli.models.unrolled.steps import Fixed, Use, units_first
 from pai_cli.models.unrolled.tape import Tape
 
-Masks = Mapping[str, NDArray[np.bool_]]
+MOST = 2**22  # weights of a layer, and bytes of their marks, that are looked at together
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,101 +26,97 @@ class Reached:
     `nodes`, whether an output is on a path from one to the other.
     """
 
-    effective: NDArray[np.bool_]
-    inputs: NDArray[np.bool_]
-    outputs: NDArray[np.bool_]
-    nodes: NDArray[np.bool_]
+    effective: Flags
+    inputs: Flags
+    outputs: Flags
+    nodes: Flags
 
 
-class _Mark(torch.autograd.Function):
-    """1 for what is above a half, both ways: what is added up are ones, so that no rounding makes a path or loses one."""
-
-    @staticmethod
-    def forward(_context: Any, value: torch.Tensor) -> torch.Tensor:
-        return (value > 0.5).to(value.dtype)
-
-    @staticmethod
-    def backward(_context: Any, *gradients: torch.Tensor) -> torch.Tensor:
-        return (gradients[0] > 0.5).to(gradients[0].dtype)
-
-
-def _marked(value: torch.Tensor) -> torch.Tensor:
-    marked: torch.Tensor = _Mark.apply(value)  # type: ignore[no-untyped-call]
-    return marked
-
-
-def reached(tape: Tape, masks: Masks) -> dict[str, Reached]:
-    """Of every layer that the network uses, what paths come to. `masks`: of layers by name; others are whole.
+def reached(tape: Tape, kept: Mapping[str, Kept]) -> dict[str, Reached]:
+    """Of every layer that the network uses, what paths come to.
 
     Marks go forwards from the input through kept weights, and backwards from the output. A weight is on a path where the
     element it reads was reached and the one it writes leads on, at one of its positions at least.
     """
-    weights = {name: _ones(layer, masks).requires_grad_() for name, layer in tape.layers.items()}
-    with torch.enable_grad():
-        passed = _forwards(tape, weights)
-        total = sum((value.sum() for value in passed.returned), torch.zeros(()))
-    targets = [*weights.values(), *passed.written]
-    found: tuple[torch.Tensor | None, ...] = (None,) * len(targets)
-    if total.requires_grad:
-        found = torch.autograd.grad(total, targets, allow_unused=True)
-    gradients = [torch.zeros_like(one) if got is None else got for one, got in zip(targets, found, strict=True)]
-    alive = gradients[len(weights) :]
-    layers: dict[str, Reached] = {}
-    for (name, weight), gradient in zip(weights.items(), gradients, strict=False):
-        mine = [number for number, use in enumerate(tape.uses) if use.layer.name == name]
-        effective = (gradient > 0.5) & (weight > 0.5)
-        layers[name] = Reached(
-            effective.detach().numpy(),
-            _either([_units(passed.read[number], tape.uses[number]) for number in mine]),
-            _either([_units(alive[number], tape.uses[number]) for number in mine]),
-            _either([_units(passed.written[number] * (alive[number] > 0.5), tape.uses[number]) for number in mine]),
-        )
-    return layers
+    read: dict[int, Folded] = {}  # by the number of what the layer gives
+    written: dict[int, Folded] = {}
+    found: dict[str, Reached] = {}
+
+    def through(use: Use, value: Folded) -> Folded:
+        node = use.outputs[0]
+        read[node] = _marked(value)
+        written[node] = _marked(use.apply(read[node], kept[use.layer.name].ones, tape.shapes[node]))
+        return written[node]
+
+    def back(use: Use, given: Folded) -> Folded:
+        node, name, alive = use.outputs[0], use.layer.name, _marked(given)
+        one = _reached(use, read.pop(node), written.pop(node), alive, kept[name])
+        found[name] = _either(found[name], one) if name in found else one
+        return _marked(use.back(alive, kept[name].ones, tape.shapes[use.inputs[0]]))
+
+    def step(fixed: Fixed, values: list[Folded]) -> list[Folded]:
+        given = fixed.apply(values)
+        for number, one in zip(fixed.outputs, given, strict=True):
+            if one.shape != tape.shapes[number]:
+                raise RuntimeError(f"a step gives {one.shape} where the network has {tape.shapes[number]}: {fixed}")
+        return given
+
+    forwards(tape, Folded.constant(tape.shapes[0], 1), through, step)
+    backwards(tape, {one: Folded.constant(tape.shapes[one], 1) for one in tape.outputs}, back)
+    return {name: found[name] for name in tape.layers}
 
 
-@dataclass
-class _Passed:
-    """What the uses of layers read and wrote, and what was returned."""
-
-    read: list[torch.Tensor]
-    written: list[torch.Tensor]
-    returned: list[torch.Tensor]
+def _marked(value: Folded) -> Folded:
+    """1 for what is above a half: what is added up are ones, so that no rounding makes a path or loses one."""
+    found = value.values > 0.5
+    return Folded.constant(value.shape, 1) if found.all() else Folded(found.astype(np.float64), value.places).folded()
 
 
-def _forwards(tape: Tape, weights: Mapping[str, torch.Tensor]) -> _Passed:
-    passed = _Passed([], [], [])
-    values: dict[int, torch.Tensor] = {0: torch.ones(tape.shapes[0])}
-    for number, step in enumerate(tape.steps):
-        given = [values[one] for one in step.inputs]
-        if isinstance(step, Use):
-            read = _marked(given[0])
-            found = [_marked(step.multiply(read, weights[step.layer.name]))]
-            passed.read.append(read.detach())
-            passed.written += found
-        else:
-            found = step.apply(given)
-        for one, value in zip(step.outputs, found, strict=True):
-            if tuple(value.shape) != tape.shapes[one]:
-                raise RuntimeError(
-                    f"a step gives {tuple(value.shape)} where the network has {tape.shapes[one]}: {step}"
-                )
-            values[one] = value
-        for over in tape.over_after.get(number, ()):
-            del values[over]
-    passed.returned = [values[one] for one in tape.outputs]
-    return passed
+def _reached(use: Use, read: Folded, written: Folded, alive: Folded, kept: Kept) -> Reached:
+    rows, columns = (one > 0.5 for one in use.meeting(read, alive))
+    one, other = aligned([use.by_units(written), use.by_units(alive)])
+    return Reached(
+        _met(kept, rows, columns).reshape(use.layer.shape),
+        _anywhere(use.by_units(read)),
+        _anywhere(use.by_units(alive)),
+        _anywhere(Folded(one.values * other.values)),
+    )
 
 
-def _ones(layer: PrunableLayer, masks: Masks) -> torch.Tensor:
-    mask = masks.get(layer.name)
-    return torch.ones(layer.shape) if mask is None else torch.from_numpy(mask.astype(np.float32))
+def _anywhere(value: Folded) -> Flags:
+    """Whether there is a mark at any place of each unit."""
+    return any_of(units_first(value.values > 0.5), 1)
 
 
-def _units(value: torch.Tensor, use: Use) -> torch.Tensor:
-    """Whether there is anything at any place of each unit."""
-    return (value.detach().movedim(use.axis, 0).flatten(1) > 0.5).any(1)
-
-
-def _either(several: list[torch.Tensor]) -> NDArray[np.bool_]:
-    found: NDArray[np.bool_] = torch.stack(several).any(0).numpy()
+def _met(kept: Kept, rows: Flags, columns: Flags) -> Flags:
+    """The kept weights whose row and whose column have a mark at the same place."""
+    always, ever = ~any_of(~rows, 1), any_of(columns, 1)
+    if always.all():
+        return kept.flags if ever[kept.columns].all() else kept.flags & _own(kept, ever)
+    found = np.zeros_like(kept.flags)
+    row_bits, column_bits = np.packbits(rows, axis=1), np.packbits(columns, axis=1)
+    ever_rows, always_columns = any_of(rows, 1), ~any_of(~columns, 1)
+    width = found.shape[1]
+    for begin in range(0, found.size, MOST):
+        flat = begin + np.flatnonzero(kept.flags.reshape(-1)[begin : begin + MOST])
+        row, column = flat // width, flat % width + kept.first(flat // width)
+        met = (always[row] & ever[column]) | (ever_rows[row] & always_columns[column])
+        open_ones = np.flatnonzero(~met & ever_rows[row] & ever[column])
+        each = max(1, MOST // row_bits.shape[1])
+        for start in range(0, len(open_ones), each):
+            some = open_ones[start : start + each]
+            met[some] = (row_bits[row[some]] & column_bits[column[some]]).any(1)
+        found.reshape(-1)[flat[met]] = True
     return found
+
+
+def _either(one: Reached, other: Reached) -> Reached:
+    return Reached(
+        one.effective | other.effective, one.inputs | other.inputs, one.outputs | other.outputs, one.nodes | other.nodes
+    )
+
+
+def _own(kept: Kept, columns: Array) -> NDArray[np.bool_]:
+    """Of all columns, those of each row's group."""
+    groups = kept.layer.layout.groups
+    return np.repeat(columns.reshape(groups, -1), kept.shape[0] // groups, axis=0) if groups > 1 else columns

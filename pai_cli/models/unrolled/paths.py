@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -11,15 +10,15 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from pai_cli.models.copies import one_torch_thread
-from pai_cli.models.layers import PrunableLayer
+from pai_cli.compute.threads import one_blas_thread
 from pai_cli.models.unrolled.degrees import Loose, loose
-from pai_cli.models.unrolled.marks import Masks, Reached, reached
+from pai_cli.models.unrolled.kept import Flags, Kept
+from pai_cli.models.unrolled.marks import Reached, reached
 from pai_cli.models.unrolled.sums import Factors, log_sum
 from pai_cli.models.unrolled.tape import Tape
 from pai_cli.spectral.result import Measure
 
-Flags = NDArray[np.bool_]
+Masks = Mapping[str, Flags]
 Weight = Callable[[str], NDArray[np.floating]]
 
 
@@ -57,25 +56,17 @@ class NetworkPaths:
     loose: Loose
 
 
-WORTH_THREADS = 2**30
-"""Multiply-adds of the whole network from which threads gain: below, they would wait for each other most of the time."""
-
-
 @dataclass(frozen=True)
 class Unrolled:
     """An unrolled network, and what holds for it without a mask."""
 
     tape: Tape
 
-    def _threads(self) -> AbstractContextManager[None]:
-        every = sum(use.positions * prod(use.layer.shape) for use in self.tape.uses)
-        return nullcontext() if every >= WORTH_THREADS else one_torch_thread()
-
     @cached_property
     def log_paths(self) -> Measure:
         """Of the network without a mask."""
-        with self._threads():
-            return log_sum(self.tape, lambda name: Factors.ones(_mask({}, self.tape.layers[name])))
+        with one_blas_thread():
+            return log_sum(self.tape, lambda name: Factors.ones(Kept(self.tape.layers[name], None)))
 
     @cached_property
     def nodes(self) -> int:
@@ -83,37 +74,42 @@ class Unrolled:
         every = ((layer, layer.layout.matrix(layer.shape)[0]) for layer in self.tape.layers.values())
         return sum(rows for layer, rows in every if layer.name not in self.tape.last)
 
+    def _kept(self, masks: Masks) -> dict[str, Kept]:
+        return {name: Kept(layer, masks.get(name)) for name, layer in self.tape.layers.items()}
+
     def effective(self, masks: Masks) -> dict[str, Flags]:
         """Which kept weights are on a path, of the masks' layers; none of a layer that the network does not use."""
-        with self._threads():
-            found = reached(self.tape, masks)
-        return {name: found[name].effective if name in found else np.zeros_like(mask) for name, mask in masks.items()}
+        with one_blas_thread():
+            found = reached(self.tape, self._kept(masks))
+        return {
+            name: found[name].effective.copy() if name in found else np.zeros_like(mask) for name, mask in masks.items()
+        }
 
     def measure(self, masks: Masks, weight: Weight | None = None) -> NetworkPaths:
         """All that is measured. `masks`: by the network's names, of the weights' shapes; layers without one are whole.
 
         `weight`: the weights' values by name, for `log_path_weight`.
         """
-        with self._threads():
+        with one_blas_thread():
             return self._measured(masks, weight)
 
     def _measured(self, masks: Masks, weight: Weight | None) -> NetworkPaths:
-        tape = self.tape
-        found = reached(tape, masks)
-        layers = {name: _layer(tape.layers.get(name), mask, found.get(name)) for name, mask in masks.items()}
-        macs = sum(use.positions * int(np.count_nonzero(_mask(masks, use.layer))) for use in tape.uses)
+        tape, kept = self.tape, self._kept(masks)
+        found = reached(tape, kept)
+        layers = {
+            name: _layer(kept[name], found[name]) if name in found else _unused(mask) for name, mask in masks.items()
+        }
+        macs = sum(use.positions * kept[use.layer.name].count for use in tape.uses)
         macs_effective = sum(use.positions * int(found[use.layer.name].effective.sum()) for use in tape.uses)
         nodes = sum(int(one.nodes.sum()) for name, one in found.items() if name not in tape.last)
-        log_paths = log_sum(tape, lambda name: Factors.ones(_mask(masks, tape.layers[name])))
+        log_paths = log_sum(tape, lambda name: Factors.ones(kept[name]))
         if weight is None:
             log_path_weight = Measure.missing("no weights")
         else:
-            log_path_weight = log_sum(
-                tape, lambda name: Factors.magnitudes(weight(name), _mask(masks, tape.layers[name]))
-            )
+            log_path_weight = log_sum(tape, lambda name: Factors.magnitudes(weight(name), kept[name]))
         balance = self._balance(nodes, log_paths)
         counts = self.nodes, nodes, macs, macs_effective
-        return NetworkPaths(layers, log_paths, log_path_weight, balance, *counts, loose(tape, masks))
+        return NetworkPaths(layers, log_paths, log_path_weight, balance, *counts, loose(tape, kept))
 
     def _balance(self, nodes: int, log_paths: Measure) -> Measure:
         """Half the sum of two shares of the unmasked network's: of its nodes, and of the logarithm of its paths."""
@@ -129,26 +125,20 @@ class Unrolled:
         return Measure.of((nodes / self.nodes + share) / 2, error / 2)
 
 
-def _mask(masks: Masks, layer: PrunableLayer) -> Flags:
-    mask = masks.get(layer.name)
-    return np.ones(layer.shape, np.bool_) if mask is None else mask
-
-
-def _layer(layer: PrunableLayer | None, mask: Flags, found: Reached | None) -> LayerPaths:
-    kept = int(np.count_nonzero(mask))
-    if layer is None or found is None:  # the network does not use it
-        return LayerPaths(kept, 0, _lines(mask, 1), _lines(mask, 0))
-    first, second = mask.shape[:2]
-    groups = layer.layout.groups
-    grouped = np.any(mask.reshape(groups, first // groups, second, -1), axis=3)
-    one, other = grouped.any(2).reshape(-1), grouped.any(1).reshape(-1)
-    inputs, outputs = (one, other) if layer.layout.transposed else (other, one)
+def _layer(kept: Kept, found: Reached) -> LayerPaths:
+    rows, columns = kept.rows, kept.columns.reshape(-1, prod(kept.layer.shape[2:])).any(1)
+    inputs, outputs = (rows, columns) if kept.layer.layout.transposed else (columns, rows)
     return LayerPaths(
-        kept,
+        kept.count,
         int(np.count_nonzero(found.effective)),
         int(np.count_nonzero(inputs & ~found.inputs)),
         int(np.count_nonzero(outputs & ~found.outputs)),
     )
+
+
+def _unused(mask: Flags) -> LayerPaths:
+    """Of a layer that the network does not use."""
+    return LayerPaths(int(np.count_nonzero(mask)), 0, _lines(mask, 1), _lines(mask, 0))
 
 
 def _lines(mask: Flags, dim: int) -> int:

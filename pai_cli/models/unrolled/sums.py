@@ -11,10 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from pai_cli.models.unrolled.steps import Step, Use
+from pai_cli.models.unrolled.folded import Folded
+from pai_cli.models.unrolled.kept import Kept, Matrix
+from pai_cli.models.unrolled.passes import forwards
+from pai_cli.models.unrolled.steps import Fixed, Use
 from pai_cli.models.unrolled.tape import Tape
 from pai_cli.spectral.result import OVERFLOW, Measure
 
@@ -29,26 +31,27 @@ _LOG_LARGEST, _LOG_LEAST = 500, -900  # powers of two within which nothing is lo
 class Factors:
     """A layer's weights as factors of products: float64, 0 or more, times 2**power; those above 0 at least 2**least."""
 
-    values: NDArray[np.float64]
+    matrix: Matrix
     power: int = 0
     least: float = 0.0
 
     @staticmethod
-    def ones(mask: NDArray[np.bool_]) -> Factors:
+    def ones(kept: Kept) -> Factors:
         """1 for a weight that is kept."""
-        return Factors(mask.astype(np.float64))
+        return Factors(kept.ones)
 
     @staticmethod
-    def magnitudes(weight: NDArray[np.floating], mask: NDArray[np.bool_]) -> Factors:
+    def magnitudes(weight: NDArray[np.floating], kept: Kept) -> Factors:
         """|w| for a weight that is kept."""
-        kept = np.abs(weight[mask], dtype=np.float64)
-        positive = kept[kept > 0]
-        power = math.frexp(float(positive.max(initial=0.0)))[1]
+        values = np.abs(kept.values(weight), dtype=np.float64)
+        most = float(values.max(initial=0.0))
+        power = math.frexp(most)[1]
         if abs(power) < _LOG_LARGEST:
             power = 0
-        values = np.zeros(mask.shape)
-        values[mask] = np.ldexp(kept, -power)
-        return Factors(values, power, math.log2(float(positive.min())) - power if positive.size else 0.0)
+        if most == 0.0:
+            return Factors(kept.matrix(values))
+        least = float(values.min(initial=most, where=values > 0))
+        return Factors(kept.matrix(np.ldexp(values, -power) if power else values), power, math.log2(least) - power)
 
 
 Factor = Callable[[str], Factors]
@@ -62,7 +65,7 @@ class _Lost(Exception):  # noqa: N818  the pass ends: there is a reason, and no 
 class _Scaled:
     """Numbers times 2**power. Each that is not 0 is at least 2**least; `error`: the relative bound on any of them."""
 
-    tensor: torch.Tensor
+    tensor: Folded
     power: int = 0
     least: float = 0.0
     error: float = 0.0
@@ -75,14 +78,18 @@ def log_sum(tape: Tape, factor: Factor) -> Measure:
     where float64 does not hold what one layer spans, which is told and never passed over.
     """
     try:
-        returned = [scaled for scaled in _passed(tape, factor) if scaled.tensor.any()]
+        with np.errstate(over="ignore", under="ignore"):
+            returned = [scaled for scaled in _passed(tape, factor) if scaled.tensor.values.any()]
     except _Lost as lost:
         return Measure.missing(str(lost))
     if not returned:
         return Measure.missing(NO_PATH)
     power = max(scaled.power for scaled in returned)
-    total = math.fsum(float(scaled.tensor.sum()) * 2.0 ** max(scaled.power - power, -2000) for scaled in returned)
-    most = max(scaled.error + scaled.tensor.numel() * _UNIT for scaled in returned)
+    whole = [scaled.tensor.unfolded() for scaled in returned]
+    total = math.fsum(
+        float(one.sum()) * 2.0 ** max(scaled.power - power, -2000) for one, scaled in zip(whole, returned, strict=True)
+    )
+    most = max(scaled.error + one.size * _UNIT for one, scaled in zip(whole, returned, strict=True))
     value = math.log(total) + power * math.log(2)
     # log(1 - e) and the rounding of the sum, of both logarithms and of the product.
     error = 1.01 * most + 8 * _UNIT * (1 + abs(math.log(total)) + abs(power))
@@ -90,27 +97,18 @@ def log_sum(tape: Tape, factor: Factor) -> Measure:
 
 
 def _passed(tape: Tape, factor: Factor) -> list[_Scaled]:
-    values = {0: _Scaled(torch.ones(tape.shapes[0], dtype=torch.float64))}
-    with torch.no_grad():
-        for number, step in enumerate(tape.steps):
-            given = [values[one] for one in step.inputs]
-            found = _used(step, given[0], factor) if isinstance(step, Use) else _applied(step, given)
-            values.update(zip(step.outputs, found, strict=True))
-            for over in tape.over_after.get(number, ()):
-                del values[over]
-    return [values[one] for one in tape.outputs]
+    def used(use: Use, given: _Scaled) -> _Scaled:
+        layer = factor(use.layer.name)
+        if given.least + layer.least < _LOG_LEAST:
+            given = _refreshed(given, layer.least)
+        found = use.apply(given.tensor, layer.matrix, tape.shapes[use.outputs[0]])
+        error = given.error + (use.terms + 2) * _UNIT
+        return _within(_Scaled(found, given.power + layer.power, given.least + layer.least, error))
+
+    return forwards(tape, _Scaled(Folded.constant(tape.shapes[0], 1)), used, _applied)
 
 
-def _used(use: Use, given: _Scaled, factor: Factor) -> list[_Scaled]:
-    layer = factor(use.layer.name)
-    if given.least + layer.least < _LOG_LEAST:
-        given = _refreshed(given, layer.least)
-    found = use.multiply(given.tensor, torch.from_numpy(layer.values))
-    error = given.error + (use.terms + 2) * _UNIT
-    return [_within(_Scaled(found, given.power + layer.power, given.least + layer.least, error))]
-
-
-def _applied(step: Step, given: list[_Scaled]) -> list[_Scaled]:
+def _applied(step: Fixed, given: list[_Scaled]) -> list[_Scaled]:
     power = max(scaled.power for scaled in given)
     aligned = [_shifted(scaled, power) for scaled in given]
     error = max(scaled.error for scaled in given) + (step.terms - 1) * _UNIT
@@ -118,19 +116,23 @@ def _applied(step: Step, given: list[_Scaled]) -> list[_Scaled]:
     return [_within(_Scaled(one, power, least, error)) for one in step.apply([scaled.tensor for scaled in aligned])]
 
 
+def _times(value: Folded, power: int) -> Folded:
+    return Folded(np.ldexp(value.values, power), value.places)
+
+
 def _shifted(scaled: _Scaled, power: int) -> _Scaled:
     """The same numbers with another, larger power of two beside them."""
     down = scaled.power - power
-    if not down or not scaled.tensor.any():
+    if not down or not scaled.tensor.values.any():
         return _Scaled(scaled.tensor, power, scaled.least, scaled.error)
     if scaled.least + down < _LOG_LEAST:
         scaled = _refreshed(scaled, down)
-    return _Scaled(torch.ldexp(scaled.tensor, torch.tensor(down)), power, scaled.least + down, scaled.error)
+    return _Scaled(_times(scaled.tensor, down), power, scaled.least + down, scaled.error)
 
 
 def _within(scaled: _Scaled) -> _Scaled:
     """The same numbers, scaled where they grow or fade."""
-    most = float(scaled.tensor.max()) if scaled.tensor.numel() else 0.0
+    most = float(scaled.tensor.values.max(initial=0.0))
     if not math.isfinite(most):
         raise _Lost(OVERFLOW)
     if most == 0.0:
@@ -140,15 +142,14 @@ def _within(scaled: _Scaled) -> _Scaled:
         return scaled
     if scaled.least - power < _LOG_LEAST:
         scaled = _refreshed(scaled, -power)
-    return _Scaled(
-        torch.ldexp(scaled.tensor, torch.tensor(-power)), scaled.power + power, scaled.least - power, scaled.error
-    )
+    return _Scaled(_times(scaled.tensor, -power), scaled.power + power, scaled.least - power, scaled.error)
 
 
 def _refreshed(scaled: _Scaled, change: float) -> _Scaled:
     """With the true least of the numbers. Raises `_Lost` where they would fall below the range of float64 by `change`."""
-    positive = scaled.tensor[scaled.tensor > 0]
-    least = math.log2(float(positive.min())) - 0.01 if positive.numel() else 0.0
+    values = scaled.tensor.values
+    positive = values[values > 0]
+    least = math.log2(float(positive.min())) - 0.01 if positive.size else 0.0
     if least + change < _LOG_LEAST:
         raise _Lost(TOO_FAR_APART)
     return _Scaled(scaled.tensor, scaled.power, least, scaled.error)

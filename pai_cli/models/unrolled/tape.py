@@ -24,6 +24,7 @@ from pai_cli.models.copies import copied, one_torch_thread, seeded
 from pai_cli.models.huggingface import refuse_weights_alone
 from pai_cli.models.layers import PrunableLayer
 from pai_cli.models.operations import KEEP, MOVE, PRODUCTS, REDUCE, RESHAPE, SPATIAL, Operation, Watcher
+from pai_cli.models.unrolled.folded import Windows
 from pai_cli.models.unrolled.steps import (
     VALUE,
     Concatenation,
@@ -34,7 +35,6 @@ from pai_cli.models.unrolled.steps import (
     Reshape,
     Step,
     Use,
-    Windows,
 )
 from pai_cli.spelling import option
 
@@ -111,9 +111,12 @@ def unroll(model: nn.Module, input_shape: tuple[int, ...] | None) -> Tape:
     return record(twin, tuple(input_shape))
 
 
-def record(model: nn.Module, input_shape: tuple[int, ...]) -> Tape:
-    """As `unroll`, of a network that is in evaluation mode and on the CPU already, without making a copy."""
-    recorder = _Recorder(model)
+def record(model: nn.Module, input_shape: tuple[int, ...], *, weightless: bool = False) -> Tape:
+    """As `unroll`, of a network that is in evaluation mode and on the CPU already, without making a copy.
+
+    `weightless`: its weights mean nothing, and its layers' products are not computed.
+    """
+    recorder = _Weightless(model) if weightless else _Recorder(model)
     try:
         with torch.no_grad(), seeded("cpu", _SEED), one_torch_thread():
             given = torch.ones((1, *input_shape))
@@ -280,6 +283,22 @@ class _Recorder(Watcher):
         else:
             raise self.refusal(op)
         self._add(op, Pooling, tuple(windows))
+
+
+class _Weightless(_Recorder):  # type: ignore[no-untyped-call]
+    """Sees what a network does whose values mean nothing: what its layers give has the right shape, and is not computed."""
+
+    def carried_out(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What the operation gives; memory alone for a product with a layer's weight that could be computed."""
+        if func is torch.ops.aten.convolution.default:
+            value, weight, _, stride, padding, dilation, transposed, _, groups = args
+            windows = zip(value.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
+            sizes = [(size + 2 * pad - far * (kernel - 1) - 1) // step + 1 for size, kernel, step, pad, far in windows]
+            if not transposed and value.shape[1] == weight.shape[1] * groups and min(sizes) > 0:
+                return value.new_empty(value.shape[0], weight.shape[0], *sizes)
+        elif func is torch.ops.aten.addmm.default and args[1].shape[1] == args[2].shape[0]:
+            return args[1].new_empty(args[1].shape[0], args[2].shape[1])
+        return super().carried_out(func, args, kwargs)
 
 
 def _plain(argument: Any) -> Any:
