@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 
-from array_api_compat import array_namespace
-
 from pai_cli.spectral.graph import Array
+from pai_cli.spectral.namespaces import array_namespace
 from pai_cli.spectral.result import EPS, Outcome, SingularPair, root_interval
 
 

@@ -8,11 +8,12 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace, device, is_numpy_array, is_torch_array
+from array_api_compat import device, is_numpy_array, is_torch_array
 
 from pai_cli.errors import ArrayError
 from pai_cli.spectral.compiled import calls
 from pai_cli.spectral.layout import PLAIN, Layout
+from pai_cli.spectral.namespaces import array_namespace
 from pai_cli.spectral.result import Ints
 from pai_cli.spectral.validation import plain_array, real_weights, zero_one
 

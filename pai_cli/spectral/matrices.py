@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from array_api_compat import array_namespace, is_torch_array
+from array_api_compat import is_torch_array
 
 from pai_cli.errors import ArrayError, NotFiniteError, SolverError
 from pai_cli.spectral.device.gathering import graphs_of
 from pai_cli.spectral.direct import pair_of_matrix, pair_of_vector
 from pai_cli.spectral.graph import Array, BipartiteGraph, host
+from pai_cli.spectral.namespaces import array_namespace
 from pai_cli.spectral.result import EPS, LEAST, Outcome, SingularPair
 from pai_cli.spectral.singular import structure_pair, weighted_pair
 from pai_cli.spectral.solvers import DEFAULT, SVD_SIDE, Solver, SolverOptions

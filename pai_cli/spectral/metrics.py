@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
-from array_api_compat import array_namespace, is_torch_array
+from array_api_compat import is_torch_array
 
 from pai_cli.errors import ParameterError, UsageError
 from pai_cli.spectral.catalogue import FULL_SPECTRUM
@@ -21,6 +21,7 @@ from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.device.gathering import graphs_of
 from pai_cli.spectral.formulas import Sigmas, Sizes, Term, gaps, means, norms, spreads, sums_of
 from pai_cli.spectral.graph import Array, BipartiteGraph, Counts, host
+from pai_cli.spectral.namespaces import array_namespace
 from pai_cli.spectral.parameters import flag, one_of, shown
 from pai_cli.spectral.problems import Problems
 from pai_cli.spectral.result import EPS, Floats, Ints, Measure, Outcome, Pairs

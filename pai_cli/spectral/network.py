@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from array_api_compat import array_namespace, is_torch_array
+from array_api_compat import is_torch_array
 
 from pai_cli.spectral.catalogue import FULL_SPECTRUM, METRICS
 from pai_cli.spectral.conventions import Convention
@@ -14,6 +14,7 @@ from pai_cli.spectral.formulas import means
 from pai_cli.spectral.graph import Array, unroll
 from pai_cli.spectral.layout import PLAIN, Layout
 from pai_cli.spectral.metrics import MetricOptions, dense_reference, measures_of, prepare_layers
+from pai_cli.spectral.namespaces import array_namespace
 from pai_cli.spectral.result import Measure, Outcome
 from pai_cli.spectral.singular import singular_pairs
 from pai_cli.spectral.table import Column, LayerTable, Tensor

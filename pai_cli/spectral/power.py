@@ -17,8 +17,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, device, is_numpy_array, is_torch_array, to_device
+from array_api_compat import device, is_numpy_array, is_torch_array, to_device
 
+from pai_cli.spectral.namespaces import array_namespace
 from pai_cli.spectral.result import EPS
 from pai_cli.spectral.solver_table import EIGENPAIR, Eigenpairs, SolverLimits, Status, shift_for
 

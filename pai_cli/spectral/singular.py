@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from pai_cli.errors import NotFiniteError
 from pai_cli.spectral import batched
@@ -24,6 +23,7 @@ from pai_cli.spectral.direct import (
     pair_of_vector,
 )
 from pai_cli.spectral.graph import BipartiteGraph, host
+from pai_cli.spectral.namespaces import array_namespace
 from pai_cli.spectral.problems import Problems, smaller_gram
 from pai_cli.spectral.result import EPS, Outcome, Pairs, SingularPair, unanswered
 from pai_cli.spectral.solvers import DEFAULT, SVD_SIDE, Solver, SolverOptions, lapack_follows, patience

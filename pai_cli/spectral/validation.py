@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, device, is_numpy_array, is_torch_array
+from array_api_compat import device, is_numpy_array, is_torch_array
 
 from pai_cli.errors import ArrayError, NotFiniteError
 from pai_cli.printable import reason_of
+from pai_cli.spectral.namespaces import array_namespace
 from pai_cli.spectral.parameters import shown
 
 Array = Any  # a NumPy array or a torch tensor
