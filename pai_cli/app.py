@@ -17,7 +17,7 @@ from pai_cli import __version__
 from pai_cli.commands import analyze, convert, info, init, listings, mine, prune, rank, sample, train, whole_help
 from pai_cli.commands.panels import PANEL_OF
 from pai_cli.compute import stopping
-from pai_cli.display.console import fail_line, note, show_line, show_traceback, warn
+from pai_cli.display.console import fail_line, note, show_line, show_lines, show_traceback, warn
 from pai_cli.display.help import help_text
 from pai_cli.errors import PaiError
 from pai_cli.files.provenance import typed_as
@@ -96,7 +96,7 @@ def _usage_in_one_line() -> Iterator[None]:
             raise
         text, context = str(error.format_message()), getattr(error, "ctx", None)
         if text.startswith("Usage: "):  # nothing was typed, and that is the help
-            print(text, file=sys.stderr)
+            show_lines(text, wrong=True)
         else:
             where = "pai" if context is None else context.command_path
             fail_line(f"{text[:1].lower()}{text[1:].rstrip('.')}; {where} --help lists what it takes")

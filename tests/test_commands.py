@@ -124,7 +124,9 @@ def test_a_missing_file(pai: Pai, here: Path) -> None:
 
 def test_a_folder_in_the_place_of_a_file(pai: Pai, here: Path) -> None:
     (here / "folder").mkdir()
-    assert_one_line(pai("analyze", "folder"), "folder: no mask (*.safetensors, *.npz, *.pt, *.pth) in this folder")
+    assert_one_line(
+        pai("analyze", "folder"), "folder: no mask (*.safetensors, *.npz, *.pt, *.pth) in this folder, nor below it"
+    )
     assert_one_line(pai("prune", "folder", "--method", "erk", "--density", 1), "folder: is a directory, not a file")
     done = pai("analyze", SAMPLES / "erk-0.05.safetensors", "--weights", "folder")
     assert_one_line(done, "folder: is a directory, not a file")
@@ -379,7 +381,7 @@ def test_debug_of_an_error_that_was_foreseen(pai: Pai, here: Path) -> None:
     assert done.said[-1] == "pai: error: no: no such file"
 
 
-@pytest.mark.parametrize(("module", "name"), [(selecting, "keep_largest"), (running, "result_of")])
+@pytest.mark.parametrize(("module", "name"), [(selecting.NetworkQuota, "keep"), (running, "result_of")])
 def test_interrupted(here: Path, monkeypatch: pytest.MonkeyPatch, module: object, name: str) -> None:
     def stop(*args: object) -> None:
         raise KeyboardInterrupt

@@ -425,6 +425,10 @@ ENOUGH: dict[str, tuple[object, ...]] = {
     "convert": ("mask.safetensors",),
     "train": ("small.safetensors", "--data", "digits", "--epochs", 1, "--input-shape", "1,1,1"),
     "mine": ("mask.safetensors",),
+    "info": ("mask.safetensors",),
+    "methods": (),
+    "metrics": (),
+    "models": (),
 }
 TYPED = "\x1b[31m[/x]\n\r\x07\x9b\u202e\udcff$\\frac=" + "y" * 100
 
@@ -553,7 +557,7 @@ def test_tracebacks_are_printable(pai: Pai, tmp_path: Path) -> None:
 PACKAGE = ROOT / "pai_cli"
 MAY_PRINT = ("display/console.py", "display/tables.py")
 STREAM_CALLS = ("isatty", "flush", "fileno")
-WRITERS = ("TableWriter", "write_document")
+WRITERS = ("TableWriter", "write_document", "write_table")
 PRINTERS = ("print", "echo", "secho", "print_exc", "print_exception", "Console")
 
 

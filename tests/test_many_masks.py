@@ -353,7 +353,9 @@ def test_what_cannot_be_looked_up_is_told_by_its_own_words(pai: Pai, tmp_path: P
     os.mkfifo(tmp_path / "pipe")
     done = pai("analyze", tmp_path / "none", tmp_path / "pipe", tmp_path)
     assert done.status == 1
-    assert done.said == [f"pai: error: {tmp_path}: no mask (*.safetensors, *.npz, *.pt, *.pth) in this folder"]
+    assert done.said == [
+        f"pai: error: {tmp_path}: no mask (*.safetensors, *.npz, *.pt, *.pth) in this folder, nor below it"
+    ]
     done = pai("analyze", tmp_path / "none", tmp_path / "pipe")
     assert done.said == [
         f"pai: error: {tmp_path / 'none'}: no such file",

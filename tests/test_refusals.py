@@ -65,12 +65,15 @@ def prunings() -> Iterator[dict[str, Any]]:
     yield {**of, "method": "magnitude", "density": 0.5, "seed": 3}
 
 
+PLACES: tuple[dict[str, Any], ...] = ({"device": "cpu"}, {"device": "torch:cpu", "device_memory": "2GB"})
+
+
 def rankings() -> Iterator[dict[str, Any]]:
     yield from ({"masks": [MASK], **one} for one in (SLURM, {"jobs": 2, **ADDRESS}, {"store": "s", "no_store": True}))
     yield from ({"masks": [MASK], **one} for one in ({"force": True}, {"group_by": "density"}))
-    yield from ({"table": TABLE, **one} for one in (*MEASURES, *WORKS, {"trust": True}))
+    yield from ({"table": TABLE, **one} for one in (*MEASURES, *WORKS, *PLACES, {"trust": True}))
     reports = [pai.analyze(MASK, no_store=True, layers="conv1*")]
-    yield from ({"masks": reports, **one} for one in (*MEASURES, *WORKS, {"trust": True}))
+    yield from ({"masks": reports, **one} for one in (*MEASURES, *WORKS, *PLACES, {"trust": True}))
     yield from (
         {"table": TABLE, **one} for one in ({"collapsed_at": 0.2}, {"accuracy_unit": "percent"}, {"order": True})
     )
@@ -83,7 +86,8 @@ def rankings() -> Iterator[dict[str, Any]]:
 CALLS: dict[str, list[Mapping[str, Any]]] = {
     "analyze": [
         *({"masks": MASK, "between": True, "weights": CKPT, **one} for one in (
-            *({"solver": "gram"}, {"device": "auto"}, {"certify": True}, {"convention": "f23"}),
+            *({"solver": "gram"}, {"device": "cpu"}, {"device": "torch:cpu", "device_memory": "2GB"}),
+            *({"certify": True}, {"convention": "f23"}),
             *({"expansion_weighted": True}, {"plot": "p.svg"}, {"report": "r.html"}, {"force": True}, *WORKS),
         )),
         {"masks": MASK, "between": True},
@@ -92,7 +96,7 @@ CALLS: dict[str, list[Mapping[str, Any]]] = {
         {"masks": MASK, "weights": CKPT, "input_shape": "3,32,32", "layers": ["conv1*"]},
         *({"masks": MASK, **one} for one in ({"force": True}, SLURM, {"jobs": 2, **ADDRESS})),
         {"masks": MASK, "store": "s.db", "no_store": True},
-        *({"masks": MASK, "solver": "matrix-free", **one} for one in ({"certify": True}, {"device": "auto"})),
+        {"masks": MASK, "solver": "matrix-free", "certify": True},
     ],
     "rank": [*rankings()],
     "mine": [

@@ -644,7 +644,7 @@ def test_refused(pai, place, options, text):
             "--mask-out: the mask does not move; give --dynamic set or rigl, or leave it out",
         ),
         (("--plot", "x.svg"), "--plot: the mask does not move; give --dynamic set or rigl, or leave it out"),
-        (("--dynamic", "gmp"), "'gmp' is not one of 'set', 'rigl'."),
+        (("--dynamic", "gmp"), "'gmp' is not one of 'set', 'rigl'"),
     ],
 )
 def test_wrong_usage(pai, place, options, text):

@@ -28,26 +28,24 @@ def measure_everywhere(
     """
     tables: list[LayerTable] = []
     tell = measured or (lambda _: None)
-    for some in _on_the_cores(layers, total, how) if how.device == "cpu" else _on_a_device(layers, how):
-        tables += some
-        tell(sum(map(len, tables)))
+    with one_blas_thread():
+        if how.device != "cpu" or total >= WORTH_THREADS:
+            threads = partial(mapped, partial(_alone, how=how), layers, _bytes_of)
+            for table in threads() if how.device == "cpu" else _on_a_device(layers, how):
+                tables.append(table)
+                tell(len(tables))
+            return LayerTable.joined(tables)
+        for batch in _batches(layers):
+            alone = batch
+            with suppress(PaiError, MemoryError):  # of which layer, is seen when each is alone
+                tables.append(measure_together(batch, how.options, how.cache))
+                alone = []
+            tables += [_alone(layer, how) for layer in alone]
+            tell(sum(map(len, tables)))
     return LayerTable.joined(tables)
 
 
-def _on_the_cores(layers: Iterable[LayerInput], total: int, how: Measuring) -> Iterator[list[LayerTable]]:
-    with one_blas_thread():
-        if total >= WORTH_THREADS:
-            for table in mapped(partial(_alone, how=how), layers, _bytes_of):
-                yield [table]
-            return
-        for batch in _batches(layers):
-            together = []
-            with suppress(PaiError, MemoryError):  # of which layer, is seen when each is alone
-                together = [measure_together(batch, how.options, how.cache)]
-            yield together or [_alone(layer, how) for layer in batch]
-
-
-def _on_a_device(layers: Iterable[LayerInput], how: Measuring) -> Iterator[list[LayerTable]]:
+def _on_a_device(layers: Iterable[LayerInput], how: Measuring) -> Iterator[LayerTable]:
     """Layers that this machine holds; a fault ends them all."""
     from pai_cli.analysis.device_stream import measured_there
     from pai_cli.analysis.unread import held_layer
@@ -58,7 +56,7 @@ def _on_a_device(layers: Iterable[LayerInput], how: Measuring) -> Iterator[list[
                 continue
             if isinstance(one.report, PaiError):
                 raise one.report
-            yield [one.report]
+            yield one.report
 
 
 def _alone(layer: LayerInput, how: Measuring) -> LayerTable:

@@ -15,7 +15,7 @@ from pai_cli.analysis.cache import CacheEntry, Encoded, ReportCache, decode, enc
 from pai_cli.analysis.masks import AnalysisRequest, MaskReport, measure_mask
 from pai_cli.analysis.places import place_of_masks, size_of
 from pai_cli.analysis.transfer import NamedWeights, SentMask, SentWeights
-from pai_cli.compute.device import Device
+from pai_cli.compute.device import Device, may_have_gpu
 from pai_cli.compute.pieces import Here, Outcome, Pool, attempt
 from pai_cli.errors import DeviceError, PaiError, WorkerLostError
 from pai_cli.files.checkpoints import Checkpoint
@@ -50,10 +50,6 @@ class _Piece:
 
     path: Path
     mask: Mask | None = None
-
-    @staticmethod
-    def of(mask: Path | Mask) -> _Piece:
-        return _Piece(mask) if isinstance(mask, Path) else _Piece(mask.path, mask)
 
 
 AnyReport = MaskReport | Encoded
@@ -115,7 +111,15 @@ class _Study:
     def outcomes(self, pool: Pool) -> Iterator[Outcome[AnyReport]]:
         """What the workers, or the store, say of each mask."""
         items = self._items()
-        return self._where_quicker(pool, items) if self._request.device == Device.AUTO else self._by(pool, items)
+        if self._request.device == Device.AUTO and may_have_gpu():
+            return self._where_quicker(pool, items)
+        if self._request.device == Device.AUTO:
+            self._place("cpu")
+        return self._by(pool, items)
+
+    def _place(self, device: str) -> None:
+        self._request = replace(self._request, device=device)
+        self._finished.measured_on(device)
 
     def _where_quicker(self, pool: Pool, items: Iterator[_Item]) -> Iterator[Outcome[AnyReport]]:
         """On a GPU or not, which is settled when the first mask is to be measured; what the store has needs neither."""
@@ -124,9 +128,7 @@ class _Study:
                 yield item
                 continue
             unfinished = 1 / (self._shown + 1)
-            device = place_of_masks(self._masks[self._shown :], self._request, unfinished)
-            self._request = replace(self._request, device=device)
-            self._finished.measured_on(device)
+            self._place(place_of_masks(self._masks[self._shown :], self._request, unfinished))
             yield from self._by(pool, chain([item], items))
 
     def _by(self, pool: Pool, items: Iterator[_Item]) -> Iterator[Outcome[AnyReport]]:
@@ -143,9 +145,19 @@ class _Study:
 
     def _here(self, items: Iterator[_Item]) -> Iterator[Outcome[AnyReport]]:
         """Every mask in this process."""
-        task = _Task(self._request)
-        for item in _prepared(items, _Piece.of):
-            yield item if isinstance(item, Outcome) else attempt(self._measured, task, item)
+        cache, trust = DenseCache(), self._request.trust
+        for item in items:
+            if isinstance(item, Outcome):
+                yield item
+                continue
+            try:
+                mask = open_mask(item, trust=trust) if isinstance(item, Path) else item
+                outcome: Outcome[AnyReport] = Outcome(
+                    measure_mask(mask, self._request, cache, partial(self._tell, mask.path.name))
+                )
+            except Exception as error:  # the caller sees what it is
+                outcome = Outcome(None, error)
+            yield outcome
 
     def _begun_here(self, pool: Pool, masks: Iterator[_Item]) -> Iterator[Outcome[AnyReport]]:
         """The first masks in this process: where they are few and small, it is done before others would have begun."""

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 
 _NOT_BETWEEN = (
-    *("solver", "device", "device_memory", "certify", "convention", "expansion_weighted"),
+    *("solver", "device_memory", "device", "certify", "convention", "expansion_weighted"),
     *("plot", "report", "force", "jobs", "cluster", "store", "no_store"),
 )
 IDLE = (

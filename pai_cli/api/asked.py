@@ -25,6 +25,7 @@ MOST_SEED = 2**63
 _MEASURES = ("weights", "model", "input_shape", "convention")
 _WORKS = ("jobs", "cluster", "store", "no_store")
 _ALL_WORKS = f"{', '.join(map(option, _WORKS[:-1]))} and {option(_WORKS[-1])}"
+_PLACED = f"{option('device')} and {option('device_memory')}"
 
 
 IDLE = (
@@ -34,7 +35,7 @@ IDLE = (
     Idle(_WORKS, f"{_ALL_WORKS}: nothing is measured with {option('table')}; leave them out", beside=("table",)),
     Idle(
         ("device", "device_memory"),
-        f"{{it}}: nothing is measured with {option('table')}; leave it out",
+        f"{_PLACED}: nothing is measured with {option('table')}; leave them out",
         beside=("table",),
     ),
     Idle(("trust",), f"{{it}}: a {option('table')} holds no code; leave it out", beside=("table",)),
@@ -43,7 +44,7 @@ IDLE = (
 IDLE_OF_REPORTS = (
     Idle((*_MEASURES, "trust"), "{it}: reports are measured already; leave it out"),
     Idle(_WORKS, f"{_ALL_WORKS}: reports are measured already; leave them out"),
-    Idle(("device", "device_memory"), "{it}: reports are measured already; leave it out"),
+    Idle(("device", "device_memory"), f"{_PLACED}: reports are measured already; leave them out"),
 )
 IDLE_OF_RANKS = (
     Idle(

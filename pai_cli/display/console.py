@@ -74,9 +74,11 @@ def show_line(text: str = "") -> None:
     print(as_line(for_shell(text)))
 
 
-def show_lines(text: str) -> None:
-    """Several lines of our own, which hold nothing that a file or a person wrote."""
-    print(text)
+def show_lines(text: str, *, wrong: bool = False) -> None:
+    """Several lines of our own, which hold nothing that a file or a person wrote; on standard error where they are not what
+    was asked for.
+    """
+    print(text, file=sys.stderr if wrong else sys.stdout)
 
 
 def note(text: str) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pai_cli.display.console import show_line
 from pai_cli.display.tables import number, show_records
-from pai_cli.files.tables import Format, Record, TableWriter
+from pai_cli.files.tables import Format, Record, write_table
 from pai_cli.spelling import for_shell
 
 if TYPE_CHECKING:
@@ -34,9 +34,7 @@ def show_info(found: FileInfo, kind: Format, *, header: bool = True) -> None:
     """The facts, a line each, and a table of the tensors or, of a folder, of the files."""
     records = records_of(found)
     if kind is not Format.TABLE:
-        writer = TableWriter(sys.stdout, kind, FIELDS, header=header)
-        writer.write(records)
-        writer.close()
+        write_table(sys.stdout, kind, FIELDS, records, header=header)
         return
     show_line(number(str(found.path)))
     for field in (*OF_FILE, *_TELLS, "remark"):

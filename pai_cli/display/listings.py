@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from pai_cli.display.tables import show_records
-from pai_cli.files.tables import Format, Record, TableWriter
+from pai_cli.files.tables import Format, Record, write_table
 
 
 def show_listing(records: Sequence[Record], kind: Format, *, header: bool = True) -> None:
@@ -15,6 +15,4 @@ def show_listing(records: Sequence[Record], kind: Format, *, header: bool = True
     if kind is Format.TABLE:
         show_records(records, fields)
         return
-    writer = TableWriter(sys.stdout, kind, fields, header=header)
-    writer.write(records)
-    writer.close()
+    write_table(sys.stdout, kind, fields, records, header=header)

@@ -111,9 +111,12 @@ def load_network(
 
 
 def _is_unknown(checkpoint: Checkpoint) -> bool:
-    """Whether no module and no configuration is there, and names and shapes tell no architecture, nor nearly one."""
+    """Whether no module and no configuration is there, names and shapes tell no architecture, nor nearly one, and the file
+    is no part of something larger.
+    """
     known = checkpoint.module is not None or checkpoint.config is not None or recognised(checkpoint) is not None
-    return not known and nearest(checkpoint.shapes) is None
+    part = SHARD.search(checkpoint.path.name) is not None or is_model(checkpoint.path.parent)
+    return not known and not part and nearest(checkpoint.shapes) is None
 
 
 def _by_shape(checkpoint: Checkpoint, fill: Fill) -> Network:
