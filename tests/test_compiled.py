@@ -455,6 +455,50 @@ def test_weights_of_any_density(density: float, shape: tuple[int, int]) -> None:
         assert_solved(solve_lists(lists_of(mask, weights), everything(mask.shape[1]), limits)[0], gram, limits)
 
 
+@pytest.mark.parametrize("largest", [2.0**-1074, 1e-300, 1e-91, 1e-89, 1e89, 1e91, 1e300, 2.0**1023])
+@pytest.mark.parametrize(("shape", "density"), [((40, 60), 0.05), ((40, 60), 0.9), ((90, 36), 0.1), ((90, 36), 0.8)])
+def test_weights_of_any_size(shape: tuple[int, int], density: float, largest: float) -> None:
+    """Values are those of the weights over the largest, however far from 1 that is; those of other ranges do not matter."""
+    rng = np.random.default_rng(6)
+    mask = live(uniform(rng, *shape, density))
+    weights = (rng.integers(1, 2, mask.shape) if largest < 1e-307 else rng.uniform(0.01, 1.0, mask.shape)) * largest
+    matrix = (mask * weights)[mask.any(axis=1)] / weights[mask].max()
+    gram = matrix @ matrix.T if matrix.shape[0] < matrix.shape[1] else matrix.T @ matrix
+    assert_solved(solve_lists(lists_of(mask, weights), everything(mask.shape[1]), LIMITS)[0], gram, largest)
+    beside = np.concatenate([mask, np.ones((len(mask), 1), dtype=bool)], axis=1)
+    heavier = np.concatenate([weights, np.full((len(mask), 1), 2.0**1023)], axis=1)
+    row = solve_lists(lists_of(beside, heavier), everything(mask.shape[1]), LIMITS)[0]
+    assert_solved(row, gram, largest)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_weights_of_edges(dtype: type) -> None:
+    """|W| of every edge, whatever order the lists have beside the columns."""
+    rng = np.random.default_rng(7)
+    for shape in ((5, 7), (70, 130), (130, 70)):
+        weights = rng.standard_normal(shape).astype(dtype)
+        mask = rng.random(shape) < 0.4
+        columns = rng.permutation(shape[1])[: shape[1] - 2]
+        begin, neighbour = calls.edges_of_bits(packed(mask)[columns])
+        found = calls.weights_of_edges(begin, neighbour, columns, weights)
+        assert (found == np.abs(weights[neighbour, np.repeat(columns, np.diff(begin))])).all()
+        assert (calls.weights_of_edges(begin, neighbour, columns, np.asfortranarray(weights)) == found).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(2, 3), (3, 2), (31, 40), (40, 300), (300, 40), (64, 512), (513, 66), (257, 259)])
+def test_whole_matrices_of_weights(shape: tuple[int, int], dtype: type) -> None:
+    weights = np.random.default_rng(8).standard_normal(shape).astype(dtype)
+    absolute = np.abs(weights.astype(np.float64))
+    matrix = absolute / absolute.max()
+    gram = matrix @ matrix.T if shape[0] <= shape[1] else matrix.T @ matrix
+    for limits in (LIMITS, ALL_VALUES):
+        assert_solved(calls.solve_weights(weights, absolute.max(), limits)[0], gram, limits)
+    for power in (-1000, 900):
+        scaled = np.ldexp(absolute, power)
+        assert_solved(calls.solve_weights(scaled, scaled.max(), LIMITS)[0], gram, power)
+
+
 @pytest.mark.parametrize("touched", [1, 40, 10**6])
 def test_a_wrong_count_of_right_vertices_costs_time_only(touched: int) -> None:
     """The count says which side is the smaller; either has the same singular values."""

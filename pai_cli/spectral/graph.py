@@ -165,17 +165,28 @@ class BipartiteGraph:
     @cached_property
     def edge_lists(self) -> calls.EdgeLists:
         """`abs(W)` of the edges as lists, left vertices sorted by degree. Needs the compiled part."""
-        weights = self._given_weights()
-        begin, neighbour = calls.edges_of_bits(self.bits)
-        values = weights[neighbour, np.repeat(self._columns, self.left_degrees)]
-        return calls.EdgeLists(begin, neighbour, np.abs(values.astype(np.float64)), self.n_R0)
+        begin, neighbour = calls.edges_of_bits(self.bits, self.left_degrees)
+        values = calls.weights_of_edges(begin, neighbour, self._columns, self._given_weights())
+        return calls.EdgeLists(begin, neighbour, values, self.n_R0)
 
     def largest_weight(self, begin: int, end: int) -> float:
         """The largest `abs(W)` of an edge of left vertices `begin` to `end`."""
         if self.packed and self.is_sparse:
-            lists = self.edge_lists
-            return float(np.max(lists.value[lists.begin[begin] : lists.begin[end]]))
+            return float(np.max(self._heaviest[begin:end]))
+        if self.packed and self.is_complete and end - begin == self.n_L:  # without a matrix of its own
+            weights = self._given_weights()
+            return float(max(np.max(weights), -np.min(weights)))
         return float(self.xp.max(self.weighted[begin:end, :]))
+
+    @cached_property
+    def _heaviest(self) -> Array:
+        """The largest `abs(W)` of an edge of each left vertex."""
+        return np.maximum.reduceat(self.edge_lists.value, self.edge_lists.begin[:-1])
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every weight is kept."""
+        return self.edges == self.n_L0 * self.n_R0
 
     @property
     def is_sparse(self) -> bool:

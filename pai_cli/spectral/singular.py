@@ -167,7 +167,8 @@ def _settle(parts: Sequence[tuple[Problems, int]], pairs: Pairs, options: Solver
 def _scaled(pairs: Pairs, request: Problems) -> Pairs:
     """Weights' values back in the weights' own scale.
 
-    Scaling rounds every entry, which moves each singular value by up to eps * sigma_1; the last step may underflow.
+    Scaling rounds every entry twice at most, which moves each singular value by up to eps * sigma_1; the last step may
+    underflow.
     """
     if not request.weighted or request.graph.edges == 0:
         return pairs

@@ -11,7 +11,7 @@
 #define MEMBERS(type) ((Py_ssize_t)(sizeof(type) / sizeof(double)))
 
 static const wanted_t BITS = {"bits", "u", 8, 2, 0}, RANGES = {"ranges", "i", 8, 2, 0}, LIMITS = {"limits", "f", 8, 1, 0},
-                      FOUND = {"found", "f", 8, 1, 1};
+                      FOUND = {"found", "f", 8, 1, 1}, BEGIN = {"begin", "i", 8, 1, 0}, NEIGHBOUR = {"neighbour", "i", 4, 1, 0};
 
 static int within(double value, double least, double most)
 {
@@ -181,7 +181,7 @@ static const char *wrong_lists(const Py_buffer *begin, const Py_buffer *neighbou
  * vertices each touches. */
 static PyObject *edges(PyObject *self, PyObject *args)
 {
-    const wanted_t wanted[] = {{"begin", "i", 8, 1, 0}, {"neighbour", "i", 4, 1, 0}, {"value", "f", 8, 1, 0}, RANGES,
+    const wanted_t wanted[] = {BEGIN, NEIGHBOUR, {"value", "f", 8, 1, 0}, RANGES,
                                {"touched", "i", 8, 1, 0}, LIMITS, FOUND};
     buffers_t given;
     Py_ssize_t right;
@@ -209,6 +209,95 @@ static PyObject *edges(PyObject *self, PyObject *args)
         edges_t part = {range[2 * k + 1] - range[2 * k], right, begin + range[2 * k], at[1].buf, at[2].buf};
         solve_edges(&part, (ptrdiff_t)touched[k], limits, out + k);
     }
+    Py_END_ALLOW_THREADS
+    release(&given);
+    Py_RETURN_NONE;
+}
+
+/* Of a matrix of weights: NULL, or what is wrong. */
+static const char *wrong_weights(const Py_buffer *weights)
+{
+    if (weights->itemsize != sizeof(float) && weights->itemsize != sizeof(double))
+        return "weights: the compiled part takes float32 and float64";
+    int fits = weights->shape[0] <= MOST_VERTICES && weights->shape[1] <= MOST_VERTICES;
+    return fits ? NULL : "more than 2^24 vertices on a side";
+}
+
+/* Which of `columns` each of `width` is, -1 for none, into `place`. NULL, or what is wrong. */
+static const char *wrong_columns(const Py_buffer *columns, Py_ssize_t width, int64_t *place)
+{
+    const int64_t *column = columns->buf;
+    for (Py_ssize_t c = 0; c < width; c++)
+        place[c] = -1;
+    for (Py_ssize_t v = 0; v < columns->shape[0]; v++) {
+        if (column[v] < 0 || column[v] >= width || place[column[v]] >= 0)
+            return "a column of weights that is not there, or twice";
+        place[column[v]] = v;
+    }
+    return NULL;
+}
+
+/* weights(begin, neighbour, columns, weights, out): |W| of the edges; a vertex with a list is a column of the weights. */
+static PyObject *weights(PyObject *self, PyObject *args)
+{
+    const wanted_t wanted[] = {BEGIN, NEIGHBOUR, {"columns", "i", 8, 1, 0}, {"weights", "f", 0, 2, 0}, {"out", "f", 8, 1, 1}};
+    buffers_t given;
+    (void)self;
+    if (!take_buffers(args, 5, wanted, 5, &given))
+        return NULL;
+    const Py_buffer *at = given.of;
+    const char *wrong = wrong_weights(at + 3);
+    if (wrong == NULL)
+        wrong = wrong_lists(at, at + 1, at + 4, at[3].shape[0]);
+    if (wrong == NULL && at[2].shape[0] != at[0].shape[0] - 1)
+        wrong = "columns: as many as lists are needed";
+    if (wrong != NULL)
+        return refused(&given, wrong);
+    ptrdiff_t width = at[3].shape[1];
+    int64_t *place = malloc((size_t)(width + 1) * sizeof(int64_t));
+    if (place != NULL) {
+        wrong = wrong_columns(at + 2, width, place);
+        edges_t edges = {at[0].shape[0] - 1, at[3].shape[0], at[0].buf, at[1].buf, NULL};
+        Py_BEGIN_ALLOW_THREADS
+        if (wrong == NULL)
+            weights_of_edges(&edges, place, at[3].buf, width, at[3].itemsize, at[4].buf);
+        Py_END_ALLOW_THREADS
+    }
+    int done = place != NULL;
+    free(place);
+    if (wrong != NULL)
+        return refused(&given, wrong);
+    release(&given);
+    if (!done)
+        return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
+/* solve_weights(weights, limits, found, largest): all of a matrix of |W|, one row of `found`. */
+static PyObject *whole(PyObject *self, PyObject *args)
+{
+    const wanted_t wanted[] = {{"weights", "f", 0, 2, 0}, LIMITS, FOUND};
+    buffers_t given;
+    (void)self;
+    if (!take_buffers(args, 4, wanted, 3, &given))
+        return NULL;
+    const Py_buffer *at = given.of;
+    double largest = PyFloat_AsDouble(PyTuple_GetItem(args, 3));
+    if (PyErr_Occurred()) {
+        release(&given);
+        return NULL;
+    }
+    const char *wrong = wrong_weights(at);
+    if (wrong == NULL && (at->shape[0] < 1 || at->shape[1] < 1))
+        wrong = "weights: no rows or no columns";
+    if (wrong == NULL && !within(largest, DBL_TRUE_MIN, DBL_MAX))
+        wrong = "largest: not above 0 and finite";
+    if (wrong == NULL && (!are_limits(at + 1) || at[2].shape[0] != MEMBERS(found_t)))
+        wrong = "limits or found: not what a solver reads and writes";
+    if (wrong != NULL)
+        return refused(&given, wrong);
+    Py_BEGIN_ALLOW_THREADS
+    solve_weights(at[0].buf, at[0].itemsize, at[0].shape[0], at[0].shape[1], largest, at[1].buf, at[2].buf);
     Py_END_ALLOW_THREADS
     release(&given);
     Py_RETURN_NONE;
@@ -252,6 +341,8 @@ static PyMethodDef methods[] = {
     {"neighbours", neighbours, METH_VARARGS, NULL},
     {"solve_bits", bits, METH_VARARGS, NULL},
     {"solve_edges", edges, METH_VARARGS, NULL},
+    {"weights", weights, METH_VARARGS, NULL},
+    {"solve_weights", whole, METH_VARARGS, NULL},
     {"solve_gram", gram, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -59,13 +59,31 @@ def component_count(bits: Bits) -> int:
     return int(kernel.components(bits)) if len(bits) else 0
 
 
-def edges_of_bits(bits: Bits) -> tuple[Ints, np.ndarray[Any, np.dtype[np.int32]]]:
-    """`begin` and `neighbour` of the graph, as in `EdgeLists`."""
+def edges_of_bits(bits: Bits, degrees: Ints | None = None) -> tuple[Ints, np.ndarray[Any, np.dtype[np.int32]]]:
+    """`begin` and `neighbour` of the graph, as in `EdgeLists`; `degrees`: how many bits each row has, if that is known."""
     begin = np.zeros(len(bits) + 1, dtype=np.int64)
-    np.cumsum(np.bitwise_count(bits).sum(axis=1, dtype=np.int64), out=begin[1:])
+    np.cumsum(np.bitwise_count(bits).sum(axis=1, dtype=np.int64) if degrees is None else degrees, out=begin[1:])
     neighbour = np.empty(begin[-1], dtype=np.int32)
     kernel.neighbours(bits, neighbour)
     return begin, neighbour
+
+
+def weights_of_edges(
+    begin: Ints, neighbour: np.ndarray[Any, np.dtype[np.int32]], columns: Ints, weights: np.ndarray[Any, Any]
+) -> Floats:
+    """`value` of the graph, as in `EdgeLists`: |W| in row `neighbour` and, for left vertex `v`, column `columns[v]`.
+
+    weights: (rows, columns), real.
+    """
+    value = np.empty(len(neighbour))
+    kernel.weights(begin, neighbour, np.ascontiguousarray(columns), _floats(weights), value)
+    return value
+
+
+def _floats(weights: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """As the compiled part reads them: contiguous float32 or float64, of this machine's byte order."""
+    dtype = np.float32 if weights.dtype == np.float32 else np.float64
+    return np.ascontiguousarray(weights, dtype=dtype)
 
 
 def solve_bits(bits: Bits, ranges: Ints, limits: SolverLimits) -> Eigenpairs:
@@ -84,6 +102,13 @@ def solve_edges(edges: EdgeLists, ranges: Ints, touched: Ints, limits: SolverLim
     found = np.zeros(len(ranges), dtype=EIGENPAIR)
     lists, table = (edges.begin, edges.neighbour, edges.value), found.view(np.float64)
     kernel.solve_edges(*lists, ranges, touched, limits.packed, table, edges.right)
+    return _with_memory(found)
+
+
+def solve_weights(weights: np.ndarray[Any, Any], largest: float, limits: SolverLimits) -> Eigenpairs:
+    """The two largest singular values, squared, of the absolute values of a matrix over `largest`, the largest of them."""
+    found = np.zeros(1, dtype=EIGENPAIR)
+    kernel.solve_weights(_floats(weights), limits.packed, found.view(np.float64), largest)
     return _with_memory(found)
 
 

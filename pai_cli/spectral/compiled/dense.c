@@ -25,6 +25,24 @@ WIDE void axpy(double factor, const double *x, double *y, ptrdiff_t ld)
         store(y + k, load(y + k) + factor * load(x + k));
 }
 
+/* Take from x what lies along each of `count` orthonormal vectors, four of them at a time: x less its projection. */
+WIDE void take_out(const double *vectors, ptrdiff_t count, double *x, ptrdiff_t ld)
+{
+    for (; count >= 4; count -= 4, vectors += 4 * ld) {
+        const double *v = vectors, *w = v + ld, *y = w + ld, *z = y + ld;
+        quad a = {0}, b = {0}, c = {0}, d = {0};
+        for (ptrdiff_t k = 0; k < ld; k += 4) {
+            quad at = load(x + k);
+            a += load(v + k) * at, b += load(w + k) * at, c += load(y + k) * at, d += load(z + k) * at;
+        }
+        double p = total(a), q = total(b), r = total(c), s = total(d);
+        for (ptrdiff_t k = 0; k < ld; k += 4)
+            store(x + k, load(x + k) - ((p * load(v + k) + q * load(w + k)) + (r * load(y + k) + s * load(z + k))));
+    }
+    for (; count > 0; count--, vectors += ld)
+        axpy(-dot(vectors, x, ld), vectors, x, ld);
+}
+
 /* y = G x for the first `rows` (even) of a lower triangle: each entry is read once and used twice, two rows at a time to
  * halve the traffic in y. */
 WIDE void symmetric_times(const double *gram, ptrdiff_t rows, ptrdiff_t ld, const double *x, double *y)

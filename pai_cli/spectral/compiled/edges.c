@@ -1,11 +1,9 @@
 /* A graph as lists of neighbours, for few edges and for weights. */
 #include "kernel.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define SLAB 256     /* columns of a slab */
-#define PAIR_COST 40 /* of a pair of edges, in products of a dense matrix: measured, 8 to 17 by the machine */
 
 void free_edges(edges_t *edges)
 {
@@ -87,54 +85,24 @@ int turn(const edges_t *in, int live_only, edges_t *out)
     return 1;
 }
 
-/* To a Gram matrix's lower triangle: each vertex of the other side adds the products of its edges' values. */
-void add_pairs(const edges_t *far, double *gram, ptrdiff_t ld)
+/* The weights of the edges, list by list, as absolute values: those of row r and column c for an edge between vertex
+ * place[c] and r; place[c] is -1 for a column without a list. Column by column, as neighbours lie in one line of a cache.
+ * `size`: bytes of a weight. */
+void weights_of_edges(const edges_t *edges, const int64_t *place, const void *weights, ptrdiff_t width, ptrdiff_t size,
+                      double *value)
 {
-    for (ptrdiff_t u = 0; u < far->n; u++) {
-        const int32_t *to = far->neighbour + far->begin[u];
-        const double *value = far->value + far->begin[u];
-        ptrdiff_t degree = (ptrdiff_t)(far->begin[u + 1] - far->begin[u]);
-        for (ptrdiff_t a = 0; a < degree; a++) {
-            double *row = gram + to[a] * ld, factor = value[a];
-            for (ptrdiff_t b = 0; b <= a; b++)
-                row[to[b]] += factor * value[b];
-        }
+    const float *single = weights;
+    const double *twice = weights;
+    const int32_t *row = edges->neighbour;
+    for (ptrdiff_t c = 0; c < width; c++) {
+        if (place[c] < 0)
+            continue;
+        int64_t k = edges->begin[place[c]], end = edges->begin[place[c] + 1];
+        if (size == sizeof(float))
+            for (; k < end; k++)
+                value[k] = fabs((double)single[row[k] * width + c]);
+        else
+            for (; k < end; k++)
+                value[k] = fabs(twice[row[k] * width + c]);
     }
-}
-
-/* The same from the lists of its own side, values divided by `largest`: a slab of columns at a time as a dense matrix,
- * small enough for the second cache. 0: no memory. */
-int add_slabs(const edges_t *near, double largest, double *gram, ptrdiff_t ld)
-{
-    double *slab = malloc((size_t)(ld * SLAB) * sizeof(double));
-    int64_t *at = malloc((size_t)(near->n + 1) * sizeof(int64_t));
-    if (slab != NULL && at != NULL) {
-        memcpy(at, near->begin, (size_t)near->n * sizeof(int64_t));
-        for (ptrdiff_t from = 0; from < near->other; from += SLAB) {
-            memset(slab, 0, (size_t)(ld * SLAB) * sizeof(double));
-            for (ptrdiff_t v = 0; v < near->n; v++)
-                for (; at[v] < near->begin[v + 1] && near->neighbour[at[v]] < from + SLAB; at[v]++)
-                    slab[v * SLAB + near->neighbour[at[v]] - from] = near->value[at[v]] / largest;
-            add_gram(slab, SLAB, gram, ld);
-        }
-    }
-    int done = slab != NULL && at != NULL;
-    free(slab);
-    free(at);
-    return done;
-}
-
-/* Of the two ways to a Gram matrix; -1: no memory to tell. */
-int slabs_are_quicker(const edges_t *near)
-{
-    int32_t *degree = calloc((size_t)near->other, sizeof(int32_t));
-    if (degree == NULL)
-        return -1;
-    double pairs = 0.0;
-    for (int64_t k = near->begin[0]; k < near->begin[near->n]; k++)
-        degree[near->neighbour[k]]++;
-    for (ptrdiff_t u = 0; u < near->other; u++)
-        pairs += (double)degree[u] * (double)degree[u] / 2;
-    free(degree);
-    return pairs * PAIR_COST > (double)near->n * (double)near->n / 2 * (double)near->other;
 }

@@ -52,6 +52,7 @@ ptrdiff_t components_of_bits(const uint64_t *bits, ptrdiff_t left, ptrdiff_t wor
 /* dense.c: vectors, symmetric products, Cholesky */
 double dot(const double *x, const double *y, ptrdiff_t ld);
 void axpy(double factor, const double *x, double *y, ptrdiff_t ld);
+void take_out(const double *vectors, ptrdiff_t count, double *x, ptrdiff_t ld);
 void symmetric_times(const double *gram, ptrdiff_t rows, ptrdiff_t ld, const double *x, double *y);
 int cholesky(double *matrix, ptrdiff_t ld);
 void add_gram(const double *rows, ptrdiff_t length, double *gram, ptrdiff_t ld);
@@ -99,9 +100,14 @@ int turn(const edges_t *in, int live_only, edges_t *out);
 void list_bits(const uint64_t *bits, ptrdiff_t rows, ptrdiff_t words, int32_t *out, int64_t *begin);
 int edges_of_bits(const uint64_t *bits, ptrdiff_t rows, ptrdiff_t words, edges_t *out);
 void free_edges(edges_t *edges);
-int slabs_are_quicker(const edges_t *near);
-int add_slabs(const edges_t *near, double largest, double *gram, ptrdiff_t ld);
-void add_pairs(const edges_t *far, double *gram, ptrdiff_t ld);
+void weights_of_edges(const edges_t *edges, const int64_t *place, const void *weights, ptrdiff_t width, ptrdiff_t size,
+                      double *value);
+
+/* weights.c: Gram matrices of weights */
+int gram_of_lists(const edges_t *near, double factor, double *gram, ptrdiff_t ld);
+int gram_of_neighbours(const edges_t *far, double factor, double *gram, ptrdiff_t ld);
+int gram_of_weights(const void *weights, ptrdiff_t size, ptrdiff_t rows, ptrdiff_t columns, double largest, double *gram,
+                    ptrdiff_t ld);
 
 /* solve.c: problems of one layer, each a range of its left vertices. These structures are shared with Python (found.py):
  * all members are doubles. */
@@ -121,7 +127,9 @@ typedef struct {
 } found_t;
 
 void solve_bits(const uint64_t *bits, ptrdiff_t words, ptrdiff_t count, const limits_t *limits, found_t *out);
-void solve_edges(const edges_t *edges, ptrdiff_t right, const limits_t *limits, found_t *out);
+void solve_edges(const edges_t *edges, ptrdiff_t touched, const limits_t *limits, found_t *out);
+void solve_weights(const void *weights, ptrdiff_t size, ptrdiff_t rows, ptrdiff_t columns, double largest,
+                   const limits_t *limits, found_t *out);
 void solve_gram(const double *gram, ptrdiff_t n, ptrdiff_t ld, const limits_t *limits, double *work, found_t *out);
 
 /* operators.c: the same without a Gram matrix */

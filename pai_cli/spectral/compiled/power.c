@@ -12,6 +12,9 @@
 #include <string.h>
 
 #define FIRST_LOOK 8 /* products before the first Rayleigh-Ritz step */
+#define MOST_TURNS 60 /* of Newton's method, or halving */
+#define NEARLY 2e-15 /* of the norm: as near as a Ritz value is looked for */
+#define CLOSE 1e-6 /* of the norm: values so near each other share their vectors' last components as rounding has it */
 #define SAME 1e-6    /* part of a unit vector outside another, under which the two are one */
 #define SPENT 1e-10  /* of a direction's length: what is left below that is mostly rounding */
 
@@ -51,10 +54,7 @@ static int open_space(space_t *space, ptrdiff_t room, ptrdiff_t ld)
 /* Take from `x` what lies in the basis; the norm of what is left. */
 static double outside(const space_t *space, ptrdiff_t ld, double *x)
 {
-    for (ptrdiff_t k = 0; k < space->width; k++) {
-        const double *v = space->basis + k * ld;
-        axpy(-dot(v, x, ld), v, x, ld);
-    }
+    take_out(space->basis, space->width, x, ld);
     return sqrt(dot(x, x, ld));
 }
 
@@ -89,15 +89,65 @@ static double ritz_error(double residual, double gap)
     return gap > residual ? residual * residual / gap : residual;
 }
 
-/* Whether the two best Ritz values of the first `width` columns are as exact as asked; sets them. A value is off by about
- * residual^2 / gap to the rest of the spectrum, and by no more than its residual. */
-static int settled(const space_t *space, ptrdiff_t width, const goal_t *goal, ptrdiff_t n, double values[2])
+/* Whether the two largest of three Ritz values, with residuals `error`, are as exact as asked. */
+static int are_exact(const double *error, const double top[3], const goal_t *goal, ptrdiff_t n)
 {
+    double first = fmax(top[0], 0.0), second = fmax(top[1], 0.0);
+    double most = fmax(goal->tolerance * sqrt(first * second), (double)n * DBL_EPSILON * first);
+    if (goal->strict)
+        return error[0] <= most && error[1] <= most;
+    return ritz_error(error[0], top[0] - top[1]) <= most && ritz_error(error[1], top[1] - top[2]) <= most;
+}
+
+/* Of the projection less `value` I, what elimination from its last row up tells. */
+typedef struct {
+    int above;    /* how many eigenvalues are larger than `value` (Sturm) */
+    double step;  /* by Newton's method, to an eigenvalue */
+    double last;  /* the last component of that one's eigenvector, of norm 1, once the step is small */
+} swept_t;
+
+static swept_t sweep(const space_t *space, ptrdiff_t width, double value)
+{
+    double pivot = space->alpha[width - 1] - value, norm = 1.0, last = 1.0; /* of the vector, over its component here */
+    int above = pivot > 0.0;
+    for (ptrdiff_t k = width - 2; k >= 0; k--) {
+        double beta = space->beta[k], ratio = beta / (fabs(pivot) < DBL_MIN ? DBL_MIN : pivot);
+        pivot = space->alpha[k] - value - beta * ratio;
+        norm = 1.0 + norm * ratio * ratio, last *= fabs(ratio);
+        above += pivot > 0.0;
+    }
+    return (swept_t){above, pivot / norm, last / sqrt(norm)};
+}
+
+/* The Ritz value number `rank`, the largest 0, between two others, to within `near`: by Newton's method, halving where that
+ * leads outside. `guess` is where to begin; `last` as above. */
+static double value_between(const space_t *space, ptrdiff_t width, int rank, double low, double high, double near, double guess,
+                            double *last)
+{
+    double value = guess > low && guess < high ? guess : low + (high - low) / 2;
+    for (int turn = 0; turn < MOST_TURNS && high - low > near; turn++) {
+        swept_t at = sweep(space, width, value);
+        double next = value + at.step;
+        *last = at.last;
+        if (fabs(at.step) <= near && at.above - (at.step > 0.0) == rank)
+            return next;
+        *(at.above > rank ? &low : &high) = value;
+        value = next > low && next < high ? next : low + (high - low) / 2;
+    }
+    return value;
+}
+
+/* Whether the two best Ritz values of the first `width` columns are as exact as asked; sets the three best. A value is off by
+ * about residual^2 / gap to the rest of the spectrum, and by no more than its residual. */
+static int settled(const space_t *space, ptrdiff_t width, const goal_t *goal, ptrdiff_t n, double top[3])
+{
+    top[0] = top[1] = top[2] = 0.0;
     memcpy(space->values, space->alpha, (size_t)width * sizeof(double));
     memcpy(space->off, space->beta, (size_t)width * sizeof(double));
     if (!tridiagonal_values(space->values, space->off, space->last, width))
         return 0;
-    double top[3] = {-INFINITY, -INFINITY, -INFINITY}, end[3] = {0.0, 0.0, 0.0};
+    double end[3] = {0.0, 0.0, 0.0};
+    top[0] = top[1] = top[2] = -INFINITY;
     for (ptrdiff_t k = 0; k < width; k++) {
         double value = space->values[k], last = fabs(space->last[k]);
         for (int rank = 0; rank < 3; rank++)
@@ -107,15 +157,32 @@ static int settled(const space_t *space, ptrdiff_t width, const goal_t *goal, pt
             }
     }
     double beta = space->beta[width - 1];
-    values[0] = fmax(top[0], 0.0), values[1] = width > 1 ? fmax(top[1], 0.0) : 0.0;
     if (beta == 0.0 || width == n)
         return 1;
     if (width < 3)
         return 0;
-    double most = fmax(goal->tolerance * sqrt(values[0] * values[1]), (double)n * DBL_EPSILON * values[0]);
-    if (goal->strict)
-        return beta * end[0] <= most && beta * end[1] <= most;
-    return ritz_error(beta * end[0], top[0] - top[1]) <= most && ritz_error(beta * end[1], top[1] - top[2]) <= most;
+    double error[2] = {beta * end[0], beta * end[1]};
+    return are_exact(error, top, goal, n);
+}
+
+/* `settled` in some 300 width operations and not 60 width^2: by three values, which are found from those of a look before,
+ * in `top`, or from 0. Of values close to each other it is `asked` itself. */
+static int settled_by_sweeps(const space_t *space, ptrdiff_t width, const goal_t *goal, ptrdiff_t n, double top[3], int *asked)
+{
+    int apart = 1;
+    double high = 0.0, error[3] = {INFINITY, INFINITY, INFINITY}, beta = space->beta[width - 1];
+    for (ptrdiff_t k = 0; k < width; k++) /* Gershgorin */
+        high = fmax(high, space->alpha[k] + (k > 0 ? space->beta[k - 1] : 0.0) + (k + 1 < width ? space->beta[k] : 0.0));
+    for (int rank = 0; rank < 3; rank++) {
+        double ceiling = rank == 0 ? high * (1 + NEARLY) : top[rank - 1];
+        top[rank] = value_between(space, width, rank, -high, ceiling, NEARLY * high, top[rank], error + rank);
+        error[rank] *= beta;
+        apart = apart && (rank == 0 || top[rank - 1] - top[rank] >= CLOSE * high);
+    }
+    if (!are_exact(error, top, goal, n))
+        return 0;
+    *asked = !apart;
+    return apart || settled(space, width, goal, n, top);
 }
 
 /* Ritz vector number `rank` of the first `width` columns. */
@@ -200,7 +267,7 @@ int krylov(const operator_t *operator, const goal_t *goal, uint64_t seed, ritz_t
 {
     ptrdiff_t n = operator->n, ld = operator->ld, look = FIRST_LOOK, most = goal->most < n ? goal->most : n, width = 0;
     space_t space;
-    double *image = malloc((size_t)(2 * ld) * sizeof(double)), values[2] = {0.0, 0.0};
+    double *image = malloc((size_t)(2 * ld) * sizeof(double)), top[3] = {0.0};
     if (image == NULL || !open_space(&space, most + 1, ld)) {
         free(image);
         return 0;
@@ -212,13 +279,15 @@ int krylov(const operator_t *operator, const goal_t *goal, uint64_t seed, ritz_t
         width++;
         if (more && width < look)
             continue;
-        /* A look takes some 60 width^2 operations and a product 2 n^2: the step that wastes least of both together. */
-        look = width + 2 + (ptrdiff_t)(4.0 * (double)width * sqrt((double)width) / (double)n);
-        ritz->converged = settled(&space, width, goal, n, values);
+        /* A look takes time as width, or as its square, and a column as n (n + 4 width): what wastes least of both. */
+        int asked = 0;
+        ritz->converged = more ? settled_by_sweeps(&space, width, goal, n, top, &asked) : settled(&space, width, goal, n, top);
+        double cost = 2000.0 * (double)(asked ? width * width / 10 : width);
+        look = width + 1 + (ptrdiff_t)sqrt(cost / (double)(n * (n + 4 * width)));
     }
     ritz->products = width;
-    ritz_vector(&space, ld, width, values[0], 0, ritz);
-    ritz_vector(&space, ld, width, values[1], 1, ritz);
+    ritz_vector(&space, ld, width, fmax(top[0], 0.0), 0, ritz);
+    ritz_vector(&space, ld, width, width > 1 ? fmax(top[1], 0.0) : 0.0, 1, ritz);
     settle(operator, image, ritz);
     free(space.basis);
     free(image);

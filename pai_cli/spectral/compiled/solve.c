@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define SMALL 1e-90 /* from here to its inverse, the inverse of the largest weight bears to be squared with room to spare */
+
 typedef struct {
     const double *gram;
     ptrdiff_t ld;
@@ -194,9 +196,15 @@ void solve_bits(const uint64_t *bits, ptrdiff_t words, ptrdiff_t count, const li
 /* Values are divided by the largest of a part, so that no square overflows or vanishes. */
 static double largest_of(const edges_t *edges)
 {
-    double largest = 0.0;
-    for (int64_t k = edges->begin[0]; k < edges->begin[edges->n]; k++)
-        largest = edges->value[k] > largest ? edges->value[k] : largest;
+    double even = 0.0, odd = 0.0; /* two, as each has to wait for the one before */
+    int64_t k = edges->begin[0], end = edges->begin[edges->n];
+    for (; k + 2 <= end; k += 2) {
+        even = edges->value[k] > even ? edges->value[k] : even;
+        odd = edges->value[k + 1] > odd ? edges->value[k + 1] : odd;
+    }
+    if (k < end)
+        even = fmax(even, edges->value[k]);
+    double largest = fmax(even, odd);
     return largest > 0.0 ? largest : 1.0;
 }
 
@@ -205,21 +213,6 @@ static void scale_down(edges_t *edges, double largest)
     double *value = (double *)edges->value;
     for (int64_t k = 0; k < edges->begin[edges->n]; k++)
         value[k] /= largest;
-}
-
-static int gram_of_lists(const edges_t *near, double largest, double *gram, ptrdiff_t ld)
-{
-    edges_t far;
-    memset(gram, 0, (size_t)(ld * ld) * sizeof(double));
-    int slabs = slabs_are_quicker(near);
-    if (slabs != 0)
-        return slabs > 0 && add_slabs(near, largest, gram, ld);
-    if (!turn(near, 1, &far))
-        return 0;
-    scale_down(&far, largest);
-    add_pairs(&far, gram, ld);
-    free_edges(&far);
-    return 1;
 }
 
 static void solve_free_lists(const edges_t *near, double largest, const limits_t *limits, found_t *out)
@@ -235,31 +228,87 @@ static void solve_free_lists(const edges_t *near, double largest, const limits_t
     free_edges(sides + 1);
 }
 
-static void solve_near(const edges_t *near, const limits_t *limits, found_t *out)
+static void solve_lists(const edges_t *near, const edges_t *far, double largest, const limits_t *limits, found_t *out)
 {
-    ptrdiff_t n = near->n, ld = fours(n);
-    double largest = largest_of(near);
-    if ((double)n > limits->proof_side) {
-        solve_free_lists(near, largest, limits, out);
-        return;
-    }
+    ptrdiff_t n = near != NULL ? near->n : far->other, ld = fours(n);
     double *gram = malloc((size_t)(2 * ld * ld + 4 * ld) * sizeof(double));
-    if (gram != NULL && gram_of_lists(near, largest, gram, ld))
+    if (gram != NULL && (near != NULL ? gram_of_lists(near, 1.0 / largest, gram, ld)
+                                      : gram_of_neighbours(far, 1.0 / largest, gram, ld)))
         solve_gram(gram, n, ld, limits, gram + ld * ld, out);
     free(gram);
 }
 
-/* A weighted problem, by the lists of its left vertices, which touch `right` vertices. Its values are those of the weights
- * over the largest of them. */
-void solve_edges(const edges_t *edges, ptrdiff_t right, const limits_t *limits, found_t *out)
+/* By the Gram matrix of the lists' neighbours, which are given new numbers, without those that are in no list. */
+static void solve_neighbours(const edges_t *edges, double largest, const limits_t *limits, found_t *out)
 {
-    edges_t turned;
+    int64_t first = edges->begin[0], count = edges->begin[edges->n] - first;
+    int32_t *number = calloc((size_t)(edges->other + count + 1), sizeof(int32_t)), *to = number + edges->other;
+    int64_t *begin = malloc((size_t)(edges->n + 1) * sizeof(int64_t));
+    edges_t turned, far = {edges->n, 0, begin, to, edges->value + first};
+    if (number != NULL && begin != NULL) {
+        for (int64_t k = 0; k < count; k++)
+            number[edges->neighbour[first + k]] = 1;
+        for (ptrdiff_t u = 0; u < edges->other; u++)
+            if (number[u] != 0)
+                number[u] = (int32_t)far.other++;
+        for (int64_t k = 0; k < count; k++)
+            to[k] = number[edges->neighbour[first + k]];
+        for (ptrdiff_t v = 0; v <= edges->n; v++)
+            begin[v] = edges->begin[v] - first;
+        if ((double)far.other <= limits->proof_side)
+            solve_lists(NULL, &far, largest, limits, out);
+        else if (turn(&far, 0, &turned)) {
+            solve_free_lists(&turned, largest, limits, out);
+            free_edges(&turned);
+        }
+    }
+    free(number);
+    free(begin);
+}
+
+static void solve_part(const edges_t *edges, ptrdiff_t touched, double largest, const limits_t *limits, found_t *out)
+{
+    if (edges->n > touched)
+        solve_neighbours(edges, largest, limits, out);
+    else if ((double)edges->n > limits->proof_side)
+        solve_free_lists(edges, largest, limits, out);
+    else
+        solve_lists(edges, NULL, largest, limits, out);
+}
+
+/* The same of copies, where the inverse of the largest value does not bear to be squared. */
+static void solve_far_from_1(const edges_t *edges, ptrdiff_t touched, double largest, const limits_t *limits, found_t *out)
+{
+    edges_t turned, again;
+    if (!turn(edges, 0, &turned))
+        return;
+    scale_down(&turned, largest);
+    if (turn(&turned, 0, &again)) {
+        solve_part(&again, touched, 1.0, limits, out);
+        free_edges(&again);
+    }
+    free_edges(&turned);
+}
+
+/* A weighted problem, by the lists of its left vertices, which touch `touched` right vertices. Its values are those of the
+ * weights over the largest of them. */
+void solve_edges(const edges_t *edges, ptrdiff_t touched, const limits_t *limits, found_t *out)
+{
+    double largest = largest_of(edges);
     memset(out, 0, sizeof *out);
     out->status = NO_MEMORY;
-    if (edges->n <= right)
-        solve_near(edges, limits, out);
-    else if (turn(edges, 1, &turned)) {
-        solve_near(&turned, limits, out);
-        free_edges(&turned);
-    }
+    (largest > SMALL && largest < 1 / SMALL ? solve_part : solve_far_from_1)(edges, touched, largest, limits, out);
+}
+
+/* All of a matrix of absolute values, `size` bytes each; the values found are those of the weights over the largest. */
+void solve_weights(const void *weights, ptrdiff_t size, ptrdiff_t rows, ptrdiff_t columns, double largest,
+                   const limits_t *limits, found_t *out)
+{
+    ptrdiff_t n = rows <= columns ? rows : columns, ld = fours(n);
+    double *gram = malloc((size_t)(2 * ld * ld + 4 * ld) * sizeof(double));
+    memset(out, 0, sizeof *out);
+    out->status = NO_MEMORY;
+    if (gram != NULL && gram_of_weights(weights, size, rows, columns, largest, gram, ld))
+        solve_gram(gram, n, ld, limits, gram + ld * ld, out);
+    free(gram);
 }

@@ -50,6 +50,9 @@ class Asked:
             return calls.solve_bits(request.graph.bits, request.ranges, limits)
         if self.by_edges:
             return calls.solve_edges(request.graph.edge_lists, request.ranges, request.right, limits)
+        weights = request.graph.weights
+        if weights is not None and request.graph.is_complete and len(request) == 1:
+            return calls.solve_weights(weights, float(request.scales[0]), limits)
         found = np.zeros(len(request), dtype=EIGENPAIR)
         for k in range(len(request)):  # many weighted edges: BLAS forms the Gram matrices, one by one
             found[k] = calls.solve_gram(smaller_gram(request.matrix(k)), limits)[0]
