@@ -50,6 +50,7 @@ check: $(VENV)/.dev
 
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/spectral.py $(BENCH)
+	$(BIN)/python benchmarks/instructions.py $(BENCH)
 	$(BIN)/python benchmarks/large.py $(BENCH)
 	$(BIN)/python benchmarks/costs.py $(BENCH)
 	$(BIN)/python benchmarks/streaming.py $(BENCH)
