@@ -124,7 +124,9 @@ def test_a_missing_file(pai: Pai, here: Path) -> None:
 
 def test_a_folder_in_the_place_of_a_file(pai: Pai, here: Path) -> None:
     (here / "folder").mkdir()
-    assert_one_line(pai("analyze", "folder"), "folder: no mask (*.safetensors, *.npz, *.pt, *.pth) in this folder")
+    assert_one_line(
+        pai("analyze", "folder"), "folder: no mask (*.safetensors, *.npz, *.pt, *.pth) in this folder, nor below it"
+    )
     assert_one_line(pai("prune", "folder", "--method", "erk", "--density", 1), "folder: is a directory, not a file")
     done = pai("analyze", SAMPLES / "erk-0.05.safetensors", "--weights", "folder")
     assert_one_line(done, "folder: is a directory, not a file")

@@ -172,7 +172,7 @@ def test_launches_and_waits_as_counted_on_values(monkeypatch: pytest.MonkeyPatch
     measure_together(layers[:1], MetricOptions())
     with counted(monkeypatch) as seen:
         reports = measure_together(layers, MetricOptions())
-    assert {outcome for report in reports for outcome in report.metrics.outcomes} == {Outcome.PROVED}
+    assert {outcome for report in reports for outcome in report.outcomes} == {Outcome.PROVED}
     assert seen.launches <= 900
     assert 3 <= seen.waits <= 6  # one more where a layer is not connected
     assert [shape for shape in seen.solved if shape[-1] > 32 or shape[0] == 1 or len(shape) == 2] == []
@@ -224,7 +224,7 @@ def test_unmasked_layers_are_one_plan_too(monkeypatch: pytest.MonkeyPatch) -> No
     for layer, report in zip(layers, together, strict=True):
         alone = measure_layer(layer.mask.numpy(), layer.weights.numpy(), MetricOptions())
         for name in ("l2", "l2_dense", "lambda"):
-            ours, theirs = report.metrics.measures[name], alone.measures[name]
+            ours, theirs = report.measures[name], alone.measures[name]
             assert abs((ours.value or 0) - (theirs.value or 0)) <= (ours.error or 0) + (theirs.error or 0)
 
 

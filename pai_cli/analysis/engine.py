@@ -12,6 +12,7 @@ from pai_cli.compute.threads import mapped, one_blas_thread
 from pai_cli.errors import PaiError
 from pai_cli.spectral.network import LayerInput, measure_together
 from pai_cli.spectral.table import LayerTable
+from pai_cli.spectral.validation import Entries
 
 WORTH_THREADS = 2**21  # weights of a network from which threads gain: a smaller one's time is the interpreter's
 
@@ -28,26 +29,28 @@ def measure_everywhere(
     """
     tables: list[LayerTable] = []
     tell = measured or (lambda _: None)
-    for some in _on_the_cores(layers, total, how) if how.device == "cpu" else _on_a_device(layers, how):
-        tables += some
-        tell(sum(map(len, tables)))
-    return LayerTable.joined(tables)
-
-
-def _on_the_cores(layers: Iterable[LayerInput], total: int, how: Measuring) -> Iterator[list[LayerTable]]:
+    if how.device != "cpu":
+        for table in _on_a_device(layers, how):
+            tables.append(table)
+            tell(len(tables))
+        return LayerTable.joined(tables)
     with one_blas_thread():
         if total >= WORTH_THREADS:
             for table in mapped(partial(_alone, how=how), layers, _bytes_of):
-                yield [table]
-            return
+                tables.append(table)
+                tell(len(tables))
+            return LayerTable.joined(tables)
         for batch in _batches(layers):
-            together = []
+            alone = batch
             with suppress(PaiError, MemoryError):  # of which layer, is seen when each is alone
-                together = [measure_together(batch, how.options, how.cache)]
-            yield together or [_alone(layer, how) for layer in batch]
+                tables.append(measure_together(batch, how.options, how.cache))
+                alone = []
+            tables += [_alone(layer, how) for layer in alone]
+            tell(sum(map(len, tables)))
+    return LayerTable.joined(tables)
 
 
-def _on_a_device(layers: Iterable[LayerInput], how: Measuring) -> Iterator[list[LayerTable]]:
+def _on_a_device(layers: Iterable[LayerInput], how: Measuring) -> Iterator[LayerTable]:
     """Layers that this machine holds; a fault ends them all."""
     from pai_cli.analysis.device_stream import measured_there
     from pai_cli.analysis.unread import held_layer
@@ -58,7 +61,7 @@ def _on_a_device(layers: Iterable[LayerInput], how: Measuring) -> Iterator[list[
                 continue
             if isinstance(one.report, PaiError):
                 raise one.report
-            yield [one.report]
+            yield one.report
 
 
 def _alone(layer: LayerInput, how: Measuring) -> LayerTable:
@@ -68,6 +71,8 @@ def _alone(layer: LayerInput, how: Measuring) -> LayerTable:
 
 def _bytes_of(layer: LayerInput) -> int:
     """About what a layer takes while others are measured with it: bits of a mask; of weights, matrices and lists."""
+    if isinstance(layer.mask, Entries):
+        return 100 * len(layer.mask.values)
     weights: int = math.prod(layer.mask.shape)
     return weights * (2 if layer.weights is None else 45)
 

@@ -93,7 +93,7 @@ _WHOLE = (
     Metric("removable_in", "share of edges that lead out of a source", "paths", larger_is_better=False),
 )
 
-METRIC_VERSION = 3
+METRIC_VERSION = 4
 """To be raised whenever a change makes any measure of any mask file another number, or its error, reason or outcome
 another: finished work that was stored under an older version is then done again. Values in `tests/test_many_masks.py` tell.
 """
