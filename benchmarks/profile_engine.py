@@ -86,7 +86,7 @@ def open_problems(layers: list[LayerInput]) -> list[Problems]:
     """Every problem of the masks that needs a solver, each as a request of its own."""
     found = []
     for layer in layers:
-        for request in prepare_layer(layer.mask.reshape(layer.mask.shape[0], -1)).problems:
+        for request in prepare_layer(np.asarray(layer.mask).reshape(layer.mask.shape[0], -1)).problems:
             smaller = np.minimum(request.left, request.right)
             stars = (request.edges == request.left) | (request.edges == request.right)
             needs = (smaller > 1) & ~stars & (request.edges < request.left * request.right)

@@ -14,7 +14,7 @@ find . -name '*.so' -delete
 CFLAGS="-g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined" \
     LDFLAGS="-fsanitize=address,undefined" \
     "$python" -c 'from setuptools import setup; setup()' --quiet build_ext --inplace
-ls pai_cli/spectral/compiled/_kernel*.so pai_cli/pruning/streaming/_sift*.so
+ls pai_cli/spectral/compiled/_kernel*.so pai_cli/pruning/streaming/_sift*.so pai_cli/files/_lines*.so
 
 # Both runtimes come before Python, which is built without them; so does the C++ library, whose exceptions ASan watches.
 LD_PRELOAD="$("$compiler" -print-file-name=libasan.so) $("$compiler" -print-file-name=libubsan.so)"

@@ -66,7 +66,16 @@ FAULTS = {
         "files/stored_names.py", "not in found and binary(name):", "not in found:", "masks_beside"
     ),
     "a pointer taken for a list of edges": Fault(
-        "files/first_bytes.py", "check_start(str(path), stream.peek(ENOUGH)[:ENOUGH], error)", "pass", "first_bytes"
+        "files/first_bytes.py", "check_start(str(path), raw[:ENOUGH], error)", "pass", "first_bytes"
+    ),
+    "an elimination without rounding": Fault(
+        "spectral/inertia.py", "roundings = found.updates + 3", "roundings = 0 * found.updates", "counting"
+    ),
+    "a factor of the diagonal blocks alone": Fault(
+        "spectral/definite.py", "panel -= done @ done[: end - begin].T", "pass", "counting"
+    ),
+    "an edge told twice with other weights": Fault(
+        "files/bipartite_lists.py", "(np.diff(values[order]) != 0)", "(np.diff(values[order]) > np.inf)", "graph_files"
     ),
     "half an error bound": Fault("spectral/formulas.py", "2 * off / (root", "off / (root", "metrics"),
     "a convention for the other": Fault(

@@ -116,8 +116,7 @@ def test_limits_are_what_c_reads() -> None:
 def test_every_status_has_the_same_number_in_c() -> None:
     (names,) = re.findall(r"enum status \{([^}]*)\}", HEADER)
     ours = {name: number for name, number in vars(Status).items() if name.isupper()}
-    assert ours.pop("BOUNDED") == 6  # of the device's squaring, which is no C
-    assert {name.strip(): number for number, name in enumerate(names.split(","))} == ours
+    assert {name.strip(): number for number, name in enumerate(names.split(","))} | {"BOUNDED": 6} == ours  # a device's
     assert {type(number) for number in ours.values()} == {int}  # whose attributes are no Python code
 
 

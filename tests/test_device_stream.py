@@ -24,7 +24,7 @@ from safetensors.torch import save_file as save_tensors
 import pai_cli as pai
 from pai_cli.analysis import device_stream
 from pai_cli.analysis.by_layer import Measuring
-from pai_cli.analysis.device_stream import measured_there
+from pai_cli.analysis.device_stream import Found, measured_there
 from pai_cli.analysis.masks import AnalysisRequest, MaskReport, OpenMask
 from pai_cli.analysis.unread import Shipment, unread_layer
 from pai_cli.compute import uploads
@@ -93,6 +93,11 @@ def assert_same(ours: pai.Report, theirs: pai.Report) -> None:
 
 def measure(given: Any, *rest: Any, **options: Any) -> Any:
     return pai.analyze(given, *rest, no_store=True, **options)
+
+
+def names_of(found: list[Found | None]) -> list[str]:
+    """The layers of which something was found, in order."""
+    return [name for one in found if one and isinstance(one.report, LayerTable) for name in one.report.names]
 
 
 def readers() -> list[str]:
@@ -367,7 +372,7 @@ def test_what_did_not_fit_is_gone_before_the_next_try(
     monkeypatch.setattr(device_stream, "measure_together", full)
     found = list(measured_there(layers, how(), lane))
     assert len(found) == 8
-    assert [one.report.names[0] for one in found if one and isinstance(one.report, LayerTable)] == list(every)
+    assert names_of(found) == list(every)
     assert held[1:] == [(2, 2), (2, 2), (4, 4)]
     assert given_back == [ON_TORCH]
 
@@ -400,7 +405,7 @@ def test_bytes_for_which_there_is_no_room_are_sent_in_halves(tmp_path: Path, wei
     lane = Short(11_000)
     found = list(measured_there(layers, how(), lane))
     assert lane.refused > 1
-    assert [one.report.names[0] for one in found] == list(SHAPES)  # type: ignore[union-attr]
+    assert names_of(found) == list(SHAPES)
     assert [one.at_home for one in found if one] == [False, False, False, False, True]  # with weights e has 12,000
     assert readers() == []
 
@@ -412,9 +417,7 @@ def test_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     path = save_mask(tmp_path / "m.safetensors", every)
     lane, memory = Slow(), 3 * bytes_there((64, 64), weighted=False)
     found = list(measured_there(layers_of(path), how(memory=memory), lane))
-    assert [one.report.names[0] for one in found if one and isinstance(one.report, LayerTable)] == sorted(
-        every, key=int
-    )
+    assert names_of(found) == sorted(every, key=int)
     assert lane.most["buffer"] <= 2 * 1024
     assert lane.most["room"] <= 2 * 3 * 4096
     assert lane.live["room"] == 0

@@ -713,7 +713,7 @@ def test_nothing_in_an_archive_of_numpy_is_run(pai: Pai, here: Path) -> None:
     said = "pai: error: m.npz: array 'w' holds object, not numbers; save the masks as boolean arrays"
     assert (done.status, done.said) == (1, [said])
     np.save("m.npy", np.array([Evil("ran")], dtype=object))
-    with pytest.raises(MaskError, match="one NumPy array without a name"):
+    with pytest.raises(MaskError, match=r"m\.npy: no array of numbers that can be read"):
         open_mask(here / "m.npy")
     with (here / "plain.pkl").open("wb") as stream:
         pickle.dump({"w": Evil("ran")}, stream)

@@ -353,9 +353,8 @@ def test_what_cannot_be_looked_up_is_told_by_its_own_words(pai: Pai, tmp_path: P
     os.mkfifo(tmp_path / "pipe")
     done = pai("analyze", tmp_path / "none", tmp_path / "pipe", tmp_path)
     assert done.status == 1
-    assert done.said == [
-        f"pai: error: {tmp_path}: no mask (*.safetensors, *.npz, *.pt, *.pth) in this folder, nor below it"
-    ]
+    said = f"pai: error: {tmp_path}: no mask (*.safetensors, *.npz, *.pt, *.pth) in this folder, nor below it"
+    assert done.said == [said]
     done = pai("analyze", tmp_path / "none", tmp_path / "pipe")
     assert done.said == [
         f"pai: error: {tmp_path / 'none'}: no such file",
@@ -452,7 +451,7 @@ def test_golden_values() -> None:
     mask, weights = rng.random((20, 48)) < 0.4, rng.standard_normal((20, 48))
     metrics = measure_layer(mask, weights)
     found = {name: one.reason if one.value is None else one.value for name, one in metrics.measures.items()}
-    assert METRIC_VERSION == 3
+    assert METRIC_VERSION == 4
     assert found == {
         name: value if isinstance(value, str) else pytest.approx(value, rel=1e-9) for name, value in GOLDEN.items()
     }

@@ -904,7 +904,7 @@ def test_past_the_proof_side_a_proof_has_to_be_asked_for(density: float, shape: 
         assert "takes certify=True" in for_python(pair.outcome.value)
         certified = ask(graph, SolverOptions(certify=True))
         assert certified.outcome is Outcome.PROVED
-        assert certified.solver == "power"
+        assert certified.solver in ("power", pair.solver)  # a Gram matrix, or a count beside what was found
         assert_agrees(certified, expected)
 
 

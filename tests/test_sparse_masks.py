@@ -149,7 +149,7 @@ def test_what_sparse_tensors_may_become_is_bounded(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(budget, "UNPACKED", 0)
     sp.save_npz(tmp_path / "m.npz", sp.coo_array(([True], ([0], [0])), shape=(2000, 2000)))
     with pytest.raises(MaskError, match="would take 4,000,000 bytes as plain ones"):
-        open_mask(tmp_path / "m.npz")
+        open_as(tmp_path / "m.npz", "list")
 
 
 def test_sparse_weights_are_weights(tmp_path: Path) -> None:
@@ -165,8 +165,9 @@ def test_sparse_weights_are_weights(tmp_path: Path) -> None:
 @pytest.mark.parametrize("made", [sp.csr_array, sp.csr_matrix])
 def test_a_matrix_of_scipy_is_a_mask_without_a_name(form: str, made: Any, tmp_path: Path, pai: Pai) -> None:
     sp.save_npz(tmp_path / "m.npz", made(LINEAR.numpy().astype(np.int8)).asformat(form))
+    assert np.array_equal(open_mask(tmp_path / "m.npz").array("m"), LINEAR.numpy() != 0)  # as a graph by itself
     with pytest.raises(MaskError, match="1 arrays without names"):
-        open_mask(tmp_path / "m.npz")
+        open_as(tmp_path / "m.npz", None)
     torch.save({"fc.weight": torch.ones(6, 8)}, tmp_path / "net.pt")
     words = ("convert", tmp_path / "m.npz", "--names-from", tmp_path / "net.pt", "-o", tmp_path / "out.safetensors")
     assert pai(*words).status == 0

@@ -33,7 +33,10 @@ from pai_cli.spectral.network import NetworkReport
 from pai_cli.spectral.result import Measure, Outcome
 from pai_cli.spectral.table import NO_LAYERS, Column, LayerTable
 
-FORM = 8  # to be raised with any change below: what was stored in another form is not read
+FORM = 9  # to be raised with any change below: what was stored in another form is not read
+
+NOT_GRAPHS = (".safetensors", ".pt", ".pth")
+"""What ends the names of files whose layers have names of their own; that of a graph by itself is called as its file."""
 
 OUTCOMES = {outcome.name: outcome for outcome in Outcome}
 
@@ -65,6 +68,7 @@ def encode(report: MaskReport) -> Encoded:
         "total": network.total,
         "collapsed": network.collapsed,
         "unproved": network.unproved,
+        "full": network.full,
         "unanswered": network.unanswered,
         "assumed": network.assumed,
         "convention": network.convention,
@@ -88,6 +92,7 @@ def decode(path: Path, encoded: Encoded, *, layers: bool) -> MaskReport:
             tuple(whole["unanswered"]),
             tuple(whole["assumed"]),
             convention,
+            tuple(whole["full"]),
         )
         shapes = {name: tuple(shape) for name, shape in whole["shapes"].items()}
         skipped, remark = tuple(whole["skipped"]), whole["remark"]
@@ -215,7 +220,8 @@ class ReportCache:
             seen = _seen([path])
         except OSError:
             return CacheEntry(path)
-        entry = CacheEntry(path, f"{path.suffix} {seen.digests[0]}", seen)
+        name = path.suffix if path.suffix in NOT_GRAPHS else path.name
+        entry = CacheEntry(path, f"{name} {seen.digests[0]}", seen)
         found = (self._found(path, self.key(entry, device)) for device in self._devices)
         return replace(entry, report=next((one for one in found if one is not None), None))
 

@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pai_cli.analysis.by_layer import Measuring
 from pai_cli.analysis.device_stream import Found, measured_there
-from pai_cli.analysis.masks import AnalysisRequest, MaskReport, OpenMask
+from pai_cli.analysis.masks import AnalysisRequest, MaskReport, OpenMask, measure_mask
 from pai_cli.analysis.unread import UnreadLayer, unread_layer
 from pai_cli.compute.pieces import Outcome
 from pai_cli.errors import PaiError
+from pai_cli.files.graph_files import graph_of
 from pai_cli.files.masks import Mask
 from pai_cli.files.messages import some_names
 from pai_cli.files.opening import open_mask
 from pai_cli.spectral.network import DenseCache
 from pai_cli.spectral.table import LayerTable
+
+ON_THE_CORES = "a graph by itself is measured on the cores"
 
 Told = Callable[[str, int, int], object]
 """Called with a mask's name, and how many of its layers are done of how many."""
@@ -74,12 +78,20 @@ class _Masks:
 
     def _open(self, mask: Path | Mask) -> list[UnreadLayer]:
         held = open_mask(mask, trust=self._request.trust) if isinstance(mask, Path) else mask
+        if graph_of(held) is not None and self._request.weights is None:
+            self._waiting.append(_Waiting(None, Outcome(self._on_the_cores(held))))
+            return []
         opened = OpenMask.of(held, self._request)
         layers = [unread_layer(held, name, opened.request.weights) for name in opened.names]
         waiting = _Waiting(opened)
         self._waiting.append(waiting)
         self._undone.append(waiting)
         return layers
+
+    def _on_the_cores(self, graph: Mask) -> MaskReport:
+        """A graph by itself, which may be too large to be made whole on a device."""
+        done = measure_mask(graph, self._request, DenseCache(), partial(self._told, graph.path.name))
+        return replace(done, remark="; ".join(filter(None, (done.remark, ON_THE_CORES))))
 
     def take(self, found: Found | None) -> None:
         """What was found of the next layer."""

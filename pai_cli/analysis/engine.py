@@ -12,6 +12,7 @@ from pai_cli.compute.threads import mapped, one_blas_thread
 from pai_cli.errors import PaiError
 from pai_cli.spectral.network import LayerInput, measure_together
 from pai_cli.spectral.table import LayerTable
+from pai_cli.spectral.validation import Entries
 
 WORTH_THREADS = 2**21  # weights of a network from which threads gain: a smaller one's time is the interpreter's
 
@@ -28,10 +29,14 @@ def measure_everywhere(
     """
     tables: list[LayerTable] = []
     tell = measured or (lambda _: None)
+    if how.device != "cpu":
+        for table in _on_a_device(layers, how):
+            tables.append(table)
+            tell(len(tables))
+        return LayerTable.joined(tables)
     with one_blas_thread():
-        if how.device != "cpu" or total >= WORTH_THREADS:
-            threads = partial(mapped, partial(_alone, how=how), layers, _bytes_of)
-            for table in threads() if how.device == "cpu" else _on_a_device(layers, how):
+        if total >= WORTH_THREADS:
+            for table in mapped(partial(_alone, how=how), layers, _bytes_of):
                 tables.append(table)
                 tell(len(tables))
             return LayerTable.joined(tables)
@@ -66,6 +71,8 @@ def _alone(layer: LayerInput, how: Measuring) -> LayerTable:
 
 def _bytes_of(layer: LayerInput) -> int:
     """About what a layer takes while others are measured with it: bits of a mask; of weights, matrices and lists."""
+    if isinstance(layer.mask, Entries):
+        return 100 * len(layer.mask.values)
     weights: int = math.prod(layer.mask.shape)
     return weights * (2 if layer.weights is None else 45)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -19,6 +19,7 @@ from pai_cli.compute.device import Device, may_have_gpu
 from pai_cli.compute.pieces import Here, Outcome, Pool, attempt
 from pai_cli.errors import DeviceError, PaiError, WorkerLostError
 from pai_cli.files.checkpoints import Checkpoint
+from pai_cli.files.graph_files import graph_of
 from pai_cli.files.masks import Mask
 from pai_cli.files.opening import open_mask
 from pai_cli.files.store import Store, without_store
@@ -112,7 +113,7 @@ class _Study:
         """What the workers, or the store, say of each mask."""
         items = self._items()
         if self._request.device == Device.AUTO and may_have_gpu():
-            return self._where_quicker(pool, items)
+            return chain.from_iterable(self._where_quicker(pool, items))
         if self._request.device == Device.AUTO:
             self._place("cpu")
         return self._by(pool, items)
@@ -121,15 +122,15 @@ class _Study:
         self._request = replace(self._request, device=device)
         self._finished.measured_on(device)
 
-    def _where_quicker(self, pool: Pool, items: Iterator[_Item]) -> Iterator[Outcome[AnyReport]]:
+    def _where_quicker(self, pool: Pool, items: Iterator[_Item]) -> Iterator[Iterable[Outcome[AnyReport]]]:
         """On a GPU or not, which is settled when the first mask is to be measured; what the store has needs neither."""
         for item in items:
             if isinstance(item, Outcome):
-                yield item
+                yield [item]
                 continue
             unfinished = 1 / (self._shown + 1)
             self._place(place_of_masks(self._masks[self._shown :], self._request, unfinished))
-            yield from self._by(pool, chain([item], items))
+            yield self._by(pool, chain([item], items))
 
     def _by(self, pool: Pool, items: Iterator[_Item]) -> Iterator[Outcome[AnyReport]]:
         if self._request.device != "cpu":
@@ -242,10 +243,10 @@ def _measure(task: _Task, piece: _Piece, layer_done: Callable[[int, int], object
 
 
 def _sent(mask: Path | Mask, request: AnalysisRequest) -> _Piece | Outcome[AnyReport]:
-    """The mask as it travels to a worker that does not; or its fault."""
+    """The mask as it travels to a worker that does not, a graph by itself with its weights; or its fault."""
     try:
         found = open_mask(mask, trust=request.trust) if isinstance(mask, Path) else mask
-        return _Piece(found.path, SentMask.of(found, request.layers))
+        return _Piece(found.path, SentMask.of(found, request.layers) if graph_of(found) is None else found)
     except PaiError as error:
         return Outcome(None, error)
 

@@ -13,6 +13,7 @@ from pai_cli.analysis.pairs import PairRequest, with_pairs
 from pai_cli.analysis.paths import PathRequest, with_paths
 from pai_cli.errors import LayerSelectionError, PaiError
 from pai_cli.files.fits import Against, Count, check_fits
+from pai_cli.files.graph_files import graph_of
 from pai_cli.files.masks import Mask, unrolls
 from pai_cli.files.matching import Weights, matched
 from pai_cli.files.messages import some_names
@@ -89,6 +90,9 @@ class OpenMask:
 
     def layer(self, name: str) -> LayerInput:
         """A layer read from the file, and its weights."""
+        graph = graph_of(self.mask)
+        if graph is not None and self.request.weights is None:
+            return LayerInput(name, graph.matrix, weighted=graph.weighted)
         layout, array = self.mask.layout(name), self.mask.array(name)
         unrolls(self.mask.path, name, array.shape, layout)
         weights = self.request.weights

@@ -127,12 +127,13 @@ class _Called:
     """A mask under the name that messages call it by. See `files.masks.Mask`."""
 
     def __init__(self, mask: Stored, path: Path):
+        from pai_cli.files.graph_files import graph_of
         from pai_cli.files.masks import span_of
 
         self.path = path
         self.metadata, self.names, self.shapes = mask.metadata, mask.names, mask.shapes
         self.remark, self.layout, self.array = mask.remark, mask.layout, mask.array
-        self.span = partial(span_of, mask)
+        self.span, self.graph = partial(span_of, mask), graph_of(mask)
 
 
 def _layouts(names: Iterable[str], model: Any) -> Mapping[str, Layout] | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pai_cli.api.report import Layer
@@ -44,8 +46,9 @@ def singular_values(
 ) -> SingularValues:
     """The two largest singular values of a real matrix, of the matrix itself: its signs count.
 
-    `matrix`: (rows, columns) of booleans, integers or floating-point numbers: a NumPy array, a torch tensor, or one of
-    SciPy's sparse matrices or arrays. Lists are refused, as it is not known what they were meant to be: give
+    `matrix`: (rows, columns) of booleans, integers or floating-point numbers: a NumPy array, a torch tensor, one of SciPy's
+    sparse matrices or arrays, or the path of a file with one: Matrix Market, `scipy.sparse.save_npz`, `numpy.save`, or a
+    list of edges. Lists are refused, as it is not known what they were meant to be: give
     `numpy.asarray` of them. It is not changed, and what is computed is computed in float64; integers that float64 does not
     hold are refused.
 
@@ -54,15 +57,17 @@ def singular_values(
     `certify` proves sigma_2 past sides of 2,048, too. The engine's proofs hold for no others; so one with negative entries
     goes to LAPACK, up to a smaller side of 6,000 and 2**27 entries, and takes no other `solver` than "direct".
 
-    Sparse matrices stay sparse: up to 2**31 places, zeros among them, in the rows and columns that have an entry (2**28
-    without the compiled part of the engine). What is stored as 0 is no entry; two entries in one place are refused, as
-    SciPy adds them up: call `sum_duplicates()` first.
+    Sparse matrices stay sparse, with fewer than 2**24 rows and columns, in memory of their entries (without the compiled
+    part of the engine: with up to 2**28 places, zeros among them, in the rows and columns that have an entry). `certify`
+    eliminates vertices, and fails where that fills more memory than the entries and 2 GiB, which `outcome` says. What is
+    stored as 0 is no entry; two entries in one place are refused, as SciPy adds them up: call `sum_duplicates()` first.
 
     `device`: where the work is done: "cpu", "cuda", one of several GPUs such as "cuda:1", or "auto", a GPU where it is
     quicker; by default where the matrix is, a tensor on a CUDA GPU there, any other in this machine's memory.
 
-    Raises `ArrayError` for what is no such matrix, `NotFiniteError` for NaN and infinity and where the values overflow
-    float64, `SolverError`, `UsageError`, `DeviceError`. Error bounds: see `pai_cli/spectral/bounds.py` and its sources.
+    Raises `ArrayError` for what is no such matrix, `MaskError` for a file that holds none, `NotFiniteError` for NaN and
+    infinity and where the values overflow float64, `SolverError`, `UsageError`, `DeviceError`. Error bounds: see
+    `pai_cli/spectral/bounds.py` and its sources.
     """
     from pai_cli.spectral.matrices import matrix_pair
     from pai_cli.spectral.result import Outcome
@@ -93,9 +98,9 @@ def ramanujan(
     narc, and their means over the left-regular subgraphs. `ramanujan(matrix)["dr"].value >= 0`: a Ramanujan graph.
 
     `matrix`: the biadjacency matrix, (rows, columns), of 0 and 1 only: columns are left vertices, rows right ones. What may
-    be given, and the other parameters, are as of `singular_values`; `convention` and `expansion_weighted` are as of
-    `analyze`. A matrix with other entries is refused: whether they are weights of edges is not for this function to say;
-    `matrix != 0` makes it 0/1.
+    be given, files among it, and the other parameters, are as of `singular_values`; `convention` and `expansion_weighted`
+    are as of `analyze`. A matrix with other entries is refused: whether they are weights of edges is not for this function
+    to say; `matrix != 0` makes it 0/1.
 
     Source: Hoang, Liu, Marculescu, Wang, "Revisiting Pruning at Initialization through the Lens of Ramanujan Graph", ICLR
     2023. Raises as `singular_values` does.
@@ -112,20 +117,22 @@ def ramanujan(
         expansion_weighted=expansion_weighted,
     )
     graph = _graph(placed)
-    prepared = PreparedLayer(graph, regular_subgraphs(graph, options.convention), None)
+    prepared = PreparedLayer(graph, regular_subgraphs(graph, options.convention), None, weighted=False)
     solved = singular_pairs(prepared.problems, options.solver)
     table = measures_of([prepared], solved, options, [], [Tensor("matrix", (graph.n_R0, graph.n_L0))])
     return Layer(table.only(name for name in table.measures if not METRICS[name].needs_weights))
 
 
 def _graph(matrix: Any) -> BipartiteGraph:
+    import numpy as np
+
     from pai_cli.spectral.graph import BipartiteGraph
     from pai_cli.spectral.sparse import SparseGraph
-    from pai_cli.spectral.validation import is_sparse, sparse_entries, zero_one
+    from pai_cli.spectral.validation import Entries, sparse_entries, zero_one
 
-    if not is_sparse(matrix):
+    if isinstance(matrix, np.ndarray) or hasattr(matrix, "is_cuda"):
         return BipartiteGraph(zero_one(matrix, NAME))
-    entries = sparse_entries(matrix, NAME)
+    entries = matrix if isinstance(matrix, Entries) else sparse_entries(matrix, NAME)
     wrong = (entries.values != 1).nonzero()[0]
     if len(wrong):
         at = int(entries.rows[wrong[0]]), int(entries.columns[wrong[0]])
@@ -135,12 +142,16 @@ def _graph(matrix: Any) -> BipartiteGraph:
 
 def _placed(matrix: Any, device: str | None) -> tuple[Any, str]:
     """The matrix where the work is to be done, and the name of that place. In this machine's memory it is NumPy's."""
-    from pai_cli.spectral.validation import is_sparse, matrix_of, numpy_of
+    from pai_cli.spectral.validation import Entries, is_sparse, matrix_of, numpy_of
 
     wanted = None if device is None else device_name(device)
-    if is_sparse(matrix):
+    if isinstance(matrix, str | PathLike):
+        from pai_cli.files.graph_files import matrix_in
+
+        matrix = matrix_in(Path(matrix))
+    if is_sparse(matrix) or isinstance(matrix, Entries):
         if wanted not in (None, Device.AUTO, Device.CPU):
-            raise ArrayError(f"{NAME}: one of SciPy's is worked on where it is; leave {option('device')} out")
+            raise ArrayError(f"{NAME}: a sparse one is worked on where it is; leave {option('device')} out")
         return matrix, "cpu"
     plain = matrix_of(matrix, NAME)
     if 0 in plain.shape:

@@ -62,17 +62,20 @@ def tell_assumed(reports: Iterable[MaskReport]) -> None:
 def tell_unproved(report: MaskReport) -> None:
     """Which layers' singular values are not proved to be the two largest, and which have none, if any."""
     from pai_cli.analysis.masks import unanswered_told
+    from pai_cli.spectral.result import Outcome
 
     if report.report is None:
         return
-    unproved, unanswered = report.report.unproved, report.report.unanswered
+    full, unanswered = report.report.full, report.report.unanswered
     if unanswered:
         warn(
             f"{report.path}: {unanswered_told(unanswered)}; "
             f"pai analyze {option('solver', 'gram')} or direct goes another way"
         )
-    if unproved:
+    if full:
+        note(f"{report.path}: {some_names(full)}: {Outcome.TOO_FULL.value}; what is not certified holds all the same")
+    if rest := [name for name in report.report.unproved if name not in full]:
         note(
-            f"{report.path}: the singular values of {some_names(unproved)} are not proved to be the two largest; "
+            f"{report.path}: the singular values of {some_names(rest)} are not proved to be the two largest; "
             f"pai analyze {option('certify')} proves it"
         )

@@ -59,6 +59,9 @@ def analyze(
     """Measure masks: Ramanujan gaps, left-regular subgraphs, weighted spectral gaps, a layer and over the network; and the
     paths through the network, where --weights or --model tell it.
 
+    A graph by itself is measured as one layer: a Matrix Market file, a sparse matrix of SciPy's (.npz), an array (.npy),
+    or a list of edges (.txt, .csv, .tsv).
+
     Every value has an error bound (its _error field); a missing value has its reason.
     """
     given = asked(locals())

@@ -115,7 +115,8 @@ def number(value: Value) -> str:
 
 def _columns(weights: bool, records: Sequence[Record]) -> tuple[str, ...]:
     paths = tuple(name for name in PATH_COLUMNS if any(record[name] is not None for record in records))
-    return ANALYZE_COLUMNS + paths + (WEIGHT_COLUMNS if weights else ())
+    weighed = weights or any(record["lambda"] is not None for record in records)
+    return ANALYZE_COLUMNS + paths + (WEIGHT_COLUMNS if weighed else ())
 
 
 def table_text(columns: Sequence[str], records: Sequence[Record], *, total: bool = False) -> str:

@@ -12,16 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pai_cli.errors import EdgeListError
-from pai_cli.files.first_bytes import no_text, open_text
+from pai_cli.files.first_bytes import no_text, read_whole
+from pai_cli.files.numbered import COMMENTS, HEADS, Numbered, numbered, shown_line
 from pai_cli.printable import reason_of
-
-COMMENTS = ("#", "%")
-
-HEADS = frozenset((
-    *("source", "target", "from", "to", "u", "v", "node1", "node2", "node_1", "node_2", "gene1", "gene2"),
-    *("gene_1", "gene_2", "fromnode", "tonode", "vertex1", "vertex2", "protein1", "protein2"),
-))  # fmt: skip
-"""A first line of two of these names the columns."""
 
 ODD_SPACES = "\x0b\x0c\x1c\x1d\x1e\x1f"  # of ASCII, beside the blank, the tab and the ends of lines
 
@@ -58,25 +51,46 @@ def read_edge_list(path: Path) -> EdgeList:
     first line such as `source target`. More columns are not read. An edge given twice, or in both directions, is one; an
     edge from a vertex to itself joins nothing and is left out. Raises `EdgeListError`, which names the line.
     """
-    try:
-        with open_text(path, EdgeListError, errors="surrogateescape") as stream:
-            text = stream.read()
-    except OSError as e:
-        why = "no such file" if isinstance(e, FileNotFoundError) else reason_of(e)
-        raise EdgeListError(f"{path}: {why}") from e
-    cells = table(text) or line_by_line(path, text)
-    names = sorted(set(cells.names))
-    places = dict(zip(names, range(len(names)), strict=True))
-    a, b = np.fromiter(map(places.__getitem__, cells.names), np.int64, len(cells.names)).reshape(-1, 2).T
+    found = cells_of(path)
+    names, (a, b) = found.names, found.ends.T
     apart = a != b
     codes = sorted_once((np.minimum(a, b) * len(names) + np.maximum(a, b))[apart])
     if not len(codes):
         raise EdgeListError(f"{path}: holds no edge; give two names a line, with a tab between")
     ends = np.stack(np.divmod(codes, len(names)), axis=1)
     used = np.bincount(ends.ravel(), minlength=len(names)) > 0  # not by loops alone
-    kept = tuple(name for name, there in zip(names, used.tolist(), strict=True) if there)
-    ends = (np.cumsum(used) - 1)[ends]
-    return EdgeList(path, kept, ends, int(np.count_nonzero(~apart)), cells.most, cells.heading)
+    if not used.all():
+        names = [name for name, there in zip(names, used.tolist(), strict=True) if there]
+        ends = (np.cumsum(used) - 1)[ends]
+    return EdgeList(path, tuple(names), ends, int(np.count_nonzero(~apart)), found.most, found.heading)
+
+
+def cells_of(path: Path) -> Numbered:
+    """The names in the first two cells of every line that is no comment and no heading. Raises `EdgeListError`."""
+    raw = raw_of(path)
+    found = numbered(raw)
+    if found is not None:
+        return found
+    text = text_of(raw)
+    cells = table(text) or line_by_line(path, text)
+    names = sorted(set(cells.names))
+    places = dict(zip(names, range(len(names)), strict=True))
+    ends = np.fromiter(map(places.__getitem__, cells.names), np.int64, len(cells.names)).reshape(-1, 2)
+    return Numbered(names, ends, cells.most, cells.heading)
+
+
+def raw_of(path: Path) -> bytes:
+    """The bytes of a list of edges. Raises `EdgeListError`."""
+    try:
+        return read_whole(path, EdgeListError)
+    except OSError as e:
+        why = "no such file" if isinstance(e, FileNotFoundError) else reason_of(e)
+        raise EdgeListError(f"{path}: {why}") from e
+
+
+def text_of(raw: bytes) -> str:
+    """Its text, every line ended by a newline alone; bytes that are no text as half characters."""
+    return raw.decode("utf-8-sig", "surrogateescape").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def sorted_once(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -112,25 +126,39 @@ def table(text: str) -> Columns | None:
         two: list[str] = [""] * (2 * (len(cells) // columns))
         two[::2], two[1::2] = cells[::columns], cells[1::columns]
         cells = two
-    if not {cells[0].lower(), cells[1].lower()} <= HEADS:
+    heading = head_of(cells, text.partition("\n")[0])
+    if not heading:
         return Columns(cells, columns, "")
-    return Columns(cells[2:], columns if len(cells) > 2 else 2, _shown(text.partition("\n")[0]))
+    return Columns(cells[2:], columns if len(cells) > 2 else 2, heading)
 
 
 def line_by_line(path: Path, text: str) -> Columns:
     """The cells of any text. Raises `EdgeListError` for a line that is no edge."""
     names: list[str] = []
     columns, heading = 0, ""
-    for number, line in _lines(path, text):
-        cells = _cells(line)
-        if len(cells) < 2 or not cells[0] or not cells[1]:
-            raise EdgeListError(f"{path}: line {number}: {_shown(line)} is no edge; give two names, with a tab between")
-        if not columns and {cells[0].lower(), cells[1].lower()} <= HEADS:
-            columns, heading = 2, _shown(line)
+    for cells, line in lines_of(path, text):
+        if not columns and (told := head_of(cells, line)):
+            columns, heading = 2, told
             continue
         columns = max(columns, len(cells))
         names += cells[:2]
     return Columns(names, columns, heading)
+
+
+def lines_of(path: Path, text: str) -> Iterator[tuple[list[str], str]]:
+    """The cells of every line that is no comment, and the line. Raises `EdgeListError` for one that is no edge."""
+    for number, line in _lines(path, text):
+        cells = _cells(line)
+        if len(cells) < 2 or not cells[0] or not cells[1]:
+            raise EdgeListError(
+                f"{path}: line {number}: {shown_line(line)} is no edge; give two names, with a tab between"
+            )
+        yield cells, line
+
+
+def head_of(cells: list[str], line: str) -> str:
+    """A first line that names the columns, as it is told; "" for an edge."""
+    return shown_line(line) if {cells[0].lower(), cells[1].lower()} <= HEADS else ""
 
 
 def _lines(path: Path, text: str) -> Iterator[tuple[int, str]]:
@@ -150,7 +178,3 @@ def _cells(line: str) -> list[str]:
         return [cell.strip() for cell in next(row)]
     except csv.Error:  # a quote that does not end
         return []
-
-
-def _shown(line: str) -> str:
-    return repr(line if len(line) <= 40 else line[:39] + "…")

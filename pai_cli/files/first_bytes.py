@@ -145,6 +145,14 @@ def open_text(
             yield text
 
 
+def read_whole(path: Path, error: type[PaiError]) -> bytes:
+    """The bytes of a file, or of a pipe. Raises `error` where something else stands in its place, and `OSError`."""
+    with path.open("rb") as stream:
+        raw = stream.read()
+    check_start(str(path), raw[:ENOUGH], error)
+    return raw
+
+
 def no_text(path: Path) -> str:
     """What to say of a file that is no UTF-8 text: what it looks like, where that is known."""
     what = looks_like(first_bytes(path)) if path.is_file() else UNKNOWN

@@ -16,6 +16,7 @@ from pai_cli.files.foreign import dense, flat, registry
 from pai_cli.files.foreign.base import NAMES_FROM, Content, Kind, Names, Stored
 from pai_cli.files.foreign.containers import LAYERS_KEY, is_foreign, read_content
 from pai_cli.files.foreign.dense import doubt
+from pai_cli.files.graph_files import open_graph
 from pai_cli.files.layer_names import layouts_by_name, told_of_kernels
 from pai_cli.files.masks import CHECKPOINT_INSTEAD, Mask, MaskFile, boolean
 from pai_cli.files.stored_names import MASK
@@ -85,13 +86,16 @@ class ForeignMask:
 
 
 def open_mask(path: Path, *, trust: bool = False) -> Mask:
-    """The mask in a file, whose kind is found out.
+    """The mask in a file, whose kind is found out; a graph in a file of its own (`graph_files`) is one of one layer.
 
     Raises `AmbiguousMaskError` when it could be of several kinds, `MaskError` when it is none (a checkpoint among them), is
     damaged or has sparse tensors, which `open_as` gives to who names the kind, `CheckpointError` for the faults of torch's
     files; `trust` allows a pickle to run its own code.
     """
     path = file_of(path)
+    graph = open_graph(path)
+    if graph is not None:
+        return graph
     if not is_foreign(path):
         file = MaskFile(path)
         content = _perhaps_foreign(file)

@@ -63,14 +63,12 @@ def dense(kind: str, parts: Mapping[str, Array], shape: Shape) -> Array:
     if kind == "coo":
         places = parts["coords"] if "coords" in parts else np.stack([parts["row"], parts["col"]])
         return _scattered(places, data, shape)
-    if len(shape) != 2:
-        raise SparseError(f"has {len(shape)} dimensions, and {kind} is read of two")
+    _check_blocks(kind, (1, 1), shape)
     if kind == "dia":
         return _scattered(*_off_diagonals(parts["offsets"], data, shape), shape)
     data = data if kind in ("bsr", "bsc") else data[..., None, None]
     blocks = data.shape[1:]
-    if len(blocks) != 2 or 0 in blocks or shape[0] % blocks[0] or shape[1] % blocks[1]:
-        raise SparseError(f"has blocks of {blocks}, which do not tile {shape}")
+    _check_blocks(kind, blocks, shape)
     grid = shape[0] // blocks[0], shape[1] // blocks[1]
     order = (1, 0) if kind in BY_COLUMNS else (0, 1)
     inner = parts["indices"]
@@ -78,6 +76,50 @@ def dense(kind: str, parts: Mapping[str, Array], shape: Shape) -> Array:
     places = np.stack([outer, inner] if order == (0, 1) else [inner, outer])
     found = _scattered(places, data, (*grid, *blocks))
     return found.transpose(0, 2, 1, 3).reshape(shape)
+
+
+def placed(kind: str, parts: Mapping[str, Array], shape: Shape) -> tuple[Array, Array]:
+    """Places (dimensions, n) and values (n) of a matrix whose parts are named as in `dense`, which stays sparse.
+
+    Places are not compared with the shape. Raises `SparseError`.
+    """
+    import numpy as np
+
+    data = parts["data"]
+    if kind == "coo":
+        places = parts["coords"] if "coords" in parts else np.stack([parts["row"], parts["col"]])
+    elif kind == "dia":
+        places, data = _off_diagonals(parts["offsets"], data, shape)
+    else:
+        places, data = _of_pointers(kind, parts, shape)
+    if places.ndim != 2 or places.dtype.kind not in "iu" or data.shape != places.shape[1:]:
+        raise SparseError(f"has indices of shape {places.shape} for values of shape {data.shape}")
+    return places, data
+
+
+def _of_pointers(kind: str, parts: Mapping[str, Array], shape: Shape) -> tuple[Array, Array]:
+    import numpy as np
+
+    data, inner = parts["data"], parts["indices"]
+    blocks = data.shape[1:] if kind in ("bsr", "bsc") else (1, 1)
+    _check_blocks(kind, blocks, shape)
+    by_columns = kind in BY_COLUMNS
+    outer = _unpacked(parts["indptr"], shape[by_columns] // blocks[by_columns], inner.size)
+    if data.shape[:1] != inner.shape or inner.dtype.kind not in "iu":
+        raise SparseError(f"has indices of shape {inner.shape} for values of shape {data.shape}")
+    rows, columns = (inner, outer) if by_columns else (outer, inner)
+    if blocks == (1, 1):
+        return np.stack([rows, columns]), data.reshape(-1)
+    within = np.indices(blocks).reshape(2, 1, -1)
+    at = np.stack([rows, columns])[:, :, None].astype(np.int64) * np.array(blocks)[:, None, None] + within
+    return at.reshape(2, -1), data.reshape(-1)
+
+
+def _check_blocks(kind: str, blocks: Shape, shape: Shape) -> None:
+    if len(shape) != 2:
+        raise SparseError(f"has {len(shape)} dimensions, and {kind} is read of two")
+    if len(blocks) != 2 or 0 in blocks or shape[0] % blocks[0] or shape[1] % blocks[1]:
+        raise SparseError(f"has blocks of {blocks}, which do not tile {shape}")
 
 
 def kind_of(tensor: torch.Tensor) -> str:

@@ -106,10 +106,11 @@ class LeftClasses:
 class BipartiteGraph:
     """A layer's graph without its isolated vertices, its left vertices sorted by degree.
 
-    `mask`: (rows, columns), boolean or 0/1. `weights`: the same shape, real; only absolute values matter
-    (`A = abs(W) * M`). Prepared once, and what is done to either array afterwards changes nothing; questions about it are
-    asked of `singular` and `regular`. In this machine's memory and with the compiled part the graph is kept as bits; else
-    as an array of float32. Raises `ArrayError` and `NotFiniteError` for what is no mask or no weights.
+    `mask`: (rows, columns), boolean or 0/1. `weights`: the same shape, real; only absolute values matter (`A = abs(W) * M`).
+    Prepared once, and what is done to either array afterwards changes nothing; questions about it are asked of `singular`
+    and `regular`. In this machine's memory and with the compiled part the graph is kept as bits; else as an array of
+    float32. `compiled`: whether that part solves it; `packed`: whether there are bits. Raises `ArrayError` and
+    `NotFiniteError` for what is no mask or no weights.
 
     place: the device of tensors, None of other arrays. mask: where the graph is kept as an array, that. n_L0, n_R0: all
     columns and rows; n_L, n_R: those with an edge; edges: the number of kept weights. left_degrees, right_degrees: of the
@@ -122,7 +123,7 @@ class BipartiteGraph:
         self.weights = None if weights is None else real_weights(weights, mask)
         self.n_R0, self.n_L0 = int(mask.shape[0]), int(mask.shape[1])
         self.place = str(mask.device) if is_torch_array(mask) else None
-        self.packed = is_numpy_array(mask) and calls.available()
+        self.packed = self.compiled = is_numpy_array(mask) and calls.available()
         if self.packed:
             bits = calls.pack_columns(mask)
             left, right = np.bitwise_count(bits).sum(axis=1, dtype=np.int64), _row_degrees(mask)
@@ -171,7 +172,7 @@ class BipartiteGraph:
 
     def largest_weight(self, begin: int, end: int) -> float:
         """The largest `abs(W)` of an edge of left vertices `begin` to `end`."""
-        if self.packed and self.is_sparse:
+        if self.listed or (self.packed and self.is_sparse):
             return float(np.max(self._heaviest[begin:end]))
         if self.packed and self.is_complete and end - begin == self.n_L:  # without a matrix of its own
             weights = self._given_weights()
@@ -193,6 +194,11 @@ class BipartiteGraph:
         """Whether weighted edges are better kept as lists than as a matrix, on the host: lists take three times as much."""
         size = self.n_L * self.n_R
         return self.edges <= LISTED_DENSITY * size or self.edges < size <= LISTED_SIZE
+
+    @property
+    def listed(self) -> bool:
+        """Whether the graph is lists of edges and nothing else, as there would be too many places for bits."""
+        return False
 
     @property
     def may_be_dense(self) -> bool:

@@ -30,11 +30,11 @@ MOST_SIGNED = 2**27
 def matrix_pair(matrix: Array, options: SolverOptions = DEFAULT) -> SingularPair:
     """sigma_1 and sigma_2 of the matrix itself, signs and all.
 
-    `matrix`: (rows, columns), at least one of each; a NumPy array, a torch tensor, or sparse of SciPy. A matrix of one row
-    or column has one singular value. Raises `ArrayError`, `NotFiniteError`, `SolverError`.
+    `matrix`: (rows, columns), at least one of each; a NumPy array, a torch tensor, sparse of SciPy, or `Entries`. A matrix
+    of one row or column has one singular value. Raises `ArrayError`, `NotFiniteError`, `SolverError`.
     """
-    if is_sparse(matrix):
-        entries = sparse_entries(matrix)
+    if is_sparse(matrix) or isinstance(matrix, Entries):
+        entries = matrix if isinstance(matrix, Entries) else sparse_entries(matrix)
         pair = _pair_of_entries(entries, options)
         return _of_all(pair, entries.shape)
     plain = real_matrix(matrix)

@@ -27,12 +27,15 @@ from pai_cli.spectral.problems import Problems
 from pai_cli.spectral.result import EPS, Floats, Ints, Measure, Outcome, Pairs
 from pai_cli.spectral.singular import singular_pairs
 from pai_cli.spectral.solvers import DEFAULT, SolverOptions
+from pai_cli.spectral.sparse import SparseGraph
 from pai_cli.spectral.subgraphs import RegularSubgraphs, regular_subgraphs
 from pai_cli.spectral.table import Column, LayerReport, LayerTable, Tensor
-from pai_cli.spectral.validation import matrix_of
+from pai_cli.spectral.validation import Entries, matrix_of
 from pai_cli.spelling import option
 
 NO_WEIGHTS = f"needs {option('weights')}"
+
+NO_UNMASKED = "a graph by itself is of no unmasked layer"
 
 NORMS = ("l2", "l2_dense")
 MEANS = {"dr": "dr_imdb", "dr_norm": "dr_imdb_norm", "ds": "ds_imdb", "ds_norm": "ds_imdb_norm"}
@@ -74,17 +77,18 @@ Reasons = list[str | None]  # why a layer has no value, None where it has one
 class PreparedLayer:
     """A layer's graph and subgraphs, before anything is solved, so that many layers may be solved together.
 
-    `weights`: (rows, columns), or None.
+    `weights`: (rows, columns), or None. `weighted`: whether there are any.
     """
 
     graph: BipartiteGraph
     subgraphs: RegularSubgraphs
     weights: Array | None
+    weighted: bool
 
     @property
     def problems(self) -> list[Problems]:
         """What the layer asks the solvers for: of the mask, and with weights of `abs(W) * M` too."""
-        kinds = (False,) if self.weights is None else (False, True)
+        kinds = (False, True) if self.weighted else (False,)
         return [self.subgraphs.problems(self.graph, weighted=weighted) for weighted in kinds]
 
 
@@ -96,6 +100,18 @@ def prepare_layer(mask: Array, weights: Array | None = None, convention: Convent
     return prepare_layers([mask], [weights], convention)[0]
 
 
+def prepare_matrix(matrix: Array | Entries, convention: Convention, *, weighted: bool) -> PreparedLayer:
+    """The graph of a matrix by itself: an edge is where it is not 0, whose absolute value is its weight where `weighted`.
+
+    Raises `ArrayError` and `NotFiniteError`.
+    """
+    if isinstance(matrix, Entries):
+        graph: BipartiteGraph = SparseGraph(matrix)
+    else:
+        graph = BipartiteGraph(matrix != 0, matrix if weighted else None)
+    return PreparedLayer(graph, regular_subgraphs(graph, convention), None, weighted)
+
+
 def prepare_layers(
     masks: Sequence[Array], weights: Sequence[Array | None], convention: Convention = Convention.H23
 ) -> list[PreparedLayer]:
@@ -105,7 +121,7 @@ def prepare_layers(
     prepared = []
     for mask, own in zip(masks, weights, strict=True):
         graph = next(tensors) if is_torch_array(mask) else BipartiteGraph(mask, own)
-        prepared.append(PreparedLayer(graph, regular_subgraphs(graph, convention), graph.weights))
+        prepared.append(PreparedLayer(graph, regular_subgraphs(graph, convention), graph.weights, own is not None))
     return prepared
 
 
@@ -208,7 +224,8 @@ def measures_of(
         terms = [measures[name] for name in FULL_SPECTRUM]
         measures["l2"] = norms(terms, _unfinished(terms))
         if options.dense:
-            measures["l2_dense"] = _distance(terms, dense)
+            alone = all(layer.weights is None for layer in layers)
+            measures["l2_dense"] = Column.missing(NO_UNMASKED, len(layers)) if alone else _distance(terms, dense)
     outcomes = [tuple(pairs.outcome) for pairs in solved]
     return LayerTable(
         names,

@@ -13,23 +13,34 @@ from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.formulas import means
 from pai_cli.spectral.graph import Array, unroll
 from pai_cli.spectral.layout import PLAIN, Layout
-from pai_cli.spectral.metrics import MetricOptions, dense_reference, measures_of, prepare_layers
+from pai_cli.spectral.metrics import (
+    MetricOptions,
+    dense_reference,
+    measures_of,
+    prepare_layers,
+    prepare_matrix,
+)
 from pai_cli.spectral.namespaces import array_namespace
 from pai_cli.spectral.result import Measure, Outcome
 from pai_cli.spectral.singular import singular_pairs
 from pai_cli.spectral.table import Column, LayerTable, Tensor
 
-UNPROVED = {Outcome.NOT_PROVED, Outcome.WIDE_NOT_PROVED}
+UNPROVED = {Outcome.NOT_PROVED, Outcome.WIDE_NOT_PROVED, Outcome.TOO_FULL}
 
 
 @dataclass(frozen=True)
 class LayerInput:
-    """A layer as it stands in a file: `mask` and `weights` of the same shape, not yet unrolled."""
+    """A layer as it stands in a file: `mask` and `weights` of the same shape, not yet unrolled.
+
+    Of a graph that is no layer of a network `mask` is its whole matrix, an array or `Entries`, which has the weights in it
+    where it is `weighted`: all is known but what an unmasked layer would be.
+    """
 
     name: str
     mask: Array
     weights: Array | None = None
     layout: Layout = PLAIN
+    weighted: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -38,9 +49,9 @@ class NetworkReport:
 
     `measures[name]` is the mean over the layers where that measure is present; `counted[name]` is how many those were.
     `kept` of `total` weights are kept; `collapsed` names the layers with none, `unproved` those with singular values that
-    are not proved to be the two largest, `unanswered` those where a solver ended without singular values, `assumed` those
-    of which nobody told the layout. `layers` is empty where only the network was asked for. `convention`: whose gaps and
-    subgraphs these are.
+    are not proved to be the two largest, `full` those among them whose factors fill too much memory for a proof,
+    `unanswered` those where a solver ended without singular values, `assumed` those of which nobody told the layout.
+    `layers` is empty where only the network was asked for. `convention`: whose gaps and subgraphs these are.
     """
 
     layers: LayerTable
@@ -53,6 +64,7 @@ class NetworkReport:
     unanswered: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
     convention: Convention = Convention.H23
+    full: tuple[str, ...] = ()
 
     @property
     def density(self) -> float:
@@ -100,9 +112,16 @@ def measure_together(
     """
     cache = cache or DenseCache()
     cache.fill([layer for layer in layers if layer.weights is not None and is_torch_array(layer.weights)], options)
-    masks = [unroll(layer.mask, layer.layout) for layer in layers]
-    weights = [None if layer.weights is None else unroll(layer.weights, layer.layout) for layer in layers]
-    prepared = prepare_layers(masks, weights, options.convention)
+    rest = [layer for layer in layers if layer.weighted is None]
+    masks = [unroll(layer.mask, layer.layout) for layer in rest]
+    weights = [None if layer.weights is None else unroll(layer.weights, layer.layout) for layer in rest]
+    of_networks = iter(prepare_layers(masks, weights, options.convention))
+    prepared = [
+        next(of_networks)
+        if one.weighted is None
+        else prepare_matrix(one.mask, options.convention, weighted=one.weighted)
+        for one in layers
+    ]
     solved = singular_pairs([request for one in prepared for request in one.problems], options.solver)
     tensors = [Tensor(layer.name, tuple(layer.mask.shape), layer.layout) for layer in layers]
     return measures_of(prepared, solved, options, [cache.of(layer, options) for layer in layers], tensors)
@@ -129,6 +148,7 @@ def summarise(layers: LayerTable) -> NetworkReport:
         layers.unanswered,
         layers.where(not layout.known for layout in layers.layouts),
         layers.convention,
+        layers.where(Outcome.TOO_FULL in outcomes for outcomes in layers.outcomes),
     )
 
 

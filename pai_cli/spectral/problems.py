@@ -7,6 +7,8 @@ from functools import cached_property
 
 import numpy as np
 
+from pai_cli.spectral.compiled import calls
+from pai_cli.spectral.compiled.calls import EdgeLists
 from pai_cli.spectral.direct import forming_error
 from pai_cli.spectral.graph import Array, BipartiteGraph, host
 from pai_cli.spectral.result import Floats, Ints
@@ -74,6 +76,23 @@ class Problems:
             return np.ones(len(self))
         return np.array([self.graph.largest_weight(begin, end) for begin, end in self.ranges.tolist()])
 
+    def values(self, k: int) -> Array:
+        """The entries of part `k`, divided by its scale, without most zeros; of a mask, 1 each."""
+        if not self.graph.listed:
+            return self.matrix(k)
+        begin, end = self.graph.edge_lists.begin[self.ranges[k]].tolist()
+        return self.graph.edge_lists.value[begin:end] / self.scales[k] if self.weighted else np.ones(end - begin)
+
+    def degrees(self, k: int, *, left: bool) -> Array:
+        """Edges of each vertex of one side of part `k`; of the right side some may have none."""
+        begin, end = self.ranges[k].tolist()
+        if left:
+            return host(self.graph.left_degrees)[begin:end]
+        if not self.graph.listed:
+            return host(self.matrix(k)).sum(axis=0)
+        first, last = self.graph.edge_lists.begin[[begin, end]].tolist()
+        return np.bincount(self.graph.edge_lists.neighbour[first:last])
+
     def matrix(self, k: int) -> Array:
         """Part `k` transposed, divided by its scale: (left, right) float64, or float32 for a mask.
 
@@ -86,3 +105,17 @@ class Problems:
         if self.weighted:
             block = self.graph.weighted[begin:end, :] / float(self.scales[k])
         return block if touched is None else xp.take(block, touched, axis=1)
+
+
+def edges_of(request: Problems, k: int) -> EdgeLists:
+    """The edges of part `k`, values divided by its scale."""
+    begin, end = request.ranges[k].tolist()
+    graph = request.graph
+    if request.weighted or not graph.packed:
+        every = graph.edge_lists
+        first, last = every.begin[begin], every.begin[end]
+        values = every.value[first:last] / request.scales[k] if request.weighted else np.ones(last - first)
+        return EdgeLists(every.begin[begin : end + 1] - first, every.neighbour[first:last], values, every.right)
+    bits = graph.bits[begin:end]
+    starts, neighbour = calls.edges_of_bits(bits)
+    return EdgeLists(starts, neighbour, np.ones(len(neighbour)), 64 * bits.shape[1])

@@ -25,6 +25,9 @@ class Outcome(Enum):
     PROVED = "proved"
     NOT_PROVED = f"not proved: that no other singular value is larger takes {option('certify')}"
     WIDE_NOT_PROVED = f"not proved, and the error bound is wider than asked for: both take {option('certify')}"
+    TOO_FULL = (
+        "not proved: a factor of this graph fills more memory than is taken for it, as those of large random graphs do"
+    )
     TOO_WIDE = "error bound wider than asked for: the value lies within the bound given"
     MISSED = "not proved: a larger singular value was missed"  # within the engine only: another solver follows
     NOT_CONVERGED = f"not converged: {option('solver', 'gram')} or direct goes another way"

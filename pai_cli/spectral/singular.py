@@ -8,12 +8,14 @@ part gets is said in `solvers`, what its evidence is worth in `bounds`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from pai_cli.errors import NotFiniteError
 from pai_cli.spectral import batched
 from pai_cli.spectral.compiled.solve import Asked, pairs
+from pai_cli.spectral.counting import beforehand, count_instead, left_off
 from pai_cli.spectral.device.solve import solve as solve_tensors
 from pai_cli.spectral.direct import (
     pair_of_complete,
@@ -55,11 +57,14 @@ def singular_pairs(requests: Sequence[Problems], options: SolverOptions = DEFAUL
     if options.solver in (Solver.GRAM, Solver.DIRECT):
         found = [_by_lapack(request, options) for request in rest]
     else:  # each where it lives
-        bits, arrays = ([one for one in rest if one.graph.packed == packed] for packed in (True, False))
-        asked = [Asked.of(one, patience(options, _largest_side([one]))) for one in bits]
-        packed = iter(pairs(asked, list(map(Asked.solve, asked))))
+        ours, arrays = ([one for one in rest if one.graph.compiled == compiled] for compiled in (True, False))
+        asked = [Asked.of(one, patience(beforehand(one, options), _largest_side([one]))) for one in ours]
+        compiled = iter(pairs(asked, list(map(Asked.solve, asked))))
         others = _by_arrays(arrays, options)
-        found = [next(packed if one.graph.packed else others) for one in rest]
+        found = [next(compiled if one.graph.compiled else others) for one in rest]
+        for request, its in zip(rest, found, strict=True):
+            if request.graph.compiled and set(its.outcome) != {Outcome.PROVED}:
+                _count(request, its, options)
     at, solved = np.flatnonzero(still_open), Pairs.joined(found)
     _settle([parts[k] for k in at.tolist()], solved, options)
     answers.put(at, solved)
@@ -132,10 +137,22 @@ def _closed_form(request: Problems, k: int) -> SingularPair:
     if request.scales[k] == 0.0:
         return SingularPair(0.0, None, 0.0, None, "closed form", Outcome.ONE_VALUE)
     if min(left, right) <= 1:
-        return pair_of_vector(request.matrix(k))
+        return pair_of_vector(request.values(k))
     if edges == left * right:
         return pair_of_complete(edges)
-    return pair_of_stars(host(request.matrix(k)).sum(axis=1 if edges == right else 0))
+    return pair_of_stars(request.degrees(k, left=edges == right))
+
+
+def _count(request: Problems, found: Pairs, options: SolverOptions) -> None:
+    """Where counting goes on, and where it cannot, the iteration with all its patience, and what that leaves to count."""
+    count_instead(request, found, options)
+    at = left_off(request, found, options)
+    if len(at):
+        rest = request.take(at)
+        asked = Asked.of(rest, replace(options, certify=False))
+        again = pairs([asked], [asked.solve()])[0]
+        count_instead(rest, again, options)
+        found.put(at, again)
 
 
 def _settle(parts: Sequence[tuple[Problems, int]], pairs: Pairs, options: SolverOptions) -> None:
@@ -160,8 +177,8 @@ def _settle(parts: Sequence[tuple[Problems, int]], pairs: Pairs, options: Solver
         ):
             pairs[at] = _svd_pair(request, k)
         if pairs.outcome[at] is not Outcome.NOT_CONVERGED and not pairs[at].within(options.tolerance):
-            unproved = pairs.outcome[at] is Outcome.NOT_PROVED
-            pairs.outcome[at] = Outcome.WIDE_NOT_PROVED if unproved else Outcome.TOO_WIDE
+            wider = {Outcome.NOT_PROVED: Outcome.WIDE_NOT_PROVED, Outcome.TOO_FULL: Outcome.TOO_FULL}
+            pairs.outcome[at] = wider.get(pairs.outcome[at], Outcome.TOO_WIDE)
 
 
 def _scaled(pairs: Pairs, request: Problems) -> Pairs:

@@ -22,6 +22,8 @@ Array = Any  # a NumPy array or a torch tensor
 
 EXACT_INTEGERS = 2**53  # below it float64 has every integer
 
+SUMMED = ", which SciPy adds up; call sum_duplicates() first"
+
 MOST_VERTICES = 2**24  # of a side: below it counts of edges are exact in float32
 
 
@@ -184,10 +186,6 @@ def sparse_entries(given: Any, name: str = "the matrix") -> Entries:
     """
     if len(given.shape) != 2:
         raise ArrayError(f"{name}: a bipartite graph needs a matrix, not shape {tuple(given.shape)}")
-    if 0 in given.shape:
-        raise ArrayError(f"{name}: shape {tuple(given.shape)} has no entry")
-    if max(given.shape) >= MOST_VERTICES:
-        raise ArrayError(f"{name}: a side of {max(given.shape):,} vertices is past exact float32 counts")
     if given.dtype.kind not in "biuf":
         raise ArrayError(f"{name}: its entries are {given.dtype}, not real numbers or booleans; convert them")
     try:
@@ -196,20 +194,43 @@ def sparse_entries(given: Any, name: str = "the matrix") -> Entries:
         listed = given.tocoo()
     except (ValueError, IndexError) as error:
         raise ArrayError(f"{name}: a damaged {type(given).__name__}: {reason_of(error)}") from error
-    rows, columns = listed.row.astype(np.int64), listed.col.astype(np.int64)
-    for places, side in ((rows, given.shape[0]), (columns, given.shape[1])):
+    return entries_at(listed.row, listed.col, listed.data, given.shape, name=name, why_once=SUMMED)
+
+
+def entries_at(
+    rows: Array, columns: Array, stored: Array, shape: tuple[int, int], *, name: str, why_once: str = ""
+) -> Entries:
+    """The entries of the matrix that has `stored[k]` at row `rows[k]` and column `columns[k]`; what is 0 is no entry.
+
+    Raises `ArrayError` for a place outside the shape, and for one that is told twice, where `why_once` ends the message;
+    `NotFiniteError` for NaN and infinity.
+    """
+    if 0 in shape:
+        raise ArrayError(f"{name}: shape {tuple(shape)} has no entry")
+    if max(shape) >= MOST_VERTICES:
+        raise ArrayError(f"{name}: a side of {max(shape):,} vertices is past exact float32 counts")
+    for places, side in ((rows, shape[0]), (columns, shape[1])):
         if len(places) and not (places.min() >= 0 and places.max() < side):
-            raise ArrayError(f"{name}: a damaged {type(given).__name__}: has an index outside its shape")
-    order = np.lexsort((rows, columns))
-    rows, columns, stored = rows[order], columns[order], listed.data[order]
-    again = np.flatnonzero((rows[1:] == rows[:-1]) & (columns[1:] == columns[:-1]))
+            raise ArrayError(f"{name}: damaged: has an index outside its shape {tuple(shape)}")
+    place = columns.astype(np.int64) * shape[0] + rows.astype(np.int64, copy=False)  # sides are below 2^24
+    order = None if bool(np.all(place[1:] > place[:-1])) else np.argsort(place)
+    if order is not None:
+        place, stored = place[order], stored[order]
+    again = np.flatnonzero(place[1:] == place[:-1])
     if len(again):
-        at = int(rows[again[0]]), int(columns[again[0]])
-        raise ArrayError(f"{name}: has several entries at index {at}, which SciPy adds up; call sum_duplicates() first")
+        column, row = divmod(int(place[again[0]]), int(shape[0]))
+        raise ArrayError(f"{name}: has several entries at index {row, column}{why_once}")
     stored = stored if stored.dtype != np.bool_ else stored.view(np.uint8) != 0
-    values = _real(stored, name, lambda at: (int(rows[at]), int(columns[at]))).astype(np.float64)
-    there = values != 0
-    return Entries((int(given.shape[0]), int(given.shape[1])), rows[there], columns[there], values[there])
+
+    def index_of(at: int) -> tuple[int, int]:
+        column, row = divmod(int(place[at]), int(shape[0]))
+        return row, column
+
+    values = _real(stored, name, index_of).astype(np.float64, copy=False)
+    if (there := values != 0).all():
+        return Entries((int(shape[0]), int(shape[1])), place % shape[0], place // shape[0], values)
+    place = place[there]
+    return Entries((int(shape[0]), int(shape[1])), place % shape[0], place // shape[0], values[there])
 
 
 def _real(plain: Array, name: str, index_of: Callable[[int], tuple[int, ...]] | None = None) -> Array:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, TypeVar
 
 from pai_cli.errors import MaskError
 from pai_cli.files.budget import BudgetError, check_dense, check_unpacked, zip_members
 from pai_cli.files.foreign.base import Content, Stored
 from pai_cli.files.masks import MOST_DIMENSIONS
-from pai_cli.files.sparse_arrays import SCIPY, dense
+from pai_cli.files.sparse_arrays import SCIPY, dense, placed
 from pai_cli.printable import reason_of
 
 if TYPE_CHECKING:
     import numpy as np
+
+Made = TypeVar("Made")
 
 SUFFIX = ".npy"
 OF_SCIPY = frozenset(["format", "shape", "data"])
@@ -55,6 +57,23 @@ def read_npz(path: Path) -> Content:
     return Content(path, "npz", (path,), {name: _stored(path, archive, one) for name, one in members.items()})
 
 
+def is_of_scipy(path: Path) -> bool:
+    """Whether a zip file is a matrix of `scipy.sparse.save_npz`. Raises `MaskError` for one without its end."""
+    if not is_npz(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return {name.removesuffix(SUFFIX) for name in archive.namelist()} >= OF_SCIPY
+
+
+def read_scipy(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
+    """Places (dimensions, n), values (n) and shape of such a matrix, which stays sparse. Raises `MaskError`."""
+    with zipfile.ZipFile(path) as archive:
+        members = {member.filename.removesuffix(SUFFIX): member for member in archive.infolist()}
+        kind, shape, parts = _sparse_parts(path, archive, members)
+        places, values = _whole_of(path, lambda: placed(kind, {one: part.read() for one, part in parts.items()}, shape))
+        return places, values, shape
+
+
 def _stored(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Stored:
     name = member.filename.removesuffix(SUFFIX)
     try:
@@ -76,12 +95,7 @@ def _stored(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> St
 
 def _sparse(path: Path, archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo]) -> Stored:
     """The matrix that SciPy's arrays are of."""
-    kind = _format(path, archive, members["format"])
-    sides = _stored(path, archive, members["shape"])
-    shape = tuple(map(int, sides.read().reshape(-1)[:MOST_DIMENSIONS]))
-    if kind not in SCIPY or sides.floating or sides.shape != (len(shape),) or min(shape, default=0) < 0:
-        raise MaskError(f"{path}: its arrays {', '.join(sorted(OF_SCIPY))} are of no sparse matrix of SciPy's; {AGAIN}")
-    parts = {one: _stored(path, archive, members[one]) for one in (*PLACES, "data") if one in members}
+    kind, shape, parts = _sparse_parts(path, archive, members)
     with archive.open(members["data"]) as stream:
         _, dtype, _ = _header(stream)
     try:
@@ -90,13 +104,30 @@ def _sparse(path: Path, archive: zipfile.ZipFile, members: Mapping[str, zipfile.
         raise MaskError(f"{path}: {e}") from e
 
     def read() -> np.ndarray:
-        try:
-            return dense(kind, {one: part.read() for one, part in parts.items()}, shape)
-        except (ValueError, KeyError) as e:
-            what = f"lacks its array {reason_of(e)}" if isinstance(e, KeyError) else reason_of(e)
-            raise MaskError(f"{path}: its sparse matrix {what}; save it again with scipy.sparse.save_npz") from e
+        return _whole_of(path, lambda: dense(kind, {one: part.read() for one, part in parts.items()}, shape))
 
     return Stored("its sparse matrix", shape, parts["data"].floating, read, kind)
+
+
+def _sparse_parts(
+    path: Path, archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo]
+) -> tuple[str, tuple[int, ...], dict[str, Stored]]:
+    """Format, shape and arrays of a sparse matrix."""
+    kind = _format(path, archive, members["format"])
+    sides = _stored(path, archive, members["shape"])
+    shape = tuple(map(int, sides.read().reshape(-1)[:MOST_DIMENSIONS]))
+    if kind not in SCIPY or sides.floating or sides.shape != (len(shape),) or min(shape, default=0) < 0:
+        raise MaskError(f"{path}: its arrays {', '.join(sorted(OF_SCIPY))} are of no sparse matrix of SciPy's; {AGAIN}")
+    return kind, shape, {one: _stored(path, archive, members[one]) for one in (*PLACES, "data") if one in members}
+
+
+def _whole_of(path: Path, made: Callable[[], Made]) -> Made:
+    """What is made of the parts, whose faults are the file's."""
+    try:
+        return made()
+    except (ValueError, KeyError) as e:
+        what = f"lacks its array {reason_of(e)}" if isinstance(e, KeyError) else reason_of(e)
+        raise MaskError(f"{path}: its sparse matrix {what}; save it again with scipy.sparse.save_npz") from e
 
 
 def _format(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> str:

@@ -335,6 +335,52 @@ static PyObject *gram(PyObject *self, PyObject *args)
     Py_RETURN_NONE;
 }
 
+static int may_eliminate(const Py_buffer *given)
+{
+    const elimination_t *limits = given->buf;
+    return given->shape[0] == MEMBERS(elimination_t) && within(limits->shift, DBL_MIN, DBL_MAX) &&
+           within(limits->most_below, 0.0, 0x1p53) && within(limits->most_rest, 0.0, 0x1p15) &&
+           within(limits->most_entries, 0.0, 0x1p53) && within(limits->most_work, 0.0, 0x1p63);
+}
+
+/* eliminate(begin, neighbour, value, limits, out, right): a bytearray, the rest as doubles. */
+static PyObject *eliminate(PyObject *self, PyObject *args)
+{
+    const wanted_t wanted[] = {{"begin", "i", 8, 1, 0}, {"neighbour", "i", 4, 1, 0}, {"value", "f", 8, 1, 0}, LIMITS,
+                               {"out", "f", 8, 1, 1}};
+    buffers_t given;
+    Py_ssize_t right;
+    double *rest;
+    (void)self;
+    if (!take_buffers(args, 6, wanted, 5, &given))
+        return NULL;
+    if (!take_integer(args, 5, "right", 0, MOST_VERTICES, &right)) {
+        release(&given);
+        return NULL;
+    }
+    const Py_buffer *at = given.of;
+    const char *wrong = wrong_lists(at, at + 1, at + 2, right);
+    if (wrong == NULL && (!may_eliminate(at + 3) || at[4].shape[0] != MEMBERS(eliminated_t)))
+        wrong = "limits or out: not what an elimination reads and writes";
+    if (wrong != NULL)
+        return refused(&given, wrong);
+    edges_t near = {at[0].shape[0] - 1, right, at[0].buf, at[1].buf, at[2].buf};
+    eliminated_t *out = at[4].buf;
+    Py_BEGIN_ALLOW_THREADS
+    rest = eliminate_edges(&near, at[3].buf, out);
+    Py_END_ALLOW_THREADS
+    double status = out->status, count = out->rest;
+    release(&given);
+    if (status == NO_ROOM) {
+        free(rest);
+        return PyErr_NoMemory();
+    }
+    Py_ssize_t size = rest == NULL ? 0 : (Py_ssize_t)(count * count) * (Py_ssize_t)sizeof(double);
+    PyObject *bytes = PyByteArray_FromStringAndSize((const char *)rest, size);
+    free(rest);
+    return bytes;
+}
+
 static PyMethodDef methods[] = {
     {"pack", pack, METH_VARARGS, NULL},
     {"components", components, METH_VARARGS, NULL},
@@ -344,6 +390,7 @@ static PyMethodDef methods[] = {
     {"weights", weights, METH_VARARGS, NULL},
     {"solve_weights", whole, METH_VARARGS, NULL},
     {"solve_gram", gram, METH_VARARGS, NULL},
+    {"eliminate", eliminate, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

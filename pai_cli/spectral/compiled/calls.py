@@ -127,6 +127,36 @@ def solve_gram(gram: Floats, limits: SolverLimits) -> Eigenpairs:
     return _with_memory(found)
 
 
+@dataclass(frozen=True, eq=False)
+class Eliminated:
+    """[[s I, A], [A^T, s I]] taken apart into L D L^T and a rest.
+
+    below: how many entries of D are negative. rest: (r, r), symmetric, writable; None where `below` is past what was asked
+    for. weight: the largest row sum of |L| |D| |L^T| + |rest|. updates: how often an entry was changed at most.
+    """
+
+    below: int
+    rest: Floats | None
+    weight: float
+    updates: int
+
+
+def eliminate(
+    edges: EdgeLists, shift: float, *, most_below: int, most_rest: int, most_entries: float, most_work: float
+) -> Eliminated | None:
+    """The vertices but a rest of at most `most_rest` eliminated, the least degree first; None where that needs more memory
+    or work. Raises `MemoryError`.
+    """
+    limits = np.array([shift, most_below, most_rest, most_entries, most_work], dtype=np.float64)
+    out = np.zeros(6)
+    rest = kernel.eliminate(edges.begin, edges.neighbour, edges.value, limits, out, edges.right)
+    status, below, weight, updates, side, _ = out.tolist()
+    if status:
+        return None
+    whole = None if below > most_below else np.frombuffer(rest).reshape(int(side), int(side))
+    return Eliminated(int(below), whole, weight, int(updates))
+
+
 def _with_memory(found: Eigenpairs) -> Eigenpairs:
     if (found["status"] == Status.NO_MEMORY).any():
         raise MemoryError("no memory for a Gram matrix")

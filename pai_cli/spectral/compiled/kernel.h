@@ -132,6 +132,23 @@ void solve_weights(const void *weights, ptrdiff_t size, ptrdiff_t rows, ptrdiff_
                    const limits_t *limits, found_t *out);
 void solve_gram(const double *gram, ptrdiff_t n, ptrdiff_t ld, const limits_t *limits, double *work, found_t *out);
 
+/* elimination.c: how many singular values are above a number. All members are doubles (inertia.py has them, too). */
+enum eliminated { ELIMINATED, TOO_MUCH, NO_ROOM };
+
+typedef struct {
+    double shift;        /* the number: singular values above it are counted */
+    double most_below;   /* once more are known to be above, the rest does not matter */
+    double most_rest;    /* vertices of a rest that is left to be dense */
+    double most_entries; /* of what is kept at once */
+    double most_work;    /* entries that are read, where to give up */
+} elimination_t;
+
+typedef struct {
+    double status, below, weight, updates, rest, work; /* below: pivots below 0; weight: of |L| |D| |L^T| + |S|, a row's sum */
+} eliminated_t;
+
+double *eliminate_edges(const edges_t *near, const elimination_t *limits, eliminated_t *out);
+
 /* operators.c: the same without a Gram matrix */
 int free_of_bits(const uint64_t *near, ptrdiff_t n, const uint64_t *far, ptrdiff_t other, const goal_t *goal, ritz_t *ritz);
 int free_of_edges(const edges_t *near, const edges_t *far, const goal_t *goal, ritz_t *ritz);

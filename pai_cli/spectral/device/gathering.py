@@ -54,7 +54,7 @@ class DeviceGraph(BipartiteGraph):
     sum of the squared degrees of the right vertices, which the entries of a Gram matrix of it add up to.
     """
 
-    packed = False
+    packed = compiled = False
 
     def __init__(self, mask: torch.Tensor, weights: torch.Tensor | None, block: Block):
         import array_api_compat.torch as xp
