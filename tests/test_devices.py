@@ -162,7 +162,7 @@ def test_memory_of_no_device_is_refused(pai: Pai, tmp_path: Path, monkeypatch: p
             *memory,
         ): "--device-memory 8GB: is of a GPU, and there is none that torch could use; leave it out",
         ("analyze", path, *memory, "--device", ON_TORCH, "--between"): (
-            "--device: --between computes no singular values; leave one of them out"
+            "--device-memory: --between computes no singular values; leave one of them out"
         ),
         ("rank", "--table", "t.csv", *memory, "--device", ON_TORCH): (
             "--device and --device-memory: nothing is measured with --table; leave them out"
