@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
+import pkgutil
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from pai_cli import __version__
-from pai_cli.commands import analyze, convert, info, init, listings, mine, prune, rank, sample, train, whole_help
+from pai_cli import __version__, commands
 from pai_cli.commands.panels import PANEL_OF
 from pai_cli.compute import stopping
 from pai_cli.display.console import fail_line, note, show_line, show_lines, show_traceback, warn
@@ -180,39 +181,31 @@ def pai(
     """
 
 
-def _add(function: Any, name: str, example: str) -> None:
-    app.command(name, cls=PaiCommand, epilog=f"Example: {example}")(function)
-
-
-_add(init.init, "init", "pai init resnet20 --classes 10 --seed 0 -o fresh.safetensors")
-_add(
-    prune.prune,
+ORDER = (
+    "init",
     "prune",
-    "pai prune sample_masks/resnet20.safetensors --method synflow",
-)
-_add(analyze.analyze, "analyze", "pai analyze sample_masks/synflow-0.05.safetensors")
-_add(rank.rank, "rank", "pai rank sample_masks --weights sample_masks/resnet20.safetensors")
-_add(
-    sample.sample,
+    "analyze",
+    "rank",
     "sample",
-    "pai sample sample_masks/resnet20.safetensors --method erk --population 10",
-)
-_add(
-    convert.convert,
     "convert",
-    "pai convert sample_masks/synflow-0.05.safetensors --to npz",
-)
-_add(
-    train.train,
     "train",
-    "pai train sample_masks/resnet20.safetensors --mask sample_masks/synflow-0.05.safetensors --data digits "
-    "--input-shape 3,8,8 --epochs 2",
+    "mine",
+    "info",
+    "methods",
+    "metrics",
+    "models",
 )
-_add(
-    mine.mine, "mine", "pai mine sample_masks/synflow-0.05.safetensors sample_masks/erk-0.05.safetensors --support 1.0"
-)
-_add(info.info, "info", "pai info sample_masks/synflow-0.05.safetensors")
-_add(listings.methods, "methods", "pai methods")
-_add(listings.metrics, "metrics", "pai metrics")
-_add(listings.models, "models", "pai models")
-_add(whole_help.help_of, "help", "pai help prune")
+"""In which help lists the commands; those that are added follow, and `help` itself is last."""
+
+
+def _commands() -> dict[str, tuple[Any, str]]:
+    """The commands of every file in `commands`, each with its example."""
+    found: dict[str, tuple[Any, str]] = {}
+    for file in pkgutil.iter_modules(commands.__path__):
+        found |= getattr(import_module(f"{commands.__name__}.{file.name}"), "COMMANDS", {})
+    places = {name: place for place, name in enumerate((*ORDER, *sorted(found.keys() - {*ORDER, "help"}), "help"))}
+    return dict(sorted(found.items(), key=lambda one: places[one[0]]))
+
+
+for _name, (_function, _example) in _commands().items():
+    app.command(_name, cls=PaiCommand, epilog=f"Example: {_example}")(_function)

@@ -84,3 +84,8 @@ def analyze(
                 failed = shown.failed
     if failed:
         raise typer.Exit(1)
+
+
+COMMANDS = {
+    "analyze": (analyze, "pai analyze sample_masks/synflow-0.05.safetensors"),
+}

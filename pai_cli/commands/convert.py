@@ -80,3 +80,8 @@ def convert(
 
     path = given["output"] = output or default_output(given)
     show_kept(run(**given, progress=True), path, format)
+
+
+COMMANDS = {
+    "convert": (convert, "pai convert sample_masks/synflow-0.05.safetensors --to npz"),
+}

@@ -31,3 +31,8 @@ def info(
     from pai_cli.display.info import show_info
 
     show_info(look(**given), format, header=not no_header)
+
+
+COMMANDS = {
+    "info": (info, "pai info sample_masks/synflow-0.05.safetensors"),
+}

@@ -36,3 +36,8 @@ def init(
 
     given["output"] = output or default_output(given)
     run(**given)
+
+
+COMMANDS = {
+    "init": (init, "pai init resnet20 --classes 10 --seed 0 -o fresh.safetensors"),
+}

@@ -29,3 +29,10 @@ def models(format: options.OutputFormat = Format.TABLE, no_header: options.NoHea
     from pai_cli.api.listings import list_models
 
     show_listing(list_models(), format, header=not no_header)
+
+
+COMMANDS = {
+    "methods": (methods, "pai methods"),
+    "metrics": (metrics, "pai metrics"),
+    "models": (models, "pai models"),
+}

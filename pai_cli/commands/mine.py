@@ -99,3 +99,8 @@ def mine(
         show_matrix(mined.pairs, mined.collection)
     with progress_bar("mining", streaming=not table) as progress:
         show_subgraphs(mined.search(progress), format, header=header)
+
+
+COMMANDS = {
+    "mine": (mine, "pai mine sample_masks/synflow-0.05.safetensors sample_masks/erk-0.05.safetensors --support 1.0"),
+}

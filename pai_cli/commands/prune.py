@@ -127,3 +127,8 @@ def prune(
     mask = choose(**given, progress=True)
     assert mask.summary is not None
     show_pruning(mask.summary, path, format, density_default="density_default" in mask.metadata)
+
+
+COMMANDS = {
+    "prune": (prune, "pai prune sample_masks/resnet20.safetensors --method synflow"),
+}

@@ -144,3 +144,8 @@ def rank(
     draw(found, entered.pictures)
     if failed:
         raise typer.Exit(1)
+
+
+COMMANDS = {
+    "rank": (rank, "pai rank sample_masks --weights sample_masks/resnet20.safetensors"),
+}

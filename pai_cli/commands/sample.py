@@ -140,3 +140,8 @@ def sample(
         show_construction(mask.built, path, format)
     elif mask.search is not None and mask.candidates is not None:
         show_search(mask.search, mask.candidates[0], path, format)
+
+
+COMMANDS = {
+    "sample": (sample, "pai sample sample_masks/resnet20.safetensors --method erk --population 10"),
+}

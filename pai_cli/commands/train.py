@@ -194,3 +194,12 @@ def train(
     training = run(**given, progress=True)
     if training.first:
         show_training(training.trained, training.outputs, format)
+
+
+COMMANDS = {
+    "train": (
+        train,
+        "pai train sample_masks/resnet20.safetensors --mask sample_masks/synflow-0.05.safetensors --data digits "
+        "--input-shape 3,8,8 --epochs 2",
+    ),
+}

@@ -26,3 +26,8 @@ def help_of(
     if found is None:
         raise typer.BadParameter(f"no command {command!r}: there are {', '.join(group.command.list_commands(group))}")
     show_lines(help_text(type(ctx)(found, info_name=command, parent=group), PANEL_OF, whole=True))
+
+
+COMMANDS = {
+    "help": (help_of, "pai help prune"),
+}

@@ -21,16 +21,16 @@ def first_clause(text: str) -> str:
 def help_text(context: Any, panels: Mapping[str, str], *, whole: bool = False) -> str:
     """The help of a command, or of the group of them.
 
-    `panels`: each parameter's heading, in the order that headings and options are shown in. `whole`: every option's whole
-    text.
+    `panels`: each parameter's heading, in the order that headings and options are shown in; one that is not in it stands
+    last under the first. `whole`: every option's whole text.
     """
     command = context.command
     width = min(shutil.get_terminal_size((WIDEST, 24)).columns, WIDEST)
     parameters = command.get_params(context)
     arguments = [one for one in parameters if one.param_type_name == "argument"]
-    places = list(panels)
+    places, first = list(panels), next(iter(panels.values()))
     options = [one for one in parameters if one.param_type_name == "option"]
-    options.sort(key=lambda one: places.index(one.name))
+    options.sort(key=lambda one: places.index(one.name) if one.name in panels else len(places))
     commands = getattr(command, "commands", {})
     takes = ["COMMAND", "..."] if commands else [str(one.metavar) for one in arguments]
     lines = [f"Usage: {' '.join([context.command_path, *takes, '[OPTIONS]'])}", ""]
@@ -42,7 +42,7 @@ def help_text(context: Any, panels: Mapping[str, str], *, whole: bool = False) -
     for name, one in commands.items():
         lines += _row(name, one.help, width, whole=whole)
     for panel in dict.fromkeys(panels.values()):
-        rows = [one for one in options if panels[one.name] == panel]
+        rows = [one for one in options if panels.get(one.name, first) == panel]
         lines += [f"{panel}:"] if rows else []
         for one in rows:
             lines += _row(_names(one), _told(one), width, whole=whole)
