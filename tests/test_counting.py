@@ -140,6 +140,22 @@ def test_memory_and_work_have_an_end() -> None:
     assert np.array_equal(found.rest, found.rest.T)
 
 
+@pytest.mark.parametrize("pairs", [4, 40, 3000])
+def test_a_pivot_of_zero_waits_beside_a_weight_whose_square_is_zero(pairs: int) -> None:
+    """Edges of weight 1, joined to a cycle by edges of weight 1e-170: at 1 every second pivot is 0."""
+    cycle = np.eye(pairs) + 1e-170 * np.eye(pairs, k=1)
+    cycle[-1, 0] = 1e-170
+    lists = lists_of(cycle)
+    for rest in (2, 512):
+        found = count_above(lists, 1.0, WITHOUT_END, rest=rest)
+        assert found is None or (math.isfinite(found.error) and found.error > 0)
+    proof = proved_at_most(lists, 1.0, 1)
+    assert not isinstance(proof, Count) or math.isfinite(proof.error)
+    above = count_above(lists, 1.5, WITHOUT_END)
+    assert above is not None
+    assert above.above == 0
+
+
 @pytest.fixture
 def small_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(solvers, "PROOF_SIDE", 40)

@@ -43,8 +43,12 @@ class Count:
 
 
 def _eliminated(edges: EdgeLists, at: float, most_below: int, most_rest: int, work: float) -> Eliminated | None:
+    """As `calls.eliminate`; None also for what left the range of float64 on the way."""
     entries = max(LEAST_ENTRIES, 4 * len(edges.value))
-    return calls.eliminate(edges, at, most_below=most_below, most_rest=most_rest, most_entries=entries, most_work=work)
+    found = calls.eliminate(edges, at, most_below=most_below, most_rest=most_rest, most_entries=entries, most_work=work)
+    if found is None or not math.isfinite(found.weight) or not (found.rest is None or np.isfinite(found.rest).all()):
+        return None
+    return found
 
 
 def _moved(found: Eliminated) -> float:

@@ -197,14 +197,18 @@ static ptrdiff_t next_vertex(graph_t *graph)
     return v;
 }
 
-/* Whether eliminating v keeps all that it touches small; without neighbours it touches nothing. */
+/* Whether eliminating v keeps all that it touches small; without neighbours it touches nothing. Nothing is squared: the
+   square of a small weight is 0, and a pivot of 0 would pass. */
 static int is_harmless(const graph_t *graph, ptrdiff_t v, double shift)
 {
     const row_t *row = graph->row + v;
     double largest = 0.0;
     for (ptrdiff_t k = 0; k < row->count; k++)
         largest = fmax(largest, fabs(row->value[k]));
-    return largest * largest <= MOST_GROWTH * shift * fabs(graph->diagonal[v]);
+    double pivot = fabs(graph->diagonal[v]);
+    if (largest == 0.0)
+        return 1;
+    return isfinite(1.0 / pivot) && largest <= MOST_GROWTH * shift * (pivot / largest);
 }
 
 static int run(graph_t *graph, const elimination_t *limits, eliminated_t *out)
@@ -239,7 +243,8 @@ static void sum_up(const graph_t *graph, eliminated_t *out)
         double weight = graph->weight[v] + (graph->previous[v] == GONE ? 0.0 : fabs(graph->diagonal[v]));
         for (ptrdiff_t k = 0; k < row->count; k++)
             weight += fabs(row->value[k]);
-        out->weight = weight <= out->weight ? out->weight : weight; /* NaN stays */
+        if (!(weight <= out->weight) && !isnan(out->weight)) /* NaN stays */
+            out->weight = weight;
         most = fmax(most, (double)graph->updates[v]);
     }
     out->updates = most, out->work = graph->work, out->rest = (double)graph->left;
