@@ -252,6 +252,19 @@ def test_without_a_gram_matrix_none_is_formed(monkeypatch: pytest.MonkeyPatch) -
     assert [shape for _, shape in forming.shapes if shape[-2:] == (256, 256)]
 
 
+@pytest.mark.parametrize(
+    ("part", "tolerance"),
+    [(np.ones((1, 100)), 1e-1), (np.ones((1, 100)), 1e-4), (even_cycle(100), 1e-9), (even_cycle(300), 1e-9)],
+    ids=["stars, loosely", "stars", "cycles", "long cycles"],
+)
+def test_without_a_gram_matrix_a_double_first_value_is_two(part: np.ndarray, tolerance: float) -> None:
+    """Lanczos from one vector has one vector of each value, and its residuals look well: the second is sought apart."""
+    mask = union(part, part.T)
+    pair = solved(mask, None, SolverOptions(solver=Solver.MATRIX_FREE, tolerance=tolerance))
+    first, second = svd(mask)[:2]
+    assert (pair.sigma_1, pair.sigma_2) == pytest.approx((first, second), rel=1e-9)
+
+
 def test_past_the_proof_side_there_is_no_gram_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(solvers, "DEVICE_PROOF_SIDE", 100)
     mask = uniform(np.random.default_rng(0), 150, 400, 0.1)

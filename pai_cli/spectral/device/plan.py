@@ -134,8 +134,12 @@ class Way:
             steps *= 3  # residuals, not their squares, come under the tolerance
         if self.searches > 1:
             steps *= 3
-        most = max(1, (self.limits.most_products - 2) // self.searches)
+        most = max(1, (self.limits.most_products - 2) // self.searches_for(method))
         return max(1, min(steps, side, most))
+
+    def searches_for(self, method: Method) -> int:
+        """Without a Gram matrix nothing proves that the second value was seen, so it is always looked for apart as well."""
+        return max(2, self.searches) if method is Method.FREE else self.searches
 
     def method(self, part: Part) -> Method:
         """Of one problem."""
@@ -188,7 +192,8 @@ def planned(parts: Sequence[Part], way: Way) -> list[Batch]:
     for (method, side), own in sorted(_merged(by_side, way).items()):
         steps = way.steps(side, method)
         if method is Method.FREE:
-            batches += [Batch(method, side, steps, [job], way.searches) for job in _jobs(own, element=8)]
+            searches = way.searches_for(method)
+            batches += [Batch(method, side, steps, [job], searches) for job in _jobs(own, element=8)]
             continue
         most = max(1, way.room // (8 * COPIES * side * side))
         for first in range(0, len(own), most):
