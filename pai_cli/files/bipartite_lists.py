@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,8 @@ from pai_cli.files.edge_lists import head_of, lines_of, raw_of, text_of
 from pai_cli.files.numbered import Numbered, numbered
 
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+NOT_FINITE = re.compile(r"[-+]?(nan|inf|infinity)", re.IGNORECASE)
+ENDLESS = re.compile(rb"\b(nan|inf|infinity)\b", re.IGNORECASE)  # a reading of every line may find such a weight
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +36,9 @@ def read_bipartite(path: Path) -> BipartiteList:
     given again counts once. Raises `EdgeListError`, also for one that is given again with another weight.
     """
     raw = raw_of(path)
-    found = numbered(raw, apart=True, valued=True) or numbered(raw, apart=True) or _by_line(path, raw)
+    found = numbered(raw, apart=True, valued=True) or numbered(raw, apart=True)
+    if found is None or (found.values is None and found.most > 2 and ENDLESS.search(raw)):
+        found = _by_line(path, raw)
     if not len(found.ends):
         raise EdgeListError(f"{path}: holds no edge; give two names a line, with a tab between")
     assert found.second is not None
@@ -82,9 +85,23 @@ def _by_line(path: Path, raw: bytes) -> Numbered:
         first, second = (keys.setdefault((side, cells[side]), len(keys)) for side in (False, True))
         ends.append((first, second))
         thirds += cells[2:3]
-    values = None
-    if len(thirds) == len(ends) and all(NUMBER.fullmatch(one) and math.isfinite(float(one)) for one in thirds):
-        values = np.array([float(one) for one in thirds])
+    values = _weights(path, thirds) if len(thirds) == len(ends) else None
     second_side = np.array([side for side, _ in keys], dtype=np.bool_)
     places = np.array(ends, dtype=np.int64).reshape(-1, 2)
     return Numbered([name for _, name in keys], places, most, heading, second_side, values)
+
+
+def _weights(path: Path, thirds: list[str]) -> NDArray[np.float64] | None:
+    """The third cells as numbers; None where they are something else. Raises `EdgeListError` for numbers without end."""
+    if not all(NUMBER.fullmatch(one) or NOT_FINITE.fullmatch(one) for one in thirds):
+        return None
+    values = np.array([float(one) for one in thirds])
+    finite = np.isfinite(values)
+    if not finite.any():
+        return None
+    if not finite.all():
+        worst = thirds[int(np.argmin(finite))]
+        raise EdgeListError(
+            f"{path}: an edge has the weight {worst}; give every edge a finite one, or leave the column out"
+        )
+    return values
