@@ -8,7 +8,7 @@ import json
 import math
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -317,6 +317,23 @@ def test_masks_in_a_folder_of_a_folder(folder: Path) -> None:
     assert (
         notes[1] == f"{folder}: notes.txt, 0.05/round/: not *.safetensors, *.npz, *.pt, *.pth in this folder; left out"
     )
+
+
+def test_a_folder_that_may_not_be_read_is_passed_over(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = folder / "closed"
+    closed.mkdir()
+    save_mask(closed / "m.safetensors", {"w": random_mask((3, 3))})
+    listed = Path.iterdir
+
+    def iterdir(path: Path) -> Iterator[Path]:
+        if path == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    paths, notes = found(folder)
+    assert paths == [folder / f"m{at}.safetensors" for at in (1, 2, 10)]
+    assert f"{closed}: Permission denied; the folder is left out" in notes
 
 
 def test_what_a_search_keeps_of_itself_is_no_mask_of_a_folder(pai: Pai, here: Path) -> None:

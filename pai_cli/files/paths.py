@@ -13,6 +13,7 @@ from pai_cli.files.first_bytes import ENOUGH, check_start
 from pai_cli.files.folders import file_of, is_model
 from pai_cli.files.opening import why_unlisted
 from pai_cli.files.ordering import file_order
+from pai_cli.printable import reason_of
 from pai_cli.spelling import option
 
 SUFFIXES = (".safetensors", ".npz", ".pt", ".pth")
@@ -63,19 +64,38 @@ def _listed(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
-    """Files of a folder, then those of the folders in it; links to folders and models' folders as they stand."""
+def _files_below(folder: Path, note: Note) -> Iterator[Path]:
+    """Files of a folder, then those of the folders in it; links to folders and models' folders as they stand.
+
+    A folder in it that cannot be read is passed over with a `note`.
+    """
     every = [path for path in folder.iterdir() if not path.name.startswith(".")]
     every.sort(key=lambda path: (path.is_dir(), file_order(path.name)))
     for path in every:
         if path.is_dir() and not path.is_symlink() and not is_model(path):
-            yield from _files_below(path)
+            if why := _unreadable(path):
+                note(f"{path}: {why}; the folder is left out")
+            else:
+                yield from _files_below(path, note)
         else:
             yield path
 
 
+def _unreadable(folder: Path) -> str:
+    """Why a folder cannot be listed, or its files not be looked at; "" where both can."""
+    try:
+        for path in folder.iterdir():
+            path.stat()
+            break
+    except FileNotFoundError:
+        return ""  # a link to nothing, which is told by its own name
+    except OSError as e:
+        return reason_of(e)
+    return ""
+
+
 def _masks_in(folder: Path, note: Note, *, trust: bool) -> list[Path]:
-    files = list(_files_below(folder))
+    files = list(_files_below(folder, note))
     masks = []
     for path in (path for path in files if path.suffix in SUFFIXES and not path.is_dir()):
         reason = _left_out(path, trust=trust)
