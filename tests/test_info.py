@@ -13,6 +13,7 @@ from conftest import SAMPLES, run_pai
 from safetensors.numpy import save_file
 
 import pai_cli as pai
+from pai_cli.display.info import records_of
 from pai_cli.errors import CheckpointError, MaskError
 from pai_cli.methods.registry import METHODS
 from pai_cli.models.registry import known_names
@@ -81,6 +82,10 @@ def test_a_program_is_told_and_not_run(tmp_path: Path) -> None:
     torch.export.save(torch.export.export(torch.nn.Linear(3, 2), (torch.ones(1, 3),)), path)
     found = pai.info(path)
     assert (found.kind, found.tensors) == ("program", ())
+    assert "trust=True allows that" in found.remark
+    told = records_of(found)[0]
+    assert (told["tensors"], told["total"]) == (None, None)
+    assert "--trust allows that" in str(told["remark"])
     assert "without running code" in found.remark
     assert "--trust" in run_pai("info", path).out
     trusted = pai.info(path, trust=True)

@@ -51,11 +51,13 @@ def _of_file(found: FileInfo) -> Record:
     record: Record = dict.fromkeys(FIELDS, None)
     record |= {"file": str(found.path), "level": "file", "kind": found.kind, "format": found.format or None}
     if found.kind == "folder":
-        return record | {"bytes": found.bytes, "remark": for_shell(found.remark) or None}
+        return record | {"bytes": found.bytes, "remark": for_shell(found.message) or None}
     record |= {"network": found.network, "tensors": len(found.tensors), "total": found.total, "kept": found.kept}
+    if found.kind == "program" and not found.tensors:
+        record |= {"tensors": None, "total": None}  # it was not looked into
     record |= {"density": _share(found.kept, found.total), "bytes": found.bytes, "sha256": found.sha256}
     told = {"asked_density" if key == "density" else key: text for key, text in found.story.items()}
-    return record | told | {"remark": for_shell(found.remark) or None}
+    return record | told | {"remark": for_shell(found.message) or None}
 
 
 def _share(kept: int | None, total: int) -> float | None:

@@ -13,7 +13,7 @@ from pai_cli.files.digest import sha256_of
 from pai_cli.files.first_bytes import first_bytes, is_pickle
 from pai_cli.files.folders import is_model
 from pai_cli.files.messages import some_names
-from pai_cli.spelling import option
+from pai_cli.spelling import for_python, option
 
 if TYPE_CHECKING:
     from pai_cli.files.checkpoints import Checkpoint
@@ -47,7 +47,8 @@ class FileInfo:
     `kind`: "mask"; "checkpoint"; "program" (of `torch.export`); "folder" of files that are no one model, each then in
     `files`. `format`: who wrote it: "pai", "safetensors", "torch", or a kind of mask as `convert` names them. `network`: the
     architecture that is recognised, else None. `story`: what the file tells of how it was made, by the names of `STORY`.
-    `bytes`: of all its files; `sha256`: their digest, None of a folder. `remark`: what a person should know, or "".
+    `bytes`: of all its files; `sha256`: their digest, None of a folder. `message`: `remark` before its parameters are
+    spelled.
     """
 
     path: Path
@@ -59,7 +60,12 @@ class FileInfo:
     tensors: tuple[TensorInfo, ...] = ()
     files: tuple[FileInfo, ...] = ()
     story: Mapping[str, str] = field(default_factory=dict)
-    remark: str = ""
+    message: str = field(default="", repr=False)
+
+    @property
+    def remark(self) -> str:
+        """What a person should know, or ""."""
+        return for_python(self.message)
 
     @property
     def total(self) -> int:
@@ -91,7 +97,7 @@ def info_of(path: Path, *, trust: bool = False) -> FileInfo:
             format="torch.export",
             bytes=path.stat().st_size,
             sha256=sha256_of([path]),
-            remark=remark,
+            message=remark,
         )
     found = None if program else _mask(path, trust=trust)
     if found is not None:
@@ -126,7 +132,7 @@ def _mask(path: Path, *, trust: bool) -> FileInfo | None:
         sha256=sha256_of(files),
         tensors=tensors,
         story=_story(mask.metadata),
-        remark=mask.remark,
+        message=mask.remark,
     )
 
 
@@ -153,7 +159,7 @@ def _of_checkpoint(path: Path, checkpoint: Checkpoint, kind: Kind) -> FileInfo:
         network=known.description if known is not None else None,
         tensors=tuple(TensorInfo(name, shape, checkpoint.dtype(name)) for name, shape in checkpoint.shapes.items()),
         story=_story(checkpoint.metadata),
-        remark=remark,
+        message=remark,
     )
 
 
@@ -176,7 +182,7 @@ def _folder(path: Path, *, trust: bool) -> FileInfo:
             others.append(one.name)
     remark = f"{len(others)} more that are neither mask nor checkpoint: {some_names(others)}" if others else ""
     return FileInfo(
-        path=path, kind="folder", format="", bytes=sum(one.bytes for one in files), files=tuple(files), remark=remark
+        path=path, kind="folder", format="", bytes=sum(one.bytes for one in files), files=tuple(files), message=remark
     )
 
 
