@@ -10,6 +10,7 @@ from functools import cache
 from itertools import pairwise
 from typing import Any
 
+import array_api_strict
 import numpy as np
 import pytest
 import torch
@@ -542,6 +543,20 @@ def test_torch_iteration_against_all_eigenvalues(at: str) -> None:
         batch, sides = padded(grams)
         found = leading_eigenpairs(torch.from_numpy(batch).to(at), sides, ITERATE)
         for row, gram, kind in zip(found, grams, MASKS, strict=True):
+            assert_true(row, gram, kind)
+
+
+@pytest.mark.parametrize("make", [of_masks, of_weights])
+@pytest.mark.parametrize(
+    "limits", [ITERATE, replace(ITERATE, direct_side=60, proof_side=90)], ids=["iterated", "mixed"]
+)
+def test_the_array_api_is_enough(make: Callable[[], list[Matrix]], limits: SolverLimits) -> None:
+    """Arrays that have the standard's functions and refuse everything else, such as true times 1.0."""
+    grams, sides = padded(make())
+    found = leading_eigenpairs(array_api_strict.asarray(grams), sides, limits)
+    assert_alike(found, leading_eigenpairs(grams, sides, limits))
+    for row, gram, kind in zip(found, make(), MASKS, strict=True):
+        if row["status"] == Status.PROVED:
             assert_true(row, gram, kind)
 
 

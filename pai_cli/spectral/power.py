@@ -102,7 +102,7 @@ def _on(like: Array, values: Host) -> Array:
 
 
 def _host(array: Array) -> Host:
-    return np.asarray(to_device(array, "cpu"))
+    return np.asarray(to_device(array, "cpu") if is_torch_array(array) else array)
 
 
 def _column(sides: Host, like: Array) -> Array:
@@ -168,7 +168,9 @@ def _search(grams: Array, sides: Host, limits: SolverLimits, seed: int) -> tuple
         ended = np.flatnonzero(open_[here] & (good | last))
         if ended.size:
             which = here[ended]
-            vectors[_on(grams, which)] = _taken(spaces.ritz_vectors(), ended)
+            best = spaces.ritz_vectors()
+            for place, end in zip(which.tolist(), ended.tolist(), strict=True):  # arrays of the standard take no others
+                vectors[place, ...] = best[end, ...]
             products[which] = np.minimum(spaces.width, sides[which])  # rows past the side are zero
             converged[which], open_[which] = good[ended], False
         if not open_.any():
@@ -209,7 +211,8 @@ class _KrylovSpaces:
         self.xp = xp = array_namespace(grams)
         self.width = 0
         self._grams, self._sides, self._seed = grams, sides, seed
-        self._inside = (_on(grams, np.arange(grams.shape[1])) < _column(sides, grams))[:, None, :]
+        inside = _on(grams, np.arange(grams.shape[1])) < _column(sides, grams)
+        self._inside = xp.astype(inside, grams.dtype)[:, None, :]
         self._basis, self._small = grams[:, :0, :], grams[:, :0, :0]
         self._best = grams[:, :0, :0]
         start = self._noise()
@@ -241,7 +244,7 @@ class _KrylovSpaces:
         self._reserve(new)
         real = np.arange(old, new) < self._sides[:, None]
         if not real.all():
-            block = block * _on(block, real)[:, :, None]
+            block = block * _on(block, real.astype(np.float64))[:, :, None]
         self._basis[:, old:new, :] = block
         self.width = new
         image = _times(self._grams, block)
@@ -350,10 +353,9 @@ def _proved(grams: Array, found: Eigenpairs, first: Array, limits: SolverLimits)
     found["shift"] = shift_for(values[:, 0], values[:, 1], found["side"], limits.tolerance)
     matrices = _outer(first[:, :n], values[:, 0])
     matrices -= grams
-    inside = _on(grams, np.arange(n)) < _column(found["side"], grams)
+    inside = _on(grams, np.arange(n)) < _column(found["side"].astype(np.int64), grams)
     diagonals = xp.linalg.diagonal(matrices) + xp.where(inside, _column(found["shift"], grams), 1.0)
-    index = _on(grams, np.arange(n))
-    matrices[:, index, index] = diagonals
+    xp.reshape(matrices, (len(found), n * n))[:, :: n + 1] = diagonals  # the same memory, as it is contiguous
     found["trace"] = _host(xp.sum(xp.where(inside, diagonals, 0.0), axis=1))
     found["status"] = np.where(_have_factors(matrices), Status.PROVED, Status.MISSED)
     return found
@@ -373,7 +375,7 @@ def _have_factors(matrices: Array) -> Host:
     if is_torch_array(matrices):
         factors, info = xp.linalg.cholesky_ex(matrices)
         return _host((info == 0) & xp.all(xp.isfinite(xp.linalg.diagonal(factors)), axis=1))
-    return np.array([_has_factor(matrix) for matrix in matrices], dtype=bool)
+    return np.array([_has_factor(matrix) for matrix in _host(matrices)], dtype=bool)
 
 
 def _has_factor(matrix: Host) -> bool:
