@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pai_cli.errors import ScoreError
 from pai_cli.methods import registry
-from pai_cli.pruning.base import Allocation, Masks, Method, ScoreContext, Scorer, Scores
+from pai_cli.pruning.base import Allocation, Iterative, Masks, Method, ScoreContext, Scorer, Scores
 
 if TYPE_CHECKING:
     import torch
@@ -24,8 +24,7 @@ def method(
     summary: str | None = None,
     allocation: Allocation = "none",
     rounds: int = 1,
-    iterative: bool = False,
-    adaptive: bool = False,
+    iterative: Iterative = False,
     random: bool = False,
     data: bool = False,
 ) -> Callable[[Score], Method]:
@@ -42,8 +41,8 @@ def method(
 
     `source`: whose method it is. `summary`: one line, by default the first of the function's docstring. `allocation`:
     "uniform", "erk" or "smart-ratio" fix each layer's density, "none" leaves it to the scores. `rounds`: how many, where
-    nobody says; `iterative`: whether a number of rounds may be asked for; `adaptive`: whether "auto" may, for which the
-    function gives `Scores` with their flow. `random`: whether the seed changes the mask. `data`: whether it needs samples.
+    nobody says; `iterative`: whether a number of rounds may be asked for, and if "auto", that too, for which the function
+    gives `Scores` with their flow. `random`: whether the seed changes the mask. `data`: whether it needs samples.
 
     Gives the `Method`. As the value of an entry point of the group `pai.methods` it is one for the command line too.
     Raises `ValueError` for a name that is taken.
@@ -59,7 +58,6 @@ def method(
             allocation=allocation,
             rounds=rounds,
             iterative=iterative,
-            adaptive=adaptive,
             random=random,
             data=data,
         )

@@ -55,8 +55,7 @@ _BUILT_IN = (
         source="Tanaka et al. 2020, arXiv:2006.05467",
         make_scorer="pai_cli.methods.synflow:make_scorer",
         rounds=100,
-        iterative=True,
-        adaptive=True,
+        iterative="auto",
         device_masks=True,
     ),
     Method(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pai_cli.pruning.trained import TrainingContext, TrainingOptions
 
 Allocation = Literal["none", "uniform", "erk", "smart-ratio"]
+Iterative = Literal[False, True, "auto"]
 Scope = Literal["global", "layer"]
 PieceScore = Literal["draw", "magnitude"]
 USUAL_DENSITY = 0.05
@@ -130,10 +131,8 @@ class Method:
     """Densities fixed layer by layer: "uniform", "erk" or "smart-ratio"; "none" leaves them to the scores."""
     rounds: int | Callable[[TrainingOptions, float], int] = 1
     """How many rounds when nobody says; what the options of training and the density make of them."""
-    iterative: bool = False
-    """Whether a number of rounds applies."""
-    adaptive: bool = False
-    """Whether the rounds "auto" apply; the scores must then come with their flow."""
+    iterative: Iterative = False
+    """Whether a number of rounds applies; of "auto", the rounds "auto" too: the scores must then come with their flow."""
     random: bool = False
     """Whether the seed changes the mask, samples aside."""
     data: bool = False
@@ -160,6 +159,11 @@ class Method:
     def draws(self) -> bool:
         """Whether another seed gives another mask: by what is drawn, or by which samples are taken."""
         return self.random or self.data
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the rounds "auto" apply."""
+        return self.iterative == "auto"
 
     @property
     def reads_weights(self) -> bool:
