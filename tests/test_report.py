@@ -202,6 +202,17 @@ def test_numbers_are_the_tables_and_in_full(pai: Pai, written: Path) -> None:
     assert seen.tables["layers-1"][-1][0]["text"] == "network mean"
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_graph_s_own_weights_are_columns(weighted: bool, pai: Pai, tmp_path: Path) -> None:
+    edges = ["a x", "a y", "b x", "b y", "c x", "c z"]
+    text = "\n".join(f"{edge} {at + 1}" if weighted else edge for at, edge in enumerate(edges))
+    (tmp_path / "g.txt").write_text(text)
+    assert pai("analyze", tmp_path / "g.txt", "--report", tmp_path / "one.html").status == 0
+    page = (tmp_path / "one.html").read_text()
+    assert (">lambda<" in page, ">l2<" in page) == (weighted, weighted)
+    assert ">sigma_1<" in page
+
+
 def test_cells_tell_the_error_of_one_layer() -> None:
     (cell,) = cells_of({"dr": 1.23456789, "dr_error": 2e-12, "dr_layers": 1}, ["dr"])
     assert (cell.text, cell.title, cell.sort) == ("1.2346", "1.23456789 ± 2.0e-12, of 1 layer", 1.23456789)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +28,11 @@ COLUMNS = (
     *("density", "kept", "d_L", "d_R", "sigma_1", "sigma_2", "dr", "dr_norm", "dr_imdb", "dr_imdb_norm", "ds"),
     *("ds_imdb", "narc", "n_regular"),
 )
+WHERE_KNOWN = (*PATH_COLUMNS, *WEIGHT_COLUMNS)  # columns of a page that has a number for them
 NOT_OF_NETWORKS = ("d_L", "d_R", "n_regular")
+
+
+Row = dict[str, Cell]
 
 
 @dataclass
@@ -46,8 +51,9 @@ class AnalysisPictures:
     failed: list[str] = field(default_factory=list)
     profiles: list[LayerProfile] = field(default_factory=list)
     points: list[PlanePoint] = field(default_factory=list)
-    networks: list[list[Cell]] = field(default_factory=list)
-    layers: list[tuple[str, list[list[Cell]]]] = field(default_factory=list)
+    networks: list[Row] = field(default_factory=list)
+    layers: list[tuple[str, list[Row]]] = field(default_factory=list)
+    known: set[str] = field(default_factory=set)
 
     @staticmethod
     def wanted(plot: Path | None, report: Path | None, *, force: bool, weights: Path | None) -> AnalysisPictures:
@@ -71,10 +77,10 @@ class AnalysisPictures:
         if with_weights:
             self.points += plane_points([report])
         *layers, network = mask_records(report, summary=len(self.layers) == MOST_TABLES)
-        self.networks.append(self._cells(network, "mask", networks=True))
+        self.networks.append(self._row(network))
         if len(self.layers) < MOST_TABLES:
-            rows = [self._cells(one, "layer") for one in layers]
-            self.layers.append((str(report.path), [*rows, self._cells(network | {"layer": "network mean"}, "layer")]))
+            rows = [self._row(one) for one in (*layers, network | {"layer": "network mean"})]
+            self.layers.append((str(report.path), rows))
 
     def write(self) -> None:
         """Write what was asked for, and say so. Raises `PictureError` when no mask could be measured, `OutputError`."""
@@ -94,12 +100,14 @@ class AnalysisPictures:
         return profile_picture(shown, self.measured)
 
     def _columns(self, *, networks: bool = False) -> list[str]:
-        columns = [*COLUMNS, *((*PATH_COLUMNS, *WEIGHT_COLUMNS) if self.weights is not None else ())]
+        columns = [*COLUMNS, *(column for column in WHERE_KNOWN if column in self.known)]
         return [column for column in columns if not (networks and column in NOT_OF_NETWORKS)]
 
-    def _cells(self, record: Record, first: str, *, networks: bool = False) -> list[Cell]:
-        columns = [first, *(() if networks else ("shape",)), *self._columns(networks=networks), "note"]
-        return cells_of({**record, "note": noted(record, self.weights is not None) or None}, columns)
+    def _row(self, record: Record) -> Row:
+        self.known.update(column for column in WHERE_KNOWN if record.get(column) is not None)
+        noticed = {**record, "note": noted(record, self.weights is not None) or None}
+        columns = ("mask", "layer", "shape", *COLUMNS, *WHERE_KNOWN, "note")
+        return dict(zip(columns, cells_of(noticed, columns), strict=True))
 
     def _page(self) -> str:
         title = f"{_masks(self.measured)} analyzed"
@@ -126,7 +134,7 @@ class AnalysisPictures:
             return []
         columns = ["mask", *self._columns(networks=True), "note"]
         caption = "Means over each network's layers; pointing at a number shows it in full, with its error"
-        return [page.heading("Networks"), table_html("networks", caption, columns, self.networks)]
+        return [page.heading("Networks"), table_html("networks", caption, columns, _cells(self.networks, columns))]
 
     def _layer_tables(self) -> list[str]:
         columns = ["layer", "shape", *self._columns(), "note"]
@@ -135,9 +143,14 @@ class AnalysisPictures:
             parts.append(page.paragraph(f"Of the first {len(self.layers)} masks; analyze others apart to see theirs."))
         for number, (name, rows) in enumerate(self.layers, start=1):
             caption = "Pointing at a number shows it in full, with its error"
-            table = table_html(f"layers-{number}", caption, columns, rows[:-1], rows[-1])
+            *cells, mean = _cells(rows, columns)
+            table = table_html(f"layers-{number}", caption, columns, cells, mean)
             parts.append(page.folded(name, table, is_open=self.measured <= MOST_OPEN))
         return parts
+
+
+def _cells(rows: Sequence[Row], columns: Sequence[str]) -> list[list[Cell]]:
+    return [[row[column] for column in columns] for row in rows]
 
 
 def _masks(count: int) -> str:
