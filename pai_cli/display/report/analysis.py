@@ -31,7 +31,6 @@ COLUMNS = (
 WHERE_KNOWN = (*PATH_COLUMNS, *WEIGHT_COLUMNS)  # columns of a page that has a number for them
 NOT_OF_NETWORKS = ("d_L", "d_R", "n_regular")
 
-
 Row = dict[str, Cell]
 
 
