@@ -169,9 +169,7 @@ def _search(grams: Array, sides: Host, limits: SolverLimits, seed: int) -> tuple
         if ended.size:
             which = here[ended]
             best = spaces.ritz_vectors()
-            for place, end in zip(
-                which.tolist(), ended.tolist(), strict=True
-            ):  # the array API writes to no list of places
+            for place, end in zip(which.tolist(), ended.tolist(), strict=True):  # the array API has no list of places
                 vectors[place, ...] = best[end, ...]
             products[which] = np.minimum(spaces.width, sides[which])  # rows past the side are zero
             converged[which], open_[which] = good[ended], False
