@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import zlib
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from dataclasses import replace
@@ -20,7 +21,7 @@ from copies import STOPPED, begin
 from safetensors.numpy import load_file, save_file
 
 from pai_cli.analysis import cache, many, transfer
-from pai_cli.analysis.cache import Encoded, decode, encode
+from pai_cli.analysis.cache import Encoded, ReportCache, decode, encode
 from pai_cli.analysis.many import analyze_masks, jobs_for
 from pai_cli.analysis.masks import AnalysisRequest, MaskReport
 from pai_cli.analysis.transfer import NamedWeights, SentMask, SentWeights
@@ -31,6 +32,7 @@ from pai_cli.errors import CheckpointError, ClusterError, DeviceError, NotFinite
 from pai_cli.files.checkpoints import open_checkpoint
 from pai_cli.files.opening import open_mask
 from pai_cli.files.store import Store, open_store
+from pai_cli.spectral import network
 from pai_cli.spectral.catalogue import METRIC_VERSION
 from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.layout import Layout
@@ -300,12 +302,57 @@ def test_what_a_report_follows_from(masks: list[Path], store: Store, monkeypatch
     for _ in range(2):
         for request in requests:
             assert [report.error for report in analyze_masks(MASKS[:1], request, store=store)] == [None]
-        assert keys(store) == len(requests)
+        assert keys(store) == len(requests) + 2  # and of each checkpoint its unmasked layers
     monkeypatch.setattr(cache, "METRIC_VERSION", METRIC_VERSION + 1)
     list(analyze_masks(MASKS[:1], requests[0], store=store))
     monkeypatch.setattr(cache.calls, "kernel", None)
     list(analyze_masks(MASKS[:1], requests[0], store=store))
-    assert keys(store) == len(requests) + 2
+    assert keys(store) == len(requests) + 4
+
+
+def test_unmasked_layers_are_measured_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They follow from the checkpoint: the next command has them, for other masks of it too."""
+    request = AnalysisRequest(weights=open_checkpoint(RESNET))
+    expected = plain(list(analyze_masks(MASKS[1:2], request)))
+    list(analyze_masks(MASKS[:1], request, store=store))
+    monkeypatch.setattr(network, "dense_reference", None)  # what would be measured now is an error
+    assert plain(list(analyze_masks(MASKS[1:2], request, store=store))) == expected
+    assert keys(store) == 3
+
+
+@pytest.mark.parametrize(
+    "row", [b"", zlib.compress(b"[[1]]"), zlib.compress(b'[["a", [0, 0, 0, 1], {}]]'), zlib.compress(b"1")]
+)
+def test_unmasked_layers_that_cannot_be_read_are_measured_anew(row: bytes, store: Store) -> None:
+    request = AnalysisRequest(weights=open_checkpoint(RESNET))
+    (before,) = analyze_masks(MASKS[:1], request, store=store)
+    finished = ReportCache(store, request)
+    assert finished.unmasked().known
+    key = finished.unmasked_key
+    store.put(key, row, b"")
+    store.write()
+    assert not ReportCache(store, request).unmasked().known
+    (again,) = analyze_masks(MASKS[:1], request, store=without_reports(store, key))
+    assert plain([again]) == plain([before])
+    assert ReportCache(store, request).unmasked().known
+
+
+def without_reports(store: Store, key: bytes) -> Store:
+    """The store with the row of that key alone."""
+    store.write()
+    with closing(sqlite3.connect(store.path)) as database:
+        database.execute("DELETE FROM results WHERE key != ?", (key,))
+        database.commit()
+    return store
+
+
+def test_names_that_a_mask_explains_are_not_taken_for_the_checkpoints(masks: list[Path], store: Store) -> None:
+    """Behind a wrapper's prefix: which tensor a name is, another mask may tell otherwise."""
+    wrapped = masks[0].with_name("wrapped.safetensors")
+    save_file({f"module.{name}": array for name, array in load_file(RESNET).items()}, wrapped)
+    request = AnalysisRequest(weights=open_checkpoint(wrapped))
+    list(analyze_masks(MASKS[:1], request, store=store))
+    assert {name for name, _ in ReportCache(store, request).unmasked().known} <= set(request.weights.shapes)
 
 
 def test_a_report_follows_from_the_index_of_shards(masks: list[Path], store: Store) -> None:
@@ -370,7 +417,7 @@ def test_two_commands_with_one_store(tmp_path: Path, pai: Pai) -> None:
         again = pai(*words, *part, "--store", tmp_path / "s.db")
         assert (said.out, said.err) == (again.out, again.err)
     with closing(sqlite3.connect(tmp_path / "s.db")) as database:
-        assert database.execute("SELECT count(*) FROM results").fetchone() == (4,)
+        assert database.execute("SELECT count(*) FROM results").fetchone() == (5,)  # and the unmasked layers
 
 
 def children(of: int) -> set[int]:

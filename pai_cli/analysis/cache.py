@@ -20,6 +20,7 @@ import numpy as np
 
 from pai_cli.analysis.masks import AnalysisRequest, MaskReport
 from pai_cli.compute.device import ON_TORCH, Device
+from pai_cli.errors import ParameterError
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.digest import sha256_of
 from pai_cli.files.first_bytes import is_safetensors
@@ -29,7 +30,7 @@ from pai_cli.spectral.compiled import calls
 from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.graph import Counts
 from pai_cli.spectral.layout import Layout
-from pai_cli.spectral.network import NetworkReport
+from pai_cli.spectral.network import DenseCache, NetworkReport
 from pai_cli.spectral.result import Measure, Outcome
 from pai_cli.spectral.table import NO_LAYERS, Column, LayerTable
 
@@ -41,6 +42,8 @@ NOT_GRAPHS = (".safetensors", ".pt", ".pth")
 OUTCOMES = {outcome.name: outcome for outcome in Outcome}
 
 COUNT, NUMBER = "<i8", "<f8"  # in bytes
+
+UnmaskedMeasures = dict[tuple[str, Layout], dict[str, Measure]]
 
 LEVEL = 1  # of compression: the next ones take twice the time for a tenth of the size
 
@@ -114,6 +117,19 @@ def _read_measures(row: dict[str, Any]) -> dict[str, Measure]:
     return {
         name: Measure(None, None, one) if isinstance(one, str) else Measure(one[0], one[1]) for name, one in row.items()
     }
+
+
+def _packed_unmasked(known: UnmaskedMeasures) -> bytes:
+    return _packed([(name, astuple(layout), _measures(measures)) for (name, layout), measures in known.items()])
+
+
+def _read_unmasked(packed: bytes) -> UnmaskedMeasures:
+    """What `_packed_unmasked` wrote. Raises `ValueError` for other bytes."""
+    try:
+        rows = json.loads(zlib.decompress(packed))
+        return {(name, Layout(*layout)): _read_measures(measures) for name, layout, measures in rows}
+    except (zlib.error, TypeError, IndexError, AttributeError, RuntimeError, ParameterError) as error:
+        raise ValueError("the unmasked layers' measures cannot be read") from error
 
 
 def _packed_layers(table: LayerTable) -> bytes:
@@ -190,6 +206,8 @@ class ReportCache:
         self._trust = request.trust
         self._weights = _files_of(request)
         self._about: tuple[Any, ...] | None = None
+        self._unmasked: tuple[Any, ...] | None = None
+        self._stored = 0  # how many layers the row of unmasked measures has
         if request.weights is not None and not self._weights:  # in memory: no file tells one from another
             return
         if not store.open or (request.trust and not all(map(_is_plain, self._weights))):
@@ -204,6 +222,9 @@ class ReportCache:
         self._engine = "compiled" if calls.available() else "arrays"
         asked = request.options, request.layers, request.trust, request.paths.digest, request.pairs.digest
         self._about = asked, seen.digests, shapes
+        if request.weights is not None and request.options.dense:
+            self._unmasked = "unmasked", request.options, seen.digests, shapes
+            self._names = frozenset(request.weights.shapes)
 
     @property
     def kept(self) -> bool:
@@ -232,8 +253,45 @@ class ReportCache:
     def key(self, entry: CacheEntry, device: str) -> bytes:
         """What a report of a file is stored under that was measured there."""
         assert self._about is not None
-        about = f"{(METRIC_VERSION, FORM, f'{self._engine} {device}', *self._about)!r} {entry.name}"
-        return hashlib.sha256(about.encode("utf-8", "backslashreplace")).digest()
+        return self._digest(self._about, device, entry.name)
+
+    def _digest(self, about: tuple[Any, ...], device: str, name: str) -> bytes:
+        told = f"{(METRIC_VERSION, FORM, f'{self._engine} {device}', *about)!r} {name}"
+        return hashlib.sha256(told.encode("utf-8", "backslashreplace")).digest()
+
+    @property
+    def unmasked_key(self) -> bytes:
+        """What the measures of the checkpoint's unmasked layers are stored under."""
+        assert self._unmasked is not None
+        return self._digest(self._unmasked, self._device, "")
+
+    def unmasked(self) -> DenseCache:
+        """The measures of unmasked layers that a command before has kept: they follow from the weights alone."""
+        if self._unmasked is None:
+            return DenseCache()
+        row = self._store.get(self.unmasked_key, layers=False)
+        try:
+            known = {} if row is None else _read_unmasked(row[0])
+        except ValueError:  # as good as none, and written anew
+            known = {}
+        self._stored = len(known)
+        return DenseCache(known)
+
+    def keep_unmasked(self, cache: DenseCache) -> None:
+        """Store what has become known of unmasked layers.
+
+        Of those alone that have a name of the checkpoint's own: what another name stands for, each mask tells for itself.
+        """
+        if self._unmasked is None or not self._store.open:
+            return
+        known = {at: measures for at, measures in cache.known.items() if at[0] in self._names}
+        try:
+            if len(known) <= self._stored or _stamps(self._weights) != self._weights_then:
+                return
+        except OSError:
+            return
+        self._stored = len(known)
+        self._store.put(self.unmasked_key, _packed_unmasked(known), b"")
 
     def _found(self, path: Path, key: bytes) -> MaskReport | None:
         row = self._store.get(key, layers=self._layers)

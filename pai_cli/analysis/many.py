@@ -6,7 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -42,7 +42,7 @@ class _Task:
     """What all masks have in common."""
 
     request: AnalysisRequest
-    cache: DenseCache = field(default_factory=DenseCache)
+    cache: DenseCache
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,7 @@ class _Study:
         self._request = request
         self._progress = progress
         self._finished = finished
+        self._cache = DenseCache()
         self._entries: deque[CacheEntry] = deque()
         self._shown = 0
 
@@ -137,16 +138,17 @@ class _Study:
             from pai_cli.analysis.device_study import measured_masks
 
             return measured_masks(items, self._request, self._tell)
+        self._cache = self._finished.unmasked()
         if isinstance(pool, Here):
             return self._here(items)
         if pool.shares_files:
             return self._begun_here(pool, items)
         sent = replace(self._request, weights=_sent_weights(self._request))
-        return pool.map(_encoded, _Task(sent), _prepared(items, partial(_sent, request=self._request)))
+        return pool.map(_encoded, _Task(sent, self._cache), _prepared(items, partial(_sent, request=self._request)))
 
     def _here(self, items: Iterator[_Item]) -> Iterator[Outcome[AnyReport]]:
         """Every mask in this process."""
-        cache, trust = DenseCache(), self._request.trust
+        trust = self._request.trust
         for item in items:
             if isinstance(item, Outcome):
                 yield item
@@ -154,7 +156,7 @@ class _Study:
             try:
                 mask = open_mask(item, trust=trust) if isinstance(item, Path) else item
                 outcome: Outcome[AnyReport] = Outcome(
-                    measure_mask(mask, self._request, cache, partial(self._tell, mask.path.name))
+                    measure_mask(mask, self._request, self._cache, partial(self._tell, mask.path.name))
                 )
             except Exception as error:  # the caller sees what it is
                 outcome = Outcome(None, error)
@@ -162,7 +164,7 @@ class _Study:
 
     def _begun_here(self, pool: Pool, masks: Iterator[_Item]) -> Iterator[Outcome[AnyReport]]:
         """The first masks in this process: where they are few and small, it is done before others would have begun."""
-        task = _Task(_self_contained(self._request))
+        task = _Task(_self_contained(self._request), self._cache)
         items = _prepared(masks, partial(_sent_where_nameless, request=self._request))
         work = _encoded if self._finished.kept else _whole
         spent, measured, quickest = 0.0, 0, math.inf
@@ -206,6 +208,7 @@ class _Study:
         found = outcome.get()
         if entry.report is None:
             self._finished.keep(entry, found)
+            self._finished.keep_unmasked(self._cache)
         if isinstance(found, Encoded):
             return decode(entry.path, found, layers=self._request.per_layer)
         return found if self._request.per_layer else _without_layers(found)
