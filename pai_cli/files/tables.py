@@ -6,11 +6,14 @@ import csv
 import json
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
+from functools import lru_cache
 from typing import TextIO
 
 from pai_cli.printable import printable
 
 FORMULA = "=+-@＝＋－＠"  # what a formula of a spreadsheet begins with, in narrow and in wide letters
+
+PLAIN = {float, int, type(None)}  # cells that need nothing, which most are
 
 Value = str | int | float | bool | tuple[str, ...] | None
 Record = dict[str, Value]
@@ -26,6 +29,7 @@ class Format(StrEnum):
     TSV = "tsv"
 
 
+@lru_cache(maxsize=4096)  # names and words come again and again
 def as_cell(text: str) -> str:
     """The text as CSV and TSV have it: on one line, control characters spelled out as `\\x1b`, and with an apostrophe in
     front of what a spreadsheet would run as a formula. A cell stays as it is.
@@ -66,8 +70,7 @@ class TableWriter:
     def _write_one(self, record: Record) -> None:
         if self._kind in (Format.CSV, Format.TSV):
             values = map(record.__getitem__, self._fields)
-            # Most cells are numbers and empty ones, which need nothing.
-            self._csv.writerow([v if v is None or isinstance(v, float) else _text(v) for v in values])
+            self._csv.writerow([value if type(value) in PLAIN else _text(value) for value in values])
             return
         line = _json({field: record[field] for field in self._fields})
         if self._kind is Format.JSON:
