@@ -102,6 +102,10 @@ NAMES = {
     "visual_projection.weight": True,
     "transformer.wte.weight": False,
     "model.decoder.embed_positions.weight": False,
+    "emb.weight": False,
+    "encoder.tok_emb.weight": False,
+    "y_embedder.embedding_table.weight": False,
+    "ensemble.weight": True,
     "h.0.mlp.c_fc.weight": True,
     "a.lora_A": False,
 }

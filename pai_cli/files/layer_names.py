@@ -23,7 +23,7 @@ _KERNEL = re.compile(r"(^|[/._])kernel(:0)?$")
 """What Flax and Keras call a weight, which they store as (*kernel, inputs, outputs)."""
 
 TABLES = re.compile(
-    r"(^|\.)(wte|wpe|shared|embed_tokens|embed_positions|embed_in|embed|embeddings?|\w+_embeddings?|tokens_embed"
+    r"(^|\.)(wte|wpe|shared|embed_tokens|embed_positions|embed_in|(\w+_)?emb(ed(ding)?)?s?|embedding_table|tokens_embed"
     r"|positions_embed|relative_attention_bias|relative_attn_bias)\.weight$"
 )
 """Tables that are looked up, not multiplied by: they have two dimensions as well."""
