@@ -195,7 +195,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "force": ({"force": True}, UsageError, "force=True: no file is written; give output= too, or leave it out"),
     "early": ({"early": 0.3}, UsageError, "early: no part acts early; give recipe=tost or one of its parts"),
     "still": ({"update_every": 3}, UsageError, "update_every: the mask does not move; give dynamic=rigl or another"),
-    "still measured": ({"convention": "f23"}, UsageError, "convention: the mask does not move; give dynamic=rigl or another"),
+    "still measured": ({"convention": "f23"}, UsageError, "convention: the mask does not move; give dynamic=rigl"),
     "whose": ({"convention": "h24", "dynamic": "set"}, ValueError, "convention='h24': give one of h23, f23"),
     "plot": ({"plot": "x.svg"}, UsageError, "plot: the mask does not move; give dynamic=rigl or another, or leave it out"),
     "epochs": ({"epochs": 0}, RecipeError, "epochs=0: must be 1 or more"),

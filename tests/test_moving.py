@@ -200,7 +200,7 @@ def test_layers_of_any_kind_against_the_oracle(gamma):
         for _ in range(3):
             before = mask
             move = EvenMove(share, budget, gamma)
-            mask = moved_evenly("w", before, weights * before, gradients, move, MoveTies())
+            mask = moved_evenly(("w", before), weights * before, gradients, move, MoveTies())
             kept = int(before.sum())
             if half_up(share * kept) and kept < mask.size:
                 assert (mask == srigl_oracle(before, weights * before, gradients, share, budget, gamma)).all()
@@ -281,7 +281,12 @@ def test_the_largest_remainder_has_the_total_exactly():
     ("dynamic", "given", "density", "text"),
     [
         (Dynamic.GMP, 0.1, 0.3, "final_density=0.3: keeps 356 of 1,188 weights, and the mask begins with 118; give a"),
-        (Dynamic.GRANET, None, 0.0004, "final_density=0.0004: keeps fewer than one of 1,188 weights; give a larger one"),
+        (
+            Dynamic.GRANET,
+            None,
+            0.0004,
+            "final_density=0.0004: keeps fewer than one of 1,188 weights; give a larger one",
+        ),
         (Dynamic.SRIGL, None, 0.1, "dynamic=srigl: there is no mask to move; give mask="),
     ],
 )
@@ -363,24 +368,24 @@ def test_an_output_without_salient_weights_is_ablated_by_hand():
     weights = np.array([[4.0, 3.0, 0.0, 0.0], [2.0, 0.1, 0.0, 0.0]])
     gradients = np.array([[0.0, 0.0, 5.0, 1.0], [0.0, 0.0, 0.5, 0.2]])
     ties = MoveTies()
-    after = moved_evenly("w", mask, weights, gradients, EvenMove(0.25, 4, 0.95), ties)
+    after = moved_evenly(("w", mask), weights, gradients, EvenMove(0.25, 4, 0.95), ties)
     assert after.tolist() == [[True, True, True, True], [False, False, False, False]]  # 3 and 1 are salient, of 1.9
-    after = moved_evenly("w", mask, weights, gradients, EvenMove(0.25, 4, 0.5), ties)
+    after = moved_evenly(("w", mask), weights, gradients, EvenMove(0.25, 4, 0.5), ties)
     assert after.tolist() == [[True, True, False, False], [True, False, True, False]]
     back = np.array([[True, True, True, True], [False, False, False, False]])
     steep = np.array([[0.0, 0.0, 0.0, 0.0], [9.0, 8.0, 1.0, 1.0]])
-    after = moved_evenly("w", back, np.array([[4.0, 3, 2, 1], [0.0, 0, 0, 0]]), steep, EvenMove(0.5, 4, 0.5), ties)
+    after = moved_evenly(("w", back), np.array([[4.0, 3, 2, 1], [0.0, 0, 0, 0]]), steep, EvenMove(0.5, 4, 0.5), ties)
     assert after.tolist() == [[True, True, False, False], [True, True, False, False]]  # it returns
     assert not str(ties)
     assert (ties.count, ties.record) == (5, {"dropped_by_position": 0, "grown_by_position": 0})
-    moved_evenly("w", mask, weights, np.ones((2, 4)), EvenMove(0.25, 4, 0.0), ties)
+    moved_evenly(("w", mask), weights, np.ones((2, 4)), EvenMove(0.25, 4, 0.0), ties)
     assert ties.record["grown_by_position"] == 1
 
 
 def test_a_gradient_that_is_no_number_is_refused():
     bad = np.full((2, 2), np.nan)
     with pytest.raises(ScoreError, match="w: a score is NaN"):
-        moved_evenly("w", np.eye(2, dtype=bool), np.ones((2, 2)), bad, EvenMove(0.5, 2, 0.3), MoveTies())
+        moved_evenly(("w", np.eye(2, dtype=bool)), np.ones((2, 2)), bad, EvenMove(0.5, 2, 0.3), MoveTies())
 
 
 @pytest.mark.parametrize("make", [residual, with_dropout])
@@ -489,7 +494,9 @@ def test_gradual_pruning_from_all_weights(pai: Pai, tmp_path: Path, monkeypatch:
 def test_a_checkpoint_after_some_steps_is_sampled(pai: Pai, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert pai("init", "mlp-64-16-10", "-o", "net.safetensors").status == 0
-    done = pai("train", "net.safetensors", "--data", "digits", "--steps", 7, "-o", "early.safetensors", "--format", "json")
+    done = pai(
+        "train", "net.safetensors", "--data", "digits", "--steps", 7, "-o", "early.safetensors", "--format", "json"
+    )
     assert done.status == 0, done.err
     row = done.json()[0]
     assert (row["recipe"], row["epochs"], row["best_epoch"]) == ("7-steps", 1, 1)

@@ -133,7 +133,9 @@ def test_wrong_usage(pai: Pai, tmp_path: Path, by: str, text: str) -> None:
 def test_arithmetic_is_of_whole_masks(pai: Pai, net: Path, tmp_path: Path) -> None:
     asked = ("sample", net, "--method", "erk", "--population", 2, "--select", "layer", "--by", "l2 + dr")
     done = pai(*asked, "-o", tmp_path / "s.safetensors")
-    assert done.said[-1] == "pai: error: --by l2 + dr: is of whole masks, and --select layer takes layers; leave one out"
+    assert (
+        done.said[-1] == "pai: error: --by l2 + dr: is of whole masks, and --select layer takes layers; leave one out"
+    )
 
 
 def test_in_python() -> None:

@@ -92,12 +92,12 @@ IDLE = (
     ),
     Idle(
         ("steps",),
-        f"{{it}}: the training would end with a mask that still moves; leave one out",
+        "{it}: the training would end with a mask that still moves; leave one out",
         beside=("dynamic",),
     ),
     Idle(
         ("steps",),
-        f"{{it}}: the training would end with parts that act early; leave one out",
+        "{it}: the training would end with parts that act early; leave one out",
         beside=("early_parts",),
     ),
     Idle(
@@ -190,9 +190,9 @@ def train(
     arXiv:1710.01878), or the network as a whole, and exchange weights by gradient then ("granet", arXiv:2106.10404). Every
     `update_every` steps (100), a share `update_fraction` of the kept weights at first (0.3; of granet 0.5), from the share
     `update_from` (0) of all steps to the share `update_until` (0.75). `min_salient`: of srigl, the share of its fan-in that
-    must be salient for an output to keep weights (0.3; 0 ablates none). `convention`: what its spectrum is measured by, as of `analyze`.
-    `mask_out`: where its last mask is written, by default OUT-mask.safetensors beside `output`. `plot`: a picture of its
-    spectrum at every move: .svg, .png or .pdf.
+    must be salient for an output to keep weights (0.3; 0 ablates none). `convention`: what its spectrum is measured by, as
+    of `analyze`. `mask_out`: where its last mask is written, by default OUT-mask.safetensors beside `output`. `plot`: a
+    picture of its spectrum at every move: .svg, .png or .pdf.
 
     `results`: a table (CSV) to add a row to, which `rank` reads. `log_dir`: a folder for TensorBoard's events. `keep_every`:
     minutes between two states. `resume`: go on where a training of the same settings was interrupted. These four take an
@@ -230,8 +230,8 @@ def train(
 
 def _recipe(name: RecipeName, given: Mapping[str, Any]) -> Recipe:
     """The recipe: what is given is taken, and where that is None what the named recipe has, else the base."""
-    numbers = ("epochs", "steps", "batch_size", "lr", "weight_decay", "validation", "label_smoothing", "early", *UPDATES)
-    check_numbers(**{one: given[one] for one in (*numbers, "final_density", "min_salient")})
+    numbers = ("epochs", "steps", "batch_size", "lr", "weight_decay", "validation", "label_smoothing", "early")
+    check_numbers(**{one: given[one] for one in (*numbers, *UPDATES, "final_density", "min_salient")})
     chosen = dict(TOST) if name is RecipeName.TOST else {}
     for one, value in given.items():
         if value is not None:

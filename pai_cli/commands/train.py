@@ -121,14 +121,14 @@ UpdateFraction = Annotated[
 ]
 UpdateFrom = Annotated[
     float | None,
-    typer.Option("--update-from", metavar="SHARE", help="Of all steps those before it first moves, by default 0."),
+    typer.Option("--update-from", metavar="SHARE", help="Share of all steps before it moves, by default 0."),
 ]
 UpdateUntil = Annotated[
     float | None,
     typer.Option(
         "--update-until",
         metavar="SHARE",
-        help=f"Of all steps those in which it moves, by default {_BASE.update_until}.",
+        help=f"Share of all steps when it stops, by default {_BASE.update_until}.",
     ),
 ]
 FinalDensity = Annotated[
@@ -144,7 +144,7 @@ MinSalient = Annotated[
     typer.Option(
         "--min-salient",
         metavar="SHARE",
-        help=f"Share of the fan-in that srigl wants salient, by default {_BASE.min_salient}; it ablates other outputs.",
+        help=f"Of srigl's fan-in what must be salient, by default {_BASE.min_salient}; other outputs are ablated.",
     ),
 ]
 MaskOut = Annotated[

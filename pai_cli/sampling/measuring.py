@@ -95,7 +95,9 @@ def measure(
         LayerInput(one.name, masks[one.name], _weights(network, one.name, cache, device), one.layout) for one in unknown
     )
     total = sum(masks[one.name].size for one in unknown)
-    how = Measuring(MetricOptions(convention=convention, dense="l2_dense" in cache.names), cache.dense, "a candidate", device)
+    how = Measuring(
+        MetricOptions(convention=convention, dense="l2_dense" in cache.names), cache.dense, "a candidate", device
+    )
     if unknown:
         for one in measure_everywhere(inputs, total, how).only(cache.names).rows:
             found[one.names[0]] = one

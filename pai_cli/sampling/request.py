@@ -11,8 +11,8 @@ from pai_cli.data.fingerprint import digest_of
 from pai_cli.errors import MethodOptionError
 from pai_cli.pruning.request import PruneRequest
 from pai_cli.random import numbered_generator, numbered_seed
-from pai_cli.refusals import Idle, refuse
 from pai_cli.ranking.expression import Score, score_of
+from pai_cli.refusals import Idle, refuse
 from pai_cli.spectral.catalogue import BETWEEN, METRIC_VERSION, METRICS, PATHS, RANKED
 from pai_cli.spectral.conventions import Convention
 from pai_cli.spelling import option
@@ -52,8 +52,9 @@ class SearchRequest:
 
     `prune`: the method, density and seed of candidate 0. `population`: how many candidates. `noise`: standard deviation of
     what is added to the weights of a method that draws neither numbers nor samples, relative to each layer's own.
-    `select`: whether whole masks are taken, or layers. `by`: a metric, or arithmetic of several, what a mask must have the best of.
-    `convention`: what candidates are measured by. `engine`: the device where they are, which is no setting of the search.
+    `select`: whether whole masks are taken, or layers. `by`: what a mask must have the best of, a metric or arithmetic of
+    several. `convention`: what candidates are measured by. `engine`: the device where they are, which is no setting of the
+    search.
     """
 
     prune: PruneRequest

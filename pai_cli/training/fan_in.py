@@ -43,14 +43,15 @@ def as_stored(rows: NDArray[Any], shape: tuple[int, ...], layout: Layout = PLAIN
 
 def fan_ins(mask: Bits, layout: Layout = PLAIN) -> NDArray[np.int64]:
     """How many weights each output keeps."""
-    return by_output(mask, layout).sum(axis=1, dtype=np.int64)
+    found: NDArray[np.int64] = by_output(mask, layout).sum(axis=1, dtype=np.int64)
+    return found
 
 
 def evened(mask: Bits, weights: Floats, random: np.random.Generator) -> Bits:
     """A mask of rows in which every row that keeps weights keeps as many, from one of any kind: at most as many in all.
 
-    Each of the R rows gets floor(n / R) of n weights: of its own the largest by |w|, and what is missing at random. With fewer
-    weights than rows, the n rows that had the most get one each. A mask that is so already is left as it is.
+    Each of the R rows gets floor(n / R) of n weights: of its own the largest by |w|, and what is missing at random. With
+    fewer weights than rows, the n rows that had the most get one each. A mask that is so already is left as it is.
     """
     degrees = mask.sum(axis=1)
     if np.unique(degrees[degrees > 0]).size <= 1:
@@ -63,8 +64,8 @@ def evened(mask: Bits, weights: Floats, random: np.random.Generator) -> Bits:
 
 @dataclass(frozen=True)
 class EvenMove:
-    """An update of a layer of which `budget` weights are kept at most, a `share` of them moved. `min_salient`: which share of
-    the fan-in before any output was ablated must be salient for an output to keep weights; 0, and none is ablated.
+    """An update of a layer of which `budget` weights are kept at most, a `share` of them moved. `min_salient`: which share
+    of the fan-in before any output was ablated must be salient for an output to keep weights; 0, and none is ablated.
     """
 
     share: float
@@ -72,16 +73,17 @@ class EvenMove:
     min_salient: float
 
 
-def moved_evenly(name: str, mask: Bits, weights: Floats, gradients: Floats, move: EvenMove, ties: MoveTies) -> Bits:
-    """The mask after an update of a layer, given as rows, one an output (Lasby et al. 2024, section 3.1).
+def moved_evenly(layer: tuple[str, Bits], weights: Floats, gradients: Floats, move: EvenMove, ties: MoveTies) -> Bits:
+    """The mask of a layer after an update, all given as rows, one an output (Lasby et al. 2024, section 3.1).
 
     Of n kept weights K = round(share n) are to go. Salient are the n - K largest of them by |w|, and the K largest by
     gradient of the others. Outputs with fewer salient weights than min_salient k, or none, keep no weight, where k is the
-    fan-in of all outputs together; at least so many outputs stay that the others' fan-in is possible. Of the A that stay each
-    gets floor(budget / A): those of the n - K largest weights of the layer that are its own, and by gradient what is missing;
-    so those just dropped may return, and so may an output. `ties` takes note of where equals were told apart by position.
-    Raises `ScoreError` for NaN.
+    fan-in of all outputs together; at least so many outputs stay that the others' fan-in is possible. Of the A that stay
+    each gets floor(budget / A): those of the n - K largest weights of the layer that are its own, and by gradient what is
+    missing; so those just dropped may return, and so may an output. `layer`: its name and its mask. `ties` takes note of
+    where equals were told apart by position. Raises `ScoreError` for NaN.
     """
+    name, mask = layer
     outputs, fan_in = mask.shape
     kept = int(np.count_nonzero(mask))
     count = int(move.share * kept + 0.5)
@@ -90,7 +92,7 @@ def moved_evenly(name: str, mask: Bits, weights: Floats, gradients: Floats, move
     sizes, slopes = np.abs(weights), np.abs(gradients)
     if np.isnan(slopes).any():
         raise nan_score(name)
-    alive = mask.any(axis=1)
+    alive: Bits = np.any(mask, axis=1)
     if move.min_salient > 0:
         salient = keep_largest({name: sizes}, kept - count, {name: mask})[name]
         salient |= keep_largest({name: slopes}, min(count, mask.size - kept), {name: ~mask})[name]

@@ -43,7 +43,9 @@ class Moving:
         self._check_schedule()
         if recipe.dynamic is not None and not given:
             if not recipe.dynamic.gradual:
-                raise RecipeError(f"{option('dynamic', recipe.dynamic)}: there is no mask to move; give {option('mask')}")
+                raise RecipeError(
+                    f"{option('dynamic', recipe.dynamic)}: there is no mask to move; give {option('mask')}"
+                )
             given = {layer.name: np.ones(layer.shape, np.bool_) for layer in layers}
         self.first, self.told = given, ""
         # An output of the last layer is a class, and no neuron to be spared.
@@ -107,15 +109,13 @@ class Moving:
         kind = Dynamic.SET if recipe.dynamic is Dynamic.SET else Dynamic.RIGL
         return pruned, moved(pruned, weights, gradients, Move(kind, share, recipe.seed, step), ties)
 
-    def _moved_evenly(
-        self, masks: Masks, weights: Arrays, gradients: Arrays, share: float, ties: MoveTies
-    ) -> Masks:
+    def _moved_evenly(self, masks: Masks, weights: Arrays, gradients: Arrays, share: float, ties: MoveTies) -> Masks:
         after = {}
         for name, mask in masks.items():
             layout = self._layouts.get(name, PLAIN)
-            rows = [by_output(one, layout) for one in (mask, weights[name], gradients[name])]
+            rows, sizes, slopes = (by_output(one, layout) for one in (mask, weights[name], gradients[name]))
             move = EvenMove(share, self._budgets[name], self.recipe.min_salient if name != self._last else 0.0)
-            after[name] = as_stored(moved_evenly(name, *rows, move, ties), mask.shape, layout)
+            after[name] = as_stored(moved_evenly((name, rows), sizes, slopes, move, ties), mask.shape, layout)
         return after
 
     def ablated(self, masks: Masks) -> int:
