@@ -144,7 +144,7 @@ MinSalient = Annotated[
     typer.Option(
         "--min-salient",
         metavar="SHARE",
-        help=f"Of srigl's fan-in what must be salient, by default {_BASE.min_salient}; other outputs are ablated.",
+        help=f"Salient share of a fan-in for srigl, by default {_BASE.min_salient}; it ablates outputs with less.",
     ),
 ]
 MaskOut = Annotated[
