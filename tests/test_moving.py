@@ -509,3 +509,13 @@ def test_a_checkpoint_after_some_steps_is_sampled(pai: Pai, tmp_path: Path, monk
         2,
         "pai: error: --steps: the training would end with parts that act early; leave one out",
     )
+
+
+def test_weights_that_are_pruned_by_position_are_counted():
+    masks, weights = {"w": np.ones((1, 6), bool)}, {"w": np.array([[1.0, 2.0, 2.0, 2.0, 2.0, 3.0]])}
+    ties = MoveTies()
+    after = Descent.of(masks, 0.5, by_layer=True).pruned(masks, weights, Fraction(0), ties.pruned)["w"]
+    assert after.tolist() == [[False, True, True, False, False, True]]
+    assert ties.record == {"dropped_by_position": 2, "grown_by_position": 0}
+    ties.count = 3
+    assert str(ties) == "2 of 3 dropped weights are as small as others that stay, in w"
