@@ -38,6 +38,8 @@ PARTS = {
     "label smoothing": {"label_smoothing": 0.1},
     "all three": {"soft_neurons": True, "ghost_skips": True, "label_smoothing": 0.1},
     "rigl, every 10 steps": {"dynamic": Dynamic.RIGL, "update_every": 10},
+    "granet, every 10 steps": {"dynamic": Dynamic.GRANET, "update_every": 10},
+    "srigl, every 10 steps": {"dynamic": Dynamic.SRIGL, "update_every": 10},
 }
 
 Step = Callable[[], object]

@@ -250,8 +250,6 @@ def test_a_search_by_paths_that_cannot_be(pai: Pai, net: Path, tmp_path: Path) -
     asked = ("--method", "random", "--density", "0.3", "--population", "2", "-o", tmp_path / "s.safetensors")
     layers = pai("sample", net, *asked, "--by", "log_paths", "--select", "layer")
     assert "--by log_paths: is of whole masks, and --select layer takes layers; leave one out" in layers.err
-    wrong = pai("sample", net, *asked, "--by", "dr")
-    assert "--by 'dr': give one of l2, effective_density" in wrong.err
     built = pai("sample", net, "--construct", "ramanujan", "--by", "log_paths", "-o", tmp_path / "s.safetensors")
     assert "leave --by out" in built.err
     assert not list(tmp_path.iterdir())

@@ -131,6 +131,10 @@ CALLS: dict[str, list[Mapping[str, Any]]] = {
     "train": [
         *({"checkpoint": NET, "data": "digits", **one} for one in (
             *({"early": 0.3}, {"update_every": 2}, {"update_fraction": 0.1}, {"update_until": 0.2}),
+            *({"update_from": 0.1}, {"final_density": 0.2}, {"min_salient": 0.1}),
+            *({"dynamic": "rigl", "final_density": 0.2}, {"dynamic": "rigl", "min_salient": 0.1}),
+            *({"dynamic": "gmp", "update_fraction": 0.1}, {"dynamic": "gmp", "steps": 3}),
+            {"soft_neurons": True, "steps": 3},
             *({"convention": "h23"}, {"plot": "p.svg"}, {"mask_out": "m"}, {"keep_every": 1}, {"resume": True}),
             *({"results": "r.csv"}, {"log_dir": "l"}, {"force": True}),
         )),

@@ -595,7 +595,7 @@ def test_the_options_begin_as_the_recipe_does():
         name: one.default for name, one in signature(train).parameters.items() if name in Recipe.__dataclass_fields__
     }
     base = Recipe()
-    assert len(given) == 20
+    assert len(given) == 24
     assert {name: value for name, value in given.items() if value is not None} == {
         name: getattr(base, name) for name, value in given.items() if value is not None
     }
@@ -638,13 +638,13 @@ def test_refused(pai, place, options, text):
     ("options", "text"),
     [
         (("--early", 0.3), "--early: no part acts early; give --recipe tost or one of its parts, or leave it out"),
-        (("--update-every", 5), "--update-every: the mask does not move; give --dynamic set or rigl"),
+        (("--update-every", 5), "--update-every: the mask does not move; give --dynamic rigl or another"),
         (
             ("--mask-out", "x.safetensors"),
-            "--mask-out: the mask does not move; give --dynamic set or rigl, or leave it out",
+            "--mask-out: the mask does not move; give --dynamic rigl or another, or leave it out",
         ),
-        (("--plot", "x.svg"), "--plot: the mask does not move; give --dynamic set or rigl, or leave it out"),
-        (("--dynamic", "gmp"), "'gmp' is not one of 'set', 'rigl'"),
+        (("--plot", "x.svg"), "--plot: the mask does not move; give --dynamic rigl or another, or leave it out"),
+        (("--dynamic", "gmpp"), "'gmpp' is not one of 'set', 'rigl', 'gmp', 'granet', 'srigl'"),
     ],
 )
 def test_wrong_usage(pai, place, options, text):

@@ -52,7 +52,7 @@ def with_paths(report: NetworkReport, mask: Mask, request: PathRequest, weights:
 
     `weights`: under the mask's names.
     """
-    controls = _controls(report)
+    controls = controls_of(report)
     if request.unrolled is None:
         return _without(report, controls, request.reason)
     try:
@@ -81,7 +81,8 @@ def _without(report: NetworkReport, controls: dict[str, Measure], reason: str) -
     return replace(report, layers=layers, measures={**report.measures, **controls, **dict.fromkeys(PATHS, missing)})
 
 
-def _controls(report: NetworkReport) -> dict[str, Measure]:
+def controls_of(report: NetworkReport) -> dict[str, Measure]:
+    """What needs no network: the mean of the layers' densities, the kept weights, the layers without any."""
     layers = report.layers
     densities = Column.computed(layers.counts.edges / layers.totals, 0.0, [None] * len(layers))
     return {

@@ -28,9 +28,10 @@ from pai_cli.api.plans import Reads, plan_sampling
 from pai_cli.api.progress import Wanted, shown_by
 from pai_cli.api.requests import accept, method_of, request_of, samples_of, story_of, tell_pruning
 from pai_cli.compute.device import ON_TORCH
-from pai_cli.errors import UsageError
+from pai_cli.errors import CompositeError, UnknownMetricError, UsageError
 from pai_cli.files.provenance import typed
 from pai_cli.refusals import Idle, idle_force, idle_packed, refuse
+from pai_cli.spectral.catalogue import RANKED
 from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.parameters import one_of, shown
 from pai_cli.spelling import option
@@ -107,8 +108,9 @@ def sample(
     A search measures `population` masks of `method`: the method's own, then others from fresh seeds, samples, or weights
     with `noise` (standard deviation, relative to each layer's own; 0.1 by default). `select`: "mask" takes a candidate
     whose network l2 is the largest so far; "layer" takes its layers whose dr_imdb and l2 are both at least the best so far,
-    brought back to the exact count. `by`: what a whole mask must have the best of, "l2" or a measure of paths through the
-    network or between its layers, such as "effective_share" or "overlap". `convention`: what candidates are measured by, as
+    brought back to the exact count. `by`: what a whole mask must have the best of instead of "l2": any metric, such as
+    "effective_share", which way its catalogue says, or arithmetic of several, such as "dr_imdb + l2" or "-lambda", the
+    larger the better. `convention`: what candidates are measured by, as
     of `analyze`; "h23" by default. `construct`: "biregular" or "ramanujan" builds layers instead, at ERK's densities;
     `steps`: the most switches of edges a layer, 200 by default.
 
@@ -198,15 +200,27 @@ def check_search(given: Mapping[str, Any]) -> None:
         missing = [option(name) for name in ("method", "population") if given[name] is None]
         if missing:
             raise UsageError(f"give {' and '.join(missing)} to search, or {option('construct')} to build a mask")
-        from pai_cli.sampling.request import CRITERIA
-
-        for name, choices in (("select", SELECTS), ("by", CRITERIA), ("convention", tuple(Convention))):
+        for name, choices in (("select", SELECTS), ("convention", tuple(Convention))):
             if given[name] is not None:
                 one_of(name, given[name], choices)
+        _check_by(given["by"])
     else:
         one_of("construct", construct, CONSTRUCTIONS)
     refuse(sample, IDLE, given)
     _check_population(given["population"])
+
+
+def _check_by(by: Any) -> None:
+    from pai_cli.ranking.expression import score_of
+
+    if by is None:
+        return
+    if not isinstance(by, str):
+        raise UsageError(f"{option('by', shown(by))}: give a metric, or arithmetic of metrics, as text")
+    try:
+        score_of(by, RANKED)
+    except (UnknownMetricError, CompositeError) as error:
+        raise UsageError(error.text) from error
 
 
 def _check_population(population: Any) -> None:

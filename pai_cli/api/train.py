@@ -60,18 +60,46 @@ CHOICES = {
     "dynamic": Dynamic,
     "convention": Convention,
 }
-UPDATES = ("update_every", "update_fraction", "update_until")
+UPDATES = ("update_every", "update_fraction", "update_from", "update_until")
 TOST: dict[str, Any] = {"soft_neurons": True, "ghost_skips": True, "rescale": True, "label_smoothing": SMOOTHING}
 
-_STAYS = f"the mask does not move; give {option('dynamic', 'set')} or rigl"
+_STAYS = f"the mask does not move; give {option('dynamic', 'rigl')} or another"
 IDLE = (
     Idle(
         ("early",),
         f"{{it}}: no part acts early; give {option('recipe', 'tost')} or one of its parts, or leave it out",
         without=("early_parts",),
     ),
-    Idle((*UPDATES, "convention"), f"{{it}}: {_STAYS}", without=("dynamic",)),
+    Idle((*UPDATES, "final_density", "min_salient", "convention"), f"{{it}}: {_STAYS}", without=("dynamic",)),
     Idle(("plot", "mask_out"), f"{{it}}: {_STAYS}, or leave it out", without=("dynamic",)),
+    Idle(
+        ("final_density",),
+        f"{{it}}: {option('dynamic', '{dynamic}')} ends with as many weights as the mask begins with; give "
+        f"{option('dynamic', 'gmp')} or granet, or leave it out",
+        where=lambda call: not Dynamic(call.dynamic).gradual,
+        beside=("dynamic",),
+    ),
+    Idle(
+        ("min_salient",),
+        f"{{it}}: no output is ablated; give {option('dynamic', 'srigl')}, or leave it out",
+        where=lambda call: call.dynamic != Dynamic.SRIGL,
+        beside=("dynamic",),
+    ),
+    Idle(
+        ("update_fraction",),
+        f"{{it}}: {option('dynamic', 'gmp')} lets no weight grow; leave it out",
+        where=lambda call: call.dynamic == Dynamic.GMP,
+    ),
+    Idle(
+        ("steps",),
+        "{it}: the training would end with a mask that still moves; leave one out",
+        beside=("dynamic",),
+    ),
+    Idle(
+        ("steps",),
+        "{it}: the training would end with parts that act early; leave one out",
+        beside=("early_parts",),
+    ),
     Idle(
         ("keep_every", "resume", "results", "log_dir"),
         f"{{it}}: nothing is kept without {option('output')}; give {option('output', 'OUT')} too, or leave it out",
@@ -98,6 +126,7 @@ def train(
     output: AnyPath | None = None,
     recipe: str = "plain",
     epochs: int = 160,
+    steps: int | None = None,
     batch_size: int = 128,
     optimizer: str = "sgd",
     lr: float | None = None,
@@ -115,7 +144,10 @@ def train(
     dynamic: str | None = None,
     update_every: int | None = None,
     update_fraction: float | None = None,
+    update_from: float | None = None,
     update_until: float | None = None,
+    final_density: float | None = None,
+    min_salient: float | None = None,
     convention: str | None = None,
     mask_out: AnyPath | None = None,
     plot: AnyPath | None = None,
@@ -145,17 +177,22 @@ def train(
 
     `recipe`: "plain" or "tost" (soft neurons, ghost skips, re-scaling and label smoothing: arXiv:2206.12755), parts of which
     `soft_neurons`, `ghost_skips`, `rescale` (GradInit) and `label_smoothing` ask for or leave out; `early`: the share of all
-    steps in which they act, 0.5. `epochs`: how often every example is seen. `batch_size`: examples a step, in each process.
+    steps in which they act, 0.5. `epochs`: how often every example is seen. `steps`: end after so many steps of those that
+    the epochs have, and give the weights as they are then, of no best epoch. `batch_size`: examples a step, in each process.
     `optimizer`: "sgd" (momentum 0.9) or "adam". `lr`: the learning rate at the first step, by default 0.1, of adam 0.001.
     `schedule`: "steps", x0.1 at 1/2 and 3/4 of all steps, "cosine" or "constant". `weight_decay`: of every parameter.
     `validation`: share of each class's training examples held out to choose an epoch. `augment`: "auto", "none", "crop" or
     "crop-flip". `seed`: of all that is drawn. `amp`: bfloat16 on a GPU.
 
-    `dynamic`: let the mask move: weights grow at random ("set", arXiv:1707.04780) or by gradient ("rigl",
-    arXiv:1911.11134), every `update_every` steps (100), a share `update_fraction` of the kept weights at first (0.3), in
-    the first share `update_until` of all steps (0.75). `convention`: what its spectrum is measured by, as of `analyze`.
-    `mask_out`: where its last mask is written, by default OUT-mask.safetensors beside `output`. `plot`: a picture of its
-    spectrum at every move: .svg, .png or .pdf.
+    `dynamic`: let the mask move: as many weights grow as are dropped, at random ("set", arXiv:1707.04780), by gradient
+    ("rigl", arXiv:1911.11134), or by gradient with as many for every output of a layer ("srigl", arXiv:2305.02299); or
+    prune from all weights, or those of `mask`, to `final_density` (0.05) by a cubic schedule, each layer alike ("gmp",
+    arXiv:1710.01878), or the network as a whole, and exchange weights by gradient then ("granet", arXiv:2106.10404). Every
+    `update_every` steps (100), a share `update_fraction` of the kept weights at first (0.3; of granet 0.5), from the share
+    `update_from` (0) of all steps to the share `update_until` (0.75). `min_salient`: of srigl, the share of its fan-in that
+    must be salient for an output to keep weights (0.3; 0 ablates none). `convention`: what its spectrum is measured by, as
+    of `analyze`. `mask_out`: where its last mask is written, by default OUT-mask.safetensors beside `output`. `plot`: a
+    picture of its spectrum at every move: .svg, .png or .pdf.
 
     `results`: a table (CSV) to add a row to, which `rank` reads. `log_dir`: a folder for TensorBoard's events. `keep_every`:
     minutes between two states. `resume`: go on where a training of the same settings was interrupted. These four take an
@@ -193,8 +230,8 @@ def train(
 
 def _recipe(name: RecipeName, given: Mapping[str, Any]) -> Recipe:
     """The recipe: what is given is taken, and where that is None what the named recipe has, else the base."""
-    numbers = ("epochs", "batch_size", "lr", "weight_decay", "validation", "label_smoothing", "early", *UPDATES)
-    check_numbers(**{one: given[one] for one in numbers})
+    numbers = ("epochs", "steps", "batch_size", "lr", "weight_decay", "validation", "label_smoothing", "early")
+    check_numbers(**{one: given[one] for one in (*numbers, *UPDATES, "final_density", "min_salient")})
     chosen = dict(TOST) if name is RecipeName.TOST else {}
     for one, value in given.items():
         if value is not None:
@@ -208,7 +245,8 @@ def _recipe_name(recipe: Recipe) -> str:
     if len(parts) == 4 and recipe.label_smoothing == SMOOTHING:
         parts = ["tost"]
     dynamic = [] if recipe.dynamic is None else [recipe.dynamic.value]
-    return "+".join(part.replace("_", "-") for part in [*parts, *dynamic]) or "plain"
+    steps = [] if recipe.steps is None else [f"{recipe.steps}-steps"]
+    return "+".join(part.replace("_", "-") for part in [*parts, *dynamic, *steps]) or "plain"
 
 
 def _mask_beside(output: AnyPath | None, recipe: Recipe) -> Path | None:
@@ -246,6 +284,9 @@ def _open_job(
         if stored is not None:
             under = f", {kept.told(stored.path)}" + (f" ({stored.remark})" if stored.remark else "")
         tell_network(source, network, under)
+        if recipe.dynamic is not None and recipe.dynamic.gradual:
+            begins = "all weights are kept" if stored is None else "the mask is kept"
+            note(f"{option('dynamic', recipe.dynamic)}: {begins} at first, density {recipe.final_density:g} at the end")
         if stored is not None and (made_from := other_weights(stored.path, stored.metadata, source)):
             note(made_from)
         _tell_precision(source, network)

@@ -36,7 +36,7 @@ _PARAMETERS: dict[str, tuple[str, ...]] = {
     "Training": (
         *("epochs", "optimizer", "lr", "schedule", "batch_size", "weight_decay", "amp", "freeze_every", "penalty"),
         *("rewind", "recipe", "soft_neurons", "ghost_skips", "rescale", "label_smoothing", "early"),
-        *("dynamic", "update_every", "update_fraction", "update_until"),
+        *("dynamic", "update_every", "update_fraction", "update_from", "update_until", "final_density", "min_salient"),
     ),
     "Sanity checks": ("shuffle", "invert", "reinit", "stability", "perturbation"),
     "Output": (

@@ -13,7 +13,7 @@ from pai_cli.commands.given import asked
 from pai_cli.compute.device import Device
 from pai_cli.files.tables import Format
 from pai_cli.methods.registry import names
-from pai_cli.spectral.catalogue import BETWEEN, PATHS
+from pai_cli.spectral.catalogue import RANKED
 
 
 class SelectChoice(StrEnum):
@@ -51,9 +51,9 @@ By = Annotated[
     str | None,
     typer.Option(
         metavar="METRIC",
-        autocompletion=lambda: ["l2", *PATHS, *BETWEEN],
-        help=f"What a mask must have the best of, by default l2; or, of the paths through the network, {', '.join(PATHS)}; "
-        f"or, between layers, {', '.join(BETWEEN)}.",
+        autocompletion=lambda: [*RANKED],
+        help="What a mask must have the best of, by default l2; any metric that `pai metrics` lists, such as "
+        "effective_share, or arithmetic of several, the larger the better, such as 'dr_imdb + l2', '-lambda' or 'l2 / dr'.",
     ),
 ]
 Construct = Annotated[

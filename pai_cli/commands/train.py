@@ -11,7 +11,16 @@ from pai_cli.commands import options
 from pai_cli.commands.given import asked
 from pai_cli.compute.device import Device
 from pai_cli.files.tables import Format
-from pai_cli.training.recipe import Augmentation, Dynamic, Optimizer, Recipe, RecipeName, Schedule
+from pai_cli.training.recipe import (
+    FRACTION_OF_GRANET,
+    USUAL_FRACTION,
+    Augmentation,
+    Dynamic,
+    Optimizer,
+    Recipe,
+    RecipeName,
+    Schedule,
+)
 
 _BASE = Recipe()
 
@@ -43,6 +52,10 @@ RecipeChoice = Annotated[
     ),
 ]
 Epochs = Annotated[int, typer.Option(metavar="N", help="How often every example is seen.")]
+StepsDone = Annotated[
+    int | None,
+    typer.Option("--steps", metavar="N", help="End after N of the epochs' steps; the weights as they are then."),
+]
 BatchSize = Annotated[int, typer.Option("--batch-size", metavar="N", help="Examples a step, in each process.")]
 OptimizerName = Annotated[
     Optimizer, typer.Option(metavar="sgd|adam", help="What takes the steps; sgd has momentum 0.9.")
@@ -88,7 +101,11 @@ Early = Annotated[
 ]
 DynamicName = Annotated[
     Dynamic | None,
-    typer.Option(metavar="set|rigl", help="Let the mask move; weights grow at random (set) or by gradient (rigl)."),
+    typer.Option(
+        metavar="NAME",
+        help="Let the mask move, set, rigl, srigl, gmp or granet; weights grow at random (set), by gradient (rigl), as many "
+        "for every output (srigl), or fewer are kept each time (gmp), some of them exchanged by gradient (granet).",
+    ),
 ]
 UpdateEvery = Annotated[
     int | None,
@@ -99,15 +116,35 @@ UpdateFraction = Annotated[
     typer.Option(
         "--update-fraction",
         metavar="SHARE",
-        help=f"Kept weights that move at first, by default {_BASE.update_fraction}.",
+        help=f"Kept weights that move at first, by default {USUAL_FRACTION}; of granet {FRACTION_OF_GRANET}.",
     ),
+]
+UpdateFrom = Annotated[
+    float | None,
+    typer.Option("--update-from", metavar="SHARE", help="Share of all steps before it moves, by default 0."),
 ]
 UpdateUntil = Annotated[
     float | None,
     typer.Option(
         "--update-until",
         metavar="SHARE",
-        help=f"Of all steps those in which it moves, by default {_BASE.update_until}.",
+        help=f"Share of all steps when it stops, by default {_BASE.update_until}.",
+    ),
+]
+FinalDensity = Annotated[
+    float | None,
+    typer.Option(
+        "--final-density",
+        metavar="DENSITY",
+        help=f"What gmp and granet end with, by default {_BASE.final_density}; they begin with --mask, or all weights.",
+    ),
+]
+MinSalient = Annotated[
+    float | None,
+    typer.Option(
+        "--min-salient",
+        metavar="SHARE",
+        help=f"Salient share of a fan-in for srigl, by default {_BASE.min_salient}; it ablates outputs with less.",
     ),
 ]
 MaskOut = Annotated[
@@ -148,6 +185,7 @@ def train(
     output: Out = None,
     recipe: RecipeChoice = RecipeName.PLAIN,
     epochs: Epochs = 160,
+    steps: StepsDone = None,
     batch_size: BatchSize = 128,
     optimizer: OptimizerName = Optimizer.SGD,
     lr: LearningRate = None,
@@ -165,7 +203,10 @@ def train(
     dynamic: DynamicName = None,
     update_every: UpdateEvery = None,
     update_fraction: UpdateFraction = None,
+    update_from: UpdateFrom = None,
     update_until: UpdateUntil = None,
+    final_density: FinalDensity = None,
+    min_salient: MinSalient = None,
     convention: options.ConventionOrUsual = None,
     mask_out: MaskOut = None,
     plot: Plot = None,

@@ -89,7 +89,7 @@ def erk_counts(shapes: Shapes, target: int) -> dict[str, int]:
             break
         shares |= {name: Fraction(sizes[name]) for name in over}
         free = [name for name in free if name not in over]
-    return _whole({name: shares[name] for name in shapes}, target)
+    return whole_counts({name: shares[name] for name in shapes}, target)
 
 
 def smart_ratio_counts(shapes: Shapes, target: int) -> dict[str, int]:
@@ -118,10 +118,10 @@ def smart_ratio_counts(shapes: Shapes, target: int) -> dict[str, int]:
         surplus = wanted - shares[name]
     if classifier:
         shares[classifier] = fixed + surplus
-    return _whole(shares, target)
+    return whole_counts(shares, target)
 
 
-def _whole(shares: Mapping[str, Fraction], target: int) -> dict[str, int]:
+def whole_counts(shares: Mapping[str, Fraction], target: int) -> dict[str, int]:
     """Shares that sum to `target` as whole numbers that do, by largest remainder; ties go to the earlier layer."""
     counts = {name: floor(share) for name, share in shares.items()}
     by_remainder = sorted(shares, key=lambda name: counts[name] - shares[name])

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from pai_cli.analysis.paths import controls_of
 from pai_cli.data.fingerprint import digest_of
 from pai_cli.data.images import ImageDataset
 from pai_cli.errors import ClusterError, MethodOptionError, NotPortableError, ScoreError
@@ -25,14 +26,15 @@ from pai_cli.models.factory_spec import parts_of
 from pai_cli.pruning.base import Masks
 from pai_cli.pruning.run import choose_masks
 from pai_cli.pruning.ties import Tie, Ties
-from pai_cli.sampling.measuring import LayerCache, WholeMeasure, measure, measures_of, whole_measure
-from pai_cli.sampling.request import SearchRequest
+from pai_cli.sampling.measuring import LayerCache, WholeMeasures, measure, measures_of, whole_measures
+from pai_cli.sampling.request import USUAL_BY, SearchRequest
 from pai_cli.sampling.state import Measures
 from pai_cli.spelling import option
 
 if TYPE_CHECKING:
     from pai_cli.data.base import Dataset
     from pai_cli.models.network import Network
+    from pai_cli.spectral.network import NetworkReport
     from pai_cli.spectral.result import Measure
     from pai_cli.spectral.table import LayerTable
 
@@ -54,12 +56,17 @@ class Workshop:
     twin: Network | None = None
     cache: LayerCache = field(default_factory=LayerCache)
     busy: Lock = field(default_factory=Lock)
-    whole: WholeMeasure | None = None
+    whole: WholeMeasures | None = None
 
-    def check_whole(self) -> WholeMeasure:
-        """What measures the request's `by` of masks, made when first needed. Raises as `whole_measure` does."""
+    def __post_init__(self) -> None:
+        """Measure of each layer what the request's `by` is made of."""
+        self.cache.names = self.request.of_layers
+
+    def check_whole(self) -> WholeMeasures:
+        """What measures masks as a whole for the request's `by`, made when first needed. Raises as `whole_measures` does."""
         if self.whole is None:
-            self.whole = whole_measure(self.network, self.request.by, self.request.prune.input_shape)
+            asked = self.request
+            self.whole = whole_measures(self.network, asked.of_whole, asked.by, asked.prune.input_shape)
         return self.whole
 
     def __getstate__(self) -> dict[str, Any]:
@@ -160,9 +167,7 @@ def candidate(workshop: Workshop, number: int) -> Candidate | Failure:
             return Failure(number, error.text)
         asked = workshop.request
         report = measure(workshop.network, masks, workshop.cache, asked.convention, asked.engine)
-        more: dict[str, Measure] = {}
-        if workshop.request.of_whole:
-            more[workshop.request.by] = workshop.check_whole()(masks)
+        more = {} if asked.by == USUAL_BY else _scored(workshop, masks, report)
     return Candidate(
         number=number,
         bits={name: np.packbits(mask) for name, mask in masks.items()},
@@ -173,6 +178,15 @@ def candidate(workshop: Workshop, number: int) -> Candidate | Failure:
         kept=report.kept,
         layers=report.layers,
     )
+
+
+def _scored(workshop: Workshop, masks: Masks, report: NetworkReport) -> dict[str, Measure]:
+    """What the request's `by` says of the masks, and then all that it is made of."""
+    score = workshop.request.score
+    found = {**report.measures, **controls_of(report)}
+    if workshop.request.of_whole:
+        found |= workshop.check_whole()(masks)
+    return {score.name: score.measure(found), **{name: found[name] for name in score.metrics}}
 
 
 def chosen(workshop: Workshop, number: int) -> tuple[Masks, int, dict[str, Tie]]:

@@ -6,6 +6,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from pai_cli.analysis.paths import measures_of_paths
 from pai_cli.compute.device import torch_device
 from pai_cli.sampling.request import SHOWN
 from pai_cli.sampling.state import Measures
-from pai_cli.spectral.catalogue import BETWEEN
+from pai_cli.spectral.catalogue import BETWEEN, PATHS
 from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.metrics import MetricOptions
 from pai_cli.spectral.network import DenseCache, LayerInput, NetworkReport, summarise
@@ -35,18 +36,20 @@ if TYPE_CHECKING:
     from pai_cli.pruning.base import Masks
 
 Key = tuple[str, bytes]
-WholeMeasure = Callable[["Masks"], Measure]
+WholeMeasures = Callable[["Masks"], dict[str, Measure]]
 
 
 @dataclass
 class LayerCache:
-    """Layers by name and mask, those used last: tables of one row, with the measures of `SHOWN` alone.
+    """Layers by name and mask, those used last: tables of one row, with the measures of `names` alone.
 
-    `weights`: of layers that are measured on a device, there.
+    `weights`: of layers that are measured on a device, there. `dense`: what is known of layers without a mask.
     """
 
     most: int = 4096
+    names: tuple[str, ...] = SHOWN
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
+    dense: DenseCache = field(default_factory=DenseCache)
     _known: OrderedDict[Key, LayerTable] = field(default_factory=OrderedDict)
 
     def __len__(self) -> int:
@@ -79,7 +82,7 @@ def measure(
     convention: Convention = Convention.H23,
     device: str = "cpu",
 ) -> NetworkReport:
-    """The layers' and the network's measures of `SHOWN`, always against the network's own weights.
+    """The layers' and the network's measures of the cache's `names`, always against the network's own weights.
 
     By one convention and on one `device` as long as the cache is used. Layers left whole by `ignore` have no mask and are
     not counted. What the cache knows is not measured again; what is measured is put there.
@@ -92,9 +95,11 @@ def measure(
         LayerInput(one.name, masks[one.name], _weights(network, one.name, cache, device), one.layout) for one in unknown
     )
     total = sum(masks[one.name].size for one in unknown)
-    how = Measuring(MetricOptions(convention=convention, dense=False), DenseCache(), "a candidate", device)
+    how = Measuring(
+        MetricOptions(convention=convention, dense="l2_dense" in cache.names), cache.dense, "a candidate", device
+    )
     if unknown:
-        for one in measure_everywhere(inputs, total, how).only(SHOWN).rows:
+        for one in measure_everywhere(inputs, total, how).only(cache.names).rows:
             found[one.names[0]] = one
             cache.put(keys[one.names[0]], one)
     return summarise(LayerTable.joined([one for one in found.values() if one is not None]))
@@ -116,33 +121,36 @@ def remember(cache: LayerCache, masks: Masks, layers: LayerTable) -> None:
         cache.put(key_of(one.names[0], masks[one.names[0]]), one)
 
 
-def whole_measure(network: Network, name: str, input_shape: tuple[int, ...] | None) -> WholeMeasure:
-    """What measures `name` of masks of this network as a whole: of its paths, with its own weights, or between its layers.
+def whole_measures(
+    network: Network, names: Sequence[str], by: str, input_shape: tuple[int, ...] | None
+) -> WholeMeasures:
+    """What measures `names` of masks of this network as a whole: of its paths, with its own weights, or between its layers.
 
-    Raises as `unroll` and `consecutive` do.
+    `by`: what they are part of, for messages. Raises as `unroll` and `consecutive` do.
     """
     shaped = replace(network, input_shape=input_shape or network.input_shape)
-    if name in BETWEEN:
+    parts: list[WholeMeasures] = []
+    if any(name in BETWEEN for name in names):
         from pai_cli.analysis.junctions import consecutive
 
         needless = f"{option('by', 'l2')} needs no wiring"
-        pairs = consecutive(shaped, network.description, option("by", name), needless)
-        return lambda masks: _between(pairs, masks, name)
-    from pai_cli.models.unrolled.paths import Unrolled
-    from pai_cli.models.unrolled.tape import unroll
+        parts.append(partial(_between, consecutive(shaped, network.description, option("by", by), needless)))
+    if any(name in PATHS for name in names):
+        from pai_cli.models.unrolled.paths import Unrolled
+        from pai_cli.models.unrolled.tape import unroll
 
-    unrolled = Unrolled(unroll(shaped.model, shaped.input_shape))
-    return lambda masks: _of_paths(unrolled, network, masks, name)
+        parts.append(partial(_of_paths, Unrolled(unroll(shaped.model, shaped.input_shape)), network))
+    return lambda masks: {name: one for part in parts for name, one in part(masks).items() if name in names}
 
 
-def _between(pairs: Sequence[Pair], masks: Masks, name: str) -> Measure:
+def _between(pairs: Sequence[Pair], masks: Masks) -> dict[str, Measure]:
     layers = LayerMasks(Path("a candidate"), masks.__getitem__, {one: one for one in masks})
-    return means_of([measured(pair, layers) for pair in pairs])[0][name]
+    return means_of([measured(pair, layers) for pair in pairs])[0]
 
 
-def _of_paths(unrolled: Unrolled, network: Network, masks: Masks, name: str) -> Measure:
+def _of_paths(unrolled: Unrolled, network: Network, masks: Masks) -> dict[str, Measure]:
     found = unrolled.measure(masks, lambda layer: network.parameter(layer).detach().cpu().numpy())
-    return measures_of_paths(found, sum(mask.size for mask in masks.values()))[name]
+    return measures_of_paths(found, sum(mask.size for mask in masks.values()))
 
 
 def measures_of(report: NetworkReport, more: Mapping[str, Measure] | None = None) -> Measures:

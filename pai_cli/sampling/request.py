@@ -11,8 +11,9 @@ from pai_cli.data.fingerprint import digest_of
 from pai_cli.errors import MethodOptionError
 from pai_cli.pruning.request import PruneRequest
 from pai_cli.random import numbered_generator, numbered_seed
+from pai_cli.ranking.expression import Score, score_of
 from pai_cli.refusals import Idle, refuse
-from pai_cli.spectral.catalogue import BETWEEN, METRIC_VERSION, PATHS
+from pai_cli.spectral.catalogue import BETWEEN, METRIC_VERSION, METRICS, PATHS, RANKED
 from pai_cli.spectral.conventions import Convention
 from pai_cli.spelling import option
 
@@ -24,9 +25,6 @@ Select = Literal["mask", "layer"]
 USUAL_NOISE = 0.1
 USUAL_BY = "l2"
 SHOWN = (USUAL_BY, "dr_imdb", "lambda_imsg")
-CRITERIA = (USUAL_BY, *PATHS, *BETWEEN)
-"""What whole masks are taken by."""
-
 
 _DIFFER = "so its candidates differ by their"
 IDLE = (
@@ -54,8 +52,9 @@ class SearchRequest:
 
     `prune`: the method, density and seed of candidate 0. `population`: how many candidates. `noise`: standard deviation of
     what is added to the weights of a method that draws neither numbers nor samples, relative to each layer's own.
-    `select`: whether whole masks are taken, or layers. `by`: of `CRITERIA`, what a mask must have the best of.
-    `convention`: what candidates are measured by. `engine`: the device where they are, which is no setting of the search.
+    `select`: whether whole masks are taken, or layers. `by`: what a mask must have the best of, a metric or arithmetic of
+    several. `convention`: what candidates are measured by. `engine`: the device where they are, which is no setting of the
+    search.
     """
 
     prune: PruneRequest
@@ -78,10 +77,11 @@ class SearchRequest:
     ) -> SearchRequest:
         """The request with the noise asked for, or the usual 0.1; none for a method that draws, numbers or samples.
 
-        Raises `MethodOptionError` for a method that trains, when noise is asked for that would do nothing, and for layers
+        Raises `UnknownMetricError` or `CompositeError` for what is neither a metric nor arithmetic of them,
+        `MethodOptionError` for a method that trains, when noise is asked for that would do nothing, and for layers
         that would be taken by a measure of the whole network.
         """
-        method = request.method
+        method, by = request.method, score_of(by, RANKED).name
         refuse(
             SearchRequest.of, IDLE, {"select": select, "by": by, "noise": noise, "method": method}, MethodOptionError
         )
@@ -98,12 +98,22 @@ class SearchRequest:
     @property
     def shown(self) -> tuple[str, ...]:
         """The measures of each candidate."""
-        return (*SHOWN, self.by) if self.of_whole else SHOWN
+        return tuple(dict.fromkeys((*SHOWN, self.by, *self.score.metrics)))
 
     @property
-    def of_whole(self) -> bool:
-        """Whether masks are taken by what needs the network as a whole: its paths, or what is between layers."""
-        return self.by != USUAL_BY
+    def score(self) -> Score:
+        """What `by` says: of which metrics, and which way is better."""
+        return score_of(self.by, RANKED)
+
+    @property
+    def of_layers(self) -> tuple[str, ...]:
+        """What is measured of each layer."""
+        return tuple(dict.fromkeys((*SHOWN, *(name for name in self.score.metrics if name in METRICS))))
+
+    @property
+    def of_whole(self) -> tuple[str, ...]:
+        """What is measured of the network as a whole: of its paths, and between its layers."""
+        return tuple(name for name in self.score.metrics if name in PATHS or name in BETWEEN)
 
     def settings(
         self, source_sha256: str, network: Network | None = None, dataset: Dataset | None = None
@@ -116,7 +126,7 @@ class SearchRequest:
         settings["network"] = None if network is None else network.description
         settings["data_sha256"] = None if dataset is None else digest_of([dataset])
         settings["metrics"], settings["convention"] = METRIC_VERSION, self.convention.value
-        return settings | ({"by": self.by} if self.of_whole else {})
+        return settings | ({"by": self.by} if self.by != USUAL_BY else {})
 
     def of_candidate(self, number: int) -> PruneRequest:
         """What is asked of candidate `number`: of one that draws, with a seed of its own."""

@@ -19,6 +19,7 @@ from pai_cli.pruning.request import quota_of
 from pai_cli.pruning.run import score_arrays
 from pai_cli.pruning.select import ScoreArrays, keep_largest
 from pai_cli.pruning.ties import Tie, Ties
+from pai_cli.ranking.expression import score_of
 from pai_cli.sampling.candidates import Candidate
 from pai_cli.sampling.measuring import LayerCache, measure, measures_of, remember
 from pai_cli.sampling.state import LayerMeasures, SearchState
@@ -35,7 +36,7 @@ LAYER_MEASURES = ("dr_imdb", "l2")
 
 def take_mask(state: SearchState, candidate: Candidate, masks: Masks, by: str = "l2") -> SearchState:
     """The state after a candidate whose mask is taken when its network's value of `by` is better than any before."""
-    larger = RANKED[by].larger_is_better
+    larger = score_of(by, RANKED).larger_is_better
     if state.best is not None and not _beats(candidate.measures[by], state.best_measures[by], larger=larger):
         return state
     return replace(

@@ -1,7 +1,8 @@
 """Dynamic sparse training: the mask moves while the weights are trained, every layer keeping its exact count.
 
 SET (Mocanu et al. 2018, arXiv:1707.04780) grows weights drawn at random, RigL (Evci et al. 2020, arXiv:1911.11134) those
-with the largest gradient; both drop the smallest of the kept. The schedule is RigL's: see `Recipe.moved_share`.
+with the largest gradient; both drop the smallest of the kept. The schedule is RigL's: see `Recipe.moved_share`. What other
+ways there are for a mask to move, `moving` says.
 """
 
 from __future__ import annotations
@@ -51,11 +52,12 @@ class Move:
 
 @dataclass
 class MoveTies:
-    """Where an update of `count` weights chose by position: among those of equal |w| which drop, of equal gradient which
-    grow.
+    """Where an update of `count` weights chose by position: among those of equal |w| which are pruned for good, and which
+    drop, of equal gradient which grow.
     """
 
     count: int = 0
+    pruned: Ties = field(default_factory=Ties)
     dropped: Ties = field(default_factory=Ties)
     grown: Ties = field(default_factory=Ties)
 
@@ -63,7 +65,9 @@ class MoveTies:
     def record(self) -> dict[str, int]:
         """How many weights dropped, and grew, by position."""
         return {
-            "dropped_by_position": sum(tie.tied - tie.kept for tie in self.dropped.found.values()),
+            "dropped_by_position": sum(
+                tie.tied - tie.kept for ties in (self.pruned, self.dropped) for tie in ties.found.values()
+            ),
             "grown_by_position": sum(tie.kept for tie in self.grown.found.values()),
         }
 
@@ -71,10 +75,10 @@ class MoveTies:
         """What is worth telling of them, "" for nothing."""
         dropped, grown = self.record.values()
         told = [
-            f"{number:,} of {self.count:,} {what} in {some_names(ties.found)}"
-            for number, what, ties in (
-                (dropped, "dropped weights are as small as others that stay,", self.dropped),
-                (grown, "grown weights have the gradient of others that do not grow,", self.grown),
+            f"{number:,} of {self.count:,} {what} in {some_names(found)}"
+            for number, what, found in (
+                (dropped, "dropped weights are as small as others that stay,", self.pruned.found | self.dropped.found),
+                (grown, "grown weights have the gradient of others that do not grow,", self.grown.found),
             )
             if number * NOTEWORTHY > self.count
         ]

@@ -243,7 +243,7 @@ def _numbers(job: Job, result: TrainResult, trainer: Trainer) -> Record:
         **job.key,
         "recipe": job.name,
         "density": job.count(result.masks).density,
-        "epochs": job.recipe.epochs,
+        "epochs": trainer.evaluated,
         "best_epoch": result.best_epoch,
         "validation_accuracy": result.validation.accuracy,
         DONE: result.test.accuracy,

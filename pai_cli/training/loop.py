@@ -12,13 +12,14 @@ import torch
 from torch import nn
 
 from pai_cli.errors import RecipeError
+from pai_cli.files.messages import some_names
 from pai_cli.pruning.base import Masks
 from pai_cli.pruning.effective import unrolled
 from pai_cli.random import generator_for
 from pai_cli.spelling import option
-from pai_cli.telling import note
+from pai_cli.telling import note, warn
 from pai_cli.training.applied import apply_masks
-from pai_cli.training.dynamic import Move, MoveTies, moved, share_of, spectrum
+from pai_cli.training.dynamic import Arrays, MoveTies, share_of, spectrum
 from pai_cli.training.examples import Examples, Pair, TrainingData
 from pai_cli.training.model import (
     Score,
@@ -33,7 +34,8 @@ from pai_cli.training.model import (
     order_channels_last,
     trained_copy,
 )
-from pai_cli.training.recipe import Optimizer, Recipe
+from pai_cli.training.moving import Moving
+from pai_cli.training.recipe import Dynamic, Optimizer, Recipe
 from pai_cli.training.rescale import ITERATIONS, Rescaling
 from pai_cli.training.run import Best, Run, Stand, TrainResult
 from pai_cli.training.state import TrainingState, arrays_of, load_optimizer, optimizer_tensors, state_dict_of
@@ -66,6 +68,8 @@ class Trainer(Steps):
         if recipe.amp:
             order_channels_last(self.model)
         self.dtype, self.draws = dtype_of(self.model), may_draw(self.model)
+        self.moving = Moving(recipe, masks, network.layers, self._weights_of, self.steps)
+        masks = self.moving.first
         self.masked = apply_masks(self.model, masks)
         self.layers = network.layers
         self.explored = {name: mask.copy() for name, mask in masks.items()}
@@ -80,6 +84,10 @@ class Trainer(Steps):
         self.tied = False  # whether equal scores of a moving mask were told of
         self.totals = torch.zeros(2, dtype=torch.float64, device=self.process.device)  # loss and correct of this epoch
         self.best = Best()
+
+    def _weights_of(self, masks: Masks) -> Arrays:
+        """The network's own weights of these names."""
+        return arrays_of({name: self.model.get_parameter(name) for name in masks})
 
     def _unrolled(self, network: Network) -> Unrolled | None:
         inputs, _ = self.data.validation.batch(np.zeros(1, dtype=np.int64))
@@ -98,14 +106,6 @@ class Trainer(Steps):
                 f"{option(recipe.early_parts[0])}: no step is in the first {recipe.early:g} of {self.steps}; give more "
                 f"{option('epochs')}, or a larger {option('early')}"
             )
-        if recipe.dynamic is not None and not recipe.last_update(self.steps):
-            raise RecipeError(
-                f"{option('dynamic', recipe.dynamic)}: the mask would never move: no multiple of "
-                f"{option('update_every', recipe.update_every)} is in the first {recipe.update_until:g} of {self.steps} "
-                "steps; give a smaller one"
-            )
-        if recipe.dynamic is not None and not self.explored:
-            raise RecipeError(f"{option('dynamic', recipe.dynamic)}: there is no mask to move; give {option('mask')}")
         return EarlyParts(
             self.model, soft_neurons=recipe.soft_neurons, ghost_skips=recipe.ghost_skips, steps=max(1, steps)
         )
@@ -135,6 +135,8 @@ class Trainer(Steps):
     @property
     def settled(self) -> bool:
         """Whether network, loss and mask are the final ones from here on, so that this epoch may be the best."""
+        if self.recipe.steps is not None:  # asked for as it stands there, whether it was better before or not
+            return self.step == self.end
         parts = set(self.recipe.early_parts) - set(self.early.absent)
         plain = not parts or self.step >= self.recipe.early_steps(self.steps)
         return plain and (self.recipe.dynamic is None or self.step > self.recipe.last_update(self.steps))
@@ -143,16 +145,22 @@ class Trainer(Steps):
         """One iteration of the re-scaling, one step, or the end of an epoch; False when there is nothing left."""
         if self.step == 0 and self.rescaling is not None and not self.rescaling.finished:
             self._rescale()
-        elif self.evaluated < self.step // self.steps_in_epoch:
+        elif self.evaluated < self._due:
             self._end_epoch()
         elif self.step < goal:
             self._one_step()
             self.step += 1
             self._fade()
-            self.run.progress(self.step, self.steps + 1, self._story())
+            self.run.progress(self.step, self.end + 1, self._story())
         else:
             return False
         return True
+
+    @property
+    def _due(self) -> int:
+        """How many epochs are to be evaluated by now; where the training ends within one, that is one too."""
+        whole, rest = divmod(self.step, self.steps_in_epoch)
+        return whole + (rest > 0 and self.step == self.end)
 
     def _story(self) -> str:
         best = f", best {self.best.score.accuracy:.2%}" if self.best.epoch else ""
@@ -188,6 +196,8 @@ class Trainer(Steps):
     def _one_step(self) -> None:
         self._set_lr()
         if self.step == 0 and self.recipe.dynamic is not None:
+            if self.moving.told and self.process.first:
+                note(self.moving.told)
             self._tell_spectrum(0.0, MoveTies())
         inputs, labels = self._training_batch()
         if self.draws:
@@ -210,15 +220,16 @@ class Trainer(Steps):
 
     def _move_masks(self) -> None:
         """Move the mask by this step's gradients, which are still of all weights, kept or not."""
-        assert self.recipe.dynamic is not None
-        share = self.recipe.moved_share(self.step, self.steps)
-        move = Move(self.recipe.dynamic, share, self.recipe.seed, self.step)
-        weights, ties = self.masked.weights, MoveTies()
+        weights, ties, before = self.masked.weights, MoveTies(), self.masked.masks
         gradients = arrays_of({name: one if one.grad is None else one.grad for name, one in weights.items()})
-        masks = moved(self.masked.masks, arrays_of(weights), gradients, move, ties)
-        self.masked.set(masks)
-        self.explored = {name: before | masks[name] for name, before in self.explored.items()}
-        self._tell_spectrum(share, ties)
+        for masks in self.moving.updated(before, arrays_of(weights), gradients, self.step, ties):
+            self.masked.set(masks)
+        self.explored = {name: seen | masks[name] for name, seen in self.explored.items()}
+        emptied = [name for name, mask in before.items() if mask.any() and not masks[name].any()]
+        if emptied and self.process.first:
+            dynamic = option("dynamic", self.recipe.dynamic)
+            warn(f"{dynamic}: at step {self.step} {some_names(emptied)} collapsed: no weight is kept there")
+        self._tell_spectrum(self.recipe.moved_share(self.step, self.steps), ties)
 
     def _tell_spectrum(self, share: float, ties: MoveTies) -> None:
         if not self.process.first:
@@ -237,6 +248,7 @@ class Trainer(Steps):
             "moved_share": share,
             "kept": kept,
             "explored": share_of(self.explored),
+            "ablated": self.moving.ablated(masks) if self.recipe.dynamic is Dynamic.SRIGL else None,
             **ties.record,
         }
         self.tell({"mask_update": str(self.recipe.dynamic), **told, **measures})
@@ -258,14 +270,14 @@ class Trainer(Steps):
         if self.settled and self.best.beaten_by(score):
             self.best = Best(epoch, score, state_dict_of(self.model))
         loss, right = self.process.sum([lost, right])
-        seen = self.steps_in_epoch * self.batch
+        steps = self.step - self.evaluated * self.steps_in_epoch
         self.tell(
             {
                 "epoch": epoch,
                 "step": self.step,
                 "lr": self.recipe.lr_at(self.step - 1, self.steps),
-                "train_loss": loss / self.steps_in_epoch / self.process.world,
-                "train_accuracy": right / seen,
+                "train_loss": loss / steps / self.process.world,
+                "train_accuracy": right / (steps * self.batch),
                 "validation_loss": score.loss,
                 "validation_accuracy": score.accuracy,
                 "settled": self.settled,
@@ -311,7 +323,7 @@ class Trainer(Steps):
 
     def load(self, state: TrainingState) -> None:
         """Go to where `state` was taken, by a run of the same settings. Raises `ValueError`, `KeyError` for another's."""
-        stand = Stand.of(state, self.steps, self.steps_in_epoch)
+        stand = Stand.of(state, self.end, self.steps_in_epoch)
         self.step, self.evaluated, self.seconds, self.best = stand.step, stand.evaluated, stand.seconds, stand.best
         self._fade()  # first, so that the parts and the optimizer's groups are those of that step
         stand.check_tensors(state, self.state())

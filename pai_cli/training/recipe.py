@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
+from fractions import Fraction
 
 from pai_cli.errors import RecipeError
 from pai_cli.random import check_seed
@@ -37,10 +38,21 @@ class Augmentation(StrEnum):
 
 
 class Dynamic(StrEnum):
-    """Where weights that grow are taken from: drawn (SET, arXiv:1707.04780), or by gradient (RigL, arXiv:1911.11134)."""
+    """How the mask moves: as many weights grow as go, at random (SET, arXiv:1707.04780), by gradient (RigL,
+    arXiv:1911.11134) or by gradient with as many for every output (SRigL, arXiv:2305.02299); or fewer and fewer are kept
+    (GMP, arXiv:1710.01878), some of them exchanged by gradient (GraNet, arXiv:2106.10404).
+    """
 
     SET = "set"
     RIGL = "rigl"
+    GMP = "gmp"
+    GRANET = "granet"
+    SRIGL = "srigl"
+
+    @property
+    def gradual(self) -> bool:
+        """Whether it begins with more weights than it ends with, by default with all of them."""
+        return self in (Dynamic.GMP, Dynamic.GRANET)
 
 
 class RecipeName(StrEnum):
@@ -51,6 +63,8 @@ class RecipeName(StrEnum):
 
 
 USUAL_LR = {Optimizer.SGD: 0.1, Optimizer.ADAM: 1e-3}
+USUAL_FRACTION, FRACTION_OF_GRANET = 0.3, 0.5
+"""The share of the kept weights that the first updates move: of RigL and of SRigL, and of GraNet."""
 SMOOTHING = 0.1
 """The mass that ToST's label smoothing takes from the true class."""
 
@@ -64,8 +78,11 @@ class Recipe:
 
     The parts of ToST (Jaiswal et al. 2022, arXiv:2206.12755), which act in the first `early` share of all steps only:
     `soft_neurons`, `ghost_skips`, `label_smoothing` (the mass shared by the wrong classes); `rescale` comes before the
-    first step. `dynamic`: None, or how the mask moves: every `update_every` steps, until the share `update_until` of all,
-    a share of the weights that falls from `update_fraction` by half a cosine. `convention`: what its spectrum is by.
+    first step. `dynamic`: None, or how the mask moves: every `update_every` steps, from the share `update_from` of all until
+    the share `update_until`, a share of the weights that falls from `update_fraction` (None: 0.3, of GraNet 0.5) by half a
+    cosine. `final_density`: of a gradual one, the share of the weights that is kept at the end. `min_salient`: of SRigL,
+    the share of an output's weights that must be salient for it to keep any (gamma_sal). `convention`: what the spectrum
+    of a moving mask is by. `steps`: how many of all steps are done; None for all.
     """
 
     epochs: int = 160
@@ -86,9 +103,13 @@ class Recipe:
     early: float = 0.5
     dynamic: Dynamic | None = None
     update_every: int = 100
-    update_fraction: float = 0.3
+    update_fraction: float | None = None
+    update_from: float = 0.0
     update_until: float = 0.75
+    final_density: float = 0.05
+    min_salient: float = 0.3
     convention: Convention = Convention.H23
+    steps: int | None = None
 
     def __post_init__(self) -> None:
         """Raise `RecipeError` for a number out of range, `MethodOptionError` for a seed."""
@@ -97,8 +118,9 @@ class Recipe:
             ("epochs", self.epochs),
             ("batch_size", self.batch_size),
             ("update_every", self.update_every),
+            ("steps", self.steps),
         ):
-            if value < 1:
+            if value is not None and value < 1:
                 raise RecipeError(f"{option(name, value)}: must be 1 or more")
         if not (math.isfinite(self.base_lr) and self.base_lr > 0):
             raise RecipeError(f"{option('lr', f'{self.base_lr:g}')}: must be above 0")
@@ -107,20 +129,31 @@ class Recipe:
         for name, share in (
             ("validation", self.validation),
             ("early", self.early),
-            ("update_fraction", self.update_fraction),
+            ("update_fraction", self.first_fraction),
             ("update_until", self.update_until),
+            ("final_density", self.final_density),
         ):
             if not 0 < share < 1:
                 raise RecipeError(f"{option(name, f'{share:g}')}: must be above 0 and below 1")
-        if not 0 <= self.label_smoothing < 1:
-            raise RecipeError(
-                f"{option('label_smoothing', f'{self.label_smoothing:g}')}: must be 0 or more and below 1"
-            )
+        for name, share in (
+            ("label_smoothing", self.label_smoothing),
+            ("min_salient", self.min_salient),
+            ("update_from", self.update_from),
+        ):
+            if not 0 <= share < 1:
+                raise RecipeError(f"{option(name, f'{share:g}')}: must be 0 or more and below 1")
 
     @property
     def base_lr(self) -> float:
         """The learning rate at the first step."""
         return USUAL_LR[self.optimizer] if self.lr is None else self.lr
+
+    @property
+    def first_fraction(self) -> float:
+        """The share of the kept weights that the first updates move."""
+        if self.update_fraction is not None:
+            return self.update_fraction
+        return FRACTION_OF_GRANET if self.dynamic is Dynamic.GRANET else USUAL_FRACTION
 
     @property
     def story(self) -> dict[str, str]:
@@ -152,7 +185,9 @@ class Recipe:
 
     def updates_at(self, step: int, steps: int) -> bool:
         """Whether the mask moves at this step, instead of the weights."""
-        return self.dynamic is not None and 0 < step < self.update_until * steps and step % self.update_every == 0
+        if self.dynamic is None or step % self.update_every:
+            return False
+        return step > 0 and self.update_from * steps <= step < self.update_until * steps
 
     def last_update(self, steps: int) -> int:
         """The last step of `steps` at which the mask moves; 0 when there is none."""
@@ -160,4 +195,13 @@ class Recipe:
 
     def moved_share(self, step: int, steps: int) -> float:
         """The share of a layer's kept weights that the update at `step` moves (Evci et al. 2020, section 3)."""
-        return self.update_fraction / 2 * (1 + math.cos(math.pi * step / (self.update_until * steps)))
+        if self.dynamic is Dynamic.GMP:
+            return 0.0
+        return self.first_fraction / 2 * (1 + math.cos(math.pi * step / (self.update_until * steps)))
+
+    def left_to_prune(self, step: int, steps: int) -> Fraction:
+        """Of all that a gradual one prunes, the share that is still kept after the update at `step`: (1 - (t - t0) /
+        (t1 - t0))^3 with the first and the last step of the schedule (Zhu and Gupta 2017, equation 1); exact.
+        """
+        begin, end = Fraction(repr(float(self.update_from))) * steps, self.last_update(steps)
+        return ((end - step) / (end - begin)) ** 3 if step < end else Fraction(0)

@@ -83,7 +83,8 @@ class Stand:
     def of(state: TrainingState, steps: int, steps_in_epoch: int) -> Stand:
         """What a state says, of a run of so many steps. Raises `ValueError`, `KeyError`, `TypeError` for what cannot be."""
         step, seconds = number_in(state.facts, "step", steps), state.facts["seconds"]
-        epochs = step // steps_in_epoch
+        # The end is the end of an epoch, wherever it is.
+        epochs = -(-step // steps_in_epoch) if step == steps else step // steps_in_epoch
         evaluated = number_in(state.facts, "evaluated", epochs)
         if evaluated < epochs - 1:
             raise ValueError(f"{evaluated} epochs evaluated of {epochs}")

@@ -13,7 +13,7 @@ import torch
 
 from pai_cli.compute.memory import keep_freed
 from pai_cli.compute.stopping import interruptible
-from pai_cli.errors import TrainingError
+from pai_cli.errors import RecipeError, TrainingError
 from pai_cli.random import generator_for, seed_torch
 from pai_cli.spelling import option
 from pai_cli.training.examples import Augment, Examples, Pair
@@ -29,8 +29,11 @@ CHECK_EVERY = 50
 class Steps(ABC):
     """A training between two of its steps, `step` of them done. A subclass has the network, and says what a step does.
 
+    `steps`: how many all epochs have, by which the learning rate falls; `end`: how many are done, all of them or fewer.
+
     Every random number is a function of the seed and the step, so what goes on from a state ends as what was never
-    interrupted. Raises `RecipeError` where the examples are fewer than a batch.
+    interrupted. Raises `RecipeError` where the examples are fewer than a batch, or the epochs have fewer steps than are to
+    be done.
     """
 
     subject = ""  # whose training it is, before what a message says of it
@@ -41,6 +44,12 @@ class Steps(ABC):
         self.batch = recipe.batch_size * self.process.world
         self.steps_in_epoch = examples.batches_in_epoch(recipe.batch_size, self.process.world)
         self.steps = self.steps_in_epoch * recipe.epochs
+        self.end = self.steps if recipe.steps is None else recipe.steps
+        if self.end > self.steps:
+            raise RecipeError(
+                f"{option('steps', self.end)}: {option('epochs', recipe.epochs)} has {self.steps:,} steps of "
+                f"{self.batch:,} examples; give fewer, or more epochs"
+            )
         self.step, self.seconds = 0, 0.0
         self.optimizer: torch.optim.Optimizer
         self._fed: tuple[int, int, Feed] | None = None  # an epoch, and its batches from one of its steps on
@@ -56,7 +65,7 @@ class Steps(ABC):
     def train(self, until: int | None = None) -> None:
         """Go on to step `until`, by default to the end. Raises `KeyboardInterrupt` after the state was kept."""
         keep_freed()
-        goal = self.steps if until is None else min(until, self.steps)
+        goal = self.end if until is None else min(until, self.end)
         kept = begun = time.monotonic()
         gpus = [torch.cuda.current_device()] if self.process.device.startswith("cuda") else []
         with interruptible() as interruption, torch.random.fork_rng(devices=gpus):
