@@ -10,8 +10,9 @@ def make_scorer(context: ScoreContext) -> Scorer:
     """|w g + w^2 F / 2|, 0 or more, shaped as the weight; g = dL/dw, F the diagonal of the empirical Fisher information.
 
     L is the mean over the samples of the cross-entropy L_i, and F the mean of (dL_i/dw)^2, which stands for the diagonal of
-    the Hessian; the signs are the authors'. Each sample passes by itself, in evaluation mode, with running statistics of batch norms. Float64 when a
-    weight of the network is, else float32. Gollini Navarrete et al. 2025 (FTS), https://arxiv.org/abs/2502.11450
+    the Hessian; the signs are the authors'. Each sample passes by itself, in evaluation mode, with running statistics of
+    batch norms. Float64 when a weight of the network is, else float32. Gollini Navarrete et al. 2025 (their FTS),
+    https://arxiv.org/abs/2502.11450
 
     Raises what `Supervised` does.
     """

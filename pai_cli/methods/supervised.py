@@ -42,10 +42,11 @@ class Supervised:
     """A copy of a network with its mean cross-entropy over all samples, L = sum_b (n_b / n) L_b over the batches.
 
     Batch norms normalise by their batch, as in training and as most papers do at initialisation, where there are no
-    running statistics yet; or, with `context.batch_norm` "running", by running statistics. Those that are the initial ones,
-    mean 0 and variance 1, are then measured first: PyTorch's, averaged over the batches, in one pass. Everything else is in
-    evaluation mode: dropout and other random passes would make the scores those of one draw. Float64 when a weight of the network is, else float32. `names`: the weights that are
-    masked and differentiated. `temperature`: the logits are divided by it. The network itself is not touched.
+    running statistics yet; or, with `context.batch_norm` "running", by running statistics. Those that are the initial
+    ones, mean 0 and variance 1, are then measured first: PyTorch's, averaged over the batches, in one pass. Everything
+    else is in evaluation mode: dropout and other random passes would make the scores those of one draw. Float64 when a
+    weight of the network is, else float32. `names`: the weights that are masked and differentiated. `temperature`: the
+    logits are divided by it. The network itself is not touched.
 
     Raises `ScoreError` when the network cannot be copied, or without samples; `DeviceError`; and what `gradient` does where
     statistics are measured.

@@ -229,14 +229,14 @@ def check_request(network: Network, request: PruneRequest, *, has_samples: bool 
     layers = select_layers(network.layers, request.ignore)
     quota_of(request, network, layers).steps(1)
     if request.normalises_by is not None:
-        from pai_cli.models.batch_norms import check_batch_norms
+        from pai_cli.pruning.normalising import check_batch_norms
 
         check_batch_norms(network, request)
 
 
 class Asked(NamedTuple):
-    """What a method says in a round, `scores` and their `flow`, and the `masks` of the weights to choose from, all where that
-    is None; `by`: what selects, from arrays or from tensors on the device.
+    """What a method says in a round, `scores` and their `flow`; the `masks` of the weights to choose from, None for all; and
+    what selects, `by`: all of them arrays, or tensors on the device.
     """
 
     scores: Mapping[str, Any]
