@@ -34,7 +34,7 @@ class _Batch(NamedTuple):
 
     def by_sample(self) -> Iterator[_Batch]:
         """A batch of each sample."""
-        for inputs, labels in zip(self.inputs.split(1), self.labels.split(1), strict=True):
+        for inputs, labels in zip(self.inputs[:, None], self.labels[:, None], strict=True):
             yield _Batch(inputs, labels, self.least, self.most)
 
 
