@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Done, Pai, run_pai
+from networks import WITH_DATA
 from safetensors.numpy import load_file
 from standin import Toy
 
@@ -17,7 +18,6 @@ from pai_cli.methods.registry import METHODS
 from pai_cli.pruning import samples
 
 DATA_METHODS = pytest.mark.parametrize("method", ["snip", "iter-snip", "force", "grasp", "fisher"])
-TAKERS = ", ".join(name for name, one in METHODS.items() if one.data)
 
 
 @pytest.fixture(autouse=True)
@@ -65,9 +65,9 @@ def test_a_mask_tells_its_samples(here: Path, toy: list[str], method: str) -> No
 REFUSED = {
     "none": (["snip"], "--method snip: scores with labelled samples; give --data"),
     "unused": (["erk", "--data", "toy"],
-               f"--data toy: erk needs no data; leave --data out (methods that take it: {TAKERS})"),
+               f"--data toy: erk needs no data; leave --data out (methods that take it: {WITH_DATA})"),
     "unused number": (["magnitude", "--per-class", 3],
-                      f"--per-class 3: magnitude needs no data; leave --per-class out (methods that take it: {TAKERS})"),
+                      f"--per-class 3: magnitude needs no data; leave --per-class out (methods that take it: {WITH_DATA})"),
     "missing": (["grasp", "--data", "nowhere"], "nowhere: no such file or folder"),
 }  # fmt: skip
 

@@ -134,16 +134,16 @@ Normalise = Annotated[
     bool,
     typer.Option(
         "--normalise",
-        help="Standardise the values of the data where they are floats; which are taken as they are otherwise.",
+        help="Standardise values that are floats; these are taken as they are otherwise.",
     ),
 ]
 BatchNormName = Annotated[
     BatchNormChoice | None,
     typer.Option(
         "--batch-norm",
-        metavar="batch|running",
-        help="What batch norms normalise by while samples score, by default their batch; or running statistics, measured on "
-        "the samples first where they are the initial ones.",
+        metavar="CHOICE",
+        help="What batch norms score by, batch or running; their batch (mostly the default), or running statistics, "
+        "measured on the samples first where they are the initial ones.",
     ),
 ]
 PatternText = Annotated[
