@@ -143,13 +143,13 @@ def pruned(network: Network, method: str, density: float, **options: Any) -> dic
 # ---- FORCE
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_force_is_its_rounds_written_out(seed: int) -> None:
-    wanted = force_by_loops(small(seed), 0.2, 6)
-    for rounds in range(1, 7):  # the masks of the first rounds are those of a run to their density
-        density = 0.2 ** (rounds / 6)
-        found = pruned(small(seed), "force", density, rounds=rounds)
-        assert all(np.array_equal(found[name], mask) for name, mask in wanted[rounds - 1].items()), rounds
+@pytest.mark.parametrize(("seed", "density", "rounds"), [(0, 0.2, 6), (1, 0.2, 6), (0, 0.3, 40), (1, 0.5, 40)])
+def test_force_is_its_rounds_written_out(seed: int, density: float, rounds: int) -> None:
+    """With 40 of them, some keep as many weights as the one before, and others of them."""
+    wanted = force_by_loops(small(seed), density, rounds)
+    for done in range(1, rounds + 1) if rounds < 10 else (rounds,):  # the first rounds are a run to their density
+        found = pruned(small(seed), "force", density ** (done / rounds), rounds=done)
+        assert all(np.array_equal(found[name], mask) for name, mask in wanted[done - 1].items()), done
 
 
 def test_force_scores_what_is_pruned() -> None:
