@@ -199,7 +199,7 @@ FAULTS = {
     "scores copied each round": Fault("models/copies.py", "isinstance(masks, DeviceMasks)", "False", "on_device"),
     "signed flow": Fault("models/linearised.py", "tensor.abs_()", "tensor.abs()", "synflow"),
     "flow in float32": Fault(
-        "models/linearised.py", 'device, torch.float64, method', 'device, torch.float32, method', "synflow"
+        "models/linearised.py", "device, torch.float64, method", "device, torch.float32, method", "synflow"
     ),
     "one seed for all": Fault(
         "random.py", "SeedSequence(seed, spawn_key=key)", "SeedSequence(0, spawn_key=key)", "methods"

@@ -15,6 +15,7 @@ import torch
 from conftest import run_pai
 from networks import half_up, run, same, toy_for, wrap
 from numpy.typing import NDArray
+from safetensors import safe_open
 from safetensors.numpy import load_file
 from torch import nn
 
@@ -442,3 +443,5 @@ def test_training_on_floats_tells_what_is_made_of_them(folder: Path) -> None:
         done = run_pai(*words, *flags)
         assert done.status == 0, done.said
         assert any(part in one for one in done.said)
+        with safe_open("trained.safetensors", "numpy") as file:
+            assert part in file.metadata()["values"]
