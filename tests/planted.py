@@ -49,6 +49,15 @@ FAULTS = {
     "a file that was exchanged": Fault(
         "files/spans.py", "stamp_of(file) == span.stamp and _filled", "_filled", "device_stream"
     ),
+    "pruned weights that stay away": Fault(
+        "pruning/run.py", "None if request.method.recovers else masks", "masks", "force_fisher"
+    ),
+    "a round of as many weights left out": Fault(
+        "pruning/run.py", "counts != before or recovers", "counts != before", "force_fisher"
+    ),
+    "running statistics of the last batches": Fault(
+        "methods/supervised.py", "norm.momentum = None", "norm.momentum = 0.1", "force_fisher"
+    ),
     "a GPU that is slower": Fault("analysis/places.py", "if there >= here:", "if False:", "devices"),
     "the sign of a gap": Fault(
         "spectral/result.py",
@@ -190,7 +199,7 @@ FAULTS = {
     "scores copied each round": Fault("models/copies.py", "isinstance(masks, DeviceMasks)", "False", "on_device"),
     "signed flow": Fault("models/linearised.py", "tensor.abs_()", "tensor.abs()", "synflow"),
     "flow in float32": Fault(
-        "models/linearised.py", 'device, torch.float64, "synflow"', 'device, torch.float32, "synflow"', "synflow"
+        "models/linearised.py", "device, torch.float64, method", "device, torch.float32, method", "synflow"
     ),
     "one seed for all": Fault(
         "random.py", "SeedSequence(seed, spawn_key=key)", "SeedSequence(0, spawn_key=key)", "methods"

@@ -258,6 +258,21 @@ def test_a_method_of_one_s_own() -> None:
 
 @pytest.mark.usefixtures("own")
 @pytest.mark.parametrize(
+    ("recovers", "kept"), [(False, [True, False, False, False]), (True, [False, False, True, False])]
+)
+def test_a_method_of_one_s_own_whose_weights_come_back(recovers: bool, kept: list[bool]) -> None:
+    """The first round likes the first two weights, the second the third most."""
+
+    @pai.method("changes", source="an example", rounds=2, iterative=True, recovers=recovers)
+    def score(context, masks):  # type: ignore[no-untyped-def]
+        """First the first, then the third."""
+        return {"weight": torch.tensor([[4.0, 3.0, 2.0, 1.0] if masks is None else [2.0, 1.0, 3.0, 0.0]])}
+
+    assert pai.prune(nn.Linear(4, 1), score, density=0.25)["weight"].tolist() == [kept]
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize(
     ("given", "told"),
     [
         (None, "gives NoneType, and a tensor by layer is needed"),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from standin import Toy
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from pai_cli.api.samples import GIVEN, as_dataset, as_parts, name_of
@@ -54,6 +55,28 @@ def test_no_kind_of_number_is_scaled(kind: type) -> None:
     x = RANDOM.integers(0, 200, (4, 2, 2)).astype(kind)
     examples = as_dataset((x, [0, 1, 0, 1])).examples(np.arange(4))
     np.testing.assert_array_equal(examples[:, 0], x.astype(np.float32))
+
+
+@pytest.mark.parametrize("form", GIVES)
+def test_values_are_standardised_where_that_is_asked_for(form: str) -> None:
+    mean, std = (getattr(X, which)(axis=(0, 2, 3), keepdims=True) for which in ("mean", "std"))
+    data = as_dataset(GIVES[form](), normalise=True)
+    np.testing.assert_allclose(data.examples(EVERY), (X - mean) / std, rtol=1e-5, atol=1e-6)
+    if form in ("four", "two loaders"):  # the test part by the training part's
+        test = as_parts(GIVES[form](), normalise=True)[1]
+        np.testing.assert_allclose(test.examples(np.arange(2)), ((X - mean) / std)[:2], rtol=1e-5, atol=1e-6)
+
+
+def test_bytes_are_scaled_and_standardised_where_that_is_asked_for() -> None:
+    x = RANDOM.integers(0, 200, (4, 2, 2)).astype(np.uint8)
+    found = as_dataset((x, [0, 1, 0, 1]), normalise=True).normalisation  # type: ignore[attr-defined]
+    assert found.white == 255
+    np.testing.assert_allclose((found.mean, found.std), ((x / 255).mean(keepdims=True)[0, 0], [x.std() / 255]))
+
+
+def test_a_dataset_of_its_own_is_not_standardised_again() -> None:
+    with pytest.raises(DataError, match=r"^normalise=True: the dataset toy is standardised without it; leave it out$"):
+        as_dataset(Toy(3, (4,)), normalise=True)
 
 
 def test_bfloat16_is_read() -> None:

@@ -467,11 +467,34 @@ def test_npz(tmp_path, given_shape, shape, axes, dtype):
     assert dataset.stored.dtype == x.dtype  # never held as float when it is not stored so
     assert dataset.labels.tolist() == [0, 2, 1, 2, 0]
     as_images = (x.transpose(axes) if axes else x.reshape(5, *shape)).astype(np.float64)
+    if dtype.startswith("float"):  # as they are; with `normalise` as whole numbers
+        np.testing.assert_array_equal(every(dataset), as_images.astype(np.float32))
+        assert dataset.normalisation.stated() == "values taken as they are"
+        dataset = open_dataset(str(tmp_path / "toy.npz"), normalise=True)
+    else:
+        said = refused_to_normalise(tmp_path / "toy.npz")
+        assert said == f"normalise=True: {tmp_path / 'toy.npz'}, of {dtype}, is standardised without it; leave it out"
     as_images /= {"uint8": 255, "uint16": 65535}.get(dtype, 1)
     mean, std = as_images.mean(axis=(0, 2, 3), keepdims=True), as_images.std(axis=(0, 2, 3), keepdims=True)
     np.testing.assert_allclose(every(dataset), (as_images - mean) / std, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(dataset.examples(np.asarray([3, 0, 3])), every(dataset)[[3, 0, 3]])
     assert every(dataset).dtype == np.float32
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+def test_a_test_part_of_floats_is_made_as_the_training_part(tmp_path, normalise):
+    x, x_test = RANDOM.normal(3, 2, (2, 6, 2, 5, 5)).astype(np.float32)
+    path = str(save_npz(tmp_path / "toy.npz", x=x, y=[0, 1] * 3, x_test=x_test, y_test=[1] * 6))
+    test = open_dataset(path, train=False, normalise=normalise)
+    mean, std = (getattr(x, which)(axis=(0, 2, 3), keepdims=True) for which in ("mean", "std"))
+    wanted = (x_test - mean) / std if normalise else x_test
+    np.testing.assert_allclose(every(test), wanted, rtol=1e-4 if normalise else 0, atol=1e-5 if normalise else 0)
+
+
+def refused_to_normalise(path):
+    with pytest.raises(DataError) as caught:
+        open_dataset(str(path), normalise=True)
+    return str(caught.value)
 
 
 def test_npz_with_a_test_part_is_normalised_as_the_training_part(tmp_path):
@@ -602,9 +625,10 @@ def test_members_of_npz_that_are_no_arrays_or_two(tmp_path):
 def test_npz_is_measured_in_pieces(tmp_path, monkeypatch):
     x = RANDOM.normal(1000, 0.01, (37, 2, 3, 4))
     path = save_npz(tmp_path / "toy.npz", x=x, y=np.arange(37) % 3)
-    whole = open_dataset(str(path)).normalisation
+    whole = open_dataset(str(path), normalise=True).normalisation
     monkeypatch.setattr(arrays, "CHUNK", 24 * 5)
-    pieces = open_dataset(str(path)).normalisation
+    pieces = open_dataset(str(path), normalise=True).normalisation
+    assert open_dataset(str(path)).normalisation.std == (1, 1)  # of floats that are looked through in pieces as well
     np.testing.assert_allclose(pieces.mean, x.mean(axis=(0, 2, 3)), rtol=1e-14)
     np.testing.assert_allclose(pieces.std, x.std(axis=(0, 2, 3)), rtol=1e-9)
     np.testing.assert_allclose(whole.std, x.std(axis=(0, 2, 3)), rtol=1e-9)

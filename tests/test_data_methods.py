@@ -8,14 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Done, Pai, run_pai
+from networks import WITH_DATA
 from safetensors.numpy import load_file
 from standin import Toy
 
 from pai_cli.errors import DataError
 from pai_cli.files.masks import MaskFile
+from pai_cli.methods.registry import METHODS
 from pai_cli.pruning import samples
 
-DATA_METHODS = pytest.mark.parametrize("method", ["snip", "iter-snip", "grasp"])
+DATA_METHODS = pytest.mark.parametrize("method", ["snip", "iter-snip", "force", "grasp", "fisher"])
 
 
 @pytest.fixture(autouse=True)
@@ -23,8 +25,9 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """`--data toy` opens data for the small network; gives the specs that were opened."""
     opened: list[str] = []
 
-    def open_dataset(spec: str, *, train: bool = True) -> Toy:
+    def open_dataset(spec: str, *, train: bool = True, normalise: bool = False) -> Toy:
         assert train
+        assert not normalise
         opened.append(spec)
         if spec == "toy":
             return Toy(10, (24,), per_class=30)
@@ -35,7 +38,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def prune(method: str, *flags: object, rounds: int | None = None) -> Done:
-    in_rounds = ["--rounds", 4] if method == "iter-snip" else []
+    in_rounds = ["--rounds", 4] if METHODS[method].iterative else []
     return run_pai("prune", "small.safetensors", "--method", method, "--density", 0.3, *in_rounds, "-o", "mask", *flags)
 
 
@@ -62,11 +65,9 @@ def test_a_mask_tells_its_samples(here: Path, toy: list[str], method: str) -> No
 REFUSED = {
     "none": (["snip"], "--method snip: scores with labelled samples; give --data"),
     "unused": (["erk", "--data", "toy"],
-               "--data toy: erk needs no data; leave --data out (methods that take it: snip, iter-snip, grasp, "
-     "gem-miner, edge-popup, imp)"),
+               f"--data toy: erk needs no data; leave --data out (methods that take it: {WITH_DATA})"),
     "unused number": (["magnitude", "--per-class", 3],
-                      "--per-class 3: magnitude needs no data; leave --per-class out (methods that take it: snip, "
-                      "iter-snip, grasp, gem-miner, edge-popup, imp)"),
+                      f"--per-class 3: magnitude needs no data; leave --per-class out (methods that take it: {WITH_DATA})"),
     "missing": (["grasp", "--data", "nowhere"], "nowhere: no such file or folder"),
 }  # fmt: skip
 

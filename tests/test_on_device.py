@@ -242,6 +242,11 @@ RUNS = {
     "invert": ("synflow", {"invert": True, "rounds": 1}),
     "shuffle": ("synflow", {"shuffle": True}),
     "samples": ("iter-snip", {"data": "toy", "per_class": 2}),
+    "recovers": ("force", {"data": "toy", "per_class": 2}),
+    "recovers, layer": ("force", {"data": "toy", "per_class": 2, "scope": "layer", "batch_norm": "running"}),
+    "recovers, N:M": ("force", {"data": "toy", "per_class": 2, "pattern": Pattern(1, 4), "density": None}),
+    "by sample": ("fisher", {"data": "toy", "per_class": 2}),
+    "squared": ("synflow-l2", {}),
     "grasp": ("grasp", {"data": "toy", "per_class": 2, "scope": "layer"}),
     "given": ("synflow", {"densities": (("*", 0.25),), "density": None}),
 }
@@ -316,8 +321,9 @@ def a_round(method: str, network: Network, **options: Any) -> tuple[float, float
         ("synflow", {}, 180),
         ("synflow", {"scope": "layer"}, 450),
         ("iter-snip", {"data": "toy", "per_class": 3}, 210),
+        ("force", {"data": "toy", "per_class": 3}, 210),
     ],
-    ids=["synflow", "layer", "iter-snip"],
+    ids=["synflow", "layer", "iter-snip", "force"],
 )
 def test_a_round_waits_for_its_loss_or_flow_and_for_its_selection(method, options, most):
     launches, waits, sends = a_round(method, init_network("resnet20", 10, 0), **options)

@@ -15,10 +15,12 @@ from test_trace import conv, net
 from torch import nn
 from trainings import residual
 
-from pai_cli.errors import CheckpointError, ScoreError, UntrustedPickleError
+from pai_cli.errors import CheckpointError, MethodOptionError, ScoreError, UntrustedPickleError
 from pai_cli.files.checkpoints import open_checkpoint
 from pai_cli.methods.registry import get
 from pai_cli.models.network import Network, load_network, prunable_layers
+from pai_cli.pruning.base import BatchNorm
+from pai_cli.pruning.normalising import story_of_batch_norms
 from pai_cli.pruning.run import PruneRequest, prune
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch.export's own parts are deprecated in places
@@ -97,6 +99,29 @@ def test_methods_with_data_look_at_the_batch_whatever_mode_was_exported(
     data = Toy(5, (3, 6, 6))
     ours = prune(Network(model, "toy", (3, 6, 6), prunable_layers(model)), request, dataset=data)
     theirs = prune(loaded(path), request, dataset=data)
+    assert all(np.array_equal(mask, theirs.masks[name]) for name, mask in ours.masks.items())
+
+
+@pytest.mark.parametrize(
+    ("method", "how", "remedy"), [("snip", "running", "batch_norm=batch"), ("fisher", None, "another method=")]
+)
+def test_batch_norms_of_a_program_have_no_running_statistics_to_take(
+    tmp_path: Path, method: str, how: BatchNorm | None, remedy: str
+) -> None:
+    network = loaded(exported(tmp_path, Noisy(), (3, 6, 6)))
+    with pytest.raises(MethodOptionError) as caught:
+        prune(network, PruneRequest(get(method), 0.3, batch_norm=how), dataset=Toy(5, (3, 6, 6)))
+    assert str(caught.value) == f"batch_norm=running: the network is an exported program; give {remedy}"
+    assert story_of_batch_norms(network, PruneRequest(get("snip"), 0.3)) == {"batch_norm": "batch"}
+
+
+@pytest.mark.parametrize("method", ["fisher", "force"])
+def test_programs_without_batch_norms_score_as_what_was_exported(tmp_path: Path, method: str) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 6), nn.ReLU(), nn.Dropout(0.5), nn.Linear(6, 5))
+    program = loaded(exported(tmp_path, model, (3, 2, 2), batch=2, dynamic=True))
+    network = Network(model, "toy", (3, 2, 2), prunable_layers(model))
+    request = PruneRequest(get(method), 0.3, rounds=None if method == "fisher" else 4)
+    ours, theirs = (prune(one, request, dataset=Toy(5, (3, 2, 2))) for one in (network, program))
     assert all(np.array_equal(mask, theirs.masks[name]) for name, mask in ours.masks.items())
 
 

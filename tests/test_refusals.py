@@ -63,6 +63,9 @@ def prunings() -> Iterator[dict[str, Any]]:
     weighed = ({"scope": "layer"}, {"pattern": "1:2"}, {"densities": {"*": 0.5}}, {"invert": True})
     yield from ({**of, "method": "synflow", "rounds": "auto", "input_shape": (6,), **one} for one in weighed)
     yield {**of, "method": "magnitude", "density": 0.5, "seed": 3}
+    yield {**idle, "normalise": True}
+    yield {**idle, "batch_norm": "running"}
+    yield {**of, "method": "fisher", "data": DATA, "batch_norm": "batch"}
 
 
 PLACES: tuple[dict[str, Any], ...] = ({"device": "cpu"}, {"device": "torch:cpu", "device_memory": "2GB"})
@@ -121,10 +124,12 @@ CALLS: dict[str, list[Mapping[str, Any]]] = {
         *({"checkpoint": NET, "construct": "biregular", **one} for one in (
             *({"method": "erk"}, {"population": 2}, {"select": "mask"}, {"by": "l2"}, {"noise": 0.1}),
             *({"trajectory": "t"}, {"resume": True}, {"scope": "layer"}, {"rounds": 2}, {"data": DATA}, {"per_class": 3}),
+            {"batch_norm": "batch"},
             *({"pattern": "1:2"}, {"plot": "p.svg"}, {"ties": "first"}, {"convention": "h23"}, {"steps": 2}),
         )),
         *({"checkpoint": NET, "method": "erk", "population": 2, **one} for one in (
-            {"packed": True}, {"force": True}, {"noise": 0.1}, {"select": "layer", "by": "log_paths"},
+            *({"packed": True}, {"force": True}, {"noise": 0.1}, {"select": "layer", "by": "log_paths"}),
+            {"normalise": True},
         )),
         {"checkpoint": NET, "method": "snip", "population": 2, "data": DATA, "noise": 0.1},
     ],

@@ -25,6 +25,7 @@ def method(
     allocation: Allocation = "none",
     rounds: int = 1,
     iterative: Iterative = False,
+    recovers: bool = False,
     random: bool = False,
     data: bool = False,
 ) -> Callable[[Score], Method]:
@@ -42,7 +43,8 @@ def method(
     `source`: whose method it is. `summary`: one line, by default the first of the function's docstring. `allocation`:
     "uniform", "erk" or "smart-ratio" fix each layer's density, "none" leaves it to the scores. `rounds`: how many, where
     nobody says; `iterative`: whether a number of rounds may be asked for, and if "auto", that too, for which the function
-    gives `Scores` with their flow. `random`: whether the seed changes the mask. `data`: whether it needs samples.
+    gives `Scores` with their flow. `recovers`: whether a round may keep what the one before did not. `random`: whether the
+    seed changes the mask. `data`: whether it needs samples.
 
     Gives the `Method`. As the value of an entry point of the group `pai.methods` it is one for the command line too.
     Raises `ValueError` for a name that is taken.
@@ -58,6 +60,7 @@ def method(
             allocation=allocation,
             rounds=rounds,
             iterative=iterative,
+            recovers=recovers,
             random=random,
             data=data,
         )

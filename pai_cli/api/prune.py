@@ -25,7 +25,7 @@ from pai_cli.api.masks import Mask
 from pai_cli.api.new_weights import Weights, write_weights
 from pai_cli.api.plans import Reads, plan_pruning
 from pai_cli.api.progress import Wanted, shown_by
-from pai_cli.api.requests import accept, method_of, request_of, samples_of, story_of, tell_pruning
+from pai_cli.api.requests import IDLE_NORMALISE, accept, method_of, request_of, samples_of, story_of, tell_pruning
 from pai_cli.api.stability import Found, Repeats, certain, found_again, repeats_of, stable_mask
 from pai_cli.errors import MethodOptionError
 from pai_cli.files.atomic import check_output, is_special
@@ -54,6 +54,7 @@ IDLE = (
         "it out",
         without=("stability",),
     ),
+    IDLE_NORMALISE,
     idle_packed("output", "stable_out"),
     idle_force(f"{option('output')} too", "output", "weights_out", "stable_out"),
 )
@@ -121,6 +122,8 @@ def prune(
     rounds: int | str | None = None,
     data: Any = None,
     per_class: int | None = None,
+    normalise: bool = False,
+    batch_norm: str | None = None,
     pattern: str | tuple[int, int] | None = None,
     densities: Any = None,
     shuffle: bool = False,
@@ -160,7 +163,9 @@ def prune(
     nothing is given. `pattern`: "N:M", N of every M consecutive inputs, or `densities`: a density for each layer, as a
     mapping or the path of a JSON object, instead of one. `scope`: "global" or "layer", where the density holds.
     `seed`: of all that is drawn. `rounds`: of an iterative method, or "auto". `data`: for a method with data: "digits", the
-    path of a data set, (x, y) arrays or tensors, or a `DataLoader`; `per_class`: samples of each class, 10 by default.
+    path of a data set, (x, y) arrays or tensors, or a `DataLoader`; `per_class`: samples of each class, 10 by default;
+    `normalise`: standardise values that would be taken as they are; `batch_norm`: normalise by "batch" or by "running"
+    statistics while samples are scored.
     `shuffle`, `invert`: sanity checks (Frankle et al. 2021): each layer's mask permuted, the smallest scores kept. `ties`:
     of equal scores where the cut falls, "first" keeps the first (the default), "random" draws by the seed, "error" refuses;
     where they settle more than a thousandth of the mask, the summary tells. `reinit` with `weights_out`: weights drawn anew,
@@ -191,7 +196,7 @@ def prune(
     refuse(prune, IDLE_OF_METHOD, asked, MethodOptionError)
     path, new_weights = maybe_path(output), maybe_path(weights_out)
     repeats = repeats_of(stability, perturbation, maybe_path(stable_out))
-    named, given = samples_of(data)
+    named, given = samples_of(data, normalise=normalise)
     reads = Reads(
         source_path(checkpoint), model, named, None if isinstance(densities, Mapping) else maybe_path(densities)
     )
@@ -278,7 +283,7 @@ def _in_memory(
     found = _found(weights, dataset, written, progress, searched)
     result = found.result
     mask = mask_to_write(
-        result, request, source, typed(), {**network.story, **story_of(dataset, request), **searched.run.story}
+        result, request, source, typed(), {**network.story, **story_of(dataset, request, network), **searched.run.story}
     )
     # First, so that no mask lacks its weights.
     write_weights(replace(weights, run=searched.run), reinit=reinit, force=written.force)

@@ -12,7 +12,7 @@ from pai_cli.api.unrolling import tell_idle
 from pai_cli.errors import CollapseError, MethodOptionError, UnknownMethodError
 from pai_cli.files.fits import count
 from pai_cli.files.messages import some_names
-from pai_cli.pruning.base import Method, Scope, Takers
+from pai_cli.pruning.base import BatchNorm, Method, Scope, Takers
 from pai_cli.refusals import Idle, refuse
 from pai_cli.spectral.parameters import one_of
 from pai_cli.spelling import option
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 
 SCOPES: tuple[Scope, ...] = ("global", "layer")
+BATCH_NORMS: tuple[BatchNorm, ...] = ("batch", "running")
 
 
 IDLE = (
@@ -37,6 +38,13 @@ IDLE = (
         "{takers.data})",
         where=lambda call: not call.method.data,
     ),
+)
+
+
+IDLE_NORMALISE = Idle(
+    ("normalise",),
+    f"{{it}}: is about the values of the data; give {option('data')}, or leave it out",
+    without=("data",),
 )
 
 
@@ -54,7 +62,7 @@ def method_of(name: str | Method | None) -> Method:
     return get(name)
 
 
-AS_GIVEN = ("seed", "per_class", "shuffle", "invert", "effective")
+AS_GIVEN = ("seed", "per_class", "shuffle", "invert", "effective", "normalise")
 """Fields of a request that are parameters as they are."""
 
 
@@ -76,6 +84,7 @@ def request_of(method: Method, amount: Amount, asked: Mapping[str, Any], **read:
         scope=None if asked["scope"] is None else one_of("scope", asked["scope"], SCOPES),
         ignore=globs_of(asked["ignore"]),
         device=device_of(asked["device"], asked["checkpoint"]),
+        batch_norm=None if asked["batch_norm"] is None else one_of("batch_norm", asked["batch_norm"], BATCH_NORMS),
         ties=RULES[0] if asked["ties"] is None else one_of("ties", asked["ties"], RULES),
         **{name: asked[name] for name in AS_GIVEN if name in asked},
         **read,
@@ -89,13 +98,13 @@ def request_of(method: Method, amount: Amount, asked: Mapping[str, Any], **read:
     return request
 
 
-def samples_of(data: Any) -> tuple[str | None, Dataset | None]:
+def samples_of(data: Any, *, normalise: bool) -> tuple[str | None, Dataset | None]:
     """What a request names as its data, and the data themselves where they are no name or path."""
     if data is None or isinstance(data, (str, Path)):
         return (None if data is None else str(data)), None
     from pai_cli.api.samples import as_dataset
 
-    return None, as_dataset(data)
+    return None, as_dataset(data, normalise=normalise)
 
 
 def accept(source: Checkpoint, network: Network, request: PruneRequest, dataset: Dataset | None) -> Dataset | None:
@@ -126,15 +135,20 @@ def _tell_samples(dataset: Dataset, network: Network, request: PruneRequest) -> 
     usual = "" if request.per_class else f" (the default; {option('per_class')} changes it)"
     shape = request.input_shape or network.input_shape or getattr(dataset, "input_shape", None) or dataset.shape
     note(f"{dataset.name}: {count} samples of each of {dataset.classes} classes{usual}; {told_inputs(dataset, shape)}")
+    from pai_cli.pruning.normalising import told_statistics
+
+    if told := told_statistics(network, request):
+        note(told)
 
 
-def story_of(dataset: Dataset | None, request: PruneRequest) -> dict[str, str]:
-    """What a mask should tell of its samples; {} for a method without data."""
+def story_of(dataset: Dataset | None, request: PruneRequest, network: Network) -> dict[str, str]:
+    """What a mask should tell of its samples, and of batch norms; {} for a method without data."""
     if dataset is None:
         return {}
+    from pai_cli.pruning.normalising import story_of_batch_norms
     from pai_cli.pruning.samples import story
 
-    return story(dataset, request)
+    return {**story(dataset, request), **story_of_batch_norms(network, request)}
 
 
 def tell_pruning(result: PruneSummary, network: Network, *, no_collapse: bool, rule: TieRule = "first") -> None:

@@ -26,7 +26,7 @@ from pai_cli.api.inputs import (
 from pai_cli.api.masks import Mask
 from pai_cli.api.plans import Reads, plan_sampling
 from pai_cli.api.progress import Wanted, shown_by
-from pai_cli.api.requests import accept, method_of, request_of, samples_of, story_of, tell_pruning
+from pai_cli.api.requests import IDLE_NORMALISE, accept, method_of, request_of, samples_of, story_of, tell_pruning
 from pai_cli.compute.device import ON_TORCH
 from pai_cli.errors import CompositeError, UnknownMetricError, UsageError
 from pai_cli.files.provenance import typed
@@ -88,6 +88,8 @@ def sample(
     rounds: int | str | None = None,
     data: Any = None,
     per_class: int | None = None,
+    normalise: bool = False,
+    batch_norm: str | None = None,
     ties: str | None = None,
     pattern: str | tuple[int, int] | None = None,
     densities: Any = None,
@@ -126,7 +128,7 @@ def sample(
     path, picture = maybe_path(output), maybe_path(plot)
     in_rounds = rounds_of(rounds)
     chosen = method_of("erk" if construct else method)  # whose densities are built
-    named, samples = samples_of(data)
+    named, samples = samples_of(data, normalise=normalise)
     if picture is not None:
         from pai_cli.display.figures.canvas import check_picture
 
@@ -175,7 +177,7 @@ IDLE = (
     Idle(
         (
             *("method", "population", "select", "by", "noise", "trajectory", "resume", "scope", "rounds", "data"),
-            *("per_class", "pattern", "plot", "ties", "convention"),
+            *("per_class", "batch_norm", "pattern", "plot", "ties", "convention"),
         ),
         f"{option('construct', '{construct}')}: builds a mask and searches for none; leave {{it}} out",
         beside=("construct",),
@@ -185,6 +187,7 @@ IDLE = (
         f"{{it}}: only for {option('construct', 'ramanujan')}; leave it out",
         where=lambda call: call.construct != "ramanujan",
     ),
+    IDLE_NORMALISE,
     idle_packed("output"),
     idle_force(f"{option('output')} too", "output", "trajectory", "plot"),
 )
@@ -273,7 +276,7 @@ class _Run:
         with lines.going(lambda: f"{state.done} of {population} candidates are done and kept"):
             result = search(self.network, search_request, lines, state, progress, dataset=dataset, workers=self.workers)
         tell_pruning(result.pruned, self.network, no_collapse=False, rule=self.request.ties)
-        story = {**story_of(dataset, result.request), **result.story}
+        story = {**story_of(dataset, result.request, self.network), **result.story}
         force = self.force or (self.path is not None and wrote(lines, self.path))
         mask = self._write(result.pruned, self.request, story, force=force)
         if self.path is not None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pai_cli.data.arrays import ArrayDataset
     from pai_cli.data.base import Dataset
 
 GIVEN = "data given"
@@ -37,13 +38,14 @@ Data = Any
 """One of `TAKES`; arrays are anything that NumPy makes an array of, torch's tensors on any device among them."""
 
 
-def as_dataset(data: Data, train: bool = True) -> Dataset:
+def as_dataset(data: Data, train: bool = True, *, normalise: bool = False) -> Dataset:
     """The training part of the data, or with `train=False` its test part, as the rest of `pai` takes it.
 
     `data`: what the command line takes ("digits", or a path), a pair (x, y), four arrays (x, y, x_test, y_test),
     a `DataLoader` whose batches are pairs, two of them (loader, test loader), or a dataset of `pai`'s own, which is given
     back. x is (n, C, H, W), (n, H, W) or (n, F), of any type of numbers, and taken as it is: nothing is scaled or
-    standardised, and (n, F) goes into a network as (n, F). y is (n,), whole numbers from 0; the largest of the training part
+    standardised but with `normalise`, which takes channel by channel the mean of the training part away and divides by the
+    deviation; (n, F) goes into a network as (n, F). y is (n,), whole numbers from 0; the largest of the training part
     says how many classes there are.
 
     A loader is read once, to its end, in its own order, into memory. A shuffling one without a generator of its own gives
@@ -53,17 +55,19 @@ def as_dataset(data: Data, train: bool = True) -> Dataset:
     another number than the examples, no examples, a loader that has no length (it might never end) or whose batches are no
     pairs, no test part where one is asked for.
     """
-    return as_parts(data)[1] if not train else _named(data, train=True) or _training(data)
+    if not train:
+        return as_parts(data, normalise=normalise)[1]
+    return _named(data, train=True, normalise=normalise) or _training(data, normalise=normalise)
 
 
-def as_parts(data: Data) -> tuple[Dataset, Dataset]:
+def as_parts(data: Data, *, normalise: bool = False) -> tuple[Dataset, Dataset]:
     """Both parts, training and test, of `data` as `as_dataset` takes it. Raises `DataError`."""
-    named = _named(data, train=True)
+    named = _named(data, train=True, normalise=normalise)
     if named is not None:
-        tested = _named(data, train=False)
+        tested = _named(data, train=False, normalise=normalise)
         assert tested is not None
         return named, tested
-    train = _training(data)
+    train = _training(data, normalise=normalise)
     if len(_all_of(data)) == 4:
         _, _, x, y = data
         return train, _held(x, y, ("x_test", "y_test"), train)
@@ -88,16 +92,20 @@ def name_of(data: Data) -> str:
     return str(data.name) if _is_dataset(data) else GIVEN
 
 
-def _named(data: Data, *, train: bool) -> Dataset | None:
+def _named(data: Data, *, train: bool, normalise: bool) -> Dataset | None:
     """What a name or a path stands for, or a dataset that is one already; None for values."""
     from os import PathLike
 
     if isinstance(data, str | PathLike):
         from pai_cli.data.registry import open_dataset
 
-        return open_dataset(name_of(data), train=train)
+        return open_dataset(name_of(data), train=train, normalise=normalise)
     if not _is_dataset(data):
         return None
+    if normalise:
+        from pai_cli.data.base import no_need
+
+        raise no_need(f"the dataset {data.name}")
     if not train:
         from pai_cli.data.arrays import no_test_part
 
@@ -105,21 +113,24 @@ def _named(data: Data, *, train: bool) -> Dataset | None:
     return cast("Dataset", data)
 
 
-def _training(data: Data) -> Dataset:
-    if isinstance(data, Loader):
-        return _held(*_read(data, "the loader"), ("the loader's inputs", "its labels"))
-    if _is_two_loaders(data):
-        return _held(*_read(data[0], "the loader"), ("the loader's inputs", "its labels"))
+def _training(data: Data, *, normalise: bool) -> ArrayDataset:
+    loader = data if isinstance(data, Loader) else data[0] if _is_two_loaders(data) else None
+    if loader is not None:
+        return _held(*_read(loader, "the loader"), ("the loader's inputs", "its labels"), normalise=normalise)
     parts = _all_of(data)
     if len(parts) not in (2, 4):
         raise DataError(f"{GIVEN}: {_told(data)}; give {TAKES}")
-    return _held(parts[0], parts[1], ("x", "y"))
+    return _held(parts[0], parts[1], ("x", "y"), normalise=normalise)
 
 
-def _held(x: Any, y: Any, called: tuple[str, str], train: Dataset | None = None) -> Dataset:
-    """Inputs and labels, checked, as a data set that gives them as they are. `train`: the part of which this is the test."""
+def _held(
+    x: Any, y: Any, called: tuple[str, str], train: ArrayDataset | None = None, *, normalise: bool = False
+) -> ArrayDataset:
+    """Inputs and labels, checked, as a data set that gives them as they are, or standardised. `train`: the part of which
+    this is the test, and which says how values are made.
+    """
     from pai_cli.data.arrays import ArrayDataset, as_images, check_labels, checked
-    from pai_cli.data.normalise import Normalisation
+    from pai_cli.data.normalise import WHITE, as_stored, measure
 
     where, labelled = (f"{GIVEN}: {one}" for one in called)
     inputs = _array(x, where)
@@ -127,13 +138,13 @@ def _held(x: Any, y: Any, called: tuple[str, str], train: Dataset | None = None)
     labels = check_labels(_array(y, labelled), len(stored), labelled, None if train is None else train.classes)
     if train is not None and stored.shape[1:] != train.shape:
         raise DataError(f"{where}: examples of shape {stored.shape[1:]}, and those to train with are {train.shape}")
-    for _ in checked(stored, where):
-        pass  # read to the end, for the fault that it may raise
-    channels = stored.shape[1]
-    as_it_is = Normalisation(1.0, (0.0,) * channels, (1.0,) * channels, "as given")
+    values = checked(stored, where)
+    normalisation = measure(values, WHITE.get(stored.dtype.name, 1.0)) if normalise else as_stored(values)
+    if train is not None:
+        normalisation = train.normalisation
     classes = int(labels.max()) + 1 if train is None else train.classes
     flat = stored.shape[3:] if inputs.ndim == 2 else None
-    return ArrayDataset(GIVEN, classes, labels, stored, as_it_is, flat)
+    return ArrayDataset(GIVEN, classes, labels, stored, normalisation, flat)
 
 
 def _read(loader: Loader, called: str) -> tuple[NDArray[Any], NDArray[Any]]:

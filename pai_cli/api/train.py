@@ -134,6 +134,7 @@ def train(
     weight_decay: float = 2e-4,
     validation: float = 0.1,
     augment: str = "auto",
+    normalise: bool = False,
     seed: int = 0,
     amp: bool = False,
     soft_neurons: bool | None = None,
@@ -182,7 +183,8 @@ def train(
     `optimizer`: "sgd" (momentum 0.9) or "adam". `lr`: the learning rate at the first step, by default 0.1, of adam 0.001.
     `schedule`: "steps", x0.1 at 1/2 and 3/4 of all steps, "cosine" or "constant". `weight_decay`: of every parameter.
     `validation`: share of each class's training examples held out to choose an epoch. `augment`: "auto", "none", "crop" or
-    "crop-flip". `seed`: of all that is drawn. `amp`: bfloat16 on a GPU.
+    "crop-flip". `normalise`: standardise values that would be taken as they are, by the training part's mean and deviation.
+    `seed`: of all that is drawn. `amp`: bfloat16 on a GPU.
 
     `dynamic`: let the mask move: as many weights grow as are dropped, at random ("set", arXiv:1707.04780), by gradient
     ("rigl", arXiv:1911.11134), or by gradient with as many for every output of a layer ("srigl", arXiv:2305.02299); or
@@ -224,7 +226,9 @@ def train(
     file = mask.path if isinstance(mask, Mask) else source_path(mask)
     named = name_of(data) if isinstance(data, (str, PathLike)) else None
     plan_training(Reads(source_path(checkpoint), model, named), file, outputs, resume=resume)
-    job = _open_job(checkpoint, mask, data, recipe_wanted, outputs, model=model, shape=shape, trust=trust)
+    job = _open_job(
+        checkpoint, mask, data, recipe_wanted, outputs, model=model, shape=shape, trust=trust, normalise=normalise
+    )
     return _run(job, device_of(device, checkpoint), progress, resume=resume)
 
 
@@ -260,7 +264,7 @@ def _mask_beside(output: AnyPath | None, recipe: Recipe) -> Path | None:
 def _open_job(
     checkpoint: Source, mask: str | Path | Mask | None, data: Data, recipe: Recipe, outputs: Outputs, **others: Any
 ) -> Job:
-    """What is to be trained, opened and compared. `others`: `model`, `shape`, `trust`."""
+    """What is to be trained, opened and compared. `others`: `model`, `shape`, `trust`, `normalise`."""
     stored = None if mask is None else open_given(mask, trust=others["trust"])
     source = open_source(checkpoint, trust=others["trust"])  # its faults are told before torch is imported
     network = network_of(source, others["model"], others["shape"])
@@ -271,7 +275,7 @@ def _open_job(
         network=network,
         mask=stored,
         data=name_of(data),
-        parts=as_parts(data),
+        parts=as_parts(data, normalise=others["normalise"]),
         recipe=recipe,
         name=_recipe_name(recipe),
         input_shape=others["shape"],

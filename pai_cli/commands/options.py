@@ -24,6 +24,13 @@ class TieChoice(StrEnum):
     ERROR = "error"
 
 
+class BatchNormChoice(StrEnum):
+    """What batch norms normalise by while samples are scored."""
+
+    BATCH = "batch"
+    RUNNING = "running"
+
+
 class ScopeChoice(StrEnum):
     """Where the density holds."""
 
@@ -122,6 +129,22 @@ Data = Annotated[
 PerClass = Annotated[
     int | None,
     typer.Option("--per-class", metavar="N", min=1, help="Samples of each class, by default 10; chosen by the seed."),
+]
+Normalise = Annotated[
+    bool,
+    typer.Option(
+        "--normalise",
+        help="Standardise values that are floats; these are taken as they are otherwise.",
+    ),
+]
+BatchNormName = Annotated[
+    BatchNormChoice | None,
+    typer.Option(
+        "--batch-norm",
+        metavar="CHOICE",
+        help="What batch norms score by, batch or running; their batch (mostly the default), or running statistics, "
+        "measured on the samples first where they are the initial ones.",
+    ),
 ]
 PatternText = Annotated[
     str | None,

@@ -85,6 +85,8 @@ def prune(
     rounds: options.Rounds = None,
     data: options.Data = None,
     per_class: options.PerClass = None,
+    normalise: options.Normalise = False,
+    batch_norm: options.BatchNormName = None,
     pattern: options.PatternText = None,
     densities: options.DensitiesPath = None,
     shuffle: options.Shuffle = False,

@@ -107,6 +107,8 @@ def sample(
     rounds: options.Rounds = None,
     data: options.Data = None,
     per_class: options.PerClass = None,
+    normalise: options.Normalise = False,
+    batch_norm: options.BatchNormName = None,
     ties: options.TieName = None,
     pattern: options.PatternText = None,
     densities: options.DensitiesPath = None,

@@ -193,6 +193,7 @@ def train(
     weight_decay: WeightDecay = 2e-4,
     validation: Validation = 0.1,
     augment: Augment = Augmentation.AUTO,
+    normalise: options.Normalise = False,
     seed: options.Seed = 0,
     amp: Amp = False,
     soft_neurons: SoftNeurons = None,

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from pai_cli.errors import DataError
+from pai_cli.spelling import option
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -48,3 +51,8 @@ class Dataset(Protocol):
 
     def __len__(self) -> int:
         """How many examples there are."""
+
+
+def no_need(name: str) -> DataError:
+    """The error where standardising is asked for, and is done all the same."""
+    return DataError(f"{option('normalise')}: {name} is standardised without it; leave it out")

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pai_cli.data.base import Batch
-from pai_cli.data.normalise import Normalisation
+from pai_cli.data.normalise import AS_STORED, Normalisation
 from pai_cli.errors import DataError
+from pai_cli.spelling import option
 
 if TYPE_CHECKING:
     from pai_cli.data.base import Dataset
@@ -82,6 +83,8 @@ def told_inputs(dataset: Dataset, shape: tuple[int, ...]) -> str:
     stored, taken = ("x".join(map(str, sides)) for sides in (own, shape))
     normalisation = getattr(dataset, "normalisation", None)
     normalised = f"; {normalisation.stated()}" if isinstance(normalisation, Normalisation) else ""
+    if normalised.endswith(AS_STORED):
+        normalised += f" ({option('normalise')} standardises them)"
     return f"{stored}{'' if stored == taken else f' made {taken}'}{normalised}"
 
 

@@ -1,4 +1,7 @@
-"""From stored values to what networks are fed: scaled to [0, 1], less the mean, over the standard deviation, by channel."""
+"""From stored values to what networks are fed: scaled to [0, 1], less the mean, over the standard deviation, by channel.
+
+Floats are taken as they are, as whoever stored them has made of them what is to be fed.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,8 @@ class Normalisation:
 
     def stated(self) -> str:
         """The transform in one line, for people and for metadata."""
+        if self.source == AS_STORED:
+            return f"values {AS_STORED}"
         mean, std = (", ".join(f"{one:.4f}" for one in some) for some in (self.mean, self.std))
         scaled = "" if self.white == 1 else f"divided by {self.white:g}, "
         return f"{scaled}mean ({mean}) subtracted, divided by std ({std}); {self.source}"
@@ -43,6 +48,10 @@ def _by_channel(values: tuple[float, ...]) -> NDArray[np.float32]:
 
 
 MEASURED = "measured on the training set"
+AS_STORED = "taken as they are"
+
+WHITE = {"uint8": 255.0, "uint16": 65535.0}
+"""What becomes 1; values of other types are not scaled."""
 
 # Over all pixels of the training images, as torchvision, timm and others state them. For CIFAR-10 many scripts divide by
 # (0.2023, 0.1994, 0.2010), which is the mean over images of each image's own deviation, and not this.
@@ -72,3 +81,9 @@ def measure(chunks: Iterable[NDArray[Any]], white: float, source: str = MEASURED
     std = np.sqrt(squares / count)
     std[std <= np.finfo(np.float32).eps * np.abs(mean)] = 1
     return Normalisation(white, tuple(mean.tolist()), tuple(std.tolist()), source)
+
+
+def as_stored(chunks: Iterable[NDArray[Any]]) -> Normalisation:
+    """What leaves every value as it is, of chunks as `measure` takes them, which are read for the faults they may raise."""
+    (channels,) = {chunk.shape[1] for chunk in chunks}
+    return Normalisation(1.0, (0.0,) * channels, (1.0,) * channels, AS_STORED)

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pai_cli.data.arrays import ArrayDataset, as_images, check_labels, checked, no_test_part
-from pai_cli.data.normalise import measure
+from pai_cli.data.base import no_need
+from pai_cli.data.normalise import WHITE, as_stored, measure
 from pai_cli.errors import DataError
 from pai_cli.files.budget import BudgetError, check_unpacked, open_zip
 from pai_cli.files.first_bytes import check_readable, looks_like
@@ -17,22 +18,26 @@ from pai_cli.files.messages import one_line, some_names
 from pai_cli.printable import reason_of
 from pai_cli.telling import note
 
-WHITE = {"uint8": 255.0, "uint16": 65535.0}
-"""What becomes 1; values of other types are taken as they are."""
 
-
-def open_npz(path: Path, *, train: bool) -> ArrayDataset:
+def open_npz(path: Path, *, train: bool, normalise: bool = False) -> ArrayDataset:
     """The arrays of an archive, read without unpickling, held in their own type.
 
+    Floats are taken as they are, or with `normalise` standardised as whole numbers are.
+
     x is (n, C, H, W), (n, H, W, C) with C 1 or 3 where the second size is neither, (n, H, W) or (n, F); y is (n,), whole
-    numbers from 0, and the largest says how many classes there are. Raises `DataError` naming array and index.
+    numbers from 0, and the largest says how many classes there are. Raises `DataError` naming array and index; also for
+    `normalise` of whole numbers.
     """
     arrays = _read(path, ("x", "y") if train else ("x", "y", "x_test", "y_test"))
     stored = _images(arrays["x"], f"{path}: x")
     labels = check_labels(arrays["y"], len(stored), f"{path}: y")
     classes = int(labels.max()) + 1
+    whole = stored.dtype.kind != "f"
+    if whole and normalise:
+        raise no_need(f"{path}, of {stored.dtype},")
+    values = checked(stored, f"{path}: x")
     white = WHITE.get(stored.dtype.name, 1.0)
-    normalisation = measure(checked(stored, f"{path}: x"), white)
+    normalisation = measure(values, white) if whole or normalise else as_stored(values)
     if not train:
         shape, kind = stored.shape[1:], stored.dtype
         stored = _images(arrays["x_test"], f"{path}: x_test")
@@ -40,7 +45,7 @@ def open_npz(path: Path, *, train: bool) -> ArrayDataset:
             raise DataError(f"{path}: x_test is {stored.dtype} {stored.shape[1:]} an example, x is {kind} {shape}")
         labels = check_labels(arrays["y_test"], len(stored), f"{path}: y_test", classes)
         for _ in checked(stored, f"{path}: x_test"):
-            pass  # read to the end, for the fault that it may raise; of x `measure` does that
+            pass  # read to the end, for the fault that it may raise; of x that is done above
     return ArrayDataset(path.name, classes, labels, stored, normalisation)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pai_cli.data import layouts
+from pai_cli.data.base import no_need
 from pai_cli.errors import DataError
 from pai_cli.files.first_bytes import check_readable, looks_like
 from pai_cli.printable import reason_of
@@ -24,11 +25,13 @@ DIGITS = "digits"
 class Kind:
     """A kind of data.
 
-    `opener` is "module:function", which takes the path and `train`; `fits` gives something of a path of this kind.
+    `opener` is "module:function", which takes the path and `train`; `fits` gives something of a path of this kind. `floats`:
+    its values may be floats, and the opener takes `normalise` too.
     """
 
     opener: str
     fits: Callable[[Path], object]
+    floats: bool = False
 
 
 KINDS: dict[str, Kind] = {
@@ -36,7 +39,7 @@ KINDS: dict[str, Kind] = {
     "cifar-python": Kind("pai_cli.data.cifar:open_python", layouts.cifar_python),
     "cifar-binary": Kind("pai_cli.data.cifar:open_binary", layouts.cifar_binary),
     "idx": Kind("pai_cli.data.idx:open_idx", layouts.idx_sets),
-    "npz": Kind("pai_cli.data.npz:open_npz", layouts.is_npz),
+    "npz": Kind("pai_cli.data.npz:open_npz", layouts.is_npz, floats=True),
     "hf": Kind("pai_cli.data.huggingface:open_saved", layouts.is_saved_hf),
     "images": Kind("pai_cli.data.folder:open_tree", layouts.is_image_tree),
 }
@@ -48,8 +51,11 @@ TAKES = (
 )
 
 
-def open_dataset(spec: str, *, train: bool = True) -> Dataset:
+def open_dataset(spec: str, *, train: bool = True, normalise: bool = False) -> Dataset:
     """The training part, or the test part, of the data that `spec` names: `digits` or a path.
+
+    `normalise`: standardise values that are floats, which are taken as they are otherwise; others are standardised all the
+    same, and it is refused.
 
     Raises `DataError` when there is none, it is of no known kind, it is damaged, it has no test part, or a package is
     missing. Images in files are read when they are asked for.
@@ -57,8 +63,11 @@ def open_dataset(spec: str, *, train: bool = True) -> Dataset:
     path = Path(spec).expanduser()
     try:
         kind, path = (KINDS[DIGITS], path) if spec == DIGITS else _recognise(path)
+        if normalise and not kind.floats:
+            raise no_need(spec)
+        own = {"normalise": True} if normalise else {}
         module, _, function = kind.opener.partition(":")
-        dataset: Dataset = getattr(import_module(module), function)(path, train=train)
+        dataset: Dataset = getattr(import_module(module), function)(path, train=train, **own)
     except OSError as e:
         raise DataError(f"{e.filename or spec}: cannot be read: {reason_of(e)}") from e
     return dataset

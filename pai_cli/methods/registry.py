@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from functools import cache
 
 from pai_cli.errors import UnknownMethodError, UnusableMethodError
-from pai_cli.pruning.base import METHODS, Method
+from pai_cli.pruning.base import METHODS, BatchNorm, Method
 from pai_cli.pruning.trained import freezes, usual_rounds
 from pai_cli.spelling import option
 
@@ -14,6 +14,7 @@ __all__ = ["METHODS", "faults_beside", "get", "given", "names", "register"]
 
 _RANDOM = "pai_cli.methods.random:make_scorer"
 _SNIP = "pai_cli.methods.snip:make_scorer"
+_EITHER: tuple[BatchNorm, ...] = ("batch", "running")
 
 _BUILT_IN = (
     Method(
@@ -59,6 +60,15 @@ _BUILT_IN = (
         device_masks=True,
     ),
     Method(
+        name="synflow-l2",
+        summary="the same of the network of squared weights, by the trace of the path kernel; no data",
+        source="Gebhart et al. 2021, arXiv:2101.10552",
+        make_scorer="pai_cli.methods.synflow_l2:make_scorer",
+        rounds=100,
+        iterative="auto",
+        device_masks=True,
+    ),
+    Method(
         name="smart-ratio",
         summary="weights at random, early layers denser, the classifier at 0.3",
         source="Su et al. 2020, arXiv:2009.11094",
@@ -73,6 +83,7 @@ _BUILT_IN = (
         source="Lee et al. 2019, arXiv:1810.02340",
         make_scorer=_SNIP,
         data=True,
+        batch_norm=_EITHER,
     ),
     Method(
         name="iter-snip",
@@ -82,6 +93,19 @@ _BUILT_IN = (
         rounds=100,
         iterative=True,
         data=True,
+        batch_norm=_EITHER,
+        device_masks=True,
+    ),
+    Method(
+        name="force",
+        summary="the same with original weights, and pruned ones may return in each of 60 rounds; needs data",
+        source="de Jorge et al. 2021, arXiv:2006.09081",
+        make_scorer="pai_cli.methods.force:make_scorer",
+        rounds=60,
+        iterative=True,
+        recovers=True,
+        data=True,
+        batch_norm=_EITHER,
         device_masks=True,
     ),
     Method(
@@ -90,6 +114,15 @@ _BUILT_IN = (
         source="Wang et al. 2020, arXiv:2002.07376",
         make_scorer="pai_cli.methods.grasp:make_scorer",
         data=True,
+        batch_norm=_EITHER,
+    ),
+    Method(
+        name="fisher",
+        summary="the weights that the loss depends on most, to second order by the empirical Fisher; needs data",
+        source="Gollini Navarrete et al. 2025, arXiv:2502.11450",
+        make_scorer="pai_cli.methods.fisher:make_scorer",
+        data=True,
+        batch_norm=("running",),
     ),
     Method(
         name="phew",

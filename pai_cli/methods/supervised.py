@@ -9,11 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import fx, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from pai_cli.compute.device import sent
 from pai_cli.errors import MethodOptionError, ScoreError
 from pai_cli.files.messages import one_line
+from pai_cli.models.batch_norms import batch_norms, fresh_norms
 from pai_cli.models.copies import failed_on, kind_of, remove, repeatable, seeded, with_gradients, working_copy
 from pai_cli.models.programs import normalise_by_batch
 from pai_cli.pruning.base import Batches, Masks, ScoreContext
@@ -32,16 +32,24 @@ class _Batch(NamedTuple):
     least: int
     most: int
 
+    def by_sample(self) -> Iterator[_Batch]:
+        """A batch of each sample."""
+        for inputs, labels in zip(self.inputs[:, None], self.labels[:, None], strict=True):
+            yield _Batch(inputs, labels, self.least, self.most)
+
 
 class Supervised:
     """A copy of a network with its mean cross-entropy over all samples, L = sum_b (n_b / n) L_b over the batches.
 
-    Batch norms normalise by their batch, as in training and as the papers do at initialisation, where there are no
-    running statistics yet. Everything else is in evaluation mode: dropout and other random passes would make the
-    scores those of one draw. Float64 when a weight of the network is, else float32. `names`: the weights that are
-    masked and differentiated. `temperature`: the logits are divided by it. The network itself is not touched.
+    Batch norms normalise by their batch, as in training and as most papers do at initialisation, where there are no
+    running statistics yet; or, with `context.batch_norm` "running", by running statistics. Those that are the initial
+    ones, mean 0 and variance 1, are then measured first: PyTorch's, averaged over the batches, in one pass. Everything
+    else is in evaluation mode: dropout and other random passes would make the scores those of one draw. Float64 when a
+    weight of the network is, else float32. `names`: the weights that are masked and differentiated. `temperature`: the
+    logits are divided by it. The network itself is not touched.
 
-    Raises `ScoreError` when the network cannot be copied, or without samples; `DeviceError`.
+    Raises `ScoreError` when the network cannot be copied, or without samples; `DeviceError`; and what `gradient` does where
+    statistics are measured.
     """
 
     def __init__(self, context: ScoreContext, names: tuple[str, ...], temperature: float = 1.0) -> None:
@@ -53,14 +61,16 @@ class Supervised:
         self._context = context
         self._temperature = temperature
         self._model = working_copy(model, context.device, self._dtype, context.method)
-        for module in self._model.modules():
-            if isinstance(module, _BatchNorm):
-                module.train()
-        if isinstance(self._model, fx.GraphModule):
+        by_batch = context.batch_norm == "batch"
+        for norm in batch_norms(self._model).values():
+            norm.train(by_batch)
+        if isinstance(self._model, fx.GraphModule):  # with running statistics one that has no batch norm
             normalise_by_batch(self._model)
         self.weights = with_gradients(self._model, names)
         self._batches = _batches_on(context.device, context.batches)
         self._count = sum(len(labels) for _, labels in context.batches)
+        if not by_batch:
+            self._warm_up()
 
     def mask(self, masks: Masks | None) -> None:
         """Set the weights that are false in `masks` to zero, for good: masks only ever shrink."""
@@ -80,6 +90,23 @@ class Supervised:
         self._check_finite(losses)
         return total
 
+    def moments(self) -> tuple[Tensors, Tensors]:
+        """The means over the samples of g_i and of g_i squared, g_i = dL_i/dw the gradient of one sample's cross-entropy.
+
+        Each sample passes by itself, as a batch of one, so both are exact. Raises as `gradient` does.
+        """
+        first, second, losses = self._zeros(), self._zeros(), []
+        with self._pass():
+            for sample in (one for batch in self._batches for one in batch.by_sample()):
+                losses.append(self._loss(sample))
+                found = self._differentiate(losses[-1])  # g_i / n
+                self._add(first, found)
+                squares = torch._foreach_mul(list(found.values()), list(found.values()))
+                self._add(second, dict(zip(found, squares, strict=True)))
+        self._check_finite(losses)
+        torch._foreach_mul_(list(second.values()), self._count)
+        return first, second
+
     def hessian_times(self, vectors: Mapping[str, torch.Tensor]) -> Tensors:
         """H v, the Hessian of L by all the weights together times `vectors` (by name, shaped as the weights).
 
@@ -95,6 +122,19 @@ class Supervised:
                     self._add(total, self._differentiate(product))
         self._check_finite(losses)
         return total
+
+    def _warm_up(self) -> None:
+        """Measure the running statistics that are the initial ones."""
+        norms = list(fresh_norms(self._model).values())
+        for norm in norms:
+            norm.momentum = None  # the mean over all batches, each as much
+            norm.reset_running_stats()
+            norm.train()
+        with self._pass(), torch.no_grad():
+            for batch in self._batches if norms else ():
+                self._logits(batch)
+        for norm in norms:
+            norm.eval()
 
     def _zeros(self) -> Tensors:
         flat = torch.zeros(

@@ -27,14 +27,20 @@ def make_scorer(context: ScoreContext) -> Scorer:
 
     Raises `MethodOptionError` (input shape missing or wrong) and `ScoreError` (R past float64; no flow left).
     """
+    return flow_scorer(context, "synflow")
+
+
+def flow_scorer(context: ScoreContext, method: str, *, squared: bool = False) -> Scorer:
+    """The scorer of `make_scorer`, or of the network whose parameters and buffers are `squared`; `method`: for messages."""
     names = tuple(layer.name for layer in context.layers)
-    linearised = Linearised(context.network, names, context.input_shape, context.device)
+    shape, device = context.input_shape, context.device
+    linearised = Linearised(context.network, names, shape, device, squared=squared, method=method)
     products = _written_over(linearised.weights) if context.device == "cpu" else _anew
 
     def score(masks: Masks | None) -> Scores:
         linearised.mask(masks)
         flow = linearised.flow()
-        _check(flow, masks)
+        _check(method, flow, masks)
         with torch.no_grad():
             found = products(list(flow.gradients.values()), list(linearised.weights.values()))
         return Scores(dict(zip(flow.gradients, found, strict=True)), flow.through)
@@ -64,22 +70,22 @@ def _anew(gradients: Tensors, weights: Tensors) -> Tensors:
     return list(found)
 
 
-def _check(flow: Flow, masks: Masks | None) -> None:
+def _check(method: str, flow: Flow, masks: Masks | None) -> None:
     if not (isfinite(flow.output) and isfinite(flow.through)):
         raise ScoreError(
-            "synflow: the flow through the network is not a finite float64 (too deep, or weights too large "
+            f"{method}: the flow through the network is not a finite float64 (too deep, or weights too large "
             f"or not finite); give another {option('method')}, such as erk"
         )
     if flow.through > 0:
         return
     if masks is None:
         raise ScoreError(
-            "synflow: no flow reaches the output even before pruning (a layer of zeros, or a last "
+            f"{method}: no flow reaches the output even before pruning (a layer of zeros, or a last "
             f"activation that is flat); give another {option('method')}, such as erk"
         )
     left = sum(int(np.count_nonzero(mask)) for mask in masks.values())
     total = sum(mask.size for mask in masks.values())
     raise ScoreError(
-        f"synflow: no flow reaches the output with {left:,} of {total:,} weights left; "
+        f"{method}: no flow reaches the output with {left:,} of {total:,} weights left; "
         f"give more {option('rounds')}, {option('rounds', 'auto')}, or a larger {option('density')}"
     )

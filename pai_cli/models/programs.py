@@ -94,6 +94,11 @@ def lift_ceilings(program: fx.GraphModule) -> None:
     program.recompile()
 
 
+def batch_normalises(program: fx.GraphModule) -> bool:
+    """Whether the program has a batch norm."""
+    return any("batch_norm" in operation(node) for node in program.graph.nodes)
+
+
 def normalise_by_batch(program: fx.GraphModule) -> None:
     """Make every batch norm of the program normalise by its batch, and every dropout let all pass.
 

@@ -23,6 +23,8 @@ Allocation = Literal["none", "uniform", "erk", "smart-ratio"]
 Iterative = Literal[False, True, "auto"]
 Scope = Literal["global", "layer"]
 PieceScore = Literal["draw", "magnitude"]
+BatchNorm = Literal["batch", "running"]
+"""What batch norms normalise by while samples are scored: their batch, or running statistics."""
 USUAL_DENSITY = 0.05
 """The fraction kept where nothing is asked for: the command line takes it and says so."""
 Masks = dict[str, "NDArray[np.bool_]"]
@@ -69,7 +71,7 @@ class Scores:
 Scorer = Callable[[Masks | None], Scores]
 """Scores the weights under the masks of the round before (None at first).
 
-Masks only shrink from call to call, and scores may be written over by the next call.
+Masks only shrink from call to call, unless the method `recovers` weights; scores may be written over by the next call.
 """
 
 
@@ -80,7 +82,8 @@ class ScoreContext:
     `layers` are the ones being pruned; the network's other layers stay whole. `input_shape` has no batch
     dimension. `batches`: labelled samples, for a method with `data`; none for the others. `method`: the name that
     was asked for, for messages. `counts`: how many weights the run keeps in the end, of the network or by layer; None
-    when not known. `training`: for a method that trains; None for the others.
+    when not known. `training`: for a method that trains; None for the others. `batch_norm`: what batch norms normalise by,
+    for a method that says in its row which it can do.
 
     A method may read the network and must leave it as it is: weights, buffers, gradients, `requires_grad`, mode.
     What it has to change, it changes on a copy.
@@ -95,6 +98,7 @@ class ScoreContext:
     method: str = ""
     counts: int | Mapping[str, int] | None = None
     training: TrainingContext | None = None
+    batch_norm: BatchNorm = "batch"
 
     def generator(self, layer: str) -> np.random.Generator:
         """The random generator of one layer, a function of the seed and the layer's name only.
@@ -133,10 +137,18 @@ class Method:
     """How many rounds when nobody says; what the options of training and the density make of them."""
     iterative: Iterative = False
     """Whether a number of rounds applies; of "auto", the rounds "auto" too: the scores must then come with their flow."""
+    recovers: bool = False
+    """Whether a weight that one round leaves out may be kept by a later one: each round chooses from all weights, and the
+    scores must then tell of those that are left out too.
+    """
     random: bool = False
     """Whether the seed changes the mask, samples aside."""
     data: bool = False
     """Whether it scores with labelled samples: data are then needed, and `ScoreContext.batches` holds them."""
+    batch_norm: tuple[BatchNorm, ...] = ()
+    """For a method with `data`: what it can have batch norms normalise by, the usual first; `ScoreContext.batch_norm` says
+    which.
+    """
     trains: tuple[str, ...] = ()
     """For a method that trains, which needs `data`: the `TrainingOptions` it takes. `ScoreContext.training` then holds
     them and all of the data, and `batches` none; the scorer is called in every round.

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from pai_cli.errors import DensityError, MethodOptionError
-from pai_cli.pruning.base import Method, Pattern, Scope, Takers
+from pai_cli.pruning.base import BatchNorm, Method, Pattern, Scope, Takers
 from pai_cli.pruning.counts import AllocatedQuota, GivenQuota, NetworkQuota, PatternQuota, Quota
 from pai_cli.pruning.layers import given_densities
 from pai_cli.pruning.ties import RULES, TieRule
@@ -31,7 +31,8 @@ class PruneRequest:
 
     `density`: of the network; None with `pattern`, which has its own, and with `densities`, a density a layer.
     `ignore`: globs of layer names, with or without their `.weight`; such layers stay whole and are not counted.
-    `data`: the dataset that a method with data takes `per_class` samples of each class from (10 unless given).
+    `data`: the dataset that a method with data takes `per_class` samples of each class from (10 unless given);
+    `normalise`: standardise its values where they are floats. `batch_norm`: what batch norms normalise by.
     `pattern`: N:M selection. `densities`: pairs of a layer's name or glob and its density. `shuffle`: permute each
     layer's mask within the layer. `invert`: keep the smallest scores. `training`: for the methods that train. `ties`: how
     equal scores are settled where the cut falls. `effective`: the density is of weights on a path alone.
@@ -48,6 +49,8 @@ class PruneRequest:
     input_shape: tuple[int, ...] | None = None
     data: str | None = None
     per_class: int | None = None
+    normalise: bool = False
+    batch_norm: BatchNorm | None = None
     pattern: Pattern | None = None
     densities: LayerDensities | None = None
     shuffle: bool = False
@@ -62,6 +65,11 @@ class PruneRequest:
         facts = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in INCIDENTAL}
         training = None if self.training is None else asdict(self.training)
         return {**facts, "method": self.method.name, "training": training}
+
+    @property
+    def normalises_by(self) -> BatchNorm | None:
+        """What batch norms normalise by while samples are scored; None for a method that leaves no choice."""
+        return self.batch_norm or next(iter(self.method.batch_norm), None)
 
     @property
     def smallest_density(self) -> float:
@@ -142,6 +150,16 @@ IDLE = (
         ("data", "per_class"),
         f"{{value}}: {{method.name}} needs no data; {_TAKERS.format('data')}",
         where=lambda call: not call.method.data,
+    ),
+    Idle(
+        ("batch_norm",),
+        "{value}: {method.name} has no use for it; " + _TAKERS.format("batch_norm"),
+        where=lambda call: not call.method.batch_norm,
+    ),
+    Idle(
+        ("batch_norm",),
+        "{value}: {method.name} scores each sample by itself, and there is no batch to normalise by; leave {it} out",
+        where=lambda call: call.batch_norm not in call.method.batch_norm,
     ),
     *(
         _unused(field.name, does, trains=trains)

@@ -111,9 +111,9 @@ def prune(
 
     Keeps round(density * n) weights, halves up, of the n weights of the layers not ignored: over the network
     (scope "global"), or that rule in each layer (scope "layer"; `erk` and `smart-ratio` have their own densities).
-    Rounds never bring a pruned weight back. The same request gives the same masks. `dataset`: where a method with data
-    takes its samples from, instead of opening `request.data`. `run`: of a method that trains, to go on from, and to find
-    the weights in that the masks belong to.
+    Rounds bring no pruned weight back, but where the method `recovers` some. The same request gives the same masks.
+    `dataset`: where a method with data takes its samples from, instead of opening `request.data`. `run`: of a method that
+    trains, to go on from, and to find the weights in that the masks belong to.
 
     Raises `UnknownMethodError`, `MethodOptionError`, `DensityError`, `LayerSelectionError`, `ScoreError`,
     `DeviceError`, `DataError`; a method that trains also `RecipeError`, `TrainingError`.
@@ -160,7 +160,7 @@ def choose_masks(
         masks = _trained_rounds(scorer, quota, context.training, ties)
     else:
         rounds = request.rounds or rounds_of(request)
-        masks = _fixed_rounds(ask, quota, rounds, progress, ties)
+        masks = _fixed_rounds(ask, quota, rounds, progress, ties, recovers=request.method.recovers)
     arrays = _arrays_of(masks)
     return (shuffled(arrays, request.seed) if request.shuffle else arrays), rounds
 
@@ -216,6 +216,7 @@ def _context(
         # A pattern's are of groups; inverted, the last that a method would take come first, so it must take them all.
         counts=None if request.pattern or request.invert else quota_of(request, network, layers).steps(1)[-1],
         training=training,
+        batch_norm=request.normalises_by or "batch",
     )
 
 
@@ -227,11 +228,15 @@ def check_request(network: Network, request: PruneRequest, *, has_samples: bool 
     check_options(request, has_samples=has_samples)
     layers = select_layers(network.layers, request.ignore)
     quota_of(request, network, layers).steps(1)
+    if request.normalises_by is not None:
+        from pai_cli.pruning.normalising import check_batch_norms
+
+        check_batch_norms(network, request)
 
 
 class Asked(NamedTuple):
-    """What a method says in a round, `scores` and their `flow`, and the `masks` of the round before, where both are selected
-    from by `by`: arrays, or tensors on the device.
+    """What a method says in a round, `scores` and their `flow`; the `masks` of the weights to choose from, None for all; and
+    what selects, `by`: all of them arrays, or tensors on the device.
     """
 
     scores: Mapping[str, Any]
@@ -249,6 +254,7 @@ def _asked(scorer: Scorer, request: PruneRequest, names: tuple[str, ...], masks:
     """
     scores = scorer(masks if masks is None or request.method.device_masks else _arrays_of(masks))
     values = {name: scores.values[name] for name in names}
+    masks = None if request.method.recovers else masks
     device = request.device
     away = device != "cpu" and {one.device.type for one in values.values()} == {device.partition(":")[0]}
     if isinstance(masks, dict) or not away:
@@ -263,14 +269,16 @@ def _arrays_of(masks: Masks | DeviceMasks) -> Masks:
     return masks if isinstance(masks, dict) else masks.arrays()
 
 
-def _fixed_rounds(ask: Ask, quota: Quota, rounds: int, progress: Progress, ties: Ties) -> Masks:
+def _fixed_rounds(
+    ask: Ask, quota: Quota, rounds: int, progress: Progress, ties: Ties, *, recovers: bool = False
+) -> Masks:
     masks: Masks | None = None
     before: Counts | None = None
     steps = quota.steps(rounds)
     for done, counts in enumerate(steps, start=1):
-        # The same number again would keep the same weights: near the end of a small layer rounds often ask
-        # for that.
-        if masks is None or counts != before:
+        # The same number again would keep the same weights, where none comes back: near the end of a small layer rounds
+        # often ask for that.
+        if masks is None or counts != before or recovers:
             found = ask(masks)
             masks = quota.keep(found.scores, counts, found.masks, ties, found.by)
         before = counts

@@ -35,7 +35,7 @@ def open_samples(request: PruneRequest) -> Dataset | None:
     """
     if request.data is None or not request.method.data:
         return None
-    return open_dataset(request.data, train=True)
+    return open_dataset(request.data, train=True, normalise=request.normalise)
 
 
 def draw(dataset: Dataset, request: PruneRequest, network: Network) -> Batches:
@@ -59,19 +59,27 @@ def chosen(dataset: Dataset, request: PruneRequest) -> NDArray[np.int64]:
     return generator_for(request.seed, "order of the samples").permutation(indices)
 
 
+def _values(dataset: Dataset) -> dict[str, str]:
+    """What is made of stored values, where the data set tells."""
+    normalisation = getattr(dataset, "normalisation", None)
+    return {} if normalisation is None else {"values": normalisation.stated()}
+
+
 def story(dataset: Dataset | None, request: PruneRequest) -> dict[str, str]:
-    """What a mask file should tell of the samples: the dataset, how many a class, their indices. {} without data.
+    """What a mask file should tell of the samples: the dataset, how many a class, their indices, what is made of values. {}
+    without data.
 
     Of a method that trains: the dataset, and how many examples it trains on, which are all.
     """
     if dataset is None:
         return {}
     if request.method.trains:
-        return {"data": request.data or dataset.name, "examples": str(len(dataset))}
+        return {"data": request.data or dataset.name, "examples": str(len(dataset)), **_values(dataset)}
     return {
         "data": request.data or dataset.name,
         "per_class": str(request.per_class or USUAL_PER_CLASS),
         "samples": json.dumps(np.sort(chosen(dataset, request)).tolist(), separators=(",", ":")),
+        **_values(dataset),
     }
 
 

@@ -117,7 +117,9 @@ class Job:
         """What the weights and the final mask tell of how they were made."""
         recipe = json.dumps(asdict(self.recipe), sort_keys=True)
         told = {"source_sha256": self.source.sha256, "seed": str(self.recipe.seed)}
-        return {**told, "data": self.data, "recipe": recipe}
+        normalisation = getattr(self.parts[0], "normalisation", None)
+        values = {} if normalisation is None else {"values": normalisation.stated()}
+        return {**told, "data": self.data, **values, "recipe": recipe}
 
     def replaces(self, path: Path) -> bool:
         """Whether a file in the place of the weights or the final mask may go: this training wrote it, or force is used."""
