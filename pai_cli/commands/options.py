@@ -57,7 +57,27 @@ Trust = Annotated[
 ]
 OutputFormat = Annotated[
     Format,
-    typer.Option("--format", metavar="FORMAT", help="table, json, jsonl, csv or tsv; for a person, or for programs."),
+    typer.Option(
+        "--format",
+        metavar="FORMAT",
+        help="table, markdown, latex, json, jsonl, csv or tsv; the first three as a person reads them, latex with the rules "
+        "of booktabs, the others for programs.",
+    ),
+]
+Columns = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES",
+        help="Only these columns, names or globs, commas between; names are those of --format csv, which has all.",
+    ),
+]
+Sort = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COLUMN",
+        help="Order the rows of each table by a column, -COLUMN the largest first; rows without a value last, a network's "
+        "mean below its layers.",
+    ),
 ]
 NoHeader = Annotated[bool, typer.Option("--no-header", help="csv and tsv without the line of field names.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output file.")]
@@ -268,4 +288,4 @@ NoStore = Annotated[bool, typer.Option("--no-store", help="Look nothing up, keep
 def check_header(kind: Format, *, no_header: bool) -> None:
     """Refuse --no-header where there is no header to leave out."""
     if no_header and kind not in (Format.CSV, Format.TSV):
-        raise typer.BadParameter(f"--no-header: {kind.value} has no line of field names; give it with csv or tsv")
+        raise typer.BadParameter(f"--no-header: is of csv and tsv, and this is {kind.value}; leave it out")

@@ -110,6 +110,8 @@ def rank(
     ] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", min=0, help="Seed of the bootstrap, by default 0.")] = None,
     format: options.OutputFormat = Format.TABLE,  # noqa: A002  the flag's name
+    columns: options.Columns = None,
+    sort: options.Sort = None,
     no_header: options.NoHeader = False,
     device: options.EngineDevice = Device.AUTO,
     device_memory: options.DeviceMemory = None,
@@ -127,20 +129,25 @@ def rank(
     """
     given = asked(locals())
     options.check_header(format, no_header=no_header)
-    entered = enter(Asked(**given, progress=True))
     from pai_cli.api.ranked import Ranking, draw
+    from pai_cli.display import correlation, ranking
     from pai_cli.display.console import fail
+    from pai_cli.display.look import Look
 
+    def look(*, study: bool) -> Look:
+        fields = correlation.FIELDS if study else ranking.FIELDS
+        return Look.of(format, fields, columns, sort, header=not no_header)
+
+    if table is None:  # which tells itself whether it has accuracies
+        look(study=accuracy is not None and not order)
+    entered = enter(Asked(**given, progress=True))
+    how = look(study=entered.correlating)
     failed = sum([fail(one.error) for one in entered.reports])
     found = ranked(entered)
     if isinstance(found, Ranking):
-        from pai_cli.display.ranking import show_ranking
-
-        show_ranking(entered.reports, found.ranked, found.by, format, header=not no_header)
+        ranking.show_ranking(entered.reports, found.ranked, found.by, how)
     else:
-        from pai_cli.display.correlation import show_study
-
-        show_study(found.study, by, format, header=not no_header)
+        correlation.show_study(found.study, by, how)
     draw(found, entered.pictures)
     if failed:
         raise typer.Exit(1)

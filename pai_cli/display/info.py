@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from pai_cli.display.console import show_line
-from pai_cli.display.tables import number, show_records
-from pai_cli.files.tables import Format, Record, write_table
+from pai_cli.display.look import Look
+from pai_cli.display.tables import number, show_records, show_title
+from pai_cli.files.tables import Record, write_table
 from pai_cli.spelling import for_shell
 
 if TYPE_CHECKING:
@@ -25,26 +25,27 @@ def records_of(found: FileInfo) -> list[Record]:
     tensors: list[Record] = []
     for one in found.tensors:
         record = dict.fromkeys(FIELDS, None) | {"file": str(found.path), "level": "tensor", "tensor": one.name}
-        record |= {"shape": "x".join(map(str, one.shape)), "dtype": one.dtype, "total": one.total, "kept": one.kept}
+        record |= {"shape": list(one.shape), "dtype": one.dtype, "total": one.total, "kept": one.kept}
         tensors.append(record | {"density": _share(one.kept, one.total)})
     return [_of_file(found), *tensors]
 
 
-def show_info(found: FileInfo, kind: Format, *, header: bool = True) -> None:
+def show_info(found: FileInfo, look: Look) -> None:
     """The facts, a line each, and a table of the tensors or, of a folder, of the files."""
-    records = records_of(found)
-    if kind is not Format.TABLE:
-        write_table(sys.stdout, kind, FIELDS, records, header=header)
+    whole, *records = records_of(found)
+    records = [whole, *look.ordered(records)]
+    if not look.kind.for_people:
+        write_table(sys.stdout, look.kind, look.shown(FIELDS), records, header=look.header)
         return
-    show_line(number(str(found.path)))
+    show_title(number(str(found.path)), look)
     for field in (*OF_FILE, *_TELLS, "remark"):
-        if records[0][field] is not None:
-            show_line(f"  {field.replace('_', ' '):<14} {number(records[0][field])}")
+        if whole[field] is not None:
+            show_title(f"  {field.replace('_', ' '):<14} {number(whole[field])}", look)
     if len(records) > 1:
         columns = ("file", *OF_FILE[:-2], "method") if found.kind == "folder" else ("tensor", "shape", "dtype", "total")
         extra = ("kept", "density") if found.kind == "mask" else ()
         filled = [one for one in (*columns, *extra) if any(record[one] is not None for record in records[1:])]
-        show_records(records[1:], filled)
+        show_records(records[1:], look.shown(filled), look=look)
 
 
 def _of_file(found: FileInfo) -> Record:

@@ -6,10 +6,11 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from pai_cli.display.console import fail, show_line
+from pai_cli.display.console import fail
+from pai_cli.display.look import Look
 from pai_cli.display.records import Spell, reasons
-from pai_cli.display.tables import show_records
-from pai_cli.files.tables import Format, Record, TableWriter
+from pai_cli.display.tables import show_records, show_title
+from pai_cli.files.tables import Record, TableWriter
 from pai_cli.printable import as_line
 from pai_cli.spectral.catalogue import BETWEEN
 from pai_cli.spelling import for_shell
@@ -27,26 +28,30 @@ FIELDS = (
 COLUMNS = ("writer", "reader", "outputs", "live", "columns", *BETWEEN, "note")
 
 
-def show_between(reports: Iterable[BetweenReport], kind: Format, *, header: bool, summary: bool) -> int:
-    """Write every report to standard output as it comes; return how many masks failed (each said on standard error)."""
+def show_between(reports: Iterable[BetweenReport], look: Look, *, summary: bool) -> int:
+    """Write every report to standard output as it comes, those of networks that are to be ordered when all have come; return
+    how many masks failed (each said on standard error).
+    """
     failed = 0
     gathered: list[Record] = []
-    writer = None if kind is Format.TABLE else TableWriter(sys.stdout, kind, FIELDS, header=header)
+    people = look.kind.for_people
+    writer = None if people else TableWriter(sys.stdout, look.kind, look.shown(FIELDS), header=look.header)
     for report in reports:
         failed += fail(report.error)
         records = between_records(report, summary=summary)
-        if writer is not None:
-            writer.write(records)
-        elif report.error is None and summary:
+        if summary and (look.key if writer is not None else report.error is None):
             gathered += records
+        elif writer is not None:
+            writer.write(look.ordered(records, total=True))
         elif report.error is None:
-            show_line(str(report.path))
-            columns, rows = between_table(records)
-            show_records(rows, columns, total=True)
+            show_title(str(report.path), look)
+            columns, rows = between_table(look.ordered(records, total=True))
+            show_records(rows, look.shown(columns), total=True, look=look)
     if writer is not None:
+        writer.write(look.ordered(gathered))
         writer.close()
     elif gathered:
-        show_records(gathered, ("mask", *BETWEEN, "note"))
+        show_records(look.ordered(gathered), look.shown(("mask", *BETWEEN, "note")), look=look)
     return failed
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from pai_cli.display.look import Look
 from pai_cli.display.tables import show_records
-from pai_cli.files.tables import Format, Record, write_table
+from pai_cli.files.tables import Record, write_table
 
 
-def show_listing(records: Sequence[Record], kind: Format, *, header: bool = True) -> None:
+def show_listing(records: Sequence[Record], look: Look) -> None:
     """The records, which have the same fields, as a table or as programs read them."""
-    fields = list(records[0])
-    if kind is Format.TABLE:
-        show_records(records, fields)
-        return
-    write_table(sys.stdout, kind, fields, records, header=header)
+    fields, rows = look.shown(list(records[0])), look.ordered(records)
+    if look.kind.for_people:
+        show_records(rows, fields, look=look)
+    else:
+        write_table(sys.stdout, look.kind, fields, rows, header=look.header)
