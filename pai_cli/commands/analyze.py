@@ -80,15 +80,14 @@ def analyze(
         with found:
             if between:
                 measured = (one.measured for one in found)
-                failed = show_between(measured, look, summary=summary)
+                status = show_between(measured, look, summary=summary)
             else:
                 shown = ShownReports(look, summary=summary, weights=weights is not None)
                 for one in found:
                     shown.add(one.measured)
-                shown.close()
-                failed = shown.failed
-    if failed:
-        raise typer.Exit(1)
+                status = shown.close()
+    if status:
+        raise typer.Exit(status)
 
 
 COMMANDS = {

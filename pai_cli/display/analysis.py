@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from pai_cli.display.console import fail
+from pai_cli.display.console import fail, status_of
 from pai_cli.display.look import Look
 from pai_cli.display.records import ANALYZE_FIELDS, mask_records
 from pai_cli.display.tables import network_row, show_layers, show_networks
@@ -13,6 +13,7 @@ from pai_cli.files.tables import Record, TableWriter
 
 if TYPE_CHECKING:
     from pai_cli.analysis.masks import MaskReport
+    from pai_cli.errors import PaiError
 
 
 class ShownReports:
@@ -21,7 +22,8 @@ class ShownReports:
     """
 
     def __init__(self, look: Look, *, summary: bool, weights: bool):
-        self.failed = 0
+        self._errors: list[PaiError] = []
+        self._shown = 0
         self._look, self._summary, self._weights = look, summary, weights
         self._gathered: list[Record] = []
         people, fields = look.kind.for_people, look.shown(ANALYZE_FIELDS)
@@ -29,7 +31,10 @@ class ShownReports:
 
     def add(self, report: MaskReport) -> None:
         """Show one more."""
-        self.failed += fail(report.error)
+        self._shown += 1
+        if report.error is not None:
+            fail(report.error)
+            self._errors.append(report.error)
         records = mask_records(report, summary=self._summary)
         if self._writer is None and self._summary:
             self._gathered += [network_row(record, self._look) for record in records]
@@ -40,11 +45,11 @@ class ShownReports:
         elif self._writer is not None:
             self._writer.write(self._look.ordered(records, total=True))
 
-    def close(self) -> None:
-        """End the table."""
-        if self._writer is None:
-            if self._gathered:
-                show_networks(self._gathered, weights=self._weights, look=self._look)
-            return
-        self._writer.write(self._look.ordered(self._gathered))
-        self._writer.close()
+    def close(self) -> int:
+        """End the table, and give the exit status of all."""
+        if self._writer is not None:
+            self._writer.write(self._look.ordered(self._gathered))
+            self._writer.close()
+        elif self._gathered:
+            show_networks(self._gathered, weights=self._weights, look=self._look)
+        return status_of(self._errors, self._shown)

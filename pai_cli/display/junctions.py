@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from pai_cli.display.console import fail
+from pai_cli.display.console import fail, status_of
 from pai_cli.display.look import Look
 from pai_cli.display.records import Spell, reasons
 from pai_cli.display.tables import show_records, show_title
@@ -18,6 +18,7 @@ from pai_cli.spelling import for_shell
 if TYPE_CHECKING:
     from pai_cli.analysis.junctions import BetweenReport
     from pai_cli.analysis.pairs import PairReport
+    from pai_cli.errors import PaiError
     from pai_cli.spectral.result import Measure
 
 FIELDS = (
@@ -30,14 +31,18 @@ COLUMNS = ("writer", "reader", "outputs", "live", "columns", *BETWEEN, "note")
 
 def show_between(reports: Iterable[BetweenReport], look: Look, *, summary: bool) -> int:
     """Write every report to standard output as it comes, those of networks that are to be ordered when all have come; return
-    how many masks failed (each said on standard error).
+    the exit status. Each mask that failed is said on standard error.
     """
-    failed = 0
+    errors: list[PaiError] = []
+    shown = 0
     gathered: list[Record] = []
     people = look.kind.for_people
     writer = None if people else TableWriter(sys.stdout, look.kind, look.shown(FIELDS), header=look.header)
     for report in reports:
-        failed += fail(report.error)
+        shown += 1
+        if report.error is not None:
+            fail(report.error)
+            errors.append(report.error)
         records = between_records(report, summary=summary)
         if summary and (look.key if writer is not None else report.error is None):
             gathered += records
@@ -52,7 +57,7 @@ def show_between(reports: Iterable[BetweenReport], look: Look, *, summary: bool)
         writer.close()
     elif gathered:
         show_records(look.ordered(gathered), look.shown(("mask", *BETWEEN, "note")), look=look)
-    return failed
+    return status_of(errors, shown)
 
 
 def between_table(records: list[Record]) -> tuple[tuple[str, ...], list[Record]]:

@@ -33,7 +33,12 @@ class Look:
 
     @staticmethod
     def of(
-        kind: Format, fields: Sequence[str], columns: str | Iterable[str] | None, sort: str | None, *, header: bool = True
+        kind: Format,
+        fields: Sequence[str],
+        columns: str | Iterable[str] | None,
+        sort: str | None,
+        *,
+        header: bool = True,
     ) -> Look:
         """What a caller says of it. `columns`: names or globs of `fields`, a text with commas or several; `sort`: one of
         `fields`, after a `-` for the largest first. Raises `UsageError` for what names no field.

@@ -25,9 +25,7 @@ COLUMNS = ("rank", "mask", "method", "density", "value", "layers", "accuracy", "
 NOT_ALWAYS = ("method", "density", "layers", "accuracy")  # columns that are left out where no mask has them
 
 
-def show_ranking(
-    reports: Sequence[MaskReport], ranked: Sequence[RankedMask], by: str, look: Look
-) -> None:
+def show_ranking(reports: Sequence[MaskReport], ranked: Sequence[RankedMask], by: str, look: Look) -> None:
     """Write the order to standard output; in formats for programs, failed masks follow with their reason."""
     if look.kind.for_people:
         for title, columns, rows in group_tables(ranked, by, look=look):

@@ -13,8 +13,8 @@ from pai_cli.display.papers import paper_lines, title_lines
 from pai_cli.display.plain import drawn_plainly, screen_width
 from pai_cli.files.tables import Format, Record, Value, joined
 from pai_cli.printable import as_line
-from pai_cli.spelling import for_shell
 from pai_cli.spectral.catalogue import EVERY
+from pai_cli.spelling import for_shell
 
 if TYPE_CHECKING:
     from rich.console import Console, JustifyMethod
@@ -99,9 +99,7 @@ def show_networks(records: Sequence[Record], *, weights: bool, look: Look = USUA
     show_records(look.ordered(rows), look.shown(columns), look=look)
 
 
-def show_records(
-    records: Sequence[Record], columns: Sequence[str], *, total: bool = False, look: Look = USUAL
-) -> None:
+def show_records(records: Sequence[Record], columns: Sequence[str], *, total: bool = False, look: Look = USUAL) -> None:
     """A table of some of the records' fields, as they are ordered; with `total` the last record stands apart."""
     if look.kind is Format.TABLE:
         _draw(columns, records, total=total, look=look)

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pai_cli.errors import TableError
+from pai_cli.errors import ColumnError
 from pai_cli.files.messages import all_names, some_names
 from pai_cli.files.rows import Row, Rows, finite, number
 from pai_cli.ranking.columns import AMOUNTS, Kind, kind_of, kind_of_shares
@@ -64,7 +64,7 @@ class Grouping:
 def grouping_of(table: Rows, group_by: Sequence[str] | None) -> Grouping:
     """The groups of a table: the columns of `group_by`, or `NO_GROUPS`, or by default those that are known by their names.
 
-    Raises `TableError` for a column that is not there, and as `read_densities` does.
+    Raises `ColumnError` for a column that is not there, and as `read_densities` does.
     """
     kinds = {column: kind for column in table.columns if (kind := _kind(table, column)) is not None}
     densities, again, came = _densities(table, kinds)
@@ -129,7 +129,7 @@ def _asked(table: Rows, group_by: Sequence[str]) -> list[str]:
         return []
     for name in group_by:
         if name not in table.columns:
-            raise TableError(
+            raise ColumnError(
                 f"{table.source}: {option('group_by', name)}: no such column; there are {some_names(table.columns, 40)}"
             )
     return list(dict.fromkeys(group_by))

@@ -126,7 +126,7 @@ def _whole_of(path: Path, made: Callable[[], Made]) -> Made:
     try:
         return made()
     except (ValueError, KeyError) as e:
-        what = f"lacks its array {reason_of(e)}" if isinstance(e, KeyError) else reason_of(e)
+        what = f"lacks its array {reason_of(e)}" if isinstance(e, KeyError) else "has arrays that do not fit each other"
         raise MaskError(f"{path}: its sparse matrix {what}; save it again with scipy.sparse.save_npz") from e
 
 
