@@ -40,18 +40,8 @@ _PARAMETERS: dict[str, tuple[str, ...]] = {
     ),
     "Sanity checks": ("shuffle", "invert", "reinit", "stability", "perturbation"),
     "Output": (
-        *(
-            "output",
-            "weights_out",
-            "mask_out",
-            "stable_out",
-            "trajectory",
-            "packed",
-            "format",
-            "columns",
-            "sort",
-            "no_header",
-        ),
+        *("output", "weights_out", "mask_out", "stable_out", "trajectory", "packed"),
+        *("format", "columns", "sort", "no_header"),
         *("plot", "report", "results", "log_dir", "keep_every", "force"),
     ),
     "Scale": (

@@ -53,8 +53,8 @@ class TableWriter:
     """Writes records as they come, in any format for programs.
 
     Every record has every field of `fields`; None is null in JSON and empty elsewhere; several texts are a list in JSON and
-    stand with spaces between them elsewhere; a shape is one too, elsewhere `64x3x3x3`. Floats are written with the digits that
-    give the same float64 back. JSON has every text exactly, CSV and TSV as `as_cell` makes it.
+    stand with spaces between them elsewhere; a shape is one too, elsewhere `64x3x3x3`. Floats are written with the digits
+    that give the same float64 back. JSON has every text exactly, CSV and TSV as `as_cell` makes it.
     """
 
     def __init__(self, stream: TextIO, kind: Format, fields: Sequence[str], *, header: bool = True):
