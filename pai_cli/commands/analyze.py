@@ -68,10 +68,11 @@ def analyze(
     """
     given = asked(locals())
     options.check_header(format, no_header=no_header)
-    from pai_cli.display.analysis import ANALYZE_FIELDS, ShownReports
+    from pai_cli.display.analysis import ShownReports
     from pai_cli.display.junctions import FIELDS, show_between
     from pai_cli.display.look import Look
     from pai_cli.display.progress import progress_bar
+    from pai_cli.display.records import ANALYZE_FIELDS
 
     look = Look.of(format, FIELDS if between else ANALYZE_FIELDS, columns, sort, header=not no_header)
     gathered = summary and (format.for_people or look.key != "")

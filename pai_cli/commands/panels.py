@@ -17,7 +17,8 @@ _PARAMETERS: dict[str, tuple[str, ...]] = {
             "ties",
         ),
         *("population", "select", "construct", "steps", "noise", "support", "min_edges", "level", "graphs", "overlap"),
-        *("by", "table", "accuracy", "order", "smallest_first", "metrics", "controls", "group_by", "collapsed_at"),
+        *("by", "table", "accuracy", "mask_column", "accuracy_column", "order", "smallest_first"),
+        *("metrics", "controls", "group_by", "collapsed_at"),
         *(
             "accuracy_unit",
             "resamples",

@@ -37,9 +37,18 @@ def rank(
         typer.Option(
             metavar="CSV",
             readable=False,
-            help="Measured accuracies, which metrics should predict; columns mask, accuracy and, if wanted, seed and "
-            "dataset. Shows how well each metric predicts them instead of an order.",
+            help="Measured accuracies, which metrics should predict; the columns that name masks (by path, file name, "
+            "stem or folder) and hold accuracies are found by their usual names, and so are seed, dataset and method. Shows "
+            "how well each metric predicts them instead of an order.",
         ),
+    ] = None,
+    mask_column: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="Which column of --accuracy names masks; or of --table."),
+    ] = None,
+    accuracy_column: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="Which column of --accuracy holds accuracies; or of --table."),
     ] = None,
     order: Annotated[bool, typer.Option("--order", help="The order of the masks too, with --accuracy.")] = False,
     weights: options.Weights = None,
@@ -72,7 +81,8 @@ def rank(
         typer.Option(
             metavar="NAMES",
             help="What each metric is held against; metrics with commas between them, or none: its partial tau is what it "
-            "tells of accuracy that they do not. By default layer_density and, where there is one, effective_share.",
+            "tells of accuracy that they do not. By default layer_density and, where there is one, effective_share. A "
+            "column of numbers of --accuracy may be one too.",
         ),
     ] = None,
     group_by: Annotated[
@@ -80,7 +90,8 @@ def rank(
         typer.Option(
             metavar="COLUMNS",
             help="Columns that part what is not compared; with commas between them, or none. By default "
-            "those of the --table named as a density, sparsity or compression, a network or a data set.",
+            "those of the --table named as a density, sparsity or compression, a network or a data set, and the data set of "
+            "--accuracy, of which they part what has equal density.",
         ),
     ] = None,
     collapsed_at: Annotated[

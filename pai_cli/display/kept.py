@@ -60,7 +60,7 @@ def kept_records(counts: Counts) -> list[Record]:
     records: list[Record] = []
     for name, (sides, kept) in counts.items():
         size = prod(sides)
-        told = {"layer": name, "shape": list(sides), "kept": kept, "total": size, "density": _share(kept, size)}
+        told: Record = {"layer": name, "shape": list(sides), "kept": kept, "total": size, "density": _share(kept, size)}
         records.append(told)
     kept, total = sum(kept for _, kept in counts.values()), sum(prod(sides) for sides, _ in counts.values())
     return [*records, {"layer": None, "shape": None, "kept": kept, "total": total, "density": _share(kept, total)}]

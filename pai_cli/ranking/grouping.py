@@ -70,7 +70,9 @@ def grouping_of(table: Rows, group_by: Sequence[str] | None) -> Grouping:
     densities, again, came = _densities(table, kinds)
     kinds = {column: kind for column, kind in kinds.items() if column not in came}
     told = [] if densities is None else [densities.column, *again]
-    wanted = [column for column in kinds if kinds[column] in GROUPS] if group_by is None else _asked(table, group_by)
+    wanted = (
+        [column for column in kinds if kinds[column] in GROUPS] if group_by is None else asked_columns(table, group_by)
+    )
     settings = tuple(column for column in wanted if column not in told)
     density = told[0] if any(column in told for column in wanted) else None
     known = {column: kinds.get(column) for column in table.columns if column in kinds or column in wanted}
@@ -124,7 +126,8 @@ def _is_share(cell: str) -> bool:
     return share is not None and (cell.endswith("%") or 0 <= share <= 1)
 
 
-def _asked(table: Rows, group_by: Sequence[str]) -> list[str]:
+def asked_columns(table: Rows, group_by: Sequence[str]) -> list[str]:
+    """The columns of these names, none of `NO_GROUPS`. Raises `ColumnError` for one that is not there."""
     if list(group_by) == [NO_GROUPS]:
         return []
     for name in group_by:
