@@ -37,7 +37,7 @@ def test_a_mask() -> None:
     assert first["command"].startswith("pai prune resnet20.safetensors --method synflow")
     assert first["source_sha256"].startswith("7de6b0d1")
     assert len(tensors) == first["tensors"] == 20
-    assert (tensors[0]["tensor"], tensors[0]["shape"], tensors[0]["kept"]) == ("conv1.weight", "16x3x3x3", 329)
+    assert (tensors[0]["tensor"], tensors[0]["shape"], tensors[0]["kept"]) == ("conv1.weight", [16, 3, 3, 3], 329)
     assert sum(one["kept"] for one in tensors) == first["kept"]
 
 

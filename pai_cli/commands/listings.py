@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pai_cli.commands import options
-from pai_cli.files.tables import Format, Record
+from pai_cli.files.tables import Format
 
 
 def methods(
@@ -15,8 +15,9 @@ def methods(
     """List the pruning methods: whether they need data, whether they train, and whose they are."""
     options.check_header(format, no_header=no_header)
     from pai_cli.api.listings import list_methods
+    from pai_cli.display.listings import show_listing
 
-    _show(list_methods(), format, columns, sort, header=not no_header)
+    show_listing(list_methods(), format, columns, sort, header=not no_header)
 
 
 def metrics(
@@ -28,8 +29,9 @@ def metrics(
     """List what masks are measured and ranked by: what each needs, and which end is best."""
     options.check_header(format, no_header=no_header)
     from pai_cli.api.listings import list_metrics
+    from pai_cli.display.listings import show_listing
 
-    _show(list_metrics(), format, columns, sort, header=not no_header)
+    show_listing(list_metrics(), format, columns, sort, header=not no_header)
 
 
 def models(
@@ -41,15 +43,9 @@ def models(
     """List the architectures that are known by name."""
     options.check_header(format, no_header=no_header)
     from pai_cli.api.listings import list_models
-
-    _show(list_models(), format, columns, sort, header=not no_header)
-
-
-def _show(records: list[Record], kind: Format, columns: str | None, sort: str | None, *, header: bool) -> None:
     from pai_cli.display.listings import show_listing
-    from pai_cli.display.look import Look
 
-    show_listing(records, Look.of(kind, list(records[0]), columns, sort, header=header))
+    show_listing(list_models(), format, columns, sort, header=not no_header)
 
 
 COMMANDS = {

@@ -59,6 +59,7 @@ def mine(
             "-o",
             readable=False,
             metavar="MASK",
+            callback=options.written,
             help="Write the mask of weights that enough masks keep.",
         ),
     ] = None,

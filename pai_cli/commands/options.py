@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,11 +10,27 @@ from typing import Annotated, Any
 import typer
 
 from pai_cli.compute.device import Device
+from pai_cli.errors import UsageError
 from pai_cli.files.tables import Format
 from pai_cli.methods.registry import names
 from pai_cli.pruning.base import USUAL_DENSITY
 from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.solvers import Solver
+
+STDOUT = Path("/dev/stdout")
+
+
+def written(path: Path | None) -> Path | None:
+    """Where a file goes: `-` is standard output, which is refused where it is a terminal, as what is written is no text."""
+    if path is None or (str(path) != "-" and path != STDOUT):
+        return path
+    if sys.stdout.isatty():
+        raise typer.BadParameter(
+            f"{path}: standard output is a terminal, and this is no text; send it to a file or a pipe"
+        )
+    if not STDOUT.exists():
+        raise UsageError(f"{path}: standard output is no file on this system; name one")
+    return STDOUT
 
 
 class TieChoice(StrEnum):
@@ -181,6 +198,7 @@ WeightsOut = Annotated[
         "-w",
         readable=False,
         metavar="CKPT",
+        callback=written,
         help="Where to write the weights the mask belongs to; those of --reinit, or of a method that trains.",
     ),
 ]
@@ -244,7 +262,9 @@ Output = Annotated[
         "-o",
         readable=False,
         metavar="MASK",
-        help="Where to write the mask; by default CKPT-METHOD-DENSITY.safetensors here, METHOD-best from sample.",
+        callback=written,
+        help="Where to write the mask, - for standard output; by default CKPT-METHOD-DENSITY.safetensors here, METHOD-best "
+        "from sample.",
     ),
 ]
 NoCollapse = Annotated[bool, typer.Option("--no-collapse", help="Refuse a mask that leaves a layer without weights.")]
