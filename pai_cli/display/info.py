@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pai_cli.display.look import Look
 from pai_cli.display.tables import number, show_records, show_title
+from pai_cli.files.rows import finite
 from pai_cli.files.tables import Record, write_table
 from pai_cli.spelling import for_shell
 
@@ -58,7 +59,15 @@ def _of_file(found: FileInfo) -> Record:
         record |= {"tensors": None, "total": None}  # it was not looked into
     record |= {"density": _share(found.kept, found.total), "bytes": found.bytes, "sha256": found.sha256}
     told = {"asked_density" if key == "density" else key: text for key, text in found.story.items()}
-    return record | told | {"remark": for_shell(found.message) or None}
+    numbers: Record = {name: finite(told[name]) for name in ("asked_density", "seed") if name in told}
+    if numbers.get("seed") is not None and told["seed"].isdecimal():
+        numbers["seed"] = int(told["seed"])
+    return (
+        record
+        | told
+        | {name: value for name, value in numbers.items() if value is not None}
+        | {"remark": for_shell(found.message) or None}
+    )
 
 
 def _share(kept: int | None, total: int) -> float | None:

@@ -27,20 +27,18 @@ _LETTERS = re.compile("[" + re.escape("".join(_IN_LATEX)) + "]")
 MISSING_IN_LATEX = "--"
 
 
-def paper_lines(
-    kind: Format, cells: Mapping[str, Sequence[str]], left: Collection[str], numbers: Collection[str], *, total: bool
-) -> list[str]:
-    """Lines of a table with these columns, and an empty one after it.
+def paper_lines(kind: Format, cells: Mapping[str, Sequence[str]], left: Collection[str], *, total: bool) -> list[str]:
+    """Lines of a table with these columns.
 
-    `left`: columns that stand to the left; `numbers`: those whose cells are numbers as a person reads them. With `total`
-    the last row stands apart, where the format has a way to say so.
+    `left`: columns of words, which stand to the left; the others are of numbers as a person reads them. With `total` the
+    last row stands apart, where the format has a way to say so.
     """
     sides = ["l" if name in left else "r" for name in cells]
     rows = [list(row) for row in zip(*cells.values(), strict=True)]
     if kind is Format.MARKDOWN:
-        return [*_markdown(list(cells), rows, sides), ""]
-    spelled = [_number_in_latex if name in numbers else in_latex for name in cells]
-    return [*_latex(list(cells), rows, sides, spelled, total=total), ""]
+        return _markdown(list(cells), rows, sides)
+    spelled = [in_latex if name in left else _number_in_latex for name in cells]
+    return _latex(list(cells), rows, sides, spelled, total=total)
 
 
 def title_lines(kind: Format, title: str) -> list[str]:

@@ -28,11 +28,11 @@ def show_search(result: SearchResult, first: Record, path: Path, kind: Format) -
 
 
 def _own(row: Record, shown: tuple[str, ...]) -> Record:
-    measures = {name: row[name] for name in (*shown, "reason")}
+    measures = {**{name: row[name] for name in shown}, "reason": row["reason"] or None}
     return {"mask": "the method's own", "candidate": 0, **measures, "candidates": 1, "explored": row["explored"]}
 
 
 def _best(result: SearchResult, path: Path, shown: tuple[str, ...]) -> Record:
-    measures = {name: result.measures[name] for name in (*shown, "reason")}
+    measures = {**{name: result.measures[name] for name in shown}, "reason": result.measures["reason"] or None}
     whole: Record = {"mask": str(path), "candidate": result.best, "candidates": result.candidates}
     return {**whole, **measures, "explored": result.explored}

@@ -94,9 +94,14 @@ def network_row(record: Record, look: Look = USUAL) -> Record:
 
 def show_networks(records: Sequence[Record], *, weights: bool, look: Look = USUAL) -> None:
     """A line a mask: its network's means."""
-    columns = ("mask", *(column for column in _columns(weights, records) if column not in ("d_L", "d_R")), "note")
-    rows: list[Record] = [{**record, "note": noted(record, weights)} for record in records]
+    columns, rows = network_table(records, weights=weights)
     show_records(look.ordered(rows), look.shown(columns), look=look)
+
+
+def network_table(records: Sequence[Record], *, weights: bool) -> tuple[list[str], list[Record]]:
+    """The columns that a person reads of several masks' networks, and the rows."""
+    columns = ["mask", *(column for column in _columns(weights, records) if column not in ("d_L", "d_R")), "note"]
+    return columns, [{**record, "note": noted(record, weights)} for record in records]
 
 
 def show_records(records: Sequence[Record], columns: Sequence[str], *, total: bool = False, look: Look = USUAL) -> None:
@@ -104,9 +109,12 @@ def show_records(records: Sequence[Record], columns: Sequence[str], *, total: bo
     if look.kind is Format.TABLE:
         _draw(columns, records, total=total, look=look)
         return
+    show_lines(f"{_on_paper(columns, records, total=total, look=look)}\n")
+
+
+def _on_paper(columns: Sequence[str], records: Sequence[Record], *, total: bool, look: Look) -> str:
     cells, left = _cells(columns, records), _left(columns, records, look)
-    numbers = [name for name in cells if name not in left]
-    show_lines("\n".join(paper_lines(look.kind, cells, left, numbers, total=total)))
+    return "\n".join(paper_lines(look.kind, cells, left, total=total))
 
 
 def show_title(text: str, look: Look = USUAL) -> None:
@@ -136,16 +144,18 @@ def _columns(weights: bool, records: Sequence[Record]) -> tuple[str, ...]:
     return ANALYZE_COLUMNS + paths + (WEIGHT_COLUMNS if weighed else ())
 
 
-def table_text(columns: Sequence[str], records: Sequence[Record], *, total: bool = False) -> str:
+def table_text(columns: Sequence[str], records: Sequence[Record], *, total: bool = False, look: Look = USUAL) -> str:
     """The table as `show_records` writes it, without colours, as wide as the terminal is or, where there is none, `WIDE`;
     what there was no room for is told in a last line.
     """
+    if look.kind is not Format.TABLE:
+        return _on_paper(columns, records, total=total, look=look)
     import io
     import shutil
 
     stream = io.StringIO()
     width = shutil.get_terminal_size((WIDE, 24)).columns
-    left_out = _print(Paper(stream, width), columns, records, total=total)
+    left_out = _print(Paper(stream, width), columns, records, total=total, look=look)
     more = f"\nno room for {', '.join(left_out)}: a wider terminal shows them" if left_out else ""
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()).strip("\n") + more
 
