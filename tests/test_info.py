@@ -31,7 +31,7 @@ def records(*words: object) -> list[dict[str, Any]]:
 
 def test_a_mask() -> None:
     first, *tensors = records(MASK)
-    assert (first["kind"], first["format"], first["method"], first["seed"]) == ("mask", "pai", "synflow", "0")
+    assert (first["kind"], first["format"], first["method"], first["seed"]) == ("mask", "pai", "synflow", 0)
     assert (first["kept"], first["total"], first["density"]) == (13417, 268336, 13417 / 268336)
     assert first["bytes"] == MASK.stat().st_size
     assert first["command"].startswith("pai prune resnet20.safetensors --method synflow")

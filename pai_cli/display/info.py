@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from pai_cli.display.look import Look
 from pai_cli.display.tables import number, show_records, show_title
 from pai_cli.files.rows import finite
-from pai_cli.files.tables import Record, write_table
+from pai_cli.files.tables import Record, Value, write_table
+from pai_cli.spectral.parameters import from_digits
 from pai_cli.spelling import for_shell
 
 if TYPE_CHECKING:
@@ -58,16 +59,14 @@ def _of_file(found: FileInfo) -> Record:
     if found.kind == "program" and not found.tensors:
         record |= {"tensors": None, "total": None}  # it was not looked into
     record |= {"density": _share(found.kept, found.total), "bytes": found.bytes, "sha256": found.sha256}
-    told = {"asked_density" if key == "density" else key: text for key, text in found.story.items()}
-    numbers: Record = {name: finite(told[name]) for name in ("asked_density", "seed") if name in told}
-    if numbers.get("seed") is not None and told["seed"].isdecimal():
-        numbers["seed"] = int(told["seed"])
-    return (
-        record
-        | told
-        | {name: value for name, value in numbers.items() if value is not None}
-        | {"remark": for_shell(found.message) or None}
-    )
+    told: Record = {"asked_density" if key == "density" else key: text for key, text in found.story.items()}
+    told |= {name: _number(text) for name in ("asked_density", "seed") if isinstance(text := told.get(name), str)}
+    return record | told | {"remark": for_shell(found.message) or None}
+
+
+def _number(text: str) -> Value:
+    """The number that a text of a mask spells, or the text."""
+    return int(text) if from_digits(text) is not None else text if finite(text) is None else finite(text)
 
 
 def _share(kept: int | None, total: int) -> float | None:
