@@ -48,7 +48,7 @@ def test_columns_are_names_and_globs(given: str, columns: tuple[str, ...]) -> No
         (
             "mask,dr_eror",
             None,
-            "columns=dr_eror: no such column; did you mean dr_error or dr? there are mask, layer, shape",
+            "columns=dr_eror: no such column; did you mean dr_error? there are mask, layer, shape",
         ),
         ("zzz*", None, "columns=zzz*: no such column; there are mask, layer, shape, dr, dr_error, reason"),
         ("mask,", None, "columns=: no such column; there are mask"),
@@ -145,32 +145,16 @@ def test_a_table_in_latex_has_the_rules_of_booktabs() -> None:
 
 
 def test_a_papers_table_is_one_command(pai: Pai) -> None:
-    done = pai(
-        "analyze",
-        *MASKS,
-        "--summary",
-        "--columns",
-        "method,density,dr_imdb",
-        "--sort",
-        "-dr_imdb",
-        "--format",
-        "markdown",
-    )
-    head, rule, *lines = done.out.strip().splitlines()
+    words = ("analyze", *MASKS, "--summary", "--columns", "method,density,dr_imdb", "--sort")
+    head, rule, *lines = pai(*words, "-dr_imdb", "--format", "markdown").out.strip().splitlines()
     assert cells_of_markdown(head) == ["method", "density", "dr_imdb"]
     assert rule.count("-:") == 2
     assert [cells_of_markdown(line)[0] for line in lines] == ["synflow", "erk", "random"]
     values = [float(cells_of_markdown(line)[2]) for line in lines]
     assert values == sorted(values, reverse=True)
-    latex = pai(
-        "analyze", *MASKS, "--summary", "--columns", "method,dr_imdb", "--sort", "method", "--format", "latex"
-    ).out
-    assert [line.split(" & ")[0] for line in latex.splitlines() if line.endswith("\\\\")] == [
-        "method",
-        "erk",
-        "random",
-        "synflow",
-    ]
+    latex = pai(*words, "method", "--format", "latex").out
+    names = [line.split(" & ")[0] for line in latex.splitlines() if line.endswith("\\\\")]
+    assert names == ["method", "erk", "random", "synflow"]
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "json", "jsonl"])
@@ -221,11 +205,7 @@ def test_correlations_have_columns_and_an_order(pai: Pai, tmp_path: Path) -> Non
     assert [list(one) for one in found["correlations"]] == [["metric", "tau", "n"]] * 3
     assert [one["metric"] for one in found["correlations"]] == ["a", "c", "b"]
     lines = [line for line in pai("rank", *flags, "--format", "markdown").out.splitlines() if line.startswith("|")]
-    assert [cells_of_markdown(line)[0] for line in lines] == ["metric", "---", "a", "c", "b"][:1] + lines[1:2] + [
-        "a",
-        "c",
-        "b",
-    ] or ([cells_of_markdown(line)[0] for line in (lines[0], *lines[2:])] == ["metric", "a", "c", "b"])
+    assert [cells_of_markdown(line)[0] for line in (lines[0], *lines[2:])] == ["metric", "a", "c", "b"]
     done = pai("rank", "--table", table, "--columns", "rank")
     assert (done.status, done.out) == (2, "")
     assert "--columns rank: no such column; " in done.said[-1]
@@ -294,9 +274,7 @@ def test_the_library_writes_what_the_commands_write(pai: Pai) -> None:
     for kind in ("table", "markdown", "jsonl"):
         wanted = pai("analyze", MASKS[0], "--columns", "layer,dr", "--sort", "dr", "--format", kind).out
         found = pai_library.to_text(one, kind, columns=["layer", "dr"], sort="dr")
-        assert [line.split() for line in found.splitlines()] == [
-            line.split() for line in wanted.splitlines() if line.strip()
-        ] or (kind == "markdown" and found.split() == wanted.split())
+        assert found.split() == wanted.split()  # where it is wide, lines have spaces at their ends
     ranking = pai_library.rank(MASKS)
     assert pai_library.to_text(ranking, "csv") == pai("rank", *MASKS, "--format", "csv").out.strip("\n")
     assert pai_library.to_text(pai_library.list_models(), "jsonl", sort="-name").startswith('{"name": "wrn-')
