@@ -237,7 +237,9 @@ def test_a_disk_that_is_full_for_tensorboard_alone(pai, place, monkeypatch):
 
 def test_without_tensorboard(monkeypatch, tmp_path):
     monkeypatch.setattr("pai_cli.training.events.find_spec", lambda name: None)
-    with pytest.raises(MissingPackageError, match=r"^log_dir: needs tensorboard; pip install 'pai-cli\[tensorboard\]'$"):
+    with pytest.raises(
+        MissingPackageError, match=r"^log_dir: needs tensorboard; pip install 'pai-cli\[tensorboard\]'$"
+    ):
         check_log_dir(tmp_path, force=False)
 
 
