@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pai_cli.api.rank import correlate, rank
     from pai_cli.api.report import Report
     from pai_cli.api.sample import sample
+    from pai_cli.api.texts import to_text
     from pai_cli.api.train import train
     from pai_cli.errors import PaiError as Error
     from pai_cli.telling import PaiWarning
@@ -52,6 +53,7 @@ __all__ = [
     "rank",
     "sample",
     "singular_values",
+    "to_text",
     "train",
 ]
 
@@ -66,6 +68,7 @@ _MODULES = {
     "method": "api.methods",
     "ramanujan": "api.matrix",
     "singular_values": "api.matrix",
+    "to_text": "api.texts",
 }
 """Where a public name stands that has not a module of its own name in `api`."""
 

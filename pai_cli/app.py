@@ -20,6 +20,7 @@ from pai_cli.commands.panels import PANEL_OF
 from pai_cli.compute import stopping
 from pai_cli.display.console import fail_line, note, show_line, show_lines, show_traceback, warn
 from pai_cli.display.help import help_text
+from pai_cli.display.misuse import wrong_value
 from pai_cli.errors import PaiError
 from pai_cli.files.provenance import typed_as
 from pai_cli.printable import reason_of
@@ -100,7 +101,8 @@ def _usage_in_one_line() -> Iterator[None]:
             show_lines(text, wrong=True)
         else:
             where = "pai" if context is None else context.command_path
-            fail_line(f"{text[:1].lower()}{text[1:].rstrip('.')}; {where} --help lists what it takes")
+            told = wrong_value(error) or f"{text[:1].lower()}{text[1:].rstrip('.')}"
+            fail_line(f"{told}; {where} --help lists what it takes")
         raise typer.Exit(2) from None
 
 

@@ -20,7 +20,9 @@ class PaiError(Exception):
     """
 
     status = 1
-    """The command line's exit status: 1 could not be done, 2 wrong usage."""
+    """The command line's exit status: 1 could not be done, 2 wrong usage. It is the class that says which: an error about
+    what was asked for has 2, one about files, networks and machines as they are has 1, whatever the message names.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -48,8 +50,20 @@ class UnknownModelError(PaiError):
     """A checkpoint's architecture is not recognised, or a model name is unknown."""
 
 
+class UnknownModelNameError(UnknownModelError):
+    """No architecture is called so."""
+
+    status = 2
+
+
 class ModelFactoryError(PaiError):
     """`package.module:factory` could not be imported, called, or gave no network."""
+
+
+class ModelSpecError(ModelFactoryError):
+    """What should be `package.module:factory` is not spelled so."""
+
+    status = 2
 
 
 class StateDictMismatchError(PaiError):
@@ -75,6 +89,8 @@ class AmbiguousMaskError(MaskError):
 class UnknownMaskKindError(PaiError):
     """The name of a kind of foreign mask is unknown."""
 
+    status = 2
+
 
 class OutputError(PaiError):
     """An output file cannot be written."""
@@ -83,9 +99,25 @@ class OutputError(PaiError):
 class DensityError(PaiError):
     """A density is out of range or keeps no weight."""
 
+    status = 2
+
+
+class DensitiesError(DensityError):
+    """A file of layers' densities is missing, damaged, or has one that is none."""
+
+    status = 1
+
 
 class LayerSelectionError(PaiError):
     """A glob of layer names matches nothing, or leaves nothing."""
+
+    status = 2
+
+
+class NoLayerError(LayerSelectionError):
+    """A file or a network has no layer that could be pruned or measured."""
+
+    status = 1
 
 
 class UnknownMethodError(PaiError):
@@ -101,7 +133,9 @@ class UnusableMethodError(UnknownMethodError):
 
 
 class MethodOptionError(PaiError):
-    """An option does not apply to the chosen pruning method."""
+    """An option does not apply to the chosen pruning method, or one that it needs is missing."""
+
+    status = 2
 
 
 class ScoreError(PaiError):
@@ -114,6 +148,8 @@ class CollapseError(PaiError):
 
 class UnknownMetricError(PaiError):
     """A metric's name is unknown, or it needs weights that were not given."""
+
+    status = 2
 
 
 class SolverError(PaiError):
@@ -137,13 +173,13 @@ class ArrayError(PaiError, ValueError):
 
 
 class ParameterError(PaiError, ValueError):
-    """A number or a choice that a program set is out of range, or of another type."""
+    """A number or a choice that a caller set is out of range, or of another type."""
+
+    status = 2
 
 
 class UsageError(ParameterError):
     """Parameters that exclude each other, do nothing together, or are missing."""
-
-    status = 2
 
 
 class UnknownNameError(PaiError, KeyError):
@@ -162,16 +198,32 @@ class PictureError(PaiError):
     """A picture or a report cannot be made."""
 
 
+class SuffixError(OutputError, PictureError):
+    """The name of a file to write ends as that of another format."""
+
+    status = 2
+
+
 class CompositeError(PaiError):
     """An arithmetic expression of metrics cannot be read."""
+
+    status = 2
 
 
 class TableError(PaiError):
     """A table of metrics or of accuracies is missing, damaged, or says what cannot be."""
 
 
+class ColumnError(TableError):
+    """A table has no column of the name that was asked for."""
+
+    status = 2
+
+
 class RecipeError(PaiError):
     """A number of a training recipe is out of range, or one does not apply to this network, data or machine."""
+
+    status = 2
 
 
 class TrainingError(PaiError):
@@ -196,6 +248,12 @@ class NotPortableError(PaiError):
 
 class MiningError(PaiError):
     """Subgraphs cannot be mined: a support that nothing can have, or a collection too large to search."""
+
+
+class SupportError(MiningError):
+    """What should be a support is none, or is more than the graphs that were given."""
+
+    status = 2
 
 
 class EdgeListError(PaiError):

@@ -102,7 +102,7 @@ class Done:
 Pai = Callable[..., Done]
 
 
-def run_pai(*arguments: object, stdin: str | None = None) -> Done:
+def run_pai(*arguments: object, stdin: str | bytes | None = None) -> Done:
     """Run `pai` with these arguments in this process."""
     result = typer.testing.CliRunner().invoke(app, [str(a) for a in arguments], input=stdin, prog_name="pai")
     if result.exception is not None and not isinstance(result.exception, SystemExit):

@@ -34,7 +34,7 @@ from pai_cli.spectral.network import LayerInput, measure_together, summarise
 from pai_cli.spectral.solvers import SolverOptions
 from pai_cli.telling import PaiWarning
 
-SHOWING = {"format", "no_header"}
+SHOWING = {"format", "columns", "sort", "no_header"}
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ from pai_cli.errors import (
 )
 from pai_cli.telling import PaiWarning
 
-SHOWING = {"format", "no_header"}
+SHOWING = {"format", "columns", "sort", "no_header"}
 METHODS = ("erk", "magnitude", "random", "synflow", "uniform")
 
 

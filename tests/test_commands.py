@@ -197,7 +197,7 @@ def test_densities_that_cannot_be(pai: Pai, here: Path, command: str, flag: str,
     flags = ["--population", 2] if command == "sample" else []
     before = files(here)
     done = pai(command, "small.safetensors", "--method", "magnitude", flag, *flags, "-o", "m")
-    assert (done.status, done.out) == (1, "")
+    assert (done.status, done.out) == (2, "")
     assert done.said == [f"pai: error: {said}"]
     assert files(here) == before
 
@@ -299,7 +299,7 @@ def test_no_collapse(pai: Pai, here: Path) -> None:
             2,
             f"unknown method 'zzz': --method takes {METHODS}",
         ),
-        (["rank", "x", "--by", "lamda"], 1, "unknown metric 'lamda': did you mean lambda? --by takes sigma_1, "),
+        (["rank", "x", "--by", "lamda"], 2, "unknown metric 'lamda': did you mean lambda? --by takes sigma_1, "),
     ],
 )
 def test_unknown_names(pai: Pai, here: Path, words: list[object], status: int, said: str) -> None:
@@ -317,7 +317,14 @@ USAGE: dict[str, tuple[list[object], str]] = {
     ),
     "sparsity": ([*PRUNE, "--sparsity", "much"], "--sparsity much: is not a number"),
     "density": ([*PRUNE, "--density", "much"], "--density"),
-    "format": (["analyze", "x", "--format", "xml"], "'xml' is not one of 'table', 'json', 'jsonl', 'csv', 'tsv'"),
+    "format": (
+        ["analyze", "x", "--format", "xml"],
+        "--format xml: give one of table, markdown, latex, json, jsonl, csv, tsv; pai analyze --help lists what it takes",
+    ),
+    "whole number": (["analyze", "x", "--jobs", "two"], "--jobs two: give a whole number; "),
+    "too small": (["analyze", "x", "--jobs", "0"], "--jobs 0: give 1 or more; "),
+    "number": (["mine", "x", "--timeout", "soon"], "--timeout soon: give a number; "),
+    "too large": (["analyze", "x", "--jobs", 2**40], f"--jobs {2**40}: give a whole number from 1 to 2,147,483,648"),
     "input shape": (
         [*PRUNE, "--density", 0.5, "--input-shape", "3,x"],
         "--input-shape 3,x: give whole numbers above 0, such as 3,32,32",
@@ -431,7 +438,7 @@ def test_what_prune_tells_is_what_it_wrote(pai: Pai, here: Path) -> None:
     for row in rows[:-1]:
         mask = masks[row["layer"]]
         assert (row["kept"], row["total"], row["density"]) == (mask.sum(), mask.size, mask.sum() / mask.size)
-        assert row["shape"] == "x".join(map(str, mask.shape))
+        assert row["shape"] == list(mask.shape)
     assert (rows[-1]["kept"], rows[-1]["total"]) == (209, 696)
 
 

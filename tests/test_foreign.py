@@ -485,7 +485,7 @@ def test_an_unknown_kind(pai: Pai, here: Path) -> None:
     names = "pai, torch-prune, synflow, flat, dense, nni, dict, npz, list"
     done = pai("convert", "m", "--from", "torchprune", "-o", "n")
     said = f"pai: error: unknown kind of mask 'torchprune': did you mean torch-prune? --from takes {names}"
-    assert (done.status, done.said) == (1, [said])
+    assert (done.status, done.said) == (2, [said])
     with pytest.raises(UnknownMaskKindError, match="unknown kind of mask 'zzz': kind= takes pai, "):
         open_as(here / "m", "zzz")
 
@@ -640,7 +640,7 @@ USAGE = {
     "no weights": (["--to", "dense"], "--to dense writes a network: give --weights CKPT"),
     "weights": (["--weights", "c"], "--weights: --to pai writes no weights; leave it out, or give --to dense"),
     "packed": (["--to", "npz", "--packed"], "--packed: --to npz has no packed form; leave it out"),
-    "target": (["--to", "onnx"], "'onnx' is not one of 'pai', 'torch-prune', 'npz', 'dense'"),
+    "target": (["--to", "onnx"], "--to onnx: give one of pai, torch-prune, npz, dense"),
 }
 
 
@@ -671,7 +671,7 @@ def test_outputs_that_cannot_be(pai: Pai, here: Path, output: str, flags: list[s
     save_mask(here / "m", MASKS)
     before = {path: path.read_bytes() for path in here.iterdir()}
     done = pai("convert", "m", "-o", output, *flags)
-    assert (done.status, done.out, done.said) == (1, "", [f"pai: error: {said}"])
+    assert (done.status, done.out, done.said) == (2 if " writes " in said else 1, "", [f"pai: error: {said}"])
     assert {path: path.read_bytes() for path in here.iterdir()} == before
 
 
@@ -713,7 +713,7 @@ def test_nothing_in_an_archive_of_numpy_is_run(pai: Pai, here: Path) -> None:
     said = "pai: error: m.npz: array 'w' holds object, not numbers; save the masks as boolean arrays"
     assert (done.status, done.said) == (1, [said])
     np.save("m.npy", np.array([Evil("ran")], dtype=object))
-    with pytest.raises(MaskError, match=r"m\.npy: no array of numbers that can be read"):
+    with pytest.raises(MaskError, match=r"m\.npy: truncated, damaged, or no array of numbers"):
         open_mask(here / "m.npy")
     with (here / "plain.pkl").open("wb") as stream:
         pickle.dump({"w": Evil("ran")}, stream)

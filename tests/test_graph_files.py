@@ -203,13 +203,13 @@ def test_arrays_that_lie_are_refused(tmp_path: Path, pai: Pai) -> None:
     (tmp_path / "head.npy").write_bytes(whole[:40])
     (tmp_path / "huge.npy").write_bytes(whole.replace(b"(30, 42)", b"(30, 4242424242)", 1))
     for name, line in {
-        "objects": "no array of numbers that can be read",
+        "objects": "truncated, damaged, or no array of numbers; copy it again",
         "complex": "holds complex128, not real numbers",
         "row": r"an array of shape \(7,\) is no matrix",
         "none": "is no matrix of rows and columns",
-        "cut": "no array of numbers that can be read",
-        "head": "no array of numbers that can be read",
-        "huge": "no array of numbers that can be read",
+        "cut": "truncated, damaged, or no array of numbers; copy it again",
+        "head": "truncated, damaged, or no array of numbers; copy it again",
+        "huge": "truncated, damaged, or no array of numbers; copy it again",
     }.items():
         done = pai("analyze", tmp_path / f"{name}.npy", "--no-store")
         assert (done.status, len(done.said)) == (1, 1), done.said

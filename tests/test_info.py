@@ -31,13 +31,13 @@ def records(*words: object) -> list[dict[str, Any]]:
 
 def test_a_mask() -> None:
     first, *tensors = records(MASK)
-    assert (first["kind"], first["format"], first["method"], first["seed"]) == ("mask", "pai", "synflow", "0")
+    assert (first["kind"], first["format"], first["method"], first["seed"]) == ("mask", "pai", "synflow", 0)
     assert (first["kept"], first["total"], first["density"]) == (13417, 268336, 13417 / 268336)
     assert first["bytes"] == MASK.stat().st_size
     assert first["command"].startswith("pai prune resnet20.safetensors --method synflow")
     assert first["source_sha256"].startswith("7de6b0d1")
     assert len(tensors) == first["tensors"] == 20
-    assert (tensors[0]["tensor"], tensors[0]["shape"], tensors[0]["kept"]) == ("conv1.weight", "16x3x3x3", 329)
+    assert (tensors[0]["tensor"], tensors[0]["shape"], tensors[0]["kept"]) == ("conv1.weight", [16, 3, 3, 3], 329)
     assert sum(one["kept"] for one in tensors) == first["kept"]
 
 

@@ -28,7 +28,7 @@ from pai_cli.analysis.transfer import NamedWeights, SentMask, SentWeights
 from pai_cli.compute import pool
 from pai_cli.compute.pieces import Here, Outcome, Pool
 from pai_cli.compute.processes import Processes
-from pai_cli.errors import CheckpointError, ClusterError, DeviceError, NotFiniteError, WorkerLostError
+from pai_cli.errors import CheckpointError, ClusterError, NotFiniteError, UsageError, WorkerLostError
 from pai_cli.files.checkpoints import open_checkpoint
 from pai_cli.files.opening import open_mask
 from pai_cli.files.store import Store, open_store
@@ -166,7 +166,7 @@ def test_how_many_jobs(masks: list[Path], monkeypatch: pytest.MonkeyPatch) -> No
     assert jobs_for([*masks, Path("none")], request, None, None) is None
     assert jobs_for(masks, gpu, None, None) == 1
     for jobs, cluster, other in ((2, None, "jobs="), (None, "tcp://h:1", "cluster=")):
-        with pytest.raises(DeviceError) as error:
+        with pytest.raises(UsageError) as error:
             jobs_for(masks, gpu, jobs, cluster)
         assert str(error.value) == f"device=cuda measures in one process; leave device= or {other} out"
     monkeypatch.setattr(many, "LARGE", 100)

@@ -598,7 +598,7 @@ def test_graphs(tmp_path: Path, pai: Pai, monkeypatch: pytest.MonkeyPatch) -> No
         (("--overlap", "--min-edges", "3"), "--min-edges: is about the search, and --overlap makes none; leave one out"),
         (("--overlap", "--support", "1"), "--support: is about the search, and --overlap makes none; leave one out"),
         (("--packed",), "--packed: is about the mask that -o writes; give -o MASK too"),
-        (("--no-header",), "--no-header: table has no line of field names; give it with csv or tsv"),
+        (("--no-header",), "--no-header: is of csv and tsv, and this is table; leave it out"),
     ],
 )  # fmt: skip
 def test_wrong_usage(pai: Pai, flags: tuple[str, ...], words: str) -> None:
@@ -617,7 +617,9 @@ def test_limits_are_told(tmp_path: Path, pai: Pai) -> None:
         "there may be more, also larger ones"
     )
     assert "stopped by --timeout 0: 0 subgraphs" in pai("mine", tmp_path, "--timeout", 0).said[-1]
-    assert pai("mine", tmp_path, "--support", "4").said[-2] == "pai: the 20 largest are shown; --format writes all"
+    assert (
+        pai("mine", tmp_path, "--support", "4").said[-2] == "pai: the 20 largest are shown; --format jsonl writes all"
+    )
 
 
 def test_faults_of_files(tmp_path: Path, pai: Pai, samples: Path, resnet: Path) -> None:

@@ -948,7 +948,7 @@ INIT_FAULTS = [
 def test_init_says_what_is_wrong_in_one_line(pai, tmp_path, monkeypatch, words, line):
     monkeypatch.chdir(tmp_path)
     done = pai("init", *words)
-    assert (done.status, done.out, done.said) == (1, "", [f"pai: error: {line}"])
+    assert (done.status, done.out, done.said) == (2 if line.startswith("--") else 1, "", [f"pai: error: {line}"])
     assert not list(tmp_path.iterdir())
 
 

@@ -525,5 +525,5 @@ def test_a_plan_of_what_is_free(tmp_path: Path) -> None:
 )
 def test_a_name_of_another_format_is_refused(pai: Pai, here: Path, words: tuple[object, ...], told: str) -> None:
     done = pai(*words)
-    assert (done.status, done.said[-1]) == (1, f"pai: error: {told} such a name")
+    assert (done.status, done.said[-1]) == (2, f"pai: error: {told} such a name")
     assert [path.name for path in here.iterdir()] == ["small.safetensors"]

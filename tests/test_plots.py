@@ -117,7 +117,7 @@ def test_other_suffixes_are_refused_before_any_work(
     monkeypatch.chdir(tmp_path)  # where `pai sample` would write its mask
     out = tmp_path / "out.jpg"
     done = pai(*command, name, out)
-    assert done.status == 1
+    assert done.status == 2
     assert done.out == ""
     assert done.said[-1] == f"pai: error: {out}: --plot writes .svg, .png or .pdf; end the file's name in one of those"
     assert list(tmp_path.iterdir()) == []

@@ -81,6 +81,7 @@ def rankings() -> Iterator[dict[str, Any]]:
         {"table": TABLE, **one} for one in ({"collapsed_at": 0.2}, {"accuracy_unit": "percent"}, {"order": True})
     )
     correlated = ({"metrics": "dr"}, {"controls": "none"}, {"resamples": 200}, {"seed": 1})
+    yield from ({"masks": [MASK], **one} for one in ({"mask_column": "a"}, {"accuracy_column": "b"}))
     yield from ({"table": TABLE, **one} for one in correlated)
     yield {"table": TRAINED, "smallest_first": False}
     yield from ({"masks": [MASK], "by": "dr", **one} for one in (MEASURES[1], MEASURES[2]))

@@ -91,7 +91,7 @@ def evil(pai: Pai, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_another_suffix_is_refused_before_any_work(pai: Pai, tmp_path: Path) -> None:
     for command in (["analyze", SAME_DENSITY[0]], ["rank", *SAME_DENSITY]):
         done = pai(*command, "--report", tmp_path / "out.pdf")
-        assert (done.status, done.out) == (1, "")
+        assert (done.status, done.out) == (2, "")
         assert done.said == [f"pai: error: {tmp_path}/out.pdf: --report writes .html; end the file's name in that"]
 
 

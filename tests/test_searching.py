@@ -570,19 +570,19 @@ def test_without_w_it_says_what_is_missing_and_reinit_redraws_signs(pai: Pai, pl
 
 
 COMMANDS = {
-    "sample": (("sample", "net.safetensors", "--method", "gem-miner", "--population", 3, *SEARCH), 1,
+    "sample": (("sample", "net.safetensors", "--method", "gem-miner", "--population", 3, *SEARCH), 2,
                "--method gem-miner: trains, and would for every candidate; take its one mask from pai prune"),
-    "resume of magnitude": (("prune", "net.safetensors", "--method", "magnitude", "--density", 0.1, "--resume"), 1,
+    "resume of magnitude": (("prune", "net.safetensors", "--method", "magnitude", "--density", 0.1, "--resume"), 2,
                             "--resume: magnitude does not train; leave it out (methods that take it: gem-miner, "
                             "edge-popup, imp)"),
     "nothing to resume": (("prune", "net.safetensors", "--method", "imp", *SEARCH, "-o", "m.safetensors", "--resume"), 1,
                           "m.state.safetensors: no training to continue here; leave --resume out to begin one"),
-    "rounds": (("prune", "net.safetensors", "--method", "gem-miner", *SEARCH, "--rounds", 5), 1,
+    "rounds": (("prune", "net.safetensors", "--method", "gem-miner", *SEARCH, "--rounds", 5), 2,
                "--rounds 5: gem-miner freezes by --epochs and --freeze-every; leave --rounds out (methods that take it: "
                f"{IN_ROUNDS})"),
-    "scope": (("prune", "net.safetensors", "--method", "edge-popup", *SEARCH, "--scope", "global"), 1,
+    "scope": (("prune", "net.safetensors", "--method", "edge-popup", *SEARCH, "--scope", "global"), 2,
               "--scope global: edge-popup fixes the density of each layer; leave --scope out"),
-    "per class": (("prune", "net.safetensors", "--method", "imp", *SEARCH, "--per-class", 3), 1,
+    "per class": (("prune", "net.safetensors", "--method", "imp", *SEARCH, "--per-class", 3), 2,
                   "--per-class 3: imp trains on all of the data; leave --per-class out"),
     "to a pipe": (("prune", "net.safetensors", "--method", "imp", *SEARCH, "-o", "/dev/stdout"), 1,
                   "/dev/stdout: is a device or a pipe, and a training needs a file beside what it writes; name a file"),

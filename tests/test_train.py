@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from trainings import equal
 from workers import PATIENCE, wait_until
 
-from pai_cli.errors import DeviceError, OutputError, RecipeError
+from pai_cli.errors import DeviceError, MissingPackageError, OutputError
 from pai_cli.files import results
 from pai_cli.files.journal import TRAIN, Journal, beside
 from pai_cli.files.masks import MaskFile
@@ -237,7 +237,9 @@ def test_a_disk_that_is_full_for_tensorboard_alone(pai, place, monkeypatch):
 
 def test_without_tensorboard(monkeypatch, tmp_path):
     monkeypatch.setattr("pai_cli.training.events.find_spec", lambda name: None)
-    with pytest.raises(RecipeError, match=r"^log_dir: needs tensorboard; pip install 'pai-cli\[tensorboard\]'$"):
+    with pytest.raises(
+        MissingPackageError, match=r"^log_dir: needs tensorboard; pip install 'pai-cli\[tensorboard\]'$"
+    ):
         check_log_dir(tmp_path, force=False)
 
 
@@ -630,7 +632,8 @@ def test_refused(pai, place, options, text):
     Path("table").write_text("a,b\n")
     before = sorted(path.name for path in place.iterdir())
     done = pai("train", *ARGUMENTS, "--device", "cpu", *options)
-    assert (done.status, done.said[-1]) == (1, f"pai: error: {text}")
+    files = options[0] in ("-o", "--results", "--log-dir") and "--recipe" not in options
+    assert (done.status, done.said[-1]) == (1 if files else 2, f"pai: error: {text}")
     assert sorted(path.name for path in place.iterdir()) == before
 
 
@@ -644,7 +647,7 @@ def test_refused(pai, place, options, text):
             "--mask-out: the mask does not move; give --dynamic rigl or another, or leave it out",
         ),
         (("--plot", "x.svg"), "--plot: the mask does not move; give --dynamic rigl or another, or leave it out"),
-        (("--dynamic", "gmpp"), "'gmpp' is not one of 'set', 'rigl', 'gmp', 'granet', 'srigl'"),
+        (("--dynamic", "gmpp"), "--dynamic gmpp: give one of set, rigl, gmp, granet, srigl; "),
     ],
 )
 def test_wrong_usage(pai, place, options, text):

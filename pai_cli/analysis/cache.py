@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import stat
+import zipfile
 import zlib
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, replace
@@ -20,10 +21,11 @@ import numpy as np
 
 from pai_cli.analysis.masks import AnalysisRequest, MaskReport
 from pai_cli.compute.device import ON_TORCH, Device
-from pai_cli.errors import ParameterError
+from pai_cli.errors import PaiError, ParameterError
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.digest import sha256_of
-from pai_cli.files.first_bytes import is_safetensors
+from pai_cli.files.first_bytes import first_bytes, is_safetensors
+from pai_cli.files.masks import MaskFile
 from pai_cli.files.store import Store
 from pai_cli.spectral.catalogue import METRIC_VERSION
 from pai_cli.spectral.compiled import calls
@@ -44,6 +46,8 @@ OUTCOMES = {outcome.name: outcome for outcome in Outcome}
 COUNT, NUMBER = "<i8", "<f8"  # in bytes
 
 UnmaskedMeasures = dict[tuple[str, Layout], dict[str, Measure]]
+
+LARGE = 2**24  # bytes of a file from which its header is looked at before all of it is hashed
 
 LEVEL = 1  # of compression: the next ones take twice the time for a tenth of the size
 
@@ -236,7 +240,10 @@ class ReportCache:
         if not self.kept or path.name.endswith(".json"):  # an index, whose bytes are not the mask's
             return CacheEntry(path)
         try:
-            if not stat.S_ISREG(path.stat().st_mode) or (self._trust and not _is_plain(path)):
+            about = path.stat()
+            if not stat.S_ISREG(about.st_mode) or (self._trust and not _is_plain(path)):
+                return CacheEntry(path)
+            if about.st_size > LARGE and not _begins_well(path):
                 return CacheEntry(path)
             seen = _seen([path])
         except OSError:
@@ -314,6 +321,18 @@ class ReportCache:
             return
         encoded = report if isinstance(report, Encoded) else encode(report)
         self._store.put(self.key(entry, self._device), encoded.network, encoded.layers)
+
+
+def _begins_well(path: Path) -> bool:
+    """Whether a file may be a mask, as its header has it: all its bytes are not read to find that it is none."""
+    start = first_bytes(path)
+    if is_safetensors(start):
+        try:
+            MaskFile(path)
+        except PaiError:
+            return False
+        return True
+    return start.strip(b"\0") != b"" and (not start.startswith(b"PK") or zipfile.is_zipfile(path))
 
 
 def _place(device: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from pai_cli.analysis.many import STEPS
 from pai_cli.analysis.masks import wanted
 from pai_cli.analysis.pairs import LayerMasks, Pair, PairReport, means_of, measured
-from pai_cli.errors import LayerSelectionError, MethodOptionError, PaiError, install
+from pai_cli.errors import LayerSelectionError, MethodOptionError, NoLayerError, PaiError, install
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.fits import Against, check_fits
 from pai_cli.files.masks import Mask
@@ -84,7 +84,7 @@ def consecutive(network: Network, source: str, asking: str, remedy: str) -> tupl
         )
     pairs = pairs_of(trace(network.model, network.input_shape, remedy))
     if not pairs:
-        raise LayerSelectionError(f"{source}: no layer of {network.description} reads what another one writes")
+        raise NoLayerError(f"{source}: no layer of {network.description} reads what another one writes")
     return pairs
 
 

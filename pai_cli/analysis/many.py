@@ -17,7 +17,7 @@ from pai_cli.analysis.places import place_of_masks, size_of
 from pai_cli.analysis.transfer import NamedWeights, SentMask, SentWeights
 from pai_cli.compute.device import Device, may_have_gpu
 from pai_cli.compute.pieces import Here, Outcome, Pool, attempt
-from pai_cli.errors import DeviceError, PaiError, WorkerLostError
+from pai_cli.errors import PaiError, UsageError, WorkerLostError
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.graph_files import graph_of
 from pai_cli.files.masks import Mask
@@ -82,12 +82,12 @@ def jobs_for(
     masks: Sequence[Path | Mask], request: AnalysisRequest, jobs: int | None, cluster: str | None
 ) -> int | None:
     """How many processes are to measure these masks: what was asked for, or one where a mask is so large that the cores
-    share its layers; None for one a core. Raises `DeviceError` for a GPU that several would have to share.
+    share its layers; None for one a core. Raises `UsageError` for a GPU that several would have to share.
     """
     chosen = request.device not in ("cpu", Device.AUTO)
     if chosen and (cluster is not None or (jobs or 1) > 1):
         other = option("jobs" if cluster is None else "cluster")
-        raise DeviceError(
+        raise UsageError(
             f"{option('device', request.device)} measures in one process; leave {option('device')} or {other} out"
         )
     if jobs is not None or cluster is not None:

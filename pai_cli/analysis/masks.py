@@ -11,7 +11,7 @@ from pai_cli.analysis.by_layer import Measuring
 from pai_cli.analysis.engine import measure_everywhere
 from pai_cli.analysis.pairs import PairRequest, with_pairs
 from pai_cli.analysis.paths import PathRequest, with_paths
-from pai_cli.errors import LayerSelectionError, PaiError
+from pai_cli.errors import LayerSelectionError, NoLayerError, PaiError
 from pai_cli.files.fits import Against, Count, check_fits
 from pai_cli.files.graph_files import graph_of
 from pai_cli.files.masks import Mask, unrolls
@@ -127,7 +127,7 @@ def chosen(mask: Mask, layers: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[
         )
     matrices = tuple(name for name in names if len(mask.shapes[name]) >= 2 and 0 not in mask.shapes[name])
     if not matrices:
-        raise LayerSelectionError(
+        raise NoLayerError(
             f"{mask.path}: no tensor has rows and columns (the first, {names[0]!r}, has shape "
             f"{mask.shapes[names[0]]}); a graph needs the mask of a weight"
         )

@@ -14,6 +14,7 @@ from pai_cli.api.progress import Wanted
 from pai_cli.api.working import WORKING, Working
 from pai_cli.compute.device import Device
 from pai_cli.errors import ParameterError, UsageError
+from pai_cli.ranking.results import Named
 from pai_cli.ranking.rules import COLLAPSED, MOST_RESAMPLES, AccuracyRules, AccuracyUnit
 from pai_cli.refusals import Idle, idle_force, refuse
 from pai_cli.spectral.conventions import Convention
@@ -39,7 +40,16 @@ IDLE = (
         beside=("table",),
     ),
     Idle(("trust",), f"{{it}}: a {option('table')} holds no code; leave it out", beside=("table",)),
-    Idle(("group_by",), f"{{it}} names columns of a {option('table')}; leave it out", without=("table",)),
+    Idle(
+        ("group_by",),
+        f"{{it}} names columns of a {option('table')}, or of accuracies; leave it out",
+        without=("table", "accuracy"),
+    ),
+    Idle(
+        ("mask_column", "accuracy_column"),
+        f"{{it}} names a column of {option('accuracy', 'CSV')}, or of a {option('table')}; leave it out",
+        without=("table", "accuracy"),
+    ),
 )
 IDLE_OF_REPORTS = (
     Idle((*_MEASURES, "trust"), "{it}: reports are measured already; leave it out"),
@@ -79,6 +89,8 @@ class Asked:
     masks: Any = None
     table: Any = None
     accuracy: Any = None
+    mask_column: str | None = None
+    accuracy_column: str | None = None
     order: bool = False
     weights: Source | None = None
     convention: str = Convention.H23
@@ -136,6 +148,11 @@ class Asked:
             > 1
         ):
             raise UsageError("- is standard input, which one thing can be read from")
+
+    @property
+    def named(self) -> Named:
+        """The columns that were named."""
+        return Named(self.mask_column, self.accuracy_column)
 
     @property
     def networked(self) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pai_cli.api.beside import Beside
-from pai_cli.api.inputs import AnyPath, Source, maybe_path, open_weights, path_of, source_path
+from pai_cli.api.inputs import AnyPath, Source, file_of, maybe_path, open_weights, path_of, source_path
 from pai_cli.api.masks import Mask
 from pai_cli.api.plans import read_checkpoint
 from pai_cli.api.progress import Wanted, shown_by
@@ -19,6 +19,7 @@ from pai_cli.files.layer_names import told_assumed
 from pai_cli.files.messages import some_names
 from pai_cli.files.plan import FilePlan
 from pai_cli.files.provenance import typed
+from pai_cli.files.standard_input import STANDARD_INPUT
 from pai_cli.refusals import Idle, idle_force, refuse
 from pai_cli.spectral.parameters import one_of
 from pai_cli.spelling import option
@@ -55,6 +56,8 @@ def default_output(given: Mapping[str, Any]) -> Path:
     `given`: the parameters of `convert`.
     """
     target = Target(given["to"])
+    if str(given["file"]) == STANDARD_INPUT:
+        raise UsageError(f"-: what is on standard input has no name; give {option('output', 'MASK')}")
     stem = Path(given["file"].name.removesuffix(".index.json")).stem
     return Path(f"{stem}{target.ending}{target.suffixes[0]}")
 
@@ -74,13 +77,13 @@ def convert(
 ) -> Mask:
     """The mask that another tool made, whichever that was; written, where `output` says so, as a mask file or for a tool.
 
-    `file`: a mask, or a network that holds one (.pt, .pth, .npz, .safetensors), or a `Mask`, to be written. `output`: where
-    to write; None writes nothing. `kind`: what the file is, where it could be several things: "pai" or one of those that
-    `pai convert` lists. `to`: "pai"; "torch-prune", a state dict for `torch.nn.utils.prune`; "npz", boolean arrays by
-    name; "dense", the weights, 0 where pruned. `names_from`: the checkpoint (a path, an `nn.Module`, a state dict) whose
-    weights name the arrays of a list, in order; names are checked against it. `weights`: the checkpoint that is pruned, for
-    "torch-prune" and "dense". `packed`: bits instead of bytes. `force`: replace an existing file. `trust`: a pickle may run
-    the code in it. `progress`: True for a bar, or what is called with (done, total, what).
+    `file`: a mask, or a network that holds one (.pt, .pth, .npz, .safetensors), "-" for one on standard input, or a `Mask`.
+    `output`: where to write; None writes nothing. `kind`: what the file is, where it could be several things: "pai" or one
+    of those that `pai convert` lists. `to`: "pai"; "torch-prune", a state dict for `torch.nn.utils.prune`; "npz", boolean
+    arrays by name; "dense", the weights, 0 where pruned. `names_from`: the checkpoint (a path, an `nn.Module`, a state
+    dict) whose weights name the arrays of a list, in order; names are checked against it. `weights`: the checkpoint that is
+    pruned, for "torch-prune" and "dense". `packed`: bits instead of bytes. `force`: replace an existing file. `trust`: a
+    pickle may run the code in it. `progress`: True for a bar, or what is called with (done, total, what).
 
     Raises `UsageError` where options exclude each other or could do nothing, `UnknownMaskKindError`, `AmbiguousMaskError`,
     `MaskError`, `MaskMismatchError`, `CheckpointError`, `OutputError`.
@@ -95,6 +98,8 @@ def convert(
 
     if path is not None:
         check_suffix(path, target)
+    if not isinstance(file, Mask):
+        file = file_of(file)
     _plan(file, path, weights, names_from, force=force)
     named = open_weights(names_from, trust=trust)
     names = _names(named)

@@ -22,13 +22,14 @@ from pai_cli.api.records import accuracy_rows, is_table, path_of, rows_of
 from pai_cli.api.report import Report
 from pai_cli.api.unrolling import pairs_for, paths_of
 from pai_cli.errors import TableError, UnknownMetricError, UsageError
-from pai_cli.ranking.accuracy import matched, read_runs
+from pai_cli.ranking.accuracy import Taken, matched, read_runs
 from pai_cli.ranking.columns import is_layer_density
 from pai_cli.ranking.controls import chosen_controls
 from pai_cli.ranking.entrants import accurate, available, measured, scores_to_correlate
 from pai_cli.ranking.expression import metric_score, needs_network, needs_pairs, needs_paths, score_of
 from pai_cli.ranking.metric_table import ACCURACY, Reading, metric_table
-from pai_cli.spectral.catalogue import PATHS
+from pai_cli.ranking.results import as_named, numbers_in, standard
+from pai_cli.spectral.catalogue import PATHS, RANKED
 from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.metrics import MetricOptions
 from pai_cli.spelling import option
@@ -98,14 +99,15 @@ def _listed(masks: Any) -> list[Any]:
 
 def _from_table(asked: Asked, pictures: RankPictures | None) -> Entered:
     rows = rows_of(asked.table, "table")
+    if asked.accuracy is None:
+        rows = as_named(rows, asked.named)
     entrants = metric_table(rows, Reading(asked.rules, _names(asked.group_by), _names(asked.controls)), note)
     if asked.accuracy is not None:
         if ACCURACY in rows.columns:
             source = asked.table if isinstance(asked.table, str | Path) else rows.source
             raise UsageError(f"{option('accuracy')}: {source} has a column accuracy itself; leave one of them out")
-        names = [mask.name for mask in entrants.masks]
-        runs, source = _runs(asked, names)
-        entrants = accurate(entrants, matched(names, runs, source, note))
+        found = _results(replace(asked, group_by=None, controls=()), [mask.name for mask in entrants.masks])
+        entrants = found.entrants(entrants)
     elif ACCURACY in rows.columns and not entrants.trained and not asked.order:
         source = asked.table if isinstance(asked.table, str | Path) else rows.source
         raise TableError(
@@ -132,14 +134,15 @@ def _from_masks(asked: Asked, given: list[Any], plan: FilePlan, pictures: RankPi
     scores, correlating = _scores(asked, weighted=weighted, networked=asked.networked)
     asked.refuse_idle(IDLE_OF_SCORES, networked=needs_network(scores) and asked.networked)
     early = asked.accuracy is not None and _is_named(asked.accuracy)
-    runs = _runs(asked, []) if early else None
+    results = _results(asked, []) if early else None
+    controls = _controls(asked, results, weighted=weighted, networked=asked.networked) if correlating else ()
     masks = opened(given, asked.weights, one=is_one(asked.masks), trust=asked.trust)
     tell_twice(masks)
     read_masks(plan, files_among(masks))
     names = [str(mask if isinstance(mask, Path) else mask.path) for mask in masks]
-    if asked.accuracy is not None and runs is None:
-        runs = _runs(asked, names)
-    matches = {} if runs is None else matched(names, *runs, note)
+    if asked.accuracy is not None and results is None:
+        results = _results(asked, names)
+    matches = {} if results is None else results.matches(names)
     weights = open_weights(asked.weights, trust=asked.trust)
     request = AnalysisRequest(
         weights=weights,
@@ -150,7 +153,7 @@ def _from_masks(asked: Asked, given: list[Any], plan: FilePlan, pictures: RankPi
         memory=asked.place.memory,
         trust=asked.trust,
         per_layer=pictures is not None,
-        paths=_paths(asked, weights, masks, scores, correlating=correlating),
+        paths=_paths(asked, weights, masks, scores, controls if correlating else None),
         pairs=_pairs(asked, weights, masks, scores),
     )
     if correlating and request.paths.unrolled is None:
@@ -165,17 +168,23 @@ def _from_masks(asked: Asked, given: list[Any], plan: FilePlan, pictures: RankPi
     if request.paths.told and any(one.error is None for one in reports):
         note(request.paths.told)
     networked = request.paths.unrolled is not None
-    return _accurate(_Found(scores, correlating, reports, weighted, networked), asked, matches, pictures)
+    return _accurate(_Found(scores, correlating, reports, weighted, networked), asked, results, pictures)
 
 
 def _paths(
-    asked: Asked, weights: Checkpoint | None, masks: list[Any], scores: list[Score], *, correlating: bool
+    asked: Asked,
+    weights: Checkpoint | None,
+    masks: list[Any],
+    scores: list[Score],
+    controls: Sequence[str] | None,
 ) -> PathRequest:
-    """The network, where a score or a control is of its paths. Raises where the only one is, and there is no network."""
-    controls = _controls(asked, weighted=asked.weights is not None, networked=asked.networked) if correlating else ()
-    if not needs_paths(scores) and not set(controls) & set(PATHS):
+    """The network, where a score or a control is of its paths; `controls`: None for an order.
+
+    Raises where the only one is, and there is no network.
+    """
+    if not needs_paths(scores) and not set(controls or ()) & set(PATHS):
         return PathRequest(None, NOT_ASKED)
-    needed = not correlating or (asked.by is not None and needs_paths(scores[-1:]))
+    needed = controls is None or (asked.by is not None and needs_paths(scores[-1:]))
     return paths_of(weights, asked.model, asked.shape, masks, trust=asked.trust, needed=needed)
 
 
@@ -196,9 +205,8 @@ def _from_reports(asked: Asked, given: Sequence[Any], pictures: RankPictures | N
     networked = all(one["macs"].value is not None for one in given if one.error is None)
     scores, correlating = _scores(asked, weighted=weighted, networked=networked, between=False)
     reports = [one.measured for one in given]
-    names = [str(one.path) for one in reports]
-    matches = {} if asked.accuracy is None else matched(names, *_runs(asked, names), note)
-    return _accurate(_Found(scores, correlating, reports, weighted, networked), asked, matches, pictures)
+    results = None if asked.accuracy is None else _results(asked, [str(one.path) for one in reports])
+    return _accurate(_Found(scores, correlating, reports, weighted, networked), asked, results, pictures)
 
 
 def _scores(asked: Asked, *, weighted: bool, networked: bool, between: bool = True) -> tuple[list[Score], bool]:
@@ -212,7 +220,6 @@ def _scores(asked: Asked, *, weighted: bool, networked: bool, between: bool = Tr
         )
     if not correlating:
         return [by], False
-    _controls(asked, weighted=weighted, networked=networked)  # a wrong name is told before anything is measured
     metrics = available(weights=weighted, network=networked, between=between and asked.metrics is not None)
     return scores_to_correlate(metrics, _text(asked.metrics), by if asked.by is not None else None), True
 
@@ -226,25 +233,54 @@ class _Found:
     networked: bool
 
 
-def _accurate(found: _Found, asked: Asked, matches: Matches, pictures: RankPictures | None) -> Entered:
+def _accurate(found: _Found, asked: Asked, results: _Results | None, pictures: RankPictures | None) -> Entered:
     """The masks that were measured, with their accuracies."""
-    entrants = accurate(measured(found.reports, weights=found.weighted, network=found.networked), matches)
+    entrants = measured(found.reports, weights=found.weighted, network=found.networked)
+    entrants = entrants if results is None else results.entrants(entrants)
     if found.correlating:
-        controls = _controls(asked, weighted=found.weighted, networked=found.networked)
+        controls = _controls(asked, results, weighted=found.weighted, networked=found.networked)
         entrants = replace(entrants, controls=controls)
     return Entered(asked, entrants, found.scores, found.correlating, found.reports, found.weighted, pictures)
 
 
-def _controls(asked: Asked, *, weighted: bool, networked: bool) -> tuple[str, ...]:
-    """What metrics of masks are held against."""
-    return chosen_controls(available(weights=weighted, network=networked), _names(asked.controls))
+def _controls(asked: Asked, results: _Results | None, *, weighted: bool, networked: bool) -> tuple[str, ...]:
+    """What metrics of masks are held against: metrics, and columns of the accuracies. A wrong name is told before anything
+    is measured.
+    """
+    columns = () if results is None else results.numbers
+    return chosen_controls((*available(weights=weighted, network=networked), *columns), _names(asked.controls))
 
 
-def _runs(asked: Asked, names: Sequence[str]) -> tuple[list[Run], str]:
-    """The runs of the accuracies, and what messages call those."""
-    rows = accuracy_rows(asked.accuracy, names)
+@dataclass
+class _Results:
+    """Measured accuracies: their runs, what messages call those, what settings are told by, and columns of numbers that
+    come with them.
+    """
+
+    runs: list[Run]
+    source: str
+    groups: tuple[str, ...]
+    numbers: tuple[str, ...]
+    _matches: Matches | None = None
+
+    def matches(self, names: Sequence[str]) -> Matches:
+        """The runs of each mask; what is left out is told once."""
+        if self._matches is None:
+            self._matches = matched(names, self.runs, self.source, note)
+        return self._matches
+
+    def entrants(self, entrants: Entrants) -> Entrants:
+        """With the accuracies of their masks."""
+        return accurate(entrants, self.matches([mask.name for mask in entrants.masks]), self.groups)
+
+
+def _results(asked: Asked, names: Sequence[str]) -> _Results:
+    """The accuracies as they were given. `names`: of the masks, for one number a mask."""
+    rows = standard(accuracy_rows(asked.accuracy, names), asked.named, note)
+    wanted = [name for name in _names(asked.controls) or [] if name not in RANKED]
+    taken = Taken(_names(asked.group_by), numbers_in(rows, wanted))
     source = str(asked.accuracy) if isinstance(asked.accuracy, str | Path) else rows.source
-    return read_runs(rows, asked.rules, note), source
+    return _Results(read_runs(rows, asked.rules, note, taken), source, taken.columns(rows), tuple(taken.numbers))
 
 
 def _is_named(accuracy: Any) -> bool:

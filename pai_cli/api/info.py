@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pai_cli.api.inputs import AnyPath, path_of
+from pai_cli.api.inputs import AnyPath, file_of
 from pai_cli.models.info import FileInfo
 
 
@@ -13,10 +13,10 @@ def info(file: AnyPath, *, trust: bool = False) -> FileInfo:
     (method, density, seed, command, source with its digest); the architecture, where names and shapes tell it; its bytes and
     their SHA-256. Of a folder that is no one model, the same of each mask and checkpoint in it.
 
-    `file`: a path. `trust`: a pickle or a program of `torch.export` may run the code in it; a program that is not trusted is
-    told to be one and not looked into. Nothing is changed. Raises `MaskError` or `CheckpointError` for what is neither mask
-    nor checkpoint, or is damaged, and `UntrustedPickleError`.
+    `file`: a path, "-" for a file on standard input. `trust`: a pickle or a program of `torch.export` may run the code in
+    it; a program that is not trusted is told to be one and not looked into. Nothing is changed. Raises `MaskError` or
+    `CheckpointError` for what is neither mask nor checkpoint, or is damaged, and `UntrustedPickleError`.
     """
     from pai_cli.models.info import info_of
 
-    return info_of(path_of(file), trust=trust)
+    return info_of(file_of(file), trust=trust)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pai_cli.compute.device import ON_TORCH, device_name, resolve
 from pai_cli.errors import CheckpointError, DeviceError, ParameterError, UsageError
 from pai_cli.files.messages import some_names
+from pai_cli.files.standard_input import STANDARD_INPUT, file_in
 from pai_cli.pruning.base import USUAL_DENSITY, Pattern
 from pai_cli.spectral.parameters import from_digits, shown
 from pai_cli.spelling import option
@@ -35,6 +38,14 @@ def path_of(given: AnyPath) -> Path:
     if isinstance(given, (str, os.PathLike)):
         return Path(given)
     raise ParameterError(f"a path is needed, not {type(given).__name__}")
+
+
+def file_of(given: AnyPath) -> Path:
+    """The path of a file that is read, for "-" of the one on standard input. Raises `CheckpointError` where that is none."""
+    path = path_of(given)
+    if str(path) != STANDARD_INPUT:
+        return path
+    return file_in(sys.stdin or io.StringIO())
 
 
 def maybe_path(given: AnyPath | None) -> Path | None:

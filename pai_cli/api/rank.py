@@ -26,6 +26,8 @@ def rank(
     *,
     table: Any = None,
     accuracy: Any = None,
+    mask_column: str | None = None,
+    accuracy_column: str | None = None,
     order: bool = False,
     weights: Source | None = None,
     convention: str = Convention.H23,
@@ -58,15 +60,18 @@ def rank(
     `masks`: as of `analyze`, or the `Report`s that it gave. `table`: metrics measured before, instead of masks: the path of
     a CSV or TSV file, "-", a pandas table, or a mapping of columns to values a row; a column accuracy, if there is one, is
     correlated with. `accuracy`: measured accuracies: such a table with columns mask, accuracy and, if wanted, seed and
-    dataset; a mapping of masks' names to an accuracy or several; or one number a mask, in the order of the masks.
+    dataset, or others that usually have such names; a mapping of masks' names to an accuracy or several; or one number a
+    mask, in the order of the masks. A mask is named by its path, file name, stem or folder. `mask_column`,
+    `accuracy_column`: which columns those are, of the accuracies or, where there are none, of the table.
 
     `by`: the network metric that decides, or arithmetic of several, such as "dr_imdb + 0.5*lambda_imsg"; by default l2 with
     weights, else dr_imdb; among correlations one more metric. `smallest_first`: which end is best, by default the metric's
     own. `metrics`: correlate only these, names or globs. `controls`: the metrics that each other is held against, or "none";
-    by default layer_density and, where there is one, effective_share. `group_by`: columns of the table whose values are
-    never compared with each other, or "none"; by default those named as a density, sparsity or compression, as a network or
-    a data set. `collapsed_at`: runs of at most this accuracy, a fraction, are set aside; by default 0.1.
-    `accuracy_unit`: "fraction" or "percent". `resamples`: bootstrap samples behind an interval, by default 2000, of `seed`.
+    by default layer_density and, where there is one, effective_share; columns of numbers of the accuracies may be among
+    them. `group_by`: columns of the table, or of the accuracies, whose values are never compared with each other, or "none";
+    by default those named as a density, sparsity or compression, as a network or a data set; of the accuracies the data set.
+    `collapsed_at`: runs of at most this accuracy, a fraction, are set aside; by default 0.1. `accuracy_unit`: "fraction" or
+    "percent". `resamples`: bootstrap samples behind an interval, by default 2000, of `seed`.
 
     `model`, `input_shape`: the network, for metrics of its paths, where the weights do not tell it or are not given.
 
@@ -88,6 +93,8 @@ def correlate(
     reports: Any,
     accuracies: Any = None,
     *,
+    mask_column: str | None = None,
+    accuracy_column: str | None = None,
     by: str | None = None,
     metrics: str | Iterable[str] | None = None,
     controls: str | Iterable[str] | None = None,

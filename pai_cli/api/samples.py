@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from pai_cli.errors import DataError
-from pai_cli.printable import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -196,7 +195,9 @@ def _array(given: Any, where: str) -> NDArray[Any]:
             given = (given.float() if str(given.dtype) == "torch.bfloat16" else given).numpy()
         return np.asarray(given)
     except (ValueError, TypeError, RuntimeError) as error:  # lists of several lengths, tensors that are sparse
-        raise DataError(f"{where}: is no array: {reason_of(error)}") from error
+        raise DataError(
+            f"{where}: {type(given).__name__} is no array of numbers; give rows of one length, a dense tensor or an array"
+        ) from error
 
 
 def _all_of(data: Data) -> tuple[Any, ...]:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
+from pai_cli.errors import ParameterError
 from pai_cli.refusals import Idle
-from pai_cli.spectral.parameters import whole_number
+from pai_cli.spectral.parameters import shown, whole_number
 from pai_cli.spelling import option
 
 WORKING = (
@@ -46,4 +47,8 @@ class Working:
         """What a caller says of it. Raises `ParameterError`."""
         if jobs is not None:
             whole_number("jobs", jobs, 1, 2**31)
+        if store is not None and not isinstance(store, str | PathLike):
+            raise ParameterError(
+                f"{option('store', shown(store))}: give a file's path; {option('no_store')} keeps nothing"
+            )
         return Working(jobs, cluster, None if store is None else Path(store), no_store)

@@ -24,6 +24,8 @@ def analyze(
     ] = None,
     summary: Annotated[bool, typer.Option("--summary", help="Only the network's means, a line a mask.")] = False,
     format: options.OutputFormat = Format.TABLE,  # noqa: A002  the flag's name
+    columns: options.Columns = None,
+    sort: options.Sort = None,
     no_header: options.NoHeader = False,
     convention: options.ConventionName = Convention.H23,
     expansion_weighted: Annotated[
@@ -67,23 +69,26 @@ def analyze(
     given = asked(locals())
     options.check_header(format, no_header=no_header)
     from pai_cli.display.analysis import ShownReports
-    from pai_cli.display.junctions import show_between
+    from pai_cli.display.junctions import FIELDS, show_between
+    from pai_cli.display.look import Look
     from pai_cli.display.progress import progress_bar
+    from pai_cli.display.records import ANALYZE_FIELDS
 
-    with progress_bar("analyzing", streaming=format is not Format.TABLE or not summary) as progress:
+    look = Look.of(format, FIELDS if between else ANALYZE_FIELDS, columns, sort, header=not no_header)
+    gathered = summary and (format.for_people or look.key != "")
+    with progress_bar("analyzing", streaming=not gathered) as progress:
         found = reports(**given, progress=progress)
         with found:
             if between:
                 measured = (one.measured for one in found)
-                failed = show_between(measured, format, header=not no_header, summary=summary)
+                status = show_between(measured, look, summary=summary)
             else:
-                shown = ShownReports(format, header=not no_header, summary=summary, weights=weights is not None)
+                shown = ShownReports(look, summary=summary, weights=weights is not None)
                 for one in found:
                     shown.add(one.measured)
-                shown.close()
-                failed = shown.failed
-    if failed:
-        raise typer.Exit(1)
+                status = shown.close()
+    if status:
+        raise typer.Exit(status)
 
 
 COMMANDS = {

@@ -28,7 +28,8 @@ def convert(
             "-o",
             metavar="MASK",
             readable=False,
-            help="Where to write it; by default FILE-mask.safetensors here, and so on for other --to.",
+            callback=options.written,
+            help="Where to write it, - for standard output; by default FILE-mask.safetensors here, or as --to has it.",
         ),
     ] = None,
     kind: Annotated[

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
-OF_SHOWING = frozenset({"ctx", "format", "no_header"})
+OF_SHOWING = frozenset({"ctx", "format", "no_header", "columns", "sort"})
 """Parameters of a command that say how results are shown, which is no business of the library."""
 
 

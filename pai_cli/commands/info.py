@@ -18,6 +18,8 @@ def info(
         typer.Argument(metavar="FILE", readable=False, help="A mask, a checkpoint, a program, or a folder of them."),
     ],
     format: options.OutputFormat = Format.TABLE,  # noqa: A002  the flag's name
+    columns: options.Columns = None,
+    sort: options.Sort = None,
     no_header: options.NoHeader = False,
     trust: options.Trust = False,
 ) -> None:
@@ -28,9 +30,11 @@ def info(
     given = asked(locals())
     options.check_header(format, no_header=no_header)
     from pai_cli.api.info import info as look
-    from pai_cli.display.info import show_info
+    from pai_cli.display.info import FIELDS, show_info
+    from pai_cli.display.look import Look
 
-    show_info(look(**given), format, header=not no_header)
+    how = Look.of(format, FIELDS, columns, sort, header=not no_header)
+    show_info(look(**given), how)
 
 
 COMMANDS = {

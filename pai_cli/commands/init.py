@@ -25,7 +25,13 @@ def init(
     seed: options.Seed = 0,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="CKPT", help="Where to write it; by default NAME.safetensors."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="CKPT",
+            callback=options.written,
+            help="Where to write it, - for standard output; by default NAME.safetensors.",
+        ),
     ] = None,
     force: options.Force = False,
 ) -> None:

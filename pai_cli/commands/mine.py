@@ -59,6 +59,7 @@ def mine(
             "-o",
             readable=False,
             metavar="MASK",
+            callback=options.written,
             help="Write the mask of weights that enough masks keep.",
         ),
     ] = None,
@@ -83,22 +84,23 @@ def mine(
     options.check_header(format, no_header=no_header)
     from pai_cli.api.mine import mine as run
     from pai_cli.display.kept import is_in_the_way
+    from pai_cli.display.look import Look
     from pai_cli.display.mining import show_masks, show_matrix, show_pairs, show_subgraphs
     from pai_cli.display.progress import progress_bar
 
     mined = run(**given, progress=True)
     if is_in_the_way(output):
         return
-    table, header = format is Format.TABLE, not no_header
-    if table:
-        show_masks(mined.collection)
+    look = Look(format, header=not no_header)
+    if format.for_people:
+        show_masks(mined.collection, look)
     if overlap:
-        show_pairs(mined.pairs, format, header=header)
+        show_pairs(mined.pairs, look)
         return
-    if table:
-        show_matrix(mined.pairs, mined.collection)
-    with progress_bar("mining", streaming=not table) as progress:
-        show_subgraphs(mined.search(progress), format, header=header)
+    if format.for_people:
+        show_matrix(mined.pairs, mined.collection, look)
+    with progress_bar("mining", streaming=not format.for_people) as progress:
+        show_subgraphs(mined.search(progress), look)
 
 
 COMMANDS = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,11 +10,27 @@ from typing import Annotated, Any
 import typer
 
 from pai_cli.compute.device import Device
+from pai_cli.errors import UsageError
 from pai_cli.files.tables import Format
 from pai_cli.methods.registry import names
 from pai_cli.pruning.base import USUAL_DENSITY
 from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.solvers import Solver
+
+STDOUT = Path("/dev/stdout")
+
+
+def written(path: Path | None) -> Path | None:
+    """Where a file goes: `-` is standard output, which is refused where it is a terminal, as what is written is no text."""
+    if path is None or (str(path) != "-" and path != STDOUT):
+        return path
+    if sys.stdout.isatty():
+        raise UsageError(
+            f"{path}: standard output is a terminal, and this is no text; send it to a file or a pipe"
+        )
+    if not STDOUT.exists():
+        raise UsageError(f"{path}: standard output is no file on this system; name one")
+    return STDOUT
 
 
 class TieChoice(StrEnum):
@@ -64,7 +81,27 @@ Trust = Annotated[
 ]
 OutputFormat = Annotated[
     Format,
-    typer.Option("--format", metavar="FORMAT", help="table, json, jsonl, csv or tsv; for a person, or for programs."),
+    typer.Option(
+        "--format",
+        metavar="FORMAT",
+        help="table, markdown, latex, json, jsonl, csv or tsv; the first three as a person reads them, latex with the rules "
+        "of booktabs, the others for programs.",
+    ),
+]
+Columns = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES",
+        help="Only these columns, names or globs, commas between; names are those of --format csv, which has all.",
+    ),
+]
+Sort = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COLUMN",
+        help="Order the rows of each table by a column, -COLUMN the largest first; rows without a value last, a network's "
+        "mean below its layers.",
+    ),
 ]
 NoHeader = Annotated[bool, typer.Option("--no-header", help="csv and tsv without the line of field names.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output file.")]
@@ -184,6 +221,7 @@ WeightsOut = Annotated[
         "-w",
         readable=False,
         metavar="CKPT",
+        callback=written,
         help="Where to write the weights the mask belongs to; those of --reinit, or of a method that trains.",
     ),
 ]
@@ -247,7 +285,9 @@ Output = Annotated[
         "-o",
         readable=False,
         metavar="MASK",
-        help="Where to write the mask; by default CKPT-METHOD-DENSITY.safetensors here, METHOD-best from sample.",
+        callback=written,
+        help="Where to write the mask, - for standard output; by default CKPT-METHOD-DENSITY.safetensors here, METHOD-best "
+        "from sample.",
     ),
 ]
 NoCollapse = Annotated[bool, typer.Option("--no-collapse", help="Refuse a mask that leaves a layer without weights.")]
@@ -291,4 +331,4 @@ NoStore = Annotated[bool, typer.Option("--no-store", help="Look nothing up, keep
 def check_header(kind: Format, *, no_header: bool) -> None:
     """Refuse --no-header where there is no header to leave out."""
     if no_header and kind not in (Format.CSV, Format.TSV):
-        raise typer.BadParameter(f"--no-header: {kind.value} has no line of field names; give it with csv or tsv")
+        raise typer.BadParameter(f"--no-header: is of csv and tsv, and this is {kind.value}; leave it out")

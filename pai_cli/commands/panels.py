@@ -17,7 +17,8 @@ _PARAMETERS: dict[str, tuple[str, ...]] = {
             "ties",
         ),
         *("population", "select", "construct", "steps", "noise", "support", "min_edges", "level", "graphs", "overlap"),
-        *("by", "table", "accuracy", "order", "smallest_first", "metrics", "controls", "group_by", "collapsed_at"),
+        *("by", "table", "accuracy", "mask_column", "accuracy_column", "order", "smallest_first"),
+        *("metrics", "controls", "group_by", "collapsed_at"),
         *(
             "accuracy_unit",
             "resamples",
@@ -40,7 +41,8 @@ _PARAMETERS: dict[str, tuple[str, ...]] = {
     ),
     "Sanity checks": ("shuffle", "invert", "reinit", "stability", "perturbation"),
     "Output": (
-        *("output", "weights_out", "mask_out", "stable_out", "trajectory", "packed", "format", "no_header"),
+        *("output", "weights_out", "mask_out", "stable_out", "trajectory", "packed"),
+        *("format", "columns", "sort", "no_header"),
         *("plot", "report", "results", "log_dir", "keep_every", "force"),
     ),
     "Scale": (

@@ -37,9 +37,18 @@ def rank(
         typer.Option(
             metavar="CSV",
             readable=False,
-            help="Measured accuracies, which metrics should predict; columns mask, accuracy and, if wanted, seed and "
-            "dataset. Shows how well each metric predicts them instead of an order.",
+            help="Measured accuracies, which metrics should predict; the columns that name masks (by path, file name, "
+            "stem or folder) and hold accuracies are found by their usual names, and so are seed, dataset and method. Shows "
+            "how well each metric predicts them instead of an order.",
         ),
+    ] = None,
+    mask_column: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="Which column of --accuracy names masks; or of --table."),
+    ] = None,
+    accuracy_column: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="Which column of --accuracy holds accuracies; or of --table."),
     ] = None,
     order: Annotated[bool, typer.Option("--order", help="The order of the masks too, with --accuracy.")] = False,
     weights: options.Weights = None,
@@ -72,7 +81,8 @@ def rank(
         typer.Option(
             metavar="NAMES",
             help="What each metric is held against; metrics with commas between them, or none: its partial tau is what it "
-            "tells of accuracy that they do not. By default layer_density and, where there is one, effective_share.",
+            "tells of accuracy that they do not. By default layer_density and, where there is one, effective_share. A "
+            "column of numbers of --accuracy may be one too.",
         ),
     ] = None,
     group_by: Annotated[
@@ -80,7 +90,8 @@ def rank(
         typer.Option(
             metavar="COLUMNS",
             help="Columns that part what is not compared; with commas between them, or none. By default "
-            "those of the --table named as a density, sparsity or compression, a network or a data set.",
+            "those of the --table named as a density, sparsity or compression, a network or a data set, and the data set of "
+            "--accuracy, of which they part what has equal density.",
         ),
     ] = None,
     collapsed_at: Annotated[
@@ -110,6 +121,8 @@ def rank(
     ] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", min=0, help="Seed of the bootstrap, by default 0.")] = None,
     format: options.OutputFormat = Format.TABLE,  # noqa: A002  the flag's name
+    columns: options.Columns = None,
+    sort: options.Sort = None,
     no_header: options.NoHeader = False,
     device: options.EngineDevice = Device.AUTO,
     device_memory: options.DeviceMemory = None,
@@ -127,20 +140,25 @@ def rank(
     """
     given = asked(locals())
     options.check_header(format, no_header=no_header)
-    entered = enter(Asked(**given, progress=True))
     from pai_cli.api.ranked import Ranking, draw
+    from pai_cli.display import correlation, ranking
     from pai_cli.display.console import fail
+    from pai_cli.display.look import Look
 
+    def look(*, study: bool) -> Look:
+        fields = correlation.FIELDS if study else ranking.FIELDS
+        return Look.of(format, fields, columns, sort, header=not no_header)
+
+    if table is None:  # which tells itself whether it has accuracies
+        look(study=accuracy is not None and not order)
+    entered = enter(Asked(**given, progress=True))
+    how = look(study=entered.correlating)
     failed = sum([fail(one.error) for one in entered.reports])
     found = ranked(entered)
     if isinstance(found, Ranking):
-        from pai_cli.display.ranking import show_ranking
-
-        show_ranking(entered.reports, found.ranked, found.by, format, header=not no_header)
+        ranking.show_ranking(entered.reports, found.ranked, found.by, how)
     else:
-        from pai_cli.display.correlation import show_study
-
-        show_study(found.study, by, format, header=not no_header)
+        correlation.show_study(found.study, by, how)
     draw(found, entered.pictures)
     if failed:
         raise typer.Exit(1)

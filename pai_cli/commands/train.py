@@ -40,6 +40,7 @@ Out = Annotated[
         "-o",
         readable=False,
         metavar="OUT",
+        callback=options.written,
         help="Where to write the trained checkpoint; its journal (.jsonl) beside it. By default MASK-trained.safetensors.",
     ),
 ]

@@ -15,7 +15,6 @@ from pai_cli.errors import DataError
 from pai_cli.files.budget import BudgetError, check_unpacked, open_zip
 from pai_cli.files.first_bytes import check_readable, looks_like
 from pai_cli.files.messages import one_line, some_names
-from pai_cli.printable import reason_of
 from pai_cli.telling import note
 
 
@@ -59,7 +58,7 @@ def _read(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
             raise DataError(f"{path}: {e}; numpy.savez writes an archive") from e
         except Exception as e:  # not a zip file, or one whose list of members is damaged
             if start.startswith(b"PK"):
-                raise DataError(f"{path}: truncated or damaged ({reason_of(e)}); copy it again") from e
+                raise DataError(f"{path}: truncated or damaged; copy it again") from e
             what = looks_like(start)
             raise DataError(f"{path}: not an .npz archive: it looks like {what}; numpy.savez writes one") from e
         if not isinstance(archive, np.lib.npyio.NpzFile):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
@@ -107,6 +108,13 @@ def fail(error: PaiError | None) -> int:
         return 0
     fail_line(error.text)
     return 1
+
+
+def status_of(errors: Sequence[PaiError], among: int) -> int:
+    """The exit status where of so many masks some failed: wrong usage where that is what every one failed by."""
+    if not errors:
+        return 0
+    return errors[0].status if len(errors) == among and len({one.status for one in errors}) == 1 else 1
 
 
 def show_traceback() -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
-from pai_cli.display.console import show_line
-from pai_cli.display.tables import show_records
+from pai_cli.display.look import USUAL, Look
+from pai_cli.display.tables import show_records, show_title
 from pai_cli.files.messages import all_names, some_names
 from pai_cli.files.tables import Format, Record, write_document, write_table
 from pai_cli.ranking.correlation import Best, Correlation, Scope, ScopeKind, Study
@@ -37,17 +37,22 @@ METHOD = {
 }
 
 
-def show_study(study: Study, by: str | None, kind: Format, *, header: bool) -> None:
+def show_study(study: Study, by: str | None, look: Look) -> None:
     """Write the study to standard output: tables and sentences for people; else a row a metric and scope, which in JSON
     stand in one object with the best metric of each scope and every mask's values. `by`: a metric to set beside the best.
     """
-    if kind is Format.TABLE:
-        _draw(study, by)
-    elif kind is Format.JSON:
-        write_document(sys.stdout, study_document(study))
+    if look.kind.for_people:
+        _draw(study, by, look)
+    elif look.kind is Format.JSON:
+        write_document(sys.stdout, study_document(study, look))
     else:
-        records = (correlation_record(one) for scope in study.scopes for one in study.within(scope))
-        write_table(sys.stdout, kind, FIELDS, records, header=header)
+        write_table(sys.stdout, look.kind, look.shown(FIELDS), correlation_records(study, look), header=look.header)
+
+
+def correlation_records(study: Study, look: Look = USUAL) -> list[Record]:
+    """One a metric and scope, ordered within each scope."""
+    scopes = ([correlation_record(one) for one in study.within(scope)] for scope in study.scopes)
+    return [record for records in scopes for record in look.ordered(records)]
 
 
 def correlation_record(one: Correlation) -> Record:
@@ -70,8 +75,9 @@ def correlation_record(one: Correlation) -> Record:
     return record | {name: getattr(one, name) for name in ("partial_reason", *COMPARED, "reason")}
 
 
-def study_document(study: Study) -> dict[str, Any]:
-    """The whole study, as JSON has it."""
+def study_document(study: Study, look: Look = USUAL) -> dict[str, Any]:
+    """The whole study, as JSON has it; of the correlations the columns that were asked for."""
+    fields = look.shown(FIELDS)
     bests = [(scope, study.best(scope)) for scope in study.scopes]
     return {
         "resamples": study.resampling.count,
@@ -79,7 +85,7 @@ def study_document(study: Study) -> dict[str, Any]:
         **METHOD,
         "grouped_by": list(study.main_scope.grouped_by),
         "best": [_best_record(scope, best) for scope, best in bests if best is not None],
-        "correlations": [correlation_record(one) for scope in study.scopes for one in study.within(scope)],
+        "correlations": [{name: one[name] for name in fields} for one in correlation_records(study, look)],
         "masks": _mask_records(study),
     }
 
@@ -115,18 +121,24 @@ def _mask_records(study: Study) -> list[dict[str, Any]]:
 # --- for people
 
 
-def _draw(study: Study, by: str | None) -> None:
-    for part in parts(study, by):
+Part = str | tuple[str, Sequence[str], list[Record]]
+"""A sentence, or a table: its title, its columns and its rows."""
+
+
+def _draw(study: Study, by: str | None, look: Look) -> None:
+    for part in parts(study, by, look=look):
         if isinstance(part, str):
-            show_line(part)
+            show_title(part, look)
         else:
-            show_line(part[0])
-            show_records(part[2], part[1])
+            title, columns, rows = part
+            show_title(title, look)
+            show_records(rows, columns, look=look if look.columns == columns else replace(look, columns=()))
 
 
-def parts(study: Study, by: str | None, *, shell: bool = True) -> Iterator[str | tuple[str, list[str], list[Record]]]:
-    """What a person reads, setting by setting: tables (title, columns, rows) and sentences. `shell`: whether remedies are
-    those of a command line.
+def parts(study: Study, by: str | None, *, shell: bool = True, look: Look = USUAL) -> Iterator[Part]:
+    """What a person reads, setting by setting: tables and sentences. `shell`: whether remedies are those of a command line.
+
+    `look`: which columns the first table of a setting has, and what orders the metrics.
     """
     alone = _alone(study)
     if alone:
@@ -135,8 +147,11 @@ def parts(study: Study, by: str | None, *, shell: bool = True) -> Iterator[str |
     for setting in dict.fromkeys(scope.setting for scope in study.scopes if scope.setting not in alone):
         own = [scope for scope in study.scopes if scope.setting == setting]
         main = next((scope for scope in own if scope.kind is ScopeKind.POOLED), own[0])
-        found = study.within(main)
-        yield _title(main), _columns(found), [_row(one) for one in found]
+        found = _ordered(study.within(main), look)
+        if look.columns:
+            yield _title(main), look.columns, [correlation_record(one) for one in found]
+        else:
+            yield _title(main), _columns(found), [_row(one) for one in found]
         overall = next((scope for scope in own if scope.confounded), None)
         densities = [scope for scope in own if scope.kind is ScopeKind.DENSITY]
         if overall is not None and overall is not main:
@@ -145,6 +160,11 @@ def parts(study: Study, by: str | None, *, shell: bool = True) -> Iterator[str |
         yield from _given_controls(sorted(found, key=lambda one: one.metric != by))
         yield from _asides(study, overall, densities, shell=shell)
         yield ""
+
+
+def _ordered(found: Sequence[Correlation], look: Look) -> list[Correlation]:
+    by_name = {one.metric: one for one in found}
+    return [by_name[str(record["metric"])] for record in look.ordered([correlation_record(one) for one in found])]
 
 
 def _alone(study: Study) -> list[str]:
@@ -196,7 +216,7 @@ def _columns(found: Sequence[Correlation]) -> list[str]:
 
 def _densities(
     study: Study, order: Sequence[Correlation], overall: Scope, densities: Sequence[Scope], *, shell: bool
-) -> Iterator[str | tuple[str, list[str], list[Record]]]:
+) -> Iterator[Part]:
     """tau density by density, and over all at once, which the last column calls what it is."""
     shown = [scope for scope in densities if any(one.tau.value is not None for one in study.within(scope))]
     columns = {f"{scope.density:.4g}": scope for scope in shown[:MOST_DENSITIES] if scope.density is not None}

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from pai_cli.display.console import note
+from pai_cli.display.look import Look
 from pai_cli.display.tables import show_records
 from pai_cli.files.atomic import is_special
 from pai_cli.files.tables import Format, Record, Value, write_table
@@ -26,10 +27,9 @@ def show_construction(built: BuiltNetwork, path: Path, kind: Format) -> None:
     if is_special(path):
         return  # the mask itself went to standard output or a pipe: a table would end up in it
     records = construction_records(built)
-    if kind is Format.TABLE:
-        show_records(
-            [*records[:-1], records[-1] | {"layer": "network mean", "shape": "", "made": ""}], COLUMNS, total=True
-        )
+    if kind.for_people:
+        rows = [*records[:-1], records[-1] | {"layer": "network mean", "shape": "", "made": ""}]
+        show_records(rows, COLUMNS, total=True, look=Look(kind))
         return
     told: Record = {"density_default": built.request.density_default}
     write_table(sys.stdout, kind, FIELDS, (record | told for record in records))
@@ -65,7 +65,7 @@ def _record(layer: BuiltLayer) -> Record:
     reasons = [f"{name}: {measure.reason}" for name, measure in measures.items() if measure.reason is not None]
     return {
         "layer": layer.plan.name,
-        "shape": "x".join(str(side) for side in layer.plan.shape),
+        "shape": list(layer.plan.shape),
         "kept": layer.plan.edges,
         "density": layer.plan.edges / math.prod(layer.plan.shape),
         "switches": layer.switches,

@@ -10,6 +10,8 @@ from typing import Any
 
 WIDEST = 100  # columns; longer lines are hard to read
 NAMES = 25  # columns for an option's names, where they fit
+LEAST = 20  # columns for what is said of it; where there are not as many beside the names, it stands below them
+INDENT = 6  # columns before it there
 _END = re.compile(r"[;:.](?=\s|$)")
 
 
@@ -57,14 +59,17 @@ def _description(text: str, width: int, *, whole: bool) -> Iterator[str]:
 
 
 def _row(names: str, text: str, width: int, *, whole: bool) -> Iterator[str]:
-    """One option: its names, and beside them the first clause, or all of the text."""
+    """One option: its names, and beside or below them the first clause, or all of the text."""
     text = " ".join(text.split())
-    told = wrap(text if whole else first_clause(text), max(width - NAMES - 3, 20), break_on_hyphens=False)
-    if len(names) > NAMES:
+    text = text if whole else first_clause(text)
+    room, before = width - NAMES - 3, NAMES
+    if room < LEAST:
+        room, before = max(width - INDENT, LEAST), INDENT - 3
+    if len(names) > before:
         yield f"  {names}"
         names = ""
-    for line in told or [""]:
-        yield f"  {names:<{NAMES}} {line}".rstrip()
+    for line in wrap(text, room, break_on_hyphens=False) or [""]:
+        yield f"  {names:<{before}} {line}".rstrip()
         names = ""
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from pai_cli.display.console import show_line
-from pai_cli.display.tables import number, show_records
-from pai_cli.files.tables import Format, Record, write_table
+from pai_cli.display.look import Look
+from pai_cli.display.tables import number, show_records, show_title
+from pai_cli.files.rows import finite
+from pai_cli.files.tables import Record, Value, write_table
+from pai_cli.spectral.parameters import from_digits
 from pai_cli.spelling import for_shell
 
 if TYPE_CHECKING:
@@ -25,26 +27,27 @@ def records_of(found: FileInfo) -> list[Record]:
     tensors: list[Record] = []
     for one in found.tensors:
         record = dict.fromkeys(FIELDS, None) | {"file": str(found.path), "level": "tensor", "tensor": one.name}
-        record |= {"shape": "x".join(map(str, one.shape)), "dtype": one.dtype, "total": one.total, "kept": one.kept}
+        record |= {"shape": list(one.shape), "dtype": one.dtype, "total": one.total, "kept": one.kept}
         tensors.append(record | {"density": _share(one.kept, one.total)})
     return [_of_file(found), *tensors]
 
 
-def show_info(found: FileInfo, kind: Format, *, header: bool = True) -> None:
+def show_info(found: FileInfo, look: Look) -> None:
     """The facts, a line each, and a table of the tensors or, of a folder, of the files."""
-    records = records_of(found)
-    if kind is not Format.TABLE:
-        write_table(sys.stdout, kind, FIELDS, records, header=header)
+    whole, *records = records_of(found)
+    records = [whole, *look.ordered(records)]
+    if not look.kind.for_people:
+        write_table(sys.stdout, look.kind, look.shown(FIELDS), records, header=look.header)
         return
-    show_line(number(str(found.path)))
+    show_title(number(str(found.path)), look)
     for field in (*OF_FILE, *_TELLS, "remark"):
-        if records[0][field] is not None:
-            show_line(f"  {field.replace('_', ' '):<14} {number(records[0][field])}")
+        if whole[field] is not None:
+            show_title(f"  {field.replace('_', ' '):<14} {number(whole[field])}", look)
     if len(records) > 1:
         columns = ("file", *OF_FILE[:-2], "method") if found.kind == "folder" else ("tensor", "shape", "dtype", "total")
         extra = ("kept", "density") if found.kind == "mask" else ()
         filled = [one for one in (*columns, *extra) if any(record[one] is not None for record in records[1:])]
-        show_records(records[1:], filled)
+        show_records(records[1:], look.shown(filled), look=look)
 
 
 def _of_file(found: FileInfo) -> Record:
@@ -56,8 +59,14 @@ def _of_file(found: FileInfo) -> Record:
     if found.kind == "program" and not found.tensors:
         record |= {"tensors": None, "total": None}  # it was not looked into
     record |= {"density": _share(found.kept, found.total), "bytes": found.bytes, "sha256": found.sha256}
-    told = {"asked_density" if key == "density" else key: text for key, text in found.story.items()}
+    told: Record = {"asked_density" if key == "density" else key: text for key, text in found.story.items()}
+    told |= {name: _number(text) for name in ("asked_density", "seed") if isinstance(text := told.get(name), str)}
     return record | told | {"remark": for_shell(found.message) or None}
+
+
+def _number(text: str) -> Value:
+    """The number that a text of a mask spells, or the text."""
+    return int(text) if from_digits(text) is not None else text if finite(text) is None else finite(text)
 
 
 def _share(kept: int | None, total: int) -> float | None:

@@ -6,10 +6,11 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from pai_cli.display.console import fail, show_line
+from pai_cli.display.console import fail, status_of
+from pai_cli.display.look import Look
 from pai_cli.display.records import Spell, reasons
-from pai_cli.display.tables import show_records
-from pai_cli.files.tables import Format, Record, TableWriter
+from pai_cli.display.tables import show_records, show_title
+from pai_cli.files.tables import Record, TableWriter
 from pai_cli.printable import as_line
 from pai_cli.spectral.catalogue import BETWEEN
 from pai_cli.spelling import for_shell
@@ -17,6 +18,7 @@ from pai_cli.spelling import for_shell
 if TYPE_CHECKING:
     from pai_cli.analysis.junctions import BetweenReport
     from pai_cli.analysis.pairs import PairReport
+    from pai_cli.errors import PaiError
     from pai_cli.spectral.result import Measure
 
 FIELDS = (
@@ -27,27 +29,35 @@ FIELDS = (
 COLUMNS = ("writer", "reader", "outputs", "live", "columns", *BETWEEN, "note")
 
 
-def show_between(reports: Iterable[BetweenReport], kind: Format, *, header: bool, summary: bool) -> int:
-    """Write every report to standard output as it comes; return how many masks failed (each said on standard error)."""
-    failed = 0
+def show_between(reports: Iterable[BetweenReport], look: Look, *, summary: bool) -> int:
+    """Write every report to standard output as it comes, those of networks that are to be ordered when all have come; return
+    the exit status. Each mask that failed is said on standard error.
+    """
+    errors: list[PaiError] = []
+    shown = 0
     gathered: list[Record] = []
-    writer = None if kind is Format.TABLE else TableWriter(sys.stdout, kind, FIELDS, header=header)
+    people = look.kind.for_people
+    writer = None if people else TableWriter(sys.stdout, look.kind, look.shown(FIELDS), header=look.header)
     for report in reports:
-        failed += fail(report.error)
+        shown += 1
+        if report.error is not None:
+            fail(report.error)
+            errors.append(report.error)
         records = between_records(report, summary=summary)
-        if writer is not None:
-            writer.write(records)
-        elif report.error is None and summary:
+        if summary and (look.key if writer is not None else report.error is None):
             gathered += records
+        elif writer is not None:
+            writer.write(look.ordered(records, total=True))
         elif report.error is None:
-            show_line(str(report.path))
-            columns, rows = between_table(records)
-            show_records(rows, columns, total=True)
+            show_title(str(report.path), look)
+            columns, rows = between_table(look.ordered(records, total=True))
+            show_records(rows, look.shown(columns), total=True, look=look)
     if writer is not None:
+        writer.write(look.ordered(gathered))
         writer.close()
     elif gathered:
-        show_records(gathered, ("mask", *BETWEEN, "note"))
-    return failed
+        show_records(look.ordered(gathered), look.shown(("mask", *BETWEEN, "note")), look=look)
+    return status_of(errors, shown)
 
 
 def between_table(records: list[Record]) -> tuple[tuple[str, ...], list[Record]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pai_cli.display.console import note
+from pai_cli.display.look import Look
 from pai_cli.display.tables import show_records
 from pai_cli.files.atomic import is_special
 from pai_cli.files.tables import Format, Record, write_table
@@ -41,8 +42,9 @@ def show_counts(
     if beside:
         records = [record | other for record, other in zip(records, beside, strict=True)]
         fields = (*FIELDS, *beside[0])
-    if kind is Format.TABLE:
-        show_records([*records[:-1], records[-1] | {"layer": "network", "shape": ""}], fields, total=True)
+    if kind.for_people:
+        rows = [*records[:-1], records[-1] | {"layer": "network", "shape": ""}]
+        show_records(rows, fields, total=True, look=Look(kind))
         return
     more = more or {}
     write_table(sys.stdout, kind, (*fields, *more), (record | more for record in records))
@@ -58,8 +60,8 @@ def kept_records(counts: Counts) -> list[Record]:
     records: list[Record] = []
     for name, (sides, kept) in counts.items():
         size = prod(sides)
-        shape = "x".join(str(side) for side in sides)
-        records.append({"layer": name, "shape": shape, "kept": kept, "total": size, "density": _share(kept, size)})
+        told: Record = {"layer": name, "shape": list(sides), "kept": kept, "total": size, "density": _share(kept, size)}
+        records.append(told)
     kept, total = sum(kept for _, kept in counts.values()), sum(prod(sides) for sides, _ in counts.values())
     return [*records, {"layer": None, "shape": None, "kept": kept, "total": total, "density": _share(kept, total)}]
 

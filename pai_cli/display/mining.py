@@ -5,12 +5,12 @@ from __future__ import annotations
 import heapq
 import sys
 from collections.abc import Sequence
-from functools import partial
 
 from pai_cli.compute.stopping import undisturbed
 from pai_cli.display.console import note
+from pai_cli.display.look import Look
 from pai_cli.display.tables import show_records
-from pai_cli.files.tables import Format, Record, TableWriter, write_table
+from pai_cli.files.tables import Record, TableWriter, write_table
 from pai_cli.mining.collection import Collection, bits
 from pai_cli.mining.overlap import Overlap
 from pai_cli.mining.run import Mining, Subgraph
@@ -30,21 +30,21 @@ MOST_IN_MATRIX = 12
 LEVEL = 0.05
 
 
-def show_subgraphs(mining: Mining, kind: Format, *, header: bool) -> None:
+def show_subgraphs(mining: Mining, look: Look) -> None:
     """Write subgraphs to standard output: for programs each as it is found, for people the largest when all are.
 
     Interrupted, it writes what was found until then and raises `KeyboardInterrupt` again.
     """
-    show = _show_largest if kind is Format.TABLE else partial(_write_all, kind=kind, header=header)
-    shown, interrupted = show(mining)
+    show = _show_largest if look.kind.for_people else _write_all
+    shown, interrupted = show(mining, look)
     _tell(mining, shown, interrupted=interrupted is not None)
     if interrupted is not None:
         raise interrupted
 
 
-def _write_all(mining: Mining, *, kind: Format, header: bool) -> tuple[int, KeyboardInterrupt | None]:
+def _write_all(mining: Mining, look: Look) -> tuple[int, KeyboardInterrupt | None]:
     """How many were written, and what cut the search short."""
-    writer = TableWriter(sys.stdout, kind, FIELDS, header=header)
+    writer = TableWriter(sys.stdout, look.kind, FIELDS, header=look.header)
     written, interrupted = 0, None
     try:
         for one in mining:
@@ -60,7 +60,7 @@ def _write_all(mining: Mining, *, kind: Format, header: bool) -> tuple[int, Keyb
 COLUMNS = ("subgraph", "edges", "vertices", "support", "layers spanned", "held by")
 
 
-def _show_largest(mining: Mining) -> tuple[int, KeyboardInterrupt | None]:
+def _show_largest(mining: Mining, look: Look) -> tuple[int, KeyboardInterrupt | None]:
     """How many were found, and what cut the search short. The largest come first, of equal ones the first found."""
     kept: list[tuple[int, int, Subgraph]] = []
     seen, interrupted = 0, None
@@ -77,9 +77,9 @@ def _show_largest(mining: Mining) -> tuple[int, KeyboardInterrupt | None]:
     largest = [one for _, _, one in sorted(kept, key=lambda entry: entry[:2], reverse=True)]
     if largest:
         columns = [column for column in COLUMNS if column != "layers spanned" or len(mining.collection.group_names) > 1]
-        show_records([_shown(one) for one in largest], columns)
+        show_records([_shown(one) for one in largest], columns, look=look)
         if len(largest) < seen:
-            note(f"the {len(largest)} largest are shown; --format writes all")
+            note(f"the {len(largest)} largest are shown; --format jsonl writes all")
     return seen, interrupted
 
 
@@ -126,30 +126,30 @@ def ranges(numbers: Sequence[int]) -> str:
     return " ".join(str(low) if low == high else f"{low}-{high}" for low, high in parts)
 
 
-def show_masks(collection: Collection) -> None:
+def show_masks(collection: Collection, look: Look) -> None:
     """The masks by the numbers that the tables call them, and how many edges each has."""
     records: list[Record] = [
         {"number": number + 1, "mask": name, "edges": int(collection.held_by(number).sum())}
         for number, name in enumerate(collection.names)
     ]
-    show_records(records, ("number", "mask", "edges"))
+    show_records(records, ("number", "mask", "edges"), look=look)
 
 
-def show_pairs(pairs: Sequence[Overlap], kind: Format, *, header: bool) -> None:
+def show_pairs(pairs: Sequence[Overlap], look: Look) -> None:
     """A line a pair of masks on standard output; for people, what chance gives beside it."""
     records = [pair.to_dict() for pair in pairs]
-    if kind is Format.TABLE:
+    if look.kind.for_people:
         numbered = [
             record | {"mask": str(pair.first + 1), "other_mask": str(pair.second + 1)}
             for record, pair in zip(records, pairs, strict=True)
         ]
         if numbered:
-            show_records(numbered, ("mask", "other_mask", *PAIR_FIELDS[4:-1]))
+            show_records(numbered, ("mask", "other_mask", *PAIR_FIELDS[4:-1]), look=look)
         return
-    write_table(sys.stdout, kind, PAIR_FIELDS, records, header=header)
+    write_table(sys.stdout, look.kind, PAIR_FIELDS, records, header=look.header)
 
 
-def show_matrix(pairs: Sequence[Overlap], collection: Collection) -> None:
+def show_matrix(pairs: Sequence[Overlap], collection: Collection, look: Look) -> None:
     """The Jaccard index of every pair, where there is room for it, and what chance says of them on standard error."""
     if not pairs:
         return
@@ -161,7 +161,7 @@ def show_matrix(pairs: Sequence[Overlap], collection: Collection) -> None:
         for pair in pairs:
             for one, other in ((pair.first, pair.second), (pair.second, pair.first)):
                 rows[one][str(other + 1)] = None if pair.jaccard is None else round(pair.jaccard, 3)
-        show_records(rows, ("jaccard", *(str(number + 1) for number in range(graphs))))
+        show_records(rows, ("jaccard", *(str(number + 1) for number in range(graphs))), look=look)
     note(verdict(pairs, collection))
 
 

@@ -6,10 +6,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from pai_cli.display.console import show_line
+from pai_cli.display.look import USUAL, Look
 from pai_cli.display.records import Spell
-from pai_cli.display.tables import show_records
-from pai_cli.files.tables import Format, Record, write_table
+from pai_cli.display.tables import show_records, show_title
+from pai_cli.files.tables import Record, write_table
 from pai_cli.printable import as_line
 from pai_cli.spelling import for_shell
 
@@ -25,35 +25,38 @@ COLUMNS = ("rank", "mask", "method", "density", "value", "layers", "accuracy", "
 NOT_ALWAYS = ("method", "density", "layers", "accuracy")  # columns that are left out where no mask has them
 
 
-def show_ranking(
-    reports: Sequence[MaskReport], ranked: Sequence[RankedMask], by: str, kind: Format, *, header: bool
-) -> None:
+def show_ranking(reports: Sequence[MaskReport], ranked: Sequence[RankedMask], by: str, look: Look) -> None:
     """Write the order to standard output; in formats for programs, failed masks follow with their reason."""
-    if kind is Format.TABLE:
-        _draw(ranked, by)
+    if look.kind.for_people:
+        for title, columns, rows in group_tables(ranked, by, look=look):
+            if title:
+                show_title(title, look)
+            show_records(rows, columns, look=look)
         return
+    places = [record for records in _groups(ranked, by, for_shell, look) for record in records]
     failed = (failed_record(report, by) for report in reports if report.error is not None)
-    write_table(sys.stdout, kind, FIELDS, [*(ranked_record(row, by) for row in ranked), *failed], header=header)
-
-
-def _draw(ranked: Sequence[RankedMask], by: str) -> None:
-    for title, columns, records in group_tables(ranked, by):
-        if title:
-            show_line(title)
-        show_records(records, columns)
+    write_table(sys.stdout, look.kind, look.shown(FIELDS), [*places, *failed], header=look.header)
 
 
 def group_tables(
-    ranked: Sequence[RankedMask], by: str, spell: Spell = for_shell
+    ranked: Sequence[RankedMask], by: str, spell: Spell = for_shell, look: Look = USUAL
 ) -> Iterator[tuple[str, list[str], list[Record]]]:
     """A table a group, for people: its setting, or "", its columns and its rows."""
-    every = [ranked_record(row, by, spell) for row in ranked]
-    absent = [name for name in NOT_ALWAYS if all(record[name] is None for record in every)]
-    columns = [_header(column, by) for column in COLUMNS if column not in absent]
-    for group in sorted({row.group for row in ranked}):
-        records = [record for record in every if record["density_group"] == group]
+    groups = _groups(ranked, by, spell, look)
+    absent = [name for name in NOT_ALWAYS if all(record[name] is None for records in groups for record in records)]
+    usual = [column for column in COLUMNS if column not in absent]
+    columns = [_header(column, by) for column in look.shown(usual)]
+    for records in groups:
         rows = [{_header(key, by): value for key, value in record.items()} for record in records]
         yield str(records[0]["setting"] or ""), columns, rows
+
+
+def _groups(ranked: Sequence[RankedMask], by: str, spell: Spell, look: Look) -> list[list[Record]]:
+    """The records of each group of masks that compare."""
+    found: dict[int, list[Record]] = {group: [] for group in sorted({row.group for row in ranked})}
+    for row in ranked:
+        found[row.group].append(ranked_record(row, by, spell))
+    return [look.ordered(records) for records in found.values()]
 
 
 def ranked_record(row: RankedMask, by: str, spell: Spell = for_shell) -> Record:

@@ -22,7 +22,7 @@ Spell = Callable[[str], str]
 COUNTS = ("rows", "columns", "n_R", "n_L", "d_R", "d_L", "kept", "total", "density", "components", "n_regular")
 
 ANALYZE_FIELDS = (
-    *("mask", "level", "layer", "shape", "layout", *COUNTS, "network_density"),
+    *("mask", "method", "level", "layer", "shape", "layout", *COUNTS, "network_density"),
     *(field for name in METRICS for field in (name, f"{name}_error", f"{name}_layers")),
     *(field for name in WHOLE if name not in COUNTS for field in (name, f"{name}_error")),
     *("convention", "solver", "outcome", "reason"),
@@ -38,8 +38,10 @@ def mask_records(report: MaskReport, *, summary: bool, spell: Spell = for_shell)
     if report.report is None:
         assert report.error is not None
         return [_blank(mask) | {"level": "network", "outcome": "failed", "reason": as_line(spell(report.error.text))}]
+    method = report.metadata.get("method")
     layers = [] if summary else layer_records(mask, report.report.layers, spell)
-    return [*layers, _network_record(mask, report.report, report.count, spell)]
+    network = _network_record(mask, report.report, report.count, spell)
+    return [record | {"method": method} for record in (*layers, network)]
 
 
 def _blank(mask: str) -> Record:
@@ -57,7 +59,7 @@ def layer_records(mask: str | None, layers: LayerTable, spell: Spell = for_shell
         "mask": [mask] * rows,
         "level": ["layer"] * rows,
         "layer": layers.names,
-        "shape": ["x".join(map(str, shape)) for shape in layers.shapes],
+        "shape": [list(shape) for shape in layers.shapes],
         "layout": [_layout(layout) for layout in layers.layouts],
         "rows": counts.n_R0.tolist(),
         "columns": counts.n_L0.tolist(),

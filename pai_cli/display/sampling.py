@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from pai_cli.display.look import Look
 from pai_cli.display.tables import show_records
 from pai_cli.files.atomic import is_special
 from pai_cli.files.tables import Format, Record, write_table
@@ -18,8 +19,8 @@ def show_search(result: SearchResult, first: Record, path: Path, kind: Format) -
     shown = tuple(dict.fromkeys((*SHOWN, result.by)))
     columns = ("mask", "candidate", *shown, "candidates", "explored")
     records = [_own(first, shown), _best(result, path, shown)]
-    if kind is Format.TABLE:
-        show_records(records, columns)
+    if kind.for_people:
+        show_records(records, columns, look=Look(kind))
         return
     told: Record = {"convention": result.convention.value, "density_default": result.request.density_default}
     fields = (*columns, "convention", "reason", "density_default")
@@ -27,11 +28,11 @@ def show_search(result: SearchResult, first: Record, path: Path, kind: Format) -
 
 
 def _own(row: Record, shown: tuple[str, ...]) -> Record:
-    measures = {name: row[name] for name in (*shown, "reason")}
+    measures = {**{name: row[name] for name in shown}, "reason": row["reason"] or None}
     return {"mask": "the method's own", "candidate": 0, **measures, "candidates": 1, "explored": row["explored"]}
 
 
 def _best(result: SearchResult, path: Path, shown: tuple[str, ...]) -> Record:
-    measures = {name: result.measures[name] for name in (*shown, "reason")}
+    measures = {**{name: result.measures[name] for name in shown}, "reason": result.measures["reason"] or None}
     whole: Record = {"mask": str(path), "candidate": result.best, "candidates": result.candidates}
     return {**whole, **measures, "explored": result.explored}

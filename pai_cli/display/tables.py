@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pai_cli.display.bars import bar, bars_here
-from pai_cli.display.console import WIDE, Paper, note, output, show_line
+from pai_cli.display.console import WIDE, Paper, note, output, show_line, show_lines
+from pai_cli.display.look import USUAL, Look
+from pai_cli.display.papers import paper_lines, title_lines
 from pai_cli.display.plain import drawn_plainly, screen_width
-from pai_cli.files.tables import Record, Value
+from pai_cli.files.tables import Format, Record, Value, joined
 from pai_cli.printable import as_line
 from pai_cli.spectral.catalogue import EVERY
+from pai_cli.spelling import for_shell
 
 if TYPE_CHECKING:
     from rich.console import Console, JustifyMethod
@@ -52,6 +55,7 @@ TEXT = (
 LEAST_FOLD = {
     **dict.fromkeys(("mask", "layer", "writer", "reader", "layers spanned"), 24),
     **dict.fromkeys(("note", "decided", "made", "held by", "summary", "meaning", "source", "network"), 16),
+    **dict.fromkeys(("reason", "outcome", "setting", "command", "remark"), 16),
     **dict.fromkeys(("file", "tensor"), 24),
 }
 # Left out in this order, until a table fits: what is furthest from "how well connected is it" goes first.
@@ -63,15 +67,16 @@ DISPENSABLE = (
 )
 
 
-def show_layers(records: Sequence[Record], *, weights: bool) -> None:
+def show_layers(records: Sequence[Record], *, weights: bool, look: Look = USUAL) -> None:
     """One mask's layers and, last, its network's means; what is missing is explained in the notes column."""
-    show_line(number(records[0]["mask"]))
+    show_title(number(records[0]["mask"]), look)
     columns, rows = layer_table(records, weights=weights)
-    blocks = bars_here()
+    rows = look.ordered(rows, total=True)
+    blocks = bars_here() if look.kind is Format.TABLE and not look.columns else None
     if blocks is not None:
         rows = [{**row, BARS: bar(row[BARS], blocks)} for row in rows]
         columns.insert(columns.index("dr_imdb") + 1, BARS)
-    _draw(columns, rows, total=True)
+    show_records(rows, look.shown(columns), total=True, look=look)
 
 
 def layer_table(records: Sequence[Record], *, weights: bool) -> tuple[list[str], list[Record]]:
@@ -82,20 +87,42 @@ def layer_table(records: Sequence[Record], *, weights: bool) -> tuple[list[str],
     return ["layer", "shape", *_columns(weights, records), "note"], rows
 
 
-def network_row(record: Record) -> Record:
+def network_row(record: Record, look: Look = USUAL) -> Record:
     """What `show_networks` needs of a record: a sixth of it, so that thousands can wait for their table."""
-    return {field: record[field] for field in NETWORK_FIELDS}
+    return {field: record[field] for field in {*NETWORK_FIELDS, *look.needed(())}}
 
 
-def show_networks(records: Sequence[Record], *, weights: bool) -> None:
+def show_networks(records: Sequence[Record], *, weights: bool, look: Look = USUAL) -> None:
     """A line a mask: its network's means."""
-    columns = [column for column in _columns(weights, records) if column not in ("d_L", "d_R")]
-    _draw(("mask", *columns, "note"), [{**record, "note": noted(record, weights)} for record in records])
+    columns, rows = network_table(records, weights=weights)
+    show_records(look.ordered(rows), look.shown(columns), look=look)
 
 
-def show_records(records: Sequence[Record], columns: Sequence[str], *, total: bool = False) -> None:
-    """A plain table of some of the records' fields; with `total` the last record stands apart."""
-    _draw(columns, records, total=total)
+def network_table(records: Sequence[Record], *, weights: bool) -> tuple[list[str], list[Record]]:
+    """The columns that a person reads of several masks' networks, and the rows."""
+    columns = ["mask", *(column for column in _columns(weights, records) if column not in ("d_L", "d_R")), "note"]
+    return columns, [{**record, "note": noted(record, weights)} for record in records]
+
+
+def show_records(records: Sequence[Record], columns: Sequence[str], *, total: bool = False, look: Look = USUAL) -> None:
+    """A table of some of the records' fields, as they are ordered; with `total` the last record stands apart."""
+    if look.kind is Format.TABLE:
+        _draw(columns, records, total=total, look=look)
+        return
+    show_lines(f"{_on_paper(columns, records, total=total, look=look)}\n")
+
+
+def _on_paper(columns: Sequence[str], records: Sequence[Record], *, total: bool, look: Look) -> str:
+    cells, left = _cells(columns, records), _left(columns, records, look)
+    return "\n".join(paper_lines(look.kind, cells, left, total=total))
+
+
+def show_title(text: str, look: Look = USUAL) -> None:
+    """What a table is of, in the line before it, or a sentence about tables."""
+    if look.kind is Format.TABLE or not text:
+        show_line(text)
+    else:
+        show_lines("\n".join(title_lines(look.kind, as_line(for_shell(text)))))
 
 
 def number(value: Value) -> str:
@@ -108,9 +135,7 @@ def number(value: Value) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:.5g}" if abs(value) < 1e5 else f"{value:.4e}"
-    if isinstance(value, tuple):
-        value = " ".join(value)
-    return as_line(value)
+    return as_line(joined(value) if isinstance(value, tuple | list) else value)
 
 
 def _columns(weights: bool, records: Sequence[Record]) -> tuple[str, ...]:
@@ -119,34 +144,54 @@ def _columns(weights: bool, records: Sequence[Record]) -> tuple[str, ...]:
     return ANALYZE_COLUMNS + paths + (WEIGHT_COLUMNS if weighed else ())
 
 
-def table_text(columns: Sequence[str], records: Sequence[Record], *, total: bool = False) -> str:
+def table_text(columns: Sequence[str], records: Sequence[Record], *, total: bool = False, look: Look = USUAL) -> str:
     """The table as `show_records` writes it, without colours, as wide as the terminal is or, where there is none, `WIDE`;
     what there was no room for is told in a last line.
     """
+    if look.kind is not Format.TABLE:
+        return _on_paper(columns, records, total=total, look=look)
     import io
     import shutil
 
     stream = io.StringIO()
     width = shutil.get_terminal_size((WIDE, 24)).columns
-    left_out = _print(Paper(stream, width), columns, records, total=total)
+    left_out = _print(Paper(stream, width), columns, records, total=total, look=look)
     more = f"\nno room for {', '.join(left_out)}: a wider terminal shows them" if left_out else ""
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()).strip("\n") + more
 
 
-def _draw(columns: Sequence[str], records: Sequence[Record], *, total: bool = False) -> None:
-    left_out = _print(output(), columns, records, total=total)
+def _draw(columns: Sequence[str], records: Sequence[Record], *, total: bool, look: Look) -> None:
+    left_out = _print(output(), columns, records, total=total, look=look)
     if left_out:
         note(f"no room for {', '.join(left_out)}: a wider terminal shows them, and so does --format csv")
 
 
-def _print(console: Console | Paper, columns: Sequence[str], records: Sequence[Record], *, total: bool) -> list[str]:
-    """Print the table as wide as the terminal is; no cell is ever cut. Gives the columns for which there was no room."""
+def _cells(columns: Sequence[str], records: Sequence[Record]) -> dict[str, list[str]]:
+    """The cells of each column as a person reads them, without a notes column that is empty."""
     cells = {as_line(column): [number(record[column]) for record in records] for column in columns}
     if not any(cells.get("note", ["there is none"])):
         del cells["note"]
-    shown, needed = _fitting(cells, console.width)
+    return cells
+
+
+def _left(columns: Sequence[str], records: Sequence[Record], look: Look) -> set[str]:
+    """The columns of words; where columns were asked for, values are as they are, and tell."""
+    if not look.columns:
+        return set(TEXT)
+    words = {name for name in columns for record in records if isinstance(record[name], str | tuple | list)}
+    return {*TEXT, *map(as_line, words)}
+
+
+def _print(
+    console: Console | Paper, columns: Sequence[str], records: Sequence[Record], *, total: bool, look: Look = USUAL
+) -> list[str]:
+    """Print the table as wide as the terminal is, wider where columns were asked for; no cell is ever cut. Gives the columns
+    for which there was no room.
+    """
+    cells, left = _cells(columns, records), _left(columns, records, look)
+    shown, needed = _fitting(cells, console.width, () if look.columns else DISPENSABLE)
     left_out = [column for column in cells if column not in shown]
-    if drawn_plainly({column: cells[column] for column in shown}, console, TEXT, total=total):
+    if drawn_plainly({column: cells[column] for column in shown}, console, left, total=total):
         return left_out
     from rich import box
     from rich.table import Table
@@ -155,7 +200,7 @@ def _print(console: Console | Paper, columns: Sequence[str], records: Sequence[R
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column in shown:
         drawn = column == BARS and isinstance(records[0][column], str)
-        justify: JustifyMethod = "left" if drawn or column in TEXT else "right"
+        justify: JustifyMethod = "left" if drawn or column in left else "right"
         least = _least_width(column, cells[column])
         table.add_column(column, justify=justify, overflow="fold", no_wrap=column not in LEAST_FOLD, min_width=least)
     for index in range(len(records)):
@@ -168,10 +213,10 @@ def _print(console: Console | Paper, columns: Sequence[str], records: Sequence[R
     return left_out
 
 
-def _fitting(cells: dict[str, list[str]], width: int) -> tuple[list[str], int]:
+def _fitting(cells: dict[str, list[str]], width: int, dispensable: Sequence[str]) -> tuple[list[str], int]:
     """The columns for which `width` has room, and the width that they need at least."""
     shown = list(cells)
-    for column in (None, *DISPENSABLE):
+    for column in (None, *dispensable):
         if column in shown:
             shown.remove(column)
         needed = 2 + sum(_least_width(name, cells[name]) + 2 for name in shown)

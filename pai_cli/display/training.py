@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from pai_cli.display.console import note
+from pai_cli.display.look import Look
 from pai_cli.display.tables import show_records
 from pai_cli.files.tables import Format, Record, write_table
 from pai_cli.training.events import DONE
@@ -31,7 +32,7 @@ def show_training(trained: Trained, out: Outputs, kind: Format) -> None:
             if path is not None:
                 note(f"wrote {path}: the {what}" if what != "trained" else f"wrote {path}: the trained network")
     record: Record = {**trained.record, "accuracy": trained.record[DONE]}
-    if kind is Format.TABLE:
-        show_records([record], COLUMNS)
+    if kind.for_people:
+        show_records([record], COLUMNS, look=Look(kind))
         return
     write_table(sys.stdout, kind, FIELDS, [record])

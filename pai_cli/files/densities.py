@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pai_cli.errors import DensityError
+from pai_cli.errors import DensitiesError, DensityError
 from pai_cli.files.json_files import read_json
 from pai_cli.printable import shortened
 from pai_cli.spelling import option
@@ -17,26 +17,29 @@ LayerDensities = tuple[tuple[str, float], ...]
 
 
 def read_densities(path: Path) -> LayerDensities:
-    """The pairs of the file. Raises `DensityError` for a file that cannot be read or holds anything else."""
-    pairs = read_json(path, DensityError, "mend it", where=option("densities", path), pairs=_Pairs)
+    """The pairs of the file. Raises `DensitiesError` for a file that cannot be read or holds anything else."""
+    pairs = read_json(path, DensitiesError, "mend it", where=option("densities", path), pairs=_Pairs)
     if not isinstance(pairs, _Pairs) or not pairs:
-        raise DensityError(
+        raise DensitiesError(
             f'{option("densities", path)}: must be a JSON object such as {{"conv1": 0.5, "layer*": 0.05}}'
         )
     return checked_densities(pairs, str(path))
 
 
 def checked_densities(pairs: Iterable[tuple[Any, Any]], where: str | None = None) -> LayerDensities:
-    """The pairs, each a name and a number; `where`: the file that they are from. Raises `DensityError` for any other."""
+    """The pairs, each a name and a number; `where`: the file that they are from. Raises `DensityError` for any other,
+    `DensitiesError` where they are from a file.
+    """
+    error = DensityError if where is None else DensitiesError
     seen: dict[str, float] = {}
     for name, density in pairs:
         told = f"{option('densities', where)}: {name!r}"
         if isinstance(density, bool) or not isinstance(density, int | float):
-            raise DensityError(f"{told} has {_short(density)}, and a number is needed")
+            raise error(f"{told} has {_short(density)}, and a number is needed")
         if abs(density) > 1:  # before it becomes a float, which cannot be of any size
-            raise DensityError(f"{told} has {_short(density)}; must be above 0 and at most 1")
+            raise error(f"{told} has {_short(density)}; must be above 0 and at most 1")
         if name in seen:
-            raise DensityError(f"{told} stands there twice; leave one")
+            raise error(f"{told} stands there twice; leave one")
         seen[name] = float(density)
     return tuple(seen.items())
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pai_cli.errors import EdgeListError
-from pai_cli.files.first_bytes import no_text, read_whole
+from pai_cli.files.first_bytes import first_bytes, no_text, read_whole
 from pai_cli.files.numbered import COMMENTS, HEADS, Numbered, numbered, shown_line
 from pai_cli.printable import reason_of
 
@@ -82,6 +82,8 @@ def cells_of(path: Path) -> Numbered:
 def raw_of(path: Path) -> bytes:
     """The bytes of a list of edges. Raises `EdgeListError`."""
     try:
+        if path.is_file() and first_bytes(path).startswith(b"\0"):  # before all of it is read: a copy that has a hole
+            raise EdgeListError(f"{path}: {no_text(path)}; a list of edges is plain text")
         return read_whole(path, EdgeListError)
     except OSError as e:
         why = "no such file" if isinstance(e, FileNotFoundError) else reason_of(e)

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from pai_cli.errors import ArrayError, MaskError, NotFiniteError
 from pai_cli.files.digest import sha256_of
 from pai_cli.files.first_bytes import check_readable
-from pai_cli.printable import reason_of
 from pai_cli.spectral.layout import PLAIN, Layout
 
 if TYPE_CHECKING:
@@ -155,7 +154,9 @@ def _of_array(path: Path) -> Found:
     try:
         matrix = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as e:  # a header that lies, objects, a type that cannot be mapped
-        raise MaskError(f"{path}: no array of numbers that can be read: {reason_of(e)}; save it with numpy.save") from e
+        raise MaskError(
+            f"{path}: truncated, damaged, or no array of numbers; copy it again, or save one with numpy.save"
+        ) from e
     if matrix.dtype.kind not in "biuf":
         raise MaskError(f"{path}: holds {matrix.dtype}, not real numbers or booleans; convert them")
     if matrix.ndim != 2 or 0 in matrix.shape:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from pai_cli.files.first_bytes import ENOUGH, check_start
 from pai_cli.files.folders import file_of, is_model
 from pai_cli.files.opening import why_unlisted
 from pai_cli.files.ordering import file_order
+from pai_cli.files.standard_input import STANDARD_INPUT, bytes_of, kept
 from pai_cli.printable import reason_of
 from pai_cli.spelling import option
 
@@ -31,19 +31,13 @@ def mask_paths(given: Iterable[str], stdin: TextIO, note: Note, *, trust: bool =
     A folder stands for the files in it, and in the folders below it, that are masks beyond doubt, of `pai`'s own and of
     other tools; the others are passed over with a `note`, and so are pruned networks without masks. The folder of a Hugging
     Face model is one such network. `-` reads one path a line from `stdin`, or paths with NUL between them, as `find -print0`
-    writes them. A path that is named outright is taken as it is, so that its fault is told later. Raises `MaskError`
-    when nothing is left.
+    writes them, or is the mask file that is there. A path that is named outright is taken as it is, so that its fault is
+    told later. Raises `MaskError` when nothing is left.
     """
     found: Counter[Path] = Counter()
     for text in given:
-        if text == "-":
-            if isinstance(stdin, io.TextIOWrapper):
-                stdin.reconfigure(errors="surrogateescape")  # as Python has the names of files that are no UTF-8
-            listed = _listed(stdin.read())
-            if not listed:
-                raise MaskError("-: standard input lists no mask; give one path a line")
-            check_start("-", "\n".join(listed[:8]).encode("utf-8", "surrogateescape")[:ENOUGH], MaskError)
-            found.update(Path(line) for line in listed)
+        if text == STANDARD_INPUT:
+            found.update(_on_standard_input(stdin))
         elif is_model(Path(text)):
             found[file_of(Path(text))] += 1
         elif Path(text).is_dir():
@@ -55,6 +49,19 @@ def mask_paths(given: Iterable[str], stdin: TextIO, note: Note, *, trust: bool =
         more = f" (and {len(again) - 1} more masks)" if len(again) > 1 else ""
         note(f"{again[0]}: is given {found[again[0]]} times{more}, and counts once")
     return list(found)
+
+
+def _on_standard_input(stdin: TextIO) -> list[Path]:
+    """The masks of a list, or the one mask that is there itself."""
+    raw = bytes_of(stdin)
+    mask = kept(raw)
+    if mask is not None:
+        return [mask]
+    listed = _listed(raw.decode(getattr(stdin, "encoding", None) or "utf-8", "surrogateescape"))
+    if not listed:
+        raise MaskError("-: standard input lists no mask; give one path a line")
+    check_start("-", "\n".join(listed[:8]).encode("utf-8", "surrogateescape")[:ENOUGH], MaskError)
+    return [Path(line) for line in listed]
 
 
 def _listed(text: str) -> list[str]:

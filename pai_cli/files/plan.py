@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from pai_cli.errors import OutputError, ParameterError
+from pai_cli.errors import OutputError, ParameterError, SuffixError
 from pai_cli.files.atomic import check_output, is_special
 from pai_cli.files.journal import Resumable, run_of
 from pai_cli.spelling import for_shell, option
@@ -93,11 +93,11 @@ class FilePlan:
             self._outputs.append(Output(path, what, option, replace=replace or self.force))
 
     def writes_tensors(self, path: Path | None, what: str, parameter: str, *, replace: bool = False) -> None:
-        """A safetensors file that is written whole. Raises `OutputError` for a name that is of another format."""
+        """A safetensors file that is written whole. Raises `SuffixError` for a name that is of another format."""
         from pai_cli.files.foreign.write import SAFETENSORS, SUFFIXES
 
         if path is not None and path.suffix in SUFFIXES and path.suffix != SAFETENSORS and not is_special(path):
-            raise OutputError(f"{path}: {what} would be written as {SAFETENSORS}; give {option(parameter)} such a name")
+            raise SuffixError(f"{path}: {what} would be written as {SAFETENSORS}; give {option(parameter)} such a name")
         self.writes(path, what, parameter, replace=replace)
 
     def adds_to(self, path: Path | None, what: str, option: str, *, seen_to: bool = False) -> None:

@@ -1,4 +1,7 @@
-"""Tables for programs: JSON, JSON lines, CSV, TSV, one stable set of field names, numbers at full precision."""
+"""Tables for programs: JSON, JSON lines, CSV, TSV, one stable set of field names, numbers at full precision.
+
+Those for people and their papers are drawn by `display`.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ FORMULA = "=+-@＝＋－＠"  # what a formula of a spreadsheet begins with, in 
 
 PLAIN = {float, int, type(None)}  # cells that need nothing, which most are
 
-Value = str | int | float | bool | tuple[str, ...] | None
+Value = str | int | float | bool | tuple[str, ...] | list[int] | None
 Record = dict[str, Value]
 
 
@@ -23,10 +26,17 @@ class Format(StrEnum):
     """How results are written to standard output."""
 
     TABLE = "table"
+    MARKDOWN = "markdown"
+    LATEX = "latex"
     JSON = "json"
     JSONL = "jsonl"
     CSV = "csv"
     TSV = "tsv"
+
+    @property
+    def for_people(self) -> bool:
+        """Whether it shows what a person reads, in a terminal or on a page, and not all there is."""
+        return self in (Format.TABLE, Format.MARKDOWN, Format.LATEX)
 
 
 @lru_cache(maxsize=4096)  # names and words come again and again
@@ -47,12 +57,12 @@ class TableWriter:
     """Writes records as they come, in any format for programs.
 
     Every record has every field of `fields`; None is null in JSON and empty elsewhere; several texts are a list in JSON and
-    stand with spaces between them elsewhere. Floats are written with the digits that give the same float64 back. JSON
-    has every text exactly, CSV and TSV as `as_cell` makes it.
+    stand with spaces between them elsewhere; a shape is one too, elsewhere `64x3x3x3`. Floats are written with the digits
+    that give the same float64 back. JSON has every text exactly, CSV and TSV as `as_cell` makes it.
     """
 
     def __init__(self, stream: TextIO, kind: Format, fields: Sequence[str], *, header: bool = True):
-        if kind is Format.TABLE:
+        if kind.for_people:
             raise ValueError("a table for people is drawn by display.tables")
         self._stream, self._kind, self._fields = stream, kind, list(fields)
         self._written = 0
@@ -96,9 +106,14 @@ def write_table(
 def _text(value: Value) -> str | int | float | None:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, tuple):
-        value = " ".join(value)
+    if isinstance(value, tuple | list):
+        value = joined(value)
     return as_cell(value) if isinstance(value, str) else value
+
+
+def joined(values: tuple[str, ...] | list[int]) -> str:
+    """Several texts, or a shape, as one text."""
+    return " ".join(values) if isinstance(values, tuple) else "x".join(map(str, values))
 
 
 def _json(value: object, indent: int | None = None) -> str:

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pai_cli.errors import ModelFactoryError
+from pai_cli.errors import ModelSpecError
 from pai_cli.spelling import option
 
 _SPEC = re.compile(r"(?P<where>.+?):(?P<attribute>[A-Za-z_][\w.]*)(?P<call>\(.*\))?", re.DOTALL)
@@ -47,7 +47,7 @@ class FactorySpec:
 
     @cached_property
     def _arguments(self) -> tuple[list[Any], dict[str, Any]]:
-        """Numbers, texts, lists and other literals: nothing in the brackets is run. Raises `ModelFactoryError`."""
+        """Numbers, texts, lists and other literals: nothing in the brackets is run. Raises `ModelSpecError`."""
         if self.call is None:
             return [], {}
         try:
@@ -57,16 +57,16 @@ class FactorySpec:
             named = {str(one.arg): ast.literal_eval(one.value) for one in parsed.keywords}
             return [ast.literal_eval(one) for one in parsed.args], named
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as e:
-            raise ModelFactoryError(
+            raise ModelSpecError(
                 f"{option('model', self.text)}: the arguments in brackets must be literals, such as (classes=10, width=0.5)"
             ) from e
 
 
 def parts_of(spec: str) -> FactorySpec:
-    """The parts of what names a factory. Raises `ModelFactoryError` for what names none."""
+    """The parts of what names a factory. Raises `ModelSpecError` for what names none."""
     found = _SPEC.fullmatch(spec)
     if found is None:
-        raise ModelFactoryError(
+        raise ModelSpecError(
             f"{option('model', spec)}: give package.module:factory or file.py:factory, its arguments in brackets"
         )
     return FactorySpec(spec, found["where"], found["attribute"], found["call"])

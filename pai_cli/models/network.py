@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 from torch import fx, nn
 
-from pai_cli.errors import LayerSelectionError, MethodOptionError, ModelFactoryError, UnknownModelError
+from pai_cli.errors import MethodOptionError, ModelFactoryError, NoLayerError, UnknownModelError
 from pai_cli.files.atomic import check_output, write_bytes
 from pai_cli.files.canonical import canonical_bytes
 from pai_cli.files.checkpoints import Checkpoint, StateDict
@@ -103,7 +103,7 @@ def load_network(
 
     Raises `UnknownModelError`, `ModelFactoryError`, `StateDictMismatchError` (names or shapes differ either
     way), `NotFiniteError` (a NaN or infinity), `CheckpointError` (a tensor that cannot be read),
-    `LayerSelectionError` (nothing to prune in it).
+    `NoLayerError` (nothing to prune in it).
     """
     if weights_suffice and model is None and _is_unknown(checkpoint):
         return _by_shape(checkpoint, load_values)
@@ -173,7 +173,7 @@ def _of_modules(checkpoint: Checkpoint, model: str | None, input_shape: tuple[in
     layers = layers_of(network)
     if not layers:
         whole = str(whole_of(checkpoint, network, ()))
-        raise LayerSelectionError(
+        raise NoLayerError(
             f"{checkpoint.path}: {description} has no convolution or linear weight to prune{whole and ': '}{whole}; choose "
             f"another {option('model')}"
         )
@@ -203,7 +203,7 @@ def _of_folder(checkpoint: Checkpoint, model: str | None, fill: Fill) -> Network
         _refuse_packed(checkpoint, layers)
         if not layers:
             whole = str(whole_of(checkpoint, None, ()))
-            raise LayerSelectionError(
+            raise NoLayerError(
                 f"{checkpoint.path}: no linear weight to prune by its name{whole and ': '}{whole}; give "
                 f"{option('model', 'hf')}"
             )
@@ -217,11 +217,11 @@ def _of_folder(checkpoint: Checkpoint, model: str | None, fill: Fill) -> Network
 
 
 def _refuse_packed(checkpoint: Checkpoint, layers: tuple[PrunableLayer, ...]) -> None:
-    """Raise `LayerSelectionError` where more weights are packed as integers than are left to prune."""
+    """Raise `NoLayerError` where more weights are packed as integers than are left to prune."""
     whole = whole_of(checkpoint, None, layers)
     left = sum(math.prod(layer.shape) for layer in layers)
     if whole.packed > left:
-        raise LayerSelectionError(
+        raise NoLayerError(
             f"{checkpoint.path}: is quantised: {whole.packed:,} weights are packed as integers, which cannot be pruned, and "
             f"{left:,} are not; give the checkpoint from before the quantisation"
         )

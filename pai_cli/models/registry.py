@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import Protocol
 
-from pai_cli.errors import UnknownModelError
+from pai_cli.errors import UnknownModelNameError
 from pai_cli.models import cifar_resnet, densenet, lenet, mlp, mobilenet, resnet, vgg, vit, wide_resnet
 from pai_cli.models.base import Architecture, Shapes
 
@@ -45,7 +45,7 @@ def known_names() -> list[str]:
 def architecture(name: str, classes: int = 10) -> Architecture:
     """The architecture called `name`, with `classes` outputs; case does not matter, nor `_` for `-`.
 
-    Raises `UnknownModelError`, which lists the names.
+    Raises `UnknownModelNameError`, which lists the names.
     """
     spelled = name.strip().lower().replace("_", "-")
     for family in FAMILIES:
@@ -54,4 +54,4 @@ def architecture(name: str, classes: int = 10) -> Architecture:
             return found
     close = difflib.get_close_matches(spelled, known_names(), n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
-    raise UnknownModelError(f"unknown model {name!r}{hint}; known are {', '.join(known_names())}")
+    raise UnknownModelNameError(f"unknown model {name!r}{hint}; known are {', '.join(known_names())}")

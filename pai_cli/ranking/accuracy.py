@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 
 from pai_cli.errors import TableError
 from pai_cli.files.messages import some_names
-from pai_cli.files.rows import Row, Rows, number
+from pai_cli.files.rows import Row, Rows, finite, number
 from pai_cli.files.tables import as_cell
+from pai_cli.ranking.grouping import asked_columns
+from pai_cli.ranking.results import method_in, words_for
 from pai_cli.ranking.rules import AccuracyRules, AccuracyUnit
 from pai_cli.ranking.scored import ScoredMask
+from pai_cli.spectral.result import Measure
 from pai_cli.spelling import option
 
 Tell = Callable[[str], None]
@@ -25,7 +28,8 @@ Tell = Callable[[str], None]
 @dataclass(frozen=True)
 class Run:
     """One training of a mask, from `line` of its table. `accuracy`: 0 to 1. `spread`: its own standard deviation, of a
-    table that has means.
+    table that has means. `setting`: what masks are not compared across, in words; `method`: as the table has it; `numbers`:
+    of its other columns, those asked for.
     """
 
     line: int
@@ -34,10 +38,29 @@ class Run:
     seed: str
     accuracy: float
     spread: float | None = None
+    setting: str = ""
+    method: str = ""
+    numbers: Mapping[str, float | None] = field(default_factory=dict)
 
 
-def read_runs(table: Rows, rules: AccuracyRules, tell: Tell) -> list[Run]:
-    """The runs of a table with columns `mask` and `accuracy`, and perhaps `dataset` and `seed`.
+@dataclass(frozen=True)
+class Taken:
+    """What is taken of a table of accuracies beside them: `groups`, columns that part what is not compared, by default its
+    data sets; `numbers`: columns of numbers.
+    """
+
+    groups: Sequence[str] | None = None
+    numbers: Sequence[str] = ()
+
+    def columns(self, table: Rows) -> tuple[str, ...]:
+        """The groups' columns. Raises `ColumnError` for one that is not there."""
+        if self.groups is None:
+            return tuple(column for column in ("dataset",) if column in table.columns)
+        return tuple(asked_columns(table, self.groups))
+
+
+def read_runs(table: Rows, rules: AccuracyRules, tell: Tell, taken: Taken = Taken()) -> list[Run]:
+    """The runs of a table with columns `mask` and `accuracy`, and perhaps `dataset` and `seed`: see `results.standard`.
 
     Raises `TableError` for a missing column, an accuracy that is none, fractions among percents, and two accuracies of one
     mask, data set and seed.
@@ -49,6 +72,7 @@ def read_runs(table: Rows, rules: AccuracyRules, tell: Tell) -> list[Run]:
                 "seed and dataset"
             )
     runs = []
+    groups = taken.columns(table)
     datasets = {row.cells.get("dataset", "") for row in table.rows}
     for row, accuracy in accuracies(table, rules, tell):
         mask, dataset = row.cells["mask"], row.cells.get("dataset", "")
@@ -56,7 +80,14 @@ def read_runs(table: Rows, rules: AccuracyRules, tell: Tell) -> list[Run]:
             raise table.fault(row.line, "names no mask")
         if not dataset and len(datasets) > 1:
             raise table.fault(row.line, "names no data set, where other rows do")
-        runs.append(Run(row.line, mask, dataset, row.cells.get("seed", ""), accuracy))
+        numbers = {name: finite(row.cells[name]) for name in taken.numbers}
+        run = Run(row.line, mask, dataset, row.cells.get("seed", ""), accuracy)
+        runs.append(replace(run, setting=words_for(row, groups), method=method_in(table, row), numbers=numbers))
+    if len(datasets) > 1 and "dataset" not in groups:
+        tell(
+            f"{table.source}: a mask's accuracies on different data sets are averaged: {option('group_by')} leaves "
+            "dataset out"
+        )
     return _once(table, runs, tell)
 
 
@@ -125,7 +156,7 @@ def _once(table: Rows, runs: Iterable[Run], tell: Tell) -> list[Run]:
     kept: dict[tuple[object, ...], Run] = {}
     repeated = []
     for run in runs:
-        key = (run.mask, run.dataset, run.seed) if run.seed else (run.line,)
+        key = (run.mask, run.dataset, run.setting, run.seed) if run.seed else (run.line,)
         first = kept.setdefault(key, run)
         if first is run:
             continue
@@ -142,31 +173,34 @@ def _once(table: Rows, runs: Iterable[Run], tell: Tell) -> list[Run]:
 # --- which mask a name means
 
 Matches = dict[str, dict[str, list[Run]]]
+"""The runs of each mask, by their settings."""
 
 
 def matched(names: Sequence[str], runs: Sequence[Run], source: str, tell: Tell) -> Matches:
-    """The runs of each mask of `names` that has any, by data set.
+    """The runs of each mask of `names` that has any, by setting.
 
-    A run's mask is named by its path as given, or by its file name or stem where only one mask has that. Raises
-    `TableError` when a name could be two masks, or no mask has a run.
+    A run's mask is named by its path as given, or by its file name or stem where only one mask has that, or by the folder
+    that it is in where that has no other. Raises `TableError` when a name could be two masks, or no mask has a run.
     """
-    meanings = _meanings(names)
+    meanings, folders = _meanings(names), _by_folder(names)
     found: Matches = {}
     unknown = []
     for run in runs:
-        meant = meanings.get(as_cell(run.mask)) or meanings.get(as_cell(str(PurePath(run.mask))), [])
+        path = PurePath(run.mask)
+        meant = meanings.get(as_cell(run.mask)) or meanings.get(as_cell(str(path)))
+        meant = meant or folders.get(as_cell(str(path))) or folders.get(as_cell(path.name), [])
         if len(meant) > 1:
             raise TableError(
                 f"{source}: line {run.line}: {run.mask!r} could be {some_names(meant, 2)}; write the path as it is given"
             )
         if meant:
-            found.setdefault(meant[0], {}).setdefault(run.dataset, []).append(run)
+            found.setdefault(meant[0], {}).setdefault(run.setting, []).append(run)
         else:
             unknown.append(run)
     if not found:
         example = f" (line {unknown[0].line}: {unknown[0].mask!r})" if unknown else ""
         raise TableError(
-            f"{source}: has an accuracy for none of the masks{example}; name them by path, file name or stem"
+            f"{source}: has an accuracy for none of the masks{example}; name them by path, file name, stem or folder"
         )
     if unknown:
         others = some_names(dict.fromkeys(run.mask for run in unknown))
@@ -178,25 +212,48 @@ def matched(names: Sequence[str], runs: Sequence[Run], source: str, tell: Tell) 
 
 
 def with_accuracies(masks: Iterable[ScoredMask], matches: Matches) -> list[ScoredMask]:
-    """The masks with the accuracy that their runs have on average: one a mask and data set, or without an accuracy."""
+    """The masks with the accuracy that their runs have on average: one a mask and setting, or without an accuracy."""
     found = []
     for mask in masks:
         own = matches.get(mask.name, {})
-        found += [trained(mask, runs, dataset) for dataset, runs in own.items()] or [mask]
+        found += [trained(mask, runs, setting) for setting, runs in own.items()] or [mask]
     return found
 
 
-def trained(mask: ScoredMask, runs: Sequence[Run], dataset: str = "") -> ScoredMask:
-    """The mask with the mean accuracy of its runs and their standard deviation, in the setting of their data set."""
+def trained(mask: ScoredMask, runs: Sequence[Run], setting: str = "") -> ScoredMask:
+    """The mask with the mean accuracy of its runs and their standard deviation, and of their numbers the means, in their
+    setting; of the method that they all name, where it says none itself.
+    """
     values = [run.accuracy for run in runs]
     mean = math.fsum(values) / len(values)
     spread = runs[0].spread
     if len(values) > 1:
         spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
-    parts = [mask.setting, f"dataset {dataset}" if dataset else ""]
+    methods = {run.method for run in runs}
     return replace(
-        mask, accuracy=mean, runs=len(values), spread=spread, setting=", ".join(part for part in parts if part)
+        mask,
+        accuracy=mean,
+        runs=len(values),
+        spread=spread,
+        setting=", ".join(filter(None, [mask.setting, setting])),
+        method=mask.method or (methods.pop() if len(methods) == 1 else "") or None,
+        values={**mask.values, **{name: _mean([run.numbers[name] for run in runs]) for name in runs[0].numbers}},
     )
+
+
+def _mean(numbers: Sequence[float | None]) -> Measure:
+    known = [number for number in numbers if number is not None]
+    return Measure.of(math.fsum(known) / len(known)) if known else Measure.missing("no value in the table")
+
+
+def _by_folder(names: Sequence[str]) -> dict[str, list[str]]:
+    """The masks in the folder that each name, or path, may stand for: a training's folder as a rule holds one mask."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for name in dict.fromkeys(names):
+        folder = PurePath(name).parent
+        for short in {folder.name, str(folder)} - {"", "."}:
+            found[as_cell(short)].append(name)
+    return found
 
 
 def _meanings(names: Sequence[str]) -> dict[str, list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
@@ -65,10 +65,10 @@ def measured(reports: Iterable[MaskReport], *, weights: bool, network: bool) -> 
     return Entrants(masks, available(weights=weights, network=network), Within(settings, "density"))
 
 
-def accurate(entrants: Entrants, matches: Matches) -> Entrants:
-    """With the accuracies of the masks, of each data set apart."""
-    datasets = any(dataset for own in matches.values() for dataset in own)
-    settings = (*entrants.within.settings, *(["dataset"] if datasets else []))
+def accurate(entrants: Entrants, matches: Matches, groups: Sequence[str] = ()) -> Entrants:
+    """With the accuracies of the masks, of each setting apart; `groups`: what settings are told by."""
+    apart = any(setting for own in matches.values() for setting in own)
+    settings = (*entrants.within.settings, *(groups if apart else ()))
     masks = with_accuracies(entrants.masks, matches)
     return replace(entrants, masks=masks, within=replace(entrants.within, settings=settings))
 

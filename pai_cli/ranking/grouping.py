@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pai_cli.errors import TableError
+from pai_cli.errors import ColumnError
 from pai_cli.files.messages import all_names, some_names
 from pai_cli.files.rows import Row, Rows, finite, number
 from pai_cli.ranking.columns import AMOUNTS, Kind, kind_of, kind_of_shares
@@ -64,13 +64,15 @@ class Grouping:
 def grouping_of(table: Rows, group_by: Sequence[str] | None) -> Grouping:
     """The groups of a table: the columns of `group_by`, or `NO_GROUPS`, or by default those that are known by their names.
 
-    Raises `TableError` for a column that is not there, and as `read_densities` does.
+    Raises `ColumnError` for a column that is not there, and as `read_densities` does.
     """
     kinds = {column: kind for column in table.columns if (kind := _kind(table, column)) is not None}
     densities, again, came = _densities(table, kinds)
     kinds = {column: kind for column, kind in kinds.items() if column not in came}
     told = [] if densities is None else [densities.column, *again]
-    wanted = [column for column in kinds if kinds[column] in GROUPS] if group_by is None else _asked(table, group_by)
+    wanted = (
+        [column for column in kinds if kinds[column] in GROUPS] if group_by is None else asked_columns(table, group_by)
+    )
     settings = tuple(column for column in wanted if column not in told)
     density = told[0] if any(column in told for column in wanted) else None
     known = {column: kinds.get(column) for column in table.columns if column in kinds or column in wanted}
@@ -124,12 +126,13 @@ def _is_share(cell: str) -> bool:
     return share is not None and (cell.endswith("%") or 0 <= share <= 1)
 
 
-def _asked(table: Rows, group_by: Sequence[str]) -> list[str]:
+def asked_columns(table: Rows, group_by: Sequence[str]) -> list[str]:
+    """The columns of these names, none of `NO_GROUPS`. Raises `ColumnError` for one that is not there."""
     if list(group_by) == [NO_GROUPS]:
         return []
     for name in group_by:
         if name not in table.columns:
-            raise TableError(
+            raise ColumnError(
                 f"{table.source}: {option('group_by', name)}: no such column; there are {some_names(table.columns, 40)}"
             )
     return list(dict.fromkeys(group_by))

@@ -24,7 +24,7 @@ def whole_number(name: str, value: Any, least: int, most: int) -> int:
     except TypeError:
         number = None
     if number is None or not least <= number <= most:
-        raise ParameterError(f"{name}={shown(value)}: give a whole number from {least:,} to {most:,}")
+        raise ParameterError(f"{option(name, shown(value))}: give a whole number from {least:,} to {most:,}")
     return number
 
 
@@ -37,7 +37,7 @@ def real_number(name: str, value: Any, *, above: float, below: float) -> float:
         except OverflowError:  # an integer past every float
             number = math.inf
     if not above < number < below:
-        raise ParameterError(f"{name}={shown(value)}: give a number above {above:g} and below {below:g}")
+        raise ParameterError(f"{option(name, shown(value))}: give a number above {above:g} and below {below:g}")
     return number
 
 

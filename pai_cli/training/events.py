@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pai_cli.errors import OutputError, RecipeError, install
+from pai_cli.errors import MissingPackageError, OutputError, install
 from pai_cli.files.ordering import spelled
 from pai_cli.printable import reason_of
 from pai_cli.spelling import option
@@ -27,12 +27,12 @@ DONE = "test_accuracy"
 def check_log_dir(path: Path | None, *, force: bool) -> None:
     """Refuse, before any work, a folder for TensorBoard that could not be written, or has events of another run.
 
-    Raises `RecipeError` without the package, `OutputError`.
+    Raises `MissingPackageError` without the package, `OutputError`.
     """
     if path is None:
         return
     if find_spec("tensorboard") is None:
-        raise RecipeError(f"{option('log_dir')}: needs tensorboard; {install('tensorboard')}")
+        raise MissingPackageError(f"{option('log_dir')}: needs tensorboard; {install('tensorboard')}")
     if spelled(str(path)) != str(path):
         raise OutputError(
             f"{option('log_dir', path)}: tensorboard takes no name that is not UTF-8; name another folder"

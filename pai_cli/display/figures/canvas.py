@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pai_cli.errors import PictureError, install
+from pai_cli.errors import PictureError, SuffixError, install
 from pai_cli.files.atomic import write_bytes
 from pai_cli.printable import as_line, printable, shortened
 from pai_cli.spelling import for_shell
@@ -115,17 +115,17 @@ def stacked(pictures: Sequence[Picture]) -> Picture:
 def check_picture(path: Path | None) -> None:
     """Refuse what could not be drawn, before any work is done for it; None is no picture at all.
 
-    Raises `PictureError` for another suffix than .svg, .png and .pdf, and without matplotlib.
+    Raises `SuffixError` for another than .svg, .png and .pdf, `PictureError` without matplotlib.
     """
     check_drawn(path, SUFFIXES, "--plot", "writes .svg, .png or .pdf; end the file's name in one of those")
 
 
 def check_drawn(path: Path | None, suffixes: Sequence[str], flag: str, what: str) -> None:
-    """Raise `PictureError` for a file of another suffix, and where matplotlib is missing. Imports nothing."""
+    """Raise `SuffixError` for a file of another, and `PictureError` where matplotlib is missing. Imports nothing."""
     if path is None:
         return
     if path.suffix.lower() not in suffixes:
-        raise PictureError(f"{path}: {flag} {what}")
+        raise SuffixError(f"{path}: {flag} {what}")
     if find_spec("matplotlib") is None:
         raise PictureError(f"{flag}: {NO_MATPLOTLIB}")
 

@@ -13,7 +13,7 @@ from pai_cli.errors import MaskError
 from pai_cli.files.budget import BudgetError, check_dense, check_unpacked, zip_members
 from pai_cli.files.foreign.base import Content, Stored
 from pai_cli.files.masks import MOST_DIMENSIONS
-from pai_cli.files.sparse_arrays import SCIPY, dense, placed
+from pai_cli.files.sparse_arrays import SCIPY, SparseError, dense, placed
 from pai_cli.printable import reason_of
 
 if TYPE_CHECKING:
@@ -126,7 +126,8 @@ def _whole_of(path: Path, made: Callable[[], Made]) -> Made:
     try:
         return made()
     except (ValueError, KeyError) as e:
-        what = f"lacks its array {reason_of(e)}" if isinstance(e, KeyError) else reason_of(e)
+        ours = reason_of(e) if isinstance(e, SparseError) else "has arrays that do not fit each other"
+        what = f"lacks its array {reason_of(e)}" if isinstance(e, KeyError) else ours
         raise MaskError(f"{path}: its sparse matrix {what}; save it again with scipy.sparse.save_npz") from e
 
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from pai_cli.errors import OutputError
+from pai_cli.errors import OutputError, SuffixError
 from pai_cli.files.atomic import is_special, write_atomically, write_bytes
 from pai_cli.files.canonical import canonical_bytes
 from pai_cli.files.checkpoints import Checkpoint
@@ -62,10 +62,10 @@ SUFFIXES = (SAFETENSORS, ".npz", *TORCH_SUFFIXES)
 
 
 def check_suffix(path: Path, target: Target) -> None:
-    """Raise `OutputError` when a file's name says that it is of another format than will be written."""
+    """Raise `SuffixError` when a file's name says that it is of another format than will be written."""
     if path.suffix in SUFFIXES and path.suffix not in target.suffixes and not is_special(path):
         endings = " or ".join(target.suffixes[:2])
-        raise OutputError(
+        raise SuffixError(
             f"{path}: {option('to', target)} writes {endings}; give {option('output')} such a name, or another "
             f"{option('to')}"
         )

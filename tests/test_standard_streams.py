@@ -1,0 +1,144 @@
+"""`-`: a mask file, a list or a table on standard input, and a file on standard output."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import SAMPLES, Pai
+
+import pai_cli as pai_library
+from pai_cli.commands import options
+from pai_cli.errors import CheckpointError, ParameterError, UsageError
+from pai_cli.files.standard_input import kept
+
+pytestmark = pytest.mark.usefixtures("measured_once")
+
+MASK = SAMPLES / "erk-0.05.safetensors"
+
+
+def test_a_mask_on_standard_input_is_measured(pai: Pai) -> None:
+    wanted = pai("analyze", MASK, "--columns", "layer,dr,kept", "--format", "csv")
+    done = pai("analyze", "-", "--columns", "layer,dr,kept", "--format", "csv", stdin=MASK.read_bytes())
+    assert (done.status, done.out) == (0, wanted.out)
+    ranked = pai("rank", "-", "--columns", "method,value", "--format", "json", stdin=MASK.read_bytes()).json()
+    assert ranked == pai("rank", MASK, "--columns", "method,value", "--format", "json").json()
+
+
+@pytest.mark.parametrize("kind", ["npz", "npy", "torch"])
+def test_files_of_other_tools_on_standard_input(pai: Pai, tmp_path: Path, kind: str) -> None:
+    mask = np.eye(6, 8, dtype=bool)
+    if kind == "npz":
+        np.savez(tmp_path / "m.npz", w=mask)
+    elif kind == "npy":
+        np.save(tmp_path / "m.npy", mask)
+    else:
+        import torch
+
+        torch.save({"w": torch.from_numpy(mask)}, tmp_path / "m.torch")
+    raw = next(tmp_path.iterdir()).read_bytes()
+    assert [row["kept"] for row in pai("analyze", "-", "--format", "json", stdin=raw).json()] == [6, 6]
+
+
+def test_lists_on_standard_input_are_lists_still(pai: Pai) -> None:
+    for between in ("\n", "\0"):
+        listed = between.join([str(MASK), str(SAMPLES / "random-0.05.safetensors"), ""])
+        done = pai("analyze", "-", "--summary", "--columns", "method", "--format", "json", stdin=listed)
+        assert [row["method"] for row in done.json()] == ["erk", "random"]
+
+
+def test_info_and_convert_read_it_too(pai: Pai, tmp_path: Path) -> None:
+    assert pai("info", "-", "--format", "json", stdin=MASK.read_bytes()).json()[0]["method"] == "erk"
+    out = tmp_path / "m.npz"
+    assert pai("convert", "-", "--to", "npz", "-o", out, stdin=MASK.read_bytes()).status == 0
+    assert pai("analyze", out, "--summary", "--format", "json").json()[0]["kept"] == 13417
+    done = pai("convert", "-", stdin=MASK.read_bytes())
+    assert (done.status, done.said) == (2, ["pai: error: -: what is on standard input has no name; give -o MASK"])
+
+
+@pytest.mark.parametrize(("raw", "told"), [(b"hello\n", "text (it begins with 'hello')"), (b"", "an empty file")])
+def test_what_is_no_file_is_told(pai: Pai, raw: bytes, told: str) -> None:
+    done = pai("info", "-", stdin=raw)
+    assert (done.status, done.said) == (1, [f"pai: error: -: no mask and no checkpoint; it looks like {told}"])
+
+
+def test_a_truncated_mask_on_standard_input(pai: Pai) -> None:
+    done = pai("analyze", "-", stdin=MASK.read_bytes()[:-100])
+    assert (done.status, len(done.said)) == (1, 1)
+    assert "standard-input.safetensors: truncated or " in done.said[0]
+
+
+def test_what_was_kept_of_standard_input_goes_with_the_process(tmp_path: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    words = [sys.executable, "-m", "pai_cli", "info", "-", "--format", "csv"]
+    done = subprocess.run(words, input=MASK.read_bytes(), capture_output=True, env=environment, check=True)
+    assert str(tmp_path).encode() in done.stdout
+    assert list(tmp_path.iterdir()) == []
+    assert kept(b"a list of names") is None
+
+
+def test_a_file_on_standard_output(small: Path) -> None:
+    words = [sys.executable, "-m", "pai_cli", "prune", str(small), "--method", "erk", "--density", "0.5", "-o", "-"]
+    done = subprocess.run(words, capture_output=True, check=True)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "m.safetensors"
+        path.write_bytes(done.stdout)
+        assert pai_library.Mask.load(path).density == pytest.approx(0.5, abs=1e-3)
+    assert b"wrote /dev/stdout" in done.stderr
+
+
+def test_a_terminal_gets_no_binary(monkeypatch: pytest.MonkeyPatch) -> None:
+    for given in (Path("-"), Path("/dev/stdout")):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+            with pytest.raises(UsageError, match=f"^{given}: standard output is a terminal, and this is no text"):
+                options.written(given)
+    assert options.written(Path("m.safetensors")) == Path("m.safetensors")
+    assert options.written(None) is None
+    monkeypatch.setattr(options, "STDOUT", Path("/nowhere/stdout"))
+    with pytest.raises(UsageError, match=r"^-: standard output is no file on this system; name one$"):
+        options.written(Path("-"))
+
+
+# --- files of holes, and what else is no file
+
+
+@pytest.mark.parametrize("name", ["x.safetensors", "x.pt", "x.npz", "x.npy", "x.txt"])
+def test_a_file_of_holes_is_told_at_once(pai: Pai, tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    with path.open("wb") as stream:
+        stream.truncate(2**42)  # four terabytes, of which none is there: an hour to read
+    for command in ("analyze", "rank"):
+        done = pai(command, path)
+        assert (done.status, len(done.said)) == (1, 1)
+        assert "it looks like zeros where it begins, as a copy that was not finished" in done.said[0]
+
+
+def test_a_large_file_with_bytes_to_spare_is_told_at_once(pai: Pai, tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(MASK.read_bytes())
+    np.savez(tmp_path / "m.npz", w=np.eye(4, dtype=bool))
+    for one, told in ((path, "truncated or with bytes to spare"), (tmp_path / "m.npz", "a zip file without its end")):
+        with one.open("r+b") as stream:
+            stream.truncate(2**42)
+        done = pai("analyze", one)
+        assert (done.status, len(done.said)) == (1, 1)
+        assert told in done.said[0]
+
+
+@pytest.mark.parametrize("store", [False, True, 3])
+def test_a_store_is_a_path(store: object) -> None:
+    for call in (pai_library.analyze, pai_library.rank):
+        with pytest.raises(ParameterError, match=rf"^store={store}: give a file's path; no_store=True keeps nothing$"):
+            call(MASK, store=store)
+
+
+def test_standard_input_of_a_program_is_told_of_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(CheckpointError, match=r"^-: no mask and no checkpoint; it looks like an empty file$"):
+        pai_library.info("-")
