@@ -47,6 +47,7 @@ TABLE = {
     "snip": Row(draws=True, data=True),
     "iter-snip": Row(draws=True, data=True),
     "grasp": Row(draws=True, data=True),
+    "ntk-sap": Row(draws=True),
     "phew": Row(draws=True),
     "gem-miner": Row(draws=True, data=True, trains=True),
     "edge-popup": Row(draws=True, data=True, trains=True, by_layer=True, scope="layer", exact=False),

@@ -92,6 +92,16 @@ _BUILT_IN = (
         data=True,
     ),
     Method(
+        name="ntk-sap",
+        summary="the weights that the neural tangent kernel depends on most, whatever the weights are; no data",
+        source="Wang et al. 2023, arXiv:2304.02840",
+        make_scorer="pai_cli.methods.ntk_sap:make_scorer",
+        rounds=20,
+        iterative=True,
+        random=True,
+        device_masks=True,
+    ),
+    Method(
         name="phew",
         summary="the weights that random walks between input and output come upon, heavy ones likely; no data",
         source="Patil and Dovrolis 2021, arXiv:2010.11354",
