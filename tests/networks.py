@@ -161,7 +161,7 @@ def toy_for(network: Network) -> Toy:
     return Toy(network.layers[-1].shape[0], network.input_shape)
 
 
-ROUNDS = {"synflow": 5, "iter-snip": 5, "ntk-sap": 4, "imp": 2}
+ROUNDS = {"synflow": 5, "iter-snip": 5, "ntk-sap": 4, "px": 5, "imp": 2}
 """Fewer than usual, for the methods that go in rounds."""
 
 TRAINING = {

@@ -206,9 +206,9 @@ ERRORS = [
      "scope=global: erk fixes the density of each layer; leave scope= out"),
     ("scope_odd", "magnitude", {"scope": "all"}, MethodOptionError, "scope=all: must be global or layer"),
     ("rounds_one_shot", "magnitude", {"rounds": 5}, MethodOptionError,
-     "rounds=5: magnitude scores once; leave rounds= out (methods that take it: synflow, iter-snip, ntk-sap, imp)"),
+     "rounds=5: magnitude scores once; leave rounds= out (methods that take it: synflow, iter-snip, ntk-sap, px, imp)"),
     ("rounds_auto_one_shot", "random", {"rounds": "auto"}, MethodOptionError,
-     "rounds=auto: random scores once; leave rounds= out (methods that take it: synflow, iter-snip, ntk-sap, imp)"),
+     "rounds=auto: random scores once; leave rounds= out (methods that take it: synflow, iter-snip, ntk-sap, px, imp)"),
     ("rounds_zero", "synflow", {"rounds": 0}, MethodOptionError, "rounds=0: must be at least 1, or auto"),
     ("rounds_auto_layer", "synflow", {"rounds": "auto", "scope": "layer"}, MethodOptionError,
      "rounds=auto: weighs all layers against each other; give a number of rounds=, or leave scope=layer out"),
@@ -217,18 +217,18 @@ ERRORS = [
      "seed=9223372036854775808: must be 0 to 9223372036854775807"),
     ("method", "synflw", {}, UnknownMethodError,
      "unknown method 'synflw': did you mean synflow? method= takes random, uniform, erk, magnitude, synflow, "
-     "smart-ratio, snip, iter-snip, grasp, ntk-sap, phew, gem-miner, edge-popup, imp"),
+     "smart-ratio, snip, iter-snip, grasp, ntk-sap, px, phew, gem-miner, edge-popup, imp"),
     ("method_far", "xyz", {}, UnknownMethodError,
      "unknown method 'xyz': method= takes random, uniform, erk, magnitude, synflow, "
-     "smart-ratio, snip, iter-snip, grasp, ntk-sap, phew, gem-miner, edge-popup, imp"),
+     "smart-ratio, snip, iter-snip, grasp, ntk-sap, px, phew, gem-miner, edge-popup, imp"),
     ("no_density", "magnitude", {"density": None}, DensityError,
      "no density; give density=, sparsity=, pattern= or densities="),
     ("data_missing", "snip", {}, MethodOptionError, "method=snip: scores with labelled samples; give data="),
     ("data_unused", "erk", {"data": "digits"}, MethodOptionError,
-     "data=digits: erk needs no data; leave data= out (methods that take it: snip, iter-snip, grasp, "
+     "data=digits: erk needs no data; leave data= out (methods that take it: snip, iter-snip, grasp, px, "
      "gem-miner, edge-popup, imp)"),
     ("per_class_unused", "erk", {"per_class": 3}, MethodOptionError,
-     "per_class=3: erk needs no data; leave per_class= out (methods that take it: snip, iter-snip, grasp, "
+     "per_class=3: erk needs no data; leave per_class= out (methods that take it: snip, iter-snip, grasp, px, "
      "gem-miner, edge-popup, imp)"),
     ("per_class_zero", "snip", {"per_class": 0, "data": "digits"}, MethodOptionError,
      "per_class=0: must be at least 1"),

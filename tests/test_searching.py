@@ -579,7 +579,7 @@ COMMANDS = {
                           "m.state.safetensors: no training to continue here; leave --resume out to begin one"),
     "rounds": (("prune", "net.safetensors", "--method", "gem-miner", *SEARCH, "--rounds", 5), 1,
                "--rounds 5: gem-miner freezes by --epochs and --freeze-every; leave --rounds out (methods that take it: "
-               "synflow, iter-snip, ntk-sap, imp)"),
+               "synflow, iter-snip, ntk-sap, px, imp)"),
     "scope": (("prune", "net.safetensors", "--method", "edge-popup", *SEARCH, "--scope", "global"), 1,
               "--scope global: edge-popup fixes the density of each layer; leave --scope out"),
     "per class": (("prune", "net.safetensors", "--method", "imp", *SEARCH, "--per-class", 3), 1,

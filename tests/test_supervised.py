@@ -374,5 +374,5 @@ def test_an_input_shape_that_is_not_the_network_s() -> None:
 
 def test_the_methods_with_data_say_so_in_the_help() -> None:
     named = {name for name, method in registry.METHODS.items() if method.data and not method.trains}
-    assert named == {"snip", "iter-snip", "grasp"}
+    assert named == {"snip", "iter-snip", "grasp", "px"}
     assert all(("needs data" in method.summary) == method.data for method in registry.METHODS.values())

@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from pai_cli.errors import MethodOptionError, ScoreError
 from pai_cli.files.messages import one_line
 from pai_cli.methods.signed_constants import constant_of
-from pai_cli.models.copies import failed_on, kind_of, remove, repeatable, seeded, with_gradients, working_copy
+from pai_cli.models.copies import failed_on, one_tensor, remove, repeatable, seeded, with_gradients, working_copy
 from pai_cli.models.huggingface import refuse_weights_alone
 from pai_cli.models.programs import normalise_by_batch
 from pai_cli.pruning.base import Masks, ScoreContext, Scorer, Scores
@@ -145,12 +145,7 @@ class Kernel:
             raise MethodOptionError(
                 f"{method}: {failed_on(inputs, error)}; give the shape of one input with {option('input_shape')}"
             ) from error
-        if not (isinstance(outputs, torch.Tensor) and outputs.is_floating_point()):
-            raise ScoreError(
-                f"{method}: the network returns {kind_of(outputs)}, and one floating tensor is needed; "
-                f"give a {option('model')} factory whose network returns the logits alone"
-            )
-        return outputs
+        return one_tensor(outputs, method)
 
     def _add_slopes(self, size: torch.Tensor, totals: Tensors) -> None:
         """dJ/dm is w dJ/d(w m), of both networks; what is not scored need not be asked for."""

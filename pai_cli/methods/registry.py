@@ -102,6 +102,16 @@ _BUILT_IN = (
         device_masks=True,
     ),
     Method(
+        name="px",
+        summary="the weights on paths that samples wake, by a bound of the tangent kernel's trace; needs data",
+        source="Iurada et al. 2024, arXiv:2406.01820",
+        make_scorer="pai_cli.methods.px:make_scorer",
+        rounds=100,
+        iterative=True,
+        data=True,
+        device_masks=True,
+    ),
+    Method(
         name="phew",
         summary="the weights that random walks between input and output come upon, heavy ones likely; no data",
         source="Patil and Dovrolis 2021, arXiv:2010.11354",

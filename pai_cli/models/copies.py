@@ -121,6 +121,16 @@ def one_torch_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+def one_tensor(outputs: object, method: str) -> torch.Tensor:
+    """What a network returned, where it is one floating tensor. Raises `ScoreError`, which names `method`, elsewhere."""
+    if isinstance(outputs, torch.Tensor) and outputs.is_floating_point():
+        return outputs
+    raise ScoreError(
+        f"{method}: the network returns {kind_of(outputs)}, and one floating tensor is needed; "
+        f"give a {option('model')} factory whose network returns the logits alone"
+    )
+
+
 def kind_of(value: object) -> str:
     """What a network returned, in words."""
     return f"a tensor of {value.dtype}" if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"

@@ -42,26 +42,37 @@ class Flow:
 
 
 class Linearised:
-    """A float64 copy of a network in evaluation mode, every parameter and buffer by its absolute value.
+    """A float64 copy of a network in evaluation mode, every parameter and buffer by its absolute value, or by its square.
 
-    Float64 because R grows with depth past what float32 holds (4e70 for ResNet-56). Evaluation mode because
+    `squared`: by its square; what `weights` and the gradients are of is then the squares. `method`: for messages. Float64
+    because R grows with depth past what float32 holds (4e70 for ResNet-56). Evaluation mode because
     batch statistics would normalise the flow away. The network itself is not touched. `names`: the weights
     that are masked and differentiated. Raises `MethodOptionError` without an input shape, `ScoreError` when
     the network has a layer that normalises by its own input, `DeviceError` when the device is not there.
     """
 
     def __init__(
-        self, network: Network, names: tuple[str, ...], input_shape: tuple[int, ...] | None, device: str
+        self,
+        network: Network,
+        names: tuple[str, ...],
+        input_shape: tuple[int, ...] | None,
+        device: str,
+        *,
+        squared: bool = False,
+        method: str = "synflow",
     ) -> None:
         refuse_weights_alone(network.model)
         if input_shape is None:
             raise MethodOptionError(
-                f"synflow: the shape of one input is not known; give it with {option('input_shape')}, such as 3,32,32"
+                f"{method}: the shape of one input is not known; give it with {option('input_shape')}, such as 3,32,32"
             )
-        refuse_self_normalising(network.model)
+        refuse_self_normalising(network.model, method)
+        self._method = method
         self._input_shape = tuple(input_shape)
         self._device = device
-        self._model = _positive_copy(network.model, device)
+        self._model = _positive_copy(network.model, device, method)
+        if squared:
+            _square(self._model)
         self._channels_last = device == "cpu"
         if self._channels_last:
             # Measured on VGG-16: float64 convolutions on a CPU take half the time in this memory order.
@@ -72,20 +83,23 @@ class Linearised:
         """Set the weights that are false in `masks` to zero, for good: masks only ever shrink."""
         remove(self.weights, masks)
 
-    def flow(self) -> Flow:
+    def flow(self, by: torch.Tensor | None = None) -> Flow:
         """Send an input of ones (batch of one) through, and the gradients back to the weights.
+
+        `by`: what each output is multiplied by before they are summed, shaped as the outputs of one input.
 
         Raises `MethodOptionError` when such an input is too large or the network fails on it, `ScoreError` when
         what it returns is not one floating tensor that can be differentiated.
         """
         ones = self._ones()
         with torch.enable_grad(), seeded(self._device, _SEED), repeatable(self._device):
-            output = self._forward(ones)
+            outputs = self._forward(ones)
+            output = outputs.sum() if by is None else (outputs * by).sum()
             try:
                 found = torch.autograd.grad(output, [ones, *self.weights.values()], allow_unused=True)
             except RuntimeError as error:
                 raise ScoreError(
-                    f"synflow: the network's outputs cannot be differentiated ({one_line(error)})"
+                    f"{self._method}: the network's outputs cannot be differentiated ({one_line(error)})"
                 ) from error
         ends = [output.detach()] if found[0] is None else [output.detach(), found[0].sum()]
         told = torch.stack(ends).tolist()  # both in one wait for the device
@@ -101,7 +115,7 @@ class Linearised:
             return torch.ones((1, *self._input_shape), dtype=torch.float64, device=self._device, requires_grad=True)
         except (RuntimeError, TypeError, OverflowError, MemoryError) as error:
             raise MethodOptionError(
-                f"synflow: one float64 input of shape {self._shape_text} does not fit in memory; "
+                f"{self._method}: one float64 input of shape {self._shape_text} does not fit in memory; "
                 f"give a smaller {option('input_shape')}"
             ) from error
 
@@ -120,29 +134,36 @@ class Linearised:
                 self._reorder(torch.contiguous_format)
                 return self._forward(ones)
             raise MethodOptionError(
-                f"synflow: the network failed on one float64 input of shape {self._shape_text} ({one_line(error)}); "
+                f"{self._method}: the network failed on one float64 input of shape {self._shape_text} ({one_line(error)}); "
                 f"give the shape it takes with {option('input_shape')}"
             ) from error
         if not (isinstance(outputs, torch.Tensor) and outputs.is_floating_point()):
             raise ScoreError(
-                f"synflow: the network returns {kind_of(outputs)}, and one floating tensor is needed; "
+                f"{self._method}: the network returns {kind_of(outputs)}, and one floating tensor is needed; "
                 f"give a {option('model')} factory whose network returns the logits alone"
             )
-        return outputs.sum()
+        return outputs
 
     def _reorder(self, memory_format: torch.memory_format) -> None:
         # Module.to() refuses nothing but changes tensors of four dimensions only, which is what is wanted.
         self._model.to(memory_format=memory_format)  # type: ignore[call-overload]
 
 
-def _positive_copy(model: nn.Module, device: str) -> nn.Module:
-    twin = working_copy(model, device, torch.float64, "synflow")
+def _positive_copy(model: nn.Module, device: str, method: str) -> nn.Module:
+    twin = working_copy(model, device, torch.float64, method)
     _lift_ceilings(twin)
     with torch.no_grad():
         for tensor in (*twin.parameters(), *twin.buffers()):
             if tensor.is_floating_point():
                 tensor.abs_()
     return twin
+
+
+def _square(model: nn.Module) -> None:
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.is_floating_point():
+                tensor.square_()
 
 
 def _lift_ceilings(model: nn.Module) -> None:
@@ -155,18 +176,18 @@ def _lift_ceilings(model: nn.Module) -> None:
         lift_ceilings(model)
 
 
-def refuse_self_normalising(model: nn.Module) -> None:
-    """Raise `ScoreError` when a layer normalises by its own input."""
+def refuse_self_normalising(model: nn.Module, method: str = "synflow") -> None:
+    """Raise `ScoreError` when a layer normalises by its own input; it names the `method`."""
     if (operation := self_normalising(model)) is not None:
-        raise _refusal(operation, "an operation")
+        raise _refusal(method, operation, "an operation")
     for name, module in model.named_modules():
         batch_statistics = getattr(module, "running_mean", module) is None
         if isinstance(module, _SELF_NORMALISING) or batch_statistics:
-            raise _refusal(name or "the network", type(module).__name__)
+            raise _refusal(method, name or "the network", type(module).__name__)
 
 
-def _refusal(name: str, kind: str) -> ScoreError:
+def _refusal(method: str, name: str, kind: str) -> ScoreError:
     return ScoreError(
-        f"synflow: {name} ({kind}) divides by the size of its own input, so no flow passes it unchanged; "
+        f"{method}: {name} ({kind}) divides by the size of its own input, so no flow passes it unchanged; "
         f"give another {option('method')}"
     )
