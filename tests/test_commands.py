@@ -27,7 +27,7 @@ from pai_cli.spectral import network as measuring
 from pai_cli.spectral.compiled import calls
 
 METHODS = (
-    "random, uniform, erk, magnitude, synflow, smart-ratio, snip, iter-snip, grasp, ntk-sap, px, phew, "
+    "random, uniform, erk, magnitude, synflow, smart-ratio, snip, iter-snip, grasp, ntk-sap, px, prospr, phew, "
     "gem-miner, edge-popup, imp"
 )
 ENGINE = "compiled" if calls.available() else "on NumPy: no C compiler at installation"

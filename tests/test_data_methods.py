@@ -15,7 +15,7 @@ from pai_cli.errors import DataError
 from pai_cli.files.masks import MaskFile
 from pai_cli.pruning import samples
 
-DATA_METHODS = pytest.mark.parametrize("method", ["snip", "iter-snip", "grasp"])
+DATA_METHODS = pytest.mark.parametrize("method", ["snip", "iter-snip", "grasp", "prospr"])
 
 
 @pytest.fixture(autouse=True)
@@ -63,10 +63,10 @@ REFUSED = {
     "none": (["snip"], "--method snip: scores with labelled samples; give --data"),
     "unused": (["erk", "--data", "toy"],
                "--data toy: erk needs no data; leave --data out (methods that take it: snip, iter-snip, grasp, "
-     "px, gem-miner, edge-popup, imp)"),
+     "px, prospr, gem-miner, edge-popup, imp)"),
     "unused number": (["magnitude", "--per-class", 3],
                       "--per-class 3: magnitude needs no data; leave --per-class out (methods that take it: snip, "
-                      "iter-snip, grasp, px, gem-miner, edge-popup, imp)"),
+                      "iter-snip, grasp, px, prospr, gem-miner, edge-popup, imp)"),
     "missing": (["grasp", "--data", "nowhere"], "nowhere: no such file or folder"),
 }  # fmt: skip
 

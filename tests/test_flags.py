@@ -247,7 +247,7 @@ REFUSED = {
                       "small.safetensors: is a file of the checkpoint, which stays as it is; choose another name (-w)"),
     "no data": (["--data", "digits"],
                 "--data digits: magnitude needs no data; leave --data out (methods that take it: snip, iter-snip, grasp, "
-                "px, gem-miner, edge-popup, imp)"),
+                "px, prospr, gem-miner, edge-popup, imp)"),
     "shuffled pattern": (["--pattern", "2:4", "--shuffle"], "--pattern 2:4: --shuffle would undo it; leave one out"),
 }  # fmt: skip
 

@@ -49,6 +49,7 @@ TABLE = {
     "grasp": Row(draws=True, data=True),
     "ntk-sap": Row(draws=True),
     "px": Row(draws=True, data=True),
+    "prospr": Row(draws=True, data=True),
     "phew": Row(draws=True),
     "gem-miner": Row(draws=True, data=True, trains=True),
     "edge-popup": Row(draws=True, data=True, trains=True, by_layer=True, scope="layer", exact=False),

@@ -217,19 +217,19 @@ ERRORS = [
      "seed=9223372036854775808: must be 0 to 9223372036854775807"),
     ("method", "synflw", {}, UnknownMethodError,
      "unknown method 'synflw': did you mean synflow? method= takes random, uniform, erk, magnitude, synflow, "
-     "smart-ratio, snip, iter-snip, grasp, ntk-sap, px, phew, gem-miner, edge-popup, imp"),
+     "smart-ratio, snip, iter-snip, grasp, ntk-sap, px, prospr, phew, gem-miner, edge-popup, imp"),
     ("method_far", "xyz", {}, UnknownMethodError,
      "unknown method 'xyz': method= takes random, uniform, erk, magnitude, synflow, "
-     "smart-ratio, snip, iter-snip, grasp, ntk-sap, px, phew, gem-miner, edge-popup, imp"),
+     "smart-ratio, snip, iter-snip, grasp, ntk-sap, px, prospr, phew, gem-miner, edge-popup, imp"),
     ("no_density", "magnitude", {"density": None}, DensityError,
      "no density; give density=, sparsity=, pattern= or densities="),
     ("data_missing", "snip", {}, MethodOptionError, "method=snip: scores with labelled samples; give data="),
     ("data_unused", "erk", {"data": "digits"}, MethodOptionError,
      "data=digits: erk needs no data; leave data= out (methods that take it: snip, iter-snip, grasp, px, "
-     "gem-miner, edge-popup, imp)"),
+     "prospr, gem-miner, edge-popup, imp)"),
     ("per_class_unused", "erk", {"per_class": 3}, MethodOptionError,
      "per_class=3: erk needs no data; leave per_class= out (methods that take it: snip, iter-snip, grasp, px, "
-     "gem-miner, edge-popup, imp)"),
+     "prospr, gem-miner, edge-popup, imp)"),
     ("per_class_zero", "snip", {"per_class": 0, "data": "digits"}, MethodOptionError,
      "per_class=0: must be at least 1"),
     ("pattern_zero", "magnitude", {"density": None, "pattern": (0, 4)}, MethodOptionError,

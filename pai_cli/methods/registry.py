@@ -112,6 +112,13 @@ _BUILT_IN = (
         device_masks=True,
     ),
     Method(
+        name="prospr",
+        summary="the weights that the loss after three steps of training depends on most; needs data",
+        source="Alizadeh et al. 2022, arXiv:2202.08132",
+        make_scorer="pai_cli.methods.prospr:make_scorer",
+        data=True,
+    ),
+    Method(
         name="phew",
         summary="the weights that random walks between input and output come upon, heavy ones likely; no data",
         source="Patil and Dovrolis 2021, arXiv:2010.11354",

@@ -77,7 +77,7 @@ def with_gradients(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Param
     return {name: parameters[name] for name in names}
 
 
-def remove(weights: Mapping[str, nn.Parameter], masks: Mapping[str, NDArray[np.bool_]] | None) -> None:
+def remove(weights: Mapping[str, torch.Tensor], masks: Mapping[str, NDArray[np.bool_]] | None) -> None:
     """Set the weights that are false in `masks` to zero."""
     if isinstance(masks, DeviceMasks):
         masks.remove_from(weights)
