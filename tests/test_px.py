@@ -237,6 +237,32 @@ NO_GATES = {
 }  # fmt: skip
 
 
+class Attends(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.fc = nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.attention(x, x, x, need_weights=False)[0].mean(1))
+
+
+class Recurs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(8, 8, batch_first=True)
+        self.fc = nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.gru(x)[0][:, -1])
+
+
+@pytest.mark.parametrize("factory", [Attends, Recurs])
+def test_attention_and_recurrence_are_refused(factory: Callable[[], nn.Module]) -> None:
+    with pytest.raises(ScoreError, match=r"^px: the network has .*, and paths are followed through ReLU"):
+        px.make_scorer(context_of(wrap(factory(), (5, 8))))(None)
+
+
 @pytest.mark.parametrize("name", NO_GATES)
 def test_what_is_no_gate_is_refused(name: str) -> None:
     network = wrap(nn.Sequential(nn.Linear(4, 3), NO_GATES[name], nn.Linear(3, 2)), (4,))

@@ -41,6 +41,9 @@ _CURVED = frozenset(
 )
 """Operations that are neither linear nor open or shut: no product of weights along a path goes through them."""
 
+_CURVED_WHOLES = ("attention", "transformer", "rnn", "lstm", "gru")
+"""Words in the names of operations that are several such at once."""
+
 
 class Gates(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While it is on, notes at each ReLU which of its inputs pass: 1 or 0, of a leaky ReLU the square of its slope.
@@ -65,7 +68,7 @@ class Gates(TorchDispatchMode):  # type: ignore[no-untyped-call]
         gate = _gate(name, args, kwargs or {})
         if gate is not None:
             self.noted.append(gate)
-        elif name in _CURVED or name in _GATES or name.startswith("aten::_scaled_dot_product"):
+        elif name in _GATES or name in _CURVED or any(word in name for word in _CURVED_WHOLES):
             raise ScoreError(
                 f"{self.method}: the network has {name.removeprefix('aten::').strip('_')}, and paths are followed through "
                 f"ReLU, ReLU6 and leaky ReLU alone; give another {option('method')}"
