@@ -20,7 +20,7 @@ Exit status: 0 all made; 1 some could not be, each told in one line; 2 wrong usa
 USAGE
 }
 
-without_data="random uniform erk magnitude synflow smart-ratio ntk-sap phew"
+without_data="random uniform erk magnitude synflow smart-ratio phew ntk-sap"
 with_data="snip iter-snip grasp px prospr"
 training="gem-miner edge-popup imp"
 

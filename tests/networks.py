@@ -161,6 +161,11 @@ def toy_for(network: Network) -> Toy:
     return Toy(network.layers[-1].shape[0], network.input_shape)
 
 
+NAMES = ", ".join(registry.METHODS)
+WITH_DATA = ", ".join(name for name, method in registry.METHODS.items() if method.data)
+IN_ROUNDS = ", ".join(name for name, method in registry.METHODS.items() if method.iterative)
+"""As messages list them."""
+
 ROUNDS = {"synflow": 5, "iter-snip": 5, "ntk-sap": 4, "px": 5, "imp": 2}
 """Fewer than usual, for the methods that go in rounds."""
 

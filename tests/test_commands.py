@@ -21,15 +21,13 @@ from safetensors.numpy import load_file, save_file
 from pai_cli import __version__
 from pai_cli.app import app
 from pai_cli.display.help import first_clause
+from pai_cli.methods import registry
 from pai_cli.pruning import counts as selecting
 from pai_cli.pruning import run as running
 from pai_cli.spectral import network as measuring
 from pai_cli.spectral.compiled import calls
 
-METHODS = (
-    "random, uniform, erk, magnitude, synflow, smart-ratio, snip, iter-snip, grasp, ntk-sap, px, prospr, phew, "
-    "gem-miner, edge-popup, imp"
-)
+METHODS = ", ".join(registry.METHODS)
 ENGINE = "compiled" if calls.available() else "on NumPy: no C compiler at installation"
 
 COMMANDS = tuple(str(command.name) for command in app.registered_commands)

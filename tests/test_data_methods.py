@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Done, Pai, run_pai
+from networks import WITH_DATA
 from safetensors.numpy import load_file
 from standin import Toy
 
@@ -15,7 +16,7 @@ from pai_cli.errors import DataError
 from pai_cli.files.masks import MaskFile
 from pai_cli.pruning import samples
 
-DATA_METHODS = pytest.mark.parametrize("method", ["snip", "iter-snip", "grasp", "prospr"])
+DATA_METHODS = pytest.mark.parametrize("method", ["snip", "iter-snip", "grasp"])
 
 
 @pytest.fixture(autouse=True)
@@ -62,11 +63,9 @@ def test_a_mask_tells_its_samples(here: Path, toy: list[str], method: str) -> No
 REFUSED = {
     "none": (["snip"], "--method snip: scores with labelled samples; give --data"),
     "unused": (["erk", "--data", "toy"],
-               "--data toy: erk needs no data; leave --data out (methods that take it: snip, iter-snip, grasp, "
-     "px, prospr, gem-miner, edge-popup, imp)"),
+               f"--data toy: erk needs no data; leave --data out (methods that take it: {WITH_DATA})"),
     "unused number": (["magnitude", "--per-class", 3],
-                      "--per-class 3: magnitude needs no data; leave --per-class out (methods that take it: snip, "
-                      "iter-snip, grasp, px, prospr, gem-miner, edge-popup, imp)"),
+                      f"--per-class 3: magnitude needs no data; leave --per-class out (methods that take it: {WITH_DATA})"),
     "missing": (["grasp", "--data", "nowhere"], "nowhere: no such file or folder"),
 }  # fmt: skip
 

@@ -14,7 +14,7 @@ import torch
 from conftest import Pai
 from hypothesis import given
 from hypothesis import strategies as st
-from networks import build, half_up, run, wrap
+from networks import WITH_DATA, build, half_up, run, wrap
 from safetensors import safe_open
 from safetensors.numpy import load_file
 from torch import nn
@@ -246,8 +246,7 @@ REFUSED = {
     "there already": (["--reinit", "-w", "small.safetensors"],
                       "small.safetensors: is a file of the checkpoint, which stays as it is; choose another name (-w)"),
     "no data": (["--data", "digits"],
-                "--data digits: magnitude needs no data; leave --data out (methods that take it: snip, iter-snip, grasp, "
-                "px, prospr, gem-miner, edge-popup, imp)"),
+                f"--data digits: magnitude needs no data; leave --data out (methods that take it: {WITH_DATA})"),
     "shuffled pattern": (["--pattern", "2:4", "--shuffle"], "--pattern 2:4: --shuffle would undo it; leave one out"),
 }  # fmt: skip
 

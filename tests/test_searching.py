@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Pai, run_pai
-from networks import TRAINING, build, half_up, run, same, toy_for
+from networks import IN_ROUNDS, TRAINING, build, half_up, run, same, toy_for
 from safetensors import safe_open
 from safetensors.numpy import load_file
 from standin import Toy
@@ -579,7 +579,7 @@ COMMANDS = {
                           "m.state.safetensors: no training to continue here; leave --resume out to begin one"),
     "rounds": (("prune", "net.safetensors", "--method", "gem-miner", *SEARCH, "--rounds", 5), 1,
                "--rounds 5: gem-miner freezes by --epochs and --freeze-every; leave --rounds out (methods that take it: "
-               "synflow, iter-snip, ntk-sap, px, imp)"),
+               f"{IN_ROUNDS})"),
     "scope": (("prune", "net.safetensors", "--method", "edge-popup", *SEARCH, "--scope", "global"), 1,
               "--scope global: edge-popup fixes the density of each layer; leave --scope out"),
     "per class": (("prune", "net.safetensors", "--method", "imp", *SEARCH, "--per-class", 3), 1,

@@ -92,6 +92,13 @@ _BUILT_IN = (
         data=True,
     ),
     Method(
+        name="phew",
+        summary="the weights that random walks between input and output come upon, heavy ones likely; no data",
+        source="Patil and Dovrolis 2021, arXiv:2010.11354",
+        make_scorer="pai_cli.methods.phew:make_scorer",
+        random=True,
+    ),
+    Method(
         name="ntk-sap",
         summary="the weights that the neural tangent kernel depends on most, whatever the weights are; no data",
         source="Wang et al. 2023, arXiv:2304.02840",
@@ -117,13 +124,6 @@ _BUILT_IN = (
         source="Alizadeh et al. 2022, arXiv:2202.08132",
         make_scorer="pai_cli.methods.prospr:make_scorer",
         data=True,
-    ),
-    Method(
-        name="phew",
-        summary="the weights that random walks between input and output come upon, heavy ones likely; no data",
-        source="Patil and Dovrolis 2021, arXiv:2010.11354",
-        make_scorer="pai_cli.methods.phew:make_scorer",
-        random=True,
     ),
     Method(
         name="gem-miner",
