@@ -29,8 +29,8 @@ def make_scorer(context: ScoreContext) -> Scorer:
     many paths x wakes, each by its input squared. Without biases the slopes dR/d(w^2) of all weights sum to the paper's
     bound on the trace of the neural tangent kernel, sum_k |J_v^f_k|^2 |J_w^v_k|^2, v the products along paths. Batch norms
     are in evaluation mode, by the statistics that the network has; max pools take the largest of what each network gives
-    them. Samples enter by the c_k alone: where these are all the same, as before any weight of a last linear layer is
-    pruned, this is SynFlow-L2.
+    them. Which ReLUs are open is told in float64 when a weight of the network is, else in float32. Samples enter by the c_k
+    alone: where these are all the same, as before any weight of a last linear layer is pruned, this is SynFlow-L2.
 
     Raises what `Linearised` does; `MethodOptionError` when the network fails on a batch; `ScoreError` at an activation other
     than ReLU, ReLU6 and leaky ReLU, without samples, and where R is past float64.
@@ -39,7 +39,7 @@ def make_scorer(context: ScoreContext) -> Scorer:
 
 
 class Paths:
-    """Three copies of a network in float64: its own weights, ones, and squares; all in evaluation mode."""
+    """Three copies of a network: its own weights, and in float64 ones and squares; all in evaluation mode."""
 
     def __init__(self, context: ScoreContext) -> None:
         if not context.batches:
@@ -49,7 +49,11 @@ class Paths:
         names = tuple(layer.name for layer in context.layers)
         shape = context.input_shape or tuple(context.batches[0][0].shape[1:])
         self.squares = Linearised(context.network, names, shape, device, squared=True, method=method)
-        self.own, self.ones = (working_copy(model, device, torch.float64, method) for _ in range(2))
+        double = any(parameter.dtype == torch.float64 for parameter in model.parameters())
+        # Only signs are taken of it, and float32 takes half as long.
+        self.precision = torch.float64 if double else torch.float32
+        self.own = working_copy(model, device, self.precision, method)
+        self.ones = working_copy(model, device, torch.float64, method)
         _count_paths(self.ones, {layer.name for layer in context.network.layers})
         self.weights = [with_gradients(one, names) for one in (self.own, self.ones)]
 
@@ -70,13 +74,13 @@ class Paths:
     def _paths(self) -> Iterator[torch.Tensor]:
         """Of each batch, how many paths lead to each output (samples, outputs), each by its input squared."""
         for inputs, _ in self.context.batches:
-            x = inputs.to(self.context.device, torch.float64)
+            x = inputs.to(self.context.device, self.precision)
             gates = Gates(self.context.method)
             try:
                 with gates:
                     self.own(x.clone())  # as its first operation may be in place
                 with Gated(gates.noted):
-                    outputs = self.ones(x.square())
+                    outputs = self.ones(x.double().square())
             except ScoreError:
                 raise
             except Exception as error:
