@@ -166,7 +166,7 @@ WITH_DATA = ", ".join(name for name, method in registry.METHODS.items() if metho
 IN_ROUNDS = ", ".join(name for name, method in registry.METHODS.items() if method.iterative)
 """As messages list them."""
 
-ROUNDS = {"synflow": 5, "synflow-l2": 5, "iter-snip": 5, "force": 5, "imp": 2}
+ROUNDS = {"synflow": 5, "synflow-l2": 5, "iter-snip": 5, "force": 5, "ntk-sap": 4, "px": 5, "imp": 2}
 """Fewer than usual, for the methods that go in rounds."""
 
 TRAINING = {

@@ -77,7 +77,7 @@ def with_gradients(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Param
     return {name: parameters[name] for name in names}
 
 
-def remove(weights: Mapping[str, nn.Parameter], masks: Mapping[str, NDArray[np.bool_]] | None) -> None:
+def remove(weights: Mapping[str, torch.Tensor], masks: Mapping[str, NDArray[np.bool_]] | None) -> None:
     """Set the weights that are false in `masks` to zero."""
     if isinstance(masks, DeviceMasks):
         masks.remove_from(weights)
@@ -119,6 +119,16 @@ def one_torch_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def one_tensor(outputs: object, method: str) -> torch.Tensor:
+    """What a network returned, where it is one floating tensor. Raises `ScoreError`, which names `method`, elsewhere."""
+    if isinstance(outputs, torch.Tensor) and outputs.is_floating_point():
+        return outputs
+    raise ScoreError(
+        f"{method}: the network returns {kind_of(outputs)}, and one floating tensor is needed; "
+        f"give a {option('model')} factory whose network returns the logits alone"
+    )
 
 
 def kind_of(value: object) -> str:

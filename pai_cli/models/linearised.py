@@ -83,15 +83,18 @@ class Linearised:
         """Set the weights that are false in `masks` to zero, for good: masks only ever shrink."""
         remove(self.weights, masks)
 
-    def flow(self) -> Flow:
+    def flow(self, by: torch.Tensor | None = None) -> Flow:
         """Send an input of ones (batch of one) through, and the gradients back to the weights.
+
+        `by`: what each output is multiplied by before they are summed, shaped as the outputs of one input.
 
         Raises `MethodOptionError` when such an input is too large or the network fails on it, `ScoreError` when
         what it returns is not one floating tensor that can be differentiated.
         """
         ones = self._ones()
         with torch.enable_grad(), seeded(self._device, _SEED), repeatable(self._device):
-            output = self._forward(ones)
+            outputs = self._forward(ones)
+            output = outputs.sum() if by is None else (outputs * by).sum()
             try:
                 found = torch.autograd.grad(output, [ones, *self.weights.values()], allow_unused=True)
             except RuntimeError as error:
@@ -139,7 +142,7 @@ class Linearised:
                 f"{self._method}: the network returns {kind_of(outputs)}, and one floating tensor is needed; "
                 f"give a {option('model')} factory whose network returns the logits alone"
             )
-        return outputs.sum()
+        return outputs
 
     def _reorder(self, memory_format: torch.memory_format) -> None:
         # Module.to() refuses nothing but changes tensors of four dimensions only, which is what is wanted.

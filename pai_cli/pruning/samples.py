@@ -48,9 +48,13 @@ def draw(dataset: Dataset, request: PruneRequest, network: Network) -> Batches:
     batch = batch_for(dataset, chosen(dataset, request), request.input_shape or network.input_shape)
     inputs, labels = torch.from_numpy(batch.inputs), torch.from_numpy(batch.labels)
     check_classes(dataset, _outputs(network, inputs[:1], request), network.description)
-    size = max(FEWEST_IN_BATCH, min(MOST_IN_BATCH, NUMBERS_IN_BATCH // max(1, inputs[0].numel())))
-    pieces = -(-len(labels) // size)
+    pieces = batches_of(len(labels), inputs[0].numel())
     return tuple(zip(inputs.tensor_split(pieces), labels.tensor_split(pieces), strict=True))
+
+
+def batches_of(samples: int, numbers: int) -> int:
+    """How many batches this many samples make, of so many numbers each."""
+    return -(-samples // max(FEWEST_IN_BATCH, min(MOST_IN_BATCH, NUMBERS_IN_BATCH // max(1, numbers))))
 
 
 def chosen(dataset: Dataset, request: PruneRequest) -> NDArray[np.int64]:
