@@ -188,6 +188,7 @@ ORDER = (
     "rank",
     "sample",
     "convert",
+    "compact",
     "train",
     "mine",
     "info",
