@@ -3,8 +3,10 @@
 Whatever must go together is one component: a channel of a tensor, with the rows that write it, the columns that read it
 and the elements of norms that it meets; by additions the channels of several layers, by groups all channels of a group. A
 component is kept if a kept row has a weight that is not 0 at one of its columns and what arrives there depends on the
-input, or is a constant that a bias cannot take. All others go: the largest set of which this is true is found by
-beginning with everything that may go, and keeping more until nothing changes.
+input, or is a constant that a bias cannot take. Of such constants one can carry the others: what a convolution makes of a
+channel that is 3 everywhere is 3 times what it makes of one that is 1, also at its padded border. All other components go:
+the largest set of which this is true is found by beginning with everything that may go, and keeping more until nothing
+changes.
 """
 
 from __future__ import annotations
@@ -19,9 +21,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from pai_cli.compacting.following import FIRST_PAD, RETURNED, ChannelFollower, Flags, Pad, Scale, Use
-from pai_cli.spectral.layout import Layout
+from pai_cli.compacting.reading import Floats, read
 
-Floats = NDArray[np.float64]
 Key = tuple[str, str, int]
 
 BORDER = "a constant that zero padding cuts at the border"
@@ -29,36 +30,16 @@ NO_BIAS = "a constant for which the reader has no bias"
 TWICE = "a constant that a layer reads which is used several times"
 JOINED = "joined with live ones by an addition, a group or a flatten"
 LAST = "the last of its layer"
+CARRIES = "one constant past zero padding, in place of all others"
 RESHAPED = "a change of shape in the network's code goes by their number"
-
-
-@dataclass(frozen=True, eq=False)
-class Read:
-    """What a layer reads in all of its uses, by [group, row of the group, place of the group].
-
-    `live`: a weight that is not 0 meets what depends on the input. `border`, `no_bias`: it meets a constant that no bias
-    can take, for this reason. `constant`: what the place adds to the row whatever the input, where a bias can take it.
-    """
-
-    live: Flags
-    border: Flags
-    no_bias: Flags
-    constant: Floats
-    twice: bool
-
-    @property
-    def blocked(self) -> Flags:
-        """Where a kept row needs the place."""
-        found: Flags = self.live | self.border | self.no_bias
-        return found
 
 
 @dataclass(frozen=True, eq=False)
 class Choice:
     """What is kept: `units` and `places` of layers, elements of `scales` by name and axis, channels of `pads`, as flags.
 
-    `constants`: by layer, what its biases gain, before rows go. `dead_kept`: by layer, how many dead channels are kept
-    for which reason.
+    `constants`: by layer, what its biases gain, before rows go. `carried`: by layer, a place, and how much of the weights
+    of each other place it gains, by [row, place]. `dead_kept`: by layer, how many dead channels are kept for which reason.
     """
 
     units: Mapping[str, Flags]
@@ -66,6 +47,7 @@ class Choice:
     scales: Mapping[tuple[str, int], Flags]
     pads: Mapping[str, Flags]
     constants: Mapping[str, Floats]
+    carried: Mapping[str, tuple[int, Floats]]
     dead_kept: Mapping[str, Counter[str]]
 
 
@@ -95,15 +77,6 @@ class _Nodes:
         return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
-def canonical(weight: Floats, layout: Layout) -> Floats:
-    """A layer's weight as [group, row of the group, place of the group, element of the kernel]."""
-    kernel = int(np.prod(weight.shape[2:]))
-    if layout.transposed:
-        grouped = weight.reshape(layout.groups, weight.shape[0] // layout.groups, weight.shape[1], kernel)
-        return grouped.swapaxes(1, 2)
-    return weight.reshape(layout.groups, weight.shape[0] // layout.groups, weight.shape[1], kernel)
-
-
 class Chooser:
     """Chooses what of a followed network is kept.
 
@@ -117,7 +90,7 @@ class Chooser:
         self._uses: dict[str, list[Use]] = {}
         for use in found.uses:
             self._uses.setdefault(use.layer.name, []).append(use)
-        self._read = {name: _read(uses, weights[name], name in can_add) for name, uses in self._uses.items()}
+        self._read = {name: read(uses, weights[name], can_add=name in can_add) for name, uses in self._uses.items()}
         self._reasons: dict[int, str] = {}
         self._wire(regroups)
 
@@ -133,14 +106,33 @@ class Chooser:
         of = nodes.components()
         kept = np.zeros(of.max() + 1, np.bool_)
         kept[of[np.concatenate([np.array([*reasons], np.int64), *nodes.fixed])]] = True
+        carriers: dict[str, int] = {}
         while True:
             self._keep_what_is_needed(of, kept)
+            if self._find_carriers(of, kept, carriers):
+                continue
             empty = [name for name in self._uses if not kept[of[self._units(name)]].any()]
             if not empty:
-                return self._chosen(of, kept, reasons)
+                return self._chosen(of, kept, reasons, carriers)
             last = int(self._units(empty[0])[0])
             kept[of[last]] = True
             reasons[last] = LAST
+
+    def _find_carriers(self, of: NDArray[np.int64], kept: Flags, carriers: dict[str, int]) -> bool:
+        """Choose a place for each layer that must carry constants of others; whether one is kept that was not."""
+        more = False
+        for name, found in self._read.items():
+            places = self._places(name)
+            lost = self._needed(found.carried, of, kept, name) & ~kept[of[places]]
+            if name in carriers or not lost.any():
+                continue
+            level = np.abs(found.level.reshape(-1))
+            there = kept[of[places]] & ~np.isnan(level)
+            among = there if there.any() else lost
+            carriers[name] = int(np.argmax(np.where(among, level, -1)))
+            if not there.any():
+                kept[of[places[carriers[name]]]] = more = True
+        return more
 
     # --- what goes together
 
@@ -202,7 +194,16 @@ class Chooser:
         found: Flags = (flags & rows).any(1).reshape(-1)
         return found
 
-    def _chosen(self, of: NDArray[np.int64], kept: Flags, reasons: Mapping[int, str]) -> Choice:
+    def _carried(self, name: str, carrier: int, stays: Flags) -> tuple[int, Floats]:
+        """The carrier, and what it gains by [row, place]: as many times the weight as its constant is in the place's."""
+        found = self._read[name]
+        level = found.level[0, 0]
+        amounts = np.where(~stays[self._places(name)], level / level[carrier], 0)
+        return carrier, np.where(found.carried[0], amounts, 0)
+
+    def _chosen(
+        self, of: NDArray[np.int64], kept: Flags, reasons: Mapping[int, str], carriers: Mapping[str, int]
+    ) -> Choice:
         nodes, stays = self._nodes, kept[of]
         names = list(self._uses)
         constants = {}
@@ -215,10 +216,13 @@ class Chooser:
             {(key[1], key[2]): stays[nodes.of(key, 0)] for key in nodes.starts if key[0] == "scale"},
             {key[1]: stays[nodes.of(key, 0)] for key in nodes.starts if key[0] == "pad"},
             constants,
-            self._dead_kept(of, kept, reasons),
+            {name: self._carried(name, place, stays) for name, place in carriers.items()},
+            self._dead_kept(of, kept, reasons, carriers),
         )
 
-    def _dead_kept(self, of: NDArray[np.int64], kept: Flags, reasons: Mapping[int, str]) -> dict[str, Counter[str]]:
+    def _dead_kept(
+        self, of: NDArray[np.int64], kept: Flags, reasons: Mapping[int, str], carriers: Mapping[str, int]
+    ) -> dict[str, Counter[str]]:
         """Why channels stay that depend on no input, or on which no output depends."""
         alive, why = np.zeros(self._nodes.total, np.bool_), dict[int, str]()
         for name in self._uses:
@@ -226,6 +230,8 @@ class Chooser:
             alive[places[self._needed(read.live, of, kept, name)]] = True
             for flags, reason in ((read.border, BORDER), (read.no_bias, TWICE if read.twice else NO_BIAS)):
                 why |= dict.fromkeys(places[self._needed(flags, of, kept, name)].tolist(), reason)
+            if name in carriers:
+                why[int(places[carriers[name]])] = CARRIES
         found: dict[str, Counter[str]] = {}
         readers: dict[int, list[int]] = {}
         for use in self._found.uses:
@@ -244,26 +250,6 @@ class Chooser:
                     counts[reasons.get(unit) or told or JOINED] += 1
             found[name] = counts
         return found
-
-
-def _read(uses: list[Use], weight: Floats, can_add: bool) -> Read:
-    """What all uses of one layer read. `can_add`: whether a bias can be added to it."""
-    first = uses[0]
-    kernels = canonical(weight, first.layer.layout)
-    there = kernels != 0
-    shape = kernels.shape[0], 1, kernels.shape[2]
-    varies = np.logical_or.reduce([use.varies for use in uses]).reshape(shape)
-    # Of all uses: the constant is one number, and 0 in all where there are several.
-    level = np.stack([use.level for use in uses])
-    numbers = np.where((level == level[0]).all(0), level[0], np.nan).reshape(shape)
-    inside = np.logical_and.reduce([use.inside for use in uses])
-    some = there.any(3)
-    constant = some & ~varies & ~(numbers == 0)
-    border = constant & (np.isnan(numbers) | (there & ~inside).any(3))
-    foldable = constant & ~border
-    homeless = foldable & (len(uses) > 1 or not (can_add or first.bias is not None))
-    taken = np.where(foldable & ~homeless, kernels.sum(3) * np.where(foldable, numbers, 0), 0)
-    return Read(some & varies, border, homeless, taken, len(uses) > 1)
 
 
 def kept_of(pad: Pad, kept: Flags) -> tuple[int, int]:

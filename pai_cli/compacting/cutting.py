@@ -13,6 +13,7 @@ from torch import nn
 from pai_cli.compacting.choosing import Choice, kept_of
 from pai_cli.compacting.following import ChannelFollower, Flags
 from pai_cli.models.layers import CONVOLUTIONS
+from pai_cli.spectral.layout import Layout
 
 Attributes = dict[str, dict[str, int]]
 """By a module's name: its attributes that changed, such as `groups`."""
@@ -48,6 +49,7 @@ def cut(model: nn.Module, found: ChannelFollower, choice: Choice) -> Attributes:
         name, layout = use.layer.name, use.layer.layout
         rows, columns = choice.units[name], choice.places[name]
         _add_constants(model, name, use.bias, choice)
+        _carry(model, name, layout, choice)
         axes = ((0, columns), (1, rows)) if layout.transposed else ((0, rows), (1, columns))
         cuts.setdefault(name, []).extend(axes if layout.groups == 1 else axes[:1])
         if layout.groups > 1:  # of which all or nothing goes
@@ -77,6 +79,17 @@ def _add_constants(model: nn.Module, name: str, bias: str | None, choice: Choice
             _tensor(model, bias).add_(gained)
     else:
         setattr(owner(model, name), "bias", nn.Parameter(gained[torch.from_numpy(rows)]))  # noqa: B010
+
+
+def _carry(model: nn.Module, name: str, layout: Layout, choice: Choice) -> None:
+    """Let one place of a layer gain weights of others whose constants are multiples of its own."""
+    if name not in choice.carried:
+        return
+    carrier, amounts = choice.carried[name]
+    weight = _tensor(model, name).detach()
+    rows = weight.transpose(0, 1) if layout.transposed else weight
+    gained = torch.einsum("up,up...->u...", torch.from_numpy(amounts), rows)
+    rows[:, carrier] += gained
 
 
 def _tensor(model: nn.Module, name: str) -> torch.Tensor:
