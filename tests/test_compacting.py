@@ -489,6 +489,30 @@ def test_code_that_has_the_size_of_a_flattened_image_keeps_it() -> None:
     assert found.dead_kept == {RESHAPED: 1}
 
 
+class Transformer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Linear(5, 8), nn.Linear(8, 3)
+        self.block = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.block(self.embed(x))
+        y = (y @ y.transpose(1, 2)) @ y  # no layer: a product of two values
+        return self.head(y.mean(1))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_around_attention_what_is_followed_goes(seed: int) -> None:
+    model = drawn(Transformer(), seed)
+    masks = whole(model)
+    masks["block.linear1.weight"][[1, 4]] = masks["block.linear2.weight"][:, 5] = False
+    masks["embed.weight"][2] = False
+    found = compacted(model, masks, input_shape=(7, 5))
+    assert rows(found) == {"embed": (8, 8), "block.linear1": (12, 9), "block.linear2": (8, 8), "head": (3, 3)}
+    assert found.dead_kept == {"_native_multi_head_attention mixes them": 1}
+    assert apart(masked(model, masks), found.model, inputs(shape=(7, 5))) < 1e-12
+
+
 def test_parameters_with_an_element_a_channel_are_cut() -> None:
     class Scaled(nn.Module):
         def __init__(self) -> None:
@@ -551,16 +575,22 @@ def test_a_fault_is_found_before_anything_is_given(monkeypatch: pytest.MonkeyPat
     assert [*tmp_path.iterdir()] == []
 
 
+def written(x: torch.Tensor) -> torch.Tensor:
+    """`x`, after one of its channels was written over another."""
+    x[..., :1].copy_(x[..., 1:2] * 2)
+    return x
+
+
 WRONG: dict[str, tuple[Callable[[Any, torch.Tensor], Any], type[Exception], str]] = {
     "values": (
         lambda self, x: self.b(torch.where(self.a(x) > 0, 1.0, 2.0)),
         TraceError,
         "decides by its values (gt)",
     ),
-    "products": (
-        lambda self, x: self.b((self.a(x) @ self.a(x).transpose(1, 2)) @ self.a(x)),
+    "writes": (
+        lambda self, x: self.b(written(self.a(x))),
         TraceError,
-        "only networks of convolutions, linear layers and what works on each channel alone can be compacted",
+        "writes into part of a tensor so that units cannot be told apart; it cannot be compacted",
     ),
     "numbers": (
         lambda self, x: self.b(self.a(x) + (0 if self.a.weight.shape[0] == 4 else self.a.weight.new_zeros(9))),

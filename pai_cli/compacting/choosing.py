@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from pai_cli.compacting.following import FIRST_PAD, RETURNED, ChannelFollower, Flags, Pad, Scale, Use
+from pai_cli.compacting.following import FIRST_PAD, ChannelFollower, Flags, Pad, Scale, Use
 from pai_cli.compacting.reading import Floats, read
 
 Key = tuple[str, str, int]
@@ -244,7 +244,7 @@ class Chooser:
             counts: Counter[str] = Counter()
             for written, unit in zip(writes.tolist(), self._units(name).tolist(), strict=True):
                 read_by = readers.get(unit, [])
-                used = reasons.get(unit) == RETURNED or any(alive[place] for place in read_by)
+                used = unit in self._reasons or any(alive[place] for place in read_by)
                 if kept[of[unit]] and not (written and used):
                     told = next((why[place] for place in read_by if place in why), None)
                     counts[reasons.get(unit) or told or JOINED] += 1

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from pai_cli.compacting.constants import ConstantFollower
 from pai_cli.errors import TraceError
 from pai_cli.models.copies import copied
-from pai_cli.models.follow import Strand, WireArrays, wires_of
+from pai_cli.models.follow import CoarseInputNeeded, Strand, WireArrays, wires_of
 from pai_cli.models.layers import PrunableLayer
 from pai_cli.models.operations import MOVE, PRODUCTS, REDUCE, RESHAPE, Operation
 from pai_cli.models.residual import PaddedShortcut
@@ -32,7 +32,7 @@ FIRST_PAD = -10
 """Sources from here downwards are the channels of 0 that a shortcut of this package pads with."""
 
 RETURNED = "the network returns them"
-REMEDY = "only networks of convolutions, linear layers and what works on each channel alone can be compacted"
+REMEDY = "it cannot be compacted"
 
 TURNS = frozenset(("permute", "transpose", "t", "numpy_T", "unsqueeze", "squeeze", "movedim", "swapaxes"))
 MIXES = frozenset((
@@ -113,7 +113,25 @@ class ChannelFollower(ConstantFollower):
                         units.setdefault(unit, reason)
 
     def note(self, op: Operation) -> None:
-        """What the operation did with channels, beside what it did with strands."""
+        """What the operation did with channels, beside what it did with strands.
+
+        Behind what cannot be followed, such as attention, everything is as it was: of all that it reads, and that it gives.
+        """
+        try:
+            self._note(op)
+        except (TraceError, CoarseInputNeeded):
+            if op.in_place:
+                raise
+            for tensor in op.followed:
+                self.need(self.strands(tensor), f"{op.name} mixes them")
+            unknown = any(bool(torch.isnan(tensor).any()) for tensor in op.followed if tensor.is_floating_point())
+            for result in op.results:
+                if result.is_floating_point():
+                    if unknown:
+                        result.fill_(torch.nan)
+                    self._set(result, [(INPUT, torch.zeros([1] * result.dim(), dtype=torch.int64))])
+
+    def _note(self, op: Operation) -> None:
         if op.name == "constant_pad_nd":
             self._padded(op)
         elif op.name == "convolution" or op.name in PRODUCTS:
