@@ -74,7 +74,8 @@ class _Nodes:
         """The component of each node."""
         pairs = np.concatenate([np.empty((2, 0), np.int64), *self.edges], axis=1)
         graph = coo_array((np.ones(pairs.shape[1], np.bool_), (pairs[0], pairs[1])), (self.total, self.total))
-        return connected_components(graph, directed=False)[1].astype(np.int64)
+        found: NDArray[np.int64] = connected_components(graph, directed=False)[1].astype(np.int64)
+        return found
 
 
 class Chooser:

@@ -19,7 +19,7 @@ from pai_cli.models.follow import Follower
 from pai_cli.models.operations import PRODUCTS
 
 
-class ConstantFollower(Follower):
+class ConstantFollower(Follower):  # type: ignore[no-untyped-call]
     """A follower for an input of NaN, through which constants stay numbers."""
 
     def carried_out(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -83,7 +83,7 @@ class Pad:
     after: int
 
 
-class ChannelFollower(ConstantFollower):
+class ChannelFollower(ConstantFollower):  # type: ignore[no-untyped-call]
     """Follows channels and constants through `model`.
 
     `uses`, `scales`, `pads`: what was met. `needed`: by source, units that cannot go, with the reason of each. `reshaped`:
@@ -236,7 +236,7 @@ class ChannelFollower(ConstantFollower):
         strands = self.strands(tensor)
         if not any(bool((labels < 0).any()) for _, labels in strands):
             return
-        together = torch.broadcast_tensors(*(labels for _, labels in strands))
+        together = torch.broadcast_tensors(*(labels for _, labels in strands))  # type: ignore[no-untyped-call]
         empty = torch.stack([labels < 0 for labels in together]).all(0)
         if bool(empty.any()):
             numbers = empty.flatten().cumsum(0).reshape(empty.shape) - 1 if source != HOLE else torch.zeros(empty.shape)
