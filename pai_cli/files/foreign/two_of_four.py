@@ -119,7 +119,7 @@ def refused_by_torch(tensors: Mapping[str, torch.Tensor], found: TwoOfFour, devi
     for name in found.layers:
         dense = tensors[name].to(device).contiguous()
         try:
-            back = torch.sparse.to_sparse_semi_structured(dense).to_dense()
+            back: torch.Tensor = torch.sparse.to_sparse_semi_structured(dense).to_dense()  # type: ignore[no-untyped-call]
         except (RuntimeError, NotImplementedError, ValueError) as error:
             refused[name] = one_line(error)
             continue
