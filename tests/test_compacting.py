@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, Pai, save_mask
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 import pai_cli as pai
 from pai_cli.compacting import cutting
-from pai_cli.compacting.choosing import BORDER, CARRIES, JOINED, LAST, NO_BIAS, RESHAPED, TWICE
+from pai_cli.compacting.choosing import BORDER, CARRIES, JOINED, LAST, RESHAPED, TWICE
 from pai_cli.compacting.following import RETURNED
 from pai_cli.compacting.run import Compacted
 from pai_cli.errors import (
@@ -308,6 +309,32 @@ def test_what_is_counted() -> None:
     assert min(found.seconds) > 0
 
 
+def test_the_smaller_network_can_be_trained() -> None:
+    model = drawn(nn.Sequential(conv(3, 4), nn.ReLU(), conv(4, 5, 1), nn.Flatten(), nn.Linear(180, 2)), 0)
+    model[2].requires_grad_(False)
+    masks = whole(model)
+    masks["0.weight"][1] = False
+    small = compacted(model, masks).model
+    assert [one.requires_grad for one in small.parameters()] == [True, False, True, True]
+    small(inputs()).sum().backward()
+    assert small[0].weight.grad.shape == (3, 3, 3, 3)
+
+
+def test_weights_of_16_bits_are_written_in_32(here: Path, pai: Pai) -> None:
+    model = init_network("mlp-24-16-12-10", None, 0).model
+    half = {name: one.half() for name, one in model.state_dict().items()}
+    save_file(half, here / "half.safetensors")
+    masks = whole(model)
+    masks[next(iter(masks))][1] = False
+    save_mask(here / "m.safetensors", masks)
+    done = pai("compact", "m.safetensors", "--weights", "half.safetensors", "--timing-runs", 1)
+    first = next(iter(half))
+    assert (
+        f"pai: half.safetensors: 6 tensors of 16 bits, {first!r} the first of them, are written in 32 bits" in done.said
+    )
+    assert {one.dtype for one in load_file(here / "half-compact.safetensors").values()} == {torch.float32}
+
+
 # --- constants
 
 
@@ -510,6 +537,21 @@ def test_around_attention_what_is_followed_goes(seed: int) -> None:
     found = compacted(model, masks, input_shape=(7, 5))
     assert rows(found) == {"embed": (8, 8), "block.linear1": (12, 9), "block.linear2": (8, 8), "head": (3, 3)}
     assert found.dead_kept == {"_native_multi_head_attention mixes them": 1}
+    assert apart(masked(model, masks), found.model, inputs(shape=(7, 5))) < 1e-12
+
+
+def test_recurrent_layers_stay_whole() -> None:
+    model = Forward(
+        lambda self, x: self.head(F.relu(self.out(self.cells(self.embed(x))[0][:, -1]))),
+        embed=nn.Linear(5, 6), cells=nn.LSTM(6, 4, batch_first=True), out=nn.Linear(4, 5), head=nn.Linear(5, 2),
+    )  # fmt: skip
+    drawn(model, 0)
+    masks = whole(model)
+    masks["embed.weight"][1] = masks["out.weight"][2] = False
+    found = compacted(model, masks, input_shape=(7, 5))
+    assert rows(found) == {"embed": (6, 6), "cells.weight_ih_l0": (16, 16), "cells.weight_hh_l0": (16, 16),
+                           "out": (5, 4), "head": (2, 2)}  # fmt: skip
+    assert found.dead_kept == {"LSTM goes by their number": 1}
     assert apart(masked(model, masks), found.model, inputs(shape=(7, 5))) < 1e-12
 
 
@@ -741,11 +783,11 @@ def test_the_same_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
 
 
-def test_a_group_lets_no_constant_carry_others() -> None:
+def test_groups_that_code_counts_stay() -> None:
     model = Forward(lambda self, x: F.conv1d(self.a(x), self.b.w, groups=2), a=nn.Conv1d(4, 4, 1), b=nn.Module())
     model.b.w = nn.Parameter(torch.zeros(4, 2, 1))
     drawn(model, 0)
     masks = whole(model)
     masks["a.weight"][1] = False
     found = compacted(model, masks, input_shape=(4, 5))
-    assert (found.removed, found.dead_kept) == (0, {NO_BIAS: 1})
+    assert (found.removed, found.dead_kept) == (0, {"the number of groups is in the network's code": 1})

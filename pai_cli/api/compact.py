@@ -18,6 +18,7 @@ from pai_cli.api.inputs import (
     shape_of,
     source_path,
     tell_network,
+    tell_precision,
 )
 from pai_cli.api.masks import Mask
 from pai_cli.api.plans import Reads
@@ -142,6 +143,7 @@ def _masks(stored: Stored, source: Checkpoint, network: Network) -> Any:
     masks = masks_for(stored, network.model, str(source.path), remedy)
     kept = counted(network.model, network.layers, masks)
     tell_network(source, network, f", {kept.told(stored.path)}" + (f" ({stored.remark})" if stored.remark else ""))
+    tell_precision(source, network, "written")
     if made_from := other_weights(stored.path, stored.metadata, source):
         note(made_from)
     return masks

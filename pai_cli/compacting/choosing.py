@@ -26,7 +26,6 @@ from pai_cli.compacting.reading import Floats, read
 Key = tuple[str, str, int]
 
 BORDER = "a constant that zero padding cuts at the border"
-NO_BIAS = "a constant for which the reader has no bias"
 TWICE = "a constant that a layer reads which is used several times"
 JOINED = "joined with live ones by an addition, a group or a flatten"
 LAST = "the last of its layer"
@@ -81,11 +80,13 @@ class _Nodes:
 class Chooser:
     """Chooses what of a followed network is kept.
 
-    `weights`: by layer, float64, 0 where pruned. `can_add`: the layers without a bias that can be given one. `regroups`:
-    those whose number of groups can be changed.
+    `weights`: by layer, float64, 0 where pruned. `can_add`: the layers without a bias that can be given one. `whole`: those
+    that cannot be made smaller, and why.
     """
 
-    def __init__(self, found: ChannelFollower, weights: Mapping[str, Floats], can_add: set[str], regroups: set[str]):
+    def __init__(
+        self, found: ChannelFollower, weights: Mapping[str, Floats], can_add: set[str], whole: Mapping[str, str]
+    ):
         self._found = found
         self._nodes = _Nodes()
         self._uses: dict[str, list[Use]] = {}
@@ -93,7 +94,7 @@ class Chooser:
             self._uses.setdefault(use.layer.name, []).append(use)
         self._read = {name: read(uses, weights[name], can_add=name in can_add) for name, uses in self._uses.items()}
         self._reasons: dict[int, str] = {}
-        self._wire(regroups)
+        self._wire(whole)
 
     def choose(self, *, reshaped: bool) -> Choice:
         """What is kept. `reshaped`: whether channels may go that pass through a change of shape."""
@@ -151,7 +152,7 @@ class Chooser:
         pad = self._found.pads[FIRST_PAD - source]
         return self._nodes.of(("pad", pad.name, 0), pad.before + pad.after)
 
-    def _wire(self, regroups: set[str]) -> None:
+    def _wire(self, whole: Mapping[str, str]) -> None:
         nodes = self._nodes
         for use in self._found.uses:
             name = use.layer.name
@@ -164,8 +165,11 @@ class Chooser:
                 first = units.reshape(groups, -1)[:, :1]
                 for every in (units.reshape(groups, -1), places.reshape(groups, -1)):
                     nodes.join(np.broadcast_to(first, every.shape).reshape(-1), every.reshape(-1))
-                if name not in regroups:
-                    self._reasons |= dict.fromkeys(units.tolist(), "the number of groups is in the network's code")
+            if name in whole:
+                self._reasons |= dict.fromkeys(units.tolist(), whole[name])
+                nodes.fixed.append(places)
+                for source, numbers, _ in use.wires:
+                    self._reasons |= dict.fromkeys(self._source(source)[numbers].tolist(), whole[name])
         for scale in self._found.scales:
             self._wire_ends(nodes.of(("scale", scale.name, scale.axis), len(scale.fixed)), scale)
         for source, needed in self._found.needed.items():
@@ -229,8 +233,9 @@ class Chooser:
         for name in self._uses:
             read, places = self._read[name], self._places(name)
             alive[places[self._needed(read.live, of, kept, name)]] = True
-            for flags, reason in ((read.border, BORDER), (read.no_bias, TWICE if read.twice else NO_BIAS)):
-                why |= dict.fromkeys(places[self._needed(flags, of, kept, name)].tolist(), reason)
+            for flags, reason in ((read.border, BORDER), (read.no_bias, TWICE)):
+                needed = self._needed(flags & read.blocked, of, kept, name)
+                why |= dict.fromkeys(places[needed].tolist(), reason)
             if name in carriers:
                 why[int(places[carriers[name]])] = CARRIES
         found: dict[str, Counter[str]] = {}

@@ -12,7 +12,7 @@ from torch import nn
 
 from pai_cli.compacting.choosing import Choice, kept_of
 from pai_cli.compacting.following import ChannelFollower, Flags
-from pai_cli.models.layers import CONVOLUTIONS
+from pai_cli.models.layers import CONVOLUTIONS, PrunableLayer
 from pai_cli.spectral.layout import Layout
 
 Attributes = dict[str, dict[str, int]]
@@ -31,9 +31,14 @@ def can_add_bias(model: nn.Module, name: str) -> bool:
     return name.rpartition(".")[2] == "weight" and isinstance(owner(model, name), (nn.Linear, *CONVOLUTIONS))
 
 
-def regroups(model: nn.Module, name: str) -> bool:
-    """Whether the weight of this name is of a convolution that says itself how many groups it has."""
-    return isinstance(owner(model, name), CONVOLUTIONS)
+def why_whole(model: nn.Module, layer: PrunableLayer) -> str:
+    """Why a layer cannot be made smaller, "" where it can: its module, or the network's code, goes by its sizes."""
+    module = owner(model, layer.name)
+    if isinstance(module, nn.RNNBase | nn.RNNCellBase | nn.MultiheadAttention):
+        return f"{type(module).__name__} goes by their number"
+    if layer.layout.groups > 1 and not isinstance(module, CONVOLUTIONS):
+        return "the number of groups is in the network's code"
+    return ""
 
 
 def cut(model: nn.Module, found: ChannelFollower, choice: Choice) -> Attributes:

@@ -11,7 +11,7 @@ from torch import nn
 
 from pai_cli.compacting.checking import EXACT, Difference, difference, random_inputs, seconds
 from pai_cli.compacting.choosing import Choice, Chooser
-from pai_cli.compacting.cutting import Attributes, can_add_bias, cut, regroups
+from pai_cli.compacting.cutting import Attributes, can_add_bias, cut, why_whole
 from pai_cli.compacting.following import ChannelFollower, follow
 from pai_cli.errors import CompactError
 from pai_cli.files.messages import one_line
@@ -119,6 +119,8 @@ def compact(request: CompactRequest, progress: Progress = silent) -> Compacted:
     progress(2, 3, "comparing")
     choice, small, attributes, exact = _cut_and_compared(request.called, big, found.follower, chooser, batches)
     small = small.to(first.dtype)
+    for name, parameter in request.model.named_parameters():
+        small.get_parameter(name).requires_grad_(parameter.requires_grad)
     own = [batch.to(first.dtype) for batch in batches]
     rounded = difference(masked, small, own)
     size = min(request.batch, *(len(batch) for batch in batches)) if len(batches[0]) == 1 else request.batch
@@ -143,7 +145,8 @@ def _chooser(model: nn.Module, found: ChannelFollower) -> Chooser:
     names = {use.layer.name for use in found.uses}
     weights = {name: model.get_parameter(name).detach().numpy() for name in names}
     can_add = {name for name in names if can_add_bias(model, name)}
-    return Chooser(found, weights, can_add, {name for name in names if regroups(model, name)})
+    reasons = {use.layer.name: why_whole(model, use.layer) for use in found.uses}
+    return Chooser(found, weights, can_add, {name: why for name, why in reasons.items() if why})
 
 
 def _batches(model: nn.Module, request: CompactRequest) -> list[torch.Tensor]:
