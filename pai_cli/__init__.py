@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pai_cli.api.analyze import analyze
+    from pai_cli.api.compact import compact
     from pai_cli.api.convert import convert
     from pai_cli.api.info import info
     from pai_cli.api.init import init
@@ -39,6 +40,7 @@ __all__ = [
     "Report",
     "__version__",
     "analyze",
+    "compact",
     "convert",
     "correlate",
     "info",

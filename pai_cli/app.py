@@ -190,6 +190,7 @@ ORDER = (
     "rank",
     "sample",
     "convert",
+    "compact",
     "train",
     "mine",
     "info",

@@ -246,6 +246,10 @@ class NotPortableError(PaiError):
     """A network cannot be sent to another process."""
 
 
+class CompactError(PaiError):
+    """A network cannot be made smaller without changing what it gives, or nothing of it would be left."""
+
+
 class MiningError(PaiError):
     """Subgraphs cannot be mined: a support that nothing can have, or a collection too large to search."""
 

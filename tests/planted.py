@@ -273,6 +273,19 @@ FAULTS = {
     "momentum of weights gone": Fault(
         "training/applied.py", "value.masked_fill_(gone.to(value.device), fresh.get(key, 0.0))", "pass", "applied"
     ),
+    "an edge that was pruned": Fault(
+        "compacting/constants.py", "(weight != 0).to(value.dtype)", "torch.ones_like(weight)", "compacting"
+    ),
+    "a constant that padding cuts": Fault(
+        "compacting/reading.py", "(np.isnan(level) | (there & ~inside).any(3))", "np.isnan(level)", "compacting"
+    ),
+    "a carrier that is taken to be 1": Fault("compacting/choosing.py", "level / level[carrier]", "level", "compacting"),
+    "networks that are not compared": Fault(
+        "compacting/run.py", "if not exact.relative <= EXACT:", "if False:", "compacting"
+    ),
+    "bits of four from the other end": Fault(
+        "files/foreign/two_of_four.py", 'bitorder="little"))', 'bitorder="big"))', "two_of_four"
+    ),
 }
 
 

@@ -423,6 +423,7 @@ ENOUGH: dict[str, tuple[object, ...]] = {
     "rank": ("mask.safetensors", "--no-store", "--jobs", 1),
     "sample": ("small.safetensors", "--method", "erk", "--density", "0.5", "--population", 1, "--jobs", 1),
     "convert": ("mask.safetensors",),
+    "compact": ("mask.safetensors", "--weights", "small.safetensors"),
     "train": ("small.safetensors", "--data", "digits", "--epochs", 1, "--input-shape", "1,1,1"),
     "mine": ("mask.safetensors",),
     "info": ("mask.safetensors",),

@@ -18,7 +18,19 @@ from pai_cli.app import app
 
 PACKAGE = ROOT / "pai_cli"
 LAYERS = (
-    *("commands", "api", "display", "sampling", "ranking", "methods", "training", "mining", "analysis", "pruning"),
+    *(
+        "commands",
+        "api",
+        "display",
+        "sampling",
+        "ranking",
+        "methods",
+        "training",
+        "mining",
+        "analysis",
+        "compacting",
+        "pruning",
+    ),
     *("models", "data", "files", "compute", "spectral"),
 )
 GROUND = {

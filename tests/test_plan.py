@@ -69,6 +69,11 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], dict[str, tuple[str, str]]]] = {
         {"-o": ("", ""), "--plot": (".svg", "")},
     ),
     "mine graphs": ("{table} --graphs", ("table",), {"--plot": (".svg", "")}),
+    "compact": (
+        "{mask} --weights {net} --model {code}:make",
+        ("mask", "net", "code"),
+        {"-o": (".safetensors", "")},
+    ),
     "convert": (
         "{mask} --to dense --weights {net} --names-from {other}",
         ("mask", "net", "other"),

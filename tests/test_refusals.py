@@ -119,6 +119,7 @@ CALLS: dict[str, list[Mapping[str, Any]]] = {
         {"file": MASK, "to": "npz", "output": "m.npz", "packed": True},
         *({"file": pai.Mask({"a": np.ones((2, 2), bool)}), **one} for one in ({"kind": "pai"}, {"names_from": CKPT})),
     ],
+    "compact": [{"mask": MASK, "weights": CKPT, "force": True}],
     "init": [{"name": "resnet20", "force": True}],
     "prune": [*prunings()],
     "sample": [
@@ -152,7 +153,7 @@ TABLES = {
     "prune": ("api.prune", "api.requests", "pruning.request"),
     "rank": ("api.asked",),
     "sample": ("api.sample", "sampling.request"),
-    **{name: (f"api.{name}",) for name in ("mine", "convert", "init", "train")},
+    **{name: (f"api.{name}",) for name in ("mine", "convert", "compact", "init", "train")},
 }
 """Where the rules of each function stand."""
 

@@ -157,6 +157,7 @@ OUTPUTS = {
     "svg": ("analyze", "{mask}", "--plot", "out.svg"),
     "png": ("analyze", "{mask}", "--plot", "out.png"),
     "search": ("sample", "{net}", "--method", "erk", "--population", "2", "-o", "out.safetensors"),
+    "compact": ("compact", "{mask}", "--weights", "{net}", "-o", "out.safetensors"),
     "packed": ("convert", "{mask}", "--packed", "-o", "out.safetensors"),
 }
 

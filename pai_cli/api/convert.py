@@ -78,12 +78,14 @@ def convert(
     """The mask that another tool made, whichever that was; written, where `output` says so, as a mask file or for a tool.
 
     `file`: a mask, or a network that holds one (.pt, .pth, .npz, .safetensors), "-" for one on standard input, or a `Mask`.
-    `output`: where to write; None writes nothing. `kind`: what the file is, where it could be several things: "pai" or one
-    of those that `pai convert` lists. `to`: "pai"; "torch-prune", a state dict for `torch.nn.utils.prune`; "npz", boolean
-    arrays by name; "dense", the weights, 0 where pruned. `names_from`: the checkpoint (a path, an `nn.Module`, a state
-    dict) whose weights name the arrays of a list, in order; names are checked against it. `weights`: the checkpoint that is
-    pruned, for "torch-prune" and "dense". `packed`: bits instead of bytes. `force`: replace an existing file. `trust`: a
-    pickle may run the code in it. `progress`: True for a bar, or what is called with (done, total, what).
+    `output`: where to write; None writes nothing. `kind`: what the file is, where it could be several things: "pai" or one of those that
+    `pai convert` lists. `to`: "pai"; "torch-prune", a state dict for `torch.nn.utils.prune`; "npz", boolean arrays by
+    name; "dense", the weights, 0 where pruned; "semi-structured", the same of a 2:4 mask, checked for
+    `torch.sparse.to_sparse_semi_structured`; "sparse-24-bitmask", as compressed-tensors 0.9 to 0.13 stores such weights.
+    `names_from`: the checkpoint (a path, an `nn.Module`, a state dict) whose weights name the arrays of a list, in order;
+    names are checked against it. `weights`: the checkpoint that is pruned, for all `to` but "pai" and "npz". `packed`: bits
+    instead of bytes. `force`: replace an existing file. `trust`: a pickle may run the code in it. `progress`: True for a
+    bar, or what is called with (done, total, what).
 
     Raises `UsageError` where options exclude each other or could do nothing, `UnknownMaskKindError`, `AmbiguousMaskError`,
     `MaskError`, `MaskMismatchError`, `CheckpointError`, `OutputError`.
@@ -111,6 +113,8 @@ def convert(
     checkpoint = open_weights(weights, trust=trust)
     if checkpoint is not None:
         _check_weights(found, checkpoint, target)
+        if target.is_two_of_four:
+            _check_two_of_four(found, checkpoint)
     _tell_whole(found, checkpoint or named)
     if (network := checkpoint or named) is not None:
         tell_on_no_path(found, network)
@@ -170,9 +174,40 @@ def _check_weights(mask: Converted, checkpoint: Checkpoint, target: Target) -> N
     masks, _ = under_all_names(mask, checkpoint)
     shapes = {name: one.shape for name, one in masks.items()}
     check_fits(mask.path, shapes, Against.of(checkpoint, "weights"))
-    if target is Target.DENSE and (zeros := kept_zeros(checkpoint, masks)):
+    if target in (Target.DENSE, Target.SEMI_STRUCTURED) and (zeros := kept_zeros(checkpoint, masks)):
         count = sum(zeros.values())
         warn(f"{checkpoint.path}: {count:,} kept weights are 0 ({some_names(zeros)}): they read as pruned ones")
+
+
+def _check_two_of_four(mask: Converted, checkpoint: Checkpoint) -> None:
+    """See that two of every four weights are kept, and where there is a GPU, that torch takes them; what is not, is said.
+
+    Raises `MaskError`.
+    """
+    import torch
+
+    from pai_cli.files.conversion import under_all_names
+    from pai_cli.files.foreign.two_of_four import refused_by_torch, two_of_four
+    from pai_cli.files.foreign.write import Weights, dense_tensors
+
+    masks, layouts = under_all_names(mask, checkpoint)
+    found = two_of_four(mask.path, masks, layouts)
+    if found.others:
+        told = some_names(f"{name} {why}" for name, why in found.others.items())
+        note(f"{mask.path}: {len(found.others)} of {len(masks)} layers are written as they are: {told}")
+    if not torch.cuda.is_available():
+        note(
+            f"{mask.path}: {len(found.layers)} layers are 2:4 by their masks; torch.sparse.to_sparse_semi_structured was "
+            "not run on them, as it needs a CUDA GPU"
+        )
+        return
+    refused = refused_by_torch(dense_tensors(Weights(checkpoint, masks, layouts)), found, "cuda")
+    taken = len(found.layers) - len(refused)
+    told = some_names(f"{name}: {why}" for name, why in refused.items())
+    note(
+        f"{mask.path}: torch.sparse.to_sparse_semi_structured takes {taken} of {len(found.layers)} layers"
+        + (f" (not {told})" if refused else "")
+    )
 
 
 def _tell_whole(mask: Converted, checkpoint: Checkpoint | None) -> None:

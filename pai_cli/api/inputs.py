@@ -134,6 +134,19 @@ def tell_left(source: Checkpoint, network: Network) -> None:
         note(f"{source.path}: {text}")
 
 
+def tell_precision(source: Checkpoint, network: Network, what: str) -> None:
+    """Say of weights whose precision is another one in the network. `what`: is done with it."""
+    parameters = network.model.named_parameters()
+    loaded = {
+        name: 8 * one.element_size() for name, one in parameters if name in source.shapes and source.floating(name)
+    }
+    others = [name for name, bits in loaded.items() if source.bits(name) != bits]
+    if others:
+        stored, bits = source.bits(others[0]), loaded[others[0]]
+        told = f"{len(others)} tensors of {stored} bits, {others[0]!r} the first of them"
+        note(f"{source.path}: {told}, are {what} in {bits} bits")
+
+
 def open_weights(source: Source, *, trust: bool = False) -> Checkpoint | None:
     """The checkpoint whose weights go with masks, None for none; what had to be unwrapped or set aside is said."""
     if source is None:

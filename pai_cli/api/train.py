@@ -19,6 +19,7 @@ from pai_cli.api.inputs import (
     shape_of,
     source_path,
     tell_network,
+    tell_precision,
 )
 from pai_cli.api.masks import Mask
 from pai_cli.api.plans import Reads, plan_training
@@ -45,8 +46,6 @@ from pai_cli.training.recipe import (
 )
 
 if TYPE_CHECKING:
-    from pai_cli.files.checkpoints import Checkpoint
-    from pai_cli.models.network import Network
     from pai_cli.training.job import Job, Trained
     from pai_cli.training.process import Process
 
@@ -293,21 +292,8 @@ def _open_job(
             note(f"{option('dynamic', recipe.dynamic)}: {begins} at first, density {recipe.final_density:g} at the end")
         if stored is not None and (made_from := other_weights(stored.path, stored.metadata, source)):
             note(made_from)
-        _tell_precision(source, network)
+        tell_precision(source, network, "trained, and written,")
     return job
-
-
-def _tell_precision(source: Checkpoint, network: Network) -> None:
-    """Say of weights whose precision is another one in the network, which is trained and written."""
-    parameters = network.model.named_parameters()
-    trained = {
-        name: 8 * one.element_size() for name, one in parameters if name in source.shapes and source.floating(name)
-    }
-    others = [name for name, bits in trained.items() if source.bits(name) != bits]
-    if others:
-        stored, bits = source.bits(others[0]), trained[others[0]]
-        told = f"{len(others)} tensors of {stored} bits, {others[0]!r} the first of them"
-        note(f"{source.path}: {told}, are trained, and written, in {bits} bits")
 
 
 def _run(job: Job, where: str, progress: Wanted, *, resume: bool) -> Training:

@@ -47,8 +47,10 @@ def convert(
         Target,
         typer.Option(
             metavar="KIND",
-            help="pai, torch-prune, npz or dense; pai: a mask file. torch-prune: a state dict for torch.nn.utils.prune; "
-            "npz: boolean arrays by name; dense: the weights, 0 where pruned.",
+            help="pai, torch-prune, npz, dense, semi-structured or sparse-24-bitmask; pai: a mask file. torch-prune: a "
+            "state dict for torch.nn.utils.prune; npz: boolean arrays by name; dense: the weights, 0 where pruned; "
+            "semi-structured: the same of a 2:4 mask, checked for torch.sparse; sparse-24-bitmask: as compressed-tensors "
+            "stores it.",
         ),
     ] = Target.PAI,
     names_from: Annotated[
@@ -62,7 +64,7 @@ def convert(
     weights: Annotated[
         Path | None,
         typer.Option(
-            metavar="CKPT", readable=False, help="The checkpoint that is pruned; for --to torch-prune and --to dense."
+            metavar="CKPT", readable=False, help="The checkpoint that is pruned; for every --to but pai and npz."
         ),
     ] = None,
     packed: options.Packed = False,

@@ -47,7 +47,7 @@ _PARAMETERS: dict[str, tuple[str, ...]] = {
     ),
     "Scale": (
         *("device", "device_memory", "solver", "certify", "jobs", "cluster", "store", "no_store", "resume"),
-        *("max_results", "timeout"),
+        *("max_results", "timeout", "timing_batch", "timing_runs"),
     ),
     "Trust": ("trust",),
     "Other": ("version", "debug", "install_completion", "show_completion", "help"),

@@ -142,7 +142,7 @@ class Follower(Watcher):
         return self._visit(layer, value, value.dim() - 1, op.first)
 
     def _visit(self, layer: PrunableLayer, value: torch.Tensor, axis: int, out: torch.Tensor) -> list[Strand]:
-        self.visits.append(Visit(layer, _wires(self.strands(value), axis, value.shape[axis])))
+        self.visits.append(Visit(layer, wires_of(self.strands(value), axis, value.shape[axis])))
         shape = [1] * out.dim()
         shape[axis] = out.shape[axis]
         return [(len(self.visits) - 1, torch.arange(out.shape[axis]).reshape(shape))]
@@ -237,7 +237,7 @@ def _reduced(op: Operation, strands: list[Strand], refusal: Callable[[Operation]
     return found
 
 
-def _wires(strands: list[Strand], axis: int, size: int) -> tuple[WireArrays, ...]:
+def wires_of(strands: list[Strand], axis: int, size: int) -> tuple[WireArrays, ...]:
     """By source: which units stand at which places along `axis`."""
     pairs: dict[int, list[NDArray[np.int64]]] = {}
     for source, labels in strands:

@@ -117,7 +117,7 @@ class Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._model = model
+        self.model = model
         self._path: list[str] = []
         self._weights = {
             parameter.untyped_storage().data_ptr(): (name, parameter)
@@ -141,7 +141,7 @@ class Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def following(self) -> Iterator[None]:
         """While the network runs: see its operations, and know in which module they are."""
         handles = []
-        for name, module in self._model.named_modules():
+        for name, module in self.model.named_modules():
             handles.append(module.register_forward_pre_hook(lambda *_, name=name: self._path.append(name)))
             handles.append(module.register_forward_hook(lambda *_: self._leave()))
         try:

@@ -138,24 +138,32 @@ def _followed(
 ) -> tuple[Follower, list[list[Strand]]]:
     """The follower after one input, whose values have these labels; and the strands of each tensor returned."""
     follower = Follower(model)
+    returned = run_followed(follower, torch.ones(shape), labels, remedy)
+    return follower, [follower.strands(tensor) for tensor in returned]
+
+
+def run_followed(follower: Follower, given: torch.Tensor, labels: torch.Tensor, remedy: str) -> list[torch.Tensor]:
+    """The tensors that the follower's network returns of one input, whose values have these labels.
+
+    Raises `TraceError` where the follower cannot follow, with what is told to do, and `MethodOptionError` where the network
+    fails.
+    """
     try:
         with torch.no_grad():
-            given = torch.ones(shape)
             follower.begin(given, INPUT, labels)
             with follower.following():
-                returned = model(given)
+                returned = follower.model(given)
     except CoarseInputNeeded:
         raise
     except TraceError as error:
         raise TraceError(f"{error.text}; {remedy}") from error
     except Exception as error:
-        text = ",".join(map(str, shape[1:]))
+        text = ",".join(map(str, given.shape[1:]))
         raise MethodOptionError(
             f"the network failed on one input of shape {text} ({one_line(error)}); "
             f"give the shape it takes with {option('input_shape')}"
         ) from error
-    tensors = [leaf for leaf in tree_leaves(returned) if isinstance(leaf, torch.Tensor)]
-    return follower, [follower.strands(tensor) for tensor in tensors]
+    return [leaf for leaf in tree_leaves(returned) if isinstance(leaf, torch.Tensor)]
 
 
 def _graph(visits: list[Visit], returned: list[list[Strand]]) -> Graph:

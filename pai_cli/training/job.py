@@ -15,12 +15,12 @@ import numpy as np
 from pai_cli.data.fingerprint import digest_of
 from pai_cli.errors import OutputError, ResumeError
 from pai_cli.files.atomic import check_output
-from pai_cli.files.fits import Against, Count, check_fits, without_twins
+from pai_cli.files.fits import Count
 from pai_cli.files.journal import TRAIN, Journal, Kept, beside, tells
 from pai_cli.files.masks import MaskToWrite, write_mask
-from pai_cli.files.matching import spread
 from pai_cli.files.provenance import provenance
 from pai_cli.files.results import FIELDS, add_result, check_results
+from pai_cli.models.masked import masks_for
 from pai_cli.models.network import save_tensors
 from pai_cli.models.recognise import OPTIONAL
 from pai_cli.progress import Progress
@@ -92,15 +92,8 @@ class Job:
         """The masks by parameter; {} without. Raises `MaskMismatchError` for those of another network."""
         if self.mask is None:
             return {}
-        # Copies of those that a program holds, which are read-only: torch shares what it is given.
-        masks = {name: np.require(self.mask.array(name), requirements="W") for name in self.mask.names}
-        parameters = dict(self.network.model.named_parameters(remove_duplicate=False))
-        shapes = {name: tuple(one.shape) for name, one in parameters.items()}
-        masks = spread(masks, self.mask.metadata, shapes)
         remedy = f"{option('mask')} takes a mask that was made for it"
-        given = {name: mask.shape for name, mask in masks.items()}
-        check_fits(self.mask.path, given, Against(str(self.source.path), shapes, remedy))
-        return without_twins(masks, parameters, source=self.mask.path, remedy=remedy)
+        return masks_for(self.mask, self.network.model, str(self.source.path), remedy)
 
     def count(self, masks: Masks) -> Count:
         """How many of the network's prunable weights these masks keep; a layer that has none keeps all."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pai_cli.files.atomic import is_special, write_atomically, write_bytes
 from pai_cli.files.canonical import canonical_bytes
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.foreign.containers import LAYERS_KEY
+from pai_cli.files.foreign.two_of_four import CONFIG, bitmask_tensors, config_of, two_of_four
 from pai_cli.files.masks import check_layout, layers_json
 from pai_cli.files.ordering import check_names, spelled
 from pai_cli.files.stored_names import MASK, ORIGINAL
@@ -36,26 +38,33 @@ class Target(StrEnum):
     TORCH_PRUNE = "torch-prune"
     NPZ = "npz"
     DENSE = "dense"
+    SEMI_STRUCTURED = "semi-structured"
+    BITMASK = "sparse-24-bitmask"
 
     @property
     def needs_weights(self) -> bool:
         """Whether it is a checkpoint that is written."""
-        return self in (Target.TORCH_PRUNE, Target.DENSE)
+        return self not in (Target.PAI, Target.NPZ)
+
+    @property
+    def is_two_of_four(self) -> bool:
+        """Whether it is for kernels that take two of every four weights."""
+        return self in (Target.SEMI_STRUCTURED, Target.BITMASK)
 
     @property
     def ending(self) -> str:
         """What is put after a file's name when no output is named."""
-        return {Target.PAI: "-mask", Target.NPZ: "", Target.TORCH_PRUNE: "-torch-prune", Target.DENSE: "-dense"}[self]
+        return {Target.PAI: "-mask", Target.NPZ: ""}.get(self, f"-{self}")
 
     @property
     def suffixes(self) -> tuple[str, ...]:
         """What its files' names may end with, the usual one first; any name will do for the first when it has none."""
         if self is Target.NPZ:
             return (".npz",)
-        if self is Target.PAI:
+        if self in (Target.PAI, Target.BITMASK):
             return (SAFETENSORS,)
         both = (SAFETENSORS, *TORCH_SUFFIXES)
-        return both if self is Target.DENSE else (*both[1:], both[0])
+        return (*both[1:], both[0]) if self is Target.TORCH_PRUNE else both
 
 
 SUFFIXES = (SAFETENSORS, ".npz", *TORCH_SUFFIXES)
@@ -115,14 +124,19 @@ def write_weights(path: Path, weights: Weights, target: Target, metadata: Mappin
     """Write a checkpoint of `target`'s kind, safetensors or as `torch.save` does by the suffix of `path`."""
     for name, mask in weights.masks.items():
         check_layout(path, name, mask.shape, weights.layouts[name])
-    tensors = _torch_prune(weights) if target is Target.TORCH_PRUNE else _dense(weights)
+    tensors = _torch_prune(weights) if target is Target.TORCH_PRUNE else dense_tensors(weights)
     suffix = path.suffix if path.suffix in target.suffixes else target.suffixes[0]
+    if target is Target.BITMASK:
+        found = two_of_four(path, weights.masks, weights.layouts)
+        metadata = {**metadata, CONFIG: json.dumps(config_of(tensors, found))}
+        tensors = bitmask_tensors(tensors, weights.masks, found)
     if suffix == SAFETENSORS:
         from safetensors.torch import save
 
         story = {key: spelled(text) for key, text in metadata.items()}
-        layers = layers_json({name: weights.layouts[name] for name in weights.masks})
-        data = canonical_bytes(save(tensors, {**story, "format": "pt", LAYERS_KEY: layers}))
+        if target is not Target.BITMASK:  # which does not have them under their names
+            story[LAYERS_KEY] = layers_json({name: weights.layouts[name] for name in weights.masks})
+        data = canonical_bytes(save(tensors, {**story, "format": "pt"}))
         write_bytes(path, data, force=force)
         return
     import torch
@@ -144,7 +158,8 @@ def _torch_prune(weights: Weights) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _dense(weights: Weights) -> dict[str, torch.Tensor]:
+def dense_tensors(weights: Weights) -> dict[str, torch.Tensor]:
+    """The checkpoint's tensors by name, pruned weights 0."""
     import torch
 
     tensors: dict[str, torch.Tensor] = {}

@@ -1,0 +1,30 @@
+"""A mask of a file under the names that a network has for its parameters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from pai_cli.files.fits import Against, check_fits, without_twins
+from pai_cli.files.matching import spread
+
+if TYPE_CHECKING:
+    from pai_cli.files.masks import Mask
+
+
+def masks_for(mask: Mask, model: nn.Module, called: str, remedy: str) -> dict[str, NDArray[np.bool_]]:
+    """The mask's arrays, by parameter of `model`; that of a weight which several modules share under one of its names.
+
+    What errors say: `called`, where the network is from; `remedy`, what to do. Raises `MaskMismatchError` for a mask of
+    another network.
+    """
+    # Copies of those that a program holds, which are read-only: torch shares what it is given.
+    masks = {name: np.require(mask.array(name), requirements="W") for name in mask.names}
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    shapes = {name: tuple(one.shape) for name, one in parameters.items()}
+    masks = spread(masks, mask.metadata, shapes)
+    check_fits(mask.path, {name: one.shape for name, one in masks.items()}, Against(called, shapes, remedy))
+    return without_twins(masks, parameters, source=mask.path, remedy=remedy)
