@@ -78,12 +78,13 @@ docs: $(VENV)/.test
 
 site: $(VENV)/.docs
 	$(BIN)/zensical build --clean --strict
+	@echo "build/site/index.html is the first page; with its search: $(BIN)/python -m http.server -b 127.0.0.1 -d build/site"
 
 samples: $(VENV)/.demo
 	PAI="$(CURDIR)/$(BIN)/pai" sample_masks/remake.sh
 
 clean:
-	rm -rf $(VENV) demo build *.egg-info
+	rm -rf $(VENV) demo build .cache *.egg-info
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pai needs Python 3.11 or newer; make PYTHON=/path/to/python3.11 ...")'

@@ -16,7 +16,13 @@ import pytest
 from test_docs import script
 
 session = script("session")
-LOADED = ("torch.nn.utils.prune", "pai_cli.*", "scipy.io", "sklearn.datasets", "transformers.models.llama.modeling_llama")
+LOADED = (
+    "torch.nn.utils.prune",
+    "pai_cli.*",
+    "scipy.io",
+    "sklearn.datasets",
+    "transformers.models.llama.modeling_llama",
+)
 
 PROGRAM = """#!{python} -IS
 import json, os, socket, sys
@@ -69,3 +75,28 @@ def programs(tmp_path: Path) -> Iterator[Path]:
 def test_a_tutorial_prints_what_it_says(page: Path, programs: Path) -> None:
     found = page.read_text(encoding="utf-8")
     assert session.filled(found, programs)[0] == found
+
+
+PAGE = """
+```sh title="say.sh"
+echo "$1"
+```
+
+```console
+$ for word in one two; do
+>   sh say.sh $word
+> done
+WRONG
+$ sh -c 'echo no >&2; exit 3'
+$ echo $?
+```
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="bash")
+def test_a_session_is_filled_in(tmp_path: Path) -> None:
+    filled, picture = session.filled(PAGE, tmp_path)
+    assert filled == PAGE.replace("WRONG", "one\ntwo").replace("exit 3'", "exit 3'\nno").replace("$?", "$?\n3")
+    assert picture == b""
+    with pytest.raises(RuntimeError, match="false: exit 1"):
+        session.filled("```console\n$ false\n$ true\n```\n", tmp_path)
