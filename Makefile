@@ -6,6 +6,7 @@
 # make fuzz    random cases, new ones each time, for FUZZ_SECONDS (600); make fuzz FUZZ="KIND SEED" repeats one
 # make sanitize  the C part under ASan and UBSan: its tests, then random cases for FUZZ_SECONDS
 # make planted  faults put into a copy of the package one by one, and which test finds each
+# make docs    the pages' outputs and pictures anew     make site     docs/ as a site, in build/site
 # Each makes .venv and installs what it needs first, once.
 
 PYTHON ?= python3
@@ -21,7 +22,7 @@ ASK_THE_ENGINE := analysis analyze_between between bipartite construct metrics p
 
 FUZZ_SECONDS ?= 600
 
-.PHONY: demo test test-arrays fuzz sanitize planted check bench bench-gpu reproduce docs samples clean
+.PHONY: demo test test-arrays fuzz sanitize planted check bench bench-gpu reproduce docs site samples clean
 
 demo: $(VENV)/.demo
 	PAI="$(CURDIR)/$(BIN)/pai" scripts/demo.sh
@@ -46,7 +47,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python docs/generate.py --check
-	$(BIN)/python docs/session.py --check
+	$(BIN)/python docs/session.py --check README.md docs/tour.md
 
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/spectral.py $(BENCH)
@@ -69,17 +70,21 @@ bench-gpu: $(VENV)/.test
 reproduce: $(VENV)/.test
 	$(BIN)/python benchmarks/reproduce.py $(or $(PAPER),iclr2023) "$(TABLE)" $(REPRODUCE)
 
-docs: $(VENV)/.demo
+docs: $(VENV)/.test
 	$(BIN)/python docs/generate.py
 	$(BIN)/python docs/session.py
 	$(BIN)/python docs/snippets.py
 	$(BIN)/python docs/notebook.py
 
+site: $(VENV)/.docs
+	$(BIN)/zensical build --clean --strict
+	@echo "build/site/index.html is the first page; with its search: $(BIN)/python -m http.server -b 127.0.0.1 -d build/site"
+
 samples: $(VENV)/.demo
 	PAI="$(CURDIR)/$(BIN)/pai" sample_masks/remake.sh
 
 clean:
-	rm -rf $(VENV) demo build *.egg-info
+	rm -rf $(VENV) demo build .cache *.egg-info
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pai needs Python 3.11 or newer; make PYTHON=/path/to/python3.11 ...")'
@@ -96,3 +101,7 @@ $(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
 $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 	$(INSTALL) -e '.[dev]'
 	touch $@ $(VENV)/.test $(VENV)/.demo
+
+$(VENV)/.docs: $(BIN)/python pyproject.toml constraints.txt
+	$(INSTALL) -e '.[docs]'
+	touch $@ $(VENV)/.demo

@@ -96,14 +96,16 @@ def begin(
     module: str = "pai_cli",
     cwd: Path | None = None,
     into: tuple[int | None, int | None] = (None, None),
+    reads: int | None = None,
     **environment: str,
 ) -> Copy:
     """`python -m module` with these arguments, in a session of its own; the processes of its pools are copies, too.
 
     `module`: may be one of the folder `cwd`. `of`: modules that are loaded by then, by default all of pai's. `into`:
-    descriptors for standard output and error, pipes by default. Standard input is empty.
+    descriptors for standard output and error, pipes by default. `reads`: of standard input, which is else empty.
     """
     ours, theirs = socket.socketpair()
+    empty = os.open(os.devnull, os.O_RDONLY)
     pipes = [None if one is not None else os.pipe() for one in into]
     ends = [one if pipe is None else pipe[1] for one, pipe in zip(into, pipes, strict=True)]
     request = {
@@ -113,7 +115,9 @@ def begin(
         "cwd": str(cwd or Path.cwd()),
         "environment": {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment},
     }
-    socket.send_fds(_origin(of[0]), [b"x"], [*(int(end or 0) for end in ends), theirs.fileno()])
+    standard = [empty if reads is None else reads, *(int(end or 0) for end in ends)]
+    socket.send_fds(_origin(of[0]), [b"x"], [*standard, theirs.fileno()])
+    os.close(empty)
     for pipe in pipes:
         if pipe is not None:
             os.close(pipe[1])
@@ -180,7 +184,7 @@ def _copied(requests: socket.socket) -> None:
     """Wait for requests; comes back in each copy, which is by then what it is asked to be."""
     loaded: set[str] = set()
     while True:
-        asked, descriptors, *_ = socket.recv_fds(requests, 1, 3)
+        asked, descriptors, *_ = socket.recv_fds(requests, 1, 4)
         with suppress(ChildProcessError):  # of those that have ended
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
@@ -211,10 +215,11 @@ def _copied(requests: socket.socket) -> None:
         os._exit(0)
     told.close()
     os.setsid()
-    for number, one in enumerate(descriptors, start=1):
+    for number, one in enumerate(descriptors):
         os.dup2(one, number)
         os.close(one)
     encoding = request["environment"].get("PYTHONIOENCODING", "utf-8")
+    sys.stdin = os.fdopen(0, encoding=encoding)
     sys.stdout, sys.stderr = os.fdopen(1, "w", encoding=encoding), os.fdopen(2, "w", 1, encoding=encoding)
     _become(request["cwd"], request["environment"], [request["module"], *request["arguments"]])
 

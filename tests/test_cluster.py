@@ -323,14 +323,14 @@ exit 1
 
 
 def on_slurm(folder: Path, sbatch: str, *words: object) -> Ended:
-    """`pai` with `--cluster slurm`, where sbatch is this script."""
+    """`pai`, where sbatch is this script."""
     (folder / "bin").mkdir()
     for name, text in (("sbatch", sbatch), ("scancel", "#!/bin/sh\n")):
         (folder / "bin" / name).write_text(text)
         (folder / "bin" / name).chmod(0o755)
     settings = {"CORES": "1", "MEMORY": "1GB", "INTERFACE": "lo", "LOCAL_DIRECTORY": str(folder)}
     return run(
-        [*words, "--cluster", "slurm", "--jobs", "2"],
+        words,
         of=(*LOADED, "dask_jobqueue"),
         cwd=folder,
         **SETTINGS,
@@ -339,14 +339,16 @@ def on_slurm(folder: Path, sbatch: str, *words: object) -> Ended:
     )
 
 
-def test_slurm(tmp_path: Path, study: list[Path], pai: Pai) -> None:
-    line = ["analyze", *study[:3], "--summary", "--format", "csv", "--no-store"]
-    assert on_slurm(tmp_path, SBATCH, *line) == Ended(0, pai(*line).out, "")
+def test_slurm_as_the_tutorial_has_it(tmp_path: Path, study: list[Path], pai: Pai) -> None:
+    page = (ROOT / "docs" / "tutorials" / "study.md").read_text(encoding="utf-8")
+    (told,) = re.findall(r"^pai analyze masks --cluster slurm --jobs 20 (.*) >metrics.csv$", page, re.MULTILINE)
+    line = ["analyze", *study[:3], *told.split(), "--no-store"]
+    assert on_slurm(tmp_path, SBATCH, *line, "--cluster", "slurm", "--jobs", 2) == Ended(0, pai(*line).out, "")
     assert (tmp_path / "bin" / "jobs").read_text().count("Start worker at") >= 1
 
 
 def test_slurm_that_takes_no_job(tmp_path: Path, study: list[Path]) -> None:
-    done = on_slurm(tmp_path, NO_SBATCH, "analyze", *study)
+    done = on_slurm(tmp_path, NO_SBATCH, "analyze", *study, "--cluster", "slurm", "--jobs", 2)
     assert (done.status, done.out) == (1, "")
     assert done.err == (
         "pai: error: --cluster slurm: no job was taken: sbatch: error: invalid partition specified: nowhere; "

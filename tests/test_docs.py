@@ -1,8 +1,9 @@
-"""The page on Python and the notebook: their code runs, and gives what stands below it."""
+"""The pages: links lead somewhere; of that on Python and of the notebook the code runs, and gives what stands below it."""
 
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -47,3 +48,34 @@ def test_the_notebook_is_what_its_cells_give(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("COLUMNS", "160")
     notebook = script("notebook")
     assert notebook.notebook() == notebook.TARGET.read_text(encoding="utf-8")
+
+
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+
+
+def anchors(page: Path) -> set[str]:
+    """What leads to a page's headings both on the site and where the repository is shown: the ways in which they agree."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    titles = [re.sub(r"[^\w\s-]", "", title).strip().lower() for title in re.findall(r"^#+ (.*)", text, re.MULTILINE)]
+    return {re.sub(r"[-\s]+", "-", title) for title in titles} & {title.replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"(?:\]\(|src=\")([^)\s\"]+)[)\"]", page.read_text(encoding="utf-8"))
+    broken = []
+    for link in links:
+        if link.startswith(("http:", "https:")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        outside = page.is_relative_to(DOCS) and not target.is_relative_to(DOCS)  # which the site has not
+        if outside or not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert broken == []
+
+
+def test_the_site_has_every_page() -> None:
+    listed = re.findall(r"^ +- .*: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(listed) == sorted(page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md"))
