@@ -230,6 +230,16 @@ def test_the_cubic_schedule_ends_at_the_last_update():
     assert Recipe(dynamic=Dynamic.GRANET, update_fraction=0.2).moved_share(0, 100) == 0.2
 
 
+def test_the_part_of_the_updates_is_of_decimals():
+    """Of 100 steps 0.07 are 7, in binary a little more, and 0.55 are 55, again a little more."""
+    for share in (number / 100 for number in range(1, 99)):
+        later = Recipe(dynamic=Dynamic.GMP, update_every=1, update_from=share, update_until=0.99)
+        until = Recipe(dynamic=Dynamic.RIGL, update_every=1, update_until=share)
+        first = next(step for step in range(1, 100) if later.updates_at(step, 100))
+        assert (first, until.last_update(100)) == (round(100 * share), round(100 * share) - 1)
+        assert later.left_to_prune(first, 100) == (first < 98)  # the whole of it, but for the only update
+
+
 @pytest.mark.parametrize("dynamic", [Dynamic.GMP, Dynamic.GRANET])
 @pytest.mark.parametrize("given", [None, 0.6])
 def test_every_update_has_the_count_of_the_formula(dynamic, given):
@@ -305,6 +315,8 @@ def test_a_density_that_the_mask_has_already():
     with pytest.raises(RecipeError, match=r"^final_density=0.25: keeps 4 of 16 weights, and the mask begins with 4; "):
         Descent.of(masks, 0.25, by_layer=True)
     assert Descent.of(masks, 0.25, by_layer=False).last == {"w": 4}  # GraNet still exchanges weights
+    with pytest.raises(RecipeError, match=r"^final_density=0.99: keeps 16 of 16 weights, and the mask begins with 16; "):
+        Descent.of({"w": np.ones((4, 4), bool)}, 0.99, by_layer=False)  # but not with none
 
 
 def test_updates_between_which_there_is_no_multiple():

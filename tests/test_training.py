@@ -118,6 +118,23 @@ def test_the_steps_are_those_of_sgd_on_masked_weights():
         torch.testing.assert_close(tensor, expected, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_the_steps_of_half_precision_are_those_of_sgd(dtype):
+    network = with_dropout()
+    network.model.to(dtype)
+    run = trainer(network, {}, recipe(lr=0.01))
+    run.model[2] = nn.Identity()
+    theirs = copy.deepcopy(run.model).train()
+    optimizer = torch.optim.SGD(theirs.parameters(), lr=0.01, momentum=0.9, weight_decay=2e-4)
+    for step in range(3):
+        inputs, labels = batch_of(run)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(theirs(inputs.to(dtype)).float(), labels).backward()
+        optimizer.step()
+        run.train(step + 1)
+    assert equal(run.model.state_dict(), theirs.state_dict())
+
+
 def test_a_gradient_that_is_nowhere_is_passed_over():
     model = nn.ModuleDict({"used": nn.Linear(3, 3), "idle": nn.Linear(3, 3)})
     masks = {"used.weight": np.eye(3, dtype=bool), "idle.weight": np.eye(3, dtype=bool)}

@@ -25,13 +25,14 @@ def check_density(density: float) -> None:
         )
 
 
-def kept_count(density: float, total: int) -> int:
-    """`density * total` rounded to the nearest whole number, halves up.
+def exact(share: float) -> Fraction:
+    """The decimal that is written for a share: 0.29 of 50 are 14.5, though in binary a little less."""
+    return Fraction(repr(float(share)))
 
-    Exact, and of the decimal that is written for the density: 0.29 of 50 are 14.5, so 15, though in binary a
-    little less.
-    """
-    return floor(Fraction(repr(float(density))) * total + Fraction(1, 2))
+
+def kept_count(density: float, total: int) -> int:
+    """`density * total` rounded to the nearest whole number, halves up; of the `exact` density."""
+    return floor(exact(density) * total + Fraction(1, 2))
 
 
 def network_count(density: float, total: int) -> int:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pai_cli.pruning.allocation import exact
 from pai_cli.pruning.select import keep_largest, nan_score
 from pai_cli.pruning.ties import in_groups
 from pai_cli.spectral.layout import PLAIN, Layout
@@ -96,7 +96,7 @@ def moved_evenly(layer: tuple[str, Bits], weights: Floats, gradients: Floats, mo
     if move.min_salient > 0:
         salient = keep_largest({name: sizes}, kept - count, {name: mask})[name]
         salient |= keep_largest({name: slopes}, min(count, mask.size - kept), {name: ~mask})[name]
-        least = Fraction(repr(float(move.min_salient))) * (move.budget // outputs)
+        least = exact(move.min_salient) * (move.budget // outputs)
         found = salient.sum(axis=1)
         stay = np.count_nonzero(found >= max(1, math.ceil(least)))
         alive = _first(found, min(max(stay, -(-move.budget // fan_in)), move.budget))

@@ -47,7 +47,8 @@ class Descent:
         given = option("final_density", f"{density:g}")
         if ends == 0:
             raise RecipeError(f"{given}: keeps fewer than one of {size:,} weights; give a larger one")
-        if ends > begins or (by_layer and ends == begins):
+        # Where all weights are kept to the end, none can be exchanged.
+        if ends > begins or (ends == begins and (by_layer or ends == size)):
             raise RecipeError(
                 f"{given}: keeps {ends:,} of {size:,} weights, and the mask begins with {begins:,}; give a smaller one"
             )

@@ -97,7 +97,9 @@ class Trainer(Steps):
         groups = [{"params": list(self.model.parameters())}]
         if self.early.ghosts is not None:  # last, so that the others keep their numbers when these go
             groups.append({"params": list(self.early.ghosts.parameters())})
-        return self._optimizer_of(groups, fused=True if self.recipe.optimizer is Optimizer.SGD else None)
+        # On a CPU, PyTorch's fused SGD leaves most weights of half precision as they are (pytorch/pytorch#191763).
+        wide = self.process.device != "cpu" or all(one.element_size() > 2 for one in self.model.parameters())
+        return self._optimizer_of(groups, fused=True if wide and self.recipe.optimizer is Optimizer.SGD else None)
 
     def _make_early(self) -> EarlyParts:
         recipe, steps = self.recipe, self.recipe.early_steps(self.steps)

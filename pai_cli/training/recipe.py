@@ -8,6 +8,7 @@ from enum import StrEnum
 from fractions import Fraction
 
 from pai_cli.errors import RecipeError
+from pai_cli.pruning.allocation import exact
 from pai_cli.random import check_seed
 from pai_cli.spectral.conventions import Convention
 from pai_cli.spelling import option
@@ -187,7 +188,7 @@ class Recipe:
         """Whether the mask moves at this step, instead of the weights."""
         if self.dynamic is None or step % self.update_every:
             return False
-        return step > 0 and self.update_from * steps <= step < self.update_until * steps
+        return step > 0 and exact(self.update_from) * steps <= step < exact(self.update_until) * steps
 
     def last_update(self, steps: int) -> int:
         """The last step of `steps` at which the mask moves; 0 when there is none."""
@@ -203,5 +204,5 @@ class Recipe:
         """Of all that a gradual one prunes, the share that is still kept after the update at `step`: (1 - (t - t0) /
         (t1 - t0))^3 with the first and the last step of the schedule (Zhu and Gupta 2017, equation 1); exact.
         """
-        begin, end = Fraction(repr(float(self.update_from))) * steps, self.last_update(steps)
+        begin, end = exact(self.update_from) * steps, self.last_update(steps)
         return ((end - step) / (end - begin)) ** 3 if step < end else Fraction(0)
