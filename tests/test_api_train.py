@@ -197,7 +197,8 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "still": ({"update_every": 3}, UsageError, "update_every: the mask does not move; give dynamic=set or rigl"),
     "still measured": ({"convention": "f23"}, UsageError, "convention: the mask does not move; give dynamic=set or rigl"),
     "whose": ({"convention": "h24", "dynamic": "set"}, ValueError, "convention='h24': give one of h23, f23"),
-    "plot": ({"plot": "x.svg"}, UsageError, "plot: the mask does not move; give dynamic=set or rigl, or leave it out"),
+    "mask_out": ({"mask_out": "x.safetensors"}, UsageError, "mask_out: the mask does not move; give dynamic=set or "
+                                                            "rigl, or leave it out"),
     "epochs": ({"epochs": 0}, RecipeError, "epochs=0: must be 1 or more"),
     "text": ({"epochs": "3"}, UsageError, "epochs='3': is not a number"),
     "optimizer": ({"optimizer": "lion"}, ValueError, "optimizer='lion': give one of sgd, adam"),

@@ -131,7 +131,7 @@ CALLS: dict[str, list[Mapping[str, Any]]] = {
     "train": [
         *({"checkpoint": NET, "data": "digits", **one} for one in (
             *({"early": 0.3}, {"update_every": 2}, {"update_fraction": 0.1}, {"update_until": 0.2}),
-            *({"convention": "h23"}, {"plot": "p.svg"}, {"mask_out": "m"}, {"keep_every": 1}, {"resume": True}),
+            *({"convention": "h23"}, {"mask_out": "m"}, {"keep_every": 1}, {"resume": True}),
             *({"results": "r.csv"}, {"log_dir": "l"}, {"force": True}),
         )),
     ],

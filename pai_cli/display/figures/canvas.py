@@ -238,6 +238,12 @@ def _inches(figure: Any) -> tuple[float, float]:
     return figure.bbox.width / dpi, figure.bbox.height / dpi
 
 
+def whole_numbers(axes: Axes, label: str) -> None:
+    """An axis to the right of epochs, steps or candidates, with marks at whole ones alone, be it a single one."""
+    axes.set_xlabel(label)
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)  # type: ignore[call-arg]
+
+
 def zero_line(axes: Axes, level: float = 0.0) -> None:
     """A line across at a level that means something."""
     axes.axhline(level, color=FAINT, linewidth=0.9, zorder=1)
