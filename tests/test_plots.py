@@ -31,11 +31,12 @@ from pai_cli.app import app
 from pai_cli.display.bars import PLAIN, SIDE, bar
 from pai_cli.display.figures import canvas, layers
 from pai_cli.display.figures.canvas import Picture, drawn, named, short_labels, write_picture
-from pai_cli.display.figures.layers import LayerProfile, profile_picture, short_layers
+from pai_cli.display.figures.layers import LayerProfile, profile_picture
 from pai_cli.display.figures.plane import plane_picture
 from pai_cli.display.figures.scatter import Shade, markers_of, shade_bar
 from pai_cli.display.figures.study import study_picture
 from pai_cli.display.figures.trajectory import trajectory_picture
+from pai_cli.display.short_names import short_layers
 from pai_cli.errors import PictureError
 from pai_cli.files.checkpoints import open_checkpoint
 from pai_cli.ranking.bootstrap import Resampling
@@ -440,6 +441,7 @@ def test_layers_without_what_all_share() -> None:
     assert short_layers(names) == (["2.a", "10.a", "10.b"], "model.layers")
     assert short_layers(["fc1.weight", "fc2.weight"]) == (["fc1", "fc2"], "")
     assert short_layers(["a.b.weight"]) == (["a.b"], "")
+    assert short_layers(["n.a", "n.a.weight", "n.b.weight"]) == (["a", "a.weight", "b.weight"], "n")
 
 
 def test_a_scale_of_one_value() -> None:

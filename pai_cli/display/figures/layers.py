@@ -23,6 +23,7 @@ from pai_cli.display.figures.canvas import (
     width_of,
     zero_line,
 )
+from pai_cli.display.short_names import short_layers
 from pai_cli.spectral.network import NetworkReport
 
 if TYPE_CHECKING:
@@ -218,20 +219,6 @@ def _gap_notes(profiles: Sequence[LayerProfile]) -> list[str]:
         why = sum((profile.reasons[name] for profile in profiles), Counter[str]())
         notes += [f"no {name} in {count} of {total} layers: {reason}" for reason, count in why.most_common()]
     return notes
-
-
-def short_layers(layers: Sequence[str]) -> tuple[list[str], str]:
-    """Layers without `.weight` and without the beginning that all share, whole parts of it; and that beginning."""
-    short = [layer.removesuffix(".weight") for layer in layers]
-    parts = [layer.split(".")[:-1] for layer in short]
-    shared = 0
-    for column in zip(*parts, strict=False):
-        if len(set(column)) > 1:
-            break
-        shared += 1
-    if len(layers) < 2 or not shared:
-        return short, ""
-    return [".".join(layer.split(".")[shared:]) for layer in short], ".".join(parts[0][:shared])
 
 
 def _longest(layers: Sequence[str]) -> int:
