@@ -444,6 +444,15 @@ def test_layers_without_what_all_share() -> None:
     assert short_layers(["n.a", "n.a.weight", "n.b.weight"]) == (["a", "a.weight", "b.weight"], "n")
 
 
+@pytest.mark.parametrize("count", [8, 40])
+def test_of_many_densities_a_scale_has_marks_at_some_that_there_are(count: int) -> None:
+    densities = [0.01 * 1.07**at for at in range(count)]
+    shade = Shade.of("density", densities, powers=True)
+    assert set(shade.values) <= set(densities)
+    assert (shade.values[0], shade.values[-1], len(shade.values)) == (densities[0], densities[-1], 5)
+    assert Shade.of("accuracy", densities).values == ()  # of any numbers: a scale's own marks
+
+
 def test_a_scale_of_one_value() -> None:
     assert (Shade.of("x", [0.3, None]).low, Shade.of("x", [0.3, None]).high) == (-0.2, 0.8)
     assert Shade.of("x", [0.01], powers=True) == Shade("x", 0.005, 0.02, powers=True, values=(0.01,))
@@ -513,7 +522,7 @@ def test_rank_draws_correlations_and_the_plane(pai: Pai, tmp_path: Path) -> None
     done = pai(*command, "--plot", tmp_path / "out.svg")
     assert done.status == 0
     assert done.said[-1] == (
-        f"pai: wrote {tmp_path}/out.svg: 2 metrics against accuracy, coloured by density, with Kendall's tau and its 95% "
+        f"pai: wrote {tmp_path}/out.svg: 2 metrics against accuracy, with Kendall's tau and its 95% "
         "interval; 5 masks in the full-spectrum plane, coloured by accuracy"
     )
     texts = texts_of((tmp_path / "out.svg").read_bytes())

@@ -36,7 +36,7 @@ NO_MATPLOTLIB = f"needs matplotlib; {install('plot')}"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "d")
 INK, FAINT, GRID = "#1f2328", "#6b7280", "#d5d8dd"
-NOTE_CHARACTERS = 16  # of a note, an inch
+NOTE_CHARACTERS, TITLE_CHARACTERS = 16, 13  # of a note and of a title, an inch
 TITLE = "title:"
 """Begins what a mark is called: matplotlib has links for marks and no titles, which an `.svg` gets in their place."""
 _TITLED = re.compile(rb"<a xlink:href=([\"'])title:(.*?)\1[^>]*>")
@@ -213,6 +213,12 @@ def short_labels(paths: Sequence[Path]) -> list[str]:
     ending = endings.pop() if len(endings) == 1 else ""
     # `.05` of `erk-0.05` is no ending.
     return texts if ending[1:].isdecimal() else [text.removesuffix(ending) for text in texts]
+
+
+def headline(figure: FigureBase, text: str) -> None:
+    """A title over everything, on as many lines as it takes."""
+    lines = textwrap.wrap(as_line(text), int(width_of(figure) * TITLE_CHARACTERS))
+    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=10)
 
 
 def footnote(figure: FigureBase, notes: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ from pai_cli.display.figures.canvas import (
     SERIES,
     Picture,
     footnote,
+    headline,
     named,
     or_nan,
     stacked,
@@ -57,7 +58,7 @@ def training_picture(lines: Sequence[Record], label: str) -> Picture:
 
 
 def _draw(figure: FigureBase, *, epochs: Sequence[Line], ended: Line | None, label: str) -> None:
-    figure.suptitle(named(label, 90), x=0.01, ha="left", fontsize=10)
+    headline(figure, named(label, 90))
     losses, accuracies, rates = figure.subplots(1, 3)
     for at, (part, text) in enumerate(PARTS.items()):
         _curve(losses, epochs, f"{part}_loss", at, text)

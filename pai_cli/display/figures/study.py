@@ -32,7 +32,8 @@ def study_picture(study: Study) -> Picture | None:
         return None
     across = min(ABREAST, len(drawn))
     down = math.ceil(len(drawn) / across)
-    coloured = any(point.density is not None for point in study.points[drawn[0].metric])
+    densities = [point.density for point in study.points[drawn[0].metric] if point.density is not None]
+    coloured = bool(densities) and not Shade.of("density", densities, powers=True).alone
     title = (
         f"{len(drawn)} metric{'s' * (len(drawn) != 1)} against accuracy{', coloured by density' * coloured}, with "
         "Kendall's tau and its 95% interval"

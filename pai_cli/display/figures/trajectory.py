@@ -14,6 +14,7 @@ from pai_cli.display.figures.canvas import (
     SERIES,
     Picture,
     footnote,
+    headline,
     named,
     or_nan,
     whole_numbers,
@@ -45,7 +46,7 @@ def trajectory_picture(lines: Sequence[Line], label: str) -> Picture:
 
 
 def _draw(figure: FigureBase, *, lines: Sequence[Line], label: str) -> None:
-    figure.suptitle(named(label, 90), x=0.01, ha="left", fontsize=10)
+    headline(figure, named(label, 90))
     panels = figure.subplots(2, 2, sharex=True)
     numbers = [line["candidate"] for line in lines]
     for axes, name in zip(panels.flat[:3], _measured(lines), strict=True):
