@@ -221,7 +221,7 @@ def _widths(cells: Mapping[str, Sequence[str]], room: int) -> dict[str, int]:
     return widths
 
 
-def _least_width(column: str, cells: list[str]) -> int:
+def _least_width(column: str, cells: Sequence[str]) -> int:
     widest = max(map(screen_width, (column, *cells)))
     return min(widest, LEAST_FOLD.get(column, widest))
 
