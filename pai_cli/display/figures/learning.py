@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -67,8 +66,8 @@ def _draw(figure: FigureBase, *, epochs: Sequence[Line], ended: Line | None, lab
     for axes, name in ((losses, "loss, mean over examples"), (accuracies, "accuracy"), (rates, "learning rate")):
         axes.set_ylabel(name)
         whole_numbers(axes, "epoch")
-    for axes in (losses, rates):
-        _powers(axes)
+    _powers(losses, [line[f"{part}_loss"] for part in PARTS for line in epochs if f"{part}_loss" in line])
+    _powers(rates, [line["lr"] for line in epochs])
     best = ended.get("best_epoch") if ended is not None else None
     for axes in (losses, accuracies) if best else ():
         axes.axvline(best, color=FAINT, linestyle=(0, (4, 2)), linewidth=0.9, label="best epoch", zorder=1)
@@ -83,9 +82,8 @@ def _curve(axes: Axes, epochs: Sequence[Line], name: str, at: int, text: str) ->
     axes.plot([line["epoch"] for line in epochs], values, color=SERIES[at], marker=marker, label=text)
 
 
-def _powers(axes: Axes) -> None:
+def _powers(axes: Axes, drawn: Sequence[float]) -> None:
     """A scale of powers, where what is drawn is above 0 and so far apart that its small values would lie at the bottom."""
-    drawn = [value for line in axes.get_lines() for value in line.get_ydata() if math.isfinite(value)]
     if drawn and 0 < FAR * min(drawn) < max(drawn):
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
