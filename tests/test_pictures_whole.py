@@ -54,6 +54,13 @@ def cut(picture: Picture) -> list[str]:
     return found
 
 
+def shown(picture: Picture) -> list[str]:
+    """The metrics that have plots in it."""
+    with painted(picture) as figure:
+        told = [axes.get_title(loc="left").split("\n")[0] for axes in figure.axes]
+    return [name for name in told if name]
+
+
 def profiles(count: int) -> list[LayerProfile]:
     """Of networks with 56 layers, whose names share their beginning."""
     parts = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
@@ -163,3 +170,33 @@ def test_layers_are_in_the_order_of_the_network(tmp_path: Path) -> None:
         labels = [label.get_text() for label in figure.axes[1].get_xticklabels()]
         assert labels == ["0", "2", "10", "11"]
         assert figure.axes[1].get_xlabel() == "layers of net.layers"
+
+
+def test_a_page_has_plots_of_many_metrics_in_pieces() -> None:
+    """A sheet of paper holds each; together they are the whole picture."""
+    study = study_of(scored(12))
+    few = study_picture(study)
+    assert few is not None
+    assert few.parts == ()
+    names = [f"m{at}" for at in range(19)]
+    first = study.within(study.main_scope)[0]
+    many = study_picture(
+        replace(
+            study,
+            metrics=tuple(names),
+            correlations=tuple(replace(first, metric=name) for name in names),
+            points=dict.fromkeys(names, study.points[first.metric]),
+        )
+    )
+    assert many is not None
+    titles = [shown(part) for part in many.parts]
+    assert [len(one) for one in titles] == [8, 8, 3]
+    assert [name for one in titles for name in one] == shown(many) == names
+    assert [part.title.split(" against")[0] for part in many.parts] == [
+        "metrics 1 to 8 of 19 metrics",
+        "metrics 9 to 16 of 19 metrics",
+        "metrics 17 to 19 of 19 metrics",
+    ]
+    for part in many.parts:
+        assert cut(part) == []
+        assert part.height < 0.6 * part.width  # as a sheet on its side

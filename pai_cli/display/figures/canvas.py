@@ -88,13 +88,15 @@ _METADATA: dict[str, dict[str, Any]] = {
 class Picture:
     """A picture still to be drawn: `paint` draws it on an empty figure of `width` by `height` inches.
 
-    `title`: what it shows, in words, for those who cannot see it. The figure may be a part of a larger one.
+    `title`: what it shows, in words, for those who cannot see it. The figure may be a part of a larger one. `parts`: the
+    same in pieces, where it is higher than a sheet of paper; () where it is not.
     """
 
     title: str
     width: float
     height: float
     paint: Callable[[FigureBase], None]
+    parts: tuple[Picture, ...] = ()
 
 
 def stacked(pictures: Sequence[Picture]) -> Picture:
