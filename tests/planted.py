@@ -193,7 +193,7 @@ FAULTS = {
     ),
     "the far end": Fault("pruning/on_device.py", "largest = count <= total - count + 1", "largest = True", "on_device"),
     "a wait in each step": Fault(
-        "training/loop.py", "self.totals[0].add_(loss)", "self.totals[0] += float(loss)", "feed"
+        "training/steps.py", "self.totals[0].add_(loss)", "self.totals[0] += float(loss)", "feed"
     ),
     "another step's windows": Fault("training/steps.py", "epoch * steps + step)", "epoch * steps + step + 1)", "feed"),
     "scores copied each round": Fault("models/copies.py", "isinstance(masks, DeviceMasks)", "False", "on_device"),

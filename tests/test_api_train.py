@@ -182,9 +182,13 @@ def test_parts_that_do_not_apply_are_warned_of() -> None:
 
 
 def test_progress_is_told() -> None:
-    told: list[tuple[int, int]] = []
-    pai.train(model(), DATA, progress=lambda done, total, what="": told.append((done, total)), **SHORT)
-    assert told == [(step, 10) for step in range(1, 10)]
+    told: list[tuple[int, int, str]] = []
+    training = pai.train(model(), DATA, progress=lambda done, total, what="": told.append((done, total, what)), **SHORT)
+    steps = [(step, 10) for step in range(1, 10)]
+    assert [one[:2] for one in told if not one[2].startswith("epoch ") or ": " not in one[2]] == steps
+    over = [what for _, _, what in told if ": " in what]
+    losses = [line["train_loss"] for line in training.history if "epoch" in line]
+    assert [f"loss {loss:.4g}, " in what for loss, what in zip(losses, over, strict=True)] == [True] * len(over)
 
 
 REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
@@ -197,7 +201,8 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "still": ({"update_every": 3}, UsageError, "update_every: the mask does not move; give dynamic=rigl or another"),
     "still measured": ({"convention": "f23"}, UsageError, "convention: the mask does not move; give dynamic=rigl"),
     "whose": ({"convention": "h24", "dynamic": "set"}, ValueError, "convention='h24': give one of h23, f23"),
-    "plot": ({"plot": "x.svg"}, UsageError, "plot: the mask does not move; give dynamic=rigl or another, or leave it out"),
+    "mask_out": ({"mask_out": "x.safetensors"}, UsageError, "mask_out: the mask does not move; give dynamic=rigl or "
+                                                            "another, or leave it out"),
     "epochs": ({"epochs": 0}, RecipeError, "epochs=0: must be 1 or more"),
     "text": ({"epochs": "3"}, UsageError, "epochs='3': is not a number"),
     "optimizer": ({"optimizer": "lion"}, ValueError, "optimizer='lion': give one of sgd, adam"),

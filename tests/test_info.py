@@ -103,6 +103,21 @@ def test_a_folder() -> None:
     assert "remake.sh" in table
 
 
+def test_a_folder_with_folders(tmp_path: Path) -> None:
+    """As `pai analyze` looks into them; graphs by themselves are told where their names say that they are."""
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    (tmp_path / "runs" / "a" / "m.safetensors").write_bytes(MASK.read_bytes())
+    (tmp_path / "runs" / "log.txt").write_text("epoch 1 of 3\n")
+    (tmp_path / "g.edges").write_text("a b\na c\n")
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / ".hidden" / "m.safetensors").write_bytes(MASK.read_bytes())
+    found = pai.info(tmp_path)
+    told = [(str(one.path.relative_to(tmp_path)), one.kind) for one in found.files]
+    assert told == [("g.edges", "graph"), ("runs/a/m.safetensors", "mask")]
+    assert found.remark == "1 more that are no mask, checkpoint or graph: runs/log.txt"
+    assert [row["file"] for row in records(tmp_path)[1:]] == [str(one.path) for one in found.files]
+
+
 @pytest.mark.parametrize("content", [b"", b"hello", MASK.read_bytes()[:-10], b"\x80\x04N."])
 def test_what_is_neither(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.safetensors"

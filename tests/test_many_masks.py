@@ -155,7 +155,9 @@ def test_progress_goes_to_the_end(masks: list[Path], store: Store) -> None:
         list(analyze_masks(masks[:3], AnalysisRequest(), tell, store=store))
         done = [words[0] for words in told]
         assert done == sorted(done)
-        assert told[-1] == (3 * many.STEPS, 3 * many.STEPS, "m2.safetensors")
+        assert told[-1] == (3 * many.STEPS, 3 * many.STEPS, "3/3 masks, m2.safetensors")
+        shares = [words[2] for words in told if words[0] < 3 * many.STEPS]
+        assert {words.split(",")[0] for words in shares} <= {"0/3 masks", "1/3 masks", "2/3 masks"}
 
 
 def test_how_many_jobs(masks: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,11 +31,12 @@ from pai_cli.app import app
 from pai_cli.display.bars import PLAIN, SIDE, bar
 from pai_cli.display.figures import canvas, layers
 from pai_cli.display.figures.canvas import Picture, drawn, named, short_labels, write_picture
-from pai_cli.display.figures.layers import LayerProfile, profile_picture, short_layers
+from pai_cli.display.figures.layers import LayerProfile, profile_picture
 from pai_cli.display.figures.plane import plane_picture
 from pai_cli.display.figures.scatter import Shade, markers_of, shade_bar
 from pai_cli.display.figures.study import study_picture
 from pai_cli.display.figures.trajectory import trajectory_picture
+from pai_cli.display.short_names import short_layers
 from pai_cli.errors import PictureError
 from pai_cli.files.checkpoints import open_checkpoint
 from pai_cli.ranking.bootstrap import Resampling
@@ -440,6 +441,16 @@ def test_layers_without_what_all_share() -> None:
     assert short_layers(names) == (["2.a", "10.a", "10.b"], "model.layers")
     assert short_layers(["fc1.weight", "fc2.weight"]) == (["fc1", "fc2"], "")
     assert short_layers(["a.b.weight"]) == (["a.b"], "")
+    assert short_layers(["n.a", "n.a.weight", "n.b.weight"]) == (["a", "a.weight", "b.weight"], "n")
+
+
+@pytest.mark.parametrize("count", [8, 40])
+def test_of_many_densities_a_scale_has_marks_at_some_that_there_are(count: int) -> None:
+    densities = [0.01 * 1.07**at for at in range(count)]
+    shade = Shade.of("density", densities, powers=True)
+    assert set(shade.values) <= set(densities)
+    assert (shade.values[0], shade.values[-1], len(shade.values)) == (densities[0], densities[-1], 5)
+    assert Shade.of("accuracy", densities).values == ()  # of any numbers: a scale's own marks
 
 
 def test_a_scale_of_one_value() -> None:
@@ -511,7 +522,7 @@ def test_rank_draws_correlations_and_the_plane(pai: Pai, tmp_path: Path) -> None
     done = pai(*command, "--plot", tmp_path / "out.svg")
     assert done.status == 0
     assert done.said[-1] == (
-        f"pai: wrote {tmp_path}/out.svg: 2 metrics against accuracy, coloured by density, with Kendall's tau and its 95% "
+        f"pai: wrote {tmp_path}/out.svg: 2 metrics against accuracy, with Kendall's tau and its 95% "
         "interval; 5 masks in the full-spectrum plane, coloured by accuracy"
     )
     texts = texts_of((tmp_path / "out.svg").read_bytes())

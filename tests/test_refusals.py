@@ -142,7 +142,7 @@ CALLS: dict[str, list[Mapping[str, Any]]] = {
             *({"dynamic": "rigl", "final_density": 0.2}, {"dynamic": "rigl", "min_salient": 0.1}),
             *({"dynamic": "gmp", "update_fraction": 0.1}, {"dynamic": "gmp", "steps": 3}),
             {"soft_neurons": True, "steps": 3},
-            *({"convention": "h23"}, {"plot": "p.svg"}, {"mask_out": "m"}, {"keep_every": 1}, {"resume": True}),
+            *({"convention": "h23"}, {"mask_out": "m"}, {"keep_every": 1}, {"resume": True}),
             *({"results": "r.csv"}, {"log_dir": "l"}, {"force": True}),
         )),
     ],

@@ -13,8 +13,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from conftest import SAMPLES, Pai, random_mask, save_mask
+from conftest import SAMPLES, Pai, random_mask, run_pai, save_mask
 from workers import PATIENCE
 
 from pai_cli import __version__
@@ -276,6 +277,8 @@ for (const name of NAMES) {
 told.foot = table.tFoot ? table.tFoot.rows[0].cells[0].textContent : null;
 told.wide = Array.from(document.querySelectorAll(".wide"))
   .filter(one => one.getBoundingClientRect().right > window.innerWidth).length;
+told.first = table.tBodies[0].rows[0].cells[0].getBoundingClientRect().width;
+told.heads = heads.map(head => getComputedStyle(head, "::before").content);
 told.scrolls = Array.from(document.querySelectorAll(".wide")).some(one => one.scrollWidth > one.clientWidth);
 told.ground = getComputedStyle(document.body).backgroundColor;
 told.ink = getComputedStyle(document.querySelector("svg text")).fill;
@@ -286,14 +289,22 @@ FRAME = """<!DOCTYPE html><meta charset="utf-8"><iframe src="driven.html" width=
 <script>addEventListener("message", one => document.getElementById("told").textContent = one.data)</script>"""
 
 
-def looked_at(written: Path, folder: Path, names: list[str], *flags: str) -> tuple[dict[str, Any], list[str]]:
-    """What the page is like in a frame of 390 pixels after clicks on these heads; and what the browser complained of."""
+def looked_at(
+    written: Path, folder: Path, names: list[str], *flags: str, width: int = 390, printed: bool = False
+) -> tuple[dict[str, Any], list[str]]:
+    """What the page is like in a frame of `width` pixels after clicks on these heads; and what the browser complained of.
+
+    `printed`: by the style of paper.
+    """
     driver = DRIVER.replace("NAMES", json.dumps(names))
     digest = base64.b64encode(hashlib.sha256(driver.encode()).digest()).decode()
     text = written.read_text(encoding="utf-8")
+    if printed:
+        assert text.count("@media print") == 1
+        text = text.replace("@media print", "@media all")
     text = text.replace("script-src '", f"script-src 'sha256-{digest}' '", 1)
     (folder / "driven.html").write_text(text.replace("</body>", f"<script>{driver}</script></body>"), encoding="utf-8")
-    (folder / "frame.html").write_text(FRAME, encoding="utf-8")
+    (folder / "frame.html").write_text(FRAME.replace('width="390"', f'width="{width}"'), encoding="utf-8")
     assert CHROMIUM is not None
     done = subprocess.run(
         [
@@ -339,6 +350,37 @@ def test_in_the_dark_and_with_evil_names(evil: Path, tmp_path: Path) -> None:
     assert told["title"] == "2 masks analyzed"
     assert told["width"] == [390, 390]
     assert (told["ground"], told["ink"]) == ("rgb(20, 23, 26)", "rgb(230, 232, 235)")
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a mask of 42 layers with long names."""
+    folder = tmp_path_factory.mktemp("deep")
+    random = np.random.default_rng(0)
+    names = [f"model.encoder.blocks.{at}.attention.output.dense.weight" for at in range(42)]
+    save_mask(folder / "deep.safetensors", {name: random.random((24, 16)) < 0.3 for name in names})
+    written = folder / "deep.html"
+    assert run_pai("analyze", folder / "deep.safetensors", "--report", written).status == 0
+    return written
+
+
+@needs_browser
+def test_long_names_leave_room_on_a_phone(deep: Path, tmp_path: Path) -> None:
+    told, complaints = looked_at(deep, tmp_path, ["density"])
+    assert complaints == []
+    assert told["width"] == [390, 390]
+    assert 100 < told["first"] < 195
+
+
+@needs_browser
+def test_paper_loses_nothing(deep: Path, tmp_path: Path) -> None:
+    """Within the width of a page on its side (273 mm between the margins); heads are text, which is printed on each page."""
+    told, complaints = looked_at(deep, tmp_path, ["density"], width=1032, printed=True)
+    assert complaints == []
+    assert told["width"] == [1032, 1032]
+    assert told["wide"] == 0
+    assert not told["scrolls"]
+    assert told["heads"][:3] == ['"layer"', '"shape"', '"density"']
 
 
 @needs_browser

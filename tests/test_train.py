@@ -6,6 +6,7 @@ import contextlib
 import csv
 import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -76,6 +77,7 @@ def test_what_comes_out(pai, place):
         "pai: net.safetensors: MLP 64-16-10 (10 classes), 1,184 prunable weights, 355 of them kept by m.safetensors",
         "pai: digits: 1,297 to train with, 145 held out, 355 to test; 1x8x8 made 64; divided by 16, mean (0.3051) "
         "subtracted, divided by std (0.3762); measured on the training set; augmentation: none",
+        *(epoch_line(row, 3) for row in lines() if "epoch" in row),
         "pai: wrote o.safetensors: the trained network",
         "pai: wrote r.csv: the row",
     ]
@@ -102,6 +104,13 @@ def test_what_comes_out(pai, place):
     assert told.status == 0  # it is a checkpoint like any other
 
 
+def epoch_line(row, epochs):
+    trained = f"loss {row['train_loss']:.4g}, accuracy {row['train_accuracy']:.2%}"
+    held_out = f"loss {row['validation_loss']:.4g}, accuracy {row['validation_accuracy']:.2%}"
+    best = ", the best so far" if row["best_epoch"] == row["epoch"] else ""
+    return f"pai: epoch {row['epoch']}/{epochs}: lr {row['lr']:.3g}, {trained}; held out: {held_out}{best}"
+
+
 def test_it_learns(pai, place):
     done = pai("train", *ARGUMENTS, "--epochs", 10, "--format", "json")
     assert done.json()[0]["accuracy"] > 0.85
@@ -110,8 +119,81 @@ def test_it_learns(pai, place):
 
 def test_a_table_for_people(pai, place):
     done = pai("train", *ARGUMENTS, "--epochs", 1)
-    assert "accuracy_low" in done.out
-    assert "m.safetensors" in done.out
+    [heads] = [line.split("  ") for line in done.out.splitlines() if "accuracy" in line]
+    assert [head.strip() for head in heads if head.strip()] == [
+        "mask",
+        "accuracy",
+        "95% interval",
+        "best epoch",
+        "held out",
+    ]
+    [record] = pai("train", *ARGUMENTS, "--epochs", 1, "--force", "--format", "json").json()
+    [row] = [line for line in done.out.splitlines() if "m.safetensors" in line]
+    assert f"{record['accuracy_low']:.5g} to {record['accuracy_high']:.5g}" in row
+    assert f"{record['validation_accuracy']:.5g}" in row
+
+
+def test_the_table_fits_80_columns(monkeypatch):
+    from pai_cli.display import tables
+    from pai_cli.display.training import COLUMNS
+
+    record = dict.fromkeys(COLUMNS, 0.123456) | {
+        "mask": "folder/" * 9 + "a-long-name-of-a-mask.safetensors",
+        "95% interval": "0.12346 to 0.12346",
+        "best epoch": 1600,
+    }
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = tables.table_text(COLUMNS, [record])
+    assert "no room" not in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_curves_are_drawn(pai, place):
+    done = pai("train", *ARGUMENTS, "--epochs", 3, "-o", "o.safetensors", "--plot", "p.svg")
+    assert done.status == 0
+    assert "pai: wrote p.svg: the curves of 3 epochs" in done.said
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", Path("p.svg").read_text())
+    for told in (
+        "loss, mean over examples",
+        "accuracy",
+        "learning rate",
+        "epoch",
+        "trained with",
+        "held out",
+        "best epoch",
+    ):
+        assert told in texts
+    [record] = pai("train", *ARGUMENTS, "--epochs", 3, "-o", "o.safetensors", "--resume", "--format", "json").json()
+    [told] = [text for text in texts if "on the test part" in text]
+    assert told.startswith(f"epoch {record['best_epoch']} on the test part: accuracy {record['accuracy']:.4f} (95%")
+
+
+def test_curves_are_the_epochs_numbers():
+    from pai_cli.display.figures.canvas import axes_of
+    from pai_cli.display.figures.learning import training_picture
+
+    rates, losses = (0.1, 0.1, 0.001), (30.0, 1.5, 0.5)
+    epochs = [
+        {
+            "epoch": at,
+            "lr": rate,
+            "train_loss": loss,
+            "validation_loss": 2 * loss,
+            "train_accuracy": 0.5,
+            "validation_accuracy": 0.25 * at,
+        }
+        for at, (rate, loss) in enumerate(zip(rates, losses, strict=True), start=1)
+    ]
+    loss, accuracy, rate = axes_of(training_picture(epochs, "m"), None)
+    drawn = {line.get_label(): list(line.get_ydata()) for line in loss.get_lines()}
+    assert drawn == {"trained with": list(losses), "held out": [60.0, 3.0, 1.0]}
+    assert [list(line.get_ydata()) for line in accuracy.get_lines()] == [[0.5] * 3, [0.25, 0.5, 0.75]]
+    assert [list(line.get_ydata()) for line in rate.get_lines()] == [list(rates)]
+    assert [axes.get_yscale() for axes in (loss, accuracy, rate)] == ["log", "linear", "log"]
+    one = axes_of(training_picture(epochs[:1], "m"), None)
+    assert [axes.get_yscale() for axes in one] == ["linear"] * 3
+    for axes in one:
+        assert [at for at in axes.get_xticks() if 0.9 < at < 1.1] == [1]
 
 
 def test_rows_are_added_and_replaced(pai, place):
@@ -163,7 +245,7 @@ def test_a_moving_mask_is_written(pai, place):
         *("--results", "r.csv", "--format", "json", "--plot", "p.svg"),
     )
     assert done.status == 0
-    assert done.said[2] == "pai: wrote p.svg: the spectrum at 3 masks"
+    assert "pai: wrote p.svg: the curves of 2 epochs, and the spectrum at 3 masks" in done.said
     picture = Path("p.svg").read_text()
     assert all(
         name in picture for name in ("dr, mean", "lambda_imsg, mean", "l2, mean", "explored share of the weights")
@@ -646,7 +728,6 @@ def test_refused(pai, place, options, text):
             ("--mask-out", "x.safetensors"),
             "--mask-out: the mask does not move; give --dynamic rigl or another, or leave it out",
         ),
-        (("--plot", "x.svg"), "--plot: the mask does not move; give --dynamic rigl or another, or leave it out"),
         (("--dynamic", "gmpp"), "--dynamic gmpp: give one of set, rigl, gmp, granet, srigl; "),
     ],
 )

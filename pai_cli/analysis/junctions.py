@@ -19,7 +19,7 @@ from pai_cli.files.opening import open_mask
 from pai_cli.models.huggingface import WeightsAlone
 from pai_cli.models.network import Network
 from pai_cli.models.trace import Call, Graph, Wire, trace
-from pai_cli.progress import Progress, silent
+from pai_cli.progress import Progress, of_masks, silent
 from pai_cli.spectral.junctions import Junction
 from pai_cli.spectral.result import Measure
 from pai_cli.spelling import option
@@ -124,7 +124,8 @@ def analyze_between(
             pairs = []
             for number, pair in enumerate(request.pairs, start=1):
                 pairs.append(measured(pair, layers))
-                progress(done * STEPS + number * STEPS // len(request.pairs), len(every) * STEPS, path.name)
+                told = of_masks(done, len(every), path.name)
+                progress(done * STEPS + number * STEPS // len(request.pairs), len(every) * STEPS, told)
             yield BetweenReport(path, tuple(pairs), *means_of(pairs), None, layers.whole, mask.remark)
         except PaiError as error:
             yield BetweenReport(path, (), {}, {}, error)

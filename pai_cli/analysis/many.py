@@ -23,7 +23,7 @@ from pai_cli.files.graph_files import graph_of
 from pai_cli.files.masks import Mask
 from pai_cli.files.opening import open_mask
 from pai_cli.files.store import Store, without_store
-from pai_cli.progress import Progress, silent
+from pai_cli.progress import Progress, of_masks, silent
 from pai_cli.spectral.network import DenseCache
 from pai_cli.spectral.table import NO_LAYERS
 from pai_cli.spelling import option
@@ -74,7 +74,7 @@ def analyze_masks(
     study = _Study(masks, _picklable(request), progress, ReportCache(store or without_store(), request))
     for done, outcome in enumerate(study.outcomes(pool or Here()), start=1):
         report = study.report(outcome)
-        progress(done * STEPS, len(masks) * STEPS, report.path.name)
+        progress(done * STEPS, len(masks) * STEPS, of_masks(done, len(masks), report.path.name))
         yield report
 
 
@@ -194,8 +194,8 @@ class _Study:
         return _measure(task, piece, partial(self._tell, piece.path.name))
 
     def _tell(self, name: str, layers: int, of: int) -> None:
-        done = self._shown * STEPS + min(layers * STEPS // of, STEPS - 1)
-        self._progress(done, len(self._masks) * STEPS, name)
+        done, count = self._shown * STEPS + min(layers * STEPS // of, STEPS - 1), len(self._masks)
+        self._progress(done, count * STEPS, of_masks(self._shown, count, name))
 
     def report(self, outcome: Outcome[AnyReport]) -> MaskReport:
         """The next mask's report, which is kept."""

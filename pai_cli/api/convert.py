@@ -79,8 +79,8 @@ def convert(
 
     `file`: a mask, or a network that holds one (.pt, .pth, .npz, .safetensors), "-" for one on standard input, or a `Mask`.
     `output`: where to write; None writes nothing. `kind`: what the file is, where it could be several things: "pai" or one
-    of those that `pai convert` lists. `to`: "pai"; "torch-prune", a state dict for `torch.nn.utils.prune`; "npz", boolean arrays by
-    name; "dense", the weights, 0 where pruned; "semi-structured", the same of a 2:4 mask, checked for
+    of those that `pai convert` lists. `to`: "pai"; "torch-prune", a state dict for `torch.nn.utils.prune`; "npz", boolean
+    arrays by name; "dense", the weights, 0 where pruned; "semi-structured", the same of a 2:4 mask, checked for
     `torch.sparse.to_sparse_semi_structured`; "sparse-24-bitmask", as compressed-tensors 0.9 to 0.13 stores such weights.
     `names_from`: the checkpoint (a path, an `nn.Module`, a state dict) whose weights name the arrays of a list, in order;
     names are checked against it. `weights`: the checkpoint that is pruned, for all `to` but "pai" and "npz". `packed`: bits

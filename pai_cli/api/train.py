@@ -70,7 +70,7 @@ IDLE = (
         without=("early_parts",),
     ),
     Idle((*UPDATES, "final_density", "min_salient", "convention"), f"{{it}}: {_STAYS}", without=("dynamic",)),
-    Idle(("plot", "mask_out"), f"{{it}}: {_STAYS}, or leave it out", without=("dynamic",)),
+    Idle(("mask_out",), f"{{it}}: {_STAYS}, or leave it out", without=("dynamic",)),
     Idle(
         ("final_density",),
         f"{{it}}: {option('dynamic', '{dynamic}')} ends with as many weights as the mask begins with; give "
@@ -192,12 +192,12 @@ def train(
     `update_every` steps (100), a share `update_fraction` of the kept weights at first (0.3; of granet 0.5), from the share
     `update_from` (0) of all steps to the share `update_until` (0.75). `min_salient`: of srigl, the share of its fan-in that
     must be salient for an output to keep weights (0.3; 0 ablates none). `convention`: what its spectrum is measured by, as
-    of `analyze`. `mask_out`: where its last mask is written, by default OUT-mask.safetensors beside `output`. `plot`: a
-    picture of its spectrum at every move: .svg, .png or .pdf.
+    of `analyze`. `mask_out`: where its last mask is written, by default OUT-mask.safetensors beside `output`.
 
+    `plot`: a picture (.svg, .png or .pdf) of loss, accuracy and learning rate by epoch, and of a moving mask's spectrum.
     `results`: a table (CSV) to add a row to, which `rank` reads. `log_dir`: a folder for TensorBoard's events. `keep_every`:
-    minutes between two states. `resume`: go on where a training of the same settings was interrupted. These four take an
-    `output`. `model`: the network, where names and shapes do not tell. `input_shape`: of one input, such as (3, 32, 32).
+    minutes between two states. `resume`: go on where a training of the same settings was interrupted. The last four take
+    an `output`. `model`: the network, where names and shapes do not tell. `input_shape`: of one input, such as (3, 32, 32).
     `device`: "auto", "cpu" or "cuda". `force`: replace existing files. `trust`: files may run the code in them. `progress`:
     True for a bar, or what is called with (done, total, what).
 
@@ -339,17 +339,19 @@ def _on_disk(job: Job, where: str, progress: Wanted, *, resume: bool) -> Trained
 
 
 def _draw(job: Job, trained: Trained, *, resume: bool) -> None:
-    """The picture of how the mask moved, where one is asked for."""
+    """The picture of how it went, where one is asked for."""
     plot = job.out.plot
     if plot is None:
         return
-    from pai_cli.display.figures.updates import plot_updates
+    from pai_cli.display.figures.learning import plot_training
 
     if resume and not job.out.force and plot.exists():
         note(f"{plot}: exists already, and stays as it is; {option('force')} draws it again")
         return
-    label = f"{job.recipe.dynamic} from {job.mask.path if job.mask is not None else job.source.path}"
-    plot_updates(trained.lines, plot, label, force=job.out.force)
+    label = str(job.source.path if job.mask is None else job.mask.path)
+    if job.recipe.dynamic is not None:
+        label = f"{job.recipe.dynamic} from {label}"
+    plot_training(trained.lines, plot, label, force=job.out.force)
 
 
 def _tell_started(job: Job, process: Process) -> None:

@@ -15,7 +15,9 @@ from pai_cli.files.tables import Format
 def info(
     file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", readable=False, help="A mask, a checkpoint, a program, or a folder of them."),
+        typer.Argument(
+            metavar="FILE", readable=False, help="A mask, a checkpoint, a program, a graph, or a folder of them."
+        ),
     ],
     format: options.OutputFormat = Format.TABLE,  # noqa: A002  the flag's name
     columns: options.Columns = None,

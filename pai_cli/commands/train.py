@@ -163,7 +163,7 @@ Plot = Annotated[
         "--plot",
         readable=False,
         metavar="FILE",
-        help="Draw the spectrum at every move of the mask; of --dynamic, to .svg, .png or .pdf.",
+        help="Draw loss, accuracy and rate by epoch, and a moving mask's spectrum: .svg, .png, .pdf.",
     ),
 ]
 Results = Annotated[

@@ -15,7 +15,8 @@ from pai_cli.spelling import for_shell
 if TYPE_CHECKING:
     from pai_cli.models.info import FileInfo
 
-OF_FILE = ("kind", "format", "network", "tensors", "total", "kept", "density", "bytes", "sha256")
+OF_GRAPH = ("left", "right", "edges", "weighted")
+OF_FILE = ("kind", "format", "network", "tensors", "total", "kept", *OF_GRAPH, "density", "bytes", "sha256")
 _TELLS = ("method", "asked_density", "seed", "data", "architecture", "command", "created", "source", "source_sha256")
 FIELDS = ("file", "level", "tensor", "shape", "dtype", *OF_FILE, *_TELLS, "remark")
 
@@ -58,6 +59,10 @@ def _of_file(found: FileInfo) -> Record:
     record |= {"network": found.network, "tensors": len(found.tensors), "total": found.total, "kept": found.kept}
     if found.kind == "program" and not found.tensors:
         record |= {"tensors": None, "total": None}  # it was not looked into
+    if found.graph is not None:
+        record |= {"tensors": None, "total": None}
+        record |= {name: getattr(found.graph, name) for name in (*OF_GRAPH, "density")}
+        return record | {"bytes": found.bytes, "sha256": found.sha256, "remark": for_shell(found.message) or None}
     record |= {"density": _share(found.kept, found.total), "bytes": found.bytes, "sha256": found.sha256}
     told: Record = {"asked_density" if key == "density" else key: text for key, text in found.story.items()}
     told |= {name: _number(text) for name in ("asked_density", "seed") if isinstance(text := told.get(name), str)}

@@ -1,4 +1,4 @@
-"""A progress bar on standard error: only on a terminal, and only for work that takes a while."""
+"""A progress bar on standard error, on a terminal and for work that takes a while; elsewhere a line a milestone."""
 
 from __future__ import annotations
 
@@ -8,35 +8,40 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pai_cli.compute.stopping import check
-from pai_cli.display.console import errors, errors_have_no_terminal
+from pai_cli.display.console import errors, errors_have_no_terminal, note
 from pai_cli.printable import as_line
-from pai_cli.progress import Progress
+from pai_cli.progress import Milestone, Progress
 
 PATIENCE = 1.0  # seconds before a bar appears: quick work shows none
 
 
-def _unseen(done: int, total: int, what: str = "") -> None:  # noqa: ARG001
+def _logged(done: int, total: int, what: str = "") -> None:  # noqa: ARG001
     check()
+    if isinstance(what, Milestone):
+        note(what)
 
 
 @contextmanager
 def progress_bar(title: str, *, streaming: bool = False) -> Iterator[Progress]:
-    """A `Progress` that draws what is being done, how far it is and how long it will take. Silent without a terminal.
+    """A `Progress` that draws what is being done, how far it is and how long it will take; without a terminal it says
+    milestones, a line each, and nothing else.
 
     `streaming`: results are written to standard output meanwhile; where that is a terminal, no bar is drawn into them. Each
     call sees to it that no signal is lost.
     """
     if errors_have_no_terminal():
-        yield _unseen
+        yield _logged
         return
     console = errors()
     if not console.is_terminal or (streaming and sys.stdout.isatty()):
-        yield _unseen
+        yield _logged
         return
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
+    from rich.table import Column
 
-    columns = [TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()]
+    words = TextColumn("{task.description}", markup=False)
+    columns = [words, BarColumn(), TaskProgressColumn(), TimeRemainingColumn(table_column=Column(no_wrap=True))]
     bar = Bar(*columns, console=console, transient=True)
     task = bar.add_task(as_line(title), total=None)
     begin = time.monotonic()
@@ -48,7 +53,8 @@ def progress_bar(title: str, *, streaming: bool = False) -> Iterator[Progress]:
         if done >= total:
             bar.stop()  # before anything else is written
             return
-        bar.update(task, completed=done, total=total, description=f"{as_line(title)} {as_line(what)}".strip())
+        told = None if isinstance(what, Milestone) else f"{as_line(title)} {as_line(what)}".strip()
+        bar.update(task, completed=done, total=total, description=told)
 
     try:
         yield show

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pai_cli.display.bars import bar, bars_here
@@ -11,6 +11,7 @@ from pai_cli.display.console import WIDE, Paper, note, output, show_line, show_l
 from pai_cli.display.look import USUAL, Look
 from pai_cli.display.papers import paper_lines, title_lines
 from pai_cli.display.plain import drawn_plainly, screen_width
+from pai_cli.display.short_names import ENDING, short_layers
 from pai_cli.files.tables import Format, Record, Value, joined
 from pai_cli.printable import as_line
 from pai_cli.spectral.catalogue import EVERY
@@ -51,6 +52,7 @@ TEXT = (
     ),
     *("kind", "format", "network", "dtype"),
 )
+LAYERS = ("layer", "writer", "reader")  # columns of layers' names
 # Characters a line that a folding text keeps.
 LEAST_FOLD = {
     **dict.fromkeys(("mask", "layer", "writer", "reader", "layers spanned"), 24),
@@ -144,6 +146,28 @@ def _columns(weights: bool, records: Sequence[Record]) -> tuple[str, ...]:
     return ANALYZE_COLUMNS + paths + (WEIGHT_COLUMNS if weighed else ())
 
 
+def _narrow(cells: Mapping[str, Sequence[str]], width: int) -> bool:
+    """Whether layers' names would fold, or other columns give way to them."""
+    whole = {column: _least_width(column, texts) for column, texts in cells.items()}
+    whole |= {column: max(map(screen_width, texts)) for column, texts in cells.items() if column in LAYERS}
+    return _room(whole) > width
+
+
+def _narrowed(cells: dict[str, list[str]], *, total: bool) -> list[str]:
+    """Shorten the layers' names in their columns, all by the same; what was left out of them, in words."""
+    columns = [column for column in LAYERS if column in cells]
+    last = -1 if total else None
+    names = [name for column in columns for name in cells[column][:last]]
+    short, shared = short_layers(names)
+    left_out = [repr(f"{shared}.")] if shared else []
+    if any(one.endswith(ENDING) and not other.endswith(ENDING) for one, other in zip(names, short, strict=True)):
+        left_out.append(repr(ENDING))
+    for at, column in enumerate(columns):
+        count = len(cells[column][:last])
+        cells[column][:last] = short[at * count : (at + 1) * count]
+    return [f"{' and '.join(left_out)} of layers"] if left_out else []
+
+
 def table_text(columns: Sequence[str], records: Sequence[Record], *, total: bool = False, look: Look = USUAL) -> str:
     """The table as `show_records` writes it, without colours, as wide as the terminal is or, where there is none, `WIDE`;
     what there was no room for is told in a last line.
@@ -185,12 +209,13 @@ def _left(columns: Sequence[str], records: Sequence[Record], look: Look) -> set[
 def _print(
     console: Console | Paper, columns: Sequence[str], records: Sequence[Record], *, total: bool, look: Look = USUAL
 ) -> list[str]:
-    """Print the table as wide as the terminal is, wider where columns were asked for; no cell is ever cut. Gives the columns
-    for which there was no room.
+    """Print the table as wide as the terminal is, wider where columns were asked for; no cell is ever cut. Gives what there
+    was no room for.
     """
     cells, left = _cells(columns, records), _left(columns, records, look)
+    shortened = _narrowed(cells, total=total) if console.is_terminal and _narrow(cells, console.width) else []
     shown, needed = _fitting(cells, console.width, () if look.columns else DISPENSABLE)
-    left_out = [column for column in cells if column not in shown]
+    left_out = [*shortened, *(column for column in cells if column not in shown)]
     if drawn_plainly({column: cells[column] for column in shown}, console, left, total=total):
         return left_out
     from rich import box
@@ -198,11 +223,10 @@ def _print(
 
     drawing = console.console() if isinstance(console, Paper) else console
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for column in shown:
+    for column, width in _widths({column: cells[column] for column in shown}, console.width).items():
         drawn = column == BARS and isinstance(records[0][column], str)
         justify: JustifyMethod = "left" if drawn or column in left else "right"
-        least = _least_width(column, cells[column])
-        table.add_column(column, justify=justify, overflow="fold", no_wrap=column not in LEAST_FOLD, min_width=least)
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=column not in LEAST_FOLD, width=width)
     for index in range(len(records)):
         last = total and index == len(records) - 1
         if last:
@@ -219,13 +243,30 @@ def _fitting(cells: dict[str, list[str]], width: int, dispensable: Sequence[str]
     for column in (None, *dispensable):
         if column in shown:
             shown.remove(column)
-        needed = 2 + sum(_least_width(name, cells[name]) + 2 for name in shown)
+        needed = _room({name: _least_width(name, cells[name]) for name in shown})
         if needed <= width:
             break
     return shown, needed
 
 
-def _least_width(column: str, cells: list[str]) -> int:
+def _room(widths: Mapping[str, int]) -> int:
+    """Characters that columns of these widths take, with what is between them."""
+    return sum(width + 2 for width in widths.values())
+
+
+def _widths(cells: Mapping[str, Sequence[str]], room: int) -> dict[str, int]:
+    """The columns' widths: what room is left goes to those whose texts fold most. `rich` itself would cut letters off."""
+    widths = {column: _least_width(column, texts) for column, texts in cells.items()}
+    widest = {column: max(map(screen_width, texts)) for column, texts in cells.items() if column in LEAST_FOLD}
+    for _ in range(room - _room(widths)):
+        folded = {column: wide / widths[column] for column, wide in widest.items() if wide > widths[column]}
+        if not folded:
+            break
+        widths[max(folded, key=folded.__getitem__)] += 1
+    return widths
+
+
+def _least_width(column: str, cells: Sequence[str]) -> int:
     widest = max(map(screen_width, (column, *cells)))
     return min(widest, LEAST_FOLD.get(column, widest))
 

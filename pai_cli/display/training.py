@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pai_cli.display.console import note
 from pai_cli.display.look import Look
-from pai_cli.display.tables import show_records
+from pai_cli.display.tables import number, show_records
 from pai_cli.files.tables import Format, Record, write_table
 from pai_cli.training.events import DONE
 
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from pai_cli.training.job import Trained
     from pai_cli.training.outputs import Outputs
 
-COLUMNS = ("mask", "accuracy", "accuracy_low", "accuracy_high", "best_epoch", "validation_accuracy")
+COLUMNS = ("mask", "accuracy", "95% interval", "best epoch", "held out")
+"""Of a person's table, which 80 columns have room for."""
 FIELDS = (
     *("mask", "accuracy", "accuracy_low", "accuracy_high", "correct", "tested", "test_loss", "seed", "dataset"),
     *("recipe", "density", "epochs", "best_epoch", "validation_accuracy", "explored", "seconds"),
@@ -33,6 +34,8 @@ def show_training(trained: Trained, out: Outputs, kind: Format) -> None:
                 note(f"wrote {path}: the {what}" if what != "trained" else f"wrote {path}: the trained network")
     record: Record = {**trained.record, "accuracy": trained.record[DONE]}
     if kind.for_people:
-        show_records([record], COLUMNS, look=Look(kind))
+        interval = f"{number(record['accuracy_low'])} to {number(record['accuracy_high'])}"
+        told: Record = {"best epoch": record["best_epoch"], "held out": record["validation_accuracy"]}
+        show_records([{**record, **told, "95% interval": interval}], COLUMNS, look=Look(kind))
         return
     write_table(sys.stdout, kind, FIELDS, [record])

@@ -24,8 +24,15 @@ if TYPE_CHECKING:
 
 NPY, MARKET = b"\x93NUMPY", b"%%MatrixMarket"
 
-LISTS = (".txt", ".csv", ".tsv", ".edges", ".edgelist", ".el")
+OF_ANY_TEXT = (".txt", ".csv", ".tsv")
+LISTS = (*OF_ANY_TEXT, ".edges", ".edgelist", ".el")
 """What a list of edges may end with: nothing in a text says that it is one."""
+
+KIND, GRAPH = "kind", "graph"
+"""What the report of a graph by itself says in its metadata, by which whole files are compared, whatever they are called."""
+
+SUFFIXES = (".mtx", ".npy", *LISTS[len(OF_ANY_TEXT) :])
+"""What says by itself that a file of a folder is a graph."""
 
 MOST_WHOLE = 2**28  # entries of a sparse graph that may be made whole for who asks for that
 
@@ -39,7 +46,8 @@ class GraphFile:
 
     def __init__(self, path: Path, found: Found):
         self.path = path
-        self.metadata: dict[str, str] = {}
+        self.metadata = {KIND: GRAPH}
+        self.format = found.format
         self.names = (path.stem or path.name,)
         self.matrix = found.matrix
         self.shapes = {self.names[0]: (int(found.matrix.shape[0]), int(found.matrix.shape[1]))}
@@ -54,6 +62,13 @@ class GraphFile:
             return "its numbers are 0 and 1: a graph without weights"
         signs = ", signs left out" if values.dtype.kind != "u" and bool(np.any(values < 0)) else ""
         return f"other numbers than 0 and 1 are taken for weights of edges{signs}; what is 0 is no edge"
+
+    @property
+    def edges(self) -> int:
+        """How many there are."""
+        import numpy as np
+
+        return int(np.count_nonzero(_stored(self.matrix)))
 
     def layout(self, _name: str) -> Layout:
         """A plain matrix."""
@@ -83,9 +98,10 @@ class GraphFile:
 
 @dataclass(frozen=True)
 class Found:
-    """The matrix of a file, and what a person should know of how it was read."""
+    """The matrix of a file, who writes such files, and what a person should know of how it was read."""
 
     matrix: np.ndarray | Entries
+    format: str
     told: str = ""
 
 
@@ -161,7 +177,7 @@ def _of_array(path: Path) -> Found:
         raise MaskError(f"{path}: holds {matrix.dtype}, not real numbers or booleans; convert them")
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise MaskError(f"{path}: an array of shape {tuple(matrix.shape)} is no matrix of rows and columns")
-    return Found(np.array(matrix))
+    return Found(np.array(matrix), "numpy")
 
 
 def _of_scipy(path: Path) -> Found:
@@ -173,7 +189,7 @@ def _of_scipy(path: Path) -> Found:
     if values.dtype.kind not in "biuf":
         raise MaskError(f"{path}: holds {values.dtype}, not real numbers or booleans; convert them")
     once = ", which SciPy adds up; call sum_duplicates() before it is saved"
-    return Found(_entries(path, tuple(places), values, (shape[0], shape[1]), once))
+    return Found(_entries(path, tuple(places), values, (shape[0], shape[1]), once), "scipy.sparse")
 
 
 def _of_market(path: Path) -> Found:
@@ -181,14 +197,18 @@ def _of_market(path: Path) -> Found:
 
     matrix, told = read_market(path)
     if not hasattr(matrix, "tocoo"):
-        return Found(matrix, told)
+        return Found(matrix, "Matrix Market", told)
     listed = matrix.tocoo()
     once = "; keep each once"
-    return Found(_entries(path, (listed.row, listed.col), listed.data, matrix.shape, once), told)
+    return Found(_entries(path, (listed.row, listed.col), listed.data, matrix.shape, once), "Matrix Market", told)
 
 
 def _of_edges(path: Path) -> Found:
     from pai_cli.files.bipartite_lists import read_bipartite
 
+    if path.suffix.lower() in OF_ANY_TEXT:
+        from pai_cli.files.edges_or_not import check_edges
+
+        check_edges(path)
     graph = read_bipartite(path)
-    return Found(_entries(path, (graph.rows, graph.columns), graph.values, graph.shape), graph.told)
+    return Found(_entries(path, (graph.rows, graph.columns), graph.values, graph.shape), "list of edges", graph.told)

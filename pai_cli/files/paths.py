@@ -71,7 +71,7 @@ def _listed(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def _files_below(folder: Path, note: Note) -> Iterator[Path]:
+def files_below(folder: Path, note: Note) -> Iterator[Path]:
     """Files of a folder, then those of the folders in it; links to folders and models' folders as they stand.
 
     A folder in it that cannot be read is passed over with a `note`.
@@ -83,7 +83,7 @@ def _files_below(folder: Path, note: Note) -> Iterator[Path]:
             if why := _unreadable(path):
                 note(f"{path}: {why}; the folder is left out")
             else:
-                yield from _files_below(path, note)
+                yield from files_below(path, note)
         else:
             yield path
 
@@ -102,7 +102,7 @@ def _unreadable(folder: Path) -> str:
 
 
 def _masks_in(folder: Path, note: Note, *, trust: bool) -> list[Path]:
-    files = list(_files_below(folder, note))
+    files = list(files_below(folder, note))
     masks = []
     for path in (path for path in files if path.suffix in SUFFIXES and not path.is_dir()):
         reason = _left_out(path, trust=trust)

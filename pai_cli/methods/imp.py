@@ -14,6 +14,7 @@ import torch
 
 from pai_cli.errors import RecipeError
 from pai_cli.methods.resume import check_rounds, kept_round
+from pai_cli.progress import told_of
 from pai_cli.pruning.base import Masks, ScoreContext, Scorer, Scores
 from pai_cli.spelling import option
 from pai_cli.training.examples import prepare
@@ -116,7 +117,13 @@ class Rounds:
         for part in ("masks", "explored"):
             state.add(part, {name: torch.from_numpy(mask) for name, mask in masks.items()})
         evaluated = self.point // self.steps_in_epoch
-        state.facts = {"step": self.point, "evaluated": evaluated, "seconds": 0.0, "best": [0, -1, 1, None]}
+        state.facts = {
+            "step": self.point,
+            "evaluated": evaluated,
+            "counted": 0,
+            "seconds": 0.0,
+            "best": [0, -1, 1, None],
+        }
         return state
 
     def _run(self, masks: Masks | None) -> Run:
@@ -126,7 +133,7 @@ class Rounds:
         before = self.done * each
 
         def progress(done: int, total: int, what: str = "") -> None:  # noqa: ARG001  (as `Progress` has it)
-            tell(before + done, self.point + rounds * each, f"round {self.done + 1}/{rounds}, {what}")
+            tell(before + done, self.point + rounds * each, told_of(f"round {self.done + 1}/{rounds}, ", what))
 
         def keep(state: TrainingState) -> None:
             if kept.keep is not None:

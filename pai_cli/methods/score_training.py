@@ -20,6 +20,7 @@ from pai_cli.training.model import check_outputs, cross_entropy, dtype_of, logit
 from pai_cli.training.process import Process
 from pai_cli.training.recipe import Augmentation, Optimizer, Recipe, Schedule
 from pai_cli.training.run import Run
+from pai_cli.training.said import epoch_over, in_epoch
 from pai_cli.training.state import (
     TrainingState,
     check_parts,
@@ -33,6 +34,7 @@ from pai_cli.training.steps import CHECK_EVERY, Steps
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from pai_cli.files.tables import Record
     from pai_cli.models.network import PrunableLayer
 
 USUAL_LR = {Optimizer.SGD: 0.1, Optimizer.ADAM: 0.01}
@@ -99,6 +101,7 @@ class ScoreTraining(Steps):
         for weight in self.weights.values():
             weight.requires_grad_(True)
         self.optimizer = self._optimizer_of(self.scores.values())
+        self.accuracy: float | None = None  # this epoch's, or the last one's, as last looked at
         self.done = 0
         self.masks: Masks | None = None
         if kept.state is not None:
@@ -118,27 +121,48 @@ class ScoreTraining(Steps):
     def _advance(self, goal: int) -> bool:
         if self.step >= goal:
             return False
-        loss = self._one_step()
-        if self.step % CHECK_EVERY == 0 or self.step + 1 == goal:
-            self._check_finite(float(loss), self.step + 1)
+        self._one_step()
         self.step += 1
-        epoch = (self.step - 1) // self.steps_in_epoch + 1
-        self.run.progress(self.step, self.epochs * self.steps_in_epoch, f"epoch {epoch}/{self.epochs}")
+        over = self.step % self.steps_in_epoch == 0
+        if (self.step - 1) % CHECK_EVERY == 0 or self.step == goal or over:
+            self._look_and_tell(over=over)
+        at = (self.step - 1) // self.steps_in_epoch + 1, self.epochs
+        told = in_epoch(at, self.loss, self.accuracy, self._lr())
+        self.run.progress(self.step, self.epochs * self.steps_in_epoch, told)
         return True
+
+    def _lr(self) -> float:
+        """Of the last step."""
+        return self.recipe.lr_at(self.step - 1, self.steps)
+
+    def _look_and_tell(self, *, over: bool) -> None:
+        """Look at the totals, and tell of the epoch where it is over. The accuracy is that on what the scores learn by."""
+        _, right = self._look(self.step)
+        self.accuracy = right / (self.counted * self.batch)
+        if not over:
+            return
+        record: Record = {
+            "epoch": self.step // self.steps_in_epoch,
+            "lr": self._lr(),
+            "train_loss": self.loss,
+            "train_accuracy": self.accuracy,
+        }
+        done = self.step - 1  # the step's own progress, which may end the bar, comes after this
+        self.run.progress(done, self.epochs * self.steps_in_epoch, epoch_over(record, self.epochs))
+        self._begin_epoch()
 
     def ranked(self) -> Tensors:
         """The scores as a forward pass would take them."""
         return {name: one.detach().clamp(0, 1) if self.kind.clip else one.detach() for name, one in self.scores.items()}
 
-    def _one_step(self) -> torch.Tensor:
+    def _one_step(self) -> None:
         self._set_lr()
         inputs, labels = self._training_batch()
         if self.draws:
             self._seed_torch(self._random_of(self.step))
         self.model.train()
-        loss = self.differentiate(inputs, labels)
+        self.differentiate(inputs, labels)
         self.optimizer.step()
-        return loss
 
     def _random_of(self, step: int) -> np.random.Generator:
         return generator_for(self.recipe.seed, f"step {step} of the search")
@@ -153,7 +177,8 @@ class ScoreTraining(Steps):
         self._take_part()
         for weight in self.weights.values():
             weight.grad = None
-        loss = cross_entropy(logits_of(self.model, inputs.to(dtype_of(self.model))), labels)
+        logits = logits_of(self.model, inputs.to(dtype_of(self.model)))
+        loss = cross_entropy(logits, labels)
         loss.backward()  # type: ignore[no-untyped-call]
         total = loss.detach()
         with torch.no_grad():
@@ -170,6 +195,7 @@ class ScoreTraining(Steps):
             if self.kind.penalty:
                 for square in torch._foreach_mul(scores, scores):
                     total = total + self.kind.penalty * square.sum()
+        self._count(total, logits.detach(), labels)
         return total
 
     def _take_part(self) -> None:
@@ -188,14 +214,17 @@ class ScoreTraining(Steps):
         state.add("scores", self.scores)
         state.add("optimizer", optimizer_tensors(self.optimizer))
         state.add("buffers", dict(self.model.named_buffers()))
-        state.facts["step"] = self.step
+        state.add("run", {"totals": self.totals})
+        state.facts |= {"step": self.step, "counted": self.counted}
         return kept_round(state, self.done, self.masks)
 
     def load(self, state: TrainingState) -> None:
         """Go to where `state` was taken. Raises `ValueError`, `KeyError` for what cannot be."""
         check_rounds(self.training, {name: tuple(one.shape) for name, one in self.constants.items()})
-        check_parts(state, self.state(), ("scores", "buffers"))
+        check_parts(state, self.state(), ("scores", "buffers", "run"))
         self.step = number_in(state.facts, "step", self.steps)
+        self.counted = number_in(state.facts, "counted", self.steps_in_epoch)
+        self.totals.copy_(state.part("run")["totals"])
         self.done = self.training.run.done
         with torch.no_grad():
             for name, tensor in state.part("scores").items():

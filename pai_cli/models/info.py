@@ -14,12 +14,14 @@ from pai_cli.files.first_bytes import first_bytes, is_pickle
 from pai_cli.files.folders import is_model
 from pai_cli.files.messages import some_names
 from pai_cli.spelling import for_python, option
+from pai_cli.telling import note
 
 if TYPE_CHECKING:
     from pai_cli.files.checkpoints import Checkpoint
+    from pai_cli.files.graph_files import GraphFile
     from pai_cli.files.masks import Mask
 
-Kind = Literal["mask", "checkpoint", "program", "folder"]
+Kind = Literal["mask", "checkpoint", "program", "graph", "folder"]
 
 STORY = ("method", "density", "seed", "data", "architecture", "command", "created", "source", "source_sha256")
 """What a file may tell of how it was made, in the order shown."""
@@ -40,13 +42,31 @@ class TensorInfo:
         return prod(self.shape)
 
 
+@dataclass(frozen=True)
+class GraphInfo:
+    """A bipartite graph: vertices on the `left` (columns of its matrix) and on the `right` (rows), `edges` between them, and
+    whether edges have weights.
+    """
+
+    left: int
+    right: int
+    edges: int
+    weighted: bool
+
+    @property
+    def density(self) -> float:
+        """Edges of all that there could be, 0 to 1."""
+        return self.edges / (self.left * self.right)
+
+
 @dataclass(frozen=True, kw_only=True)
 class FileInfo:
     """A file, or a folder.
 
-    `kind`: "mask"; "checkpoint"; "program" (of `torch.export`); "folder" of files that are no one model, each then in
-    `files`. `format`: who wrote it: "pai", "safetensors", "torch", or a kind of mask as `convert` names them. `network`: the
-    architecture that is recognised, else None. `story`: what the file tells of how it was made, by the names of `STORY`.
+    `kind`: "mask"; "checkpoint"; "program" (of `torch.export`); "graph" by itself; "folder" of files that are no one model,
+    each then in `files`. `format`: who wrote it: "pai", "safetensors", "torch", a kind of mask as `convert` names them; of a
+    graph "Matrix Market", "scipy.sparse", "numpy", "list of edges". `network`: the architecture that is recognised, else
+    None. `graph`: of a graph, its numbers. `story`: what the file tells of how it was made, by the names of `STORY`.
     `bytes`: of all its files; `sha256`: their digest, None of a folder. `message`: `remark` before its parameters are
     spelled.
     """
@@ -59,6 +79,7 @@ class FileInfo:
     network: str | None = None
     tensors: tuple[TensorInfo, ...] = ()
     files: tuple[FileInfo, ...] = ()
+    graph: GraphInfo | None = None
     story: Mapping[str, str] = field(default_factory=dict)
     message: str = field(default="", repr=False)
 
@@ -86,8 +107,11 @@ def info_of(path: Path, *, trust: bool = False) -> FileInfo:
     """
     if path.is_dir() and not is_model(path):
         return _folder(path, trust=trust)
+    from pai_cli.files.graph_files import open_graph
     from pai_cli.files.programs import is_program
 
+    if not path.is_dir() and (graph := open_graph(path)) is not None:
+        return _of_graph(graph)
     program = path.is_file() and is_pickle(first_bytes(path)) and is_program(path)
     if program and not trust:
         remark = f"cannot be looked into without running code of its maker: {option('trust')} allows that"
@@ -105,6 +129,19 @@ def info_of(path: Path, *, trust: bool = False) -> FileInfo:
     from pai_cli.files.checkpoints import open_checkpoint
 
     return _of_checkpoint(path, open_checkpoint(path, trust=trust), "program" if program else "checkpoint")
+
+
+def _of_graph(graph: GraphFile) -> FileInfo:
+    right, left = graph.shapes[graph.names[0]]
+    return FileInfo(
+        path=graph.path,
+        kind="graph",
+        format=graph.format,
+        bytes=graph.path.stat().st_size,
+        sha256=graph.sha256,
+        graph=GraphInfo(left, right, graph.edges, graph.weighted),
+        message=graph.remark,
+    )
 
 
 def _mask(path: Path, *, trust: bool) -> FileInfo | None:
@@ -164,23 +201,21 @@ def _of_checkpoint(path: Path, checkpoint: Checkpoint, kind: Kind) -> FileInfo:
 
 
 def _folder(path: Path, *, trust: bool) -> FileInfo:
-    """Of every file in it that is a mask or a checkpoint; what is neither is counted."""
-    from pai_cli.files.ordering import file_order
-    from pai_cli.files.paths import SUFFIXES
+    """Of every file in it, and in the folders below it, that is a mask, a checkpoint or a graph; what is none is counted."""
+    from pai_cli.files.graph_files import SUFFIXES as OF_GRAPHS
+    from pai_cli.files.paths import SUFFIXES, files_below
 
-    every = sorted(
-        (one for one in path.iterdir() if not one.name.startswith(".")), key=lambda one: file_order(one.name)
-    )
     files, others = [], []
-    for one in every:
-        if (one.is_dir() and not is_model(one)) or (one.is_file() and one.suffix not in SUFFIXES):
-            others.append(one.name)
+    for one in files_below(path, note):
+        named = str(one.relative_to(path))
+        if (one.is_dir() and not is_model(one)) or (one.is_file() and one.suffix not in (*SUFFIXES, *OF_GRAPHS)):
+            others.append(named)
             continue
         try:
             files.append(info_of(one, trust=trust))
         except PaiError:
-            others.append(one.name)
-    remark = f"{len(others)} more that are neither mask nor checkpoint: {some_names(others)}" if others else ""
+            others.append(named)
+    remark = f"{len(others)} more that are no mask, checkpoint or graph: {some_names(others)}" if others else ""
     return FileInfo(
         path=path, kind="folder", format="", bytes=sum(one.bytes for one in files), files=tuple(files), message=remark
     )

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from pai_cli.errors import MethodOptionError, ScoreError
-from pai_cli.progress import Progress
+from pai_cli.progress import Progress, told_of
 from pai_cli.pruning.base import Masks
 from pai_cli.pruning.run import PruneRequest, choose_masks
 from pai_cli.pruning.sanity import with_weights
@@ -66,7 +66,7 @@ def prune_again(
 
         def show(done: int, total: int, what: str = "", number: int = number) -> None:
             told = f"{number + 1}/{again.prunings} prunings"
-            progress(number * total + done, again.prunings * total, f"{told}: {what}" if what else told)
+            progress(number * total + done, again.prunings * total, told_of(f"{told}: ", what) if what else told)
 
         twin = perturbed(network, again.perturbation, request.seed, number)
         try:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pai_cli.analysis.masks import MaskReport
+from pai_cli.files.graph_files import GRAPH, KIND
 from pai_cli.spectral.result import Measure
 
 LAYER_DENSITY = "layer_density"
@@ -63,11 +64,12 @@ def scored_masks(reports: Iterable[MaskReport]) -> list[ScoredMask]:
     """The masks that were measured; those that failed are left out.
 
     Means over different layers do not compare: masks of several networks have settings, named after the first of each.
+    Graphs by themselves compare with each other, whatever they are called and however large they are.
     """
     measured = [(one, one.report) for one in reports if one.report is not None]
     networks: dict[frozenset[object], str] = {}
     for one, _ in measured:
-        networks.setdefault(frozenset(one.shapes.items()), f"layers of {one.path}")
+        networks.setdefault(_layers(one), "graphs" if _is_graph(one) else f"layers of {one.path}")
     return [
         ScoredMask(
             name=str(one.path),
@@ -75,12 +77,21 @@ def scored_masks(reports: Iterable[MaskReport]) -> list[ScoredMask]:
             values=report.measures,
             counted=report.counted,
             method=one.metadata.get("method"),
-            setting=networks[frozenset(one.shapes.items())] if len(networks) > 1 else "",
+            setting=networks[_layers(one)] if len(networks) > 1 else "",
             network_density=None if one.count is None else one.count.density,
             convention=report.convention.value,
         )
         for one, report in measured
     ]
+
+
+def _is_graph(one: MaskReport) -> bool:
+    return one.metadata.get(KIND) == GRAPH
+
+
+def _layers(one: MaskReport) -> frozenset[object]:
+    """What masks that compare have alike."""
+    return frozenset([GRAPH]) if _is_graph(one) else frozenset(one.shapes.items())
 
 
 def equal_groups(masks: Sequence[ScoredMask], *, by_density: bool = True) -> list[list[ScoredMask]]:

@@ -38,6 +38,7 @@ from pai_cli.training.moving import Moving
 from pai_cli.training.recipe import Dynamic, Optimizer, Recipe
 from pai_cli.training.rescale import ITERATIONS, Rescaling
 from pai_cli.training.run import Best, Run, Stand, TrainResult
+from pai_cli.training.said import epoch_over, in_epoch
 from pai_cli.training.state import TrainingState, arrays_of, load_optimizer, optimizer_tensors, state_dict_of
 from pai_cli.training.steps import CHECK_EVERY, Steps
 from pai_cli.training.tost import EarlyParts
@@ -82,7 +83,7 @@ class Trainer(Steps):
         self.called = self._together()
         self.evaluated = 0
         self.tied = False  # whether equal scores of a moving mask were told of
-        self.totals = torch.zeros(2, dtype=torch.float64, device=self.process.device)  # loss and correct of this epoch
+        self.score: Score | None = None  # of the last epoch, on the examples held out
         self.best = Best()
 
     def _weights_of(self, masks: Masks) -> Arrays:
@@ -153,7 +154,7 @@ class Trainer(Steps):
             self._one_step()
             self.step += 1
             self._fade()
-            self.run.progress(self.step, self.end + 1, self._story())
+            self.run.progress(self.step, self.end + 1, self._doing())
         else:
             return False
         return True
@@ -164,9 +165,10 @@ class Trainer(Steps):
         whole, rest = divmod(self.step, self.steps_in_epoch)
         return whole + (rest > 0 and self.step == self.end)
 
-    def _story(self) -> str:
-        best = f", best {self.best.score.accuracy:.2%}" if self.best.epoch else ""
-        return f"epoch {min(self.evaluated + 1, self.recipe.epochs)}/{self.recipe.epochs}{best}"
+    def _doing(self) -> str:
+        at = min(self.evaluated + 1, self.recipe.epochs), self.recipe.epochs
+        accuracy = None if self.score is None else self.score.accuracy
+        return in_epoch(at, self.loss, accuracy, self.recipe.lr_at(self.step - 1, self.steps))
 
     def _rescale(self) -> None:
         assert self.rescaling is not None
@@ -216,6 +218,8 @@ class Trainer(Steps):
         else:
             self.optimizer.step()
         self._count(loss.detach(), logits.detach(), labels)
+        if self.step % CHECK_EVERY == 0:
+            self._look(self.step + 1)
 
     def _augmenting(self, step: int) -> np.random.Generator:
         return generator_for(self.recipe.seed, f"augmentation of step {step}")
@@ -255,39 +259,31 @@ class Trainer(Steps):
         }
         self.tell({"mask_update": str(self.recipe.dynamic), **told, **measures})
 
-    def _count(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
-        self.totals[0].add_(loss)
-        self.totals[1].add_((logits.argmax(1) == labels).sum())
-        if self.step % CHECK_EVERY == 0:
-            self._check_finite(float(self.totals[0]), self.step + 1)
-
     def _end_epoch(self) -> None:
-        lost, right = self.totals.tolist()
-        self._check_finite(lost, self.step)
+        lost, right = self._look(self.step)
         # Batch norm's statistics are each process's own: the first one's are the network's.
         self.process.from_first(list(self.early.whole.buffers()))
-        score = self._score_of(self.data.validation)
+        self.score = score = self._score_of(self.data.validation)
         self._check_finite(score.loss, self.step, " on the examples held out")
         epoch = self.evaluated + 1
         if self.settled and self.best.beaten_by(score):
             self.best = Best(epoch, score, state_dict_of(self.model))
         loss, right = self.process.sum([lost, right])
-        steps = self.step - self.evaluated * self.steps_in_epoch
-        self.tell(
-            {
-                "epoch": epoch,
-                "step": self.step,
-                "lr": self.recipe.lr_at(self.step - 1, self.steps),
-                "train_loss": loss / steps / self.process.world,
-                "train_accuracy": right / (steps * self.batch),
-                "validation_loss": score.loss,
-                "validation_accuracy": score.accuracy,
-                "settled": self.settled,
-                "best_epoch": self.best.epoch or None,
-                "seconds": self.seconds,
-            }
-        )
-        self.totals.zero_()
+        record: Record = {
+            "epoch": epoch,
+            "step": self.step,
+            "lr": self.recipe.lr_at(self.step - 1, self.steps),
+            "train_loss": loss / self.counted / self.process.world,
+            "train_accuracy": right / (self.counted * self.batch),
+            "validation_loss": score.loss,
+            "validation_accuracy": score.accuracy,
+            "settled": self.settled,
+            "best_epoch": self.best.epoch or None,
+            "seconds": self.seconds,
+        }
+        self.tell(record)
+        self.run.progress(self.step, self.end + 1, epoch_over(record, self.recipe.epochs))
+        self._begin_epoch()
         self.evaluated = epoch
 
     def _score_of(self, examples: Examples) -> Score:
@@ -318,6 +314,7 @@ class Trainer(Steps):
         state.facts = {
             "step": self.step,
             "evaluated": self.evaluated,
+            "counted": self.counted,
             "seconds": self.seconds,
             "best": [self.best.epoch, score.correct, score.count, score.loss if self.best.epoch else None],
         }
@@ -327,6 +324,7 @@ class Trainer(Steps):
         """Go to where `state` was taken, by a run of the same settings. Raises `ValueError`, `KeyError` for another's."""
         stand = Stand.of(state, self.end, self.steps_in_epoch)
         self.step, self.evaluated, self.seconds, self.best = stand.step, stand.evaluated, stand.seconds, stand.best
+        self.counted = stand.counted
         self._fade()  # first, so that the parts and the optimizer's groups are those of that step
         stand.check_tensors(state, self.state())
         # Before the weights: a loaded weight is kept where the mask of then has it.

@@ -10,7 +10,7 @@ from pathlib import Path
 class Outputs:
     """Where a training writes; `weights`: None keeps nothing on disk, neither a journal nor a state to go on from.
 
-    `mask`: the final mask of a dynamic one; `plot`: the picture of how it moved; `results`: the table; `log_dir`: the folder
+    `mask`: the final mask of a dynamic one; `plot`: the picture of how it went; `results`: the table; `log_dir`: the folder
     of TensorBoard's events. `keep_every`: seconds between two states. `force`: what is in the way of any of them may go.
     """
 

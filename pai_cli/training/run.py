@@ -72,12 +72,16 @@ PARTS = ("model", "masks", "explored", "run", "ghosts", "rescaling")
 
 @dataclass(frozen=True)
 class Stand:
-    """Where a kept run stood: so many steps done and epochs evaluated, in so many seconds; the best epoch."""
+    """Where a kept run stood: so many steps done and epochs evaluated, in so many seconds; the best epoch.
+
+    `counted`: the steps that its epoch's totals are of.
+    """
 
     step: int
     evaluated: int
     seconds: float
     best: Best
+    counted: int
 
     @staticmethod
     def of(state: TrainingState, steps: int, steps_in_epoch: int) -> Stand:
@@ -86,18 +90,20 @@ class Stand:
         # The end is the end of an epoch, wherever it is.
         epochs = -(-step // steps_in_epoch) if step == steps else step // steps_in_epoch
         evaluated = number_in(state.facts, "evaluated", epochs)
-        if evaluated < epochs - 1:
-            raise ValueError(f"{evaluated} epochs evaluated of {epochs}")
+        counted = number_in(state.facts, "counted", steps_in_epoch)
+        if evaluated < epochs - 1 or (evaluated < epochs and not counted):
+            raise ValueError(f"{evaluated} epochs evaluated of {epochs}, {counted} steps counted")
         if type(seconds) is not float or not 0 <= seconds < math.inf:
             raise ValueError(f"{seconds!r} seconds")
         epoch, correct, count, loss = state.facts["best"]
         if epoch == 0:
-            return Stand(step, evaluated, seconds, Best())
+            return Stand(step, evaluated, seconds, Best(), counted)
         if {type(one) for one in (epoch, correct, count)} != {int} or type(loss) is not float:
             raise ValueError(f"the best epoch {state.facts['best']}")
         if not (0 < epoch <= evaluated and 0 <= correct <= count and count > 0):
             raise ValueError(f"the best epoch {state.facts['best']}")
-        return Stand(step, evaluated, seconds, Best(epoch, Score(correct, count, loss), state.part("best")))
+        best = Best(epoch, Score(correct, count, loss), state.part("best"))
+        return Stand(step, evaluated, seconds, best, counted)
 
     def check_tensors(self, state: TrainingState, own: TrainingState) -> None:
         """Raise `ValueError` unless the state has the tensors of the run, whose own state this step is `own`."""

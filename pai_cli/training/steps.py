@@ -52,6 +52,9 @@ class Steps(ABC):
             )
         self.step, self.seconds = 0, 0.0
         self.optimizer: torch.optim.Optimizer
+        self.totals = torch.zeros(2, dtype=torch.float64, device=self.process.device)  # of this epoch: loss and right
+        self.counted = 0  # steps in them
+        self.loss: float | None = None  # this epoch's, or the last one's, as last looked at
         self._fed: tuple[int, int, Feed] | None = None  # an epoch, and its batches from one of its steps on
 
     @abstractmethod
@@ -127,6 +130,24 @@ class Steps(ABC):
     def _seed_torch(self, random: np.random.Generator) -> None:
         """Make what the network draws itself, in dropout, a function of the generator."""
         seed_torch(int(random.integers(2**62)), self.process.device)
+
+    def _count(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        """Add a step to the epoch's totals, which stay on the device."""
+        self.totals[0].add_(loss)
+        self.totals[1].add_((logits.argmax(1) == labels).sum())
+        self.counted += 1
+
+    def _look(self, step: int) -> tuple[float, float]:
+        """The epoch's totals of loss and right, this process's. Raises `TrainingError` for a loss that is not finite."""
+        lost, right = self.totals.tolist()
+        self._check_finite(lost, step)
+        if self.counted:
+            self.loss = lost / self.counted
+        return lost, right
+
+    def _begin_epoch(self) -> None:
+        self.totals.zero_()
+        self.counted = 0
 
     def _check_finite(self, loss: float, step: int, where: str = "") -> None:
         if self.process.any(not math.isfinite(loss)):  # all stop at once: none waits for another in vain

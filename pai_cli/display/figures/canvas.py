@@ -36,7 +36,7 @@ NO_MATPLOTLIB = f"needs matplotlib; {install('plot')}"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "d")
 INK, FAINT, GRID = "#1f2328", "#6b7280", "#d5d8dd"
-NOTE_CHARACTERS = 16  # of a note, an inch
+NOTE_CHARACTERS, TITLE_CHARACTERS = 16, 13  # of a note and of a title, an inch
 TITLE = "title:"
 """Begins what a mark is called: matplotlib has links for marks and no titles, which an `.svg` gets in their place."""
 _TITLED = re.compile(rb"<a xlink:href=([\"'])title:(.*?)\1[^>]*>")
@@ -88,13 +88,15 @@ _METADATA: dict[str, dict[str, Any]] = {
 class Picture:
     """A picture still to be drawn: `paint` draws it on an empty figure of `width` by `height` inches.
 
-    `title`: what it shows, in words, for those who cannot see it. The figure may be a part of a larger one.
+    `title`: what it shows, in words, for those who cannot see it. The figure may be a part of a larger one. `parts`: the
+    same in pieces, where it is higher than a sheet of paper; () where it is not.
     """
 
     title: str
     width: float
     height: float
     paint: Callable[[FigureBase], None]
+    parts: tuple[Picture, ...] = ()
 
 
 def stacked(pictures: Sequence[Picture]) -> Picture:
@@ -215,6 +217,12 @@ def short_labels(paths: Sequence[Path]) -> list[str]:
     return texts if ending[1:].isdecimal() else [text.removesuffix(ending) for text in texts]
 
 
+def headline(figure: FigureBase, text: str) -> None:
+    """A title over everything, on as many lines as it takes."""
+    lines = textwrap.wrap(as_line(text), int(width_of(figure) * TITLE_CHARACTERS))
+    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=10)
+
+
 def footnote(figure: FigureBase, notes: Sequence[str]) -> None:
     """Lines under everything, for what a picture does not show: its gaps, what it left out."""
     room = int(width_of(figure) * NOTE_CHARACTERS)
@@ -236,6 +244,12 @@ def height_of(figure: FigureBase) -> float:
 def _inches(figure: Any) -> tuple[float, float]:
     dpi = figure.get_figure(root=True).dpi
     return figure.bbox.width / dpi, figure.bbox.height / dpi
+
+
+def whole_numbers(axes: Axes, label: str) -> None:
+    """An axis to the right of epochs, steps or candidates, with marks at whole ones alone, be it a single one."""
+    axes.set_xlabel(label)
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)  # type: ignore[call-arg]
 
 
 def zero_line(axes: Axes, level: float = 0.0) -> None:

@@ -17,12 +17,14 @@ from pai_cli.display.figures.canvas import (
     SERIES,
     Picture,
     footnote,
+    headline,
     height_of,
     named,
     or_nan,
     width_of,
     zero_line,
 )
+from pai_cli.display.short_names import short_layers
 from pai_cli.spectral.network import NetworkReport
 
 if TYPE_CHECKING:
@@ -98,14 +100,14 @@ def profile_picture(profiles: Sequence[LayerProfile], of: int | None = None) -> 
 
 def _one(figure: FigureBase, *, profile: LayerProfile, layers: Sequence[str]) -> None:
     gaps, shares = figure.subplots(2, 1, sharex=True)
-    gaps.set_title(named(profile.label, 80))
+    headline(figure, named(profile.label, 80))
     _gap_axis(gaps, "gap")
     _bound(gaps, profile.over("dr_bound", layers), INK, "dr_bound")
     # Where both are equal the first, larger, is still seen around the second.
     for at, (name, size) in enumerate(zip(GAPS, (6.5, 4), strict=True)):
         _line(gaps, profile.over(name, layers), at, name, size)
         _line(shares, profile.over(f"{name}_norm", layers), at, f"{name}_norm", size)
-    gaps.legend(loc="lower left", bbox_to_anchor=(0.0, 1.1), ncols=3, borderaxespad=0)
+    gaps.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, borderaxespad=0)
     _share_axis(shares, "share of the bound")
     shares.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0)
     _name_layers(shares, layers, width_of(figure))
@@ -136,10 +138,10 @@ def _map(figure: FigureBase, *, profiles: Sequence[LayerProfile], layers: Sequen
     _name_layers(grid[1], layers, width_of(figure) - 3.5)
     bar = figure.colorbar(mesh, ax=list(grid), extend="min", aspect=40, pad=0.01)
     bar.set_ticks([-1, -0.5, 0, 0.5, 1])
-    bar.set_label(MEANING)
+    bar.set_label("share of the bound")
     bar.outline.set_visible(False)
     more = [f"the first {len(profiles)} of {of} masks; the others are not drawn"] if of > len(profiles) else []
-    footnote(figure, [*more, "grey or hatched: no value", *_gap_notes(profiles)])
+    footnote(figure, [*more, MEANING, "grey or hatched: no value", *_gap_notes(profiles)])
 
 
 def _cells(axes: Axes, rows: Sequence[Sequence[float]]) -> QuadMesh:
@@ -218,20 +220,6 @@ def _gap_notes(profiles: Sequence[LayerProfile]) -> list[str]:
         why = sum((profile.reasons[name] for profile in profiles), Counter[str]())
         notes += [f"no {name} in {count} of {total} layers: {reason}" for reason, count in why.most_common()]
     return notes
-
-
-def short_layers(layers: Sequence[str]) -> tuple[list[str], str]:
-    """Layers without `.weight` and without the beginning that all share, whole parts of it; and that beginning."""
-    short = [layer.removesuffix(".weight") for layer in layers]
-    parts = [layer.split(".")[:-1] for layer in short]
-    shared = 0
-    for column in zip(*parts, strict=False):
-        if len(set(column)) > 1:
-            break
-        shared += 1
-    if len(layers) < 2 or not shared:
-        return short, ""
-    return [".".join(layer.split(".")[shared:]) for layer in short], ".".join(parts[0][:shared])
 
 
 def _longest(layers: Sequence[str]) -> int:

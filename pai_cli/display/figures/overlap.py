@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pai_cli.display.console import note
-from pai_cli.display.figures.canvas import INK, Picture, footnote, named, or_nan, short_labels, write_picture
+from pai_cli.display.figures.canvas import INK, Picture, footnote, headline, named, or_nan, short_labels, write_picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import FigureBase
@@ -45,8 +45,8 @@ def _draw(figure: FigureBase, *, pairs: Sequence[Overlap], labels: Sequence[str]
     values = np.full((count, count), np.nan)
     for pair in pairs:
         values[pair.first, pair.second] = values[pair.second, pair.first] = or_nan(pair.jaccard)
+    headline(figure, "Jaccard index: edges that both keep, over edges that either keeps")
     axes = figure.subplots()
-    axes.set_title("Jaccard index: edges that both keep, over edges that either keeps")
     axes.grid(visible=False)
     axes.set_aspect("equal")
     mesh = axes.pcolormesh(np.ma.masked_invalid(values), cmap="viridis", vmin=0.0, vmax=1.0, rasterized=count > 60)

@@ -23,8 +23,9 @@ def plane_picture(points: Sequence[PlanePoint], accuracies: Mapping[str, float] 
 
     `accuracies`: 0 to 1, by the names of `points`. Without any, colour tells density.
     """
-    by = "accuracy" if accuracies else "density"
-    title = f"{len(points)} mask{'s' * (len(points) != 1)} in the full-spectrum plane, coloured by {by}"
+    shade = _shade(points, accuracies or {})
+    coloured = "" if shade.alone else f", coloured by {shade.label}"
+    title = f"{len(points)} mask{'s' * (len(points) != 1)} in the full-spectrum plane{coloured}"
     return Picture(title, 7.0, 5.4, partial(_draw, points=points, accuracies=accuracies or {}))
 
 
@@ -35,13 +36,15 @@ def _draw(figure: FigureBase, *, points: Sequence[PlanePoint], accuracies: Mappi
     kinds = [point.method or "method not told" for point in points]
     known = [accuracies.get(point.name) for point in points]
     densities = [point.density for point in points]
-    shade = Shade.of("accuracy", known) if accuracies else Shade.of("density", densities, powers=True)
+    shade = _shade(points, accuracies)
     x, y = [or_nan(point.parameters.value) for point in points], [or_nan(point.topology.value) for point in points]
     markers = markers_of(kinds)
     names = short_labels([Path(point.name) for point in points])
     scatter(axes, Dots(x, y, known if accuracies else densities, kinds, names), shade, markers)
-    axes.set_xlim(left=0)
-    axes.set_ylim(bottom=0)
+    axes.set_xlim(0, _end(x))
+    axes.set_ylim(0, _end(y))
+    for drawn in axes.collections:
+        drawn.set_clip_on(False)  # half a mark would be lost on an axis
     _circles(axes)
     shade_bar(figure, [axes], shade)
     marker_legend(figure, markers)
@@ -51,6 +54,18 @@ def _draw(figure: FigureBase, *, points: Sequence[PlanePoint], accuracies: Mappi
     more = [f"hollow: {hollow} of {len(points)} masks have no accuracy"] if hollow else []
     law = "a layer's l2 is its distance from the corner; means over the layers, undefined terms counted as 0"
     footnote(figure, [*shade.note, law, *more, *notes])
+
+
+def _shade(points: Sequence[PlanePoint], accuracies: Mapping[str, float]) -> Shade:
+    if accuracies:
+        return Shade.of("accuracy", [accuracies.get(point.name) for point in points])
+    return Shade.of("density", [point.density for point in points], powers=True)
+
+
+def _end(values: Sequence[float]) -> float:
+    """Where an axis from 0 ends: a little after the last value, however near to each other they all are."""
+    known = [value for value in values if math.isfinite(value)]
+    return 1.06 * max(known, default=0.0) or 1.0
 
 
 def _circles(axes: Axes) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pai_cli.display.figures.canvas import FAINT, GRID, INK, MARKERS, TITLE, named
+from pai_cli.display.figures.canvas import FAINT, GRID, INK, MARKERS, TITLE, height_of, named
 from pai_cli.files.ordering import natural_order
 
 if TYPE_CHECKING:
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import FigureBase
 
 MOST_SHAPES = 4000  # points drawn as shapes; more of them are dots, or an .svg would be of many megabytes
+LONGEST_BAR = 5.0  # inches of a scale; its width goes with its length
 MOST_MARKS = 7  # values that a scale has a mark for, each
+MARKS = 5  # that it has of more
 STEPS = 12  # of colour, told apart with any colour vision and in grey
 
 
@@ -24,7 +26,8 @@ STEPS = 12  # of colour, told apart with any colour vision and in grey
 class Shade:
     """What colour tells: `label` of a number, between `low` and `high`; on a scale of powers where `powers`.
 
-    `values`: those that there are, where they are few; one alone needs no scale.
+    `values`: those that the scale has marks at, where it is not of any numbers: all that there are, or, of many on a scale
+    of powers, some of them that lie evenly; one alone needs no scale.
     """
 
     label: str
@@ -43,18 +46,32 @@ class Shade:
             powers = False
         if low == high or len(distinct) == 1:  # one colour, in the middle
             low, high = (low / 2, high * 2) if powers else (low - 0.5, high + 0.5)
-        return Shade(label, low, high, powers, distinct if len(distinct) <= MOST_MARKS else ())
+        if len(distinct) > MOST_MARKS:
+            distinct = _evenly(distinct) if powers else ()
+        return Shade(label, low, high, powers, distinct)
+
+    @property
+    def alone(self) -> bool:
+        """Whether all have one colour, which then tells nothing."""
+        return len(self.values) == 1
 
     @property
     def note(self) -> list[str]:
         """What to say where all have one colour."""
-        return [f"{self.label} {self.values[0]:.3g} in all"] if len(self.values) == 1 else []
+        return [f"{self.label} {self.values[0]:.3g} in all"] if self.alone else []
 
     def norm(self) -> Normalize:
         """The scale as matplotlib has it."""
         from matplotlib.colors import LogNorm, Normalize
 
         return (LogNorm if self.powers else Normalize)(self.low, self.high)
+
+
+def _evenly(values: Sequence[float]) -> tuple[float, ...]:
+    """Those of the values, in their order, that are nearest to even steps of a scale of powers."""
+    ratio = (values[-1] / values[0]) ** (1 / (MARKS - 1))
+    steps = [values[0] * ratio**step for step in range(MARKS)]
+    return tuple(dict.fromkeys(min(values, key=lambda value: abs(math.log(value / step))) for step in steps))
 
 
 @dataclass(frozen=True)
@@ -108,20 +125,19 @@ def _colours() -> Colormap:
 
 def shade_bar(figure: FigureBase, axes: Sequence[Axes], shade: Shade) -> None:
     """The scale of the colours beside the plots; none where all have one."""
-    if len(shade.values) == 1:
+    if shade.alone:
         return
     from matplotlib.cm import ScalarMappable
     from matplotlib.ticker import FuncFormatter, NullLocator
 
     mapped = ScalarMappable(shade.norm(), _colours())
-    bar = figure.colorbar(mapped, ax=list(axes), label=shade.label, aspect=40, pad=0.01)
+    shrink = min(1.0, LONGEST_BAR / height_of(figure))
+    bar = figure.colorbar(
+        mapped, ax=list(axes), label=shade.label, aspect=40, pad=0.01, shrink=shrink, anchor=(0.0, 1.0)
+    )
     bar.outline.set_edgecolor(GRID)
     if shade.values:
         bar.set_ticks(list(shade.values))
-    elif shade.powers:
-        ratio = (shade.high / shade.low) ** 0.25
-        bar.set_ticks([shade.low * ratio**step for step in range(5)])
-    if shade.values or shade.powers:
         bar.ax.yaxis.set_minor_locator(NullLocator())
         bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
 

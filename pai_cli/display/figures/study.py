@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 ABREAST = 4  # plots in a row
 WIDE, HIGH = 2.7, 2.3  # inches of one
+ON_A_SHEET = 2 * ABREAST  # plots of a picture in a page, which is printed
 MOST_SPREADS = 300  # masks whose spread over their runs is drawn
 
 
@@ -30,14 +32,24 @@ def study_picture(study: Study) -> Picture | None:
     drawn = [one for one in found if any(point.value.present for point in study.points[one.metric])]
     if not drawn:
         return None
-    across = min(ABREAST, len(drawn))
-    down = math.ceil(len(drawn) / across)
-    coloured = any(point.density is not None for point in study.points[drawn[0].metric])
+    densities = [point.density for point in study.points[drawn[0].metric] if point.density is not None]
+    coloured = bool(densities) and not Shade.of("density", densities, powers=True).alone
     title = (
         f"{len(drawn)} metric{'s' * (len(drawn) != 1)} against accuracy{', coloured by density' * coloured}, with "
         "Kendall's tau and its 95% interval"
     )
     left_out = [one.metric for one in found if one not in drawn]
+    parts = []
+    for at in range(0, len(drawn), ON_A_SHEET):
+        own = drawn[at : at + ON_A_SHEET]
+        last = at + len(own) == len(drawn)
+        parts.append(_plots(f"metrics {at + 1} to {at + len(own)} of {title}", study, own, left_out if last else []))
+    return replace(_plots(title, study, drawn, left_out), parts=tuple(parts) if len(parts) > 1 else ())
+
+
+def _plots(title: str, study: Study, drawn: Sequence[Correlation], left_out: Sequence[str]) -> Picture:
+    across = min(ABREAST, len(drawn))
+    down = math.ceil(len(drawn) / across)
     paint = partial(_draw, study=study, drawn=drawn, grid=(down, across), left_out=left_out)
     return Picture(title, max(WIDE * across + 1.0, 7.0), HIGH * down + 1.0, paint)
 

@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pai_cli.display.console import note
-from pai_cli.display.figures.canvas import FAINT, SERIES, Picture, footnote, named, or_nan, write_picture
+from pai_cli.display.figures.canvas import (
+    FAINT,
+    SERIES,
+    Picture,
+    footnote,
+    headline,
+    named,
+    or_nan,
+    whole_numbers,
+    write_picture,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +46,7 @@ def trajectory_picture(lines: Sequence[Line], label: str) -> Picture:
 
 
 def _draw(figure: FigureBase, *, lines: Sequence[Line], label: str) -> None:
-    figure.suptitle(named(label, 90), x=0.01, ha="left", fontsize=10)
+    headline(figure, named(label, 90))
     panels = figure.subplots(2, 2, sharex=True)
     numbers = [line["candidate"] for line in lines]
     for axes, name in zip(panels.flat[:3], _measured(lines), strict=True):
@@ -48,8 +58,7 @@ def _draw(figure: FigureBase, *, lines: Sequence[Line], label: str) -> None:
     explored.set_ylabel("explored share of the weights")
     explored.plot(numbers, _column(lines, "explored"), color=SERIES[0], marker="o" if len(lines) == 1 else None)
     for axes in panels[1]:
-        axes.set_xlabel("candidate")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        whole_numbers(axes, "candidate")
     handles, labels = panels.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper right", ncols=3)
     footnote(figure, _missing(lines))

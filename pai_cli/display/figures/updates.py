@@ -5,36 +5,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pai_cli.display.console import note
-from pai_cli.display.figures.canvas import FAINT, SERIES, Picture, footnote, named, or_nan, write_picture, zero_line
+from pai_cli.display.figures.canvas import FAINT, SERIES, Picture, footnote, named, or_nan, whole_numbers, zero_line
 from pai_cli.training.dynamic import SPECTRUM
 
 if TYPE_CHECKING:
     from matplotlib.figure import FigureBase
 
-    from pai_cli.files.tables import Record
-
 Line = dict[str, Any]
-
-
-def plot_updates(lines: Sequence[Record], picture: Path, label: str, *, force: bool) -> None:
-    """Draw the mask updates among a training's lines, and say so. Raises `PictureError`, `OutputError`."""
-    updates = [line for line in lines if "mask_update" in line]
-    write_picture(updates_picture(updates, label), picture, force=force)
-    note(f"wrote {picture}: the spectrum at {len(updates)} masks")
 
 
 def updates_picture(updates: Sequence[Line], label: str) -> Picture:
     """dr, dr_imdb, lambda, lambda_imsg and l2 with their error bounds, and the explored share, by step."""
     title = f"the spectrum of {named(label)} at {len(updates)} masks of its training, and the share of weights explored"
-    return Picture(title, 9.0, 5.5, partial(_draw, updates=updates, label=label))
+    return Picture(title, 9.0, 5.5, partial(_draw, updates=updates))
 
 
-def _draw(figure: FigureBase, *, updates: Sequence[Line], label: str) -> None:
-    figure.suptitle(named(label, 90), x=0.01, ha="left", fontsize=10)
+def _draw(figure: FigureBase, *, updates: Sequence[Line]) -> None:
     panels = figure.subplots(2, 3, sharex=True)
     steps = [line["step"] for line in updates]
     marker = "o" if len(updates) <= 60 else None
@@ -50,8 +38,7 @@ def _draw(figure: FigureBase, *, updates: Sequence[Line], label: str) -> None:
     explored.plot(steps, _column(updates, "explored"), color=SERIES[0], marker=marker)
     explored.set_ylabel("explored share of the weights")
     for axes in panels[1]:
-        axes.set_xlabel("step")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        whole_numbers(axes, "step")
     reasons = Counter(line["reason"] for line in updates if line.get("reason"))
     footnote(figure, [f"missing at {count} of {len(updates)} masks: {why}" for why, count in reasons.most_common(3)])
 

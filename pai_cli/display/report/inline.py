@@ -10,6 +10,8 @@ from pai_cli.display.figures.canvas import FAINT, GRID, INK, SERIES, Picture, dr
 from pai_cli.printable import as_line
 
 SVG = "http://www.w3.org/2000/svg"
+LEAST_SHARE = 0.75  # of a picture's own width: its letters stay large enough to be read, and its frame scrolls
+TALL = 1.2  # of its width: a picture that is higher may go on over the edge of a printed page
 LINK = "{http://www.w3.org/1999/xlink}href"
 VARIABLES = {
     INK: "var(--ink)",
@@ -37,7 +39,11 @@ def inline_svg(picture: Picture, prefix: str) -> str:
         element.attrib = {_attribute(name): _value(name, text, prefix) for name, text in element.items()}
     width, height = picture.width * 96, picture.height * 96
     root.attrib |= {"xmlns": SVG, "role": "img", "aria-labelledby": f"{prefix}title"}
-    root.attrib |= {"width": f"{width:.0f}", "height": f"{height:.0f}"}
+    root.attrib |= {
+        "width": f"{width:.0f}",
+        "height": f"{height:.0f}",
+        "style": f"min-width: {LEAST_SHARE * width:.0f}px",
+    }
     title = ElementTree.Element("title", {"id": f"{prefix}title"})
     title.text = as_line(picture.title)
     root.insert(0, title)
@@ -62,7 +68,9 @@ def _value(name: str, text: str, prefix: str) -> str:
 def figure_html(picture: Picture, prefix: str, caption: str) -> str:
     """The picture with its caption, in a frame that scrolls where the page is narrower."""
     svg = inline_svg(picture, prefix)
+    tall = ' class="tall"' if picture.height > TALL * picture.width else ""
+    label = escape(as_line(picture.title))
     return (
-        f'<figure><div class="wide" tabindex="0" role="region" aria-label="{escape(as_line(picture.title))}">{svg}</div>'
+        f'<figure{tall}><div class="wide" tabindex="0" role="region" aria-label="{label}">{svg}</div>'
         f"<figcaption>{escape(as_line(caption))}</figcaption></figure>"
     )

@@ -45,7 +45,7 @@ input.find {
   border-radius: 0.25rem; padding: 0.3rem 0.5rem; margin: 0.5rem 0 0; width: 16rem; max-width: 100%;
 }
 input.find:focus-visible { outline: 2px solid var(--accent); outline-offset: 1px; }
-svg { display: block; height: auto; min-width: 40rem; width: 100%; }
+svg { display: block; height: auto; width: 100%; }
 svg .dot:hover { stroke-width: 2.5; }
 table { border-collapse: collapse; font-size: 0.875rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.25rem 0.6rem; text-align: right; white-space: nowrap; font-weight: normal; }
@@ -66,6 +66,10 @@ tfoot th, tfoot td { border-top: 1px solid var(--faint); font-weight: 600; }
 .long { white-space: normal; min-width: 14rem; }
 details { margin: 0.5rem 0; border-top: 1px solid var(--grid); padding-top: 0.5rem; }
 summary { cursor: pointer; padding: 0.25rem 0; }
+@media (max-width: 48rem) {
+  th.text:first-child, td.text:first-child { min-width: 9rem; white-space: normal; }
+}
+@page { size: landscape; margin: 12mm; }
 @media print {
   :root {
     color-scheme: light; --ground: #ffffff; --raised: #ffffff; --ink: #000000; --faint: #4b5563; --grid: #c5c9cf;
@@ -75,11 +79,17 @@ summary { cursor: pointer; padding: 0.25rem 0; }
   body { max-width: none; padding: 0; font-size: 9pt; }
   details::details-content { content-visibility: visible; height: auto; }
   .wide { overflow: visible; }
-  svg { min-width: 0; }
-  th, td { white-space: normal; padding: 0.15rem 0.3rem; position: static; overflow-wrap: normal; }
-  table { font-size: 7pt; width: 100%; }
+  svg { min-width: 0 !important; max-height: 150mm; }
+  .tall svg { max-height: none; }
+  th, td { white-space: normal; padding: 0.1rem 0.15rem; position: static; overflow-wrap: normal; }
+  table { font-size: 6.5pt; width: 100%; }
+  td.text { white-space: nowrap; }
+  th.text:first-child, td.long { white-space: normal; min-width: 11em; overflow-wrap: anywhere; }
   tr, figure { break-inside: avoid; }
-  input.find, thead button::after { display: none; }
+  figure.tall { break-inside: auto; }
+  input.find, thead button { display: none; }
+  th[data-name]::before { content: attr(data-name); }
+  tfoot { display: table-row-group; }
 }
 """
 
@@ -132,7 +142,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   for (const head of table.tHead.rows[0].cells) {
     const button = document.createElement("button");
     button.type = "button";
-    button.textContent = head.textContent;
+    button.textContent = head.dataset.name = head.textContent;
     head.replaceChildren(button);
     button.addEventListener("click", () => sort(table, head));
   }

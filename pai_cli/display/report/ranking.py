@@ -104,12 +104,13 @@ class RankPictures:
             write_picture(stacked(drawn), self.plot, force=self.force)
             note(f"wrote {self.plot}: {'; '.join(picture.title for picture in drawn)}")
         if self.report is not None:
+            pieces = [part for picture in drawn for part in picture.parts or (picture,)]
             failed = [page.paragraph(one.error.in_shell) for one in reports if one.error is not None]
             parts = [
                 *opening(title),
                 *(page.paragraph(sentence) for sentence in concluded),
                 *([page.heading("Could not be measured"), *failed] if failed else []),
-                *(figure_html(picture, f"picture-{at}-", picture.title) for at, picture in enumerate(drawn)),
+                *(figure_html(one, f"picture-{at}-", one.title) for at, one in enumerate(pieces)),
                 *tables,
                 *glossary(columns),
             ]

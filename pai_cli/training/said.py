@@ -1,0 +1,31 @@
+"""What a training says of itself while it goes on: a few words beside a bar, and a line an epoch. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from pai_cli.progress import Milestone
+
+if TYPE_CHECKING:
+    from pai_cli.files.tables import Value
+
+
+def in_epoch(at: tuple[int, int], loss: float | None, accuracy: float | None, lr: float) -> str:
+    """Which epoch of how many it is, the loss and the accuracy as last looked at, and the learning rate."""
+    known = [] if loss is None else [f"loss {loss:.3g}"]
+    known += [] if accuracy is None else [f"accuracy {accuracy:.1%}"]
+    return ", ".join([f"epoch {at[0]}/{at[1]}", *known, f"lr {lr:.3g}"])
+
+
+def epoch_over(record: Mapping[str, Value], epochs: int) -> Milestone:
+    """A line on an epoch that is over, from its numbers: those of the examples held out, where some are."""
+    parts = [f"epoch {record['epoch']}/{epochs}: lr {record['lr']:.3g}, {_measured(record, 'train')}"]
+    if "validation_loss" in record:
+        best = ", the best so far" if record["best_epoch"] == record["epoch"] else ""
+        parts.append(f"held out: {_measured(record, 'validation')}{best}")
+    return Milestone("; ".join(parts))
+
+
+def _measured(record: Mapping[str, Value], part: str) -> str:
+    return f"loss {record[f'{part}_loss']:.4g}, accuracy {record[f'{part}_accuracy']:.2%}"
