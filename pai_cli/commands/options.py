@@ -25,9 +25,7 @@ def written(path: Path | None) -> Path | None:
     if path is None or (str(path) != "-" and path != STDOUT):
         return path
     if sys.stdout.isatty():
-        raise UsageError(
-            f"{path}: standard output is a terminal, and this is no text; send it to a file or a pipe"
-        )
+        raise UsageError(f"{path}: standard output is a terminal, and this is no text; send it to a file or a pipe")
     if not STDOUT.exists():
         raise UsageError(f"{path}: standard output is no file on this system; name one")
     return STDOUT
