@@ -458,6 +458,16 @@ def test_init_is_the_same_every_time(pai: Pai, here: Path) -> None:
 # --- help
 
 
+@pytest.mark.parametrize("width", [40, 60, 100])
+def test_help_keeps_to_the_width_of_the_terminal(pai: Pai, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    for words in (("analyze", "--help"), ("help", "rank"), ("train", "--help")):
+        *lines, example = pai(*words).out.rstrip().splitlines()
+        assert example.startswith("Example: pai ")  # which is to be copied, and stays one line
+        long = [line for line in lines if len(line) > width and len(line.split()) > 2]  # no name of an option is cut
+        assert long == []
+
+
 @pytest.fixture
 def wide(monkeypatch: pytest.MonkeyPatch) -> None:
     """Help without line breaks in its last line."""

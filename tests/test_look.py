@@ -286,3 +286,11 @@ def test_what_is_no_result_is_refused(wrong: object) -> None:
         pai_library.to_text(wrong)
     with pytest.raises(ParameterError, match=r"^format='xml': give one of table, markdown, latex, "):
         pai_library.to_text(wrong, "xml")
+
+
+def test_shapes_are_lists_in_json_and_texts_in_pandas() -> None:
+    report = pai_library.analyze(MASKS[0])
+    assert report.layers["conv1.weight"].to_dict()["shape"] == [16, 3, 3, 3]
+    assert json.loads(json.dumps(report.to_dict()))["layers"] == report.to_dict()["layers"]
+    assert report.to_dict()["network"]["method"] == "erk"
+    assert report.to_pandas()["shape"][0] == "16x3x3x3"

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pai_cli.errors import MissingPackageError
+from pai_cli.files.tables import joined
 from pai_cli.printable import as_line
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pai_cli.files.tables import Record
+    from pai_cli.files.tables import Record, Value
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,9 @@ class Shown(ABC):
 
 
 def data_frame(records: Sequence[Record], columns: Sequence[str]) -> pd.DataFrame:
-    """A pandas table, a row a record. Raises `MissingPackageError` where pandas is not installed."""
+    """A pandas table, a row a record; shapes are texts, `16x3x3x3`, as a cell is one value. Raises `MissingPackageError`
+    where pandas is not installed.
+    """
     try:
         import pandas as pd
     except ImportError as error:
@@ -68,6 +71,10 @@ def data_frame(records: Sequence[Record], columns: Sequence[str]) -> pd.DataFram
             "to_pandas() needs pandas: pip install pandas; to_dict() has the same numbers"
         ) from error
     frame: Any = pd.DataFrame.from_records(
-        [{name: record[name] for name in columns} for record in records], columns=list(columns)
+        [{name: _cell(record[name]) for name in columns} for record in records], columns=list(columns)
     )
     return frame
+
+
+def _cell(value: Value) -> Value:
+    return joined(value) if isinstance(value, list) else value

@@ -32,7 +32,7 @@ def _cell(record: Record, column: str) -> Cell:
     value = record.get(column)
     if value is None:
         return Cell(MISSING)
-    if isinstance(value, str):
+    if isinstance(value, str | tuple | list):
         return Cell(number(value), "", number(value))
     parts = [repr(value)] if isinstance(value, float) else []
     error, layers = record.get(f"{column}_error"), record.get(f"{column}_layers")
