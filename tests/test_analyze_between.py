@@ -358,12 +358,12 @@ def test_options_that_do_nothing_are_refused(pai: Pai, case: str) -> None:
 def test_what_cannot_be_found_out_says_what_to_do(pai: Pai, branched: Path, tmp_path: Path) -> None:
     mask, weights, model, _ = options(branched)[0], *options(branched)[2::2]
     done = pai("analyze", "--between", mask, "--weights", weights, "--model", model)
-    assert (done.status, done.said) == (1, [
+    assert (done.status, done.said) == (2, [
         "pai: error: the shape of one input is not known, and the order of layers is found by following one; give it "
         "with --input-shape, such as 3,32,32"
     ])  # fmt: skip
     done = pai("analyze", "--between", *options(branched), "--layers", "stem", "--layers", "up")
-    assert (done.status, done.said) == (1, [
+    assert (done.status, done.said) == (2, [
         f"pai: error: {weights}: --layers stem up matches no two consecutive layers, such as 'stem.weight' and 'left.weight'"
     ])  # fmt: skip
     (tmp_path / "one.py").write_text("from torch import nn\ndef make():\n    return nn.Linear(4, 2, bias=False)\n")
@@ -429,7 +429,7 @@ def test_weights_alone_of_a_folder(pai: Pai, tmp_path: Path) -> None:
     save_file(weights, tmp_path / "model.safetensors")
     save_mask(tmp_path / "m.safetensors", {"a.weight": random_mask((4, 4))})
     done = pai("analyze", tmp_path / "m.safetensors", "--between", "--weights", tmp_path)
-    assert (done.status, done.said) == (1, [
+    assert (done.status, done.said) == (2, [
         "pai: error: --between needs the network itself, and of a model's folder only the weights are read; give "
         "--model hf where transformers is installed (pip install 'pai-cli[hf]')"
     ])  # fmt: skip
