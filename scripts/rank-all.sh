@@ -20,8 +20,8 @@ Exit status: 0 all made; 1 some could not be, each told in one line; 2 wrong usa
 USAGE
 }
 
-without_data="random uniform erk magnitude synflow smart-ratio phew ntk-sap"
-with_data="snip iter-snip grasp px prospr"
+without_data="random uniform erk magnitude synflow synflow-l2 smart-ratio phew ntk-sap"
+with_data="snip iter-snip force grasp fisher px prospr"
 training="gem-miner edge-popup imp"
 
 pai=${PAI:-pai} data=${DATA:-} seed=${SEED:-0}

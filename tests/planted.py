@@ -186,7 +186,7 @@ FAULTS = {
     ),
     "counts rounded down": Fault("pruning/allocation.py", "* total + Fraction(1, 2))", "* total)", "pruning"),
     "densities in binary": Fault(
-        "pruning/allocation.py", "Fraction(repr(float(density)))", "Fraction(density)", "pruning"
+        "pruning/allocation.py", "Fraction(repr(float(share)))", "Fraction(share)", "pruning"
     ),
     "pruned weights tied": Fault(
         "pruning/on_device.py", "above, tied = above & alive, tied & alive", "above = above & alive", "on_device"

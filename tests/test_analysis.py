@@ -230,7 +230,7 @@ def test_layers(bare: list[Record], globs: list[str], wanted: list[str]) -> None
 
 def test_layers_that_match_nothing() -> None:
     done = run_pai("analyze", SAMPLE, "--layers", "convv*", "--layers", "x")
-    assert (done.status, done.out) == (1, "")
+    assert (done.status, done.out) == (2, "")
     assert done.said == [f"pai: error: {SAMPLE}: --layers convv* x matches no layer; its first is 'conv1.weight' of 20"]
 
 

@@ -163,7 +163,7 @@ Plot = Annotated[
         "--plot",
         readable=False,
         metavar="FILE",
-        help="Draw loss, accuracy and rate by epoch, and a moving mask's spectrum: .svg, .png, .pdf.",
+        help="Draw loss, accuracy and rate by epoch: .svg, .png or .pdf; and the spectrum of a mask that moves.",
     ),
 ]
 Results = Annotated[
@@ -223,10 +223,11 @@ def train(
     force: options.Force = False,
     trust: options.Trust = False,
 ) -> None:
-    """Train a network under a mask and measure it: the epoch that is best on held-out examples, once on the test set.
+    """Train a network under a mask, and measure its best epoch on the test set, once.
 
-    Pruned weights are exactly 0 at every step. An interrupted training goes on with --resume, on a CPU bit for bit. Several
-    processes train together when torchrun starts them: torchrun --nproc-per-node 2 -m pai_cli train ...
+    The best epoch is the best on held-out examples. Pruned weights are exactly 0 at every step. An interrupted training goes
+    on with --resume, on a CPU bit for bit. Several processes train together when torchrun starts them: torchrun
+    --nproc-per-node 2 -m pai_cli train ...
     """
     given = asked(locals())
     from pai_cli.api.train import default_output

@@ -15,7 +15,6 @@ from pai_cli.files.atomic import is_special, write_atomically, write_bytes
 from pai_cli.files.canonical import canonical_bytes
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.foreign.containers import LAYERS_KEY
-from pai_cli.files.foreign.two_of_four import CONFIG, bitmask_tensors, config_of, two_of_four
 from pai_cli.files.masks import check_layout, layers_json
 from pai_cli.files.ordering import check_names, spelled
 from pai_cli.files.stored_names import MASK, ORIGINAL
@@ -127,6 +126,8 @@ def write_weights(path: Path, weights: Weights, target: Target, metadata: Mappin
     tensors = _torch_prune(weights) if target is Target.TORCH_PRUNE else dense_tensors(weights)
     suffix = path.suffix if path.suffix in target.suffixes else target.suffixes[0]
     if target is Target.BITMASK:
+        from pai_cli.files.foreign.two_of_four import CONFIG, bitmask_tensors, config_of, two_of_four
+
         found = two_of_four(path, weights.masks, weights.layouts)
         metadata = {**metadata, CONFIG: json.dumps(config_of(tensors, found))}
         tensors = bitmask_tensors(tensors, weights.masks, found)
