@@ -82,8 +82,8 @@ OutputFormat = Annotated[
     typer.Option(
         "--format",
         metavar="FORMAT",
-        help="markdown, latex, json, jsonl, csv or tsv; table, markdown and latex are as a person reads them, latex with the "
-        "rules of booktabs, the others for programs.",
+        help="markdown, latex, json, jsonl, csv or tsv; table, markdown and latex are as a person reads them, latex with "
+        "the rules of booktabs, the others for programs.",
     ),
 ]
 Columns = Annotated[
