@@ -123,6 +123,23 @@ PerClass = Annotated[
     int | None,
     typer.Option("--per-class", metavar="N", min=1, help="Samples of each class, by default 10; chosen by the seed."),
 ]
+TextPath = Annotated[
+    Path | None,
+    typer.Option(
+        "--text",
+        metavar="TEXT",
+        readable=False,
+        help="Text that runs through a language model; a file, .jsonl with a field text, or a saved data set.",
+    ),
+]
+Sequences = Annotated[
+    int | None,
+    typer.Option("--sequences", metavar="N", min=1, help="Sequences taken of the text, by default 128; by the seed."),
+]
+SequenceLength = Annotated[
+    int | None,
+    typer.Option("--sequence-length", metavar="N", min=1, help="Tokens of a sequence, by default 2048."),
+]
 PatternText = Annotated[
     str | None,
     typer.Option(
@@ -161,7 +178,8 @@ WeightsOut = Annotated[
         "-w",
         readable=False,
         metavar="CKPT",
-        help="Where to write the weights the mask belongs to; those of --reinit, or of a method that trains.",
+        help="Where to write the weights the mask belongs to; those of --reinit, of a method that trains, or the folder of "
+        "one with --text.",
     ),
 ]
 ScopeName = Annotated[

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from functools import cache
 
 from pai_cli.errors import UnknownMethodError, UnusableMethodError
-from pai_cli.pruning.base import METHODS, Method
+from pai_cli.pruning.base import METHODS, ByMatrix, Method
 from pai_cli.pruning.trained import freezes, usual_rounds
 from pai_cli.spelling import option
 
@@ -14,6 +14,7 @@ __all__ = ["METHODS", "faults_beside", "get", "given", "names", "register"]
 
 _RANDOM = "pai_cli.methods.random:make_scorer"
 _SNIP = "pai_cli.methods.snip:make_scorer"
+_BY_TEXT = "pai_cli.methods.by_text:make_scorer"
 
 _BUILT_IN = (
     Method(
@@ -125,6 +126,13 @@ _BUILT_IN = (
         iterative=True,
         data=True,
         trains=("epochs", "rewind", "optimizer", "lr", "batch_size"),
+    ),
+    Method(
+        name="wanda",
+        summary="of language models, each output's weights largest by size and input; needs text",
+        source="Sun et al. 2024, arXiv:2306.11695",
+        make_scorer=_BY_TEXT,
+        by_matrix=ByMatrix("pai_cli.methods.wanda:prune_matrix", "squares", "output"),
     ),
 )
 

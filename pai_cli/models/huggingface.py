@@ -96,7 +96,7 @@ def check_config(checkpoint: Checkpoint) -> None:
     `ModelFactoryError` as `build` does, and `StateDictMismatchError`.
     """
     with torch.device("meta"), no_larger_than(checkpoint.shapes, str(checkpoint.path.parent), INSTEAD):
-        network, _ = _made(checkpoint)
+        network, _ = made(checkpoint)
     check_names_and_shapes(checkpoint, network, description(checkpoint), INSTEAD)
     check_memory(network, checkpoint.shapes, str(checkpoint.path.parent), INSTEAD)
 
@@ -108,7 +108,7 @@ def build(checkpoint: Checkpoint) -> tuple[nn.Module, tuple[int, ...] | None]:
     configuration what `plain_config` lets pass. Raises `ModelFactoryError` when that refuses, when transformers is not
     installed, or does not know the network.
     """
-    network, config = _made(checkpoint)
+    network, config = made(checkpoint)
     network.register_forward_hook(_logits)
     side, channels = getattr(config, "image_size", None), getattr(config, "num_channels", 3)
     return network, (channels, side, side) if isinstance(side, int) else None
@@ -120,7 +120,8 @@ def description(checkpoint: Checkpoint) -> str:
     return f"Hugging Face {shortened(str(checkpoint.config.get('model_type', 'model')), 50)}"
 
 
-def _made(checkpoint: Checkpoint) -> tuple[nn.Module, Any]:
+def made(checkpoint: Checkpoint) -> tuple[nn.Module, Any]:
+    """The network that `build` gives, as transformers has it, and its configuration."""
     assert checkpoint.config is not None
     folder = checkpoint.path.parent
     plain = plain_config(checkpoint.config, str(folder / "config.json"))
