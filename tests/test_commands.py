@@ -27,7 +27,8 @@ from pai_cli.spectral import network as measuring
 from pai_cli.spectral.compiled import calls
 
 METHODS = (
-    "random, uniform, erk, magnitude, synflow, smart-ratio, snip, iter-snip, grasp, phew, gem-miner, edge-popup, imp"
+    "random, uniform, erk, magnitude, synflow, smart-ratio, snip, iter-snip, grasp, phew, gem-miner, edge-popup, imp, "
+    "wanda, sparsegpt"
 )
 ENGINE = "compiled" if calls.available() else "on NumPy: no C compiler at installation"
 

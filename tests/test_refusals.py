@@ -63,6 +63,11 @@ def prunings() -> Iterator[dict[str, Any]]:
     weighed = ({"scope": "layer"}, {"pattern": "1:2"}, {"densities": {"*": 0.5}}, {"invert": True})
     yield from ({**of, "method": "synflow", "rounds": "auto", "input_shape": (6,), **one} for one in weighed)
     yield {**of, "method": "magnitude", "density": 0.5, "seed": 3}
+    read = ({"text": "t.txt"}, {"sequences": 3}, {"sequence_length": 3})
+    yield from ({**idle, **one} for one in read)
+    by_matrix = ({"scope": "layer"}, {"ties": "first"}, {"shuffle": True}, {"reinit": True, "weights_out": "w"})
+    more = ({"effective": True}, {"stability": 2}, {"input_shape": (6,)}, {"model": "resnet20"})
+    yield from ({**of, "method": "wanda", **one} for one in (*by_matrix, *more))
 
 
 PLACES: tuple[dict[str, Any], ...] = ({"device": "cpu"}, {"device": "torch:cpu", "device_memory": "2GB"})
@@ -139,7 +144,7 @@ CALLS: dict[str, list[Mapping[str, Any]]] = {
 
 TABLES = {
     "analyze": ("api.analyze", "api.solving"),
-    "prune": ("api.prune", "api.requests", "pruning.request"),
+    "prune": ("api.prune", "api.by_text", "api.requests", "pruning.request"),
     "rank": ("api.asked",),
     "sample": ("api.sample", "sampling.request"),
     **{name: (f"api.{name}",) for name in ("mine", "convert", "init", "train")},

@@ -134,6 +134,13 @@ _BUILT_IN = (
         make_scorer=_BY_TEXT,
         by_matrix=ByMatrix("pai_cli.methods.wanda:prune_matrix", "squares", "output"),
     ),
+    Method(
+        name="sparsegpt",
+        summary="of language models, the weights that cost the outputs most, the others moved; needs text",
+        source="Frantar and Alistarh 2023, arXiv:2301.00774",
+        make_scorer=_BY_TEXT,
+        by_matrix=ByMatrix("pai_cli.methods.sparsegpt:prune_matrix", "gram", "layer"),
+    ),
 )
 
 METHODS.update((one.name, one) for one in _BUILT_IN)  # in the order that help shows; those that are added follow

@@ -268,8 +268,11 @@ def _stack(network: nn.Module, config: Any, folder: str) -> tuple[str, int]:
 
 
 def _place_tables(network: nn.Module, device: str, folder: str) -> None:
-    """Put the tables that no file holds where the blocks run."""
+    """Put the tables that no file holds where the blocks run, and let go of the values that norms and biases begin with."""
     for name, module in network.named_modules():
+        for leaf, parameter in module._parameters.items():
+            if parameter is not None and not parameter.is_meta:
+                module._parameters[leaf] = nn.Parameter(parameter.to("meta"), requires_grad=False)
         for leaf, buffer in module._buffers.items():
             if buffer is not None and buffer.is_meta:
                 raise ModelFactoryError(

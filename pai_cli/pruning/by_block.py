@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from pai_cli.errors import ScoreError
 from pai_cli.models.language import Block, LanguageModel, Slot, Stream, stream_of
 from pai_cli.progress import Progress, silent
-from pai_cli.pruning.counts import PatternQuota
+from pai_cli.pruning.allocation import layer_counts
+from pai_cli.pruning.counts import GivenQuota, PatternQuota
 from pai_cli.pruning.layers import given_densities, select_layers
 from pai_cli.pruning.matrices import Inputs, Matrix, PruneMatrix
 from pai_cli.pruning.pattern import fits
@@ -127,8 +128,11 @@ def amounts_of(model: LanguageModel, request: PruneRequest) -> _Amounts:
         whole = frozenset(layer.name for layer in layers if not fits(request.pattern, layer))
         return _Amounts(layers, {layer.name: request.pattern.density for layer in layers}, whole)
     if request.densities is not None:
-        return _Amounts(layers, given_densities(request.densities, model.layers, layers), frozenset())
+        given = given_densities(request.densities, model.layers, layers)
+        GivenQuota({layer.name: layer.shape for layer in layers}, given).steps(1)  # sees to what is kept at all
+        return _Amounts(layers, given, frozenset())
     assert request.density is not None
+    layer_counts("uniform", {layer.name: layer.shape for layer in layers}, request.density)  # as above
     return _Amounts(layers, {layer.name: request.density for layer in layers}, frozenset())
 
 
