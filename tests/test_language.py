@@ -444,3 +444,38 @@ def test_the_command(tmp_path: Path, pai: Any, monkeypatch: pytest.MonkeyPatch) 
     assert done.said[-1] == "pai: error: --sequence-length 99: the model has 48 positions; give at most that"
     done = pai(*given, "--text", "none.txt", "--force")
     assert (done.status, done.said[-1]) == (1, "pai: error: none.txt: no such file")
+
+
+@pytest.mark.parametrize("shard", [None, "8KB"])
+def test_convert_to_dense_writes_the_folder(shard: str | None, tmp_path: Path) -> None:
+    source = folder("llama", torch.bfloat16, shard)
+    mask = pai.prune(source, "magnitude", density=0.5, output=tmp_path / "m.safetensors")
+    pai.convert(tmp_path / "m.safetensors", tmp_path / "dense", to="dense", weights=source)
+    before, after = open_checkpoint(source), open_checkpoint(tmp_path / "dense")
+    assert [path.name for path in after.files] == [path.name for path in before.files]
+    for name in before.shapes:
+        kept = mask.get(name, np.True_)
+        assert np.array_equal(after.array(name), before.array(name) * kept)
+        assert after.dtype(name) == before.dtype(name) == "bfloat16"
+    assert languages.load(tmp_path / "dense").dtype == torch.bfloat16
+    # A pruned folder is a mask, of the names that the checkpoint has.
+    again = pai.convert(tmp_path / "dense", tmp_path / "again", to="dense", weights=source, names_from=source)
+    assert again == mask
+    for name in before.shapes:
+        assert np.array_equal(open_checkpoint(tmp_path / "again").array(name), after.array(name))
+    with pytest.raises(OutputError, match=r"dense: exists already; force=True replaces it$"):
+        pai.convert(tmp_path / "m.safetensors", tmp_path / "dense", to="dense", weights=source)
+    pai.convert(tmp_path / "m.safetensors", tmp_path / "dense.safetensors", to="dense", weights=source)
+    assert (tmp_path / "dense.safetensors").is_file()
+    assert pai.analyze(tmp_path / "dense", no_store=True)["kept"].value == mask.kept
+
+
+def test_the_command_converts_folders(tmp_path: Path, pai: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = folder("gpt2", torch.float32, "8KB")
+    assert pai("prune", source, "--method", "magnitude", "--density", 0.5, "-o", "m.safetensors").status == 0
+    done = pai("convert", "m.safetensors", "--to", "dense", "--weights", source)
+    assert done.status == 0, done
+    assert (tmp_path / "m-dense" / "model.safetensors.index.json").is_file()
+    done = pai("analyze", "m-dense", "--weights", source, "--format", "json")
+    assert done.status == 0, done

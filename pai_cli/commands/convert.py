@@ -47,7 +47,7 @@ def convert(
         typer.Option(
             metavar="KIND",
             help="pai, torch-prune, npz or dense; pai: a mask file. torch-prune: a state dict for torch.nn.utils.prune; "
-            "npz: boolean arrays by name; dense: the weights, 0 where pruned.",
+            "npz: boolean arrays by name; dense: the weights, 0 where pruned; of a model's folder, a folder.",
         ),
     ] = Target.PAI,
     names_from: Annotated[
