@@ -65,6 +65,18 @@ def prunings() -> Iterator[dict[str, Any]]:
     yield {**of, "method": "magnitude", "density": 0.5, "seed": 3}
     read = ({"text": "t.txt"}, {"sequences": 3}, {"sequence_length": 3})
     yield from ({**idle, **one} for one in read)
+    yield {**of, "method": "magnitude", "allocation": "alphapruning", "text": "t.txt"}
+    yield {**of, "method": "magnitude", "allocation": "alphapruning", "sequences": 3}
+    yield {**of, "method": "magnitude", "allocation": "alphapruning", "sequence_length": 3}
+    shared = (
+        {"pattern": "1:2"},
+        {"densities": {"*": 0.5}},
+        {"scope": "layer"},
+        {"effective": True},
+        {"model": "resnet20"},
+    )
+    yield from ({**of, "method": "magnitude", "allocation": "alphapruning", **one} for one in shared)
+    yield {**of, "method": "erk", "allocation": "alphapruning"}
     by_matrix = ({"scope": "layer"}, {"ties": "first"}, {"shuffle": True}, {"reinit": True, "weights_out": "w"})
     more = ({"effective": True}, {"stability": 2}, {"input_shape": (6,)}, {"model": "resnet20"})
     yield from ({**of, "method": "wanda", **one} for one in (*by_matrix, *more))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,22 @@ IDLE = (
     Idle(
         ("text", "sequences", "sequence_length"),
         "{it}: {method.name} reads no text; leave {it} out (methods that take it: {takers.text})",
-        where=lambda call: not call.method.text,
+        where=lambda call: not call.method.text and call.allocation is None,
+    ),
+    Idle(
+        ("text", "sequences", "sequence_length"),
+        f"{{it}}: {option('allocation', '{allocation}')} reads no text, and {{method.name}} neither; leave {{it}} out",
+        where=lambda call: not call.method.text and call.allocation not in (None, "owl"),
+    ),
+    Idle(
+        ("pattern", "densities", "scope", "effective"),
+        f"{{it}}: {option('allocation', '{allocation}')} gives each block its density; leave one out",
+        beside=("allocation",),
+    ),
+    Idle(
+        ("allocation",),
+        "{value}: {method.name} fixes the density of each layer; leave {it} out",
+        where=lambda call: call.method.allocation != "none",
     ),
     Idle(
         ("scope", "ties", "shuffle", "reinit", "effective", "stability", "input_shape"),
@@ -50,6 +65,12 @@ IDLE = (
         f"{{value}}: {{method.name}} takes the network that transformers makes of a folder, {option('model', HF)}; leave "
         "{it} out",
         where=lambda call: call.method.text and call.model != HF,
+    ),
+    Idle(
+        ("model",),
+        f"{{value}}: {option('allocation', '{allocation}')} takes the network that transformers makes of a folder, "
+        f"{option('model', HF)}; leave {{it}} out",
+        where=lambda call: call.allocation is not None and call.model != HF,
     ),
 )
 
@@ -72,8 +93,7 @@ class ByText:
     def prune(self, rounds: int | str | None, training: TrainingOptions) -> Mask:
         """Prune the folder. Raises what `pai.prune` raises."""
         asked, data = self.asked, self.asked["data"]
-        if asked["text"] is None:
-            raise MethodOptionError(f"{option('method', self.method.name)}: reads a text; give {option('text')}")
+        self._check_text(option("method", self.method.name))
         source = open_source(asked["checkpoint"], trust=asked["trust"])
         if self.weights is not None:
             from pai_cli.files.model_folders import check_source
@@ -97,8 +117,44 @@ class ByText:
         network = _network(model)
         tell_network(source, network)
         text = self._text(model)
+        if asked["allocation"] is not None:
+            request = self._shared_out(model, request, text)
         found = self._found(model, network, request, text)
         return self._mask(source, network, request, text, found)
+
+    def allocated(self, source: Checkpoint, network: Network, request: PruneRequest) -> tuple[Network, PruneRequest]:
+        """The network of the blocks alone, and the request with a density for each; for a method that reads no text."""
+        from pai_cli.models.language import open_language_model
+
+        name = self.asked["allocation"]
+        if _read_by(name):
+            self._check_text(option("allocation", name))
+        model = open_language_model(source, request.device)
+        request = self._shared_out(model, request, self._text(model) if _read_by(name) else None)
+        inside = {layer.name for layer in model.layers}
+        layers = tuple(layer for layer in network.layers if layer.name in inside)
+        return replace(network, layers=layers, whole=model.whole), request
+
+    def _check_text(self, who: str) -> None:
+        if self.asked["text"] is None:
+            raise MethodOptionError(f"{who}: reads a text; give {option('text')}")
+
+    def _shared_out(self, model: LanguageModel, request: PruneRequest, text: Calibration | None) -> PruneRequest:
+        """The request with densities by block."""
+        from pai_cli.pruning.block_densities import alphapruning, owl
+
+        name = self.asked["allocation"]
+        assert request.density is not None  # others are refused beside it
+        with shown_by(self.asked["progress"], name) as bar:
+            if name == "owl":
+                assert text is not None
+                given = owl(model, request.density, text.tokens, request.device, bar)
+            else:
+                given = alphapruning(model, request.density, request.device, bar)
+        each = [density for _, density in given]
+        note(f"{name}: densities from {min(each):.4g} to {max(each):.4g}, one a block")
+        told = (("allocation", name), *(() if text is None else _story(text).items()))
+        return replace(request, density=None, densities=given, story=told)
 
     def _text(self, model: LanguageModel) -> Calibration:
         """The sequences, of which is said how many they are."""
@@ -147,8 +203,7 @@ class ByText:
         from pai_cli.pruning.output import run_metadata
 
         layers, path = found.summary.layers, self.written.path
-        count, length = text.tokens.shape
-        told = {"text": text.name, "sequences": str(count), "sequence_length": str(length)}
+        told = _story(text)
         told |= {"no_text_came_into": ", ".join(found.unseen)} if found.unseen else {}
         metadata = {
             **run_metadata(found.summary, request, source.sha256),
@@ -168,6 +223,16 @@ class ByText:
         mask = Mask.load(path)
         mask.summary = found.summary
         return mask
+
+
+def _read_by(allocation: str) -> bool:
+    return allocation == "owl"
+
+
+def _story(text: Calibration) -> dict[str, str]:
+    """What a mask file tells of the text."""
+    count, length = text.tokens.shape
+    return {"text": text.name, "sequences": str(count), "sequence_length": str(length)}
 
 
 def _network(model: LanguageModel) -> Network:

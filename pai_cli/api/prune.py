@@ -34,7 +34,7 @@ from pai_cli.errors import MethodOptionError
 from pai_cli.files.atomic import check_output
 from pai_cli.files.journal import PRUNE, beside, tells
 from pai_cli.files.provenance import typed
-from pai_cli.pruning.base import Takers
+from pai_cli.pruning.base import BLOCK_ALLOCATIONS, Takers
 from pai_cli.pruning.trained import TrainingOptions, TrainingRun
 from pai_cli.refusals import Idle, idle_force, idle_packed, refuse
 from pai_cli.spectral.parameters import one_of
@@ -117,6 +117,7 @@ def prune(
     sequence_length: int | None = None,
     pattern: str | tuple[int, int] | None = None,
     densities: Any = None,
+    allocation: str | None = None,
     shuffle: bool = False,
     invert: bool = False,
     ties: str | None = None,
@@ -152,7 +153,9 @@ def prune(
     `checkpoint`: a path, an `nn.Module` or a state dict. `method`: a name of `pai.list_methods()`.
     `density`: the share of weights kept, above 0 and at most 1; `sparsity`: the share removed, instead; 0.05 is kept where
     nothing is given. `pattern`: "N:M", N of every M consecutive inputs, or `densities`: a density for each layer, as a
-    mapping or the path of a JSON object, instead of one. `scope`: "global" or "layer", where the density holds.
+    mapping or the path of a JSON object, instead of one. `allocation`: "owl" or "alphapruning" give each block of a language
+    model, of which the folder is given, its own density, whose mean is the density. `scope`: "global" or "layer", where the
+    density holds.
     `seed`: of all that is drawn. `rounds`: of an iterative method, or "auto". `data`: for a method with data: "digits", the
     path of a data set, (x, y) arrays or tensors, or a `DataLoader`; `per_class`: samples of each class, 10 by default.
     `text`: for a method that prunes language models, of which the folder is given: the path of a text (.jsonl with a field
@@ -184,6 +187,8 @@ def prune(
     in_rounds = rounds_of(rounds)
     chosen = method_of(method)
     asked |= {"method": chosen, "takers": Takers()}
+    if allocation is not None:
+        asked["allocation"] = one_of("allocation", allocation, BLOCK_ALLOCATIONS)
     refuse(prune, IDLE, asked)
     refuse(prune, (*IDLE_BY_TEXT, *IDLE_OF_METHOD), asked, MethodOptionError)
     path, new_weights = maybe_path(output), maybe_path(weights_out)
@@ -200,8 +205,9 @@ def prune(
     optimizer = None if optimizer is None else one_of("optimizer", optimizer, ("sgd", "adam"))
     training = TrainingOptions(epochs, freeze_every, penalty, rewind, optimizer, lr, batch_size)
     written = Written(path, packed, no_collapse, force, repeats)
+    by_text = ByText(asked, chosen, amount, written, new_weights)
     if chosen.text:
-        return ByText(asked, chosen, amount, written, new_weights).prune(in_rounds, training)
+        return by_text.prune(in_rounds, training)
     whole = why_whole(path, ties, chosen, repeats, pattern=pattern is not None, reinit=reinit, effective=effective)
     source, network, pieces = _open(checkpoint, model, shape, chosen, trust=trust, whole=whole)
     request = request_of(
@@ -213,6 +219,8 @@ def prune(
         data=named,
         training=training if training.given() else None,
     )
+    if allocation is not None:
+        network, request = by_text.allocated(source, network, request)
     dataset = accept(source, network, request, given)
     refuse(prune, IDLE_SEED, asked, None)
     with shown_by(progress, chosen.name) as bar:

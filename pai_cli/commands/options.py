@@ -24,6 +24,13 @@ class TieChoice(StrEnum):
     ERROR = "error"
 
 
+class AllocationChoice(StrEnum):
+    """What gives the blocks of a language model their densities."""
+
+    OWL = "owl"
+    ALPHAPRUNING = "alphapruning"
+
+
 class ScopeChoice(StrEnum):
     """Where the density holds."""
 
@@ -155,6 +162,14 @@ DensitiesPath = Annotated[
         metavar="JSON",
         readable=False,
         help="A density for each layer, instead of one; a JSON object of layer names, or globs, and fractions kept.",
+    ),
+]
+AllocationName = Annotated[
+    AllocationChoice | None,
+    typer.Option(
+        "--allocation",
+        metavar="owl|alphapruning",
+        help="A density for each block of a language model; by its outliers under --text, or by its spectrum.",
     ),
 ]
 Shuffle = Annotated[bool, typer.Option("--shuffle", help="Permute each layer's mask within the layer; by the seed.")]

@@ -12,6 +12,7 @@ _PARAMETERS: dict[str, tuple[str, ...]] = {
             "rounds",
             "pattern",
             "densities",
+            "allocation",
             "effective",
             "no_collapse",
             "ties",

@@ -90,6 +90,7 @@ def prune(
     sequence_length: options.SequenceLength = None,
     pattern: options.PatternText = None,
     densities: options.DensitiesPath = None,
+    allocation: options.AllocationName = None,
     shuffle: options.Shuffle = False,
     invert: options.Invert = False,
     ties: options.TieName = None,

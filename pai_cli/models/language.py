@@ -28,7 +28,8 @@ HEAD, OUTSIDE = "the head, which gives the logits", "outside the blocks"
 Index = tuple[int | slice, ...]
 
 
-class Slot(NamedTuple):
+@dataclass(frozen=True)
+class Slot:
     """One matrix of a block: the `layer` that a mask is of, and where the matrix stands: at `index` of the network's
     parameter, and at `part` of the layer, which is () where the layer is this matrix.
     """
@@ -179,7 +180,9 @@ def stream_of(model: LanguageModel, tokens: torch.Tensor, device: str) -> Stream
         raise _Caught
 
     handle = model.network.get_submodule(model.blocks[0].path).register_forward_pre_hook(catch, with_kwargs=True)
-    hidden, beside, named = None, (), {}
+    hidden: torch.Tensor | None = None
+    beside: tuple[Any, ...] = ()
+    named: dict[str, Any] = {}
     try:
         with model.in_memory(model.front, device):
             for number, sequence in enumerate(tokens):
@@ -299,7 +302,8 @@ def _block(network: nn.Module, path: str) -> Block:
 
 def _head(network: nn.Module) -> str:
     """The name of the head's weight; "" for none."""
-    head = network.get_output_embeddings() if hasattr(network, "get_output_embeddings") else None
+    get: Callable[[], Any] = getattr(network, "get_output_embeddings", lambda: None)
+    head = get()
     return next((f"{name}.weight" for name, module in network.named_modules() if module is head), "")
 
 

@@ -24,6 +24,9 @@ Iterative = Literal[False, True, "auto"]
 Scope = Literal["global", "layer", "output"]
 """Where a density holds: in the network, in each layer, or at each output of it, which a method may ask for."""
 PieceScore = Literal["draw", "magnitude"]
+BlockAllocation = Literal["owl", "alphapruning"]
+BLOCK_ALLOCATIONS: tuple[BlockAllocation, ...] = ("owl", "alphapruning")
+"""What gives each block of a language model its density: `pruning.block_densities`."""
 USUAL_DENSITY = 0.05
 """The fraction kept where nothing is asked for: the command line takes it and says so."""
 Masks = dict[str, "NDArray[np.bool_]"]
