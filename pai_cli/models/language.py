@@ -19,25 +19,23 @@ from pai_cli.errors import LayerSelectionError, ModelFactoryError, ScoreError
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.messages import some_names
 from pai_cli.files.whole import TABLE, Whole, left_whole
+from pai_cli.models.base import Shapes
+from pai_cli.models.experts import Index, Part, joined
 from pai_cli.models.huggingface import check_config, description, made
 from pai_cli.models.layers import PrunableLayer, prunable_layers, reasons_why_not
+from pai_cli.spectral.layout import PLAIN
 from pai_cli.spelling import option
 
 HEAD, OUTSIDE = "the head, which gives the logits", "outside the blocks"
 
-Index = tuple[int | slice, ...]
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Slot:
-    """One matrix of a block: the `layer` that a mask is of, and where the matrix stands: at `index` of the network's
-    parameter, and at `part` of the layer, which is () where the layer is this matrix.
-    """
+    """One matrix of a block: the `layer`, as the folder calls it, and its `index` in the network's parameter."""
 
     layer: PrunableLayer
     parameter: str
     index: Index = ()
-    part: Index = ()
 
 
 class Block(NamedTuple):
@@ -48,8 +46,8 @@ class Block(NamedTuple):
 
     @property
     def layers(self) -> tuple[PrunableLayer, ...]:
-        """Of its matrices, each once."""
-        return tuple({slot.layer.name: slot.layer for slot in self.slots}.values())
+        """Its matrices, as masks are of them."""
+        return tuple(slot.layer for slot in self.slots)
 
 
 class _WithoutValues(TorchFunctionMode):
@@ -66,8 +64,8 @@ class _WithoutValues(TorchFunctionMode):
 class LanguageModel:
     """A network without values, and the checkpoint that has them.
 
-    `blocks`: in the order they run. `front`: parameters, by name, that the network needs before them. `stored`: what the
-    checkpoint calls each parameter. `dtype`: float64 where the checkpoint has a tensor of that, else float32. `vocabulary`,
+    `blocks`: in the order they run. `front`: parameters, by name, that the network needs before them. `stored`: what of the
+    checkpoint each parameter is. `dtype`: float64 where the checkpoint has a tensor of that, else float32. `vocabulary`,
     `positions`: how many tokens and positions it knows, None where it does not say. `whole`: what of the checkpoint stands
     in no block.
     """
@@ -77,7 +75,7 @@ class LanguageModel:
     description: str
     blocks: tuple[Block, ...]
     front: tuple[str, ...]
-    stored: Mapping[str, str]
+    stored: Mapping[str, tuple[Part, ...]]
     dtype: torch.dtype
     vocabulary: int | None
     positions: int | None
@@ -99,19 +97,32 @@ class LanguageModel:
 
         Raises `NotFiniteError` for a NaN or infinity, `CheckpointError` for what is no weight.
         """
-        places = [(name, *_place(self.network, name)) for name in names]
+        before = {name: self.network.get_parameter(name) for name in names}
         try:
-            for name, module, leaf in places:
-                array = self.checkpoint.finite_array(self.stored[name])
-                values = torch.from_numpy(array if array.flags.writeable else array.copy()).to(device, self.dtype)
-                module._parameters[leaf] = nn.Parameter(values, requires_grad=False)
+            for name, empty in before.items():
+                self._put(name, nn.Parameter(self._values(name, empty, device), requires_grad=False))
             yield
         finally:
-            for name, module, leaf in places:
-                shape = self.checkpoint.shapes[self.stored[name]]
-                module._parameters[leaf] = nn.Parameter(
-                    torch.empty(shape, dtype=self.dtype, device="meta"), requires_grad=False
-                )
+            for name, empty in before.items():
+                self._put(name, empty)
+
+    def _put(self, name: str, parameter: nn.Parameter) -> None:
+        path, _, leaf = name.rpartition(".")
+        self.network.get_submodule(path)._parameters[leaf] = parameter
+
+    def _values(self, name: str, empty: torch.Tensor, device: str) -> torch.Tensor:
+        """A parameter's values, of whatever parts."""
+        parts = self.stored[name]
+        if not parts[0].index:
+            return self._part(parts[0], device)
+        values = torch.empty(empty.shape, dtype=self.dtype, device=device)
+        for part in parts:
+            values[part.index] = self._part(part, device)
+        return values
+
+    def _part(self, part: Part, device: str) -> torch.Tensor:
+        array = self.checkpoint.finite_array(part.name)
+        return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device, self.dtype)
 
     def rounded(self, slot: Slot, weight: torch.Tensor) -> torch.Tensor:
         """Weights as the checkpoint's type for them has them."""
@@ -120,17 +131,12 @@ class LanguageModel:
 
     def stored_value(self, slot: Slot) -> torch.Tensor:
         """The values of a slot's layer, as the checkpoint would store it, on the CPU."""
-        tensor = self.network.get_parameter(slot.parameter)[() if slot.part else slot.index]
+        tensor = self.network.get_parameter(slot.parameter)[slot.index]
         return tensor.cpu().to(getattr(torch, self.checkpoint.dtype(slot.layer.name)))
 
     def names_of(self, block: Block) -> list[str]:
         """The parameters of a block."""
         return [f"{block.path}.{name}" for name, _ in self.network.get_submodule(block.path).named_parameters()]
-
-
-def _place(network: nn.Module, name: str) -> tuple[nn.Module, str]:
-    path, _, leaf = name.rpartition(".")
-    return network.get_submodule(path), leaf
 
 
 @dataclass
@@ -209,16 +215,19 @@ def open_language_model(checkpoint: Checkpoint, device: str = "cpu") -> Language
     """
     if checkpoint.config is None:
         raise ModelFactoryError(f"{checkpoint.path}: a text is read by a Hugging Face model; give its folder")
-    check_config(checkpoint)
+    whole = joined(checkpoint.shapes, checkpoint.config.get("model_type"))
+    check_config(checkpoint, whole.shapes)
     with _WithoutValues():
         network, config = made(checkpoint)
+    if hasattr(config, "_experts_implementation"):
+        config._experts_implementation = "eager"  # an expert after the other, each with its own matrix
     folder = str(checkpoint.path.parent)
     path, count = _stack(network, config, folder)
     dtype = torch.float64 if any(checkpoint.dtype(name) == "float64" for name in checkpoint.shapes) else torch.float32
     network = network.to(dtype).eval().requires_grad_(False)
     _place_tables(network, device, folder)
-    stored = _stored(network, checkpoint)
-    blocks = tuple(_block(network, f"{path}.{number}") for number in range(count))
+    stored = _stored(network, whole.parts)
+    blocks = tuple(_block(network, f"{path}.{number}", stored, checkpoint.shapes) for number in range(count))
     head = _head(network)
     outside = [name for name, _ in network.named_parameters() if not name.startswith(f"{path}.")]
     model = LanguageModel(
@@ -284,20 +293,28 @@ def _place_tables(network: nn.Module, device: str, folder: str) -> None:
             module._buffers[leaf] = None if buffer is None else buffer.to(device)
 
 
-def _stored(network: nn.Module, checkpoint: Checkpoint) -> dict[str, str]:
-    """What the checkpoint calls each parameter: one of its names, where it has several."""
+def _stored(network: nn.Module, parts: Mapping[str, tuple[Part, ...]]) -> dict[str, tuple[Part, ...]]:
+    """What each parameter is made of, by its first name: what one of its names has."""
     names: dict[int, list[str]] = {}
     for name, parameter in network.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
-    every = ((several, next((one for one in several if one in checkpoint.shapes), "")) for several in names.values())
+    every = ((several, next((parts[one] for one in several if one in parts), ())) for several in names.values())
     return {name: found for several, found in every for name in several if found}
 
 
-def _block(network: nn.Module, path: str) -> Block:
-    order = list(network.get_submodule(path).state_dict())
-    found = {layer.name: layer for layer in prunable_layers(network.get_submodule(path))}
-    layers = (replace(found[name], name=f"{path}.{name}") for name in order if name in found)
-    return Block(path, tuple(Slot(layer, layer.name) for layer in layers))
+def _block(network: nn.Module, path: str, stored: Mapping[str, tuple[Part, ...]], shapes: Shapes) -> Block:
+    """The matrices of a block in the order of the state dict, experts one after the other."""
+    module = network.get_submodule(path)
+    found = {layer.name: layer for layer in prunable_layers(module)}
+    slots = []
+    for leaf in module.state_dict():
+        name = f"{path}.{leaf}"
+        parts = stored.get(name, ())
+        if leaf in found:
+            slots.append(Slot(replace(found[leaf], name=parts[0].name), name))
+        elif parts and parts[0].index:
+            slots += [Slot(PrunableLayer(part.name, shapes[part.name], PLAIN), name, part.index) for part in parts]
+    return Block(path, tuple(slots))
 
 
 def _head(network: nn.Module) -> str:
@@ -308,12 +325,16 @@ def _head(network: nn.Module) -> str:
 
 
 def _whole(
-    checkpoint: Checkpoint, network: nn.Module, blocks: Sequence[Block], stored: Mapping[str, str], head: str
+    checkpoint: Checkpoint,
+    network: nn.Module,
+    blocks: Sequence[Block],
+    stored: Mapping[str, tuple[Part, ...]],
+    head: str,
 ) -> Whole:
     """What stands in no block, with the reasons: the tables, the head, and whatever else."""
-    why = {stored[name]: reason for name, reason in reasons_why_not(network).items() if name in stored}
-    outside = [layer.name for layer in prunable_layers(network) if layer.name in stored]
-    why |= {stored[name]: why[stored[name]] or OUTSIDE for name in outside}
-    if head in stored:
-        why[stored[head]] = HEAD if stored[head] == head else f"{TABLE}, and {HEAD}"
+    reasons = reasons_why_not(network)
+    reasons |= {layer.name: reasons.get(layer.name) or OUTSIDE for layer in prunable_layers(network)}
+    why = {part.name: reason for name, reason in reasons.items() for part in stored.get(name, ())}
+    for part in stored.get(head, ()):
+        why[part.name] = HEAD if part.name == head else f"{TABLE}, and {HEAD}"
     return left_whole(checkpoint, {layer.name for block in blocks for layer in block.layers}, why)

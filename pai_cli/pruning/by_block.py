@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.overrides import TorchFunctionMode
 
 from pai_cli.errors import ScoreError
 from pai_cli.models.language import Block, LanguageModel, Slot, Stream, stream_of
@@ -180,15 +181,36 @@ def inputs_of(
 @contextmanager
 def _taking_in(model: LanguageModel, found: Mapping[Slot, Inputs]) -> Iterator[None]:
     """Inside, what modules are given is added to what is found of their matrix."""
+    experts: dict[int, list[Inputs]] = {}
     with ExitStack() as stack:
         for slot, inputs in found.items():
+            if slot.index:
+                expert = model.network.get_parameter(slot.parameter)[slot.index[0]]
+                experts.setdefault(expert.data_ptr(), []).append(inputs)
+                continue
             module = model.network.get_submodule(slot.parameter.rpartition(".")[0])
 
             def add(_module: Any, args: tuple[torch.Tensor, ...], inputs: Inputs = inputs) -> None:
                 inputs.add(args[0])
 
             stack.callback(module.register_forward_pre_hook(add).remove)
+        if experts:
+            stack.enter_context(_ExpertsInputs(experts))
         yield
+
+
+class _ExpertsInputs(TorchFunctionMode):
+    """Experts have no module: what is multiplied by a part of their tensor is told by where that lies in memory."""
+
+    def __init__(self, experts: Mapping[int, list[Inputs]]):
+        super().__init__()
+        self._experts = experts
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.nn.functional.linear:
+            for inputs in self._experts.get(args[1].data_ptr(), ()):
+                inputs.add(args[0])
+        return func(*args, **(kwargs or {}))
 
 
 class _Run(NamedTuple):
@@ -207,12 +229,13 @@ def _prune_block(run: _Run, block: Block, inputs: Mapping[Slot, Inputs], found: 
     for slot in block.slots:
         name = slot.layer.name
         if name in wanted and name not in run.amounts.whole:
-            masks[name][slot.part] = _prune_slot(run, slot, inputs[slot], found)
+            masks[name] = _prune_slot(run, slot, inputs[slot], found)
     for name, mask in masks.items():
         found.bits[name], found.kept[name] = np.packbits(mask.reshape(-1)), int(np.count_nonzero(mask))
     if run.write is not None:
-        for slot in {slot.layer.name: slot for slot in block.slots if slot.layer.name in masks}.values():
-            run.write(slot.layer.name, run.model.stored_value(slot))
+        for slot in block.slots:
+            if slot.layer.name in masks:
+                run.write(slot.layer.name, run.model.stored_value(slot))
 
 
 def _prune_slot(run: _Run, slot: Slot, inputs: Inputs, found: _Found) -> NDArray[np.bool_]:
@@ -229,8 +252,7 @@ def _prune_slot(run: _Run, slot: Slot, inputs: Inputs, found: _Found) -> NDArray
     # As it is stored, so that the next block sees what who loads the weights will see.
     weight.copy_(run.model.rounded(slot, pruned))
     if tie.tied:
-        before = found.ties.get(name, Tie(0, 0))
-        found.ties[name] = Tie(before.tied + tie.tied, before.kept + tie.kept)
+        found.ties[name] = tie
     kept: NDArray[np.bool_] = (mask.T if slot.layer.layout.transposed else mask).cpu().numpy()
     return kept
 
