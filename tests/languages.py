@@ -112,9 +112,9 @@ def loss(made: Any, sequences: np.ndarray) -> float:
         return float(torch.nn.functional.cross_entropy(logits.flatten(0, 1), given[:, 1:].flatten()))
 
 
-def train(made: Any, sequences: np.ndarray, steps: int, batch: int = 32) -> None:
+def train(made: Any, sequences: np.ndarray, steps: int, batch: int = 16, lr: float = 1e-2) -> None:
     """Adam over batches drawn by a seed of its own."""
-    optimizer = torch.optim.Adam(made.parameters(), lr=3e-3)
+    optimizer = torch.optim.Adam(made.parameters(), lr=lr)
     draw = np.random.default_rng(0)
     made.train()
     for _ in range(steps):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from functools import cache
@@ -479,3 +480,65 @@ def test_the_command_converts_folders(tmp_path: Path, pai: Any, monkeypatch: pyt
     assert (tmp_path / "m-dense" / "model.safetensors.index.json").is_file()
     done = pai("analyze", "m-dense", "--weights", source, "--format", "json")
     assert done.status == 0, done
+
+
+# ---- what a mask is worth
+
+
+@pytest.fixture(scope="module")
+def trained() -> Any:
+    """A small network that has learnt something of the text, but for its end."""
+    made = languages.network("llama", torch.float32)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        for parameter in made.parameters():
+            if parameter.dim() > 1:
+                torch.nn.init.normal_(parameter, std=0.05)
+    languages.train(made, languages.tokens(32)[:-60], steps=200)
+    return made
+
+
+def with_outliers(made: Any) -> Any:
+    """The same function to the bit, with features of very different sizes, as large networks have them: what a norm gives is
+    multiplied by powers of 2, and the weights that it comes into are divided by them.
+    """
+    other = copy.deepcopy(made)
+    scales = 2.0 ** torch.randint(-3, 4, (24,), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for layer in other.model.layers:
+            for norm, readers in (
+                (layer.input_layernorm, [getattr(layer.self_attn, f"{name}_proj") for name in "qkv"]),
+                (layer.post_attention_layernorm, [layer.mlp.gate_proj, layer.mlp.up_proj]),
+            ):
+                norm.weight.mul_(scales)
+                for reader in readers:
+                    reader.weight.div_(scales)
+    return other
+
+
+def losses_of(made: Any, at: Path) -> tuple[dict[str, float], dict[str, pai.Mask]]:
+    """The loss on text that nobody has seen, of the network and of what each method leaves of it at density 0.5."""
+    source, held = languages.save(made, at / "net"), languages.tokens(32)[-60:]
+    masks = {"magnitude": pai.prune(source, "magnitude", density=0.5, scope="layer", ignore="lm_head")}
+    pai.convert(masks["magnitude"], at / "magnitude", to="dense", weights=source)
+    text = languages.text()[:30_000].split("\n\n")
+    for method in ("wanda", "sparsegpt"):
+        masks[method] = pai.prune(source, method, density=0.5, text=text, sequence_length=32, weights_out=at / method)
+        assert masks[method].kept == masks["magnitude"].kept
+        assert masks[method].keys() == masks["magnitude"].keys()
+    losses = {name: languages.loss(languages.load(at / name), held) for name in ("net", *masks)}
+    return losses, masks
+
+
+def test_sparsegpt_loses_less_than_wanda_and_that_less_than_magnitude(trained: Any, tmp_path: Path) -> None:
+    plain, outliers = (
+        losses_of(made, tmp_path / name) for name, made in (("a", trained), ("b", with_outliers(trained)))
+    )
+    losses = outliers[0]
+    assert losses["net"] == pytest.approx(plain[0]["net"], rel=1e-6)
+    assert losses["net"] < np.log(languages.VOCABULARY) - 1  # it has learnt something
+    assert losses["net"] < losses["sparsegpt"] < losses["wanda"] < losses["magnitude"], losses
+    # A weight's size times that of its input is the same, however the two share it.
+    assert outliers[1]["wanda"] == plain[1]["wanda"]
+    assert outliers[1]["magnitude"] != plain[1]["magnitude"]
+    assert plain[0]["sparsegpt"] < min(plain[0]["wanda"], plain[0]["magnitude"])
