@@ -168,8 +168,8 @@ AllocationName = Annotated[
     AllocationChoice | None,
     typer.Option(
         "--allocation",
-        metavar="owl|alphapruning",
-        help="A density for each block of a language model; by its outliers under --text, or by its spectrum.",
+        metavar="CHOICE",
+        help="A density for each block of a language model; owl: by its outliers under --text. alphapruning: by its spectrum.",
     ),
 ]
 Shuffle = Annotated[bool, typer.Option("--shuffle", help="Permute each layer's mask within the layer; by the seed.")]
@@ -201,7 +201,7 @@ ScopeName = Annotated[
     ScopeChoice | None,
     typer.Option(
         metavar="global|layer",
-        help="Where the density holds, by default as the method has it; over the whole network, or in each layer.",
+        help="Where the density holds; over the whole network, or in each layer, by default as the method has it.",
     ),
 ]
 
