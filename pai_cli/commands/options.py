@@ -169,7 +169,7 @@ AllocationName = Annotated[
     typer.Option(
         "--allocation",
         metavar="CHOICE",
-        help="A density for each block of a language model; owl: by its outliers under --text. alphapruning: by its spectrum.",
+        help="A density for each block of a language model; owl: by its outliers with --text. alphapruning: by spectra.",
     ),
 ]
 Shuffle = Annotated[bool, typer.Option("--shuffle", help="Permute each layer's mask within the layer; by the seed.")]

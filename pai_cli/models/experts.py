@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 TYPES = frozenset(["mixtral", "olmoe", "qwen2_moe", "qwen3_moe"])
@@ -18,7 +19,8 @@ Shape = tuple[int, ...]
 Index = tuple[int | slice, ...]
 
 
-class Part(NamedTuple):
+@dataclass(frozen=True)
+class Part:
     """What the folder calls a tensor, and where it stands in the network's parameter: () where it is all of it."""
 
     name: str
