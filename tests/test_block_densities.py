@@ -88,6 +88,14 @@ def test_alphapruning_by_singular_values(kind: str) -> None:
             assert mask[name].sum() == int(density * mask[name].size + 0.5)
 
 
+@pytest.mark.parametrize("method", ["magnitude", "wanda"])
+def test_the_head_has_the_density_of_the_network(method: str) -> None:
+    mask = shared_out("llama", method, "alphapruning", head=True, **(TEXT if method == "wanda" else {}))
+    assert json.loads(mask.metadata["densities"])["lm_head.weight"] == 0.4
+    assert mask["lm_head.weight"].mean() == pytest.approx(0.4, abs=0.02)
+    assert set(json.loads(mask.metadata["left_whole"])) == {"model.embed_tokens.weight"}
+
+
 def test_hill_of_a_known_spectrum() -> None:
     values = torch.tensor([1.0, 2, 4, 8, 16], dtype=torch.float64)  # k = 2: ln 16/4 + ln 8/4 = 3 ln 2
     assert hill(torch.diag(values.sqrt())) == pytest.approx(1 + 2 / (3 * np.log(2)), rel=1e-12)

@@ -129,6 +129,32 @@ def test_wanda_is_what_hooks_on_the_whole_network_say(kind: str, options: dict[s
     assert mask.kept == sum(int(one.sum()) for one in mask.values())
 
 
+@pytest.mark.parametrize("kind", ["llama", "opt"])
+@pytest.mark.parametrize("method", ["wanda", "sparsegpt"])
+def test_the_head_where_it_is_asked_for(kind: str, method: str, tmp_path: Path) -> None:
+    mask = pruned(kind, method, head=True, weights_out=tmp_path / "new")
+    assert list(mask)[-1] == "lm_head.weight"
+    assert "lm_head.weight" not in json.loads(mask.metadata["left_whole"])
+    blocks = pruned(kind, method)
+    assert all(np.array_equal(mask[name], blocks[name]) for name in blocks)
+    assert len(mask) == len(blocks) + 1
+    written = languages.load(tmp_path / "new")  # the blocks are pruned there, and the head's input is theirs
+    inputs = inputs_by_hooks(written, ["lm_head.weight"], sequences(kind))["lm_head.weight"]
+    weight = languages.load(folder(kind)).get_parameter("lm_head.weight").detach()
+    if method == "wanda":
+        wanted = best_in_groups(weight.abs() * inputs.square().sum(0).sqrt(), weight.shape[1] // 2, weight.shape[1])
+        moved = weight * wanted
+    else:
+        wanted, moved = by_inverses(weight, inputs, SEQUENCES, 0.5)
+    assert np.array_equal(mask["lm_head.weight"], wanted.numpy())
+    assert torch.allclose(written.get_parameter("lm_head.weight"), moved, rtol=0, atol=1e-9)
+
+
+def test_a_head_that_is_the_table_of_tokens_is_refused() -> None:
+    with pytest.raises(LayerSelectionError, match=r"the head is the table of tokens too, .*; leave head= out$"):
+        pruned("gpt2", "wanda", head=True)
+
+
 def by_inverses(
     weight: torch.Tensor, inputs: torch.Tensor, runs: int, amount: float | tuple[int, int], width: int = 128
 ) -> tuple[torch.Tensor, torch.Tensor]:

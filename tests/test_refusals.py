@@ -63,6 +63,7 @@ def prunings() -> Iterator[dict[str, Any]]:
     weighed = ({"scope": "layer"}, {"pattern": "1:2"}, {"densities": {"*": 0.5}}, {"invert": True})
     yield from ({**of, "method": "synflow", "rounds": "auto", "input_shape": (6,), **one} for one in weighed)
     yield {**of, "method": "magnitude", "density": 0.5, "seed": 3}
+    yield {**idle, "head": True}
     read = ({"text": "t.txt"}, {"sequences": 3}, {"sequence_length": 3})
     yield from ({**idle, **one} for one in read)
     yield {**of, "method": "magnitude", "allocation": "alphapruning", "text": "t.txt"}

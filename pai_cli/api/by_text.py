@@ -51,6 +51,12 @@ IDLE = (
         beside=("allocation",),
     ),
     Idle(
+        ("head",),
+        f"{{it}}: {{method.name}} prunes a head as any layer; leave {{it}} out (it is of methods with {option('text')}, and "
+        f"of {option('allocation')})",
+        where=lambda call: not call.method.text and call.allocation is None,
+    ),
+    Idle(
         ("allocation",),
         "{value}: {method.name} fixes the density of each layer; leave {it} out",
         where=lambda call: call.method.allocation != "none",
@@ -112,7 +118,7 @@ class ByText:
         from pai_cli.pruning.request import check_options
 
         check_options(request)
-        model = open_language_model(source, request.device)
+        model = open_language_model(source, request.device, head=asked["head"])
         amounts_of(model, request)
         network = _network(model)
         tell_network(source, network)
@@ -126,10 +132,10 @@ class ByText:
         """The network of the blocks alone, and the request with a density for each; for a method that reads no text."""
         from pai_cli.models.language import open_language_model
 
-        name = self.asked["allocation"]
+        asked, name = self.asked, self.asked["allocation"]
         if _read_by(name):
             self._check_text(option("allocation", name))
-        model = open_language_model(source, request.device)
+        model = open_language_model(source, request.device, head=asked["head"])
         request = self._shared_out(model, request, self._text(model) if _read_by(name) else None)
         inside = {layer.name for layer in model.layers}
         layers = tuple(layer for layer in network.layers if layer.name in inside)

@@ -115,6 +115,7 @@ def prune(
     text: Text | None = None,
     sequences: int | None = None,
     sequence_length: int | None = None,
+    head: bool = False,
     pattern: str | tuple[int, int] | None = None,
     densities: Any = None,
     allocation: str | None = None,
@@ -160,7 +161,8 @@ def prune(
     path of a data set, (x, y) arrays or tensors, or a `DataLoader`; `per_class`: samples of each class, 10 by default.
     `text`: for a method that prunes language models, of which the folder is given: the path of a text (.jsonl with a field
     `text`, or a saved data set with such a column), or strings; `sequences` (128) of `sequence_length` (2048) tokens of it
-    are taken. Such a method writes with `weights_out` the whole folder anew, its weights 0 where pruned.
+    are taken. `head`: prune the head too. Such a method writes with `weights_out` the whole folder anew, its weights 0 where
+    pruned.
     `shuffle`, `invert`: sanity checks (Frankle et al. 2021): each layer's mask permuted, the smallest scores kept. `ties`:
     of equal scores where the cut falls, "first" keeps the first (the default), "random" draws by the seed, "error" refuses;
     where they settle more than a thousandth of the mask, the summary tells. `reinit` with `weights_out`: weights drawn anew,

@@ -147,6 +147,7 @@ SequenceLength = Annotated[
     int | None,
     typer.Option("--sequence-length", metavar="N", min=1, help="Tokens of a sequence, by default 2048."),
 ]
+Head = Annotated[bool, typer.Option("--head", help="Prune a language model's head too; with --text or --allocation.")]
 PatternText = Annotated[
     str | None,
     typer.Option(

@@ -33,7 +33,7 @@ _PARAMETERS: dict[str, tuple[str, ...]] = {
         ),
         *("layers", "ignore", "summary", "between", "convention", "expansion_weighted", "seed"),
     ),
-    "Data": ("data", "per_class", "text", "sequences", "sequence_length", "validation", "augment"),
+    "Data": ("data", "per_class", "text", "sequences", "sequence_length", "head", "validation", "augment"),
     "Training": (
         *("epochs", "optimizer", "lr", "schedule", "batch_size", "weight_decay", "amp", "freeze_every", "penalty"),
         *("rewind", "recipe", "soft_neurons", "ghost_skips", "rescale", "label_smoothing", "early"),

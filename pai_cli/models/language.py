@@ -29,6 +29,9 @@ from pai_cli.spelling import option
 HEAD, OUTSIDE = "the head, which gives the logits", "outside the blocks"
 
 
+Take = Callable[[torch.Tensor], None]
+
+
 @dataclass(frozen=True, eq=False)
 class Slot:
     """One matrix of a block: the `layer`, as the folder calls it, and its `index` in the network's parameter."""
@@ -66,8 +69,8 @@ class LanguageModel:
 
     `blocks`: in the order they run. `front`: parameters, by name, that the network needs before them. `stored`: what of the
     checkpoint each parameter is. `dtype`: float64 where the checkpoint has a tensor of that, else float32. `vocabulary`,
-    `positions`: how many tokens and positions it knows, None where it does not say. `whole`: what of the checkpoint stands
-    in no block.
+    `positions`: how many tokens and positions it knows, None where it does not say. `whole`: what of the checkpoint is
+    left whole. `head`: the head's matrix, where it is to be pruned too.
     """
 
     network: nn.Module
@@ -80,11 +83,13 @@ class LanguageModel:
     vocabulary: int | None
     positions: int | None
     whole: Whole
+    head: Slot | None = None
 
     @property
     def layers(self) -> tuple[PrunableLayer, ...]:
-        """Of all blocks."""
-        return tuple(layer for block in self.blocks for layer in block.layers)
+        """Of all blocks, and the head where it is to be pruned."""
+        last = () if self.head is None else (self.head.layer,)
+        return (*(layer for block in self.blocks for layer in block.layers), *last)
 
     def matrix(self, slot: Slot) -> torch.Tensor:
         """A slot's matrix, rows its outputs: a view of the network's parameter, which is in memory."""
@@ -142,12 +147,13 @@ class LanguageModel:
 @dataclass
 class Stream:
     """What runs through the blocks: `hidden` (sequences, tokens, width), the inputs of the next block, on the CPU. `beside`,
-    `named`: what the network gives every block beside them, by place and by name.
+    `named`: what the network gives every block beside them, by place and by name. `tuples`: whether blocks give tuples.
     """
 
     hidden: torch.Tensor
     beside: tuple[Any, ...]
     named: Mapping[str, Any]
+    tuples: bool = False
 
     @torch.no_grad()
     def through(
@@ -160,7 +166,8 @@ class Stream:
         module = model.network.get_submodule(block.path)
         for number, one in enumerate(self.hidden):
             found = module(one[None].to(device), *self.beside, **self.named)
-            found = found[0] if isinstance(found, tuple) else found
+            self.tuples = isinstance(found, tuple)
+            found = found[0] if self.tuples else found
             if found.shape != (1, *one.shape):
                 raise ScoreError(
                     f"{block.path}: gives no tensor of the shape of its inputs; it cannot be run by itself"
@@ -206,12 +213,37 @@ def stream_of(model: LanguageModel, tokens: torch.Tensor, device: str) -> Stream
     return Stream(hidden, beside, named)
 
 
-def open_language_model(checkpoint: Checkpoint, device: str = "cpu") -> LanguageModel:
-    """The language model of a folder.
+@torch.no_grad()
+def at_the_head(model: LanguageModel, stream: Stream, tokens: torch.Tensor, device: str, take: Take) -> None:
+    """Give `take` what comes into the head, sequence by sequence, of a stream that is past the last block."""
+    assert model.head is not None
+    outputs: list[Any] = []
+
+    def catch(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> NoReturn:
+        take(args[0])
+        raise _Caught
+
+    modules = [model.network.get_submodule(block.path) for block in model.blocks]
+    handle = model.network.get_submodule(model.head.parameter.rpartition(".")[0]).register_forward_pre_hook(catch)
+    try:
+        for module in modules:  # each gives what the last one gave, whatever comes in
+            module.forward = lambda *_, **__: outputs[0]
+        for sequence, hidden in zip(tokens, stream.hidden, strict=True):
+            outputs[:] = [(hidden[None].to(device),) if stream.tuples else hidden[None].to(device)]
+            with suppress(_Caught):
+                model.network(input_ids=sequence[None].to(device), use_cache=False)
+    finally:
+        handle.remove()
+        for module in modules:
+            module.__dict__.pop("forward", None)
+
+
+def open_language_model(checkpoint: Checkpoint, device: str = "cpu", *, head: bool = False) -> LanguageModel:
+    """The language model of a folder; with `head`, its head is pruned too.
 
     Raises `ModelFactoryError` for what is no model's folder, where transformers does not make its network, and for one whose
     blocks cannot be told or are not all run alike; `StateDictMismatchError` where its tensors are not the network's;
-    `LayerSelectionError` where no block has a matrix.
+    `LayerSelectionError` where no block has a matrix, and for a head that is the table of tokens, or is not there.
     """
     if checkpoint.config is None:
         raise ModelFactoryError(f"{checkpoint.path}: a text is read by a Hugging Face model; give its folder")
@@ -228,19 +260,21 @@ def open_language_model(checkpoint: Checkpoint, device: str = "cpu") -> Language
     _place_tables(network, device, folder)
     stored = _stored(network, whole.parts)
     blocks = tuple(_block(network, f"{path}.{number}", stored, checkpoint.shapes) for number in range(count))
-    head = _head(network)
+    last = _head(network)
+    slot = _head_slot(network, last, folder) if head else None
     outside = [name for name, _ in network.named_parameters() if not name.startswith(f"{path}.")]
     model = LanguageModel(
         network,
         checkpoint,
         f"{description(checkpoint)}, {count} blocks",
         blocks,
-        tuple(name for name in outside if name != head),
+        tuple(name for name in outside if name != last),
         stored,
         dtype,
         _size(config, "vocab_size"),
         _size(config, "max_position_embeddings"),
-        _whole(checkpoint, network, blocks, stored, head),
+        _whole(checkpoint, network, (*blocks, *(() if slot is None else (Block("", (slot,)),))), stored, last),
+        slot,
     )
     if not model.layers:
         raise LayerSelectionError(f"{folder}: no block of the model has a linear weight to prune; choose another model")
@@ -322,6 +356,16 @@ def _head(network: nn.Module) -> str:
     get: Callable[[], Any] = getattr(network, "get_output_embeddings", lambda: None)
     head = get()
     return next((f"{name}.weight" for name, module in network.named_modules() if module is head), "")
+
+
+def _head_slot(network: nn.Module, name: str, folder: str) -> Slot:
+    """The head as a matrix that is pruned."""
+    found = {layer.name: layer for layer in prunable_layers(network)}
+    first = {parameter_name for parameter_name, _ in network.named_parameters()}
+    if name not in found or name not in first:
+        why = "is the table of tokens too, and what comes in would change" if name in found else "is no linear layer"
+        raise LayerSelectionError(f"{folder}: the head {why}; leave {option('head')} out")
+    return Slot(found[name], name)
 
 
 def _whole(

@@ -113,13 +113,14 @@ def _size(block: Block) -> int:
 def _by_layer(
     model: LanguageModel, densities: Sequence[float] | Values, name: BlockAllocation, density: float
 ) -> LayerDensities:
-    """Each layer's density, which is its block's."""
+    """Each layer's density, which is its block's; the head's is the network's."""
     lowest, highest = float(min(densities)), float(max(densities))
     if lowest <= 0 or highest > 1:
         raise DensityError(
             f"{option('allocation', name)}: densities would go from {lowest:.3g} to {highest:.3g} at "
             f"{option('density', density)}; each must be above 0 and at most 1: give another density"
         )
-    return tuple(
+    given = [
         (layer.name, float(one)) for block, one in zip(model.blocks, densities, strict=True) for layer in block.layers
-    )
+    ]
+    return (*given, *(() if model.head is None else ((model.head.layer.name, density),)))

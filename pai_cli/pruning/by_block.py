@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch.overrides import TorchFunctionMode
 
 from pai_cli.errors import ScoreError
-from pai_cli.models.language import Block, LanguageModel, Slot, Stream, stream_of
+from pai_cli.models.language import Block, LanguageModel, Slot, Stream, at_the_head, stream_of
 from pai_cli.progress import Progress, silent
 from pai_cli.pruning.allocation import layer_counts
 from pai_cli.pruning.counts import GivenQuota, PatternQuota
@@ -106,8 +106,10 @@ def prune_blocks(
             if not names.isdisjoint(layer.name for layer in block.layers):
                 inputs = inputs_of(model, block, stream, by.inputs, request.device, keep=False, step=meter.step)
                 _prune_block(_Run(model, request, amounts, function, write), block, inputs, found)
-            if number < len(model.blocks):
+            if number < len(model.blocks) or model.head is not None:
                 stream.through(model, block, request.device, keep=True, step=meter.step)
+    if model.head is not None and model.head.layer.name in names:
+        _prune_head(_Run(model, request, amounts, function, write), stream, torch.from_numpy(tokens), found)
     progress(meter.total, meter.total)
     summary = PruneSummary(
         layers=amounts.layers,
@@ -219,6 +221,17 @@ class _Run(NamedTuple):
     amounts: _Amounts
     prune: PruneMatrix
     write: Write | None
+
+
+def _prune_head(run: _Run, stream: Stream, tokens: torch.Tensor, found: _Found) -> None:
+    """Prune the head by what the pruned blocks make of the text."""
+    model, slot, by, device = run.model, run.model.head, run.request.method.by_matrix, run.request.device
+    assert slot is not None
+    assert by is not None
+    with model.in_memory((*model.front, slot.parameter), device):
+        inputs = Inputs.none_yet(model.matrix(slot), by.inputs)
+        at_the_head(model, stream, tokens, device, inputs.add)
+        _prune_block(run, Block("", (slot,)), {slot: inputs}, found)
 
 
 @torch.no_grad()
