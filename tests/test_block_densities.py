@@ -13,7 +13,7 @@ import torch
 from test_language import TEXT, folder, in_blocks, inputs_by_hooks, sequences
 
 import pai_cli as pai
-from pai_cli.errors import DensityError, MethodOptionError, ModelFactoryError, ScoreError
+from pai_cli.errors import DensityError, LayerSelectionError, MethodOptionError, ModelFactoryError, ScoreError
 from pai_cli.pruning.block_densities import hill
 
 pytest.importorskip("transformers")
@@ -117,6 +117,13 @@ def test_any_method_takes_them(method: str) -> None:
     assert mask.density == pytest.approx(0.4, abs=0.02)
 
 
+def test_the_seed_draws_the_text_that_outliers_are_counted_on(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="pai"):
+        mask = shared_out("llama", "magnitude", "owl", seed=3, **TEXT)
+    assert not any("every seed gives this mask" in record.getMessage() for record in caplog.records)
+    assert (mask.metadata["text"], mask.metadata["sequences"]) == ("the text", "6")
+
+
 def test_blocks_that_are_alike_share_alike(tmp_path: Any) -> None:
     made = languages.network("llama")
     with torch.no_grad():
@@ -131,6 +138,10 @@ def test_what_cannot_be() -> None:
         DensityError, match=r"^allocation=owl: densities would go from -0\.03 to 0\.13 at density=0\.05; each must"
     ):
         shared_out("llama", "wanda", "owl", 0.05, **TEXT)
+    with pytest.raises(MethodOptionError, match=r"^seed=-1: must be 0 to"):
+        shared_out("llama", "magnitude", "owl", seed=-1, **TEXT)
+    with pytest.raises(LayerSelectionError, match=r"^ignore=zzz: matches none of"):
+        shared_out("llama", "magnitude", "owl", ignore="zzz", **TEXT)
     with pytest.raises(MethodOptionError, match=r"^allocation=owl: reads a text; give text=$"):
         shared_out("llama", "magnitude", "owl")
     with pytest.raises(ModelFactoryError, match="a text is read by a Hugging Face model; give its folder"):

@@ -131,7 +131,9 @@ class ByText:
     def allocated(self, source: Checkpoint, network: Network, request: PruneRequest) -> tuple[Network, PruneRequest]:
         """The network of the blocks alone, and the request with a density for each; for a method that reads no text."""
         from pai_cli.models.language import open_language_model
+        from pai_cli.pruning.run import check_request
 
+        check_request(network, request, has_samples=True)  # before any work
         asked, name = self.asked, self.asked["allocation"]
         if _read_by(name):
             self._check_text(option("allocation", name))

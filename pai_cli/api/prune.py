@@ -83,7 +83,7 @@ IDLE_SEED = (
         ("seed",),
         "{value}: {method.name} draws nothing; every seed gives this mask",
         without=("shuffle", "reinit", "stability"),
-        where=lambda call: not call.method.draws and call.ties != "random",
+        where=lambda call: not call.method.draws and call.ties != "random" and call.allocation != "owl",
     ),
 )
 
