@@ -185,9 +185,7 @@ FAULTS = {
         "pruning/ties.py", "places[:keep] if self", "places[len(places) - keep :] if self", "pruning ties"
     ),
     "counts rounded down": Fault("pruning/allocation.py", "* total + Fraction(1, 2))", "* total)", "pruning"),
-    "densities in binary": Fault(
-        "pruning/allocation.py", "Fraction(repr(float(share)))", "Fraction(share)", "pruning"
-    ),
+    "densities in binary": Fault("pruning/allocation.py", "Fraction(repr(float(share)))", "Fraction(share)", "pruning"),
     "pruned weights tied": Fault(
         "pruning/on_device.py", "above, tied = above & alive, tied & alive", "above = above & alive", "on_device"
     ),
@@ -269,6 +267,27 @@ FAULTS = {
     ),
     "a closure's gradients": Fault(
         "training/applied.py", "            self._mask_gradients()\n            return", "            return", "applied"
+    ),
+    "inputs that do not count": Fault(
+        "methods/wanda.py", "matrix.weight.abs() * norms", "matrix.weight.abs()", "language"
+    ),
+    "a block that sees no pruning before it": Fault(
+        "pruning/by_block.py", "    weight.copy_(run.model.rounded(slot, pruned))\n", "", "language"
+    ),
+    "columns past the block that are not moved": Fault(
+        "methods/sparsegpt.py", "block.errors @ factor[here, here.stop :]", "0", "language"
+    ),
+    "another expert's tokens": Fault(
+        "pruning/by_block.py", "(slot.parameter)[slot.index[0]]", "(slot.parameter)[0]", "experts"
+    ),
+    "a folder that an interruption leaves": Fault(
+        "files/model_folders.py",
+        "    finally:  # Ctrl-C too must leave nothing behind\n        shutil.rmtree(folder, ignore_errors=True)",
+        "    finally:\n        pass",
+        "language",
+    ),
+    "densities that are not centred": Fault(
+        "pruning/block_densities.py", "spread - spread.mean() + density", "spread + density", "block_densities"
     ),
     "momentum of weights gone": Fault(
         "training/applied.py", "value.masked_fill_(gone.to(value.device), fresh.get(key, 0.0))", "pass", "applied"

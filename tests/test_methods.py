@@ -76,7 +76,9 @@ def one_round(method: str, network: str) -> dict[str, int]:
 
 
 def test_the_table_has_every_method() -> None:
-    assert list(TABLE) == list(registry.METHODS)
+    assert list(TABLE) == [
+        name for name, method in registry.METHODS.items() if not method.text
+    ]  # test_language.py has those
     for name, row in TABLE.items():
         method = registry.get(name)
         assert method.name == name

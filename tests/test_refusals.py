@@ -66,6 +66,24 @@ def prunings() -> Iterator[dict[str, Any]]:
     yield {**idle, "normalise": True}
     yield {**idle, "batch_norm": "running"}
     yield {**of, "method": "fisher", "data": DATA, "batch_norm": "batch"}
+    yield {**idle, "head": True}
+    read = ({"text": "t.txt"}, {"sequences": 3}, {"sequence_length": 3})
+    yield from ({**idle, **one} for one in read)
+    yield {**of, "method": "magnitude", "allocation": "alphapruning", "text": "t.txt"}
+    yield {**of, "method": "magnitude", "allocation": "alphapruning", "sequences": 3}
+    yield {**of, "method": "magnitude", "allocation": "alphapruning", "sequence_length": 3}
+    shared = (
+        {"pattern": "1:2"},
+        {"densities": {"*": 0.5}},
+        {"scope": "layer"},
+        {"effective": True},
+        {"model": "resnet20"},
+    )
+    yield from ({**of, "method": "magnitude", "allocation": "alphapruning", **one} for one in shared)
+    yield {**of, "method": "erk", "allocation": "alphapruning"}
+    by_matrix = ({"scope": "layer"}, {"ties": "first"}, {"shuffle": True}, {"reinit": True, "weights_out": "w"})
+    more = ({"effective": True}, {"stability": 2}, {"input_shape": (6,)}, {"model": "resnet20"})
+    yield from ({**of, "method": "wanda", **one} for one in (*by_matrix, *more))
 
 
 PLACES: tuple[dict[str, Any], ...] = ({"device": "cpu"}, {"device": "torch:cpu", "device_memory": "2GB"})
@@ -150,7 +168,7 @@ CALLS: dict[str, list[Mapping[str, Any]]] = {
 
 TABLES = {
     "analyze": ("api.analyze", "api.solving"),
-    "prune": ("api.prune", "api.requests", "pruning.request"),
+    "prune": ("api.prune", "api.by_text", "api.requests", "pruning.request"),
     "rank": ("api.asked",),
     "sample": ("api.sample", "sampling.request"),
     **{name: (f"api.{name}",) for name in ("mine", "convert", "compact", "init", "train")},

@@ -589,7 +589,9 @@ def test_what_changes_while_it_is_measured_is_not_kept(
     (report,) = analyze_masks([one], request, store=store)
     assert report.error is None
     store.write()
-    with closing(sqlite3.connect(store.path)) as database:  # the unmasked layer's measures follow from the weights alone
+    with closing(
+        sqlite3.connect(store.path)
+    ) as database:  # the unmasked layer's measures follow from the weights alone
         assert database.execute("SELECT count(*) FROM results").fetchone() == (0 if how == "weights" else 1,)
 
 

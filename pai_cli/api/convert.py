@@ -59,7 +59,16 @@ def default_output(given: Mapping[str, Any]) -> Path:
     if str(given["file"]) == STANDARD_INPUT:
         raise UsageError(f"-: what is on standard input has no name; give {option('output', 'MASK')}")
     stem = Path(given["file"].name.removesuffix(".index.json")).stem
-    return Path(f"{stem}{target.ending}{target.suffixes[0]}")
+    suffix = "" if target is Target.DENSE and _is_folder(given["weights"]) else target.suffixes[0]
+    return Path(f"{stem}{target.ending}{suffix}")
+
+
+def _is_folder(weights: Source) -> bool:
+    """Whether weights are those of a model's folder, which is written as one."""
+    from pai_cli.files.folders import is_model
+
+    path = source_path(weights)
+    return path is not None and is_model(path)
 
 
 def convert(
@@ -83,7 +92,8 @@ def convert(
     arrays by name; "dense", the weights, 0 where pruned; "semi-structured", the same of a 2:4 mask, checked for
     `torch.sparse.to_sparse_semi_structured`; "sparse-24-bitmask", as compressed-tensors 0.9 to 0.13 stores such weights.
     `names_from`: the checkpoint (a path, an `nn.Module`, a state dict) whose weights name the arrays of a list, in order;
-    names are checked against it. `weights`: the checkpoint that is pruned, for all `to` but "pai" and "npz". `packed`: bits
+    names are checked against it. `weights`: the checkpoint that is pruned, for all `to` but "pai" and "npz"; of a
+    Hugging Face model's folder "dense" is a whole folder too, but for an `output` that ends as a file does. `packed`: bits
     instead of bytes. `force`: replace an existing file. `trust`: a pickle may run the code in it. `progress`: True for a
     bar, or what is called with (done, total, what).
 
@@ -96,13 +106,14 @@ def convert(
     if target.needs_weights and weights is None:
         raise UsageError(f"{option('to', target)} writes a network: give {option('weights', 'CKPT')}")
     from pai_cli.files.conversion import Output, write_any
-    from pai_cli.files.foreign.write import check_suffix
+    from pai_cli.files.foreign.write import SUFFIXES, check_suffix
 
     if path is not None:
         check_suffix(path, target)
     if not isinstance(file, Mask):
         file = file_of(file)
-    _plan(file, path, weights, names_from, force=force)
+    folder = target is Target.DENSE and path is not None and path.suffix not in SUFFIXES and _is_folder(weights)
+    _plan(file, path, weights, names_from, folder=folder, force=force)
     named = open_weights(names_from, trust=trust)
     names = _names(named)
     with shown_by(progress, "reading") as reading:
@@ -119,7 +130,7 @@ def convert(
     if (network := checkpoint or named) is not None:
         tell_on_no_path(found, network)
     if path is not None:
-        write_any(found, Output(path, target, typed(), checkpoint, packed=packed, force=force))
+        write_any(found, Output(path, target, typed(), checkpoint, packed=packed, force=force, folder=folder))
     if isinstance(file, Mask):
         return file
     return Mask._of_stored(found, path if target is Target.PAI and path is not None else found.path)
@@ -137,7 +148,9 @@ def _tell_unknown(found: Converted, named: Checkpoint | None) -> None:
     note(f"{found.path}: {told_assumed(unknown)}, and written as unknown; {who}")
 
 
-def _plan(file: AnyPath | Mask, path: Path | None, weights: Source, names_from: Source, *, force: bool) -> None:
+def _plan(
+    file: AnyPath | Mask, path: Path | None, weights: Source, names_from: Source, *, folder: bool, force: bool
+) -> None:
     from pai_cli.files.checkpoints import files_of
 
     source = file.path if isinstance(file, Mask) else path_of(file)
@@ -145,7 +158,13 @@ def _plan(file: AnyPath | Mask, path: Path | None, weights: Source, names_from: 
     plan.reads("what is converted", *([] if source is None else files_of(source)))
     read_checkpoint(plan, source_path(weights))
     read_checkpoint(plan, source_path(names_from))
-    plan.writes(path, "the mask", "output")
+    if folder and path is not None:
+        from pai_cli.files.model_folders import check_folder
+
+        plan.adds_to(path, "the folder", "output", seen_to=True)
+        check_folder(path, force=force)
+    else:
+        plan.writes(path, "the mask", "output")
     plan.check()
 
 

@@ -11,7 +11,8 @@ from pai_cli.telling import warn
 def list_methods() -> list[Record]:
     """The pruning methods, those of other installed packages among them, a record each.
 
-    `name`; `data`: whether it scores with labelled samples; `trains`: whether it trains to score; `rounds`: how many where
+    `name`; `data`: whether it scores with labelled samples; `trains`: whether it trains to score; `text`:
+    whether it prunes language models, by a text; `rounds`: how many where
     nobody says, None where options decide; `random`: whether the seed changes the mask; `source`: whose method it is;
     `summary`. A package's method that cannot be loaded is warned of.
     """
@@ -22,6 +23,7 @@ def list_methods() -> list[Record]:
             "name": one.name,
             "data": one.data,
             "trains": bool(one.trains),
+            "text": one.text,
             "rounds": one.rounds if isinstance(one.rounds, int) else None,
             "random": one.draws,
             "source": one.source,

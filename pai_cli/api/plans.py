@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pai_cli.errors import OutputError
 from pai_cli.files.atomic import is_special
 from pai_cli.files.journal import PRUNE, ROWS, SAMPLE, TRAIN, rows_beside, state_beside
+from pai_cli.files.model_folders import check_folder
 from pai_cli.files.plan import FilePlan
 from pai_cli.models.factory_spec import parts_of
 from pai_cli.spelling import option
@@ -26,12 +27,13 @@ STDIN = Path("-")
 
 @dataclass(frozen=True)
 class Reads:
-    """What a command that runs a network reads: the checkpoint, and what `model`, `data` and `densities` name."""
+    """What a command that runs a network reads: the checkpoint, and what `model`, `data`, `densities` and `text` name."""
 
     checkpoint: Path | None
     model: str | None = None
     data: str | None = None
     densities: Path | None = None
+    text: Path | None = None
 
     def plan(self, *, force: bool) -> FilePlan:
         """A plan in which these are read."""
@@ -39,6 +41,7 @@ class Reads:
         read_checkpoint(plan, self.checkpoint, self.model)
         _read_data(plan, self.data)
         plan.reads(f"the file of {option('densities')}", self.densities)
+        plan.reads("the text", self.text)
         return plan
 
 
@@ -55,7 +58,11 @@ def plan_pruning(
     """Check the files of `pai prune`. Raises `OutputError`."""
     plan = reads.plan(force=force)
     plan.writes_tensors(mask, "the mask", "output", replace=resume)
-    plan.writes_tensors(weights, "the weights", "weights_out")
+    if method.text and weights is not None:
+        plan.adds_to(weights, "the folder of the weights", "weights_out", seen_to=True)
+        check_folder(weights, force=force)
+    else:
+        plan.writes_tensors(weights, "the weights", "weights_out")
     plan.writes_tensors(stable, "the mask of stable weights", "stable_out")
     if method.trains and mask is not None:
         _refuse_special(mask, "a training needs a file beside what it writes; name a file")

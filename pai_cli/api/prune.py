@@ -9,6 +9,8 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pai_cli.api.by_text import IDLE as IDLE_BY_TEXT
+from pai_cli.api.by_text import ByText, Text, text_path
 from pai_cli.api.inputs import (
     AnyPath,
     Shape,
@@ -23,15 +25,16 @@ from pai_cli.api.inputs import (
 )
 from pai_cli.api.masks import Mask
 from pai_cli.api.new_weights import Weights, write_weights
+from pai_cli.api.piecewise import Written, prune_in_pieces, why_whole
 from pai_cli.api.plans import Reads, plan_pruning
 from pai_cli.api.progress import Wanted, shown_by
 from pai_cli.api.requests import IDLE_NORMALISE, accept, method_of, request_of, samples_of, story_of, tell_pruning
-from pai_cli.api.stability import Found, Repeats, certain, found_again, repeats_of, stable_mask
+from pai_cli.api.stability import Found, found_again, repeats_of, stable_mask
 from pai_cli.errors import MethodOptionError
-from pai_cli.files.atomic import check_output, is_special
+from pai_cli.files.atomic import check_output
 from pai_cli.files.journal import PRUNE, beside, tells
 from pai_cli.files.provenance import typed
-from pai_cli.pruning.base import Takers
+from pai_cli.pruning.base import BLOCK_ALLOCATIONS, Takers
 from pai_cli.pruning.trained import TrainingOptions, TrainingRun
 from pai_cli.refusals import Idle, idle_force, idle_packed, refuse
 from pai_cli.spectral.parameters import one_of
@@ -45,7 +48,6 @@ if TYPE_CHECKING:
     from pai_cli.models.network import Network
     from pai_cli.progress import Progress
     from pai_cli.pruning.base import Method
-    from pai_cli.pruning.request import PruneRequest
 
 IDLE = (
     Idle(
@@ -68,7 +70,7 @@ IDLE_OF_METHOD = (
         ("weights_out",),
         f"{{value}}: {{method.name}} leaves the weights as they are; give {option('reinit')}, or leave {{it}} out",
         without=("reinit",),
-        where=lambda call: not call.method.trains,
+        where=lambda call: not call.method.trains and not call.method.text,
     ),
     Idle(
         ("resume",),
@@ -82,7 +84,7 @@ IDLE_SEED = (
         ("seed",),
         "{value}: {method.name} draws nothing; every seed gives this mask",
         without=("shuffle", "reinit", "stability"),
-        where=lambda call: not call.method.draws and call.ties != "random",
+        where=lambda call: not call.method.draws and call.ties != "random" and call.allocation != "owl",
     ),
 )
 
@@ -99,17 +101,6 @@ def default_output(given: Mapping[str, Any]) -> Path:
     return file_beside(given["checkpoint"], named(given["method"]), amount.label, *changes)
 
 
-@dataclass(frozen=True)
-class _Written:
-    """Where a run's mask goes, and how; `repeats`: what is to be found out of its stability before."""
-
-    path: Path | None
-    packed: bool
-    no_collapse: bool
-    force: bool
-    repeats: Repeats | None
-
-
 def prune(
     checkpoint: Source,
     method: str | Method | None = None,
@@ -124,8 +115,13 @@ def prune(
     per_class: int | None = None,
     normalise: bool = False,
     batch_norm: str | None = None,
+    text: Text | None = None,
+    sequences: int | None = None,
+    sequence_length: int | None = None,
+    head: bool = False,
     pattern: str | tuple[int, int] | None = None,
     densities: Any = None,
+    allocation: str | None = None,
     shuffle: bool = False,
     invert: bool = False,
     ties: str | None = None,
@@ -161,11 +157,17 @@ def prune(
     `checkpoint`: a path, an `nn.Module` or a state dict. `method`: a name of `pai.list_methods()`.
     `density`: the share of weights kept, above 0 and at most 1; `sparsity`: the share removed, instead; 0.05 is kept where
     nothing is given. `pattern`: "N:M", N of every M consecutive inputs, or `densities`: a density for each layer, as a
-    mapping or the path of a JSON object, instead of one. `scope`: "global" or "layer", where the density holds.
+    mapping or the path of a JSON object, instead of one. `allocation`: "owl" or "alphapruning" give each block of a language
+    model, of which the folder is given, its own density, whose mean is the density. `scope`: "global" or "layer", where the
+    density holds.
     `seed`: of all that is drawn. `rounds`: of an iterative method, or "auto". `data`: for a method with data: "digits", the
     path of a data set, (x, y) arrays or tensors, or a `DataLoader`; `per_class`: samples of each class, 10 by default;
     `normalise`: standardise values that would be taken as they are; `batch_norm`: normalise by "batch" or by "running"
     statistics while samples are scored.
+    `text`: for a method that prunes language models, of which the folder is given: the path of a text (.jsonl with a field
+    `text`, or a saved data set with such a column), or strings; `sequences` (128) of `sequence_length` (2048) tokens of it
+    are taken. `head`: prune the head too. Such a method writes with `weights_out` the whole folder anew, its weights 0 where
+    pruned.
     `shuffle`, `invert`: sanity checks (Frankle et al. 2021): each layer's mask permuted, the smallest scores kept. `ties`:
     of equal scores where the cut falls, "first" keeps the first (the default), "random" draws by the seed, "error" refuses;
     where they settle more than a thousandth of the mask, the summary tells. `reinit` with `weights_out`: weights drawn anew,
@@ -192,18 +194,28 @@ def prune(
     in_rounds = rounds_of(rounds)
     chosen = method_of(method)
     asked |= {"method": chosen, "takers": Takers()}
+    if allocation is not None:
+        asked["allocation"] = one_of("allocation", allocation, BLOCK_ALLOCATIONS)
     refuse(prune, IDLE, asked)
-    refuse(prune, IDLE_OF_METHOD, asked, MethodOptionError)
+    refuse(prune, (*IDLE_BY_TEXT, *IDLE_OF_METHOD), asked, MethodOptionError)
     path, new_weights = maybe_path(output), maybe_path(weights_out)
     repeats = repeats_of(stability, perturbation, maybe_path(stable_out))
     named, given = samples_of(data, normalise=normalise)
     reads = Reads(
-        source_path(checkpoint), model, named, None if isinstance(densities, Mapping) else maybe_path(densities)
+        source_path(checkpoint),
+        model,
+        named,
+        None if isinstance(densities, Mapping) else maybe_path(densities),
+        text_path(text),
     )
     plan_pruning(reads, path, new_weights, None if repeats is None else repeats.out, chosen, resume=resume, force=force)
     optimizer = None if optimizer is None else one_of("optimizer", optimizer, ("sgd", "adam"))
     training = TrainingOptions(epochs, freeze_every, penalty, rewind, optimizer, lr, batch_size)
-    whole = _why_whole(path, ties, chosen, repeats, pattern=pattern is not None, reinit=reinit, effective=effective)
+    written = Written(path, packed, no_collapse, force, repeats)
+    by_text = ByText(asked, chosen, amount, written, new_weights)
+    if chosen.text:
+        return by_text.prune(in_rounds, training)
+    whole = why_whole(path, ties, chosen, repeats, pattern=pattern is not None, reinit=reinit, effective=effective)
     source, network, pieces = _open(checkpoint, model, shape, chosen, trust=trust, whole=whole)
     request = request_of(
         chosen,
@@ -214,38 +226,15 @@ def prune(
         data=named,
         training=training if training.given() else None,
     )
+    if allocation is not None:
+        network, request = by_text.allocated(source, network, request)
     dataset = accept(source, network, request, given)
     refuse(prune, IDLE_SEED, asked, None)
-    written = _Written(path, packed, no_collapse, force, repeats)
     with shown_by(progress, chosen.name) as bar:
         if pieces:
-            return _in_pieces(source, network, request, written, bar)
+            return prune_in_pieces(source, network, request, written, bar)
         weights = Weights(new_weights, network, source, request, TrainingRun())
         return _in_memory(weights, dataset, written, bar, reinit=reinit, resume=resume)
-
-
-def _why_whole(
-    path: Path | None,
-    ties: str | None,
-    method: Method,
-    repeats: Repeats | None,
-    *,
-    pattern: bool,
-    reinit: bool,
-    effective: bool,
-) -> str:
-    """What keeps a checkpoint from being pruned piece by piece, whatever its size and the method; "" for nothing."""
-    if path is None:
-        return f"the mask goes to no file; {option('output')} names one"
-    if reinit:
-        return f"{option('reinit')} writes the weights too"
-    if effective:
-        return f"{option('effective')} looks for paths through the network"
-    if pattern and ties in ("random", "error"):
-        return f"{option('ties', ties)} settles what {option('pattern')} ties"
-    if repeats is not None and (method.reads_weights or repeats.out is not None):
-        return f"{option('stability', repeats.prunings)} prunes again what is perturbed"
-    return ""
 
 
 def _open(
@@ -272,7 +261,7 @@ def _open(
 
 
 def _in_memory(
-    weights: Weights, dataset: Dataset | None, written: _Written, progress: Progress, *, reinit: bool, resume: bool
+    weights: Weights, dataset: Dataset | None, written: Written, progress: Progress, *, reinit: bool, resume: bool
 ) -> Mask:
     """Prune a network that is loaded, and write what is to be written."""
     from pai_cli.files.masks import write_mask
@@ -301,7 +290,7 @@ def _in_memory(
     return made
 
 
-def _found(weights: Weights, dataset: Dataset | None, written: _Written, progress: Progress, searched: _Run) -> Found:
+def _found(weights: Weights, dataset: Dataset | None, written: Written, progress: Progress, searched: _Run) -> Found:
     """What the method keeps, told, and how stable that is where it is asked for."""
     from pai_cli.pruning.run import prune as run
 
@@ -316,32 +305,6 @@ def _found(weights: Weights, dataset: Dataset | None, written: _Written, progres
     if repeats is None:
         return Found(result)
     return found_again(network, request, result, repeats, progress=progress, dataset=dataset)
-
-
-def _in_pieces(
-    source: Checkpoint, network: Network, request: PruneRequest, written: _Written, progress: Progress
-) -> Mask:
-    """Prune a large checkpoint piece by piece, into its file."""
-    from pai_cli.pruning.streaming.choosing import choose
-    from pai_cli.pruning.streaming.writing import write_chosen
-
-    assert written.path is not None
-    chosen = choose(source, network, request, progress)
-    tell_pruning(chosen.summary, network, no_collapse=written.no_collapse, rule=request.ties)
-    if request.input_shape or network.input_shape:
-        note("pruned piece by piece: whether a path of kept weights leads from input to output is not looked for")
-    if request.pattern is not None and not request.method.random:
-        note("pruned piece by piece: of equal scores in a group the first are kept, and it is not counted how many")
-    if written.repeats is not None:
-        stability = certain(chosen.summary, request, written.repeats)
-        chosen = replace(chosen, summary=replace(chosen.summary, stability=stability))
-    write_chosen(written.path, chosen, typed(), progress, packed=written.packed, force=written.force)
-    if is_special(written.path):
-        return Mask.elsewhere(written.path, chosen.summary)
-    mask = Mask.load(written.path)
-    mask.summary = chosen.summary
-    mask.stable = mask if written.repeats is not None else None
-    return mask
 
 
 @dataclass(frozen=True)
@@ -365,7 +328,7 @@ class _Run:
             self.journal.close()
 
 
-def _open_run(written: _Written, weights: Weights, dataset: Dataset | None, *, resume: bool) -> _Run:
+def _open_run(written: Written, weights: Weights, dataset: Dataset | None, *, resume: bool) -> _Run:
     """A run of the request that writes the mask, to go on from what is kept with `resume`.
 
     A run that is continued may replace a mask that it wrote itself, and no other: else `OutputError`.

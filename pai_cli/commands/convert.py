@@ -48,7 +48,8 @@ def convert(
         typer.Option(
             metavar="KIND",
             help="pai, torch-prune, npz, dense, semi-structured or sparse-24-bitmask; pai: a mask file. torch-prune: a "
-            "state dict for torch.nn.utils.prune; npz: boolean arrays by name; dense: the weights, 0 where pruned; "
+            "state dict for torch.nn.utils.prune; npz: boolean arrays by name; dense: the weights, 0 where pruned, "
+            "of a model's folder a folder; "
             "semi-structured: the same of a 2:4 mask, checked for torch.sparse; sparse-24-bitmask: as compressed-tensors "
             "stores it.",
         ),

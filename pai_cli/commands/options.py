@@ -46,6 +46,13 @@ class BatchNormChoice(StrEnum):
     RUNNING = "running"
 
 
+class AllocationChoice(StrEnum):
+    """What gives the blocks of a language model their densities."""
+
+    OWL = "owl"
+    ALPHAPRUNING = "alphapruning"
+
+
 class ScopeChoice(StrEnum):
     """Where the density holds."""
 
@@ -181,6 +188,24 @@ BatchNormName = Annotated[
         "measured on the samples first where they are the initial ones.",
     ),
 ]
+TextPath = Annotated[
+    Path | None,
+    typer.Option(
+        "--text",
+        metavar="TEXT",
+        readable=False,
+        help="Text that runs through a language model; a file, .jsonl with a field text, or a saved data set.",
+    ),
+]
+Sequences = Annotated[
+    int | None,
+    typer.Option("--sequences", metavar="N", min=1, help="Sequences taken of the text, by default 128; by the seed."),
+]
+SequenceLength = Annotated[
+    int | None,
+    typer.Option("--sequence-length", metavar="N", min=1, help="Tokens of a sequence, by default 2048."),
+]
+Head = Annotated[bool, typer.Option("--head", help="Prune a language model's head too; with --text or --allocation.")]
 PatternText = Annotated[
     str | None,
     typer.Option(
@@ -196,6 +221,14 @@ DensitiesPath = Annotated[
         metavar="JSON",
         readable=False,
         help="A density for each layer, instead of one; a JSON object of layer names, or globs, and fractions kept.",
+    ),
+]
+AllocationName = Annotated[
+    AllocationChoice | None,
+    typer.Option(
+        "--allocation",
+        metavar="CHOICE",
+        help="A density for each block of a language model; owl: by its outliers with --text. alphapruning: by spectra.",
     ),
 ]
 Shuffle = Annotated[bool, typer.Option("--shuffle", help="Permute each layer's mask within the layer; by the seed.")]
@@ -220,14 +253,15 @@ WeightsOut = Annotated[
         readable=False,
         metavar="CKPT",
         callback=written,
-        help="Where to write the weights the mask belongs to; those of --reinit, or of a method that trains.",
+        help="Where to write the weights the mask belongs to; those of --reinit, of a method that trains, or the folder of "
+        "one with --text.",
     ),
 ]
 ScopeName = Annotated[
     ScopeChoice | None,
     typer.Option(
         metavar="global|layer",
-        help="Where the density holds, by default as the method has it; over the whole network, or in each layer.",
+        help="Where the density holds; over the whole network, or in each layer, by default as the method has it.",
     ),
 ]
 

@@ -12,6 +12,7 @@ _PARAMETERS: dict[str, tuple[str, ...]] = {
             "rounds",
             "pattern",
             "densities",
+            "allocation",
             "effective",
             "no_collapse",
             "ties",
@@ -33,7 +34,10 @@ _PARAMETERS: dict[str, tuple[str, ...]] = {
         ),
         *("layers", "ignore", "summary", "between", "convention", "expansion_weighted", "seed"),
     ),
-    "Data": ("data", "per_class", "normalise", "batch_norm", "validation", "augment"),
+    "Data": (
+        *("data", "per_class", "normalise", "batch_norm", "text", "sequences", "sequence_length", "head", "validation"),
+        "augment",
+    ),
     "Training": (
         *("epochs", "optimizer", "lr", "schedule", "batch_size", "weight_decay", "amp", "freeze_every", "penalty"),
         *("rewind", "recipe", "soft_neurons", "ghost_skips", "rescale", "label_smoothing", "early"),

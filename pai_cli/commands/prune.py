@@ -87,8 +87,13 @@ def prune(
     per_class: options.PerClass = None,
     normalise: options.Normalise = False,
     batch_norm: options.BatchNormName = None,
+    text: options.TextPath = None,
+    sequences: options.Sequences = None,
+    sequence_length: options.SequenceLength = None,
+    head: options.Head = False,
     pattern: options.PatternText = None,
     densities: options.DensitiesPath = None,
+    allocation: options.AllocationName = None,
     shuffle: options.Shuffle = False,
     invert: options.Invert = False,
     ties: options.TieName = None,
@@ -116,9 +121,10 @@ def prune(
     force: options.Force = False,
     trust: options.Trust = False,
 ) -> None:
-    """Choose which weights of a checkpoint to keep, and write them as a mask file. The checkpoint is not changed.
+    """Choose which weights of a checkpoint to keep, and write them as a mask file.
 
-    gem-miner, edge-popup and imp train, which takes as long as that does; interrupted, they go on with --resume.
+    The checkpoint is not changed. gem-miner, edge-popup and imp train, which takes as long as that does; interrupted, they
+    go on with --resume.
     """
     given = asked(locals())
     from pai_cli.api.prune import default_output

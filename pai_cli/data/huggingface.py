@@ -91,16 +91,21 @@ def _evenly_spaced(count: int) -> NDArray[np.int64]:
     return np.linspace(0, count - 1, min(count, MEASURED_ON)).round().astype(np.int64)
 
 
-def _splits(folder: Path) -> dict[str, Split]:
+def loaded_from(folder: Path) -> tuple[Any, Any]:
+    """What `save_to_disk` wrote, as the package `datasets` has it, and that package. Raises `DataError`."""
     datasets = need("datasets", "datasets", "hf", str(folder))
     _refuse_other_folders(folder)
     with _no_bars(datasets):
         try:
-            loaded = datasets.load_from_disk(str(folder))
+            return datasets.load_from_disk(str(folder)), datasets
         except Exception as e:  # Arrow, JSON and the package itself fail each in their own way
             for file in sorted(one for one in folder.rglob("*") if one.suffix in (".arrow", ".json")):
                 check_readable(file, DataError)
             raise DataError(f"{folder}: truncated or damaged ({one_line(e)}); save it again") from e
+
+
+def _splits(folder: Path) -> dict[str, Split]:
+    loaded, datasets = loaded_from(folder)
     if not (folder / HF_DICT).is_file():
         return {"train": _split(folder, loaded, str(folder), datasets)}
     if "train" not in loaded:

@@ -35,7 +35,7 @@ def help_text(context: Any, panels: Mapping[str, str], *, whole: bool = False) -
     options.sort(key=lambda one: places.index(one.name) if one.name in panels else len(places))
     commands = getattr(command, "commands", {})
     takes = ["COMMAND", "..."] if commands else [str(one.metavar) for one in arguments]
-    lines = [f"Usage: {' '.join([context.command_path, *takes, '[OPTIONS]'])}", ""]
+    lines = [f"Usage: {' '.join([context.command_path, *takes, '[OPTIONS]'])}"]
     lines += _description(command.help or "", width, whole=whole)
     for one in arguments:
         lines += _row(str(one.metavar), one.help or "", width, whole=whole)
@@ -91,4 +91,4 @@ def _told(option: Any) -> str:
 def _last(context: Any, *, whole: bool) -> list[str]:
     topic = "" if context.parent is None else f" {context.command.name}"
     more = [] if whole else [f"pai help{topic} says all of it."]
-    return ["", *more, *filter(None, [context.command.epilog])]
+    return [*more, *filter(None, [context.command.epilog])]

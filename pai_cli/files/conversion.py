@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.foreign.base import Names
 from pai_cli.files.foreign.registry import OURS
-from pai_cli.files.foreign.write import Target, Weights, write_npz, write_weights
+from pai_cli.files.foreign.write import Target, Weights, write_folder, write_npz, write_weights
 from pai_cli.files.layer_names import layout_by_name
 from pai_cli.files.masks import MaskFile, MaskToWrite, write_mask
 from pai_cli.files.matching import spread
@@ -116,7 +116,9 @@ def _copies(masks: Mapping[str, np.ndarray], checkpoint: Checkpoint) -> dict[str
 
 @dataclass(frozen=True)
 class Output:
-    """Where a mask goes, and as what. `arguments`: what was typed after `pai`; `checkpoint`: for targets with weights."""
+    """Where a mask goes, and as what. `arguments`: what was typed after `pai`; `checkpoint`: for targets with weights;
+    `folder`: whether its whole folder is written.
+    """
 
     path: Path
     target: Target
@@ -124,6 +126,7 @@ class Output:
     checkpoint: Checkpoint | None = None
     packed: bool = False
     force: bool = False
+    folder: bool = False
 
 
 def write_any(mask: Converted, output: Output) -> None:
@@ -137,4 +140,8 @@ def write_any(mask: Converted, output: Output) -> None:
     else:
         assert output.checkpoint is not None
         weights = Weights(output.checkpoint, *under_all_names(mask, output.checkpoint))
+        if output.folder:
+            told = {"source_sha256": output.checkpoint.sha256, **provenance(output.arguments)}
+            write_folder(output.path, weights, told, force=output.force)
+            return
         write_weights(output.path, weights, output.target, metadata, force=output.force)

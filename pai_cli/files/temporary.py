@@ -58,7 +58,7 @@ class Unfinished:
             except FileExistsError:
                 if not replace:
                     raise
-                name = _free_name()
+                name = free_name()
                 self._link(name)
                 self._name = name
         temporary = self._folder / self._name
@@ -122,7 +122,7 @@ def _unnamed(folder: Path) -> Unfinished | None:
 
 def _named(folder: Path) -> Unfinished:
     while True:
-        path = folder / _free_name()
+        path = folder / free_name()
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0), 0o666)
         lock_now(descriptor)
         if path.exists():
@@ -130,7 +130,8 @@ def _named(folder: Path) -> Unfinished:
         os.close(descriptor)  # swept between its making and its lock
 
 
-def _free_name() -> str:
+def free_name() -> str:
+    """A name that no file has, for one that is being written."""
     return f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}"
 
 

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from functools import cache
 
 from pai_cli.errors import UnknownMethodError, UnusableMethodError
-from pai_cli.pruning.base import METHODS, BatchNorm, Method
+from pai_cli.pruning.base import METHODS, BatchNorm, ByMatrix, Method
 from pai_cli.pruning.trained import freezes, usual_rounds
 from pai_cli.spelling import option
 
@@ -14,6 +14,7 @@ __all__ = ["METHODS", "faults_beside", "get", "given", "names", "register"]
 
 _RANDOM = "pai_cli.methods.random:make_scorer"
 _SNIP = "pai_cli.methods.snip:make_scorer"
+_BY_TEXT = "pai_cli.methods.by_text:make_scorer"
 _EITHER: tuple[BatchNorm, ...] = ("batch", "running")
 
 _BUILT_IN = (
@@ -185,6 +186,20 @@ _BUILT_IN = (
         iterative=True,
         data=True,
         trains=("epochs", "rewind", "optimizer", "lr", "batch_size"),
+    ),
+    Method(
+        name="wanda",
+        summary="of language models, each output's weights largest by size and input; needs text",
+        source="Sun et al. 2024, arXiv:2306.11695",
+        make_scorer=_BY_TEXT,
+        by_matrix=ByMatrix("pai_cli.methods.wanda:prune_matrix", "squares", "output"),
+    ),
+    Method(
+        name="sparsegpt",
+        summary="of language models, the weights that cost the outputs most, the others moved; needs text",
+        source="Frantar and Alistarh 2023, arXiv:2301.00774",
+        make_scorer=_BY_TEXT,
+        by_matrix=ByMatrix("pai_cli.methods.sparsegpt:prune_matrix", "gram", "layer"),
     ),
 )
 

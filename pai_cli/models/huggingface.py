@@ -20,7 +20,7 @@ from pai_cli.compute.environment import variables_set
 from pai_cli.errors import CheckpointError, MethodOptionError, ModelFactoryError, PaiError, install
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.messages import one_line
-from pai_cli.models.base import add_at
+from pai_cli.models.base import Shapes, add_at
 from pai_cli.models.layers import PrunableLayer, prunable_layers
 from pai_cli.models.loading import check_names_and_shapes
 from pai_cli.models.outline import check_memory, no_larger_than
@@ -88,17 +88,18 @@ def refuse_weights_alone(model: nn.Module) -> None:
         model()
 
 
-def check_config(checkpoint: Checkpoint) -> None:
-    """Raise unless the network that `config.json` describes has the checkpoint's names and shapes.
+def check_config(checkpoint: Checkpoint, shapes: Shapes | None = None) -> None:
+    """Raise unless the network that `config.json` describes has the checkpoint's names and shapes, or these.
 
     It is made on the meta device, without values, and left off at the first weight that is larger than any in the
     checkpoint: what this takes goes by the size of the files, not by the numbers in the configuration. Raises
     `ModelFactoryError` as `build` does, and `StateDictMismatchError`.
     """
-    with torch.device("meta"), no_larger_than(checkpoint.shapes, str(checkpoint.path.parent), INSTEAD):
-        network, _ = _made(checkpoint)
-    check_names_and_shapes(checkpoint, network, description(checkpoint), INSTEAD)
-    check_memory(network, checkpoint.shapes, str(checkpoint.path.parent), INSTEAD)
+    shapes = checkpoint.shapes if shapes is None else shapes
+    with torch.device("meta"), no_larger_than(shapes, str(checkpoint.path.parent), INSTEAD):
+        network, _ = made(checkpoint)
+    check_names_and_shapes(checkpoint, network, description(checkpoint), INSTEAD, shapes)
+    check_memory(network, shapes, str(checkpoint.path.parent), INSTEAD)
 
 
 def build(checkpoint: Checkpoint) -> tuple[nn.Module, tuple[int, ...] | None]:
@@ -108,7 +109,7 @@ def build(checkpoint: Checkpoint) -> tuple[nn.Module, tuple[int, ...] | None]:
     configuration what `plain_config` lets pass. Raises `ModelFactoryError` when that refuses, when transformers is not
     installed, or does not know the network.
     """
-    network, config = _made(checkpoint)
+    network, config = made(checkpoint)
     network.register_forward_hook(_logits)
     side, channels = getattr(config, "image_size", None), getattr(config, "num_channels", 3)
     return network, (channels, side, side) if isinstance(side, int) else None
@@ -120,7 +121,8 @@ def description(checkpoint: Checkpoint) -> str:
     return f"Hugging Face {shortened(str(checkpoint.config.get('model_type', 'model')), 50)}"
 
 
-def _made(checkpoint: Checkpoint) -> tuple[nn.Module, Any]:
+def made(checkpoint: Checkpoint) -> tuple[nn.Module, Any]:
+    """The network that `build` gives, as transformers has it, and its configuration."""
     assert checkpoint.config is not None
     folder = checkpoint.path.parent
     plain = plain_config(checkpoint.config, str(folder / "config.json"))

@@ -11,18 +11,22 @@ from torch import nn
 from pai_cli.errors import StateDictMismatchError
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.messages import some_names
+from pai_cli.models.base import Shapes
 from pai_cli.models.recognise import OPTIONAL, is_counter
 
 SHOWN = 5
 
 
-def check_names_and_shapes(checkpoint: Checkpoint, network: nn.Module, description: str, hint: str) -> None:
-    """Raise `StateDictMismatchError` unless the checkpoint has exactly the network's names and shapes.
+def check_names_and_shapes(
+    checkpoint: Checkpoint, network: nn.Module, description: str, hint: str, shapes: Shapes | None = None
+) -> None:
+    """Raise `StateDictMismatchError` unless the checkpoint has exactly the network's names and shapes; or these `shapes`,
+    as which it is taken.
 
     A missing `num_batches_tracked` is fine, and so are the second name of a tensor that has two, and the counters of tools.
     """
     wanted = {name: tuple(tensor.shape) for name, tensor in _tensors(network).items()}
-    found = checkpoint.shapes
+    found = checkpoint.shapes if shapes is None else shapes
     optional = _spare_names(network, found)
     missing = [name for name in wanted if name not in found and name not in optional]
     unexpected = [name for name in found if name not in wanted and not is_counter(name, found[name])]

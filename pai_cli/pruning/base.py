@@ -21,16 +21,35 @@ if TYPE_CHECKING:
 
 Allocation = Literal["none", "uniform", "erk", "smart-ratio"]
 Iterative = Literal[False, True, "auto"]
-Scope = Literal["global", "layer"]
+Scope = Literal["global", "layer", "output"]
+"""Where a density holds: in the network, in each layer, or at each output of it, which a method may ask for."""
 PieceScore = Literal["draw", "magnitude"]
 BatchNorm = Literal["batch", "running"]
 """What batch norms normalise by while samples are scored: their batch, or running statistics."""
+BlockAllocation = Literal["owl", "alphapruning"]
+BLOCK_ALLOCATIONS: tuple[BlockAllocation, ...] = ("owl", "alphapruning")
+"""What gives each block of a language model its density: `pruning.block_densities`."""
 USUAL_DENSITY = 0.05
 """The fraction kept where nothing is asked for: the command line takes it and says so."""
 Masks = dict[str, "NDArray[np.bool_]"]
 """By layer, in network order: true where a weight is kept."""
 Batches = tuple[tuple["torch.Tensor", "torch.Tensor"], ...]
 """Inputs (n, *input shape), float32 and normalised, each with its labels (n,), int64."""
+
+
+InputsOf = Literal["squares", "gram"]
+
+
+class ByMatrix(NamedTuple):
+    """How a method prunes a language model, one matrix after the other, by what a text sends into each.
+
+    `function`: "module:function", a `pruning.matrices.PruneMatrix`. `inputs`: what it looks at, the sum of squares of each
+    input, or all of X^T X. `scope`: where its density holds.
+    """
+
+    function: str
+    inputs: InputsOf
+    scope: Scope
 
 
 class Pattern(NamedTuple):
@@ -162,15 +181,23 @@ class Method:
     device_masks: bool = False
     """Whether the scorer takes masks as any `Mapping`: those of a device then stay there from round to round."""
 
+    by_matrix: ByMatrix | None = None
+    """For a method that prunes language models by a text: how. It has no scorer."""
+
     def __post_init__(self) -> None:
         """Raise `ValueError` for a method that would train on nothing."""
         if self.trains and not self.data:
             raise ValueError("a method that trains needs data=True")
 
     @property
+    def text(self) -> bool:
+        """Whether it reads a text, and prunes language models alone."""
+        return self.by_matrix is not None
+
+    @property
     def draws(self) -> bool:
         """Whether another seed gives another mask: by what is drawn, or by which samples are taken."""
-        return self.random or self.data
+        return self.random or self.data or self.text
 
     @property
     def adaptive(self) -> bool:

@@ -38,6 +38,7 @@ def run_metadata(result: PruneSummary, request: PruneRequest, source_sha256: str
         "rounds": str(result.rounds),
         "source_sha256": source_sha256,
         **_selection(request),
+        **dict(request.story),
         **({"effective": str(result.effective)} if result.on_no_path or request.effective else {}),
         **_tied(result, request),
         **_stability(result),

@@ -35,7 +35,8 @@ class PruneRequest:
     `normalise`: standardise its values where they are floats. `batch_norm`: what batch norms normalise by.
     `pattern`: N:M selection. `densities`: pairs of a layer's name or glob and its density. `shuffle`: permute each
     layer's mask within the layer. `invert`: keep the smallest scores. `training`: for the methods that train. `ties`: how
-    equal scores are settled where the cut falls. `effective`: the density is of weights on a path alone.
+    equal scores are settled where the cut falls. `effective`: the density is of weights on a path alone. `story`: what else
+    the mask file tells of how it was asked for.
     `density_default`: nobody asked for the density, which is the usual one; the mask file tells.
     """
 
@@ -59,6 +60,7 @@ class PruneRequest:
     density_default: bool = False
     ties: TieRule = "first"
     effective: bool = False
+    story: tuple[tuple[str, str], ...] = ()
 
     def facts(self) -> dict[str, Any]:
         """What fixes the masks, as JSON can hold it: every field that is not incidental, the method by its name."""

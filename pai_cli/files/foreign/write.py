@@ -16,10 +16,12 @@ from pai_cli.files.canonical import canonical_bytes
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.foreign.containers import LAYERS_KEY
 from pai_cli.files.masks import check_layout, layers_json
+from pai_cli.files.messages import some_names
 from pai_cli.files.ordering import check_names, spelled
 from pai_cli.files.stored_names import MASK, ORIGINAL
 from pai_cli.spectral.layout import Layout
 from pai_cli.spelling import option
+from pai_cli.telling import note
 
 if TYPE_CHECKING:
     import numpy as np
@@ -145,6 +147,17 @@ def write_weights(path: Path, weights: Weights, target: Target, metadata: Mappin
     write_atomically(path, lambda stream: torch.save(tensors, stream), force=force)
 
 
+def write_folder(path: Path, weights: Weights, metadata: Mapping[str, str], *, force: bool) -> None:
+    """Write the model's folder that the weights are of, 0 where pruned, tensor by tensor. Raises as `new_folder` does."""
+    from pai_cli.files.model_folders import new_folder
+
+    with new_folder(weights.checkpoint, path, metadata, force=force) as folder:
+        for name in weights.masks:
+            folder.write(name, _masked(weights, name))
+    if folder.left_out:
+        note(f"{path}: {some_names(folder.left_out)} of {weights.checkpoint.path.parent} left out")
+
+
 def _torch_prune(weights: Weights) -> dict[str, torch.Tensor]:
     """Masked weights under `*_orig`, their masks, in the weights' own dtype, under `*_mask`, all else as it was."""
 
@@ -161,14 +174,16 @@ def _torch_prune(weights: Weights) -> dict[str, torch.Tensor]:
 
 def dense_tensors(weights: Weights) -> dict[str, torch.Tensor]:
     """The checkpoint's tensors by name, pruned weights 0."""
+    return {name: _masked(weights, name) for name in weights.checkpoint.shapes}
+
+
+def _masked(weights: Weights, name: str) -> torch.Tensor:
+    """A tensor, 0 where it is pruned."""
     import torch
 
-    tensors: dict[str, torch.Tensor] = {}
-    for name in weights.checkpoint.shapes:
-        values = _tensor(weights.checkpoint, name)
-        mask = weights.masks.get(name)
-        tensors[name] = values if mask is None else torch.where(_kept(mask), values, torch.zeros_like(values))
-    return tensors
+    values = _tensor(weights.checkpoint, name)
+    mask = weights.masks.get(name)
+    return values if mask is None else torch.where(_kept(mask), values, torch.zeros_like(values))
 
 
 def _kept(mask: np.ndarray) -> torch.Tensor:

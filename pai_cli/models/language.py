@@ -1,0 +1,384 @@
+"""Language models of Hugging Face folders, run block by block: the tensors of one block are in memory at a time.
+
+transformers makes the network from its own code, as for the model `hf`; no value of it is made. A tensor is read from the
+folder when its module runs, and let go of afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, NoReturn
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from pai_cli.errors import LayerSelectionError, ModelFactoryError, ScoreError
+from pai_cli.files.checkpoints import Checkpoint
+from pai_cli.files.messages import some_names
+from pai_cli.files.whole import TABLE, Whole, left_whole
+from pai_cli.models.base import Shapes
+from pai_cli.models.experts import Index, Part, joined
+from pai_cli.models.huggingface import check_config, description, made
+from pai_cli.models.layers import PrunableLayer, prunable_layers, reasons_why_not
+from pai_cli.spectral.layout import PLAIN
+from pai_cli.spelling import option
+
+HEAD, OUTSIDE = "the head, which gives the logits", "outside the blocks"
+
+
+Take = Callable[[torch.Tensor], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Slot:
+    """One matrix of a block: the `layer`, as the folder calls it, and its `index` in the network's parameter."""
+
+    layer: PrunableLayer
+    parameter: str
+    index: Index = ()
+
+
+class Block(NamedTuple):
+    """One block: its module's path in the network, and its matrices in the network's order."""
+
+    path: str
+    slots: tuple[Slot, ...]
+
+    @property
+    def layers(self) -> tuple[PrunableLayer, ...]:
+        """Its matrices, as masks are of them."""
+        return tuple(slot.layer for slot in self.slots)
+
+
+class _WithoutValues(TorchFunctionMode):
+    """Weights, which modules make with `torch.empty`, are made on the meta device; tables that no file holds are made."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = dict(kwargs or {})
+        if func is torch.empty and given.get("device") is None:
+            given["device"] = "meta"
+        return func(*args, **given)
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A network without values, and the checkpoint that has them.
+
+    `blocks`: in the order they run. `front`: parameters, by name, that the network needs before them. `stored`: what of the
+    checkpoint each parameter is. `dtype`: float64 where the checkpoint has a tensor of that, else float32. `vocabulary`,
+    `positions`: how many tokens and positions it knows, None where it does not say. `whole`: what of the checkpoint is
+    left whole. `head`: the head's matrix, where it is to be pruned too.
+    """
+
+    network: nn.Module
+    checkpoint: Checkpoint
+    description: str
+    blocks: tuple[Block, ...]
+    front: tuple[str, ...]
+    stored: Mapping[str, tuple[Part, ...]]
+    dtype: torch.dtype
+    vocabulary: int | None
+    positions: int | None
+    whole: Whole
+    head: Slot | None = None
+
+    @property
+    def layers(self) -> tuple[PrunableLayer, ...]:
+        """Of all blocks, and the head where it is to be pruned."""
+        last = () if self.head is None else (self.head.layer,)
+        return (*(layer for block in self.blocks for layer in block.layers), *last)
+
+    def matrix(self, slot: Slot) -> torch.Tensor:
+        """A slot's matrix, rows its outputs: a view of the network's parameter, which is in memory."""
+        tensor = self.network.get_parameter(slot.parameter)[slot.index]
+        return tensor.T if slot.layer.layout.transposed else tensor
+
+    @contextmanager
+    def in_memory(self, names: Iterable[str], device: str) -> Iterator[None]:
+        """Inside, these parameters have their values.
+
+        Raises `NotFiniteError` for a NaN or infinity, `CheckpointError` for what is no weight.
+        """
+        before = {name: self.network.get_parameter(name) for name in names}
+        try:
+            for name, empty in before.items():
+                self._put(name, nn.Parameter(self._values(name, empty, device), requires_grad=False))
+            yield
+        finally:
+            for name, empty in before.items():
+                self._put(name, empty)
+
+    def _put(self, name: str, parameter: nn.Parameter) -> None:
+        path, _, leaf = name.rpartition(".")
+        self.network.get_submodule(path)._parameters[leaf] = parameter
+
+    def _values(self, name: str, empty: torch.Tensor, device: str) -> torch.Tensor:
+        """A parameter's values, of whatever parts."""
+        parts = self.stored[name]
+        if not parts[0].index:
+            return self._part(parts[0], device)
+        values = torch.empty(empty.shape, dtype=self.dtype, device=device)
+        for part in parts:
+            values[part.index] = self._part(part, device)
+        return values
+
+    def _part(self, part: Part, device: str) -> torch.Tensor:
+        array = self.checkpoint.finite_array(part.name)
+        return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device, self.dtype)
+
+    def rounded(self, slot: Slot, weight: torch.Tensor) -> torch.Tensor:
+        """Weights as the checkpoint's type for them has them."""
+        dtype = getattr(torch, self.checkpoint.dtype(slot.layer.name))
+        return weight.to(dtype).to(self.dtype)
+
+    def stored_value(self, slot: Slot) -> torch.Tensor:
+        """The values of a slot's layer, as the checkpoint would store it, on the CPU."""
+        tensor = self.network.get_parameter(slot.parameter)[slot.index]
+        return tensor.cpu().to(getattr(torch, self.checkpoint.dtype(slot.layer.name)))
+
+    def names_of(self, block: Block) -> list[str]:
+        """The parameters of a block."""
+        return [f"{block.path}.{name}" for name, _ in self.network.get_submodule(block.path).named_parameters()]
+
+
+@dataclass
+class Stream:
+    """What runs through the blocks: `hidden` (sequences, tokens, width), the inputs of the next block, on the CPU. `beside`,
+    `named`: what the network gives every block beside them, by place and by name. `tuples`: whether blocks give tuples.
+    """
+
+    hidden: torch.Tensor
+    beside: tuple[Any, ...]
+    named: Mapping[str, Any]
+    tuples: bool = False
+
+    @torch.no_grad()
+    def through(
+        self, model: LanguageModel, block: Block, device: str, *, keep: bool, step: Callable[[], None] = lambda: None
+    ) -> None:
+        """Run a block, which is in memory, sequence by sequence; with `keep` its outputs take the place of its inputs.
+
+        Raises `ScoreError` where the outputs are no such tensor, or not finite.
+        """
+        module = model.network.get_submodule(block.path)
+        for number, one in enumerate(self.hidden):
+            found = module(one[None].to(device), *self.beside, **self.named)
+            self.tuples = isinstance(found, tuple)
+            found = found[0] if self.tuples else found
+            if found.shape != (1, *one.shape):
+                raise ScoreError(
+                    f"{block.path}: gives no tensor of the shape of its inputs; it cannot be run by itself"
+                )
+            if not bool(found.isfinite().all()):
+                raise ScoreError(f"{block.path}: its outputs are not finite (sequence {number}); check the weights")
+            if keep:
+                one.copy_(found[0])
+            step()
+
+
+class _Caught(Exception):  # noqa: N818  no error: what ends a run before the first block
+    """The first block has been given its inputs."""
+
+
+@torch.no_grad()
+def stream_of(model: LanguageModel, tokens: torch.Tensor, device: str) -> Stream:
+    """The inputs of the first block for sequences of tokens (sequences, length), int64."""
+    given: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def catch(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:
+        given.append((args, kwargs))
+        raise _Caught
+
+    handle = model.network.get_submodule(model.blocks[0].path).register_forward_pre_hook(catch, with_kwargs=True)
+    hidden: torch.Tensor | None = None
+    beside: tuple[Any, ...] = ()
+    named: dict[str, Any] = {}
+    try:
+        with model.in_memory(model.front, device):
+            for number, sequence in enumerate(tokens):
+                with suppress(_Caught):
+                    model.network(input_ids=sequence[None].to(device), use_cache=False)
+                args, named = given.pop()
+                inputs, *rest = args or (named.pop("hidden_states"),)
+                beside = tuple(rest)
+                if hidden is None:
+                    hidden = torch.empty((len(tokens), *inputs.shape[1:]), dtype=inputs.dtype)
+                hidden[number] = inputs[0].cpu()
+    finally:
+        handle.remove()
+    assert hidden is not None
+    return Stream(hidden, beside, named)
+
+
+@torch.no_grad()
+def at_the_head(model: LanguageModel, stream: Stream, tokens: torch.Tensor, device: str, take: Take) -> None:
+    """Give `take` what comes into the head, sequence by sequence, of a stream that is past the last block."""
+    assert model.head is not None
+    outputs: list[Any] = []
+
+    def catch(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> NoReturn:
+        take(args[0])
+        raise _Caught
+
+    modules = [model.network.get_submodule(block.path) for block in model.blocks]
+    handle = model.network.get_submodule(model.head.parameter.rpartition(".")[0]).register_forward_pre_hook(catch)
+    try:
+        for module in modules:  # each gives what the last one gave, whatever comes in
+            module.forward = lambda *_, **__: outputs[0]
+        for sequence, hidden in zip(tokens, stream.hidden, strict=True):
+            outputs[:] = [(hidden[None].to(device),) if stream.tuples else hidden[None].to(device)]
+            with suppress(_Caught):
+                model.network(input_ids=sequence[None].to(device), use_cache=False)
+    finally:
+        handle.remove()
+        for module in modules:
+            module.__dict__.pop("forward", None)
+
+
+def open_language_model(checkpoint: Checkpoint, device: str = "cpu", *, head: bool = False) -> LanguageModel:
+    """The language model of a folder; with `head`, its head is pruned too.
+
+    Raises `ModelFactoryError` for what is no model's folder, where transformers does not make its network, and for one whose
+    blocks cannot be told or are not all run alike; `StateDictMismatchError` where its tensors are not the network's;
+    `LayerSelectionError` where no block has a matrix, and for a head that is the table of tokens, or is not there.
+    """
+    if checkpoint.config is None:
+        raise ModelFactoryError(f"{checkpoint.path}: a text is read by a Hugging Face model; give its folder")
+    whole = joined(checkpoint.shapes, checkpoint.config.get("model_type"))
+    check_config(checkpoint, whole.shapes)
+    with _WithoutValues():
+        network, config = made(checkpoint)
+    if hasattr(config, "_experts_implementation"):
+        config._experts_implementation = "eager"  # an expert after the other, each with its own matrix
+    folder = str(checkpoint.path.parent)
+    path, count = _stack(network, config, folder)
+    dtype = torch.float64 if any(checkpoint.dtype(name) == "float64" for name in checkpoint.shapes) else torch.float32
+    network = network.to(dtype).eval().requires_grad_(False)
+    _place_tables(network, device, folder)
+    stored = _stored(network, whole.parts)
+    blocks = tuple(_block(network, f"{path}.{number}", stored, checkpoint.shapes) for number in range(count))
+    last = _head(network)
+    slot = _head_slot(network, last, folder) if head else None
+    outside = [name for name, _ in network.named_parameters() if not name.startswith(f"{path}.")]
+    model = LanguageModel(
+        network,
+        checkpoint,
+        f"{description(checkpoint)}, {count} blocks",
+        blocks,
+        tuple(name for name in outside if name != last),
+        stored,
+        dtype,
+        _size(config, "vocab_size"),
+        _size(config, "max_position_embeddings"),
+        _whole(checkpoint, network, (*blocks, *(() if slot is None else (Block("", (slot,)),))), stored, last),
+        slot,
+    )
+    if not model.layers:
+        raise LayerSelectionError(f"{folder}: no block of the model has a linear weight to prune; choose another model")
+    return model
+
+
+def _size(config: Any, name: str) -> int | None:
+    found = getattr(config, name, None)
+    return found if isinstance(found, int) and found > 0 else None
+
+
+def _stack(network: nn.Module, config: Any, folder: str) -> tuple[str, int]:
+    """The path of the list of blocks, and how many they are."""
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelFactoryError(
+            f"{folder}: has an encoder and a decoder; a text runs through models of one of them alone"
+        )
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if len(kinds) > 1:
+        raise ModelFactoryError(
+            f"{folder}: its blocks are of several kinds ({some_names(sorted(map(str, kinds)))}), each of which is run in "
+            f"its own way; give a {option('method')} that reads no text"
+        )
+    count = getattr(config, "num_hidden_layers", 0)
+    found = [
+        name
+        for name, module in network.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == count and len({type(one) for one in module}) == 1
+    ]
+    stacks = [name for name in found if not any(name.startswith(f"{other}.") for other in found)]
+    if len(stacks) != 1:
+        raise ModelFactoryError(
+            f"{folder}: {len(stacks)} lists of {count} blocks are in the model, and one is needed; give a "
+            f"{option('method')} that reads no text"
+        )
+    return stacks[0], count
+
+
+def _place_tables(network: nn.Module, device: str, folder: str) -> None:
+    """Put the tables that no file holds where the blocks run, and let go of the values that norms and biases begin with."""
+    for name, module in network.named_modules():
+        for leaf, parameter in module._parameters.items():
+            if parameter is not None and not parameter.is_meta:
+                module._parameters[leaf] = nn.Parameter(parameter.to("meta"), requires_grad=False)
+        for leaf, buffer in module._buffers.items():
+            if buffer is not None and buffer.is_meta:
+                raise ModelFactoryError(
+                    f"{folder}: the table {name}.{leaf} of the model has no values without its weights"
+                )
+            module._buffers[leaf] = None if buffer is None else buffer.to(device)
+
+
+def _stored(network: nn.Module, parts: Mapping[str, tuple[Part, ...]]) -> dict[str, tuple[Part, ...]]:
+    """What each parameter is made of, by its first name: what one of its names has."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in network.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    every = ((several, next((parts[one] for one in several if one in parts), ())) for several in names.values())
+    return {name: found for several, found in every for name in several if found}
+
+
+def _block(network: nn.Module, path: str, stored: Mapping[str, tuple[Part, ...]], shapes: Shapes) -> Block:
+    """The matrices of a block in the order of the state dict, experts one after the other."""
+    module = network.get_submodule(path)
+    found = {layer.name: layer for layer in prunable_layers(module)}
+    slots = []
+    for leaf in module.state_dict():
+        name = f"{path}.{leaf}"
+        parts = stored.get(name, ())
+        if leaf in found:
+            slots.append(Slot(replace(found[leaf], name=parts[0].name), name))
+        elif parts and parts[0].index:
+            slots += [Slot(PrunableLayer(part.name, shapes[part.name], PLAIN), name, part.index) for part in parts]
+    return Block(path, tuple(slots))
+
+
+def _head(network: nn.Module) -> str:
+    """The name of the head's weight; "" for none."""
+    get: Callable[[], Any] = getattr(network, "get_output_embeddings", lambda: None)
+    head = get()
+    return next((f"{name}.weight" for name, module in network.named_modules() if module is head), "")
+
+
+def _head_slot(network: nn.Module, name: str, folder: str) -> Slot:
+    """The head as a matrix that is pruned."""
+    found = {layer.name: layer for layer in prunable_layers(network)}
+    first = {parameter_name for parameter_name, _ in network.named_parameters()}
+    if name not in found or name not in first:
+        why = "is the table of tokens too, and what comes in would change" if name in found else "is no linear layer"
+        raise LayerSelectionError(f"{folder}: the head {why}; leave {option('head')} out")
+    return Slot(found[name], name)
+
+
+def _whole(
+    checkpoint: Checkpoint,
+    network: nn.Module,
+    blocks: Sequence[Block],
+    stored: Mapping[str, tuple[Part, ...]],
+    head: str,
+) -> Whole:
+    """What stands in no block, with the reasons: the tables, the head, and whatever else."""
+    reasons = reasons_why_not(network)
+    reasons |= {layer.name: reasons.get(layer.name) or OUTSIDE for layer in prunable_layers(network)}
+    why = {part.name: reason for name, reason in reasons.items() for part in stored.get(name, ())}
+    for part in stored.get(head, ()):
+        why[part.name] = HEAD if part.name == head else f"{TABLE}, and {HEAD}"
+    return left_whole(checkpoint, {layer.name for block in blocks for layer in block.layers}, why)

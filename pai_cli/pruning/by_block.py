@@ -1,0 +1,276 @@
+"""A language model pruned block by block: each block by what the blocks before it, pruned, make of the text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from math import prod
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.overrides import TorchFunctionMode
+
+from pai_cli.errors import ScoreError
+from pai_cli.models.language import Block, LanguageModel, Slot, Stream, at_the_head, stream_of
+from pai_cli.progress import Progress, silent
+from pai_cli.pruning.allocation import layer_counts
+from pai_cli.pruning.counts import GivenQuota, PatternQuota
+from pai_cli.pruning.layers import given_densities, select_layers
+from pai_cli.pruning.matrices import Inputs, Matrix, PruneMatrix
+from pai_cli.pruning.pattern import fits
+from pai_cli.pruning.request import PruneRequest
+from pai_cli.pruning.run import PruneSummary
+from pai_cli.pruning.ties import Tie, noteworthy
+
+if TYPE_CHECKING:
+    from pai_cli.models.layers import PrunableLayer
+    from pai_cli.pruning.base import InputsOf, Method
+
+Write = Callable[[str, torch.Tensor], None]
+"""Takes the weights of a layer, by its name, that stand in the place of those it had."""
+
+Bits = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class BlockMasks:
+    """The masks of a run, eight weights to a byte, and what is worth knowing of it.
+
+    `unseen`: layers with a matrix that no token came into, which its method therefore saw by their sizes alone.
+    """
+
+    summary: PruneSummary
+    bits: Mapping[str, Bits]
+    unseen: tuple[str, ...] = ()
+
+    def flat(self, name: str) -> NDArray[np.bool_]:
+        """The mask of a layer, row by row."""
+        size = next(prod(layer.shape) for layer in self.summary.layers if layer.name == name)
+        return np.unpackbits(self.bits[name], count=size).view(np.bool_)
+
+    @property
+    def masks(self) -> dict[str, NDArray[np.bool_]]:
+        """All of them, in network order."""
+        return {layer.name: self.flat(layer.name).reshape(layer.shape) for layer in self.summary.layers}
+
+
+class _Amounts(NamedTuple):
+    """How much each layer keeps; layers that the pattern does not fit are `whole`."""
+
+    layers: tuple[PrunableLayer, ...]
+    densities: Mapping[str, float]
+    whole: frozenset[str]
+
+
+@dataclass
+class _Found:
+    """What has come out so far."""
+
+    bits: dict[str, Bits] = field(default_factory=dict)
+    kept: dict[str, int] = field(default_factory=dict)
+    ties: dict[str, Tie] = field(default_factory=dict)
+    unseen: list[str] = field(default_factory=list)
+
+
+def prune_blocks(
+    model: LanguageModel,
+    request: PruneRequest,
+    tokens: NDArray[np.int64],
+    write: Write | None = None,
+    progress: Progress = silent,
+) -> BlockMasks:
+    """The masks that the request's method makes of every matrix of every block; the folder stays as it is.
+
+    Block after block is read; runs over the sequences `tokens` (sequences, length), when what comes into its matrices is
+    taken in; is pruned; and runs again, so that the next block sees what the pruned ones make of the text. `write` is given
+    each layer's weights, as the checkpoint would store them, 0 where pruned.
+
+    Raises `DensityError`, `LayerSelectionError`, `NotFiniteError`, `CheckpointError`, `ScoreError`.
+    """
+    by = request.method.by_matrix
+    assert by is not None  # what the caller sees to
+    amounts = amounts_of(model, request)
+    meter = _Meter(progress, 2 * len(model.blocks) * len(tokens))
+    found = _Found()
+    names = {layer.name for layer in amounts.layers}
+    function = function_of(request.method)
+    meter.what = "reading the text"
+    stream = stream_of(model, torch.from_numpy(tokens), request.device)
+    for number, block in enumerate(model.blocks, start=1):
+        meter.what = f"block {number} of {len(model.blocks)}"
+        with model.in_memory(model.names_of(block), request.device):
+            if not names.isdisjoint(layer.name for layer in block.layers):
+                inputs = inputs_of(model, block, stream, by.inputs, request.device, keep=False, step=meter.step)
+                _prune_block(_Run(model, request, amounts, function, write), block, inputs, found)
+            if number < len(model.blocks) or model.head is not None:
+                stream.through(model, block, request.device, keep=True, step=meter.step)
+    if model.head is not None and model.head.layer.name in names:
+        _prune_head(_Run(model, request, amounts, function, write), stream, torch.from_numpy(tokens), found)
+    progress(meter.total, meter.total)
+    summary = PruneSummary(
+        layers=amounts.layers,
+        kept_by_layer={layer.name: found.kept[layer.name] for layer in amounts.layers},
+        connected=None,
+        rounds=1,
+        scope=by.scope,
+        whole=tuple(layer.name for layer in amounts.layers if layer.name in amounts.whole),
+        ties=noteworthy(found.ties, sum(found.kept.values())),
+    )
+    return BlockMasks(summary, found.bits, tuple(dict.fromkeys(found.unseen)))
+
+
+def amounts_of(model: LanguageModel, request: PruneRequest) -> _Amounts:
+    """How much each layer keeps. Raises `DensityError`, `LayerSelectionError`."""
+    layers = select_layers(model.layers, request.ignore)
+    if request.pattern is not None:
+        PatternQuota(layers, request.pattern).steps(1)  # sees to the pattern
+        whole = frozenset(layer.name for layer in layers if not fits(request.pattern, layer))
+        return _Amounts(layers, {layer.name: request.pattern.density for layer in layers}, whole)
+    if request.densities is not None:
+        given = given_densities(request.densities, model.layers, layers)
+        GivenQuota({layer.name: layer.shape for layer in layers}, given).steps(1)  # sees to what is kept at all
+        return _Amounts(layers, given, frozenset())
+    assert request.density is not None
+    layer_counts("uniform", {layer.name: layer.shape for layer in layers}, request.density)  # as above
+    return _Amounts(layers, {layer.name: request.density for layer in layers}, frozenset())
+
+
+def function_of(method: Method) -> PruneMatrix:
+    """What prunes a matrix, imported now."""
+    assert method.by_matrix is not None
+    module, _, name = method.by_matrix.function.partition(":")
+    found: PruneMatrix = getattr(import_module(module), name)
+    return found
+
+
+class _Meter:
+    """Steps done, of those that there are."""
+
+    def __init__(self, progress: Progress, total: int):
+        self._progress = progress
+        self.total, self.done, self.what = total, 0, ""
+
+    def step(self) -> None:
+        """One sequence more."""
+        self.done += 1
+        self._progress(min(self.done, self.total - 1), self.total, self.what)
+
+
+def inputs_of(
+    model: LanguageModel,
+    block: Block,
+    stream: Stream,
+    what: InputsOf,
+    device: str,
+    *,
+    keep: bool,
+    step: Callable[[], None] = lambda: None,
+) -> dict[Slot, Inputs]:
+    """What comes into each matrix of a block, which is in memory, as it runs; with `keep`, the stream goes on past it.
+
+    Raises `ScoreError`.
+    """
+    found = {slot: Inputs.none_yet(model.matrix(slot), what) for slot in block.slots}
+    with _taking_in(model, found):
+        stream.through(model, block, device, keep=keep, step=step)
+    return found
+
+
+@contextmanager
+def _taking_in(model: LanguageModel, found: Mapping[Slot, Inputs]) -> Iterator[None]:
+    """Inside, what modules are given is added to what is found of their matrix."""
+    experts: dict[int, list[Inputs]] = {}
+    with ExitStack() as stack:
+        for slot, inputs in found.items():
+            if slot.index:
+                expert = model.network.get_parameter(slot.parameter)[slot.index[0]]
+                experts.setdefault(expert.data_ptr(), []).append(inputs)
+                continue
+            module = model.network.get_submodule(slot.parameter.rpartition(".")[0])
+
+            def add(_module: Any, args: tuple[torch.Tensor, ...], inputs: Inputs = inputs) -> None:
+                inputs.add(args[0])
+
+            stack.callback(module.register_forward_pre_hook(add).remove)
+        if experts:
+            stack.enter_context(_ExpertsInputs(experts))
+        yield
+
+
+class _ExpertsInputs(TorchFunctionMode):
+    """Experts have no module: what is multiplied by a part of their tensor is told by where that lies in memory."""
+
+    def __init__(self, experts: Mapping[int, list[Inputs]]):
+        super().__init__()
+        self._experts = experts
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.nn.functional.linear:
+            for inputs in self._experts.get(args[1].data_ptr(), ()):
+                inputs.add(args[0])
+        return func(*args, **(kwargs or {}))
+
+
+class _Run(NamedTuple):
+    model: LanguageModel
+    request: PruneRequest
+    amounts: _Amounts
+    prune: PruneMatrix
+    write: Write | None
+
+
+def _prune_head(run: _Run, stream: Stream, tokens: torch.Tensor, found: _Found) -> None:
+    """Prune the head by what the pruned blocks make of the text."""
+    model, slot, by, device = run.model, run.model.head, run.request.method.by_matrix, run.request.device
+    assert slot is not None
+    assert by is not None
+    with model.in_memory((*model.front, slot.parameter), device):
+        inputs = Inputs.none_yet(model.matrix(slot), by.inputs)
+        at_the_head(model, stream, tokens, device, inputs.add)
+        _prune_block(run, Block("", (slot,)), {slot: inputs}, found)
+
+
+@torch.no_grad()
+def _prune_block(run: _Run, block: Block, inputs: Mapping[Slot, Inputs], found: _Found) -> None:
+    """Prune the matrices of a block in its own memory, and take note of the masks."""
+    wanted = {layer.name: layer for layer in run.amounts.layers}
+    masks = {layer.name: np.ones(layer.shape, np.bool_) for layer in block.layers if layer.name in wanted}
+    for slot in block.slots:
+        name = slot.layer.name
+        if name in wanted and name not in run.amounts.whole:
+            masks[name] = _prune_slot(run, slot, inputs[slot], found)
+    for name, mask in masks.items():
+        found.bits[name], found.kept[name] = np.packbits(mask.reshape(-1)), int(np.count_nonzero(mask))
+    if run.write is not None:
+        for slot in block.slots:
+            if slot.layer.name in masks:
+                run.write(slot.layer.name, run.model.stored_value(slot))
+
+
+def _prune_slot(run: _Run, slot: Slot, inputs: Inputs, found: _Found) -> NDArray[np.bool_]:
+    """Prune one matrix, in the network's memory too; its mask, as its layer stores it."""
+    name, request = slot.layer.name, run.request
+    weight = run.model.matrix(slot)
+    if not inputs.tokens:
+        found.unseen.append(name)
+        inputs = _of_no_text(inputs)
+    if not bool(inputs.squares.isfinite().all()):
+        raise ScoreError(f"{name}: what comes into it is not finite; check the weights")
+    matrix = Matrix(weight, inputs, run.amounts.densities[name], request.pattern, request.invert, name)
+    mask, pruned, tie = run.prune(matrix)
+    # As it is stored, so that the next block sees what who loads the weights will see.
+    weight.copy_(run.model.rounded(slot, pruned))
+    if tie.tied:
+        found.ties[name] = tie
+    kept: NDArray[np.bool_] = (mask.T if slot.layer.layout.transposed else mask).cpu().numpy()
+    return kept
+
+
+def _of_no_text(inputs: Inputs) -> Inputs:
+    """Inputs that tell nothing: as large each, and none like another."""
+    gram = None if inputs.gram is None else torch.eye(len(inputs.gram)).to(inputs.gram)
+    return Inputs(torch.ones_like(inputs.squares), gram, tokens=1, sequences=1)
