@@ -329,6 +329,13 @@ def test_updates_between_which_there_is_no_multiple():
     )
 
 
+def test_updates_that_end_before_they_begin():
+    with pytest.raises(RecipeError, match=r"^update_from=0.75: must be below update_until=0.75$"):
+        Recipe(update_from=0.75)
+    with pytest.raises(RecipeError, match=r"^update_from=0.5: must be below update_until=0.2$"):
+        Recipe(update_from=0.5, update_until=0.2)
+
+
 def test_a_layer_that_collapses_is_told():
     network = with_dropout()
     with torch.no_grad():
