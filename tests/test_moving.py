@@ -331,6 +331,13 @@ def test_updates_between_which_there_is_no_multiple():
     )
 
 
+def test_updates_that_end_before_they_begin():
+    with pytest.raises(RecipeError, match=r"^update_from=0.75: must be below update_until=0.75$"):
+        Recipe(update_from=0.75)
+    with pytest.raises(RecipeError, match=r"^update_from=0.5: must be below update_until=0.2$"):
+        Recipe(update_from=0.5, update_until=0.2)
+
+
 def test_a_layer_that_collapses_is_told():
     network = with_dropout()
     with torch.no_grad():
@@ -447,6 +454,23 @@ def test_a_mask_of_constant_fan_in_is_taken_as_it_is(caplog):
     for name, mask in run.masked.masks.items():
         assert set(fan_ins(mask).tolist()) == set(fan_ins(masks[name]).tolist())
     assert any((run.masked.masks[name] != mask).any() for name, mask in masks.items())
+
+
+def test_classes_alone_are_never_ablated():
+    """The layer before a classifier that has no mask is like any other."""
+    network = with_dropout()
+    masks = masks_of(network, 0.3)
+    *_, before, last = masks
+    gradients = {name: np.ones(mask.shape) for name, mask in masks.items()}
+    weights = {name: np.ones(mask.shape) for name, mask in masks.items()}
+    for one in weights.values():
+        one[1:] = 1e-3  # the first output has every salient weight
+    for given, whole in ((masks, {last}), ({name: one for name, one in masks.items() if name != last}, set())):
+        run = trainer(network, given, recipe(dynamic=Dynamic.SRIGL, update_every=2, min_salient=0.99))
+        _, after = run.moving.updated(run.moving.first, weights, gradients, 2, MoveTies())
+        ablated = {name for name, mask in after.items() if (fan_ins(mask) == 0).any()}
+        assert ablated == set(given) - whole
+        assert before in ablated
 
 
 # Ending after so many steps

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import Pai
 from torch import nn
 
 import pai_cli as pai_library
-from pai_cli.errors import UsageError
+from pai_cli.errors import TraceError, UsageError
 from pai_cli.files.masks import MaskFile
 from pai_cli.methods.registry import get
 from pai_cli.models.network import init_network
@@ -82,10 +83,37 @@ def test_every_metric_can_decide() -> None:
 
 def test_a_value_that_is_missing_says_why(pai: Pai, net: Path, tmp_path: Path) -> None:
     asked = ("sample", net, "--method", "erk", "--density", 0.01, "--population", 2, "--by", "dr + l2")
-    assert pai(*asked, "-o", tmp_path / "s.safetensors").status == 0
+    done = pai(*asked, "-o", tmp_path / "s.safetensors")
+    assert done.status == 0
     row = json.loads((tmp_path / "s.jsonl").read_text().splitlines()[1])
     assert row["dr + l2"] is None
     assert "dr + l2: no dr: " in row["reason"]
+    told = "--by 'dr + l2': missing for every candidate, so the first is taken; each one's reason says why"
+    assert f"pai: warning: {told}" in done.said
+
+
+@pytest.mark.parametrize("by", ["dr_imdb", "lambda_imsg - dr_imdb"])
+def test_a_reason_is_told_once(pai: Pai, net: Path, tmp_path: Path, by: str) -> None:
+    asked = ("sample", net, "--method", "erk", "--density", 0.01, "--population", 1, "--by", by)
+    assert pai(*asked, "-o", tmp_path / "s.safetensors").status == 0
+    reasons = json.loads((tmp_path / "s.jsonl").read_text().splitlines()[1])["reason"].split("; ")
+    assert [reason.partition(": ")[0] for reason in reasons] == ["dr_imdb", "lambda_imsg", *([by] if "-" in by else [])]
+
+
+class Mixed(nn.Linear):
+    """Mixes its units in a way that is not followed."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return torch.linalg.qr(super().forward(inputs)[:, :, None])[0].squeeze(2)
+
+
+@pytest.mark.parametrize("by", ["effective_share", "l2 + overlap"])
+def test_a_network_that_cannot_be_followed(by: str) -> None:
+    model = nn.Sequential(Mixed(8, 6), nn.Linear(6, 4))
+    asked: dict[str, Any] = {"method": "erk", "population": 2, "density": 0.5, "input_shape": (8,), "jobs": 1}
+    with pytest.raises(TraceError, match=r"^the wiring of the network cannot be followed: .*; by=l2 needs no wiring$"):
+        pai_library.sample(model, **asked, by=by)
+    assert pai_library.sample(model, **asked, by="l2 - lambda").search is not None
 
 
 def test_the_same_search_elsewhere_and_later(pai: Pai, net: Path, tmp_path: Path) -> None:

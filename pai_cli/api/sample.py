@@ -276,6 +276,9 @@ class _Run:
         with lines.going(lambda: f"{state.done} of {population} candidates are done and kept"):
             result = search(self.network, search_request, lines, state, progress, dataset=dataset, workers=self.workers)
         tell_pruning(result.pruned, self.network, no_collapse=False, rule=self.request.ties)
+        if result.measures[result.by] is None:
+            by = option("by", shown(result.by))
+            warn(f"{by}: missing for every candidate, so the first is taken; each one's reason says why")
         story = {**story_of(dataset, result.request, self.network), **result.story}
         force = self.force or (self.path is not None and wrote(lines, self.path))
         mask = self._write(result.pruned, self.request, story, force=force)

@@ -18,7 +18,8 @@ from pai_cli.analysis.masks import reason_of
 from pai_cli.analysis.pairs import LayerMasks, Pair, means_of, measured
 from pai_cli.analysis.paths import measures_of_paths
 from pai_cli.compute.device import torch_device
-from pai_cli.sampling.request import SHOWN
+from pai_cli.errors import TraceError
+from pai_cli.sampling.request import SHOWN, USUAL_BY
 from pai_cli.sampling.state import Measures
 from pai_cli.spectral.catalogue import BETWEEN, PATHS
 from pai_cli.spectral.conventions import Convention
@@ -130,16 +131,20 @@ def whole_measures(
     """
     shaped = replace(network, input_shape=input_shape or network.input_shape)
     parts: list[WholeMeasures] = []
+    needless = f"{option('by', USUAL_BY)} needs no wiring"
     if any(name in BETWEEN for name in names):
         from pai_cli.analysis.junctions import consecutive
 
-        needless = f"{option('by', 'l2')} needs no wiring"
         parts.append(partial(_between, consecutive(shaped, network.description, option("by", by), needless)))
     if any(name in PATHS for name in names):
         from pai_cli.models.unrolled.paths import Unrolled
         from pai_cli.models.unrolled.tape import unroll
 
-        parts.append(partial(_of_paths, Unrolled(unroll(shaped.model, shaped.input_shape)), network))
+        try:
+            unrolled = Unrolled(unroll(shaped.model, shaped.input_shape))
+        except TraceError as error:
+            raise TraceError(f"{error.text}; {needless}") from error
+        parts.append(partial(_of_paths, unrolled, network))
     return lambda masks: {name: one for part in parts for name, one in part(masks).items() if name in names}
 
 
@@ -157,7 +162,7 @@ def measures_of(report: NetworkReport, more: Mapping[str, Measure] | None = None
     """The network's numbers by name, and `more` of them, None where one is missing; and the reasons, also where layers were
     not answered, as files tell them.
     """
-    more = more or {}
+    more = {name: one for name, one in (more or {}).items() if name not in SHOWN}
     measures: Measures = {name: report.measures[name].value for name in SHOWN}
     measures |= {name: one.value for name, one in more.items()}
     reasons = [reason_of(report, SHOWN), *(f"{name}: {one.reason}" for name, one in more.items() if not one.present)]

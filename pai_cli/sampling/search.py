@@ -136,8 +136,8 @@ def _go_on(workshop: Workshop, taker: _Taker, state: SearchState, workers: Worke
     with closing(made(workshop, state.done, workers)) as candidates:
         for one in candidates:
             taker.take(one, state)
-            by = workshop.request.by
-            progress(state.done, population, f"best {by} {state.best_measures.get(by) or 0.0:.4g}")
+            best = state.best_measures[workshop.request.by]
+            progress(state.done, population, f"best {workshop.request.by} {'-' if best is None else f'{best:.4g}'}")
             if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
                 keep_search(taker.journal, state)
                 saved = time.monotonic()

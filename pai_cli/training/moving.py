@@ -48,8 +48,8 @@ class Moving:
                 )
             given = {layer.name: np.ones(layer.shape, np.bool_) for layer in layers}
         self.first, self.told = given, ""
-        # An output of the last layer is a class, and no neuron to be spared.
-        self._last = next((layer.name for layer in reversed(layers) if layer.name in given), None)
+        # An output of the last layer is a class, and no neuron to be spared; the layer may be one that has no mask.
+        self._last = layers[-1].name if layers else None
         self._budgets: Mapping[str, int] = kept_in(given)
         self._descent: Descent | None = None
         if recipe.dynamic is not None and recipe.dynamic.gradual:

@@ -143,6 +143,9 @@ class Recipe:
         ):
             if not 0 <= share < 1:
                 raise RecipeError(f"{option(name, f'{share:g}')}: must be 0 or more and below 1")
+        if self.update_from >= self.update_until:
+            begin, end = (option(name, f"{getattr(self, name):g}") for name in ("update_from", "update_until"))
+            raise RecipeError(f"{begin}: must be below {end}")
 
     @property
     def base_lr(self) -> float:
