@@ -466,7 +466,7 @@ def test_the_command(tmp_path: Path, pai: Any, monkeypatch: pytest.MonkeyPatch) 
     assert any("t.txt: the text is short: " in line for line in done.said)
     assert pai("analyze", "new", "--format", "json").status == 0
     done = pai(*given, "--force")
-    assert (done.status, done.said[-1]) == (1, "pai: error: --method wanda: reads a text; give --text")
+    assert (done.status, done.said[-1]) == (2, "pai: error: --method wanda: reads a text; give --text")
     done = pai(*given, "--text", "t.txt", "--sequence-length", 99, "--force")
     assert done.said[-1] == "pai: error: --sequence-length 99: the model has 48 positions; give at most that"
     done = pai(*given, "--text", "none.txt", "--force")

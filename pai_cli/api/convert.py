@@ -158,14 +158,15 @@ def _plan(
     plan.reads("what is converted", *([] if source is None else files_of(source)))
     read_checkpoint(plan, source_path(weights))
     read_checkpoint(plan, source_path(names_from))
-    if folder and path is not None:
-        from pai_cli.files.model_folders import check_folder
-
+    if folder and path is not None and not path.is_file():
         plan.adds_to(path, "the folder", "output", seen_to=True)
-        check_folder(path, force=force)
     else:
         plan.writes(path, "the mask", "output")
     plan.check()
+    if folder and path is not None:
+        from pai_cli.files.model_folders import check_folder
+
+        check_folder(path, force=force)
 
 
 def _read(file: AnyPath | Mask, kind: str | None, names: Names | None, trust: bool, progress: Any) -> Converted:
