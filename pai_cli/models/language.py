@@ -185,7 +185,9 @@ def _told(model: LanguageModel) -> Iterator[None]:
     """What a network or a block stumbles over that is run as no language model is. Raises `ModelFactoryError`."""
     try:
         yield
-    except (TypeError, ValueError, AttributeError, IndexError) as e:
+    except (TypeError, ValueError, AttributeError, IndexError, RuntimeError) as e:
+        if "memory" in str(e).lower():  # which is another matter
+            raise
         raise ModelFactoryError(
             f"{model.checkpoint.path.parent}: {model.description}: cannot be run on tokens block by block ({one_line(e)}); "
             "give a language model"
