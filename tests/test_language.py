@@ -332,6 +332,14 @@ def test_models_that_cannot_be_run_in_blocks(tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / "net")
 
 
+def test_a_network_that_reads_no_tokens_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    import transformers
+
+    monkeypatch.setattr(transformers.LlamaForCausalLM, "forward", lambda self, pixel_values: None)
+    with pytest.raises(ModelFactoryError, match=r"llama, 2 blocks: cannot be run on tokens .*; give a language model$"):
+        pruned("llama", "wanda")
+
+
 def test_weights_that_are_not_finite(tmp_path: Path) -> None:
     made = languages.network("llama")
     with torch.no_grad():

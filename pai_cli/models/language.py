@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from pai_cli.errors import LayerSelectionError, ModelFactoryError, ScoreError
 from pai_cli.files.checkpoints import Checkpoint
-from pai_cli.files.messages import some_names
+from pai_cli.files.messages import one_line, some_names
 from pai_cli.files.whole import TABLE, Whole, left_whole
 from pai_cli.models.base import Shapes
 from pai_cli.models.experts import Index, Part, joined
@@ -165,7 +165,8 @@ class Stream:
         """
         module = model.network.get_submodule(block.path)
         for number, one in enumerate(self.hidden):
-            found = module(one[None].to(device), *self.beside, **self.named)
+            with _told(model):
+                found = module(one[None].to(device), *self.beside, **self.named)
             self.tuples = isinstance(found, tuple)
             found = found[0] if self.tuples else found
             if found.shape != (1, *one.shape):
@@ -177,6 +178,20 @@ class Stream:
             if keep:
                 one.copy_(found[0])
             step()
+
+
+@contextmanager
+def _told(model: LanguageModel) -> Iterator[None]:
+    """What a network or a block stumbles over that is run as no language model is. Raises `ModelFactoryError`."""
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError, IndexError, RuntimeError) as e:
+        if "memory" in str(e).lower():  # which is another matter
+            raise
+        raise ModelFactoryError(
+            f"{model.checkpoint.path.parent}: {model.description}: cannot be run on tokens block by block ({one_line(e)}); "
+            "give a language model"
+        ) from e
 
 
 class _Caught(Exception):  # noqa: N818  no error: what ends a run before the first block
@@ -199,7 +214,7 @@ def stream_of(model: LanguageModel, tokens: torch.Tensor, device: str) -> Stream
     try:
         with model.in_memory(model.front, device):
             for number, sequence in enumerate(tokens):
-                with suppress(_Caught):
+                with suppress(_Caught), _told(model):
                     model.network(input_ids=sequence[None].to(device), use_cache=False)
                 args, named = given.pop()
                 inputs, *rest = args or (named.pop("hidden_states"),)
