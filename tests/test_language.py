@@ -151,7 +151,7 @@ def test_the_head_where_it_is_asked_for(kind: str, method: str, tmp_path: Path) 
 
 
 def test_a_head_that_is_the_table_of_tokens_is_refused() -> None:
-    with pytest.raises(LayerSelectionError, match=r"the head is the table of tokens too, .*; leave head= out$"):
+    with pytest.raises(LayerSelectionError, match=r"the head is the table of tokens too, .*; leave head=True out$"):
         pruned("gpt2", "wanda", head=True)
 
 
