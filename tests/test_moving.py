@@ -315,7 +315,9 @@ def test_a_density_that_the_mask_has_already():
     with pytest.raises(RecipeError, match=r"^final_density=0.25: keeps 4 of 16 weights, and the mask begins with 4; "):
         Descent.of(masks, 0.25, by_layer=True)
     assert Descent.of(masks, 0.25, by_layer=False).last == {"w": 4}  # GraNet still exchanges weights
-    with pytest.raises(RecipeError, match=r"^final_density=0.99: keeps 16 of 16 weights, and the mask begins with 16; "):
+    with pytest.raises(
+        RecipeError, match=r"^final_density=0.99: keeps 16 of 16 weights, and the mask begins with 16; "
+    ):
         Descent.of({"w": np.ones((4, 4), bool)}, 0.99, by_layer=False)  # but not with none
 
 
