@@ -310,6 +310,15 @@ def test_refused(dynamic, given, density, text):
     assert str(caught.value).startswith(text)
 
 
+@pytest.mark.parametrize("dynamic", [one.value for one in Dynamic])
+def test_a_mask_of_no_layer(dynamic):
+    with pytest.raises(RecipeError) as caught:
+        trainer(with_dropout(), {"0.bias": np.arange(6) % 2 == 0}, recipe(dynamic=Dynamic(dynamic), update_every=2))
+    assert str(caught.value) == (
+        f"dynamic={dynamic}: the mask is of 0.bias, and of no layer that can be pruned; give another mask="
+    )
+
+
 def test_a_density_that_the_mask_has_already():
     masks = {"w": np.eye(4, dtype=bool)}
     with pytest.raises(RecipeError, match=r"^final_density=0.25: keeps 4 of 16 weights, and the mask begins with 4; "):
