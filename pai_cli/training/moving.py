@@ -61,8 +61,8 @@ class Moving:
         assert dynamic is not None
         if given and given.keys().isdisjoint(self._layouts):
             raise RecipeError(
-                f"{option('dynamic', dynamic)}: the mask is of {some_names(list(given))}, and of no layer that can be pruned; "
-                f"give another {option('mask')}"
+                f"{option('dynamic', dynamic)}: the mask is of {some_names(list(given))}, and of no layer that can be "
+                f"pruned; give another {option('mask')}"
             )
         if not given and not dynamic.gradual:
             raise RecipeError(f"{option('dynamic', dynamic)}: there is no mask to move; give {option('mask')}")
