@@ -203,7 +203,11 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "whose": ({"convention": "h24", "dynamic": "set"}, ValueError, "convention='h24': give one of h23, f23"),
     "mask_out": ({"mask_out": "x.safetensors"}, UsageError, "mask_out: the mask does not move; give dynamic=rigl or "
                                                             "another, or leave it out"),
-    "epochs": ({"epochs": 0}, RecipeError, "epochs=0: must be 1 or more"),
+    "no epochs": ({"epochs": 0}, RecipeError, "epochs=0: must be 1 or more"),
+    **{
+        name: ({name: 2.5, **more}, UsageError, f"{name}=2.5: is not a whole number")
+        for name, more in (("epochs", {}), ("steps", {}), ("batch_size", {}), ("update_every", {"dynamic": "gmp"}))
+    },
     "text": ({"epochs": "3"}, UsageError, "epochs='3': is not a number"),
     "optimizer": ({"optimizer": "lion"}, ValueError, "optimizer='lion': give one of sgd, adam"),
     "recipe": ({"recipe": "own"}, ValueError, "recipe='own': give one of plain, tost"),

@@ -310,6 +310,15 @@ def test_refused(dynamic, given, density, text):
     assert str(caught.value).startswith(text)
 
 
+@pytest.mark.parametrize("dynamic", [one.value for one in Dynamic])
+def test_a_mask_of_no_layer(dynamic):
+    with pytest.raises(RecipeError) as caught:
+        trainer(with_dropout(), {"0.bias": np.arange(6) % 2 == 0}, recipe(dynamic=Dynamic(dynamic), update_every=2))
+    assert str(caught.value) == (
+        f"dynamic={dynamic}: the mask is of 0.bias, and of no layer that can be pruned; give another mask="
+    )
+
+
 def test_a_density_that_the_mask_has_already():
     masks = {"w": np.eye(4, dtype=bool)}
     with pytest.raises(RecipeError, match=r"^final_density=0.25: keeps 4 of 16 weights, and the mask begins with 4; "):
@@ -471,6 +480,39 @@ def test_classes_alone_are_never_ablated():
         ablated = {name for name, mask in after.items() if (fan_ins(mask) == 0).any()}
         assert ablated == set(given) - whole
         assert before in ablated
+
+
+class Shared(nn.Module):
+    """Two transposed convolutions of one weight, and a classifier of another that is listed twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.ConvTranspose2d(4, 4, 3, padding=1, groups=2, bias=False)
+        self.b = nn.ConvTranspose2d(4, 4, 3, padding=1, groups=2)
+        self.b.weight = self.a.weight
+        self.head = self.same = nn.Linear(4 * SIDE * SIDE, CLASSES)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.same(self.b(torch.relu(self.a(nn.functional.pad(inputs, (0, 0, 0, 0, 0, 1))))).flatten(1))
+
+
+def test_a_mask_by_another_name_of_a_shared_weight_moves_alike():
+    torch.manual_seed(0)
+    network = wrap(Shared(), (3, SIDE, SIDE))
+    masks = masks_of(network, 0.3)
+    wish = recipe(dynamic=Dynamic.SRIGL, update_every=2, min_salient=0.9)
+    others = {{"a.weight": "b.weight", "head.weight": "same.weight"}[name]: mask for name, mask in masks.items()}
+    found = []
+    for given in (masks, others):
+        run = trainer(network, given, wish)
+        run.train()
+        found.append(run.finish())
+    one, other = found
+    assert one.masks.keys() == other.masks.keys() == {"a.weight", "head.weight"}
+    assert all((one.masks[name] == other.masks[name]).all() for name in masks)
+    assert equal(one.weights, other.weights)
+    fans = fan_ins(one.masks["a.weight"], Layout(2, transposed=True))
+    assert len(set(fans[fans > 0].tolist())) == 1
 
 
 # Ending after so many steps

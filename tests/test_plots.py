@@ -581,6 +581,16 @@ def test_missing_values_of_candidates_are_gaps_with_their_reason() -> None:
         assert figure._supxlabel.get_text() == "values missing in 3 of 3 candidates: dr_imdb: collapsed"
 
 
+@pytest.mark.parametrize("by", ["dr + l2", " + ".join(["l2 * 0.5"] * 60), "l2\n+ dr"])
+def test_what_masks_were_taken_by_is_drawn_by_a_name_that_fits(by: str) -> None:
+    own = {"l2": 1.0, "dr_imdb": 1.0, "lambda_imsg": 1.0, "reason": "", by: 2.0, "taken": True, "explored": 0.1}
+    best = {f"best_{name}": 1.0 for name in ("l2", "dr_imdb", "lambda_imsg", by)}
+    with painted(trajectory_picture([{"candidate": 0, **own, **best}], "x")) as figure:
+        assert figure.axes[2].get_ylabel() == named(by)
+        low, high = figure.axes[2].yaxis.label.get_window_extent().intervaly
+        assert 0 <= low < high <= figure.bbox.height
+
+
 # --- bars
 
 

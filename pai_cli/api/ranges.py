@@ -21,3 +21,11 @@ def check_numbers(**given: object) -> None:
     for name, value in given.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise UsageError(f"{option(name, shown(value))}: is not a number")
+
+
+def check_whole_numbers(**given: object) -> None:
+    """Raise `UsageError` for the first of these parameters that is no whole number; None is not given."""
+    check_numbers(**given)
+    for name, value in given.items():
+        if isinstance(value, float):
+            raise UsageError(f"{option(name, shown(value))}: is not a whole number")

@@ -210,7 +210,8 @@ def check_search(given: Mapping[str, Any]) -> None:
     else:
         one_of("construct", construct, CONSTRUCTIONS)
     refuse(sample, IDLE, given)
-    _check_population(given["population"])
+    for name in ("population", "steps"):
+        _check_count(name, given[name])
 
 
 def _check_by(by: Any) -> None:
@@ -226,9 +227,9 @@ def _check_by(by: Any) -> None:
         raise UsageError(error.text) from error
 
 
-def _check_population(population: Any) -> None:
-    if population is not None and (isinstance(population, bool) or not isinstance(population, int) or population < 1):
-        raise UsageError(f"{option('population', shown(population))}: give a whole number of at least 1")
+def _check_count(name: str, count: Any) -> None:
+    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+        raise UsageError(f"{option(name, shown(count))}: give a whole number of at least 1")
 
 
 def _file(densities: Any) -> Path | None:

@@ -24,7 +24,7 @@ from pai_cli.api.inputs import (
 from pai_cli.api.masks import Mask
 from pai_cli.api.plans import Reads, plan_training
 from pai_cli.api.progress import Wanted, shown_by
-from pai_cli.api.ranges import check_least, check_numbers
+from pai_cli.api.ranges import check_least, check_numbers, check_whole_numbers
 from pai_cli.api.samples import Data, as_parts, name_of
 from pai_cli.api.training import Training
 from pai_cli.files.provenance import other_weights, typed
@@ -233,8 +233,9 @@ def train(
 
 def _recipe(name: RecipeName, given: Mapping[str, Any]) -> Recipe:
     """The recipe: what is given is taken, and where that is None what the named recipe has, else the base."""
-    numbers = ("epochs", "steps", "batch_size", "lr", "weight_decay", "validation", "label_smoothing", "early")
-    check_numbers(**{one: given[one] for one in (*numbers, *UPDATES, "final_density", "min_salient")})
+    numbers = ("lr", "weight_decay", "validation", "label_smoothing", "early", *UPDATES, "final_density", "min_salient")
+    check_numbers(**{one: given[one] for one in numbers})
+    check_whole_numbers(**{one: given[one] for one in ("epochs", "steps", "batch_size", "update_every")})
     chosen = dict(TOST) if name is RecipeName.TOST else {}
     for one, value in given.items():
         if value is not None:

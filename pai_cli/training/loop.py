@@ -69,6 +69,8 @@ class Trainer(Steps):
         if recipe.amp:
             order_channels_last(self.model)
         self.dtype, self.draws = dtype_of(self.model), may_draw(self.model)
+        if recipe.dynamic is not None:
+            masks = self._by_layer(network, masks)
         self.moving = Moving(recipe, masks, network.layers, self._weights_of, self.steps)
         masks = self.moving.first
         self.masked = apply_masks(self.model, masks)
@@ -85,6 +87,11 @@ class Trainer(Steps):
         self.tied = False  # whether equal scores of a moving mask were told of
         self.score: Score | None = None  # of the last epoch, on the examples held out
         self.best = Best()
+
+    def _by_layer(self, network: Network, masks: Masks) -> Masks:
+        """The masks under the names of the network's layers: a weight that modules share may be masked by another name."""
+        layers = {id(self.model.get_parameter(layer.name)): layer.name for layer in network.layers}
+        return {layers.get(id(self.model.get_parameter(name)), name): mask for name, mask in masks.items()}
 
     def _weights_of(self, masks: Masks) -> Arrays:
         """The network's own weights of these names."""

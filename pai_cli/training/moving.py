@@ -27,7 +27,8 @@ class Moving:
 
     `given`: the masks that the training was given; a gradual one that has none begins with all weights of the `layers`.
     `weights`: what gives those that the training begins with. `steps`: of the training. `first`: the masks it begins with;
-    `told`: what is to be said of them, "" for nothing. Raises `RecipeError` where no mask would ever move.
+    `told`: what is to be said of them, "" for nothing. Raises `RecipeError` where no mask would ever move, or none is of a
+    layer.
     """
 
     def __init__(
@@ -41,12 +42,8 @@ class Moving:
         self.recipe, self.steps = recipe, steps
         self._layouts = {layer.name: layer.layout for layer in layers}
         self._check_schedule()
-        if recipe.dynamic is not None and not given:
-            if not recipe.dynamic.gradual:
-                raise RecipeError(
-                    f"{option('dynamic', recipe.dynamic)}: there is no mask to move; give {option('mask')}"
-                )
-            given = {layer.name: np.ones(layer.shape, np.bool_) for layer in layers}
+        if recipe.dynamic is not None:
+            given = self._to_move(given, layers)
         self.first, self.told = given, ""
         # An output of the last layer is a class, and no neuron to be spared; the layer may be one that has no mask.
         self._last = layers[-1].name if layers else None
@@ -57,6 +54,19 @@ class Moving:
             self._descent = Descent.of(given, recipe.final_density, by_layer=by_layer)
         if recipe.dynamic is Dynamic.SRIGL:
             self.first = self._evened(given, weights(given))
+
+    def _to_move(self, given: Masks, layers: tuple[PrunableLayer, ...]) -> Masks:
+        """The masks given, or those of all weights. Raises `RecipeError` where there is none, or none of a layer."""
+        dynamic = self.recipe.dynamic
+        assert dynamic is not None
+        if given and given.keys().isdisjoint(self._layouts):
+            raise RecipeError(
+                f"{option('dynamic', dynamic)}: the mask is of {some_names(list(given))}, and of no layer that can be "
+                f"pruned; give another {option('mask')}"
+            )
+        if not given and not dynamic.gradual:
+            raise RecipeError(f"{option('dynamic', dynamic)}: there is no mask to move; give {option('mask')}")
+        return given or {layer.name: np.ones(layer.shape, np.bool_) for layer in layers}
 
     def _check_schedule(self) -> None:
         recipe = self.recipe

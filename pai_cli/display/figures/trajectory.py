@@ -50,7 +50,7 @@ def _draw(figure: FigureBase, *, lines: Sequence[Line], label: str) -> None:
     panels = figure.subplots(2, 2, sharex=True)
     numbers = [line["candidate"] for line in lines]
     for axes, name in zip(panels.flat[:3], _measured(lines), strict=True):
-        axes.set_ylabel(name)
+        axes.set_ylabel(named(name))
         _own(axes, lines, name)
         best = _column(lines, f"best_{name}")
         axes.step(numbers, best, where="post", color=SERIES[0], label="best so far")
