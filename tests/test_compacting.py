@@ -625,9 +625,9 @@ def written(x: torch.Tensor) -> torch.Tensor:
 
 WRONG: dict[str, tuple[Callable[[Any, torch.Tensor], Any], type[Exception], str]] = {
     "values": (
-        lambda self, x: self.b(torch.where(self.a(x) > 0, 1.0, 2.0)),
+        lambda self, x: self.b(self.a(x)) if self.a(x).sum() < 1e9 else self.b(-self.a(x)),
         TraceError,
-        "decides by its values (gt)",
+        "decides by its values (_local_scalar_dense)",
     ),
     "writes": (
         lambda self, x: self.b(written(self.a(x))),

@@ -73,7 +73,7 @@ def compact(
 
     Dead is a channel on which no output depends, or which is the same number whatever the input, in evaluation mode; that
     number is added to the biases of what reads it. Both networks run on random inputs, and on those of `data`, before
-    anything is given back or written. What is given is not changed.
+    anything is given back or written. The equality is for inputs of this shape. What is given is not changed.
 
     `mask`: which weights are kept, a path, a `Mask` or a mapping of arrays. `weights`: the checkpoint, a path, an
     `nn.Module` or a state dict. `output`: where to write the smaller network: `.safetensors`, its tensors, or `.pt2`, a

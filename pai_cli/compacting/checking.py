@@ -9,14 +9,17 @@ from statistics import median
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves
 
 from pai_cli.errors import CompactError
+from pai_cli.models.trace import tensors_in
 from pai_cli.progress import Progress
 from pai_cli.random import generator_for
 
 EXACT = 1e-9
 """Of the largest output: by how much outputs may differ in float64, whose rounding is 1e-16; a fault changes far more."""
+
+FAR = 100.0
+"""The random inputs are tried times this too, as units that saturate or are off for small inputs hide a fault."""
 
 SAMPLES = 8
 """How many random inputs are tried."""
@@ -37,7 +40,7 @@ class Difference:
 
 @torch.no_grad()
 def difference(one: nn.Module, other: nn.Module, batches: Iterable[torch.Tensor]) -> Difference:
-    """By how much the outputs of two networks differ on these inputs.
+    """By how much the outputs of two networks differ on these inputs; infinitely, where flags or indices do.
 
     Raises `CompactError` where they are not of the same shapes, and whatever the networks raise.
     """
@@ -47,6 +50,9 @@ def difference(one: nn.Module, other: nn.Module, batches: Iterable[torch.Tensor]
         for a, b in zip(_outputs(one, batch.clone()), _outputs(other, batch.clone()), strict=True):
             if a.shape != b.shape:
                 raise CompactError(f"outputs of shape {tuple(a.shape)} became {tuple(b.shape)}")
+            if not a.is_floating_point():  # flags and indices, which do not round
+                found = found if torch.equal(a, b) else Difference(torch.inf, found.output)
+                continue
             apart = torch.where((a == b) | (a.isnan() & b.isnan()), 0.0, (a - b).abs().nan_to_num(nan=torch.inf))
             finite = a[a.isfinite()].abs()
             found = Difference(
@@ -57,7 +63,7 @@ def difference(one: nn.Module, other: nn.Module, batches: Iterable[torch.Tensor]
 
 
 def _outputs(model: nn.Module, batch: torch.Tensor) -> list[torch.Tensor]:
-    return [one for one in tree_leaves(model(batch)) if isinstance(one, torch.Tensor) and one.is_floating_point()]
+    return [torch.view_as_real(one) if one.is_complex() else one for one in tensors_in(model(batch))]
 
 
 def random_inputs(shape: tuple[int, ...], seed: int, samples: int = SAMPLES) -> torch.Tensor:

@@ -20,13 +20,17 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from pai_cli.compacting.following import FIRST_PAD, ChannelFollower, Flags, Pad, Scale, Use
+from pai_cli.compacting.following import FIRST_PAD, ChannelFollower, Pad, Scale, Use
 from pai_cli.compacting.reading import Floats, read
+from pai_cli.compacting.shapes import Flags
 
 Key = tuple[str, str, int]
 
+MOST_CARRIED = 8
+"""At most as many times its own size may a constant be that another carries."""
+
 BORDER = "a constant that zero padding cuts at the border"
-TWICE = "a constant that a layer reads which is used several times"
+TWICE = "a constant that no bias of the layer that reads it can take"
 JOINED = "joined with live ones by an addition, a group or a flatten"
 LAST = "the last of its layer"
 CARRIES = "one constant past zero padding, in place of all others"
@@ -80,8 +84,8 @@ class _Nodes:
 class Chooser:
     """Chooses what of a followed network is kept.
 
-    `weights`: by layer, float64, 0 where pruned. `can_add`: the layers without a bias that can be given one. `whole`: those
-    that cannot be made smaller, and why.
+    `weights`: by layer, float64, 0 where pruned. `can_add`: the layers whose bias can be changed, or that can be given one.
+    `whole`: those that cannot be made smaller, and why.
     """
 
     def __init__(
@@ -129,7 +133,8 @@ class Chooser:
             if name in carriers or not lost.any():
                 continue
             level = np.abs(found.level.reshape(-1))
-            there = kept[of[places]] & ~np.isnan(level)
+            # A constant that is far smaller than the others has lost digits, or is 0 in the network's own precision.
+            there = kept[of[places]] & (level >= level[lost].max() / MOST_CARRIED)
             among = there if there.any() else lost
             carriers[name] = int(np.argmax(np.where(among, level, -1)))
             if not there.any():
@@ -172,6 +177,8 @@ class Chooser:
                     self._reasons |= dict.fromkeys(self._source(source)[numbers].tolist(), whole[name])
         for scale in self._found.scales:
             self._wire_ends(nodes.of(("scale", scale.name, scale.axis), len(scale.fixed)), scale)
+        for key in [key for key in nodes.starts if key[0] == "scale" and self._found.read_elsewhere(key[1])]:
+            nodes.fixed.append(nodes.of(key, 0))
         for source, needed in self._found.needed.items():
             numbers = self._source(source)
             self._reasons |= {int(numbers[unit]): reason for unit, reason in needed.items()}

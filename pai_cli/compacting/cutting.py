@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pai_cli.compacting.choosing import Choice, kept_of
-from pai_cli.compacting.following import ChannelFollower, Flags
+from pai_cli.compacting.following import COUNT, ChannelFollower
+from pai_cli.compacting.shapes import Flags
 from pai_cli.models.layers import CONVOLUTIONS, PrunableLayer
 from pai_cli.spectral.layout import Layout
 
@@ -27,8 +28,15 @@ def owner(model: nn.Module, name: str) -> nn.Module:
 
 
 def can_add_bias(model: nn.Module, name: str) -> bool:
-    """Whether the weight of this name is of a module of PyTorch's own that adds a bias where it has one."""
-    return name.rpartition(".")[2] == "weight" and isinstance(owner(model, name), (nn.Linear, *CONVOLUTIONS))
+    """Whether the weight of this name is of a module that adds a bias where it has one: whose code is PyTorch's own."""
+    module = owner(model, name)
+    own = next((kind for kind in (nn.Linear, *CONVOLUTIONS) if isinstance(module, kind)), None)
+    if own is None or name.rpartition(".")[2] != "weight":
+        return False
+    code = ("forward", "_conv_forward", "__call__")
+    return all(getattr(type(module), one, None) is getattr(own, one, None) for one in code) and "forward" not in vars(
+        module
+    )
 
 
 def why_whole(model: nn.Module, layer: PrunableLayer) -> str:
@@ -47,9 +55,14 @@ def cut(model: nn.Module, found: ChannelFollower, choice: Choice) -> Attributes:
     `found`: what was followed of a network like it. Constants are added to biases, where there is none, to a new one.
     """
     cuts: dict[str, list[tuple[int, Flags]]] = {}
+    counts: Attributes = {}
     for (name, axis), kept in choice.scales.items():
+        module_name, _, leaf = name.rpartition(".")
+        if leaf == COUNT:
+            counts[module_name] = {COUNT: int(kept.sum())}
+            continue
         cuts.setdefault(name, []).append((axis, kept))
-    groups: Attributes = {}
+    groups: dict[str, int] = {}
     for use in {use.layer.name: use for use in found.uses}.values():
         name, layout = use.layer.name, use.layer.layout
         rows, columns = choice.units[name], choice.places[name]
@@ -58,12 +71,13 @@ def cut(model: nn.Module, found: ChannelFollower, choice: Choice) -> Attributes:
         axes = ((0, columns), (1, rows)) if layout.transposed else ((0, rows), (1, columns))
         cuts.setdefault(name, []).extend(axes if layout.groups == 1 else axes[:1])
         if layout.groups > 1:  # of which all or nothing goes
-            groups[name.rpartition(".")[0]] = {"groups": int(rows.sum()) * layout.groups // len(rows)}
+            groups[name] = int(rows.sum()) * layout.groups // len(rows)
     for name, several in cuts.items():
         _replace(model, name, several)
+    grouped = {id(_tensor(model, name)): count for name, count in groups.items()}  # of all modules that share a weight
     changed: Attributes = {}
     for name, module in model.named_modules(remove_duplicate=False):
-        for attribute, value in _sizes(module, groups.get(name, {})):
+        for attribute, value in (*_sizes(module, grouped), *counts.get(name, {}).items()):
             if getattr(module, attribute) != value:
                 changed.setdefault(name, {})[attribute] = value
                 setattr(module, attribute, value)
@@ -118,11 +132,11 @@ def _replace(model: nn.Module, name: str, cuts: list[tuple[int, Flags]]) -> None
                 setattr(module, leaf, put)
 
 
-def _sizes(module: nn.Module, more: Mapping[str, int]) -> Iterator[tuple[str, int]]:
+def _sizes(module: nn.Module, grouped: Mapping[int, int]) -> Iterator[tuple[str, int]]:
     """What a module's attributes are to say, by the shapes of its parameters."""
     weight = module._parameters.get("weight")
     if isinstance(module, CONVOLUTIONS) and weight is not None:
-        groups = more.get("groups", module.groups)
+        groups = grouped.get(id(weight), module.groups)
         first, second = weight.shape[0], weight.shape[1] * groups
         yield from (
             (("in_channels", first), ("out_channels", second))

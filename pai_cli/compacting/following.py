@@ -7,15 +7,19 @@ mixes channels (a norm over them, a softmax) or knows their number (a slice, a s
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.utils._pytree import tree_leaves
 
 from pai_cli.compacting.constants import ConstantFollower
+from pai_cli.compacting.shapes import Flags, inside_of, lead, merges, sides, storages, unmoved
 from pai_cli.errors import TraceError
 from pai_cli.models.copies import copied
 from pai_cli.models.follow import CoarseInputNeeded, Strand, WireArrays, wires_of
@@ -24,17 +28,16 @@ from pai_cli.models.operations import MOVE, PRODUCTS, REDUCE, RESHAPE, Operation
 from pai_cli.models.residual import PaddedShortcut
 from pai_cli.models.trace import INPUT, run_followed
 
-Flags = NDArray[np.bool_]
-
 HOLE = -2
 """As a strand's source: what no unit of the network wrote, such as a constant that was concatenated."""
+COUNT = "num_features"
+"""As a `Scale` of an instance norm, which has no parameter: the number of its channels, of which it warns."""
 FIRST_PAD = -10
 """Sources from here downwards are the channels of 0 that a shortcut of this package pads with."""
 
 RETURNED = "the network returns them"
 REMEDY = "it cannot be compacted"
 
-TURNS = frozenset(("permute", "transpose", "t", "numpy_T", "unsqueeze", "squeeze", "movedim", "swapaxes"))
 MIXES = frozenset((
     "native_layer_norm", "native_group_norm", "_fused_rms_norm", "_softmax", "_log_softmax", "glu_jvp",
 ))  # fmt: skip
@@ -97,11 +100,31 @@ class ChannelFollower(ConstantFollower):  # type: ignore[no-untyped-call]
         self.pads: list[Pad] = []
         self.needed: dict[int, dict[int, str]] = {}
         self.reshaped: dict[int, set[int]] = {}
+        kept = model.state_dict()
         self._names = {
             tensor.untyped_storage().data_ptr(): (name, tensor)
             for name, tensor in (*model.named_buffers(), *model.named_parameters())
-            if tensor.numel()
+            if tensor.numel() and name in kept  # a file has no others
         }
+        self._reads: Counter[str] = Counter()
+        self._known_reads: Counter[str] = Counter()
+        self._met: set[str] = set()
+
+    def carried_out(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What the operation gives; which parameters it reads is counted."""
+        result = super().carried_out(func, args, kwargs)
+        # What only shows a parameter in another shape does not read it.
+        read = storages((args, kwargs)) - storages(result)
+        self._reads.update(self._names[one][0] for one in read if one in self._names)
+        return result
+
+    def read_elsewhere(self, name: str) -> bool:
+        """Whether the network also reads a parameter where nothing was followed of it, so that it must stay as it is."""
+        return self._reads[name] > self._known_reads[name]
+
+    def read_once(self, name: str) -> bool:
+        """Whether one operation alone reads a parameter."""
+        return self._reads[name] == 1
 
     def need(self, strands: list[Strand], reason: str) -> None:
         """Keep all units of these strands; a unit's first reason stays."""
@@ -117,6 +140,11 @@ class ChannelFollower(ConstantFollower):  # type: ignore[no-untyped-call]
 
         Behind what cannot be followed, such as attention, everything is as it was: of all that it reads, and that it gives.
         """
+        self._met.clear()
+        self._note_or_keep(op)
+        self._known_reads.update(self._met)
+
+    def _note_or_keep(self, op: Operation) -> None:
         try:
             self._note(op)
         except (TraceError, CoarseInputNeeded):
@@ -124,7 +152,8 @@ class ChannelFollower(ConstantFollower):  # type: ignore[no-untyped-call]
                 raise
             for tensor in op.followed:
                 self.need(self.strands(tensor), f"{op.name} mixes them")
-            unknown = any(bool(torch.isnan(tensor).any()) for tensor in op.followed if tensor.is_floating_point())
+            given = [leaf for leaf in tree_leaves((op.args, op.kwargs)) if isinstance(leaf, torch.Tensor)]
+            unknown = any(bool(torch.isnan(tensor).any()) for tensor in given)
             for result in op.results:
                 if result.is_floating_point():
                     if unknown:
@@ -141,6 +170,10 @@ class ChannelFollower(ConstantFollower):  # type: ignore[no-untyped-call]
             super().note(op)
             if op.name in RESHAPE or op.name in MOVE:
                 self._look_at_moved(op)
+            if not op.gives_values and not op.pointwise:  # indices, which no channel has
+                self.need(
+                    [one for tensor in op.followed for one in self.strands(tensor)], f"{op.name} is of all of them"
+                )
             if op.name in ("cat", "stack") or op.name in MOVE:
                 for result in op.results:
                     self._fill_holes(result)
@@ -161,6 +194,10 @@ class ChannelFollower(ConstantFollower):  # type: ignore[no-untyped-call]
             for tensor in op.args[1:5]:
                 if isinstance(tensor, torch.Tensor):
                     self._meets(tensor, (1, -1, *[1] * (value.dim() - 2)), self.strands(value))
+            module = self.model.get_submodule(self._path[-1] if self._path else "")
+            if isinstance(module, _InstanceNorm) and not module.affine:
+                wires, fixed = self._ends(self.strands(value), 1, value.shape[1])
+                self.scales.append(Scale(f"{self._path[-1]}.{COUNT}", 0, wires, fixed))
         elif op.pointwise or op.name == "_prelu_kernel":
             self._look_at_pointwise(op)
 
@@ -169,10 +206,10 @@ class ChannelFollower(ConstantFollower):  # type: ignore[no-untyped-call]
         aligned = {id(one): (1,) * (dims - one.dim()) + tuple(one.shape) for one in op.followed}
         strands: list[Strand] = []
         for tensor in op.followed:
-            own = [(source, labels.reshape(_lead(labels, dims))) for source, labels in self.strands(tensor)]
+            own = [(source, labels.reshape(lead(labels, dims))) for source, labels in self.strands(tensor)]
             wide = [dim for dim in range(dims) if aligned[id(tensor)][dim] == 1 < sides[dim]]
             others = [labels for one in op.followed if one is not tensor for _, labels in self.strands(one)]
-            if any(labels.reshape(_lead(labels, dims)).shape[dim] > 1 for labels in others for dim in wide):
+            if any(labels.reshape(lead(labels, dims)).shape[dim] > 1 for labels in others for dim in wide):
                 self.need(own, "each is spread over several channels")
             strands += own
         for leaf in tree_leaves((op.args, op.kwargs)):
@@ -191,6 +228,7 @@ class ChannelFollower(ConstantFollower):  # type: ignore[no-untyped-call]
                 return
             wires, fixed = self._ends(strands, dim, size)
             self.scales.append(Scale(*known, wires, fixed))
+            self._met.add(known[0])
 
     def _known(self, tensor: torch.Tensor, number: int) -> tuple[str, int] | None:
         """The parameter or buffer that the tensor is or shows, and which of its dimensions is that of this number among
@@ -204,9 +242,10 @@ class ChannelFollower(ConstantFollower):  # type: ignore[no-untyped-call]
 
     def _look_at_moved(self, op: Operation) -> None:
         before = self.strands(op.followed[0])
-        if op.name in TURNS or all(_unmoved(before, self.strands(result)) for result in op.results):
+        stays = all(unmoved(before, self.strands(result)) for result in op.results)
+        if stays and (op.name not in RESHAPE or sides(before) == sides(self.strands(op.first))):
             return
-        if op.name in RESHAPE and _merges(tuple(op.followed[0].shape), tuple(op.first.shape)):
+        if op.name in RESHAPE and (stays or merges(tuple(op.followed[0].shape), tuple(op.first.shape))):
             for source, labels in before:
                 self.reshaped.setdefault(source, set()).update(torch.unique(labels).tolist())
         else:
@@ -264,6 +303,8 @@ class ChannelFollower(ConstantFollower):  # type: ignore[no-untyped-call]
     def _linear(self, op: Operation) -> list[Strand]:
         layer, value = self.multiplied(op)
         first = PRODUCTS[op.name]
+        if any(op.kwargs.get(factor, 1) != 1 for factor in ("alpha", "beta")):
+            raise TraceError(f"{layer.name}: is multiplied by a number in {op.name}; {REMEDY}")
         bias = op.args[0] if first else op.argument("bias")
         inside = np.ones(1, np.bool_)
         units = op.first.shape[-1]
@@ -274,7 +315,7 @@ class ChannelFollower(ConstantFollower):  # type: ignore[no-untyped-call]
         layer, value, out = self.convolved(op), op.args[0], op.first
         transposed = layer.layout.transposed
         positions = value[0, 0].numel() if transposed else out[0, 0].numel()
-        inside = np.zeros(int(np.prod(layer.shape[2:])), np.bool_) if transposed else _inside(op)
+        inside = np.zeros(int(np.prod(layer.shape[2:])), np.bool_) if transposed else inside_of(op)
         self._use(layer, value, 1, inside, (positions, op.args[2]))
         return super()._convolution(op)
 
@@ -282,6 +323,11 @@ class ChannelFollower(ConstantFollower):  # type: ignore[no-untyped-call]
         self, layer: PrunableLayer, value: torch.Tensor, axis: int, inside: Flags, more: tuple[int, torch.Tensor | None]
     ) -> None:
         positions, bias = more
+        layout = layer.layout
+        places = layer.shape[0] if layout.transposed else layer.shape[1] * layout.groups
+        before = {use.layer.layout for use in self.uses if use.layer.name == layer.name}
+        if value.shape[axis] != places or before - {layout}:
+            raise TraceError(f"{layer.name}: is used as another matrix than it is; {REMEDY}")
         wires, fixed = self._ends(self.strands(value), axis, value.shape[axis])
         maps = value.movedim(axis, -1).reshape(-1, value.shape[axis])
         varies = torch.isnan(maps).any(0)
@@ -295,6 +341,7 @@ class ChannelFollower(ConstantFollower):  # type: ignore[no-untyped-call]
             name = str(known[0])
         use = Use(layer, wires, fixed, varies.numpy(), level.numpy(), inside, positions, name)
         self.uses.append(use)
+        self._met |= {layer.name} if name is None else {layer.name, name}
 
 
 @dataclass(frozen=True, eq=False)
@@ -315,42 +362,9 @@ def follow(model: nn.Module, input_shape: tuple[int, ...]) -> Followed:
     returned = run_followed(follower, given, torch.zeros([1] * given.dim(), dtype=torch.int64), REMEDY)
     for tensor in returned:
         follower.need(follower.strands(tensor), RETURNED)
+    if not returned:
+        raise TraceError(f"no tensor is found in what the network returns; {REMEDY}")
     if not follower.uses:
         raise TraceError(f"no convolution or linear layer of the network reads its input; {REMEDY}")
-    numbers = [tensor for tensor in returned if tensor.is_floating_point()]
-    return Followed(follower, not any(bool(torch.isnan(one).any()) for one in numbers))
-
-
-def _lead(labels: torch.Tensor, dims: int) -> tuple[int, ...]:
-    return (1,) * (dims - labels.dim()) + tuple(labels.shape)
-
-
-def _unmoved(before: list[Strand], after: list[Strand]) -> bool:
-    """Whether every strand has all its units in the same order as before."""
-    return len(before) == len(after) and all(
-        a == b and torch.equal(x.flatten(), y.flatten()) for (a, x), (b, y) in zip(before, after, strict=True)
-    )
-
-
-def _merges(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
-    """Whether each side of the shape after is a product of neighbouring sides before: none is split."""
-    left = [side for side in before if side > 1]
-    for side in after:
-        size = 1
-        while size < side and left:
-            size *= left.pop(0)
-        if size != side:
-            return False
-    return not left
-
-
-def _inside(op: Operation) -> Flags:
-    """Of each element of a convolution's kernel, whether it meets the image at every position of the output."""
-    value, weight, _, stride, padding, dilation = op.args[:6]
-    every = np.ones((), np.bool_)
-    for dim, size in enumerate(weight.shape[2:]):
-        at = [list(one)[dim if len(one) > 1 else 0] for one in (stride, padding, dilation)]
-        first = np.arange(size) * at[2] - at[1]
-        last = first + (op.first.shape[2 + dim] - 1) * at[0]
-        every = np.logical_and.outer(every, (first >= 0) & (last < value.shape[2 + dim]))
-    return np.asarray(every).reshape(-1)
+    varies = any(follower.decided(tensor) or bool(torch.isnan(tensor).any()) for tensor in returned)
+    return Followed(follower, not varies)

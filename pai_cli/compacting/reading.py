@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pai_cli.compacting.following import Flags, Use
+from pai_cli.compacting.following import Use
+from pai_cli.compacting.shapes import Flags
 from pai_cli.spectral.layout import Layout
 
 Floats = NDArray[np.float64]
@@ -53,7 +54,7 @@ def canonical(weight: Floats, layout: Layout) -> Floats:
 
 
 def read(uses: Sequence[Use], weight: Floats, *, can_add: bool) -> Read:
-    """What all uses of one layer read. `can_add`: whether a bias can be added to it."""
+    """What all uses of one layer read. `can_add`: whether its bias can gain constants, or one be given to it."""
     first, alone = uses[0], len(uses) == 1
     kernels = canonical(weight, first.layer.layout)
     there = kernels != 0
@@ -66,7 +67,7 @@ def read(uses: Sequence[Use], weight: Floats, *, can_add: bool) -> Read:
     constant = some & ~varies & ~(level == 0)
     border = constant & (np.isnan(level) | (there & ~inside).any(3))
     foldable = constant & ~border
-    homeless = foldable & (not alone or not (can_add or first.bias is not None))
+    homeless = foldable & (not (alone and can_add))
     taken = np.where(foldable & ~homeless, kernels.sum(3) * np.where(foldable, level, 0), 0)
     carries = ~varies & ~(level == 0) & alone & (len(kernels) == 1)
     return Read(some & varies, border, homeless, taken, np.where(carries, level, np.nan), not alone)

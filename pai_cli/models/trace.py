@@ -163,7 +163,23 @@ def run_followed(follower: Follower, given: torch.Tensor, labels: torch.Tensor, 
             f"the network failed on one input of shape {text} ({one_line(error)}); "
             f"give the shape it takes with {option('input_shape')}"
         ) from error
-    return [leaf for leaf in tree_leaves(returned) if isinstance(leaf, torch.Tensor)]
+    return tensors_in(returned)
+
+
+def tensors_in(returned: object) -> list[torch.Tensor]:
+    """All tensors in what a network returned, also in attributes of objects of its own, such as a dataclass."""
+    found, seen = list[torch.Tensor](), set[int]()
+    waiting = [returned]
+    while waiting:
+        leaf = waiting.pop(0)
+        if isinstance(leaf, torch.Tensor):
+            found.append(leaf)
+        elif id(leaf) not in seen and not isinstance(leaf, type | nn.Module) and not callable(leaf):
+            seen.add(id(leaf))
+            leaves = tree_leaves(leaf)
+            inside = [vars(leaf)] if leaves and leaves[0] is leaf and hasattr(leaf, "__dict__") else leaves
+            waiting[:0] = [one for one in inside if one is not leaf]
+    return found
 
 
 def _graph(visits: list[Visit], returned: list[list[Strand]]) -> Graph:
