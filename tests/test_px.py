@@ -273,6 +273,55 @@ def test_what_is_no_gate_is_refused(name: str) -> None:
     )
 
 
+class Between(nn.Module):
+    """A function between two linear layers."""
+
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.first, self.last, self.function = nn.Linear(4, 3), nn.Linear(3, 2), function
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.function(self.first(x)))
+
+
+RELUS_UNSEEN: dict[str, tuple[str, Callable[[torch.Tensor], torch.Tensor]]] = {
+    "by the larger": ("maximum", lambda x: torch.maximum(x, torch.zeros_like(x))),
+    "by the smaller": ("minimum", lambda x: -torch.minimum(-x, torch.zeros_like(x))),
+    "by a comparison": ("gt", lambda x: x * (x > 0)),
+    "by a choice": ("lt", lambda x: torch.where(x < 0, 0.0, x)),
+    "by a threshold": ("threshold", lambda x: nn.functional.threshold(x, 0.0, 0.0)),
+    "shrunk": ("hardshrink", nn.functional.hardshrink),
+}
+
+
+@pytest.mark.parametrize("name", RELUS_UNSEEN)
+def test_a_relu_by_other_means_is_refused_by_its_name(name: str) -> None:
+    """Where such a one opens is not noted: each would count as open for every sample."""
+    called, function = RELUS_UNSEEN[name]
+    with pytest.raises(ScoreError, match=rf"^px: the network has {called}, and paths are followed through ReLU"):
+        px.make_scorer(context_of(wrap(Between(function), (4,))))(None)
+
+
+NOT_LINEAR: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "square": torch.square,
+    "sine": torch.sin,
+    "root": lambda x: (x * x + 1).sqrt(),
+    "two multiplied": lambda x: x * x.flip(1),
+    "by its own length": lambda x: x / x.norm(dim=1, keepdim=True),
+    "less a constant": lambda x: x.relu() - 0.5,
+}
+
+
+@pytest.mark.parametrize("name", NOT_LINEAR)
+def test_outputs_that_are_no_sums_over_paths_are_refused(name: str) -> None:
+    with pytest.raises(ScoreError) as caught:
+        px.make_scorer(context_of(wrap(Between(NOT_LINEAR[name]), (4,))))(None)
+    assert str(caught.value) == (
+        "px: with ReLUs held open or shut the outputs are not proportional to the inputs, so no sum over paths (the network "
+        "has a function that is not linear, or adds or takes away what is no bias of a layer); give another method="
+    )
+
+
 @pytest.mark.filterwarnings("ignore")  # torch.export's own parts are deprecated in places
 def test_a_program_has_the_scores_of_its_network() -> None:
     model = whole().model.float()
