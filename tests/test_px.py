@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.functional import batch_norm, conv2d, leaky_relu, max_pool2d
 
 from pai_cli.errors import MethodOptionError, PaiError, ScoreError
-from pai_cli.methods import px
+from pai_cli.methods import px, synflow_l2
 from pai_cli.models.gates import Gated, Gates
 from pai_cli.models.linearised import Linearised
 from pai_cli.models.network import Network
@@ -169,6 +169,17 @@ def test_before_the_last_layer_is_pruned_it_is_the_flow_of_squares() -> None:
     squares = Linearised(network, tuple(scores), network.input_shape, "cpu", squared=True)
     flows = {name: squares.weights[name].detach() * slope for name, slope in squares.flow().gradients.items()}
     ratio = scores["stem.weight"].sum() / flows["stem.weight"].sum()
+    assert all(torch.allclose(scores[name], ratio * flow, rtol=1e-9) for name, flow in flows.items())
+
+
+def test_a_running_mean_that_no_relu_follows_makes_no_score_below_0() -> None:
+    layers = mlp(4, 6, 3).model
+    network = wrap(nn.Sequential(layers[0], nn.BatchNorm1d(6).double(), layers[2]), (4,))
+    network.model[1].running_mean.fill_(2.0)
+    flows = synflow_l2.make_scorer(context_of(network))(None).values
+    scores = px.make_scorer(context_of(network))(None).values
+    ratio = scores["2.weight"].sum() / flows["2.weight"].sum()
+    assert all(bool((scores[name] > 0).all()) for name in flows)
     assert all(torch.allclose(scores[name], ratio * flow, rtol=1e-9) for name, flow in flows.items())
 
 

@@ -21,9 +21,9 @@ from pai_cli.spelling import option
 
 
 def make_scorer(context: ScoreContext) -> Scorer:
-    """w^2 * dR/d(w^2) in float64, 0 or more, shaped as the weight; 0 for a weight that is masked or on no path.
+    """|w^2 * dR/d(w^2)| in float64, 0 or more, shaped as the weight; 0 for a weight that is masked or on no path.
 
-    R = sum over outputs k of c_k h_k. h_k is the output of the network of squared parameters without activations, for an
+    R = sum over outputs k of c_k h_k. h_k is the output of SynFlow-L2's network of squared parameters and buffers, for an
     input of ones: the sum over the paths to k of the squared product of their weights. c_k is the sum over the samples x of
     the output, for x^2, of the network of kept weights set to 1, whose ReLUs are open where the network's own are for x: how
     many paths x wakes, each by its input squared. Without biases the slopes dR/d(w^2) of all weights sum to the paper's
@@ -71,7 +71,9 @@ class Paths:
                 f"{self.context.method}: the sum over paths is not a finite float64 (too deep, or weights too large or not "
                 f"finite); give another {option('method')}, such as erk"
             )
-        return Scores({name: weight.detach() * flow.gradients[name] for name, weight in self.squares.weights.items()})
+        weights = self.squares.weights.items()
+        # A running mean that no ReLU follows makes slopes below 0.
+        return Scores({name: (weight.detach() * flow.gradients[name]).abs_() for name, weight in weights})
 
     def _paths(self) -> Iterator[torch.Tensor]:
         """Of each batch, how many paths lead to each output (samples, outputs), each by its input squared."""
