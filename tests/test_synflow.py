@@ -501,6 +501,11 @@ def test_a_ceiling_is_lifted_however_it_is_written(method: str, name: str) -> No
     assert all(of_layer.any() and np.array_equal(of_layer, scores[1][layer]) for layer, of_layer in scores[0].items())
 
 
+def test_a_ceiling_is_lifted_in_every_round() -> None:
+    results = [prune(wrap(Cut(one), 4), PruneRequest(get("synflow"), 0.4, rounds=6)) for one in (torch.relu, relu6)]
+    assert all(np.array_equal(mask, results[1].masks[layer]) for layer, mask in results[0].masks.items())
+
+
 def test_a_floor_alone_and_a_clamp_to_other_bounds_stay() -> None:
     for function in (
         lambda x: x.clamp(min=0),

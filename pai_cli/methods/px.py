@@ -71,9 +71,9 @@ class Paths:
                 f"{self.context.method}: the sum over paths is not a finite float64 (too deep, or weights too large or not "
                 f"finite); give another {option('method')}, such as erk"
             )
-        weights = self.squares.weights.items()
+        squares = self.squares.weights
         # A running mean that no ReLU follows makes slopes below 0.
-        return Scores({name: (weight.detach() * flow.gradients[name]).abs_() for name, weight in weights})
+        return Scores({name: (one.detach() * flow.gradients[name]).abs_() for name, one in squares.items()})
 
     def _paths(self) -> Iterator[torch.Tensor]:
         """Of each batch, how many paths lead to each output (samples, outputs), each by its input squared."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +74,7 @@ class Linearised:
         self._model = _positive_copy(network.model, device, method)
         if squared:
             _square(self._model)
+        self._lifted: _Lifted | None = _Lifted(method)
         self._channels_last = device == "cpu"
         if self._channels_last:
             # Measured on VGG-16: float64 convolutions on a CPU take half the time in this memory order.
@@ -126,8 +128,10 @@ class Linearised:
     def _forward(self, ones: torch.Tensor) -> torch.Tensor:
         # A clone, because a network whose first operation is in place may not change a leaf.
         try:
-            with _Lifted(self._method):
+            with self._lifted or nullcontext():
                 outputs = self._model(ones.clone())
+            if self._lifted is not None and not self._lifted.any:
+                self._lifted = None  # looking costs a small network a tenth of its pass
         except ScoreError:
             raise
         except Exception as error:
@@ -173,13 +177,13 @@ def _square(model: nn.Module) -> None:
 class _Lifted(TorchFunctionMode):
     """While it is on, functions that cut off below 0 and above a ceiling, as ReLU6 does, cut off below 0 alone.
 
-    The flow grows past any ceiling, and above it nothing would depend on the input. Raises `ScoreError`, which names
-    `method`, at a function that normalises by its own input.
+    The flow grows past any ceiling, and above it nothing would depend on the input. `any`: whether there were some. Raises
+    `ScoreError`, which names `method`, at a function that normalises by its own input.
     """
 
     def __init__(self, method: str) -> None:
         super().__init__()
-        self.method = method
+        self.method, self.any = method, False
 
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -191,6 +195,7 @@ class _Lifted(TorchFunctionMode):
         if name.rstrip("_") in _CEILINGS:
             x, low, high, inplace = _CEILINGS[name.rstrip("_")](*args, **named)
             if isinstance(low, (int, float)) and low == 0 and high is not None:
+                self.any = True
                 return torch.relu_(x) if inplace or name.endswith("_") else torch.relu(x)
         return func(*args, **named)
 

@@ -42,7 +42,8 @@ __all__ = [
 ]
 
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 WORTH_TELLING = 0.01
 """The share of kept weights on no path above which that is told."""
 
