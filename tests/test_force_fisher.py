@@ -277,7 +277,7 @@ def test_snip_by_running_statistics(fresh: bool) -> None:
         np.testing.assert_allclose(by_batch[name], abs(state[name] * one), rtol=1e-11, atol=1e-15)
 
 
-@pytest.mark.parametrize("method", ["snip", "iter-snip", "force", "grasp"])
+@pytest.mark.parametrize("method", ["snip", "iter-snip", "force", "grasp", "prospr"])
 def test_batch_norm_changes_the_mask_and_batch_is_usual(method: str) -> None:
     usual = run(small(), method, 0.3)
     assert same(usual, run(small(), method, 0.3, batch_norm="batch"))
@@ -294,6 +294,17 @@ def test_only_initial_statistics_are_measured() -> None:
     assert not any(module.training for module in twin.modules())
     assert (model[3].running_var == 1.0).all()
     assert model[3].num_batches_tracked == 0
+
+
+def test_a_batch_norm_without_running_statistics_is_scored_by_its_batch() -> None:
+    """One sample is too few for it, whatever its mode."""
+    for norm in (nn.BatchNorm1d(5, track_running_stats=False), nn.BatchNorm1d(5)):
+        torch.manual_seed(0)
+        network = wrap(nn.Sequential(nn.Linear(4, 5), norm, nn.ReLU(), nn.Linear(5, 3)), (4,))
+        found = run(network, "snip", 0.5)
+        if norm.running_mean is None:
+            first = found
+    assert same(first, found)
 
 
 PLAIN = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))

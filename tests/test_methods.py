@@ -10,7 +10,9 @@ from math import prod
 import numpy as np
 import pytest
 import torch
-from networks import ROUNDS, TRAINING, build, half_up, run, same, toy_for
+from networks import ROUNDS, TRAINING, build, half_up, run, same, toy_for, wrap
+from torch import nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from pai_cli.errors import MethodOptionError, ScoreError
 from pai_cli.methods import registry
@@ -190,6 +192,60 @@ def test_the_network_is_left_as_it_was(method: str) -> None:
     assert [p.grad is None for p in parameters] == [True, False] + [True] * (len(parameters) - 2)
     assert torch.equal(parameters[1].grad, torch.full_like(parameters[1], 3.0))
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+@METHOD
+def test_inference_mode_and_autocast_of_the_caller_change_nothing(method: str) -> None:
+    usual = pruned(method, "residual", 0.3)
+    net = build("residual")
+    with torch.inference_mode():
+        assert same(run(net, method, 0.3), usual)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert same(run(net, method, 0.3), usual)
+
+
+@dataclass
+class Passes:
+    """How many passes are left, of a network and all its copies together."""
+
+    left: int
+
+    def __deepcopy__(self, memo: object) -> Passes:
+        return self
+
+
+class Stopped(nn.Module):
+    """Two layers and a batch norm; the pass is interrupted after so many."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.first, self.norm, self.last = nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 5)
+        self.passes = Passes(after)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.norm(self.first(x)))
+        self.passes.left -= 1
+        if self.passes.left < 0:
+            raise KeyboardInterrupt
+        return self.last(x)
+
+
+@pytest.mark.parametrize("method", [name for name, row in TABLE.items() if row.data and not row.trains])
+@pytest.mark.parametrize("after", [1, 2])
+def test_interrupted_in_a_pass_all_is_as_it_was(method: str, after: int) -> None:
+    net = wrap(Stopped(after), (6,))
+    net.model.norm.eval()
+    before = {name: one.clone() for name, one in net.model.state_dict().items()}
+    state, versions = torch.get_rng_state(), [one._version for one in net.model.state_dict(keep_vars=True).values()]
+    with pytest.raises(KeyboardInterrupt):
+        run(net, method, 0.3)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.is_grad_enabled()
+    assert _get_current_dispatch_mode() is None
+    assert all(torch.equal(one, before[name]) for name, one in net.model.state_dict().items())
+    assert [one._version for one in net.model.state_dict(keep_vars=True).values()] == versions
+    assert all(one.requires_grad and one.grad is None for one in net.model.parameters())
+    assert (net.model.norm.training, net.model.first.training) == (False, True)
 
 
 @METHOD

@@ -150,6 +150,19 @@ def test_what_is_drawn() -> None:
     assert (float(inputs.mean()), float(inputs.std())) == pytest.approx((0, 1), abs=0.03)
 
 
+@pytest.mark.parametrize("affine", [True, False])
+def test_a_batch_norm_without_running_statistics_is_as_one_with_them(affine: bool) -> None:
+    """Both networks are normalised by the batch in the one that is not perturbed."""
+    found = []
+    for tracks in (True, False):
+        torch.manual_seed(0)
+        norm = nn.BatchNorm1d(5, affine=affine, track_running_stats=tracks)
+        network = wrap(nn.Sequential(nn.Linear(4, 5), norm, nn.ReLU(), nn.Linear(5, 3)).double(), (4,))
+        found.append(ntk_sap.make_scorer(context_of(network))(None).values)
+        assert (norm.running_mean is None) is not tracks
+    assert all(torch.equal(one, found[1][name]) for name, one in found[0].items())
+
+
 def test_other_rounds_and_seeds_draw_others() -> None:
     network = build("mlp")
     context = context_of(network)

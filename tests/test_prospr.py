@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -63,6 +65,36 @@ def test_by_differences() -> None:
                 gates[name].data[index] += h
                 ends.append(prospect(network, context, gates).item())
             assert of_layer[index].item() == pytest.approx(abs(ends[0] - ends[1]) / (2 * step), rel=1e-5, abs=1e-9)
+
+
+class Fixed(nn.Module):
+    """A scale and a shift a channel, and the statistics of a batch norm as constants."""
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        self.weight, self.bias, self.norm = norm.weight, norm.bias, [norm]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        (norm,) = self.norm
+        one, mean, variance = (part[:, None, None] for part in (self.weight, norm.running_mean, norm.running_var))
+        return (x - mean) / (variance + norm.eps).sqrt() * one + self.bias[:, None, None]
+
+
+def test_by_running_statistics_which_no_step_changes() -> None:
+    """The slope through the unrolled steps of a network whose batch norm is a scale and a shift by what was measured."""
+    network = smooth()
+    norm = network.model.norm
+    norm.running_mean.normal_()
+    norm.running_var.uniform_(0.5, 2)
+    context = replace(context_of(network, method="prospr"), batch_norm="running")
+    batch = prospr.make_scorer(replace(context, batch_norm="batch"))(None).values
+    found = prospr.make_scorer(context)(None).values
+    network.model.norm = Fixed(norm)
+    gates = gates_of(network)
+    slopes = torch.autograd.grad(prospect(network, context, gates), list(gates.values()))
+    for (name, of_layer), slope in zip(found.items(), slopes, strict=True):
+        assert torch.allclose(of_layer, slope.abs(), rtol=1e-9, atol=1e-14)
+        assert not torch.allclose(of_layer, batch[name], rtol=1e-3)
 
 
 def test_without_steps_it_is_snip(monkeypatch: pytest.MonkeyPatch) -> None:

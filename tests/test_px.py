@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.functional import batch_norm, conv2d, leaky_relu, max_pool2d
 
 from pai_cli.errors import MethodOptionError, PaiError, ScoreError
-from pai_cli.methods import px
+from pai_cli.methods import px, synflow_l2
 from pai_cli.models.gates import Gated, Gates
 from pai_cli.models.linearised import Linearised
 from pai_cli.models.network import Network
@@ -172,6 +172,17 @@ def test_before_the_last_layer_is_pruned_it_is_the_flow_of_squares() -> None:
     assert all(torch.allclose(scores[name], ratio * flow, rtol=1e-9) for name, flow in flows.items())
 
 
+def test_a_running_mean_that_no_relu_follows_makes_no_score_below_0() -> None:
+    layers = mlp(4, 6, 3).model
+    network = wrap(nn.Sequential(layers[0], nn.BatchNorm1d(6).double(), layers[2]), (4,))
+    network.model[1].running_mean.fill_(2.0)
+    flows = synflow_l2.make_scorer(context_of(network))(None).values
+    scores = px.make_scorer(context_of(network))(None).values
+    ratio = scores["2.weight"].sum() / flows["2.weight"].sum()
+    assert all(bool((scores[name] > 0).all()) for name in flows)
+    assert all(torch.allclose(scores[name], ratio * flow, rtol=1e-9) for name, flow in flows.items())
+
+
 def test_statistics_of_the_network_and_not_of_the_batch() -> None:
     """An MLP whose norm closes every unit: no path is woken."""
     layers = mlp(4, 6, 3).model
@@ -270,6 +281,55 @@ def test_what_is_no_gate_is_refused(name: str) -> None:
         px.make_scorer(context_of(network))(None)
     assert str(caught.value) == (
         f"px: the network has {name}, and paths are followed through ReLU, ReLU6 and leaky ReLU alone; give another method="
+    )
+
+
+class Between(nn.Module):
+    """A function between two linear layers."""
+
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.first, self.last, self.function = nn.Linear(4, 3), nn.Linear(3, 2), function
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.function(self.first(x)))
+
+
+RELUS_UNSEEN: dict[str, tuple[str, Callable[[torch.Tensor], torch.Tensor]]] = {
+    "by the larger": ("maximum", lambda x: torch.maximum(x, torch.zeros_like(x))),
+    "by the smaller": ("minimum", lambda x: -torch.minimum(-x, torch.zeros_like(x))),
+    "by a comparison": ("gt", lambda x: x * (x > 0)),
+    "by a choice": ("lt", lambda x: torch.where(x < 0, 0.0, x)),
+    "by a threshold": ("threshold", lambda x: nn.functional.threshold(x, 0.0, 0.0)),
+    "shrunk": ("hardshrink", nn.functional.hardshrink),
+}
+
+
+@pytest.mark.parametrize("name", RELUS_UNSEEN)
+def test_a_relu_by_other_means_is_refused_by_its_name(name: str) -> None:
+    """Where such a one opens is not noted: each would count as open for every sample."""
+    called, function = RELUS_UNSEEN[name]
+    with pytest.raises(ScoreError, match=rf"^px: the network has {called}, and paths are followed through ReLU"):
+        px.make_scorer(context_of(wrap(Between(function), (4,))))(None)
+
+
+NOT_LINEAR: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "square": torch.square,
+    "sine": torch.sin,
+    "root": lambda x: (x * x + 1).sqrt(),
+    "two multiplied": lambda x: x * x.flip(1),
+    "by its own length": lambda x: x / x.norm(dim=1, keepdim=True),
+    "less a constant": lambda x: x.relu() - 0.5,
+}
+
+
+@pytest.mark.parametrize("name", NOT_LINEAR)
+def test_outputs_that_are_no_sums_over_paths_are_refused(name: str) -> None:
+    with pytest.raises(ScoreError) as caught:
+        px.make_scorer(context_of(wrap(Between(NOT_LINEAR[name]), (4,))))(None)
+    assert str(caught.value) == (
+        "px: with ReLUs held open or shut the outputs are not proportional to the inputs, so no sum over paths (the network "
+        "has a function that is not linear, or adds or takes away what is no bias of a layer); give another method="
     )
 
 

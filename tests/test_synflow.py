@@ -12,6 +12,8 @@ import pytest
 import torch
 from networks import Returns, slim_vgg, uncopyable
 from torch import nn
+from torch.nn import functional
+from torch.nn.functional import hardtanh, relu6
 
 from pai_cli.errors import DeviceError, MethodOptionError, PaiError, ScoreError
 from pai_cli.methods.registry import get
@@ -20,7 +22,7 @@ from pai_cli.models.linearised import Linearised
 from pai_cli.models.network import Network, init_network, prunable_layers
 from pai_cli.pruning.base import Masks, ScoreContext, Scorer
 from pai_cli.pruning.counts import NetworkQuota
-from pai_cli.pruning.run import PruneRequest, PruneResult, prune
+from pai_cli.pruning.run import PruneRequest, PruneResult, prune, score_arrays
 from pai_cli.pruning.schedule import ROUNDING, exponential, safe_count
 from pai_cli.pruning.ties import Ties
 
@@ -451,3 +453,82 @@ def test_scores_are_absolute_where_a_network_subtracts() -> None:
         "plus.weight": [[3.0, 0.5]],
         "minus.weight": [[1.0, 0.25]],
     }
+
+
+# ---- functions in the place of modules
+
+
+class Cut(nn.Module):
+    """Two layers with a function between, on weights so large that a ceiling of 6 would be passed."""
+
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last, self.function = nn.Linear(4, 5), nn.Linear(5, 3), function
+        with torch.no_grad():
+            self.first.weight.mul_(50)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        made = self.function(x)
+        return self.last(x if made is None else made)
+
+
+def in_place(x: torch.Tensor) -> None:
+    relu6(x, inplace=True)
+
+
+CEILINGS: dict[str, Callable[[torch.Tensor], torch.Tensor | None]] = {
+    "module": nn.ReLU6(),
+    "hardtanh module": nn.Hardtanh(0, 6),
+    "relu6": relu6,
+    "in place": in_place,
+    "hardtanh": lambda x: hardtanh(x, 0.0, 6.0),
+    "clamp": lambda x: x.clamp(0, 6),
+    "clamp by names": lambda x: torch.clamp(x, min=0, max=6),
+    "clamp in place": lambda x: x.clamp_(0, 6),
+    "clip": lambda x: torch.clip(x, 0, 6),
+}
+
+
+@pytest.mark.parametrize("method", ["synflow", "synflow-l2"])
+@pytest.mark.parametrize("name", CEILINGS)
+def test_a_ceiling_is_lifted_however_it_is_written(method: str, name: str) -> None:
+    scores = [
+        score_arrays(wrap(Cut(function), 4), PruneRequest(get(method), 0.5))
+        for function in (torch.relu, CEILINGS[name])
+    ]
+    assert all(of_layer.any() and np.array_equal(of_layer, scores[1][layer]) for layer, of_layer in scores[0].items())
+
+
+def test_a_ceiling_is_lifted_in_every_round() -> None:
+    results = [prune(wrap(Cut(one), 4), PruneRequest(get("synflow"), 0.4, rounds=6)) for one in (torch.relu, relu6)]
+    assert all(np.array_equal(mask, results[1].masks[layer]) for layer, mask in results[0].masks.items())
+
+
+def test_a_floor_alone_and_a_clamp_to_other_bounds_stay() -> None:
+    for function in (
+        lambda x: x.clamp(min=0),
+        lambda x: x.clamp(-1e9, 1e9),
+        lambda x: x.clamp(torch.zeros(5), torch.ones(5) * 1e9),
+    ):
+        scores = [score_arrays(wrap(Cut(one), 4), PruneRequest(get("synflow"), 0.5)) for one in (torch.relu, function)]
+        assert all(np.array_equal(of_layer, scores[1][layer]) for layer, of_layer in scores[0].items())
+
+
+NORMS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "layer_norm": lambda x: functional.layer_norm(x, (5,)),
+    "group_norm": lambda x: functional.group_norm(x, 5),
+    "rms_norm": lambda x: functional.rms_norm(x, (5,)),
+    "batch_norm": lambda x: functional.batch_norm(x, None, None, training=True),
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_a_function_that_normalises_by_its_own_input_is_refused(name: str) -> None:
+    with pytest.raises(ScoreError) as caught:
+        score_arrays(wrap(Cut(NORMS[name]), 4), PruneRequest(get("synflow"), 0.5))
+    assert str(caught.value) == (
+        f"synflow: {name} (a function) divides by the size of its own input, so no flow passes it unchanged; give another "
+        "method="
+    )

@@ -91,7 +91,9 @@ class Kernel:
         self.models = tuple(working_copy(model, context.device, self.dtype, context.method) for _ in range(2))
         self.weights = tuple(with_gradients(one, names) for one in self.models)
         modules = [module for one in self.models for module in one.modules()]
-        self.norms = [_plain(module) for module in modules if isinstance(module, _BatchNorm)]
+        self.norms = [
+            _plain(module).to(context.device, self.dtype) for module in modules if isinstance(module, _BatchNorm)
+        ]
         for one in self.models:
             if isinstance(one, fx.GraphModule):
                 normalise_by_batch(one)
@@ -164,6 +166,9 @@ class Kernel:
 def _plain(norm: _BatchNorm) -> _BatchNorm:
     """The batch norm with scale 1 and shift 0, whose running statistics are those of the last batch."""
     norm.momentum = 1.0
+    if norm.running_mean is None:  # it would normalise each of the two networks by itself
+        norm.track_running_stats, norm.num_batches_tracked = True, torch.zeros((), dtype=torch.int64)
+        norm.running_mean, norm.running_var = torch.zeros(norm.num_features), torch.ones(norm.num_features)
     if norm.affine:
         norm.weight.detach().fill_(1.0)
         norm.bias.detach().fill_(0.0)

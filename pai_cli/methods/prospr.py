@@ -21,9 +21,10 @@ def make_scorer(context: ScoreContext) -> Scorer:
     """|dL(w_3)/dm|, 0 or more, shaped as the weight; m its gate, w_0 = w m and w_(t+1) = w_t - 0.1 dL/dw(w_t).
 
     L is the mean cross-entropy over the samples, the same ones in each step and at the end. Every parameter takes the steps,
-    biases and norms too. The slope through the steps is exact, second derivatives included: v_3 = dL/dw(w_3),
-    v_t = v_(t+1) - 0.1 H(w_t) v_(t+1) with the Hessian H of L, and the score is |w v_0|. A weight that is pruned already
-    takes no step. Float64 when a weight of the network is, else float32.
+    biases and norms too; running statistics, where batch norms take them, stay as they are at w_0. The slope through the
+    steps is exact, second derivatives included: v_3 = dL/dw(w_3), v_t = v_(t+1) - 0.1 H(w_t) v_(t+1) with the Hessian H of
+    L, and the score is |w v_0|. A weight that is pruned already takes no step. Float64 when a weight of the network is, else
+    float32.
 
     Raises what `Supervised` does.
     """

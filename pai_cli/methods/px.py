@@ -21,9 +21,9 @@ from pai_cli.spelling import option
 
 
 def make_scorer(context: ScoreContext) -> Scorer:
-    """w^2 * dR/d(w^2) in float64, 0 or more, shaped as the weight; 0 for a weight that is masked or on no path.
+    """|w^2 * dR/d(w^2)| in float64, 0 or more, shaped as the weight; 0 for a weight that is masked or on no path.
 
-    R = sum over outputs k of c_k h_k. h_k is the output of the network of squared parameters without activations, for an
+    R = sum over outputs k of c_k h_k. h_k is the output of SynFlow-L2's network of squared parameters and buffers, for an
     input of ones: the sum over the paths to k of the squared product of their weights. c_k is the sum over the samples x of
     the output, for x^2, of the network of kept weights set to 1, whose ReLUs are open where the network's own are for x: how
     many paths x wakes, each by its input squared. Without biases the slopes dR/d(w^2) of all weights sum to the paper's
@@ -33,7 +33,8 @@ def make_scorer(context: ScoreContext) -> Scorer:
     alone: where these are all the same, as before any weight of a last linear layer is pruned, this is SynFlow-L2.
 
     Raises what `Linearised` does; `MethodOptionError` when the network fails on a batch; `ScoreError` at an activation other
-    than ReLU, ReLU6 and leaky ReLU, without samples, and where R is past float64.
+    than ReLU, ReLU6 and leaky ReLU and where outputs are no sums over paths for another reason, without samples, and where R
+    is past float64.
     """
     return Paths(context).score
 
@@ -55,6 +56,7 @@ class Paths:
         self.own = working_copy(model, device, self.precision, method)
         self.ones = working_copy(model, device, torch.float64, method)
         _count_paths(self.ones, {layer.name for layer in context.network.layers})
+        self.followed = False
         self.weights = [with_gradients(one, names) for one in (self.own, self.ones)]
 
     def score(self, masks: Masks | None) -> Scores:
@@ -69,7 +71,9 @@ class Paths:
                 f"{self.context.method}: the sum over paths is not a finite float64 (too deep, or weights too large or not "
                 f"finite); give another {option('method')}, such as erk"
             )
-        return Scores({name: weight.detach() * flow.gradients[name] for name, weight in self.squares.weights.items()})
+        squares = self.squares.weights
+        # A running mean that no ReLU follows makes slopes below 0.
+        return Scores({name: (one.detach() * flow.gradients[name]).abs_() for name, one in squares.items()})
 
     def _paths(self) -> Iterator[torch.Tensor]:
         """Of each batch, how many paths lead to each output (samples, outputs), each by its input squared."""
@@ -79,8 +83,9 @@ class Paths:
             try:
                 with gates:
                     self.own(x.clone())  # as its first operation may be in place
-                with Gated(gates.noted):
-                    outputs = self.ones(x.double().square())
+                outputs = self._woken(x.double().square(), gates)
+                if not self.followed:
+                    self._check(outputs, self._woken(4 * x.double().square(), gates))
             except ScoreError:
                 raise
             except Exception as error:
@@ -88,7 +93,22 @@ class Paths:
                     f"{self.context.method}: {failed_on(inputs, error)}; give the shape of one input with "
                     f"{option('input_shape')}"
                 ) from error
-            yield one_tensor(outputs, self.context.method)
+            yield outputs
+
+    def _woken(self, squares: torch.Tensor, gates: Gates) -> torch.Tensor:
+        """The outputs of the network of ones, whose ReLUs are open as noted."""
+        with Gated(gates.noted):
+            return one_tensor(self.ones(squares), self.context.method)
+
+    def _check(self, outputs: torch.Tensor, of_four: torch.Tensor) -> None:
+        """Outputs that are sums over paths grow as the inputs do. Raises `ScoreError` elsewhere."""
+        self.followed = torch.allclose(4 * outputs, of_four, rtol=1e-6, equal_nan=True)
+        if not self.followed:
+            raise ScoreError(
+                f"{self.context.method}: with ReLUs held open or shut the outputs are not proportional to the inputs, so no "
+                "sum over paths (the network has a function that is not linear, or adds or takes away what is no bias of a "
+                f"layer); give another {option('method')}"
+            )
 
 
 def _count_paths(model: nn.Module, weights: set[str]) -> None:

@@ -158,6 +158,7 @@ _BUILT_IN = (
         source="Alizadeh et al. 2022, arXiv:2202.08132",
         make_scorer="pai_cli.methods.prospr:make_scorer",
         data=True,
+        batch_norm=_EITHER,
     ),
     Method(
         name="gem-miner",

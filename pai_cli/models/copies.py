@@ -111,6 +111,14 @@ def seeded(device: str, seed: int) -> Iterator[None]:
 
 
 @contextmanager
+def on_its_own(device: str) -> Iterator[None]:
+    """Inference mode and autocast, in which the caller may be, change nothing of what is computed inside."""
+    kind = "cuda" if device.startswith("cuda") and torch.cuda.is_available() else "cpu"
+    with torch.inference_mode(False), torch.autocast(kind, enabled=False):
+        yield
+
+
+@contextmanager
 def one_torch_thread() -> Iterator[None]:
     """Hold torch to one thread: sums in another order round otherwise, and as many threads are not had everywhere."""
     threads = torch.get_num_threads()

@@ -14,29 +14,33 @@ from pai_cli.spelling import option
 _CURVED = frozenset(
     f"aten::{name}"
     for name in (
+        *("_prelu_kernel", "_softmax", "_safe_softmax", "_log_softmax", "celu", "elu", "gelu", "glu", "hardsigmoid"),
         *(
-            "_prelu_kernel",
-            "_softmax",
-            "_safe_softmax",
-            "_log_softmax",
-            "abs",
-            "celu",
-            "elu",
-            "gelu",
-            "glu",
-            "hardsigmoid",
             "hardswish",
-        ),
-        *(
             "log_sigmoid_forward",
             "mish",
             "native_group_norm",
             "native_layer_norm",
             "rrelu_with_noise",
             "selu",
-            "sigmoid",
         ),
-        *("silu", "softplus", "softshrink", "tanh"),
+        *("sigmoid", "silu", "softplus", "softshrink", "tanh"),
+        # Also those that are ReLUs by other means: where they open is not noted.
+        *(
+            "abs",
+            "clamp_max",
+            "fmax",
+            "fmin",
+            "ge",
+            "gt",
+            "hardshrink",
+            "heaviside",
+            "le",
+            "lt",
+            "masked_fill",
+            "maximum",
+        ),
+        *("minimum", "sign", "threshold", "where"),
     )
 )
 """Operations that are neither linear nor open or shut: no product of weights along a path goes through them."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx, nn
+from torch.overrides import TorchFunctionMode
 
 from pai_cli.errors import MethodOptionError, ScoreError
 from pai_cli.files.messages import one_line
@@ -16,8 +19,6 @@ from pai_cli.models.programs import lift_ceilings, self_normalising
 from pai_cli.spelling import option
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import numpy as np
     from numpy.typing import NDArray
 
@@ -73,6 +74,7 @@ class Linearised:
         self._model = _positive_copy(network.model, device, method)
         if squared:
             _square(self._model)
+        self._lifted: _Lifted | None = _Lifted(method)
         self._channels_last = device == "cpu"
         if self._channels_last:
             # Measured on VGG-16: float64 convolutions on a CPU take half the time in this memory order.
@@ -126,7 +128,12 @@ class Linearised:
     def _forward(self, ones: torch.Tensor) -> torch.Tensor:
         # A clone, because a network whose first operation is in place may not change a leaf.
         try:
-            outputs = self._model(ones.clone())
+            with self._lifted or nullcontext():
+                outputs = self._model(ones.clone())
+            if self._lifted is not None and not self._lifted.any:
+                self._lifted = None  # looking costs a small network a tenth of its pass
+        except ScoreError:
+            raise
         except Exception as error:
             if self._channels_last:
                 # `x.view(...)` refuses this memory order; the usual one may do.
@@ -151,7 +158,8 @@ class Linearised:
 
 def _positive_copy(model: nn.Module, device: str, method: str) -> nn.Module:
     twin = working_copy(model, device, torch.float64, method)
-    _lift_ceilings(twin)
+    if isinstance(twin, fx.GraphModule):
+        lift_ceilings(twin)
     with torch.no_grad():
         for tensor in (*twin.parameters(), *twin.buffers()):
             if tensor.is_floating_point():
@@ -166,14 +174,46 @@ def _square(model: nn.Module) -> None:
                 tensor.square_()
 
 
-def _lift_ceilings(model: nn.Module) -> None:
-    """Make every ReLU6 a ReLU: the flow grows past any ceiling, and above it nothing would depend on the input."""
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, nn.ReLU6):
-                setattr(module, name, nn.ReLU())
-    if isinstance(model, fx.GraphModule):
-        lift_ceilings(model)
+class _Lifted(TorchFunctionMode):
+    """While it is on, functions that cut off below 0 and above a ceiling, as ReLU6 does, cut off below 0 alone.
+
+    The flow grows past any ceiling, and above it nothing would depend on the input. `any`: whether there were some. Raises
+    `ScoreError`, which names `method`, at a function that normalises by its own input.
+    """
+
+    def __init__(self, method: str) -> None:
+        super().__init__()
+        self.method, self.any = method, False
+
+    def __torch_function__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Compute as ever, but for those."""
+        name, named = getattr(func, "__name__", ""), kwargs or {}
+        if name in _BY_OWN_SIZE or (name == "batch_norm" and named.get("training")):
+            raise _refusal(self.method, name, "a function")
+        if name.rstrip("_") in _CEILINGS:
+            x, low, high, inplace = _CEILINGS[name.rstrip("_")](*args, **named)
+            if isinstance(low, (int, float)) and low == 0 and high is not None:
+                self.any = True
+                return torch.relu_(x) if inplace or name.endswith("_") else torch.relu(x)
+        return func(*args, **named)
+
+
+_BY_OWN_SIZE = ("layer_norm", "group_norm", "rms_norm", "instance_norm", "local_response_norm")
+
+
+def _clamped(input: Any, min: Any = None, max: Any = None, **_: Any) -> tuple[Any, ...]:  # noqa: A002  (PyTorch's names)
+    return input, min, max, False
+
+
+_CEILINGS: dict[str, Callable[..., tuple[Any, ...]]] = {
+    "relu6": lambda input, inplace=False: (input, 0, 6, inplace),  # noqa: A006
+    "hardtanh": lambda input, min_val=-1.0, max_val=1.0, inplace=False: (input, min_val, max_val, inplace),  # noqa: A006
+    "clamp": _clamped,
+    "clip": _clamped,
+}
+"""By a function's name, what it is given, its floor and its ceiling, and whether it works in place."""
 
 
 def refuse_self_normalising(model: nn.Module, method: str = "synflow") -> None:

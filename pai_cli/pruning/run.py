@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import partial, wraps
 from math import prod
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pai_cli.models.copies import on_its_own
 from pai_cli.progress import Progress, silent
 from pai_cli.pruning.allocation import network_count
 from pai_cli.pruning.base import Batches, Masks, Scope, ScoreContext, Scorer
@@ -41,6 +42,8 @@ __all__ = [
 ]
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
 WORTH_TELLING = 0.01
 """The share of kept weights on no path above which that is told."""
 
@@ -100,6 +103,20 @@ class PruneResult(PruneSummary):
     masks: Masks
 
 
+def _apart(
+    work: Callable[Concatenate[Network, PruneRequest, P], R],
+) -> Callable[Concatenate[Network, PruneRequest, P], R]:
+    """The function, on which inference mode and autocast of whoever calls it have no influence."""
+
+    @wraps(work)
+    def apart(network: Network, request: PruneRequest, /, *args: P.args, **named: P.kwargs) -> R:
+        with on_its_own(request.device):
+            return work(network, request, *args, **named)
+
+    return apart
+
+
+@_apart
 def prune(
     network: Network,
     request: PruneRequest,
@@ -135,6 +152,7 @@ def prune(
     return replace(result, ties=noteworthy(ties.found, result.kept))
 
 
+@_apart
 def choose_masks(
     network: Network,
     request: PruneRequest,
@@ -165,6 +183,7 @@ def choose_masks(
     return (shuffled(arrays, request.seed) if request.shuffle else arrays), rounds
 
 
+@_apart
 def score_arrays(
     network: Network, request: PruneRequest, masks: Masks | None = None, dataset: Dataset | None = None
 ) -> ScoreArrays:

@@ -11,6 +11,7 @@ import torch
 from pai_cli.data.batches import batch_for, check_classes, choose
 from pai_cli.data.registry import open_dataset
 from pai_cli.errors import MethodOptionError
+from pai_cli.models.batch_norms import batch_norms
 from pai_cli.models.copies import failed_on, seeded, working_copy
 from pai_cli.pruning.base import Batches
 from pai_cli.pruning.request import USUAL_PER_CLASS, PruneRequest
@@ -47,7 +48,9 @@ def draw(dataset: Dataset, request: PruneRequest, network: Network) -> Batches:
     """
     batch = batch_for(dataset, chosen(dataset, request), request.input_shape or network.input_shape)
     inputs, labels = torch.from_numpy(batch.inputs), torch.from_numpy(batch.labels)
-    check_classes(dataset, _outputs(network, inputs[:1], request), network.description)
+    # Batch norms without running statistics normalise by their batch in every mode, and one sample may be too few for that.
+    stateless = any(norm.running_mean is None for norm in batch_norms(network.model).values())
+    check_classes(dataset, _outputs(network, inputs[: 2 if stateless else 1], request), network.description)
     pieces = batches_of(len(labels), inputs[0].numel())
     return tuple(zip(inputs.tensor_split(pieces), labels.tensor_split(pieces), strict=True))
 
@@ -87,14 +90,14 @@ def story(dataset: Dataset | None, request: PruneRequest) -> dict[str, str]:
     }
 
 
-def _outputs(network: Network, example: torch.Tensor, request: PruneRequest) -> int:
-    """How many numbers the network gives for one example."""
+def _outputs(network: Network, examples: torch.Tensor, request: PruneRequest) -> int:
+    """How many numbers the network gives for each of these examples."""
     name = request.method.name
     twin = working_copy(network.model, "cpu", torch.float32, name)
     with torch.no_grad(), seeded("cpu", request.seed):
         try:
-            outputs = twin(example.clone())
+            outputs = twin(examples.clone())
         except Exception as error:
-            told = f"{failed_on(example, error)}; give the shape of one input with {option('input_shape')}"
+            told = f"{failed_on(examples, error)}; give the shape of one input with {option('input_shape')}"
             raise MethodOptionError(f"{name}: {told}") from error
     return int(outputs.shape[-1]) if isinstance(outputs, torch.Tensor) and outputs.dim() == 2 else 0
