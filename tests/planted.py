@@ -300,7 +300,7 @@ FAULTS = {
     ),
     "a carrier that is taken to be 1": Fault("compacting/choosing.py", "level / level[carrier]", "level", "compacting"),
     "networks that are not compared": Fault(
-        "compacting/run.py", "if not exact.relative <= EXACT:", "if False:", "compacting"
+        "compacting/run.py", "if worst.relative <= EXACT:", "if True:", "compacting"
     ),
     "bits of four from the other end": Fault(
         "files/foreign/two_of_four.py", 'bitorder="little"))', 'bitorder="big"))', "two_of_four"
