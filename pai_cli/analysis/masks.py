@@ -147,7 +147,7 @@ def wanted(name: str, globs: Sequence[str]) -> bool:
 
 
 def any_wanted(name: str, shape: tuple[int, ...], globs: Sequence[str]) -> bool:
-    """Whether a glob matches the parameter's name, or of a stack's, for which three dimensions are taken, one of its parts."""
+    """Whether a glob matches the parameter's name or, of a tensor of three dimensions, that of a part that it may have."""
     parts = part_names(name, shape) if globs and len(shape) == 3 else ()
     return any(wanted(one, globs) for one in (name, *parts))
 

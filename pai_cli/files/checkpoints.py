@@ -45,8 +45,8 @@ class Checkpoint:
     network when `trust` unpickled one or loaded a program of `torch.export`, else None; `input_shape` is that program's,
     of one sample. `config`: of a Hugging Face model's folder its `config.json`, else None. `ordered`: whether the order of
     `shapes` is that in which the network registered its tensors, as `torch.save` keeps it; safetensors files sort
-    theirs. `files`: all that it is read from. `stacks`: of what `in_parts` gives, the shapes of the tensors that are there as
-    their parts, and `parts`: how each part is stored.
+    theirs. `files`: all that it is read from. `stacks`: of what `in_parts` gives, the shapes of the tensors that are there
+    as their parts, and `parts`: how each part is stored.
     """
 
     def __init__(

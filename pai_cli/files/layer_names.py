@@ -18,7 +18,7 @@ TRANSPOSED_TYPES = frozenset(["gpt2", "openai-gpt", "imagegpt", "decision_transf
 """Model types whose blocks use transformers' `Conv1D`, a linear layer stored as (inputs, outputs)."""
 
 TURNED_EXPERTS = frozenset(["aria", "aria_text", "gpt_oss", "llama4", "llama4_text", "openai_privacy_filter"])
-"""Model types whose experts transformers has in one tensor of (experts, inputs, outputs); others' are (experts, outputs, inputs)."""
+"""Model types whose experts transformers has in tensors of (experts, inputs, outputs); of others inputs are the last."""
 
 _CONV1D = re.compile(r"(^|\.)(c_attn|q_attn|c_proj|c_fc)\.weight$")
 
@@ -94,18 +94,21 @@ def matrices_by_name(shapes: Shapes, config: Mapping[str, Any] | None = None) ->
 
 
 def stacks_by_name(shapes: Shapes, config: Mapping[str, Any] | None = None) -> dict[str, Layout]:
-    """Tensors of three dimensions that are the experts of a mixture, a matrix each, with their layouts, in the order of the file.
+    """Tensors of three dimensions that are the experts of a mixture, a matrix each, with their layouts, in the file's order.
 
     By their names, and as many as `config` says where it does. Which side is inputs, shapes tell: of the bias, of the
     matrices that the hidden state comes into and goes out of; else the model's type; where nothing does, they are the last,
-    and the layout is not `known`. A `.weight` may be a convolution's, and is taken only where the configuration tells how many experts there are.
+    and the layout is not `known`. A `.weight` may be a convolution's, and is taken only where the configuration tells how many
+    experts there are.
     """
     told = _told(config, *NUMBERS_OF_EXPERTS)
     found = {}
     for name, shape in shapes.items():
-        if len(shape) != 3 or min(shape[1:]) < 2 or not shape[0] or not _EXPERTS.search(name) or _NO_MATRICES.search(name):
+        if len(shape) != 3 or not shape[0] or min(shape[1:]) < 2 or f"{name}[0]" in shapes:
             continue
-        if (shape[0] in told or not told) and (told or not name.endswith(".weight")) and f"{name}[0]" not in shapes:
+        if not _EXPERTS.search(name) or _NO_MATRICES.search(name):
+            continue
+        if shape[0] in told or not (told or name.endswith(".weight")):
             turned = _turned_stack(name, shapes, config)
             found[name] = Layout(transposed=turned is True, known=turned is not None, stacked=True)
     return found

@@ -240,8 +240,8 @@ def layout_of(facts: Mapping[str, Any]) -> Layout:
 
 
 def check_layout(path: Path, name: str, shape: tuple[int, ...], layout: Layout) -> None:
-    """Raise `MaskMismatchError` when the groups of a layer do not divide its channels, and for a stack that is none. Asked by
-    all that read or write.
+    """Raise `MaskMismatchError` when the groups of a layer do not divide its channels, and for a stack that is none. Asked
+    by all that read or write.
     """
     if layout.stacked and not layout.fits(shape):
         raise MaskMismatchError(

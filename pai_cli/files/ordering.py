@@ -43,7 +43,7 @@ _PART = re.compile(r"\[[0-9]+\]$")
 
 
 def matches(name: str, glob: str) -> bool:
-    """Whether a glob means the layer, whose name may be given without `.weight`, and that of an expert without its number."""
+    """Whether a glob means the layer, whose name may be given without `.weight`, and an expert's without its number."""
     return any(fnmatchcase(name.removesuffix(end), glob) for end in ("", ".weight", *_PART.findall(name)))
 
 

@@ -149,7 +149,7 @@ def parted(path: Path, source: Source, stacks: Collection[str]) -> Source:
         file: PartedFile(file, [name for name in stacks if source.where[name] is file])
         for file in dict.fromkeys(source.where.values())
     }
-    where = {}
+    where: dict[str, TensorFile] = {}
     for name, file in source.where.items():
         where |= dict.fromkeys(part_names(name, source.shapes[name]) if name in stacks else [name], files[file])
     return SafetensorsSource((), where)

@@ -1,7 +1,7 @@
-"""Stacks: tensors of three dimensions that are a matrix an expert, taken apart as `name[0]`, `name[1]`, and put together again.
+"""Stacks: tensors of three dimensions, a matrix an expert, taken apart as `name[0]`, `name[1]`, and put together again.
 
-A layer's graph is that of one matrix, and a pattern, a density or an order of scores is a layer's; so whoever counts or measures
-sees an expert as a layer by itself. Files have one tensor, of the checkpoint's name and shape.
+A layer's graph is that of one matrix, and a pattern, a density or an order of scores is a layer's; so whoever counts or
+measures sees an expert as a layer by itself. Files have one tensor, of the checkpoint's name and shape.
 """
 
 from __future__ import annotations
@@ -37,9 +37,7 @@ def part_names(name: str, shape: Shape) -> list[str]:
 
 def places_of(stacks: Collection[str], shapes: Mapping[str, Shape]) -> dict[str, tuple[str, int]]:
     """Where the parts of these stacks stand."""
-    return {
-        part: (name, number) for name in stacks for number, part in enumerate(part_names(name, shapes[name]))
-    }
+    return {part: (name, number) for name in stacks for number, part in enumerate(part_names(name, shapes[name]))}
 
 
 def parted_shapes(shapes: Mapping[str, Shape], stacks: Collection[str]) -> dict[str, Shape]:
@@ -91,8 +89,8 @@ def check_ignored(stacks: Mapping[str, Shape], ignore: Sequence[str]) -> None:
         left = [part for part in part_names(name, shape) if any(matches(part, glob) for glob in ignore)]
         if 0 < len(left) < shape[0]:
             raise LayerSelectionError(
-                f"{option('ignore', ' '.join(ignore))}: leaves out {left[0]!r}, which is in one tensor with experts that it "
-                f"does not leave out; give {name!r}, which leaves out all of them"
+                f"{option('ignore', ' '.join(ignore))}: leaves out {left[0]!r}, which is in one tensor with experts "
+                f"that it does not leave out; give {name!r}, which leaves out all of them"
             )
 
 
@@ -169,7 +167,8 @@ class PartedMask:
         if name not in self._places:
             return self.whole.array(name)
         stack, number = self._places[name]
-        return self._last.of(stack, self.whole.array)[number]
+        one: np.ndarray = self._last.of(stack, self.whole.array)[number]
+        return one
 
     def span(self, name: str) -> Span | None:
         """Where the bytes stand, as `MaskFile.span` says."""
@@ -203,7 +202,8 @@ class PartedWeights:
         if name not in self.places:
             return self.weights.finite_array(name)
         stack, number = self.places[name]
-        return self._last.of(stack, self.weights.finite_array)[number]
+        one: np.ndarray = self._last.of(stack, self.weights.finite_array)[number]
+        return one
 
     def span_of(self, name: str) -> Span | None:
         """Where the bytes stand; None where that is not known."""

@@ -130,7 +130,7 @@ class TensorFile:
         try:
             array: np.ndarray = self._handle.get_slice(name)[number]
         except Exception:  # as `array` tells it
-            return self.array(name)[number]
+            array = self.array(name)[number]
         return array
 
     def _bfloat16(self, name: str, number: int | None = None) -> np.ndarray:

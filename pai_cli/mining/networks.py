@@ -75,8 +75,8 @@ def matrices(mask: Mask) -> tuple[str, ...]:
         check_layout(mask.path, name, shape, layout)
         if layout.stacked:
             raise MaskError(
-                f"{mask.path}: {name!r} holds {shape[0]} experts in one tensor, which pai mine does not take; mine a mask whose "
-                "experts are tensors of their own"
+                f"{mask.path}: {name!r} holds {shape[0]} experts in one tensor, which pai mine does not take; mine a mask "
+                "whose experts are tensors of their own"
             )
         if layout.kernel_first:
             raise MaskError(

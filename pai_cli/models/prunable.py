@@ -23,7 +23,7 @@ def layers_of(network: nn.Module) -> tuple[PrunableLayer, ...]:
 
 
 def layers_by_name(checkpoint: Checkpoint) -> tuple[PrunableLayer, ...]:
-    """The prunable weights of a checkpoint whose network is not known: matrices by their names, and the parts of stacks, in the
+    """The prunable weights of a checkpoint whose network is not known: matrices by their names, and parts of stacks, in the
     order of the file.
     """
     found = {**matrices_by_name(checkpoint.shapes, checkpoint.config), **checkpoint.parts}
@@ -44,11 +44,14 @@ def with_experts(checkpoint: Checkpoint) -> Checkpoint:
         return checkpoint
     parts = checkpoint.in_parts(stacks)
     note(
-        f"{checkpoint.path}: {some_names(stacks)}: experts in one tensor, {len(parts.parts):,} matrices in all, each pruned as a "
-        f"layer by itself ({next(iter(parts.parts))!r})"
+        f"{checkpoint.path}: {some_names(stacks)}: experts in one tensor, {len(parts.parts):,} matrices in all, each pruned "
+        f"as a layer by itself ({next(iter(parts.parts))!r})"
     )
     if assumed := [name for name, layout in stacks.items() if not layout.known]:
-        note(f"{checkpoint.path}: does not tell inputs from outputs of {some_names(assumed)}: taken as (experts, outputs, inputs)")
+        note(
+            f"{checkpoint.path}: does not tell inputs from outputs of {some_names(assumed)}: taken as "
+            "(experts, outputs, inputs)"
+        )
     return parts
 
 

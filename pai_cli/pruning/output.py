@@ -69,7 +69,9 @@ def stable_to_write(mask: MaskToWrite, stable: Masks) -> MaskToWrite:
     kept, total = sum(int(one.sum()) for one in stable.values()), sum(one.size for one in stable.values())
     told = {key: text for key, text in mask.metadata.items() if key not in ("density_default", "tied")}
     stacks = {name: mask.masks[name].shape for name, layout in mask.layouts.items() if layout.stacked}
-    return MaskToWrite(stacked_masks(stable, stacks), mask.layouts, {**told, "density": repr(kept / total), "stable": "true"})
+    return MaskToWrite(
+        stacked_masks(stable, stacks), mask.layouts, {**told, "density": repr(kept / total), "stable": "true"}
+    )
 
 
 def _density(result: PruneSummary, request: PruneRequest) -> float:

@@ -40,7 +40,9 @@ def unroll(tensor: Array, layout: Layout = PLAIN) -> Array:
     if tensor.ndim < 2:
         raise ArrayError(f"a weight of shape {tuple(tensor.shape)} has no rows and columns")
     if layout.stacked:
-        raise ArrayError(f"a stack of matrices, of shape {tuple(tensor.shape)}, is no matrix; give one of them at a time")
+        raise ArrayError(
+            f"a stack of matrices, of shape {tuple(tensor.shape)}, is no matrix; give one of them at a time"
+        )
     if layout.kernel_first:
         last = tensor.ndim - 1
         tensor = xp.permute_dims(tensor, (last, last - 1, *range(last - 1)))

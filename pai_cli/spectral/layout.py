@@ -46,7 +46,7 @@ class Layout:
         return self.groups == 1 or (len(stored) > 0 and 1 <= self.groups <= stored[0] and stored[0] % self.groups == 0)
 
     def matrix(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        """Rows and columns of the matrix that a weight of `shape`, two dimensions or more, unrolls to; of a stack, of each."""
+        """Rows and columns of the matrix that a weight of `shape`, two dimensions or more, unrolls to; of a stack each."""
         if self.stacked:
             return replace(self, stacked=False).matrix(shape[1:])
         stored = self.kernel_last(shape)
