@@ -14,7 +14,16 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import pai_cli as pai
-from pai_cli.errors import ArrayError, LayerSelectionError, MaskError, MaskMismatchError, NotFiniteError
+from pai_cli.analysis.masks import AnalysisRequest, measure_mask
+from pai_cli.analysis.transfer import SentMask, SentWeights
+from pai_cli.errors import (
+    ArrayError,
+    LayerSelectionError,
+    MaskError,
+    MaskMismatchError,
+    MethodOptionError,
+    NotFiniteError,
+)
 from pai_cli.files.checkpoints import open_checkpoint
 from pai_cli.files.layer_names import stacks_by_name
 from pai_cli.files.masks import MaskFile, span_of
@@ -22,6 +31,7 @@ from pai_cli.files.stacks import PartedMask, parted
 from pai_cli.pruning.streaming import choosing
 from pai_cli.spectral.graph import unroll
 from pai_cli.spectral.layout import Layout
+from pai_cli.spectral.network import DenseCache
 
 AT = "model.layers.0.mlp.experts"
 UP, DOWN, Q = f"{AT}.gate_up_proj", f"{AT}.down_proj", "model.layers.0.self_attn.q_proj.weight"
@@ -255,6 +265,19 @@ def test_parts_of_a_mask_stand_where_the_file_has_them(tmp_path: Path) -> None:
             np.testing.assert_array_equal(bits.reshape(mask.shapes[name]), mask.array(name))
 
 
+def test_bits_that_begin_in_a_byte_are_read_with_their_stack(tmp_path: Path) -> None:
+    kept = np.random.default_rng(5).random((3, 4, 5)) < 0.5
+    stack = pai.Mask({"w": kept}, layouts={"w": Layout(stacked=True)})
+    path = stack.save(tmp_path / "m.safetensors", packed=True)
+    mask = parted(MaskFile(path))
+    assert [span_of(mask, name) for name in mask.names] == [None, None, None]
+    alone = pai.Mask({f"w[{k}]": one for k, one in enumerate(kept)})
+    for device in ("cpu", "torch:cpu"):
+        found, expected = records(path, device=device)[:-1], records(alone, device=device)[:-1]
+        for one, other in zip(found, expected, strict=True):
+            assert {**one, "mask": ""} == {**other, "mask": ""}
+
+
 def test_a_checkpoint_of_torch_without_a_configuration(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "net.pt"
     torch.save(stored("turned"), path)
@@ -377,3 +400,61 @@ def test_applying_a_mask_to_a_network_of_stacks() -> None:
     kept = np.arange(24).reshape(2, 4, 3) % 2 == 0
     pai.Mask.from_tensors({"experts.gate_up_proj": kept}).apply(net)
     np.testing.assert_array_equal(net["experts"].gate_up_proj.detach().numpy() != 0, kept)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_device_and_other_processes_measure_the_same(packed: bool, tmp_path: Path) -> None:
+    at, path = folder(tmp_path / "moe", "turned"), tmp_path / "m.safetensors"
+    pai.prune(at, "magnitude", density=0.4, output=path, packed=packed)
+    expected = records(path, at)
+    there = records(path, at, device="torch:cpu")
+    for one, other in zip(expected, there, strict=True):
+        assert one["layer"] == other["layer"]
+        np.testing.assert_allclose(other["sigma_2"], one["sigma_2"], rtol=1e-6)
+        np.testing.assert_allclose(other["lambda"], one["lambda"], rtol=1e-6)
+    weights = open_checkpoint(at)
+    for globs in ((), (f"{UP}",), ("*gate_up_proj?2?",)):
+        sent = SentMask.of(MaskFile(path), globs)
+        assert set(sent.bits) == {name for name in (DOWN, UP, Q) if not globs or name == UP}
+        request = AnalysisRequest(weights=SentWeights(weights, globs), layers=globs)
+        report = measure_mask(sent, request, DenseCache(), lambda *_: None).report
+        assert report is not None
+        own = [row for row in expected[:-1] if not globs or row["layer"] in report.layers.names]
+        assert len(own) == {"": 2 * EXPERTS + 1, UP: EXPERTS}.get("".join(globs), 1)
+        assert list(report.layers.measures["lambda"].values) == [row["lambda"] for row in own]
+
+
+def test_reports_that_are_kept_are_those_that_were_measured(tmp_path: Path) -> None:
+    at, path, store = folder(tmp_path / "moe", "turned"), tmp_path / "m.safetensors", tmp_path / "store.db"
+    pai.prune(at, "magnitude", density=0.4, output=path)
+    first, again = (pai.analyze(path, at, store=store).to_dict() for _ in range(2))
+    assert first == again
+
+
+def test_a_mask_that_goes_to_a_device_has_its_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choosing, "LARGE", 1)
+    mask = pai.prune(folder(tmp_path / "moe", "turned"), "magnitude", density=0.4, output="/dev/null", force=True)
+    assert mask.shapes == {DOWN: (EXPERTS, INNER, HIDDEN), UP: (EXPERTS, HIDDEN, 2 * INNER), Q: (HIDDEN, HIDDEN)}
+
+
+def test_the_stable_mask_is_of_stacks(tmp_path: Path) -> None:
+    at, out = folder(tmp_path / "moe", "turned"), tmp_path / "stable.safetensors"
+    mask = pai.prune(at, "magnitude", density=0.4, output=tmp_path / "m.safetensors", stability=2, stable_out=out)
+    assert mask.stable == mask
+    assert pai.Mask.load(out) == mask
+    assert MaskFile(out).layout(UP).stacked
+
+
+def test_what_an_ignored_stack_keeps_is_counted(tmp_path: Path) -> None:
+    at, path = folder(tmp_path / "moe", "turned"), tmp_path / "m.safetensors"
+    mask = pai.prune(at, "magnitude", density=0.25, ignore=UP, output=path)
+    row = records(path, at)[-1]
+    size = EXPERTS * 2 * INNER * HIDDEN
+    assert row["network_density"] == (mask.kept + size) / (mask.total + size)
+
+
+def test_training_under_such_a_mask_asks_for_the_network(tmp_path: Path) -> None:
+    at = folder(tmp_path / "moe", "turned")
+    mask = pai.prune(at, "magnitude", density=0.25)
+    with pytest.raises(MethodOptionError, match="this needs the network itself"):
+        pai.train(at, mask=mask, data="digits")

@@ -98,8 +98,8 @@ def stacks_by_name(shapes: Shapes, config: Mapping[str, Any] | None = None) -> d
 
     By their names, and as many as `config` says where it does. Which side is inputs, shapes tell: of the bias, of the
     matrices that the hidden state comes into and goes out of; else the model's type; where nothing does, they are the last,
-    and the layout is not `known`. A `.weight` may be a convolution's, and is taken only where the configuration tells how many
-    experts there are.
+    and the layout is not `known`. A `.weight` may be a convolution's, and is taken only where the configuration tells how
+    many experts there are.
     """
     told = _told(config, *NUMBERS_OF_EXPERTS)
     found = {}

@@ -100,7 +100,7 @@ def whole_stacks(stacks: Mapping[str, Shape], names: Collection[str]) -> dict[st
 
 
 def part_of(span: Span, shape: Shape, number: int) -> Span | None:
-    """Where one part of a stack of this shape stands, given where the stack does; None where bits do not begin with a byte."""
+    """Where one part of a stack of this shape stands, given where the stack does; None where its bits begin in a byte."""
     size = span.size // shape[0]
     if span.dtype == BITS:
         each = math.prod(shape[1:])
