@@ -282,6 +282,7 @@ def test_a_checkpoint_of_torch_without_a_configuration(tmp_path: Path, caplog: p
     path = tmp_path / "net.pt"
     torch.save(stored("turned"), path)
     mask = pai.prune(path, "magnitude", density=0.3)
+    assert pai.prune(stored("turned"), "magnitude", density=0.3) == mask
     assert mask.layouts[UP] == mask.layouts[DOWN] == Layout(transposed=True, stacked=True)
     assert mask.layouts[UP].known
     assert any("experts in one tensor, 6 matrices in all" in line for line in caplog.messages)

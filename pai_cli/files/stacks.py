@@ -186,11 +186,11 @@ class PartedWeights:
         self.places: Places = places_of(stacks, weights.shapes)
         self._last = _Last()
 
-    @property
+    @cached_property
     def shapes(self) -> Mapping[str, Shape]:
         """Shape of every tensor, and of every part."""
-        parts = {part: self.weights.shapes[stack][1:] for part, (stack, _) in self.places.items()}
-        return {**self.weights.shapes, **parts}
+        whole = self.weights.shapes
+        return {**whole, **{part: whole[stack][1:] for part, (stack, _) in self.places.items()}}
 
     @property
     def aliases(self) -> Aliases:
@@ -209,7 +209,7 @@ class PartedWeights:
         """Where the bytes stand; None where that is not known."""
         stack, number = self.places.get(name, (name, 0))
         span = span_of_weights(self.weights, stack)
-        return span if span is None or name not in self.places else part_of(span, self.weights.shapes[stack], number)
+        return span if span is None or name not in self.places else part_of(span, self.shapes[stack], number)
 
 
 class _Last:
