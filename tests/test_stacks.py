@@ -389,6 +389,11 @@ def test_what_takes_no_stacks_says_so(tmp_path: Path) -> None:
         given = {} if kind == "npz" else {"weights": at}
         again = pai.convert(path, to=kind, output=tmp_path / kind, **given)
         assert again.shapes[UP] == (EXPERTS, 2 * INNER, HIDDEN)
+    assert pai.Mask.of(tmp_path / "dense") == pai.Mask.load(path)
+    bare = tmp_path / "bare.npz"
+    np.savez(bare, *pai.Mask.load(path).values())
+    torch.save(stored("upright"), tmp_path / "net.pt")
+    assert pai.convert(bare, names_from=tmp_path / "net.pt") == pai.Mask.load(path)
 
 
 def test_applying_a_mask_to_a_network_of_stacks() -> None:

@@ -127,5 +127,8 @@ def prunable_names(checkpoint: Checkpoint) -> Names:
         for name, shape in checkpoint.shapes.items():
             if len(shape) > 2 and name.rpartition(".")[2] == "weight" and checkpoint.floating(name):
                 layouts[name] = layout_by_name(name, shape)
+    if network is None:
+        stacks = stacks_by_name(checkpoint.shapes, checkpoint.config)
+        layouts |= {name: layout for name, layout in stacks.items() if checkpoint.floating(name)}
         layouts = {name: layouts[name] for name in checkpoint.shapes if name in layouts}
     return Names(checkpoint.path, checkpoint.shapes, tuple(layouts), layouts, ordered=ordered)
