@@ -277,6 +277,9 @@ FAULTS = {
     "columns past the block that are not moved": Fault(
         "methods/sparsegpt.py", "block.errors @ factor[here, here.stop :]", "0", "language"
     ),
+    "another expert's mask": Fault(
+        "files/stacks.py", "(stack, self.whole.array)[number]", "(stack, self.whole.array)[0]", "stacks"
+    ),
     "another expert's tokens": Fault(
         "pruning/by_block.py", "(slot.parameter)[slot.index[0]]", "(slot.parameter)[0]", "experts"
     ),

@@ -135,10 +135,12 @@ EXPERTS = {
 
 def test_experts_tables_and_convolutions_of_a_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     mask = magnitude(folder(tmp_path / "moe", EXPERTS, model_type="gpt_oss"))
-    assert list(mask) == ["model.layers.0.self_attn.q_proj.weight"]
+    assert list(mask) == ["model.layers.0.mlp.experts.gate_up_proj", "model.layers.0.self_attn.q_proj.weight"]
+    assert mask.total == 576
     line = next(line for line in caplog.messages if "left whole" in line)
-    assert line.startswith(f"{tmp_path}/moe/model.safetensors: 624 weights in 3 tensors are left whole: ")
-    for told in ("experts in one tensor", "a table that is looked up", "a convolution whose groups no name tells"):
+    assert line.startswith(f"{tmp_path}/moe/model.safetensors: 112 weights in 2 tensors are left whole: ")
+    assert any("experts in one tensor, 4 matrices in all" in line for line in caplog.messages)
+    for told in ("a table that is looked up", "a convolution whose groups no name tells"):
         assert told in line
     assert line.endswith("beside 8 in biases, norms and other vectors")
 

@@ -36,7 +36,7 @@ from pai_cli.spectral.network import DenseCache, NetworkReport
 from pai_cli.spectral.result import Measure, Outcome
 from pai_cli.spectral.table import NO_LAYERS, Column, LayerTable
 
-FORM = 10  # to be raised with any change below: what was stored in another form is not read
+FORM = 11  # to be raised with any change below: what was stored in another form is not read
 
 NOT_GRAPHS = (".safetensors", ".pt", ".pth")
 """What ends the names of files whose layers have names of their own; that of a graph by itself is called as its file."""

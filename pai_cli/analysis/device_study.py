@@ -82,7 +82,7 @@ class _Masks:
             self._waiting.append(_Waiting(None, Outcome(self._on_the_cores(held))))
             return []
         opened = OpenMask.of(held, self._request)
-        layers = [unread_layer(held, name, opened.request.weights) for name in opened.names]
+        layers = [unread_layer(opened.mask, name, opened.request.weights) for name in opened.names]
         waiting = _Waiting(opened)
         self._waiting.append(waiting)
         self._undone.append(waiting)

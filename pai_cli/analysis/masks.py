@@ -18,6 +18,7 @@ from pai_cli.files.masks import Mask, unrolls
 from pai_cli.files.matching import Weights, matched
 from pai_cli.files.messages import some_names
 from pai_cli.files.ordering import matches
+from pai_cli.files.stacks import part_names, parted, parted_weights
 from pai_cli.files.whole import Whole
 from pai_cli.spectral.metrics import MetricOptions
 from pai_cli.spectral.network import DenseCache, LayerInput, NetworkReport, summarise
@@ -71,9 +72,13 @@ class MaskReport:
 
 @dataclass(frozen=True)
 class OpenMask:
-    """A mask that is to be measured: the layers by name, those passed over, and the request with its own weights."""
+    """A mask that is to be measured: the layers by name, those passed over, and the request with its own weights.
+
+    `mask`: with each expert of a stack as a layer; `whole`: as its file has it.
+    """
 
     mask: Mask
+    whole: Mask
     names: tuple[str, ...]
     skipped: tuple[str, ...]
     request: AnalysisRequest
@@ -81,12 +86,13 @@ class OpenMask:
     @staticmethod
     def of(mask: Mask, request: AnalysisRequest) -> OpenMask:
         """What is to be measured of a mask. Raises `LayerSelectionError`, and what keeps the weights from being its own."""
-        names, skipped = chosen(mask, request.layers)
+        by_matrix = parted(mask)
+        names, skipped = chosen(by_matrix, request.layers)
         if request.weights is not None:
             weights = matched(mask.names, mask.metadata, request.weights)
             check_fits(mask.path, mask.shapes, Against.of(weights, "weights"))
-            request = replace(request, weights=weights)
-        return OpenMask(mask, names, skipped, request)
+            request = replace(request, weights=parted_weights(weights, by_matrix))
+        return OpenMask(by_matrix, mask, names, skipped, request)
 
     def layer(self, name: str) -> LayerInput:
         """A layer read from the file, and its weights."""
@@ -100,7 +106,7 @@ class OpenMask:
 
     def report(self, layers: LayerTable, remark: str = "") -> MaskReport:
         """The report of the mask, of its layers in order; `remark`: what is worth knowing of how they were measured."""
-        request, mask = self.request, self.mask
+        request, mask = self.request, self.whole
         report = with_paths(summarise(layers), mask, request.paths, request.weights)
         report = with_pairs(report, mask, request.pairs, request.weights)
         told = "; ".join(filter(None, (mask.remark, remark)))
@@ -110,7 +116,7 @@ class OpenMask:
 def measure_mask(mask: Mask, request: AnalysisRequest, cache: DenseCache, layer_done: LayerDone) -> MaskReport:
     """The report of one mask on the cores; `layer_done` is called after each layer. Raises what is wrong with it."""
     opened = OpenMask.of(mask, request)
-    total = sum(math.prod(mask.shapes[name]) for name in opened.names)
+    total = sum(math.prod(opened.mask.shapes[name]) for name in opened.names)
     how = Measuring(request.options, cache, str(mask.path))
     layers = map(opened.layer, opened.names)
     return opened.report(measure_everywhere(layers, total, how, lambda done: layer_done(done, len(opened.names))))
@@ -138,6 +144,12 @@ def chosen(mask: Mask, layers: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[
 def wanted(name: str, globs: Sequence[str]) -> bool:
     """Whether one of the globs matches the parameter's name, with or without `.weight`; all do when there is no glob."""
     return not globs or any(matches(name, glob) for glob in globs)
+
+
+def any_wanted(name: str, shape: tuple[int, ...], globs: Sequence[str]) -> bool:
+    """Whether a glob matches the parameter's name or, of a tensor of three dimensions, that of a part that it may have."""
+    parts = part_names(name, shape) if globs and len(shape) == 3 else ()
+    return any(wanted(one, globs) for one in (name, *parts))
 
 
 def unanswered_told(layers: Iterable[str]) -> str:

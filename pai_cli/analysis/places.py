@@ -13,6 +13,7 @@ from pai_cli.compute.threads import all_cores
 from pai_cli.errors import PaiError
 from pai_cli.files.first_bytes import first_bytes, is_safetensors
 from pai_cli.files.masks import Mask, MaskFile
+from pai_cli.files.stacks import parted
 from pai_cli.printable import reason_of
 from pai_cli.spectral.costs import LAUNCHES, MOST_ENTRIES, Work, work_of
 from pai_cli.spectral.solvers import Solver
@@ -82,9 +83,10 @@ def size_of(mask: Path | Mask) -> int:
 
 def _layers_of(mask: Path | Mask, size: int, request: AnalysisRequest) -> list[tuple[int, int]]:
     """Rows and columns of the layers that are asked for; of a file that tells no shapes, of some of its size."""
-    found = _opened(mask)
-    if found is None:
+    opened = _opened(mask)
+    if opened is None:
         return [(UNKNOWN_SIDE, UNKNOWN_SIDE)] * (size // UNKNOWN_SIDE**2 // 4)
+    found = parted(opened)
     shapes = {name: tuple(shape) for name, shape in found.shapes.items() if wanted(name, request.layers)}
     return [found.layout(name).matrix(shape) for name, shape in shapes.items() if len(shape) > 1 and 0 not in shape]
 

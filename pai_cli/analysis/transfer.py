@@ -9,11 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pai_cli.analysis.masks import chosen, wanted
+from pai_cli.analysis.masks import any_wanted, chosen, wanted
 from pai_cli.errors import ClusterError, PaiError
 from pai_cli.files.checkpoints import Checkpoint, open_checkpoint
 from pai_cli.files.masks import Mask
 from pai_cli.files.matching import Aliases, Weights
+from pai_cli.files.stacks import parted
 from pai_cli.spectral.layout import Layout
 from pai_cli.spelling import option
 
@@ -74,7 +75,9 @@ class SentWeights:
         # Of a tensor with several names, and of one behind a wrapper's prefix, a mask may have another.
         several = {*self.aliases, *(name for name in self.shapes if wanted(name.partition(".")[2], layers))}
         names = [
-            name for name, shape in self.shapes.items() if len(shape) > 1 and (name in several or wanted(name, layers))
+            name
+            for name, shape in self.shapes.items()
+            if len(shape) > 1 and (name in several or any_wanted(name, shape, layers))
         ]
         weights = sum(math.prod(self.shapes[name]) for name in names)
         if weights > MOST_WEIGHTS:
@@ -113,9 +116,10 @@ class SentMask:
         """Everything that measuring these layers needs. Raises what is wrong with the file."""
         import numpy as np
 
-        names, _ = chosen(mask, layers)
+        chosen(parted(mask), layers)
+        names = [name for name, shape in mask.shapes.items() if len(shape) > 1 and any_wanted(name, shape, layers)]
         bits = {name: np.packbits(mask.array(name)).tobytes() for name in names}
-        layouts = {name: mask.layout(name) for name in names}
+        layouts = {name: mask.layout(name) for name in mask.names}
         shapes = {name: tuple(shape) for name, shape in mask.shapes.items()}
         return SentMask(mask.path, dict(mask.metadata), tuple(mask.names), shapes, mask.remark, layouts, bits)
 

@@ -23,6 +23,7 @@ from pai_cli.files import matching
 from pai_cli.files.masks import BITS, Mask, span_of, unrolls
 from pai_cli.files.matching import Matched, Weights
 from pai_cli.files.spans import SpanReader
+from pai_cli.files.stacks import PartedWeights
 from pai_cli.spectral.graph import host
 from pai_cli.spectral.layout import Layout
 from pai_cli.spectral.network import LayerInput
@@ -117,6 +118,9 @@ def _same(weights: Weights, name: str) -> Hashable:
     """What is equal for one tensor of one checkpoint, whatever masks call it."""
     if isinstance(weights, Matched):
         return _same(weights.weights, weights.names.get(name, name))
+    if isinstance(weights, PartedWeights):
+        stack, number = weights.places.get(name, (name, None))
+        return _same(weights.weights, stack), number
     return id(weights), name
 
 

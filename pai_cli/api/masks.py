@@ -11,6 +11,7 @@ from pai_cli.api.inputs import AnyPath, Source, open_source, path_of
 from pai_cli.errors import MaskError
 from pai_cli.files.layer_names import layouts_by_name, told_of_kernels
 from pai_cli.files.provenance import provenance
+from pai_cli.files.stacks import stacked_shapes, whole_stacks
 from pai_cli.spectral.layout import PLAIN, Layout
 from pai_cli.spectral.parameters import shown
 from pai_cli.telling import warn
@@ -76,9 +77,10 @@ class Mask(Mapping[str, "NDArray[np.bool_]"]):
         return cls._of_stored(open_mask(where, trust=trust), where)
 
     @classmethod
-    def elsewhere(cls, path: Path, summary: PruneSummary) -> Mask:
+    def elsewhere(cls, path: Path, summary: PruneSummary, stacks: Mapping[str, tuple[int, ...]] | None = None) -> Mask:
         """A mask that went to a pipe or a device, from which it cannot be read again."""
-        return cls._of_stored(_Gone(path, {layer.name: layer.shape for layer in summary.layers}), path, summary)
+        shapes = {layer.name: layer.shape for layer in summary.layers}
+        return cls._of_stored(_Gone(path, stacked_shapes(shapes, whole_stacks(stacks or {}, shapes))), path, summary)
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Any]) -> Mask:

@@ -76,7 +76,7 @@ def prune_in_pieces(
         chosen = replace(chosen, summary=replace(chosen.summary, stability=stability))
     write_chosen(written.path, chosen, typed(), progress, packed=written.packed, force=written.force)
     if is_special(written.path):
-        return Mask.elsewhere(written.path, chosen.summary)
+        return Mask.elsewhere(written.path, chosen.summary, source.stacks)
     mask = Mask.load(written.path)
     mask.summary = chosen.summary
     mask.stable = mask if written.repeats is not None else None

@@ -17,6 +17,7 @@ from pai_cli.api.inputs import (
     Source,
     amount_of,
     file_beside,
+    globs_of,
     maybe_path,
     open_source,
     rounds_of,
@@ -216,7 +217,10 @@ def prune(
     if chosen.text:
         return by_text.prune(in_rounds, training)
     whole = why_whole(path, ties, chosen, repeats, pattern=pattern is not None, reinit=reinit, effective=effective)
-    source, network, pieces = _open(checkpoint, model, shape, chosen, trust=trust, whole=whole)
+    source = open_source(checkpoint, trust=trust)  # its faults are told before torch is imported
+    if model is None and allocation is None and not reinit:
+        source = _with_experts(source, chosen, globs_of(ignore))
+    network, pieces = _open(source, model, shape, chosen, whole)
     request = request_of(
         chosen,
         amount,
@@ -237,14 +241,25 @@ def prune(
         return _in_memory(weights, dataset, written, bar, reinit=reinit, resume=resume)
 
 
+def _with_experts(source: Checkpoint, method: Method, ignore: tuple[str, ...]) -> Checkpoint:
+    """The checkpoint, where its weights alone are pruned with its stacks as their experts. Raises `LayerSelectionError`."""
+    if source.config is None and method.in_pieces is None:
+        return source
+    from pai_cli.files.stacks import check_ignored
+    from pai_cli.models.prunable import with_experts
+
+    found = with_experts(source)
+    check_ignored(found.stacks, ignore)
+    return found
+
+
 def _open(
-    checkpoint: Source, model: str | None, shape: tuple[int, ...] | None, method: Method, *, trust: bool, whole: str
-) -> tuple[Checkpoint, Network, bool]:
-    """The checkpoint, its network, and whether that is an outline without values, to be pruned piece by piece.
+    source: Checkpoint, model: str | None, shape: tuple[int, ...] | None, method: Method, whole: str
+) -> tuple[Network, bool]:
+    """The network of a checkpoint, and whether that is an outline without values, to be pruned piece by piece.
 
     `whole`: why the network's values are needed for more than its mask, "" where they are not.
     """
-    source = open_source(checkpoint, trust=trust)  # its faults are told before torch is imported
     from pai_cli.pruning.streaming.choosing import in_pieces
 
     pieces = in_pieces(source, method, model)
@@ -255,9 +270,9 @@ def _open(
     from pai_cli.models.network import load_network, outline_network
 
     if pieces:
-        return source, outline_network(source, model, shape), True
+        return outline_network(source, model, shape), True
     suffice = method.in_pieces is not None
-    return source, load_network(source, model, shape, weights_suffice=suffice), False
+    return load_network(source, model, shape, weights_suffice=suffice), False
 
 
 def _in_memory(

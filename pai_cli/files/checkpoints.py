@@ -6,8 +6,10 @@ executed unless the user trusts it.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +22,9 @@ from pai_cli.files.json_files import read_json
 from pai_cli.files.masks import is_binary
 from pai_cli.files.messages import some_names
 from pai_cli.files.ordering import check_names, plain_file_name
-from pai_cli.files.sources import SafetensorsSource, Source, TorchSource, joined
+from pai_cli.files.sources import SafetensorsSource, Source, TorchSource, joined, parted
 from pai_cli.files.sparse_arrays import is_sparse
+from pai_cli.files.stacks import parted_shapes, places_of
 from pai_cli.files.stored_names import ORIGINAL, description_of, stripped_names, without_masks
 from pai_cli.files.tensors import Span, TensorFile, finite
 
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from torch import nn
+
+    from pai_cli.spectral.layout import Layout
 
 
 class Checkpoint:
@@ -40,7 +45,8 @@ class Checkpoint:
     network when `trust` unpickled one or loaded a program of `torch.export`, else None; `input_shape` is that program's,
     of one sample. `config`: of a Hugging Face model's folder its `config.json`, else None. `ordered`: whether the order of
     `shapes` is that in which the network registered its tensors, as `torch.save` keeps it; safetensors files sort
-    theirs. `files`: all that it is read from.
+    theirs. `files`: all that it is read from. `stacks`: of what `in_parts` gives, the shapes of the tensors that are there
+    as their parts, and `parts`: how each part is stored.
     """
 
     def __init__(
@@ -59,6 +65,8 @@ class Checkpoint:
         self.ordered = isinstance(source, TorchSource)
         self.input_shape = input_shape
         self.config: Mapping[str, Any] | None = None
+        self.stacks: Mapping[str, tuple[int, ...]] = {}
+        self.parts: Mapping[str, Layout] = {}
         self._source = source
         self.files = tuple(sorted(set(files), key=lambda file: file.name))
         check_names(path, source.shapes, CheckpointError)
@@ -88,6 +96,19 @@ class Checkpoint:
         self.shapes = {name: self._source.shapes[stored] for name, stored in kept.items()}
         self.__dict__.pop("aliases", None)
         self.tell(f"prefix {prefix!r} stripped" + (f", {some_names(map(repr, aside))} set aside" if aside else ""))
+
+    def in_parts(self, stacks: Mapping[str, Layout]) -> Checkpoint:
+        """The same checkpoint with each of these tensors as the matrices that it is a stack of, `name[0]` and so on."""
+        found = copy.copy(self)
+        found.stacks = {name: self.shapes[name] for name in stacks}
+        found.shapes = parted_shapes(self.shapes, stacks)
+        places = places_of(stacks, self.shapes)
+        found.parts = {part: replace(stacks[name], stacked=False) for part, (name, _) in places.items()}
+        parts = {part: f"{self._stored[name]}[{number}]" for part, (name, number) in places.items()}
+        found._stored = {name: parts.get(name) or self._stored[name] for name in found.shapes}
+        found._source = parted(self.path, self._source, {self._stored[name] for name in stacks})
+        found.__dict__.pop("aliases", None)
+        return found
 
     def tell(self, told: str) -> None:
         """Add to the description what else had to be done."""

@@ -17,6 +17,9 @@ Shapes = Mapping[str, tuple[int, ...]]
 TRANSPOSED_TYPES = frozenset(["gpt2", "openai-gpt", "imagegpt", "decision_transformer", "trajectory_transformer"])
 """Model types whose blocks use transformers' `Conv1D`, a linear layer stored as (inputs, outputs)."""
 
+TURNED_EXPERTS = frozenset(["aria", "aria_text", "gpt_oss", "llama4", "llama4_text", "openai_privacy_filter"])
+"""Model types whose experts transformers has in tensors of (experts, inputs, outputs); of others inputs are the last."""
+
 _CONV1D = re.compile(r"(^|\.)(c_attn|q_attn|c_proj|c_fc)\.weight$")
 
 _KERNEL = re.compile(r"(^|[/._])kernel(:0)?$")
@@ -38,6 +41,17 @@ _MATRICES = re.compile(r"(^|\.)(weight_(ih|hh|hr)(_l\d+(_reverse)?)?|(in|q|k|v)_
 """Of recurrent layers and of `nn.MultiheadAttention`: matrices whose names do not end with `.weight`."""
 
 
+_EXPERTS = re.compile(r"(^|\.)experts\.(?![0-9])")
+_NO_MATRICES = re.compile(r"(bias|scales?|scale_inv|zeros|zero_point|blocks|norm)$")
+_UP = re.compile(r"(^|[._])((gate|up|gate_up)(_proj)?|w1|w3|fc1|wi)(\.weight)?$")
+_DOWN = re.compile(r"(^|[._])(down(_proj)?|w2|fc2|wo)(\.weight)?$")
+"""Of the experts of a mixture in one tensor: their names, those of no matrices among them, what reads and what writes the
+hidden state."""
+
+NUMBERS_OF_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+"""What configurations call how many experts there are."""
+
+
 def layout_by_name(name: str, shape: tuple[int, ...]) -> Layout:
     """How a weight is stored of which nothing but its name and shape is known."""
     if _KERNEL.search(name) and len(shape) > 1:
@@ -47,8 +61,8 @@ def layout_by_name(name: str, shape: tuple[int, ...]) -> Layout:
 
 def layouts_by_name(shapes: Shapes, config: Mapping[str, Any] | None = None) -> dict[str, Layout]:
     """How each of the weights of one file is stored, of which nothing but names and shapes is known, and a configuration."""
-    matrices = matrices_by_name(shapes, config)
-    return {name: matrices.get(name) or layout_by_name(name, shape) for name, shape in shapes.items()}
+    told = {**matrices_by_name(shapes, config), **stacks_by_name(shapes, config)}
+    return {name: told.get(name) or layout_by_name(name, shape) for name, shape in shapes.items()}
 
 
 def told_of_kernels(shapes: Shapes) -> str:
@@ -77,6 +91,55 @@ def matrices_by_name(shapes: Shapes, config: Mapping[str, Any] | None = None) ->
         for name, shape in shapes.items()
         if len(shape) == 2 and 0 not in shape and is_matrix(name)
     }
+
+
+def stacks_by_name(shapes: Shapes, config: Mapping[str, Any] | None = None) -> dict[str, Layout]:
+    """Tensors of three dimensions that are the experts of a mixture, a matrix each, with their layouts, in the file's order.
+
+    By their names, and as many as `config` says where it does. Which side is inputs, shapes tell: of the bias, of the
+    matrices that the hidden state comes into and goes out of; else the model's type; where nothing does, they are the last,
+    and the layout is not `known`. A `.weight` may be a convolution's, and is taken only where the configuration tells how
+    many experts there are.
+    """
+    told = _told(config, *NUMBERS_OF_EXPERTS)
+    found = {}
+    for name, shape in shapes.items():
+        if len(shape) != 3 or not shape[0] or min(shape[1:]) < 2 or f"{name}[0]" in shapes:
+            continue
+        if not _EXPERTS.search(name) or _NO_MATRICES.search(name):
+            continue
+        if shape[0] in told or not (told or name.endswith(".weight")):
+            turned = _turned_stack(name, shapes, config)
+            found[name] = Layout(transposed=turned is True, known=turned is not None, stacked=True)
+    return found
+
+
+def _told(config: Mapping[str, Any] | None, *keys: str) -> set[int]:
+    """The whole numbers that a configuration has under these keys, or in its part about text."""
+    parts = [config or {}, (config or {}).get("text_config")]
+    values = [part[key] for part in parts if isinstance(part, Mapping) for key in keys if key in part]
+    return {value for value in values if type(value) is int}
+
+
+def _turned_stack(name: str, shapes: Shapes, config: Mapping[str, Any] | None) -> bool | None:
+    """Whether experts are stored as (inputs, outputs); None where nothing tells."""
+    _, first, last = shapes[name]
+    bias = shapes.get(f"{name}_bias") or shapes.get(f"{name.removesuffix('.weight')}.bias") or ()
+    if first != last and bias[1:] in ((first,), (last,)):
+        return bias[1:] == (last,)
+    at = re.sub(r"(gate_up|down)_proj$", "", name)
+    _, a, b = _three(shapes.get(f"{at}gate_up_proj"))
+    _, c, d = _three(shapes.get(f"{at}down_proj"))
+    if at != name and a and c and ((a, b) == (2 * d, c)) != ((b, a) == (2 * c, d)):
+        return (b, a) == (2 * c, d)
+    hidden = _told(config, "hidden_size")
+    if (first in hidden) != (last in hidden) and (_UP.search(name) or _DOWN.search(name)):
+        return (first in hidden) == (_UP.search(name) is not None)
+    return True if (config or {}).get("model_type") in TURNED_EXPERTS else None
+
+
+def _three(shape: tuple[int, ...] | None) -> tuple[int, ...]:
+    return shape if shape is not None and len(shape) == 3 else (0, 0, 0)
 
 
 def is_matrix(name: str) -> bool:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 FORMAT = "pai-mask"
 FORMAT_VERSION = 1
+STACKS_VERSION = 2
+"""Of a file with stacks, which a reader that knows none would take for convolutions."""
 
 BITS = "BITS"
 """What `MaskFile.span` calls the type of packed masks: eight booleans a byte."""
@@ -207,7 +209,7 @@ class MaskFile:
 
     def _check_version(self) -> None:
         version = self.metadata.get("format_version", str(FORMAT_VERSION))
-        if self.is_ours and version != str(FORMAT_VERSION):
+        if self.is_ours and version not in (str(FORMAT_VERSION), str(STACKS_VERSION)):
             raise MaskError(f"{self.path}: mask format version {version} is not known to this pai; upgrade pai-cli")
 
     def _read_json(self, key: str) -> dict[str, Any]:
@@ -232,13 +234,20 @@ def layout_of(facts: Mapping[str, Any]) -> Layout:
     """A layer's entry in the metadata `layers`."""
     if not facts:
         return PLAIN
-    told = (bool(facts.get(key, False)) for key in ("transposed", "kernel_first", "unknown"))
-    transposed, kernel_first, unknown = told
-    return Layout(int(facts.get("groups", 1)), transposed, kernel_first, not unknown)
+    told = (bool(facts.get(key, False)) for key in ("transposed", "kernel_first", "unknown", "stacked"))
+    transposed, kernel_first, unknown, stacked = told
+    return Layout(int(facts.get("groups", 1)), transposed, kernel_first, not unknown, stacked)
 
 
 def check_layout(path: Path, name: str, shape: tuple[int, ...], layout: Layout) -> None:
-    """Raise `MaskMismatchError` when the groups of a layer do not divide its channels. Asked by all that read or write."""
+    """Raise `MaskMismatchError` when the groups of a layer do not divide its channels, and for a stack that is none. Asked
+    by all that read or write.
+    """
+    if layout.stacked and not layout.fits(shape):
+        raise MaskMismatchError(
+            f"{path}: {name!r} is told to be a stack of matrices, which has three dimensions and no groups, and has shape "
+            f"{shape}; make the mask again"
+        )
     if not layout.fits(shape):
         channels = layout.kernel_last(shape)[0] if shape else 0
         raise MaskMismatchError(
@@ -319,7 +328,8 @@ def full_metadata(
     """All of a mask file's metadata: its `story`, and what the format asks for. `shapes`: in network order."""
     layers = layers_json({name: layouts.get(name, PLAIN) for name in shapes})
     told = {key: spelled(text) for key, text in story.items()}
-    metadata = {**told, "format": FORMAT, "format_version": str(FORMAT_VERSION), "layers": layers}
+    version = STACKS_VERSION if any(layouts.get(name, PLAIN).stacked for name in shapes) else FORMAT_VERSION
+    metadata = {**told, "format": FORMAT, "format_version": str(version), "layers": layers}
     if packed:
         metadata["shapes"] = _json({name: list(shape) for name, shape in shapes.items()})
     return metadata
@@ -330,6 +340,7 @@ def _facts(layout: Layout) -> dict[str, Any]:
     if layout.groups != 1:
         facts["groups"] = layout.groups
     told = {"transposed": layout.transposed, "kernel_first": layout.kernel_first, "unknown": not layout.known}
+    told |= {"stacked": layout.stacked}
     return facts | {key: True for key, value in told.items() if value}
 
 

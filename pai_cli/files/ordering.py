@@ -39,9 +39,12 @@ def file_order(name: str) -> list[tuple[int, float | str]]:
     return [(0, float(part)) if part[0] in "0123456789" else (1, part) for part in parts if part]
 
 
+_PART = re.compile(r"\[[0-9]+\]$")
+
+
 def matches(name: str, glob: str) -> bool:
-    """Whether a glob means the layer, whose name may be given without `.weight`."""
-    return fnmatchcase(name, glob) or fnmatchcase(name.removesuffix(".weight"), glob)
+    """Whether a glob means the layer, whose name may be given without `.weight`, and an expert's without its number."""
+    return any(fnmatchcase(name.removesuffix(end), glob) for end in ("", ".weight", *_PART.findall(name)))
 
 
 def plain_file_name(name: str) -> bool:

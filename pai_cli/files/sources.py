@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pai_cli.errors import CheckpointError
 from pai_cli.files.sparse_arrays import dense_of, is_sparse, kind_of
+from pai_cli.files.stacks import PartedFile, part_names
 from pai_cli.files.tensors import BFLOAT16, Span, TensorFile
 from pai_cli.printable import reason_of
 
@@ -133,6 +134,25 @@ class TorchSource:
 
 Source = SafetensorsSource | TorchSource
 """Where a checkpoint's tensors come from, under their stored names; shapes are in file order."""
+
+
+def parted(path: Path, source: Source, stacks: Collection[str]) -> Source:
+    """The same with each of these tensors as its parts, in its place."""
+    if isinstance(source, TorchSource):
+        tensors: dict[str, torch.Tensor] = {}
+        for name, tensor in source.tensors.items():
+            tensors |= (
+                zip(part_names(name, tuple(tensor.shape)), tensor, strict=True) if name in stacks else {name: tensor}
+            )
+        return TorchSource(path, tensors)
+    files = {
+        file: PartedFile(file, [name for name in stacks if source.where[name] is file])
+        for file in dict.fromkeys(source.where.values())
+    }
+    where: dict[str, TensorFile] = {}
+    for name, file in source.where.items():
+        where |= dict.fromkeys(part_names(name, source.shapes[name]) if name in stacks else [name], files[file])
+    return SafetensorsSource((), where)
 
 
 def _told_aliases(where: Mapping[str, TensorFile]) -> dict[str, tuple[str, ...]]:

@@ -123,15 +123,29 @@ class TensorFile:
             ) from e
         return array
 
-    def _bfloat16(self, name: str) -> np.ndarray:
+    def part(self, name: str, number: int) -> np.ndarray:
+        """`array(name)[number]`, of which no more than that is read."""
+        if self.dtype(name) == BFLOAT16:
+            return self._bfloat16(name, number)
+        try:
+            array: np.ndarray = self._handle.get_slice(name)[number]
+        except Exception:  # as `array` tells it
+            array = self.array(name)[number]
+        return array
+
+    def _bfloat16(self, name: str, number: int | None = None) -> np.ndarray:
         import numpy as np
 
-        span = self.span(name)
+        span, shape = self.span(name), self.shapes[name]
+        begin, size = span.begin, span.size
+        if number is not None:
+            size //= shape[0]
+            begin, shape = begin + number * size, shape[1:]
         with self.path.open("rb") as f:
-            f.seek(span.begin)
-            halves = np.frombuffer(f.read(span.size), dtype="<u2")
+            f.seek(begin)
+            halves = np.frombuffer(f.read(size), dtype="<u2")
         wide: np.ndarray = (halves.astype(np.uint32) << 16).view(np.float32)
-        return wide.reshape(self.shapes[name])
+        return wide.reshape(shape)
 
 
 def _plain_reason(path: Path, message: str) -> str:

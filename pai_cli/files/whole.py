@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from pai_cli.files.layer_names import TABLES, matrices_by_name
+from pai_cli.files.layer_names import TABLES, matrices_by_name, stacks_by_name
 from pai_cli.files.matching import located, told_aliases
 from pai_cli.files.messages import some_names
 from pai_cli.printable import as_line
@@ -91,7 +91,7 @@ def beside_masks(
     """
     found = located(names, source.shapes, told_aliases(metadata), source.aliases)
     whole = left_whole(source, {one for ones in found.values() for one in ones}, why)
-    matrices = matrices_by_name(source.shapes, source.config)
+    matrices = {**matrices_by_name(source.shapes, source.config), **stacks_by_name(source.shapes, source.config)}
     told = told_whole(metadata)
     reasons = {
         name: told.get(name) or (UNMASKED if name in matrices or reason == CONVOLUTION else reason)

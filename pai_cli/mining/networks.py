@@ -73,6 +73,11 @@ def matrices(mask: Mask) -> tuple[str, ...]:
     for name in names:
         shape, layout = mask.shapes[name], mask.layout(name)
         check_layout(mask.path, name, shape, layout)
+        if layout.stacked:
+            raise MaskError(
+                f"{mask.path}: {name!r} holds {shape[0]} experts in one tensor, which pai mine does not take; mine a mask "
+                "whose experts are tensors of their own"
+            )
         if layout.kernel_first:
             raise MaskError(
                 f"{mask.path}: {name!r} is a kernel as Flax and Keras store it, (..., inputs, outputs), which pai mine does "

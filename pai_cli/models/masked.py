@@ -10,6 +10,7 @@ from torch import nn
 
 from pai_cli.files.fits import Against, check_fits, without_twins
 from pai_cli.files.matching import spread
+from pai_cli.models.huggingface import refuse_weights_alone
 
 if TYPE_CHECKING:
     from pai_cli.files.masks import Mask
@@ -19,8 +20,9 @@ def masks_for(mask: Mask, model: nn.Module, called: str, remedy: str) -> dict[st
     """The mask's arrays, by parameter of `model`; that of a weight which several modules share under one of its names.
 
     What errors say: `called`, where the network is from; `remedy`, what to do. Raises `MaskMismatchError` for a mask of
-    another network.
+    another network, `MethodOptionError` for a network of which only the weights are known.
     """
+    refuse_weights_alone(model)
     # Copies of those that a program holds, which are read-only: torch shares what it is given.
     masks = {name: np.require(mask.array(name), requirements="W") for name in mask.names}
     parameters = dict(model.named_parameters(remove_duplicate=False))

@@ -7,12 +7,14 @@ from torch import fx, nn
 
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.foreign.base import Names
-from pai_cli.files.layer_names import HEAD, TOKENS, is_matrix, layout_by_name, matrices_by_name
+from pai_cli.files.layer_names import HEAD, TOKENS, is_matrix, layout_by_name, matrices_by_name, stacks_by_name
+from pai_cli.files.messages import some_names
 from pai_cli.files.whole import Whole, left_whole, packed_weights
 from pai_cli.models.layers import PrunableLayer, prunable_layers, reasons_why_not
 from pai_cli.models.programs import program_layers
 from pai_cli.models.recognise import recognised
 from pai_cli.spectral.layout import UNKNOWN
+from pai_cli.telling import note
 
 
 def layers_of(network: nn.Module) -> tuple[PrunableLayer, ...]:
@@ -21,13 +23,36 @@ def layers_of(network: nn.Module) -> tuple[PrunableLayer, ...]:
 
 
 def layers_by_name(checkpoint: Checkpoint) -> tuple[PrunableLayer, ...]:
-    """The prunable weights of a checkpoint whose network is not known: matrices by their names, in the order of the file."""
-    found = matrices_by_name(checkpoint.shapes, checkpoint.config)
+    """The prunable weights of a checkpoint whose network is not known: matrices by their names, and parts of stacks, in the
+    order of the file.
+    """
+    found = {**matrices_by_name(checkpoint.shapes, checkpoint.config), **checkpoint.parts}
     return tuple(
-        PrunableLayer(name, checkpoint.shapes[name], layout)
-        for name, layout in found.items()
-        if not packed_weights(checkpoint, name)
+        PrunableLayer(name, shape, found[name])
+        for name, shape in checkpoint.shapes.items()
+        if name in found and not packed_weights(checkpoint, name)
     )
+
+
+def with_experts(checkpoint: Checkpoint) -> Checkpoint:
+    """A checkpoint whose network is not known, its experts that are in one tensor taken as the matrices they are, which is
+    said; itself where it has none, and where names and shapes tell a network.
+    """
+    found = stacks_by_name(checkpoint.shapes, checkpoint.config)
+    stacks = {name: layout for name, layout in found.items() if checkpoint.floating(name)}
+    if not stacks or checkpoint.module is not None or recognised(checkpoint) is not None:
+        return checkpoint
+    parts = checkpoint.in_parts(stacks)
+    note(
+        f"{checkpoint.path}: {some_names(stacks)}: experts in one tensor, {len(parts.parts):,} matrices in all, each pruned "
+        f"as a layer by itself ({next(iter(parts.parts))!r})"
+    )
+    if assumed := [name for name, layout in stacks.items() if not layout.known]:
+        note(
+            f"{checkpoint.path}: does not tell inputs from outputs of {some_names(assumed)}: taken as "
+            "(experts, outputs, inputs)"
+        )
+    return parts
 
 
 def layers_by_shape(checkpoint: Checkpoint) -> tuple[PrunableLayer, ...]:
@@ -102,5 +127,8 @@ def prunable_names(checkpoint: Checkpoint) -> Names:
         for name, shape in checkpoint.shapes.items():
             if len(shape) > 2 and name.rpartition(".")[2] == "weight" and checkpoint.floating(name):
                 layouts[name] = layout_by_name(name, shape)
+    if network is None:
+        stacks = stacks_by_name(checkpoint.shapes, checkpoint.config)
+        layouts |= {name: layout for name, layout in stacks.items() if checkpoint.floating(name)}
         layouts = {name: layouts[name] for name in checkpoint.shapes if name in layouts}
     return Names(checkpoint.path, checkpoint.shapes, tuple(layouts), layouts, ordered=ordered)

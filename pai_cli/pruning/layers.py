@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from math import isfinite
 from typing import TYPE_CHECKING
 
@@ -63,8 +64,9 @@ def given_densities(
     return {name: density for name, density in found.items() if density is not None}
 
 
-def _own_names(layer: PrunableLayer) -> tuple[str, str]:
-    return layer.name, layer.name.removesuffix(".weight")
+def _own_names(layer: PrunableLayer) -> tuple[str, ...]:
+    """By which a layer is meant, an expert by the name of the tensor that it is in, too."""
+    return layer.name, layer.name.removesuffix(".weight"), re.sub(r"\[[0-9]+\]$", "", layer.name)
 
 
 def _density_of(layer: PrunableLayer, exact: dict[str, float], globs: list[tuple[str, float]]) -> float | None:

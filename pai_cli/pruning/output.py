@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.masks import MaskToWrite
 from pai_cli.files.provenance import provenance
+from pai_cli.files.stacks import stacked_layouts, stacked_masks, whole_stacks
 from pai_cli.pruning.base import Masks
 from pai_cli.pruning.run import PruneRequest, PruneResult, PruneSummary
 
@@ -25,7 +26,9 @@ def mask_to_write(
     `arguments`: what was typed after `pai`.
     """
     metadata = {**run_metadata(result, request, source.sha256), **(story or {}), **provenance(arguments)}
-    return MaskToWrite(result.masks, {layer.name: layer.layout for layer in result.layers}, metadata)
+    layouts = {layer.name: layer.layout for layer in result.layers}
+    stacks = whole_stacks(source.stacks, layouts)
+    return MaskToWrite(stacked_masks(result.masks, stacks), stacked_layouts(layouts, stacks), metadata)
 
 
 def run_metadata(result: PruneSummary, request: PruneRequest, source_sha256: str) -> dict[str, str]:
@@ -65,7 +68,10 @@ def stable_to_write(mask: MaskToWrite, stable: Masks) -> MaskToWrite:
     """
     kept, total = sum(int(one.sum()) for one in stable.values()), sum(one.size for one in stable.values())
     told = {key: text for key, text in mask.metadata.items() if key not in ("density_default", "tied")}
-    return MaskToWrite(stable, mask.layouts, {**told, "density": repr(kept / total), "stable": "true"})
+    stacks = {name: mask.masks[name].shape for name, layout in mask.layouts.items() if layout.stacked}
+    return MaskToWrite(
+        stacked_masks(stable, stacks), mask.layouts, {**told, "density": repr(kept / total), "stable": "true"}
+    )
 
 
 def _density(result: PruneSummary, request: PruneRequest) -> float:

@@ -33,12 +33,16 @@ def unroll(tensor: Array, layout: Layout = PLAIN) -> Array:
 
     `tensor`: (out, in/groups, *kernel), or (in, out/groups, *kernel) when `layout.transposed`; the kernel stands first when
     `layout.kernel_first`. A grouped convolution gives the block-diagonal matrix of its groups. Raises `ArrayError` for what
-    is no array, for fewer than two dimensions and when `groups` does not divide the first.
+    is no array, for fewer than two dimensions, for a stack, and when `groups` does not divide the first.
     """
     tensor = plain_array(tensor, "the layer")
     xp = array_namespace(tensor)
     if tensor.ndim < 2:
         raise ArrayError(f"a weight of shape {tuple(tensor.shape)} has no rows and columns")
+    if layout.stacked:
+        raise ArrayError(
+            f"a stack of matrices, of shape {tuple(tensor.shape)}, is no matrix; give one of them at a time"
+        )
     if layout.kernel_first:
         last = tensor.ndim - 1
         tensor = xp.permute_dims(tensor, (last, last - 1, *range(last - 1)))

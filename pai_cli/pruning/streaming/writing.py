@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pai_cli.compute.threads import mapped
 from pai_cli.files.mask_pieces import MaskOutline, file_order, write_mask_pieces
 from pai_cli.files.provenance import provenance
+from pai_cli.files.stacks import part_names, stacked_layouts, stacked_shapes, whole_stacks
 from pai_cli.progress import Progress, silent
 from pai_cli.pruning.base import Pattern
 from pai_cli.pruning.groups import keep_largest_in_groups
@@ -56,20 +57,25 @@ def write_chosen(
     Raises `OutputError`, and `CheckpointError` when the checkpoint is no longer what it was.
     """
     layers = {layer.name: layer for layer in chosen.summary.layers}
-    shapes = {name: layer.shape for name, layer in layers.items()}
+    stacks = whole_stacks(chosen.source.stacks, layers)
+    shapes = stacked_shapes({name: layer.shape for name, layer in layers.items()}, stacks)
     told = run_metadata(chosen.summary, chosen.request, chosen.sha256)
     metadata = {**told, **chosen.story, **provenance(arguments)}
-    outline = MaskOutline(shapes, {name: layer.layout for name, layer in layers.items()}, metadata)
+    layouts = stacked_layouts({name: layer.layout for name, layer in layers.items()}, stacks)
+    outline = MaskOutline(shapes, layouts, metadata)
     with OpenFiles() as files:
         maker = _Maker(chosen, scores_of(chosen.source, chosen.request, chosen.summary.layers, files))
         meter = Meter(progress, sum(map(prod, shapes.values())))
-        pieces = (piece for name in file_order(shapes) for piece in maker.pieces(layers[name]))
+        parts_of = {name: part_names(name, shape) if name in stacks else [name] for name, shape in shapes.items()}
+        names = (part for name in file_order(shapes) for part in parts_of[name])
+        pieces = (piece for name in names for piece in maker.pieces(layers[name]))
         # One stream for all layers, so that threads need not wait where one ends.
         with closing(mapped(maker.make, pieces, ahead=AHEAD)) as parts:
 
             def of(name: str) -> Iterator[Mask]:
-                masks = _of_layer(parts, name, chosen, meter)
-                return _shuffled(masks, name, chosen) if chosen.request.shuffle else masks
+                for part in parts_of[name]:
+                    masks = _of_layer(parts, part, chosen, meter)
+                    yield from _shuffled(masks, part, chosen) if chosen.request.shuffle else masks
 
             write_mask_pieces(path, outline, of, packed=packed, force=force)
         meter.end()
