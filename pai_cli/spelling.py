@@ -17,8 +17,8 @@ FLAGS = {"output": "-o", "weights_out": "-w", "kind": "--from"}
 
 SWITCHES = frozenset((
     *("amp", "between", "certify", "effective", "expansion_weighted", "force", "ghost_skips", "graphs", "head"),
-    *("invert", "no_collapse", "no_header", "no_store", "normalise", "order", "overlap", "packed", "reinit", "rescale", "resume"),
-    *("shuffle", "smallest_first", "soft_neurons", "summary", "trust"),
+    *("invert", "no_collapse", "no_header", "no_store", "normalise", "order", "overlap", "packed", "reinit", "rescale"),
+    *("resume", "shuffle", "smallest_first", "soft_neurons", "summary", "trust"),
 ))  # fmt: skip
 """Parameters that are true or false: flags without a value, and `--no-rescale` of False."""
 

@@ -151,7 +151,7 @@ def test_the_head_where_it_is_asked_for(kind: str, method: str, tmp_path: Path) 
 
 
 def test_a_head_that_is_the_table_of_tokens_is_refused() -> None:
-    with pytest.raises(LayerSelectionError, match=r"the head is the table of tokens too, .*; leave head= out$"):
+    with pytest.raises(LayerSelectionError, match=r"the head is the table of tokens too, .*; leave head=True out$"):
         pruned("gpt2", "wanda", head=True)
 
 
@@ -299,6 +299,7 @@ def test_a_pattern_that_does_not_fit_leaves_layers_whole(recwarn: pytest.Warning
     ("options", "error", "line"),
     [
         ({"density": 0.0}, DensityError, "density 0.0: must be above 0"),
+        ({"density": 0.012}, DensityError, "density=0.012: wanda keeps that of the inputs of each output, and of 40"),
         ({"ignore": "zzz"}, LayerSelectionError, "ignore=zzz: matches none of the 14"),
         ({"text": None}, MethodOptionError, "text=: wanda reads no text"),
     ],
@@ -428,6 +429,27 @@ def test_a_folder_in_the_way(tmp_path: Path) -> None:
     pruned("llama", "wanda", weights_out=tmp_path / "new", force=True, density=0.25)
     assert (tmp_path / "new" / "model.safetensors").read_bytes() != before
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+def test_a_folder_is_replaced_that_holds_nothing_else(tmp_path: Path) -> None:
+    """The source itself, the text, notes: what no copy of the source has is not removed with the folder."""
+    outer = tmp_path / "outer"
+    shutil.copytree(folder("llama"), outer)
+    shutil.copytree(folder("llama"), outer / "inner")
+    mask = pai.prune(outer / "inner", "wanda", density=0.5, output=tmp_path / "m.safetensors", **TEXT)
+    with pytest.raises(OutputError, match=r"outer: inner in it would be lost; move that away, or choose another name$"):
+        pai.prune(outer / "inner", "wanda", density=0.5, weights_out=outer, force=True, **TEXT)
+    (outer / "inner").rename(tmp_path / "inner")
+    (outer / "t.txt").write_text(TEXT["text"][0])
+    with pytest.raises(OutputError, match=r"outer: t\.txt in it would be lost"):
+        pai.prune(tmp_path / "inner", "wanda", density=0.5, weights_out=outer, force=True, text=outer / "t.txt")
+    with pytest.raises(OutputError, match=r"outer: t\.txt in it would be lost"):
+        pai.convert(tmp_path / "m.safetensors", outer, to="dense", weights=tmp_path / "inner", force=True)
+    (outer / "t.txt").unlink()
+    pai.convert(tmp_path / "m.safetensors", outer, to="dense", weights=tmp_path / "inner", force=True)
+    assert (
+        pai.Mask.of(outer)["model.layers.1.mlp.up_proj.weight"].sum() == mask["model.layers.1.mlp.up_proj.weight"].sum()
+    )
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])

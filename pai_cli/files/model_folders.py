@@ -14,9 +14,10 @@ from pai_cli.errors import CheckpointError, OutputError
 from pai_cli.files.atomic import flush_folder
 from pai_cli.files.canonical import LENGTH_BYTES, canonical_header
 from pai_cli.files.folders import is_model
+from pai_cli.files.messages import some_names
 from pai_cli.files.ordering import spelled
 from pai_cli.files.temporary import PREFIX, free_name
-from pai_cli.printable import reason_of
+from pai_cli.printable import as_line, reason_of
 from pai_cli.spelling import option
 
 if TYPE_CHECKING:
@@ -28,8 +29,12 @@ OTHER_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpac
 """Files of a model's folder that have its weights a second time: they would not be the new ones."""
 
 
-def check_folder(path: Path, *, force: bool) -> None:
-    """Raise `OutputError` for a place where no folder can be written, before any work is done for it."""
+def check_folder(path: Path, source: Path | None, *, force: bool) -> None:
+    """Raise `OutputError` for a place where no folder can be written, before any work is done for it.
+
+    With `force` a model's folder is replaced that has nothing but its weights and what the one it is copied from, `source`,
+    has files of that name for: all else would be lost.
+    """
     parent = path.absolute().parent
     if not parent.is_dir():
         raise OutputError(f"{path}: the folder {parent} does not exist; make it first (mkdir -p {parent})")
@@ -41,6 +46,18 @@ def check_folder(path: Path, *, force: bool) -> None:
         raise OutputError(f"{path}: exists already; {option('force')} replaces it")
     if path.is_symlink() or not is_model(path):
         raise OutputError(f"{path}: is no model's folder, and is not replaced; choose another name")
+    if lost := _lost(path, source):
+        raise OutputError(f"{path}: {some_names(lost)} in it would be lost; move that away, or choose another name")
+
+
+def _lost(path: Path, source: Path | None) -> list[str]:
+    """What is in a model's folder and would not come back in a copy of `source`."""
+    from pai_cli.files.checkpoints import files_of
+
+    with _told(path):
+        own = {file.name for file in files_of(path)}
+        own |= {file.name for file in source.iterdir()} if source is not None and source.is_dir() else set()
+        return sorted(as_line(file.name) for file in path.iterdir() if file.name not in own or not file.is_file())
 
 
 def check_source(source: Checkpoint) -> None:
@@ -110,7 +127,7 @@ def new_folder(source: Checkpoint, path: Path, metadata: Mapping[str, str], *, f
     folders are left out. `metadata` is added to that of the weights. Raises `OutputError`, `CheckpointError`.
     """
     check_source(source)
-    check_folder(path, force=force)
+    check_folder(path, source.path.parent, force=force)
     parent = path.absolute().parent
     folder = parent / free_name()
     try:
