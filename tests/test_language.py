@@ -258,6 +258,31 @@ def test_one_block_is_in_memory_at_a_time(monkeypatch: pytest.MonkeyPatch) -> No
     assert all(seen)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_shards_are_not_mapped_into_memory(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages of a mapped file count as the process's own memory, until all of the folder is there."""
+    from pai_cli.files.tensors import TensorFile
+
+    model = open_language_model(open_checkpoint(folder("llama", dtype)))
+    wanted = {name: model.checkpoint.array(name) for name in model.checkpoint.shapes}
+    monkeypatch.setattr(TensorFile, "array", lambda *_: pytest.fail("a map of the file is read"))
+    with model.in_memory(model.stored, "cpu"):
+        for name, one in wanted.items():
+            assert np.array_equal(model.network.get_parameter(name).numpy(), one), name
+
+
+def test_a_folder_that_changes_while_it_is_read_is_told(tmp_path: Path) -> None:
+    shutil.copytree(folder("llama"), tmp_path / "net")
+    model = open_language_model(open_checkpoint(tmp_path / "net"))
+    model.checkpoint.span("lm_head.weight")
+    (tmp_path / "net" / "model.safetensors").write_bytes(b"cut")
+    with (
+        pytest.raises(CheckpointError, match="changed while it was read; wait until it is written, and try again"),
+        model.in_memory(["lm_head.weight"], "cpu"),
+    ):
+        pytest.fail("nothing is in memory")
+
+
 def test_the_seed_draws_the_sequences_and_nothing_else() -> None:
     first, again, other = pruned("llama", "wanda"), pruned("llama", "wanda"), pruned("llama", "wanda", seed=1)
     assert first == again

@@ -14,9 +14,11 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 from torch import nn
 
-from pai_cli.errors import LayerSelectionError, ModelFactoryError, ScoreError
+from pai_cli.errors import CheckpointError, LayerSelectionError, ModelFactoryError, ScoreError
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.messages import one_line, some_names
+from pai_cli.files.spans import SpanReader
+from pai_cli.files.tensors import finite
 from pai_cli.files.whole import TABLE, Whole, left_whole
 from pai_cli.models.base import Shapes
 from pai_cli.models.experts import Index, Part
@@ -28,6 +30,8 @@ from pai_cli.spectral.layout import PLAIN
 from pai_cli.spelling import option
 
 HEAD, OUTSIDE = "the head, which gives the logits", "outside the blocks"
+
+PLAIN_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 Take = Callable[[torch.Tensor], None]
 
@@ -116,8 +120,17 @@ class LanguageModel:
         return values
 
     def _part(self, part: Part, device: str) -> torch.Tensor:
-        array = self.checkpoint.finite_array(part.name)
-        return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device, self.dtype)
+        span, dtype = self.checkpoint.span_of(part.name), getattr(torch, self.checkpoint.dtype(part.name))
+        if span is None or dtype not in PLAIN_DTYPES:
+            array = self.checkpoint.finite_array(part.name)
+            return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device, self.dtype)
+        # Not by a map of the file: its pages would count as this process's memory, shard after shard.
+        values = torch.empty(self.checkpoint.shapes[part.name], dtype=dtype)
+        with SpanReader() as reader:
+            reader.fill(span, 0, values.reshape(-1).view(torch.uint8).numpy().data, CheckpointError)
+        values = values.to(self.dtype)
+        finite(self.checkpoint.path, part.name, values.numpy())
+        return values.to(device)
 
     def rounded(self, slot: Slot, weight: torch.Tensor) -> torch.Tensor:
         """Weights as the checkpoint's type for them has them."""
