@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import languages
 import numpy as np
 import pytest
 import torch
-from conftest import CACHES
+from conftest import CACHES, ROOT
 from safetensors.torch import load_file
 
 import pai_cli as pai
@@ -28,6 +30,7 @@ from pai_cli.errors import (
     ScoreError,
 )
 from pai_cli.files.checkpoints import open_checkpoint
+from pai_cli.files.model_folders import new_folder
 from pai_cli.methods.sparsegpt import prune_matrix
 from pai_cli.models.language import LanguageModel, Stream, open_language_model
 from pai_cli.pruning.base import Pattern
@@ -488,6 +491,22 @@ def test_an_interruption_leaves_nothing(error: Any, tmp_path: Path, monkeypatch:
     with pytest.raises((KeyboardInterrupt, OSError)):
         pruned("llama", "wanda", weights_out=tmp_path / "new", output=tmp_path / "m.safetensors")
     assert [*tmp_path.iterdir()] == []
+
+
+def test_what_killed_processes_have_left_is_removed(tmp_path: Path) -> None:
+    """A run that ends by SIGKILL leaves its folder; the next one takes it away, and none that is being written."""
+    code = (
+        "import os, sys; from pathlib import Path; from pai_cli.files.checkpoints import open_checkpoint\n"
+        "from pai_cli.files.model_folders import new_folder\n"
+        "with new_folder(open_checkpoint(Path(sys.argv[1])), Path(sys.argv[2]), {}, force=False): os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, folder("llama"), tmp_path / "new"], cwd=ROOT, check=False)
+    assert done.returncode == -9
+    assert len([*tmp_path.glob(".pai-*/model.safetensors")]) == 1
+    source = open_checkpoint(folder("llama"))
+    with new_folder(source, tmp_path / "one", {}, force=False), new_folder(source, tmp_path / "two", {}, force=False):
+        assert len([*tmp_path.glob(".pai-*/model.safetensors")]) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
 
 
 def test_other_weights_and_folders_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -14,9 +14,10 @@ from pai_cli.errors import CheckpointError, OutputError
 from pai_cli.files.atomic import flush_folder
 from pai_cli.files.canonical import LENGTH_BYTES, canonical_header
 from pai_cli.files.folders import is_model
+from pai_cli.files.locks import lock_now, open_files_can_go
 from pai_cli.files.messages import some_names
 from pai_cli.files.ordering import spelled
-from pai_cli.files.temporary import PREFIX, free_name
+from pai_cli.files.temporary import PREFIX, SUFFIX, free_name
 from pai_cli.printable import as_line, reason_of
 from pai_cli.spelling import option
 
@@ -129,10 +130,12 @@ def new_folder(source: Checkpoint, path: Path, metadata: Mapping[str, str], *, f
     check_source(source)
     check_folder(path, source.path.parent, force=force)
     parent = path.absolute().parent
-    folder = parent / free_name()
+    _sweep(parent)
+    folder, lock = parent / free_name(), None
     try:
         with _told(path):
             folder.mkdir()
+            lock = _locked(folder)
         yield NewFolder(source, folder, metadata)
         with _told(path):
             for file in folder.iterdir():
@@ -142,6 +145,31 @@ def new_folder(source: Checkpoint, path: Path, metadata: Mapping[str, str], *, f
         flush_folder(parent)
     finally:  # Ctrl-C too must leave nothing behind
         shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _locked(folder: Path) -> int | None:
+    """The folder, opened and locked, which tells others that it is being written; None where folders are not."""
+    if not open_files_can_go():
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    lock_now(descriptor)
+    return descriptor
+
+
+def _sweep(parent: Path) -> None:
+    """Remove what killed processes have left half written; a folder that is empty may be about to be locked."""
+    if not open_files_can_go():
+        return
+    for path in parent.glob(f"{PREFIX}*{SUFFIX}"):
+        with suppress(OSError):  # not ours to open, no folder, or gone meanwhile
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                if any(path.iterdir()) and lock_now(descriptor):
+                    shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(descriptor)
 
 
 def _take(folder: Path, path: Path) -> None:
@@ -149,7 +177,7 @@ def _take(folder: Path, path: Path) -> None:
     if not os.path.lexists(path):
         folder.rename(path)
         return
-    old = path.absolute().parent / free_name()
+    old = path.absolute().parent / f"{free_name()}.old"  # under no name that is swept
     path.rename(old)
     try:
         folder.rename(path)
