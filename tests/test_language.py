@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import languages
 import numpy as np
 import pytest
 import torch
-from conftest import CACHES
+from conftest import CACHES, ROOT
 from safetensors.torch import load_file
 
 import pai_cli as pai
@@ -28,6 +30,7 @@ from pai_cli.errors import (
     ScoreError,
 )
 from pai_cli.files.checkpoints import open_checkpoint
+from pai_cli.files.model_folders import new_folder
 from pai_cli.methods.sparsegpt import prune_matrix
 from pai_cli.models.language import LanguageModel, Stream, open_language_model
 from pai_cli.pruning.base import Pattern
@@ -258,6 +261,31 @@ def test_one_block_is_in_memory_at_a_time(monkeypatch: pytest.MonkeyPatch) -> No
     assert all(seen)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_shards_are_not_mapped_into_memory(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages of a mapped file count as the process's own memory, until all of the folder is there."""
+    from pai_cli.files.tensors import TensorFile
+
+    model = open_language_model(open_checkpoint(folder("llama", dtype)))
+    wanted = {name: model.checkpoint.array(name) for name in model.checkpoint.shapes}
+    monkeypatch.setattr(TensorFile, "array", lambda *_: pytest.fail("a map of the file is read"))
+    with model.in_memory(model.stored, "cpu"):
+        for name, one in wanted.items():
+            assert np.array_equal(model.network.get_parameter(name).numpy(), one), name
+
+
+def test_a_folder_that_changes_while_it_is_read_is_told(tmp_path: Path) -> None:
+    shutil.copytree(folder("llama"), tmp_path / "net")
+    model = open_language_model(open_checkpoint(tmp_path / "net"))
+    model.checkpoint.span("lm_head.weight")
+    (tmp_path / "net" / "model.safetensors").write_bytes(b"cut")
+    with (
+        pytest.raises(CheckpointError, match="changed while it was read; wait until it is written, and try again"),
+        model.in_memory(["lm_head.weight"], "cpu"),
+    ):
+        pytest.fail("nothing is in memory")
+
+
 def test_the_seed_draws_the_sequences_and_nothing_else() -> None:
     first, again, other = pruned("llama", "wanda"), pruned("llama", "wanda"), pruned("llama", "wanda", seed=1)
     assert first == again
@@ -299,6 +327,7 @@ def test_a_pattern_that_does_not_fit_leaves_layers_whole(recwarn: pytest.Warning
     ("options", "error", "line"),
     [
         ({"density": 0.0}, DensityError, "density 0.0: must be above 0"),
+        ({"density": 0.012}, DensityError, "density=0.012: wanda keeps that of the inputs of each output, and of 40"),
         ({"ignore": "zzz"}, LayerSelectionError, "ignore=zzz: matches none of the 14"),
         ({"text": None}, MethodOptionError, "text=: wanda reads no text"),
     ],
@@ -430,6 +459,27 @@ def test_a_folder_in_the_way(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
 
 
+def test_a_folder_is_replaced_that_holds_nothing_else(tmp_path: Path) -> None:
+    """The source itself, the text, notes: what no copy of the source has is not removed with the folder."""
+    outer = tmp_path / "outer"
+    shutil.copytree(folder("llama"), outer)
+    shutil.copytree(folder("llama"), outer / "inner")
+    mask = pai.prune(outer / "inner", "wanda", density=0.5, output=tmp_path / "m.safetensors", **TEXT)
+    with pytest.raises(OutputError, match=r"outer: inner in it would be lost; move that away, or choose another name$"):
+        pai.prune(outer / "inner", "wanda", density=0.5, weights_out=outer, force=True, **TEXT)
+    (outer / "inner").rename(tmp_path / "inner")
+    (outer / "t.txt").write_text(TEXT["text"][0])
+    with pytest.raises(OutputError, match=r"outer: t\.txt in it would be lost"):
+        pai.prune(tmp_path / "inner", "wanda", density=0.5, weights_out=outer, force=True, text=outer / "t.txt")
+    with pytest.raises(OutputError, match=r"outer: t\.txt in it would be lost"):
+        pai.convert(tmp_path / "m.safetensors", outer, to="dense", weights=tmp_path / "inner", force=True)
+    (outer / "t.txt").unlink()
+    pai.convert(tmp_path / "m.safetensors", outer, to="dense", weights=tmp_path / "inner", force=True)
+    assert (
+        pai.Mask.of(outer)["model.layers.1.mlp.up_proj.weight"].sum() == mask["model.layers.1.mlp.up_proj.weight"].sum()
+    )
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
 def test_an_interruption_leaves_nothing(error: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pai_cli.files.model_folders import NewFolder
@@ -441,6 +491,22 @@ def test_an_interruption_leaves_nothing(error: Any, tmp_path: Path, monkeypatch:
     with pytest.raises((KeyboardInterrupt, OSError)):
         pruned("llama", "wanda", weights_out=tmp_path / "new", output=tmp_path / "m.safetensors")
     assert [*tmp_path.iterdir()] == []
+
+
+def test_what_killed_processes_have_left_is_removed(tmp_path: Path) -> None:
+    """A run that ends by SIGKILL leaves its folder; the next one takes it away, and none that is being written."""
+    code = (
+        "import os, sys; from pathlib import Path; from pai_cli.files.checkpoints import open_checkpoint\n"
+        "from pai_cli.files.model_folders import new_folder\n"
+        "with new_folder(open_checkpoint(Path(sys.argv[1])), Path(sys.argv[2]), {}, force=False): os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, folder("llama"), tmp_path / "new"], cwd=ROOT, check=False)
+    assert done.returncode == -9
+    assert len([*tmp_path.glob(".pai-*/model.safetensors")]) == 1
+    source = open_checkpoint(folder("llama"))
+    with new_folder(source, tmp_path / "one", {}, force=False), new_folder(source, tmp_path / "two", {}, force=False):
+        assert len([*tmp_path.glob(".pai-*/model.safetensors")]) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
 
 
 def test_other_weights_and_folders_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import languages
 import numpy as np
@@ -87,9 +88,12 @@ def test_as_published_or_as_the_model_allows() -> None:
         MethodOptionError, match=r"^sequence_length=513: the model has 512 positions; give at most that$"
     ):
         Wanted(length=513, positions=512)
-    for name, wrong in (("sequences", {"sequences": 0}), ("sequence_length", {"length": -1})):
-        with pytest.raises(MethodOptionError, match=rf"^{name}=-?\d: must be 1 or more$"):
-            Wanted(**wrong)
+    every: tuple[Any, ...] = (0, -1, 2.5, True)
+    for wrong in every:
+        with pytest.raises(MethodOptionError, match=rf"^sequences={wrong}: must be a whole number, 1 or more$"):
+            Wanted(sequences=wrong)
+        with pytest.raises(MethodOptionError, match=rf"^sequence_length={wrong}: must be a whole number, 1 or more$"):
+            Wanted(length=wrong)
 
 
 def test_sequences_shorter_than_published_are_told(folder: Path) -> None:
@@ -106,6 +110,7 @@ FAULTS = {
         "line 2 has no 'text' that is a string; give a line a document",
     ),
     "no string": ("t.jsonl", b'{"text": 3}\n', "line 1 has no 'text' that is a string"),
+    "half a pair": ("t.jsonl", b'{"text": "a"}\n{"text": "b\\ud800"}\n', "document 2 has half of a surrogate pair"),
     "no UTF-8": ("t.txt", b"caf\xe9 \xff", "is no UTF-8 text"),
     "short": (
         "t.txt",

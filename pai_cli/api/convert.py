@@ -166,7 +166,7 @@ def _plan(
     if folder and path is not None:
         from pai_cli.files.model_folders import check_folder
 
-        check_folder(path, force=force)
+        check_folder(path, source_path(weights), force=force)
 
 
 def _read(file: AnyPath | Mask, kind: str | None, names: Names | None, trust: bool, progress: Any) -> Converted:

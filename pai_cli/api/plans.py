@@ -60,7 +60,7 @@ def plan_pruning(
     plan.writes_tensors(mask, "the mask", "output", replace=resume)
     if method.text and weights is not None:
         plan.adds_to(weights, "the folder of the weights", "weights_out", seen_to=True)
-        check_folder(weights, force=force)
+        check_folder(weights, reads.checkpoint, force=force)
     else:
         plan.writes_tensors(weights, "the weights", "weights_out")
     plan.writes_tensors(stable, "the mask of stable weights", "stable_out")

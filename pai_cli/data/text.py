@@ -65,8 +65,8 @@ class Wanted:
 
     def __post_init__(self) -> None:
         for name, value in (("sequences", self.sequences), ("sequence_length", self.length)):
-            if value is not None and value < 1:
-                raise MethodOptionError(f"{option(name, value)}: must be 1 or more")
+            if value is not None and (type(value) is not int or value < 1):
+                raise MethodOptionError(f"{option(name, value)}: must be a whole number, 1 or more")
         if self.length is not None and self.positions is not None and self.length > self.positions:
             raise MethodOptionError(
                 f"{option('sequence_length', self.length)}: the model has {self.positions:,} positions; give at most that"
@@ -86,7 +86,7 @@ def calibration(text: Path | Sequence[str], folder: Path, wanted: Wanted, seed: 
     """
     name = "the text" if isinstance(text, Sequence) else str(text)
     read = _Read(text)
-    tokens = np.concatenate([np.zeros(0, np.int64), *_made_tokens(read, _tokenizer(folder))])
+    tokens = np.concatenate([np.zeros(0, np.int64), *_made_tokens(read, _tokenizer(folder), name)])
     if wanted.vocabulary is not None and tokens.size and tokens.max() >= wanted.vocabulary:
         raise DataError(
             f"{folder / TOKENIZER}: has a token {int(tokens.max()):,}, and the model {wanted.vocabulary:,} of them; copy "
@@ -210,10 +210,16 @@ def _tokenizer(folder: Path) -> Any:
     return found
 
 
-def _made_tokens(texts: Iterable[str], tokenizer: Any) -> Iterator[NDArray[np.int64]]:
-    for text in texts:
+def _made_tokens(texts: Iterable[str], tokenizer: Any, name: str) -> Iterator[NDArray[np.int64]]:
+    for number, text in enumerate(texts, start=1):
         for piece in _pieces(text):
-            yield np.array(tokenizer.encode(piece, add_special_tokens=False).ids, np.int64)
+            try:
+                found = tokenizer.encode(piece, add_special_tokens=False)
+            except TypeError as e:  # JSON can spell half of a surrogate pair, which no UTF-8 has
+                raise DataError(
+                    f"{name}: document {number} has half of a surrogate pair, which is no character; take it out"
+                ) from e
+            yield np.array(found.ids, np.int64)
 
 
 def _pieces(text: str) -> Iterator[str]:

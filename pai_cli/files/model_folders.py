@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -14,9 +14,11 @@ from pai_cli.errors import CheckpointError, OutputError
 from pai_cli.files.atomic import flush_folder
 from pai_cli.files.canonical import LENGTH_BYTES, canonical_header
 from pai_cli.files.folders import is_model
+from pai_cli.files.locks import lock_now, open_files_can_go
+from pai_cli.files.messages import some_names
 from pai_cli.files.ordering import spelled
-from pai_cli.files.temporary import PREFIX, free_name
-from pai_cli.printable import reason_of
+from pai_cli.files.temporary import PREFIX, SUFFIX, free_name
+from pai_cli.printable import as_line, reason_of
 from pai_cli.spelling import option
 
 if TYPE_CHECKING:
@@ -28,8 +30,12 @@ OTHER_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpac
 """Files of a model's folder that have its weights a second time: they would not be the new ones."""
 
 
-def check_folder(path: Path, *, force: bool) -> None:
-    """Raise `OutputError` for a place where no folder can be written, before any work is done for it."""
+def check_folder(path: Path, source: Path | None, *, force: bool) -> None:
+    """Raise `OutputError` for a place where no folder can be written, before any work is done for it.
+
+    With `force` a model's folder is replaced that has nothing but its weights and what the one it is copied from, `source`,
+    has files of that name for: all else would be lost.
+    """
     parent = path.absolute().parent
     if not parent.is_dir():
         raise OutputError(f"{path}: the folder {parent} does not exist; make it first (mkdir -p {parent})")
@@ -41,6 +47,18 @@ def check_folder(path: Path, *, force: bool) -> None:
         raise OutputError(f"{path}: exists already; {option('force')} replaces it")
     if path.is_symlink() or not is_model(path):
         raise OutputError(f"{path}: is no model's folder, and is not replaced; choose another name")
+    if lost := _lost(path, source):
+        raise OutputError(f"{path}: {some_names(lost)} in it would be lost; move that away, or choose another name")
+
+
+def _lost(path: Path, source: Path | None) -> list[str]:
+    """What is in a model's folder and would not come back in a copy of `source`."""
+    from pai_cli.files.checkpoints import files_of
+
+    with _told(path):
+        own = {file.name for file in files_of(path)}
+        own |= {file.name for file in source.iterdir()} if source is not None and source.is_dir() else set()
+        return sorted(as_line(file.name) for file in path.iterdir() if file.name not in own or not file.is_file())
 
 
 def check_source(source: Checkpoint) -> None:
@@ -110,12 +128,14 @@ def new_folder(source: Checkpoint, path: Path, metadata: Mapping[str, str], *, f
     folders are left out. `metadata` is added to that of the weights. Raises `OutputError`, `CheckpointError`.
     """
     check_source(source)
-    check_folder(path, force=force)
+    check_folder(path, source.path.parent, force=force)
     parent = path.absolute().parent
-    folder = parent / free_name()
+    _sweep(parent)
+    folder, lock = parent / free_name(), None
     try:
         with _told(path):
             folder.mkdir()
+            lock = _locked(folder)
         yield NewFolder(source, folder, metadata)
         with _told(path):
             for file in folder.iterdir():
@@ -125,6 +145,31 @@ def new_folder(source: Checkpoint, path: Path, metadata: Mapping[str, str], *, f
         flush_folder(parent)
     finally:  # Ctrl-C too must leave nothing behind
         shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _locked(folder: Path) -> int | None:
+    """The folder, opened and locked, which tells others that it is being written; None where folders are not."""
+    if not open_files_can_go():
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    lock_now(descriptor)
+    return descriptor
+
+
+def _sweep(parent: Path) -> None:
+    """Remove what killed processes have left half written; a folder that is empty may be about to be locked."""
+    if not open_files_can_go():
+        return
+    for path in parent.glob(f"{PREFIX}*{SUFFIX}"):
+        with suppress(OSError):  # not ours to open, no folder, or gone meanwhile
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                if any(path.iterdir()) and lock_now(descriptor):
+                    shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(descriptor)
 
 
 def _take(folder: Path, path: Path) -> None:
@@ -132,7 +177,7 @@ def _take(folder: Path, path: Path) -> None:
     if not os.path.lexists(path):
         folder.rename(path)
         return
-    old = path.absolute().parent / free_name()
+    old = path.absolute().parent / f"{free_name()}.old"  # under no name that is swept
     path.rename(old)
     try:
         folder.rename(path)

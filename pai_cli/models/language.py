@@ -13,21 +13,25 @@ from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
-from pai_cli.errors import LayerSelectionError, ModelFactoryError, ScoreError
+from pai_cli.errors import CheckpointError, LayerSelectionError, ModelFactoryError, ScoreError
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.messages import one_line, some_names
+from pai_cli.files.spans import SpanReader
+from pai_cli.files.tensors import finite
 from pai_cli.files.whole import TABLE, Whole, left_whole
 from pai_cli.models.base import Shapes
-from pai_cli.models.experts import Index, Part, joined
+from pai_cli.models.experts import Index, Part
 from pai_cli.models.huggingface import check_config, description, made
 from pai_cli.models.layers import PrunableLayer, prunable_layers, reasons_why_not
+from pai_cli.models.older_folders import as_the_network
+from pai_cli.models.without_values import WithoutValues, place_tables
 from pai_cli.spectral.layout import PLAIN
 from pai_cli.spelling import option
 
 HEAD, OUTSIDE = "the head, which gives the logits", "outside the blocks"
 
+PLAIN_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 Take = Callable[[torch.Tensor], None]
 
@@ -51,16 +55,6 @@ class Block(NamedTuple):
     def layers(self) -> tuple[PrunableLayer, ...]:
         """Its matrices, as masks are of them."""
         return tuple(slot.layer for slot in self.slots)
-
-
-class _WithoutValues(TorchFunctionMode):
-    """Weights, which modules make with `torch.empty`, are made on the meta device; tables that no file holds are made."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = dict(kwargs or {})
-        if func is torch.empty and given.get("device") is None:
-            given["device"] = "meta"
-        return func(*args, **given)
 
 
 @dataclass(frozen=True)
@@ -126,8 +120,17 @@ class LanguageModel:
         return values
 
     def _part(self, part: Part, device: str) -> torch.Tensor:
-        array = self.checkpoint.finite_array(part.name)
-        return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device, self.dtype)
+        span, dtype = self.checkpoint.span_of(part.name), getattr(torch, self.checkpoint.dtype(part.name))
+        if span is None or dtype not in PLAIN_DTYPES:
+            array = self.checkpoint.finite_array(part.name)
+            return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device, self.dtype)
+        # Not by a map of the file: its pages would count as this process's memory, shard after shard.
+        values = torch.empty(self.checkpoint.shapes[part.name], dtype=dtype)
+        with SpanReader() as reader:
+            reader.fill(span, 0, values.reshape(-1).view(torch.uint8).numpy().data, CheckpointError)
+        values = values.to(self.dtype)
+        finite(self.checkpoint.path, part.name, values.numpy())
+        return values.to(device)
 
     def rounded(self, slot: Slot, weight: torch.Tensor) -> torch.Tensor:
         """Weights as the checkpoint's type for them has them."""
@@ -167,9 +170,9 @@ class Stream:
         for number, one in enumerate(self.hidden):
             with _told(model):
                 found = module(one[None].to(device), *self.beside, **self.named)
-            self.tuples = isinstance(found, tuple)
+            self.tuples = isinstance(found, tuple | list)
             found = found[0] if self.tuples else found
-            if found.shape != (1, *one.shape):
+            if getattr(found, "shape", None) != (1, *one.shape):
                 raise ScoreError(
                     f"{block.path}: gives no tensor of the shape of its inputs; it cannot be run by itself"
                 )
@@ -262,9 +265,9 @@ def open_language_model(checkpoint: Checkpoint, device: str = "cpu", *, head: bo
     """
     if checkpoint.config is None:
         raise ModelFactoryError(f"{checkpoint.path}: a text is read by a Hugging Face model; give its folder")
-    whole = joined(checkpoint.shapes, checkpoint.config.get("model_type"))
+    whole = as_the_network(checkpoint)
     check_config(checkpoint, whole.shapes)
-    with _WithoutValues():
+    with WithoutValues():
         network, config = made(checkpoint)
     if hasattr(config, "_experts_implementation"):
         config._experts_implementation = "eager"  # an expert after the other, each with its own matrix
@@ -272,12 +275,12 @@ def open_language_model(checkpoint: Checkpoint, device: str = "cpu", *, head: bo
     path, count = _stack(network, config, folder)
     dtype = torch.float64 if any(checkpoint.dtype(name) == "float64" for name in checkpoint.shapes) else torch.float32
     network = network.to(dtype).eval().requires_grad_(False)
-    _place_tables(network, device, folder)
+    place_tables(network, device, folder)
     stored = _stored(network, whole.parts)
     blocks = tuple(_block(network, f"{path}.{number}", stored, checkpoint.shapes) for number in range(count))
     last = _head(network)
     slot = _head_slot(network, last, folder) if head else None
-    outside = [name for name, _ in network.named_parameters() if not name.startswith(f"{path}.")]
+    outside = [name for name in _names(network) if not name.startswith(f"{path}.")]
     model = LanguageModel(
         network,
         checkpoint,
@@ -328,24 +331,15 @@ def _stack(network: nn.Module, config: Any, folder: str) -> tuple[str, int]:
     return stacks[0], count
 
 
-def _place_tables(network: nn.Module, device: str, folder: str) -> None:
-    """Put the tables that no file holds where the blocks run, and let go of the values that norms and biases begin with."""
-    for name, module in network.named_modules():
-        for leaf, parameter in module._parameters.items():
-            if parameter is not None and not parameter.is_meta:
-                module._parameters[leaf] = nn.Parameter(parameter.to("meta"), requires_grad=False)
-        for leaf, buffer in module._buffers.items():
-            if buffer is not None and buffer.is_meta:
-                raise ModelFactoryError(
-                    f"{folder}: the table {name}.{leaf} of the model has no values without its weights"
-                )
-            module._buffers[leaf] = None if buffer is None else buffer.to(device)
+def _names(network: nn.Module) -> dict[str, nn.Parameter]:
+    """Every parameter under all of its names."""
+    return dict(network.named_parameters(remove_duplicate=False))
 
 
 def _stored(network: nn.Module, parts: Mapping[str, tuple[Part, ...]]) -> dict[str, tuple[Part, ...]]:
-    """What each parameter is made of, by its first name: what one of its names has."""
+    """What each parameter is made of, by each of its names: what one of them has."""
     names: dict[int, list[str]] = {}
-    for name, parameter in network.named_parameters(remove_duplicate=False):
+    for name, parameter in _names(network).items():
         names.setdefault(id(parameter), []).append(name)
     every = ((several, next((parts[one] for one in several if one in parts), ())) for several in names.values())
     return {name: found for several, found in every for name in several if found}
@@ -376,9 +370,9 @@ def _head(network: nn.Module) -> str:
 def _head_slot(network: nn.Module, name: str, folder: str) -> Slot:
     """The head as a matrix that is pruned."""
     found = {layer.name: layer for layer in prunable_layers(network)}
-    first = {parameter_name for parameter_name, _ in network.named_parameters()}
-    if name not in found or name not in first:
-        why = "is the table of tokens too, and what comes in would change" if name in found else "is no linear layer"
+    names = _names(network)
+    if name not in found or sum(one is names[name] for one in names.values()) > 1:
+        why = "is the table of tokens too, and what comes in would change" if name in names else "is no linear layer"
         raise LayerSelectionError(f"{folder}: the head {why}; leave {option('head')} out")
     return Slot(found[name], name)
 

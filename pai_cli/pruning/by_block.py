@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch.overrides import TorchFunctionMode
 
-from pai_cli.errors import ScoreError
+from pai_cli.errors import DensityError, ScoreError
 from pai_cli.models.language import Block, LanguageModel, Slot, Stream, at_the_head, stream_of
 from pai_cli.progress import Progress, silent
-from pai_cli.pruning.allocation import layer_counts
+from pai_cli.pruning.allocation import kept_count, layer_counts
 from pai_cli.pruning.counts import GivenQuota, PatternQuota
 from pai_cli.pruning.layers import given_densities, select_layers
 from pai_cli.pruning.matrices import Inputs, Matrix, PruneMatrix
@@ -25,6 +25,7 @@ from pai_cli.pruning.pattern import fits
 from pai_cli.pruning.request import PruneRequest
 from pai_cli.pruning.run import PruneSummary
 from pai_cli.pruning.ties import Tie, noteworthy
+from pai_cli.spelling import option
 
 if TYPE_CHECKING:
     from pai_cli.models.layers import PrunableLayer
@@ -133,10 +134,25 @@ def amounts_of(model: LanguageModel, request: PruneRequest) -> _Amounts:
     if request.densities is not None:
         given = given_densities(request.densities, model.layers, layers)
         GivenQuota({layer.name: layer.shape for layer in layers}, given).steps(1)  # sees to what is kept at all
+        _check_outputs(request.method, layers, given)
         return _Amounts(layers, given, frozenset())
     assert request.density is not None
     layer_counts("uniform", {layer.name: layer.shape for layer in layers}, request.density)  # as above
-    return _Amounts(layers, {layer.name: request.density for layer in layers}, frozenset())
+    each = {layer.name: request.density for layer in layers}
+    _check_outputs(request.method, layers, each)
+    return _Amounts(layers, each, frozenset())
+
+
+def _check_outputs(method: Method, layers: Iterable[PrunableLayer], densities: Mapping[str, float]) -> None:
+    """Raise `DensityError` where each output is to keep its share, and none would keep one input."""
+    assert method.by_matrix is not None
+    inputs = {layer.name: layer.layout.matrix(layer.shape)[1] for layer in layers}
+    if method.by_matrix.scope == "output" and not any(kept_count(densities[name], inputs[name]) for name in inputs):
+        most = max(inputs.values())
+        raise DensityError(
+            f"{option('density', max(densities.values()))}: {method.name} keeps that of the inputs of each output, and of "
+            f"{most:,} at most it is less than half of one; give {1 / most:.3g} or more"
+        )
 
 
 def function_of(method: Method) -> PruneMatrix:
