@@ -20,8 +20,6 @@ from pai_cli.models.unrolled.folded import Folded
 from pai_cli.models.unrolled.paths import NetworkPaths, Unrolled
 from pai_cli.models.unrolled.tape import unroll
 
-RNG = np.random.default_rng(0)
-
 
 def shares(program: Program) -> np.ndarray:
     """Each input's paths by the definition."""
@@ -49,15 +47,17 @@ def value(program: Program, terms: tuple[int, float, int], most_paths: float) ->
     weigh = program.terms
     every = len(program.paths) + len(program.leads_on)
     return (
-        weigh.alpha * nodes / every + (1 - weigh.alpha) * paths / (most_paths or 1) + weigh.beta * kernels / program.count
+        weigh.alpha * nodes / every
+        + (1 - weigh.alpha) * paths / (most_paths or 1)
+        + weigh.beta * kernels / program.count
     )
 
 
 PATHS = {
-    "alike": lambda shape: np.ones(shape),
-    "apart": lambda shape: RNG.integers(1, 60, shape).astype(float),
-    "some none": lambda shape: RNG.integers(0, 3, shape) * RNG.uniform(0.5, 9, shape),
-    "none": np.zeros,
+    "alike": lambda shape, _: np.ones(shape),
+    "apart": lambda shape, random: random.integers(1, 60, shape).astype(float),
+    "some none": lambda shape, random: random.integers(0, 3, shape) * random.uniform(0.5, 9, shape),
+    "none": lambda shape, _: np.zeros(shape),
 }
 SHAPES = [(2, 3, 2, 1), (3, 2, 2, 1), (3, 4, 1, 1), (2, 2, 3, 1), (4, 2, 1, 2), (2, 4, 3, 2)]
 """Inputs, outputs, positions, groups: at most 12 weights."""
@@ -71,8 +71,8 @@ def test_no_mask_is_better(shape: tuple[int, int, int, int], paths: str, terms: 
     weights = inputs * outputs // groups * positions
     every = np.array(list(itertools.product([False, True], repeat=weights)))
     leads_on = np.ones(outputs, bool)
-    leads_on[RNG.integers(outputs)] = paths == "alike"
-    of_paths = PATHS[paths]((inputs, positions))
+    leads_on[-1] = paths == "alike"
+    of_paths = PATHS[paths]((inputs, positions), np.random.default_rng(inputs))
     for count in (1, 2, weights // 2, weights - 1, weights):
         program = Program(of_paths, leads_on, groups, count, terms)
         masks = every[every.sum(1) == count].reshape(-1, *program.shape)
@@ -148,7 +148,7 @@ def test_paths_are_what_one_weight_alone_takes_on(kind: str) -> None:
     layer, shape = LAYERS[kind]
     tape = unroll(layer, shape)
     (use,) = tape.uses
-    read = RNG.integers(0, 9, (1, *shape)).astype(float)
+    read = np.random.default_rng(0).integers(0, 9, (1, *shape)).astype(float)
     found = paths_through(use, Folded.of(read), tape.shapes[use.outputs[0]])
     double = layer.double()
     weight, groups = double.weight, getattr(layer, "groups", 1)

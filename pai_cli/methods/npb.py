@@ -123,7 +123,6 @@ def paths_through(use: Use, read: Folded, shape: tuple[int, ...]) -> Reals:
     """
     rows, columns = use.meeting(Folded.of(read.unfolded()), Folded.of(np.ones(shape)))
     positions = prod(use.layer.shape[2:])
-    if not use.layer.layout.transposed:
-        return columns.sum(1).reshape(-1, positions)
-    found: Reals = rows @ columns[:positions].T
+    transposed = use.layer.layout.transposed
+    found: Reals = rows @ columns[:positions].T if transposed else columns.sum(1).reshape(-1, positions)
     return found
