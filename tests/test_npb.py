@@ -18,6 +18,7 @@ from pai_cli.methods.npb import paths_through
 from pai_cli.models.network import Network
 from pai_cli.models.unrolled.folded import Folded
 from pai_cli.models.unrolled.paths import NetworkPaths, Unrolled
+from pai_cli.models.unrolled.sums import TOO_FAR_APART
 from pai_cli.models.unrolled.tape import unroll
 
 
@@ -240,7 +241,8 @@ def test_what_cannot_be_followed_is_told() -> None:
 
 
 def test_numbers_past_float64_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pai_cli.methods.npb.count_along", lambda *_: "too far apart")
+    monkeypatch.setattr("pai_cli.models.unrolled.sums._LOG_LARGEST", 2)  # a float64 of hardly any range
+    monkeypatch.setattr("pai_cli.models.unrolled.sums._LOG_LEAST", 0)
     with pytest.raises(ScoreError) as caught:
         run(build("mlp"), "npb", 0.5)
-    assert str(caught.value) == "npb: too far apart; give another method=, such as erk"
+    assert str(caught.value) == f"npb: {TOO_FAR_APART}; give another method=, such as erk"
