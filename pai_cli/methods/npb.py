@@ -34,9 +34,12 @@ def make_scorer(context: ScoreContext) -> Scorer:
     weights that is given, by Erdos-Renyi-kernel densities as the authors' or by those asked for. The paths are those of the
     layers chosen before. Then all is chosen again without the outputs that turned out to lead nowhere, until none does or
     for `SWEEPS` times; the masks with most weights on a path are taken. The weights' values do not matter. Pham et al. 2023,
-    "Towards Data-Agnostic Pruning At Initialization: What Makes a Good Sparse Mask?", NeurIPS 2023 (the principle:
-    https://openreview.net/forum?id=xdOoCWCYaY). What differs from the authors is told in docs/methods.md: nodes weigh 0.5
-    here and 0.01 there, and numbers of paths are rounded to powers of two.
+    "Towards Data-Agnostic Pruning At Initialization: What Makes a Good Sparse Mask?", NeurIPS 2023,
+    https://openreview.net/forum?id=xdOoCWCYaY
+
+    The authors solve it by a mixed-integer solver, large layers in pieces, where this is exact without one. Nodes weigh 0.5
+    here and 0.01 there; numbers of paths are rounded to powers of two here; they move weights that are on no path into the
+    fullest kernels, where this chooses again. docs/methods.md says why, and what it makes of masks.
 
     Raises `MethodOptionError` (input shape missing or wrong; nothing says how many weights each layer keeps), `TraceError`
     (elements of the network cannot be told apart), `ScoreError` (numbers of paths past float64).
