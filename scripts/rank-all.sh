@@ -20,7 +20,7 @@ Exit status: 0 all made; 1 some could not be, each told in one line; 2 wrong usa
 USAGE
 }
 
-without_data="random uniform erk magnitude synflow synflow-l2 smart-ratio phew ntk-sap"
+without_data="random uniform erk magnitude synflow synflow-l2 smart-ratio phew npb ntk-sap"
 with_data="snip iter-snip force grasp fisher px prospr"
 training="gem-miner edge-popup imp"
 

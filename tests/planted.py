@@ -308,6 +308,10 @@ FAULTS = {
     "bits of four from the other end": Fault(
         "files/foreign/two_of_four.py", 'bitorder="little"))', 'bitorder="big"))', "two_of_four"
     ),
+    "outputs that are not reached first": Fault("methods/node_paths.py", "load, reached))", "load, ~reached))", "npb"),
+    "kernels that may be overfull": Fault("methods/node_paths.py", "(program.room - 1).clip(0)", "program.room", "npb"),
+    "outputs that lead nowhere kept": Fault("methods/npb.py", "flags & found[name].outputs", "flags", "npb"),
+    "paths of a weight in one place": Fault("methods/npb.py", "columns.sum(1)", "columns.max(1)", "npb"),
 }
 
 

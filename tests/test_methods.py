@@ -54,6 +54,7 @@ TABLE = {
     "grasp": Row(draws=True, data=True),
     "fisher": Row(draws=True, data=True),
     "phew": Row(draws=True),
+    "npb": Row(draws=True, by_layer=True, scope="layer"),
     "ntk-sap": Row(draws=True),
     "px": Row(draws=True, data=True),
     "prospr": Row(draws=True, data=True),
@@ -91,7 +92,7 @@ def test_the_table_has_every_method() -> None:
         assert bool(method.trains) == row.trains
         assert method.recovers == row.recovers
         assert method.summary
-        assert "arXiv:" in method.source
+        assert "arXiv:" in method.source or "openreview.net/" in method.source
         assert callable(method.load())
 
 
@@ -464,9 +465,11 @@ BY_SCORES = pytest.mark.parametrize("method", [name for name, row in TABLE.items
 def test_what_goes_by_layers_takes_neither_pattern_nor_inversion(method: str, options: dict[str, object]) -> None:
     with pytest.raises(MethodOptionError) as caught:
         run(build("mlp"), method, **options)  # type: ignore[arg-type]
-    assert str(caught.value) == (
-        f"method={method}: every step keeps so many of each layer's largest scores; leave pattern= and invert=True out"
-    )
+    does = {
+        "edge-popup": "every step keeps so many of each layer's largest scores",
+        "npb": "chooses so many weights of each layer together, and orders none",
+    }
+    assert str(caught.value) == f"method={method}: {does[method]}; leave pattern= and invert=True out"
 
 
 @BY_SCORES

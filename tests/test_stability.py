@@ -174,7 +174,7 @@ def test_the_laws(name: str, options: dict[str, object]) -> None:
     for layer in mask:
         assert np.array_equal(stable[layer], np.logical_and.reduce([one[layer] for one in (mask, *every)]))
         assert [shared[layer] for shared in found.shared] == [int((one[layer] & mask[layer]).sum()) for one in every]
-    assert (found.overlap() == 1) == (name in ("random", "uniform", "erk", "smart-ratio", "ntk-sap"))
+    assert (found.overlap() == 1) == (name in ("random", "uniform", "erk", "smart-ratio", "npb", "ntk-sap"))
     assert pai_cli.prune(network, name, **alone) == mask
 
 

@@ -133,6 +133,14 @@ _BUILT_IN = (
         random=True,
     ),
     Method(
+        name="npb",
+        summary="each layer's weights where they make most effective nodes and paths together; no data",
+        source="Pham et al. 2023, NeurIPS, openreview.net/forum?id=xdOoCWCYaY",
+        make_scorer="pai_cli.methods.npb:make_scorer",
+        allocation="erk",
+        random=True,
+    ),
+    Method(
         name="ntk-sap",
         summary="the weights that the neural tangent kernel depends on most, whatever the weights are; no data",
         source="Wang et al. 2023, arXiv:2304.02840",

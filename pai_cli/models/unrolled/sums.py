@@ -79,7 +79,8 @@ def log_sum(tape: Tape, factor: Factor) -> Measure:
     """
     try:
         with np.errstate(over="ignore", under="ignore"):
-            returned = [scaled for scaled in _passed(tape, factor) if scaled.tensor.values.any()]
+            found = _passed(tape, lambda use, _: factor(use.layer.name))
+            returned = [scaled for scaled in found if scaled.tensor.values.any()]
     except _Lost as lost:
         return Measure.missing(str(lost))
     if not returned:
@@ -96,9 +97,23 @@ def log_sum(tape: Tape, factor: Factor) -> Measure:
     return Measure(value, error)
 
 
-def _passed(tape: Tape, factor: Factor) -> list[_Scaled]:
+def count_along(tape: Tape, choose: Callable[[Use, Folded], Kept]) -> str:
+    """Send numbers of paths through the network, whose kept weights are chosen on the way; gives why that ended, or "".
+
+    `choose`: what a use of a layer keeps, by how many paths of kept weights come to each element that it reads: all of them
+    times one power of two.
+    """
+    try:
+        with np.errstate(over="ignore", under="ignore"):
+            _passed(tape, lambda use, read: Factors.ones(choose(use, read)))
+    except _Lost as lost:
+        return str(lost)
+    return ""
+
+
+def _passed(tape: Tape, factor: Callable[[Use, Folded], Factors]) -> list[_Scaled]:
     def used(use: Use, given: _Scaled) -> _Scaled:
-        layer = factor(use.layer.name)
+        layer = factor(use, given.tensor)
         if given.least + layer.least < _LOG_LEAST:
             given = _refreshed(given, layer.least)
         found = use.apply(given.tensor, layer.matrix, tape.shapes[use.outputs[0]])
