@@ -197,6 +197,16 @@ def test_an_order_is_sorted_within_its_groups(pai: Pai) -> None:
     ]
 
 
+def test_the_column_that_decides_is_called_as_what_decides(pai: Pai) -> None:
+    words = ("rank", *MASKS, "--by", "dr", "--sort=-dr", "--format")
+    assert pai(*words, "csv", "--columns", "rank,dr").out == pai(*words, "csv", "--columns", "rank,value").out
+    assert pai(*words, "markdown", "--columns", "rank,dr").out.splitlines()[0].split() == ["|", "rank", "|", "dr", "|"]
+    assert pai("rank", *MASKS, "--format", "csv", "--columns", "dr_imdb").status == 0  # the usual one
+    assert pai("rank", *MASKS, "--format", "csv", "--columns", "dr").status == 2
+    found = pai_library.rank(MASKS, by="dr")
+    assert pai_library.to_text(found, "csv", columns="rank,dr") == pai_library.to_text(found, "csv", columns="rank,value")
+
+
 def test_correlations_have_columns_and_an_order(pai: Pai, tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
     table.write_text("mask,a,b,c,accuracy\n" + "".join(f"m{k},{k},{-k},{(k * 7) % 11},0.{k + 20}\n" for k in range(10)))

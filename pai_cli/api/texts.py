@@ -37,7 +37,8 @@ def to_text(
     from pai_cli.display.look import Look
 
     kind, source = one_of("format", format, Format), _source_of(found)
-    look = Look.of(kind, source.fields, columns, sort)
+    also = {found.by: "value"} if isinstance(found, Ranking) else {}
+    look = Look.of(kind, source.fields, columns, sort, also=also)
     stream = io.StringIO()
     if kind.for_people:
         stream.writelines(f"{line}\n" for part in source.tables(look) for line in _lines(part, look))

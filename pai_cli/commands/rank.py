@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,7 @@ from pai_cli.commands import options
 from pai_cli.commands.given import asked
 from pai_cli.compute.device import Device
 from pai_cli.files.tables import Format
-from pai_cli.ranking.rules import COLLAPSED, MOST_RESAMPLES, RESAMPLES, AccuracyUnit
+from pai_cli.ranking.rules import COLLAPSED, MOST_RESAMPLES, RESAMPLES, USUAL_BY, AccuracyUnit
 from pai_cli.spectral.catalogue import RANKED
 from pai_cli.spectral.conventions import Convention
 
@@ -145,20 +146,21 @@ def rank(
     from pai_cli.display.console import fail
     from pai_cli.display.look import Look
 
-    def look(*, study: bool) -> Look:
+    def look(decides: Iterable[str], *, study: bool) -> Look:
+        """As it was asked for; the column of values is called as what decides, too, as its head is."""
         fields = correlation.FIELDS if study else ranking.FIELDS
-        return Look.of(format, fields, columns, sort, header=not no_header)
+        also = {} if study else dict.fromkeys(decides, "value")
+        return Look.of(format, fields, columns, sort, header=not no_header, also=also)
 
     if table is None:  # which tells itself whether it has accuracies
-        look(study=accuracy is not None and not order)
+        look([by] if by else USUAL_BY, study=accuracy is not None and not order)
     entered = enter(Asked(**given, progress=True))
-    how = look(study=entered.correlating)
     failed = sum([fail(one.error) for one in entered.reports])
     found = ranked(entered)
     if isinstance(found, Ranking):
-        ranking.show_ranking(entered.reports, found.ranked, found.by, how)
+        ranking.show_ranking(entered.reports, found.ranked, found.by, look([found.by], study=False))
     else:
-        correlation.show_study(found.study, by, how)
+        correlation.show_study(found.study, by, look([], study=True))
     draw(found, entered.pictures)
     if failed:
         raise typer.Exit(1)

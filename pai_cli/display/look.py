@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -39,15 +39,19 @@ class Look:
         sort: str | None,
         *,
         header: bool = True,
+        also: Mapping[str, str] | None = None,
     ) -> Look:
         """What a caller says of it. `columns`: names or globs of `fields`, a text with commas or several; `sort`: one of
-        `fields`, after a `-` for the largest first. Raises `UsageError` for what names no field.
+        `fields`, after a `-` for the largest first. `also`: other names of fields. Raises `UsageError` for what names no
+        field.
         """
+        other = also or {}
         descending = sort is not None and sort.startswith("-")
         key = "" if sort is None else sort.removeprefix("-").strip()
+        key = other.get(key, key)
         if sort is not None and key not in fields:
             raise _unknown("sort", sort, key, fields)
-        return Look(kind, header, _chosen(columns, fields), key, descending)
+        return Look(kind, header, _chosen(columns, fields, other), key, descending)
 
     def shown(self, usual: Sequence[str]) -> Sequence[str]:
         """The columns asked for, or the usual ones."""
@@ -72,11 +76,12 @@ USUAL = Look()
 """A table for people, as it comes."""
 
 
-def _chosen(columns: str | Iterable[str] | None, fields: Sequence[str]) -> tuple[str, ...]:
+def _chosen(columns: str | Iterable[str] | None, fields: Sequence[str], other: Mapping[str, str]) -> tuple[str, ...]:
     """The fields that names and globs mean, in the order of those, each once."""
     if columns is None:
         return ()
-    names = [name.strip() for name in (columns.split(",") if isinstance(columns, str) else columns)]
+    given = [name.strip() for name in (columns.split(",") if isinstance(columns, str) else columns)]
+    names = [other.get(name, name) for name in given]
     found: list[str] = []
     for name in names:
         meant = [name] if name in fields else [field for field in fields if fnmatchcase(field, name)]

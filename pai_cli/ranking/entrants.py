@@ -11,6 +11,7 @@ from pai_cli.errors import UnknownMetricError
 from pai_cli.files.messages import some_names
 from pai_cli.ranking.accuracy import Matches, with_accuracies
 from pai_cli.ranking.expression import Score, score_of
+from pai_cli.ranking.rules import USUAL_BY
 from pai_cli.ranking.scored import WITHIN_DENSITY, ScoredMask, Within, scored_masks
 from pai_cli.spectral.catalogue import EVERY, RANKED, Metric
 from pai_cli.spelling import option
@@ -38,7 +39,7 @@ class Entrants:
 
     def default_score(self) -> Score:
         """By l2, else by dr_imdb, else by the only metric there is; raises `UnknownMetricError` without any of these."""
-        for name in ("l2", "dr_imdb", *(self.metrics if len(self.metrics) == 1 else ())):
+        for name in (*USUAL_BY, *(self.metrics if len(self.metrics) == 1 else ())):
             if name in self.metrics:
                 return score_of(name, self.metrics)
         raise UnknownMetricError(

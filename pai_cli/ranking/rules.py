@@ -7,6 +7,9 @@ from enum import StrEnum
 
 COLLAPSED = 0.1  # chance of ten classes
 
+USUAL_BY = ("l2", "dr_imdb")
+"""What decides where nobody says: the first that is known."""
+
 RESAMPLES = 2000  # bootstrap samples: the ends of a 95% interval rest on 50 of them each
 MOST_RESAMPLES = 100_000  # 400 MB of counts for a thousand masks; more would move the ends of no interval
 
