@@ -204,7 +204,9 @@ def test_the_column_that_decides_is_called_as_what_decides(pai: Pai) -> None:
     assert pai("rank", *MASKS, "--format", "csv", "--columns", "dr_imdb").status == 0  # the usual one
     assert pai("rank", *MASKS, "--format", "csv", "--columns", "dr").status == 2
     found = pai_library.rank(MASKS, by="dr")
-    assert pai_library.to_text(found, "csv", columns="rank,dr") == pai_library.to_text(found, "csv", columns="rank,value")
+    assert pai_library.to_text(found, "csv", columns="rank,dr") == pai_library.to_text(
+        found, "csv", columns="rank,value"
+    )
 
 
 def test_correlations_have_columns_and_an_order(pai: Pai, tmp_path: Path) -> None:
