@@ -68,7 +68,7 @@ def rates() -> Rates:
     mask = np.random.default_rng(0).random(LAYER) < 0.5
     products = gram_products([mask.shape])
     if calls.available():
-        bits, whole = calls.pack_columns(mask), np.array([[0, mask.shape[1]]])
+        bits, whole = calls.arrange(mask)[0], np.array([[0, mask.shape[1]]])
         return Rates(read, products / best(lambda: calls.solve_bits(bits, whole, GRAM_ONLY), 100), "popcount, compiled")
     matrix = mask.astype(np.float32)
     return Rates(read, products / best(lambda: matrix @ matrix.T, 30), "float32 syrk, NumPy")

@@ -41,8 +41,8 @@ STAGES: tuple[tuple[str, Any], ...] = (  # the later a stage, the further inside
     ("closed forms, hand-over", singular_pairs),
     ("bounds", pairs_of),
     ("components", calls.component_count),
-    ("packing bits", calls.pack_columns),
-    ("compiled solver", calls.solve_bits),
+    ("packing bits", calls.arrange),
+    ("compiled solver", calls.solve),
 )
 
 INSIDE = {  # whose time is part of whose, taken out there

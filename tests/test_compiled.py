@@ -69,8 +69,19 @@ def live(mask: Mask) -> Mask:
     return mask[:, mask.any(axis=0)]
 
 
+def pack_columns(mask: Mask) -> np.ndarray:
+    """Columns as rows of bits, all of them, in their order."""
+    rows, columns = mask.shape
+    bits = np.empty((-(-columns // 64) * 64, -(-rows // 64)), dtype=np.uint64)
+    degrees = np.zeros(rows, dtype=np.int64)
+    if mask.size:
+        calls.kernel.pack(np.ascontiguousarray(mask).view(np.uint8), bits, degrees)
+    assert degrees.tolist() == np.count_nonzero(mask, axis=1).tolist()
+    return bits[:columns]
+
+
 def packed(mask: Mask) -> np.ndarray:
-    return np.ascontiguousarray(calls.pack_columns(live(mask)))
+    return np.ascontiguousarray(pack_columns(live(mask)))
 
 
 def everything(rows: int) -> np.ndarray:
@@ -141,7 +152,7 @@ def test_every_number_of_a_row_arrives_where_it_belongs() -> None:
 
 @given(MASKS)
 def test_columns_become_rows_of_bits(mask: Mask) -> None:
-    bits = calls.pack_columns(mask)
+    bits = pack_columns(mask)
     assert (bits.shape, bits.dtype) == ((mask.shape[1], -(-mask.shape[0] // 64)), np.uint64)
     assert (unpacked(bits, mask.shape[0]) == mask).all()
 
@@ -152,34 +163,17 @@ def test_sides_around_whole_words(rows: int) -> None:
         rng = np.random.default_rng(rows * 1000 + columns)
         for density in (0.0, 0.1, 0.5, 1.0):
             mask = uniform(rng, rows, columns, density)
-            assert (unpacked(calls.pack_columns(mask), rows) == mask).all(), columns
-
-
-@pytest.mark.parametrize(
-    "dtype", [np.bool_, np.uint8, np.int8, np.int32, np.uint64, np.float16, np.float32, np.float64]
-)
-def test_masks_of_any_type(dtype: type) -> None:
-    mask = uniform(np.random.default_rng(0), 70, 90, 0.3)
-    assert (unpacked(calls.pack_columns(mask.astype(dtype)), 70) == mask).all()
-
-
-def test_any_number_but_0_is_an_edge() -> None:
-    numbers = np.random.default_rng(0).choice([0.0, -0.0, 1.0, -1.0, 256.0, 1e-300, np.nan, np.inf], size=(90, 70))
-    assert (unpacked(calls.pack_columns(numbers), 90) == (numbers != 0)).all()
-    integers = np.random.default_rng(0).choice(
-        [0, 256, 2**32, -1], size=(90, 70)
-    )  # low bytes of 0 are not all there is
-    assert (unpacked(calls.pack_columns(integers), 90) == (integers != 0)).all()
+            assert (unpacked(pack_columns(mask), rows) == mask).all(), columns
 
 
 def test_booleans_of_any_byte() -> None:
     """A buffer that is read as booleans may hold any byte; each but 0 is true."""
     content = np.arange(256, dtype=np.uint8).repeat(3)
     content = np.random.default_rng(0).permutation(content).reshape(32, 24)
-    assert (unpacked(calls.pack_columns(content.view(np.bool_)), 32) == (content != 0)).all()
+    assert (unpacked(pack_columns(content.view(np.bool_)), 32) == (content != 0)).all()
     for byte in range(1, 256):
         row = np.array([[0, byte, 0, 0, 0, 0, 0, byte, 0, byte]], dtype=np.uint8)
-        assert (unpacked(calls.pack_columns(row.view(np.bool_)), 1) == (row != 0)).all(), byte
+        assert (unpacked(pack_columns(row.view(np.bool_)), 1) == (row != 0)).all(), byte
 
 
 def test_any_order_in_memory() -> None:
@@ -193,15 +187,20 @@ def test_any_order_in_memory() -> None:
         mask[::-1].copy()[::-1],
         mask[:, ::-1][:, ::-1],
     ):
-        assert (unpacked(calls.pack_columns(same), 130) == mask).all()
+        assert (unpacked(pack_columns(same), 130) == mask).all()
     mask.flags.writeable = False
-    assert (unpacked(calls.pack_columns(mask), 130) == mask).all()
+    assert (unpacked(pack_columns(mask), 130) == mask).all()
 
 
-@pytest.mark.parametrize("shape", [(5,), (2, 3, 4), ()])
-def test_what_is_no_matrix_has_no_columns(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="unpack"):
-        calls.pack_columns(np.ones(shape, dtype=bool))
+@given(MASKS)
+def test_columns_with_an_edge_are_sorted_by_degree(mask: Mask) -> None:
+    bits, columns, left, right = calls.arrange(mask)
+    degrees = mask.sum(axis=0)
+    order = np.argsort(degrees, kind="stable")
+    assert columns.tolist() == order[degrees[order] > 0].tolist()
+    assert left.tolist() == degrees[columns].tolist()
+    assert right.tolist() == mask.sum(axis=1).tolist()
+    assert (unpacked(bits, mask.shape[0]) == mask[:, columns]).all()
 
 
 # Components and edges ----------------------------------------------------------------------------------------------
@@ -248,14 +247,14 @@ def test_no_vertex_no_component() -> None:
 
 @given(MASKS)
 def test_edges_of_bits(mask: Mask) -> None:
-    begin, neighbour = calls.edges_of_bits(calls.pack_columns(mask))
+    begin, neighbour = calls.edges_of_bits(pack_columns(mask))
     assert (begin.dtype, neighbour.dtype) == (np.int64, np.int32)
     assert begin.tolist() == [0, *np.cumsum(mask.sum(axis=0)).tolist()]
     assert neighbour.tolist() == [row for column in mask.T for row in np.flatnonzero(column).tolist()]
 
 
 def lists_of(mask: Mask, weights: Matrix) -> EdgeLists:
-    begin, neighbour = calls.edges_of_bits(np.ascontiguousarray(calls.pack_columns(mask)))
+    begin, neighbour = calls.edges_of_bits(np.ascontiguousarray(pack_columns(mask)))
     left = np.repeat(np.arange(mask.shape[1]), np.diff(begin))
     return EdgeLists(begin, neighbour, np.abs(weights[neighbour, left]), mask.shape[0])
 
@@ -484,6 +483,11 @@ def test_weights_of_edges(dtype: type) -> None:
         assert (calls.weights_of_edges(begin, neighbour, columns, np.asfortranarray(weights)) == found).all()
 
 
+def solve_weights(weights: np.ndarray, largest: float, limits: SolverLimits) -> np.void:
+    graph = calls.graph_of_weights(weights, largest)
+    return calls.solve([calls.Parts(graph, everything(1), np.array([0]), limits)])[0][0]
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("shape", [(2, 3), (3, 2), (31, 40), (40, 300), (300, 40), (64, 512), (513, 66), (257, 259)])
 def test_whole_matrices_of_weights(shape: tuple[int, int], dtype: type) -> None:
@@ -492,10 +496,10 @@ def test_whole_matrices_of_weights(shape: tuple[int, int], dtype: type) -> None:
     matrix = absolute / absolute.max()
     gram = matrix @ matrix.T if shape[0] <= shape[1] else matrix.T @ matrix
     for limits in (LIMITS, ALL_VALUES):
-        assert_solved(calls.solve_weights(weights, absolute.max(), limits)[0], gram, limits)
+        assert_solved(solve_weights(weights, absolute.max(), limits), gram, limits)
     for power in (-1000, 900):
         scaled = np.ldexp(absolute, power)
-        assert_solved(calls.solve_weights(scaled, scaled.max(), LIMITS)[0], gram, power)
+        assert_solved(solve_weights(scaled, scaled.max(), LIMITS), gram, power)
 
 
 @pytest.mark.parametrize("touched", [1, 40, 10**6])
@@ -683,7 +687,7 @@ def answers_to(problems: list[tuple[np.ndarray, np.ndarray, EdgeLists, Matrix]])
     answers = []
     for mask, bits, lists, gram in problems:
         every = everything(len(bits))
-        answers.append(calls.pack_columns(mask).tobytes())
+        answers.append(pack_columns(mask).tobytes())
         answers.append(str(calls.component_count(bits)).encode())
         answers.extend(part.tobytes() for part in calls.edges_of_bits(bits))
         answers.extend(bytes_of(calls.solve_bits(bits, every, limits)) for limits in (LIMITS, BY_TABLES, BY_LISTS))
@@ -821,12 +825,12 @@ def test_without_the_compiled_part_graphs_are_arrays(monkeypatch: pytest.MonkeyP
 def test_no_memory_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     class Kernel:
         @staticmethod
-        def solve_bits(bits: object, ranges: object, limits: object, found: np.ndarray) -> None:
+        def solve_gram(gram: object, limits: object, found: np.ndarray, side: int) -> None:
             found.view(EIGENPAIR)["status"] = Status.NO_MEMORY
 
     monkeypatch.setattr(calls, "kernel", Kernel)
     with pytest.raises(MemoryError):
-        calls.solve_bits(BITS, everything(3), LIMITS)
+        calls.solve_gram(np.eye(4), LIMITS)
 
 
 @pytest.mark.parametrize("decades", [200, 300, 600])

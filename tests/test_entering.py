@@ -508,49 +508,93 @@ def overlapping() -> tuple[np.ndarray, np.ndarray]:
     return memory[: 2 * TABLE], memory[TABLE : 2 * TABLE]
 
 
+def queued(
+    graph: object,
+    ranges: np.ndarray,
+    wish: np.ndarray,
+    table: np.ndarray,
+    *,
+    owner: int = 0,
+    touched: int = 1,
+    done: np.ndarray | None = None,
+) -> object:
+    """A queue of one graph's parts, from arrays as they are."""
+    owners, counts = np.full(len(ranges), owner), np.full(len(ranges), touched)
+    done = np.zeros(1, np.int64) if done is None else done
+    return calls.kernel.queue(wish.reshape(1, -1), owners, ranges, counts, table, done, (graph,))
+
+
+def by_bits(bits: np.ndarray, ranges: np.ndarray, wish: np.ndarray, table: np.ndarray, **more: Any) -> None:
+    calls.kernel.work(queued(calls.kernel.graph_of_bits(bits), ranges, wish, table, **more))
+
+
+def by_lists(
+    lists: tuple[np.ndarray, ...], ranges: np.ndarray, wish: np.ndarray, table: np.ndarray, right: int, **more: Any
+) -> None:
+    calls.kernel.work(queued(calls.kernel.graph_of_lists(*lists, right), ranges, wish, table, **more))
+
+
+def by_weights(weights: np.ndarray, wish: np.ndarray, table: np.ndarray, largest: float) -> None:
+    calls.kernel.work(queued(calls.kernel.graph_of_weights(weights, largest), np.array([[0, 1]]), wish, table))
+
+
+OURS = {"by_bits": by_bits, "by_lists": by_lists, "by_weights": by_weights}
+
 PACKED = np.zeros((64, 1), np.uint64)
 
 HOSTILE: dict[str, tuple[str, tuple[Any, ...], str]] = {
-    "a budget without end": ("solve_bits", (BITS, ALL, limits(most=math.inf), room()), "limits"),
-    "a budget of NaN": ("solve_bits", (BITS, ALL, limits(most=math.nan), room()), "limits"),
-    "a budget below 0": ("solve_bits", (BITS, ALL, limits(most=-1), room()), "limits"),
-    "a budget past integers": ("solve_bits", (BITS, ALL, limits(most=2.0**63), room()), "limits"),
-    "a side of NaN": ("solve_bits", (BITS, ALL, limits(proof_side=math.nan), room()), "limits"),
-    "a side below 0": ("solve_bits", (BITS, ALL, limits(direct_side=-1), room()), "limits"),
-    "a short limits": ("solve_bits", (BITS, ALL, WISH[:5], room()), "limits"),
-    "a short table": ("solve_bits", (BITS, ALL, WISH, room()[:-1]), "found"),
-    "a table too long": ("solve_bits", (BITS, ALL, WISH, room(2)), "found"),
-    "a table to be read only": ("solve_bits", (BITS, ALL, WISH, read_only(room())), "read-only"),
-    "a table over the limits": ("solve_bits", (BITS, ALL, overlapping()[0], overlapping()[1]), "limits"),
-    "a range past the rows": ("solve_bits", (BITS, np.array([[0, 4]]), WISH, room()), "not there"),
-    "misaligned bits": ("solve_bits", (misaligned(BITS), ALL, WISH, room()), "aligned"),
+    "a budget without end": ("by_bits", (BITS, ALL, limits(most=math.inf), room()), "limits"),
+    "a budget of NaN": ("by_bits", (BITS, ALL, limits(most=math.nan), room()), "limits"),
+    "a budget below 0": ("by_bits", (BITS, ALL, limits(most=-1), room()), "limits"),
+    "a budget past integers": ("by_bits", (BITS, ALL, limits(most=2.0**63), room()), "limits"),
+    "a side of NaN": ("by_bits", (BITS, ALL, limits(proof_side=math.nan), room()), "limits"),
+    "a side below 0": ("by_bits", (BITS, ALL, limits(direct_side=-1), room()), "limits"),
+    "a short limits": ("by_bits", (BITS, ALL, WISH[:5], room()), "limits"),
+    "a short table": ("by_bits", (BITS, ALL, WISH, room()[:-1]), "found"),
+    "a table too long": ("by_bits", (BITS, ALL, WISH, room(2)), "found"),
+    "a table to be read only": ("by_bits", (BITS, ALL, WISH, read_only(room())), "read-only"),
+    "a table over the limits": ("by_bits", (BITS, ALL, overlapping()[0], overlapping()[1]), "limits"),
+    "a range past the rows": ("by_bits", (BITS, np.array([[0, 4]]), WISH, room()), "not there"),
+    "misaligned bits": ("by_bits", (misaligned(BITS), ALL, WISH, room()), "aligned"),
     "too many vertices": ("components", (np.broadcast_to(np.uint64(1), (1, 2**18 + 1)).copy(),), "2\\^24"),
     "no vertices": ("components", (BITS[:0],), "no rows"),
     "not enough room": ("neighbours", (BITS, np.zeros(4, np.int32)), "out"),
-    "a mask and other bits": ("pack", (np.ones((3, 65), np.uint8), np.zeros((64, 1), np.uint64)), "out"),
+    "a mask and other bits": (
+        "pack",
+        (np.ones((3, 65), np.uint8), np.zeros((64, 1), np.uint64), np.zeros(3, np.int64)),
+        "out",
+    ),
     "a pack over its mask": (
         "pack",
-        (PACKED.view(np.uint8).reshape(64, 8)[:1], PACKED),
+        (PACKED.view(np.uint8).reshape(64, 8)[:1], PACKED, np.zeros(1, np.int64)),
         "out overlaps mask",
     ),
+    "degrees of fewer rows": (
+        "pack",
+        (np.ones((3, 60), np.uint8), np.zeros((64, 1), np.uint64), np.zeros(2, np.int64)),
+        "degrees",
+    ),
+    "sorted into fewer rows": ("arrange", (BITS, BITS[:2].copy(), np.zeros(3, np.int64), np.zeros(3, np.int64)), "out"),
+    "sorted over itself": ("arrange", (BITS, BITS, np.zeros(3, np.int64), np.zeros(3, np.int64)), "overlaps"),
+    "fewer places than rows": ("arrange", (BITS, BITS.copy(), np.zeros(2, np.int64), np.zeros(3, np.int64)), "row"),
     "a neighbour that is not": (
-        "solve_edges",
-        (BEGIN, np.array([0, 2, 0, 3, 0], np.int32), VALUE, ALL, np.array([3]), WISH, room(), 3),
+        "by_lists",
+        ((BEGIN, np.array([0, 2, 0, 3, 0], np.int32), VALUE), ALL, WISH, room(), 3),
         "a right vertex",
     ),
     "a neighbour below 0": (
-        "solve_edges",
-        (BEGIN, np.array([-1, 2, 0, 1, 0], np.int32), VALUE, ALL, np.array([3]), WISH, room(), 3),
+        "by_lists",
+        ((BEGIN, np.array([-1, 2, 0, 1, 0], np.int32), VALUE), ALL, WISH, room(), 3),
         "a right vertex",
     ),
     "neighbours in no order": (
-        "solve_edges",
-        (BEGIN, np.array([2, 0, 0, 1, 0], np.int32), VALUE, ALL, np.array([3]), WISH, room(), 3),
+        "by_lists",
+        ((BEGIN, np.array([2, 0, 0, 1, 0], np.int32), VALUE), ALL, WISH, room(), 3),
         "do not increase",
     ),
     "lists that go back": (
-        "solve_edges",
-        (np.array([0, 4, 2, 5]), NEIGHBOUR, VALUE, ALL, np.array([3]), WISH, room(), 3),
+        "by_lists",
+        ((np.array([0, 4, 2, 5]), NEIGHBOUR, VALUE), ALL, WISH, room(), 3),
         "go on",
     ),
     "weights of no such row": (
@@ -580,13 +624,13 @@ HOSTILE: dict[str, tuple[str, tuple[Any, ...], str]] = {
         "float32 and float64",
     ),
     "weights for fewer edges": ("weights", (BEGIN, NEIGHBOUR, np.arange(3), np.ones((3, 3)), np.zeros(4)), "lengths"),
-    "a whole without rows": ("solve_weights", (np.ones((0, 3)), WISH, room(), 1.0), "no rows"),
-    "a largest of 0": ("solve_weights", (np.ones((3, 3)), WISH, room(), 0.0), "largest"),
-    "a largest of NaN": ("solve_weights", (np.ones((3, 3)), WISH, room(), math.nan), "largest"),
-    "a largest without end": ("solve_weights", (np.ones((3, 3)), WISH, room(), math.inf), "largest"),
-    "a whole of half precision": ("solve_weights", (np.ones((3, 3), np.float16), WISH, room(), 1.0), "float32 and"),
-    "a whole with a short table": ("solve_weights", (np.ones((3, 3)), WISH, room()[:-1], 1.0), "found"),
-    "a right side below 0": ("solve_edges", (BEGIN, NEIGHBOUR, VALUE, ALL, np.array([3]), WISH, room(), -1), "right"),
+    "a whole without rows": ("by_weights", (np.ones((0, 3)), WISH, room(), 1.0), "no rows"),
+    "a largest of 0": ("by_weights", (np.ones((3, 3)), WISH, room(), 0.0), "largest"),
+    "a largest of NaN": ("by_weights", (np.ones((3, 3)), WISH, room(), math.nan), "largest"),
+    "a largest without end": ("by_weights", (np.ones((3, 3)), WISH, room(), math.inf), "largest"),
+    "a whole of half precision": ("by_weights", (np.ones((3, 3), np.float16), WISH, room(), 1.0), "float32 and"),
+    "a whole with a short table": ("by_weights", (np.ones((3, 3)), WISH, room()[:-1], 1.0), "found"),
+    "a right side below 0": ("by_lists", ((BEGIN, NEIGHBOUR, VALUE), ALL, WISH, room(), -1), "right"),
     "a matrix of another side": ("solve_gram", (np.zeros((4, 4)), WISH, room(), 5), "gram"),
     "a matrix without rows": ("solve_gram", (np.zeros((0, 0)), WISH, room(), 0), "n is 0"),
     "a matrix past all sides": ("solve_gram", (np.zeros((4, 4)), WISH, room(), 2**40), "n is"),
@@ -598,16 +642,65 @@ HOSTILE: dict[str, tuple[str, tuple[Any, ...], str]] = {
 def test_the_compiled_part_checks_for_itself(name: str) -> None:
     function, arguments, why = HOSTILE[name]
     with pytest.raises(ValueError, match=why):
-        getattr(calls.kernel, function)(*arguments)
+        OURS.get(function, getattr(calls.kernel, function, None))(*arguments)
+
+
+@pytest.mark.skipif(not calls.available(), reason="the compiled part of the engine is not built")
+def test_a_queue_checks_for_itself() -> None:
+    graph, table = calls.kernel.graph_of_bits(BITS), room()
+    for more, why in (
+        ({"owner": 1}, "not there"),
+        ({"owner": -1}, "not there"),
+        ({"done": np.zeros(2, np.int64)}, "one number"),
+        ({"done": table[:1].view(np.int64)}, "overlaps"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            queued(graph, ALL, WISH, table, **more)
+    for other in (None, object(), queued(graph, ALL, WISH, table)):
+        with pytest.raises(ValueError, match="PyCapsule"):
+            queued(other, ALL, WISH, table)
+        with pytest.raises(ValueError, match="PyCapsule"):
+            calls.kernel.work(other if other is None or type(other) is object else graph)
+    memory = np.zeros((TABLE, 1), np.uint64)
+    with pytest.raises(ValueError, match="overlaps a graph"):
+        queued(calls.kernel.graph_of_bits(memory), ALL, WISH, memory.reshape(-1).view(np.float64))
+    one = np.zeros(1, np.int64)
+    with pytest.raises(ValueError, match="a tuple"):
+        calls.kernel.queue(WISH.reshape(1, -1), one, ALL, one, table, np.zeros(1, np.int64), [graph])
+    with pytest.raises(ValueError, match="a row a graph"):
+        calls.kernel.queue(np.stack([WISH, WISH]), one, ALL, one, table, np.zeros(1, np.int64), (graph,))
+
+
+@pytest.mark.skipif(not calls.available(), reason="the compiled part of the engine is not built")
+def test_a_queue_that_is_ended_begins_nothing() -> None:
+    for begun in (1, 2**62, -1, -(2**63)):
+        table = room()
+        by_bits(BITS, ALL, WISH, table, done=np.array([begun]))
+        assert not table.any()
+    table = room()
+    by_bits(BITS, ALL, WISH, table)
+    assert table.any()
+
+
+@pytest.mark.skipif(not calls.available(), reason="the compiled part of the engine is not built")
+def test_a_queue_keeps_its_graphs_and_its_own_problems() -> None:
+    ranges, table, expected = ALL.copy(), room(), room()
+    by_bits(BITS, ALL, WISH, expected)
+    bits = BITS.copy()
+    queue = queued(calls.kernel.graph_of_bits(bits), ranges, WISH, table)
+    ranges[:] = 2**40
+    del bits
+    calls.kernel.work(queue)
+    assert table.tobytes() == expected.tobytes()
 
 
 @pytest.mark.skipif(not calls.available(), reason="the compiled part of the engine is not built")
 def test_rows_without_an_edge_have_values_0() -> None:
     table = room(2)
-    calls.kernel.solve_bits(np.zeros((3, 2), np.uint64), np.array([[0, 1], [0, 3]]), limits(direct_side=0), table)
+    by_bits(np.zeros((3, 2), np.uint64), np.array([[0, 1], [0, 3]]), limits(direct_side=0), table)
     assert (table.view(EIGENPAIR)["value"] == 0).all()
     nothing = (np.zeros(4, np.int64), np.zeros(0, np.int32), np.zeros(0))
-    calls.kernel.solve_edges(*nothing, np.array([[0, 1], [0, 3]]), np.zeros(2, np.int64), WISH, table, 2)
+    by_lists(nothing, np.array([[0, 1], [0, 3]]), WISH, table, 2, touched=0)
     assert (table.view(EIGENPAIR)["value"] == 0).all()
 
 

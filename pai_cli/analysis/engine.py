@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
-from functools import partial
 
 from pai_cli.analysis.by_layer import Measuring, named
-from pai_cli.compute.threads import mapped, one_blas_thread
+from pai_cli.compute.threads import cores, one_blas_thread, spread_over_cores
 from pai_cli.errors import PaiError
 from pai_cli.spectral.network import LayerInput, measure_together
 from pai_cli.spectral.table import LayerTable
@@ -34,16 +33,11 @@ def measure_everywhere(
             tables.append(table)
             tell(len(tables))
         return LayerTable.joined(tables)
-    with one_blas_thread():
-        if total >= WORTH_THREADS:
-            for table in mapped(partial(_alone, how=how), layers, _bytes_of):
-                tables.append(table)
-                tell(len(tables))
-            return LayerTable.joined(tables)
+    with spread_over_cores() if total >= WORTH_THREADS and cores() > 1 else one_blas_thread() as spread:
         for batch in _batches(layers):
             alone = batch
             with suppress(PaiError, MemoryError):  # of which layer, is seen when each is alone
-                tables.append(measure_together(batch, how.options, how.cache))
+                tables.append(measure_together(batch, how.options, how.cache, spread))
                 alone = []
             tables += [_alone(layer, how) for layer in alone]
             tell(sum(map(len, tables)))

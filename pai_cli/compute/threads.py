@@ -10,6 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pai_cli.spectral.parameters import from_digits
+from pai_cli.spectral.spreading import Spread
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -83,6 +84,35 @@ def mapped(
     """
     with one_blas_thread():
         yield from _in_threads(function, items, bytes_of or (lambda _: 0), ahead * cores())
+
+
+@contextmanager
+def spread_over_cores() -> Iterator[Spread]:
+    """A thread a core for as long as the block lasts, for items that are all there: each begins the next that is left. This
+    thread only waits, so that it can be interrupted; BLAS keeps to one thread meanwhile.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    pool = ThreadPoolExecutor(cores())
+    begun: list[Future[Any]] = []
+
+    def spread(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+        own = [pool.submit(function, item) for item in items]
+        begun[:] = own
+        try:
+            return [future.result() for future in own]
+        finally:
+            for future in own:  # those that a fault leaves
+                future.cancel()
+
+    finished = False
+    try:
+        with one_blas_thread():
+            yield spread
+        finished = True
+    finally:
+        pool.shutdown(wait=finished, cancel_futures=True)
+        _left[:] = [future for future in (*_left, *begun) if future.running()]
 
 
 def _in_threads(

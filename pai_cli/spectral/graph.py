@@ -23,8 +23,6 @@ Array = Any  # a NumPy array or a torch tensor; the engine is written once again
 
 LISTED_DENSITY, LISTED_SIZE = 0.25, 2**23  # weighted edges are kept as lists up to this density, or to so many entries
 
-SUMMED, ROWS_AT_ONCE = 2**14, 2**26  # entries of a mask whose rows are summed; of the rows that are counted at once
-
 STEPS = 4  # to and fro that connect a layer, where it is connected: two are the rule
 
 
@@ -111,8 +109,8 @@ class BipartiteGraph:
     """A layer's graph without its isolated vertices, its left vertices sorted by degree.
 
     `mask`: (rows, columns), boolean or 0/1. `weights`: the same shape, real; only absolute values matter (`A = abs(W) * M`).
-    Prepared once, and what is done to either array afterwards changes nothing; questions about it are asked of `singular`
-    and `regular`. In this machine's memory and with the compiled part the graph is kept as bits; else as an array of
+    Prepared once, and what is done to either array afterwards changes nothing, unless weights are not to be a `copy`; questions
+    about it are asked of `singular` and `regular`. In this machine's memory and with the compiled part the graph is kept as bits; else as an array of
     float32. `compiled`: whether that part solves it; `packed`: whether there are bits. Raises `ArrayError` and
     `NotFiniteError` for what is no mask or no weights.
 
@@ -121,30 +119,26 @@ class BipartiteGraph:
     vertices with an edge, int64, the left ones sorted.
     """
 
-    def __init__(self, mask: Array, weights: Array | None = None):
+    def __init__(self, mask: Array, weights: Array | None = None, *, copy: bool = True):
         mask = zero_one(mask)
         self.xp = xp = array_namespace(mask)
-        self.weights = None if weights is None else real_weights(weights, mask)
+        self.weights = None if weights is None else real_weights(weights, mask, copy=copy)
         self.n_R0, self.n_L0 = int(mask.shape[0]), int(mask.shape[1])
         self.place = str(mask.device) if is_torch_array(mask) else None
         self.packed = self.compiled = is_numpy_array(mask) and calls.available()
         if self.packed:
-            bits = calls.pack_columns(mask)
-            left, right = np.bitwise_count(bits).sum(axis=1, dtype=np.int64), _row_degrees(mask)
+            self.bits, self._columns, self.left_degrees, right = calls.arrange(mask)
         else:
             self.mask = mask.view(xp.uint8) != 0  # a copy, in which True is 1 whatever byte stood for it
             left, right = _degrees(xp, self.mask, axis=0), _degrees(xp, self.mask, axis=1)
-        order = xp.argsort(left, stable=True)
-        isolated = int(xp.sum(xp.astype(left == 0, xp.int64)))
-        self._columns = order[isolated:]
-        self.left_degrees = xp.take(left, self._columns)
-        if self.packed:
-            self.bits = bits[self._columns]
+            isolated = int(xp.sum(xp.astype(left == 0, xp.int64)))
+            self._columns = xp.argsort(left, stable=True)[isolated:]
+            self.left_degrees = xp.take(left, self._columns)
         self._rows = xp.nonzero(right)[0]
         self.right_degrees = xp.take(right, self._rows)
         self.n_L = int(self._columns.shape[0])
         self.n_R = int(self._rows.shape[0])
-        self.edges = int(xp.sum(left))
+        self.edges = int(xp.sum(self.left_degrees))
 
     @cached_property
     def counts(self) -> Counts:
@@ -274,21 +268,6 @@ class BipartiteGraph:
             right = xp.astype((reached @ self.incidence) > 0, xp.float32)
             reached = xp.astype((self.incidence @ right) > 0, xp.float32)
         return int(xp.sum(reached)) == self.n_L
-
-
-def _row_degrees(mask: Ints) -> Ints:
-    """Edges a row of a mask, by way of bits, which take a fifth of the time of sums where there are many."""
-    rows, columns = mask.shape
-    degrees = np.zeros(rows, dtype=np.int64)
-    if mask.size <= SUMMED:
-        return np.sum(mask, axis=1, out=degrees)
-    step = max(1, ROWS_AT_ONCE // max(columns, 1))
-    for begin in range(0, rows, step):
-        packed = np.packbits(mask[begin : begin + step], axis=1)
-        bits = np.zeros((len(packed), -(-packed.shape[1] // 8) * 8), dtype=np.uint8)
-        bits[:, : packed.shape[1]] = packed
-        degrees[begin : begin + step] = np.bitwise_count(bits.view(np.uint64)).sum(axis=1, dtype=np.int64)
-    return degrees
 
 
 def _degrees(xp: Any, mask: Array, axis: int) -> Array:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -85,11 +86,23 @@ class PreparedLayer:
     weights: Array | None
     weighted: bool
 
-    @property
+    @staticmethod
+    def of(graph: BipartiteGraph, convention: Convention) -> PreparedLayer:
+        """The layer of a graph, with weights where that has them."""
+        return PreparedLayer(graph, regular_subgraphs(graph, convention), graph.weights, graph.weights is not None)
+
+    @cached_property
     def problems(self) -> list[Problems]:
         """What the layer asks the solvers for: of the mask, and with weights of `abs(W) * M` too."""
         kinds = (False, True) if self.weighted else (False,)
         return [self.subgraphs.problems(self.graph, weighted=weighted) for weighted in kinds]
+
+    def ready(self) -> PreparedLayer:
+        """The same with all that is worked out from its arrays when it is first asked for."""
+        for request in self.problems:
+            _ = request.scales
+        _ = self.graph.counts
+        return self
 
 
 def prepare_layer(mask: Array, weights: Array | None = None, convention: Convention = Convention.H23) -> PreparedLayer:
@@ -97,7 +110,8 @@ def prepare_layer(mask: Array, weights: Array | None = None, convention: Convent
 
     `convention`: which subgraphs count. Raises `ArrayError` and `NotFiniteError` for what is no mask or no weights.
     """
-    return prepare_layers([mask], [weights], convention)[0]
+    graph = graphs_of([mask], [weights])[0] if is_torch_array(mask) else BipartiteGraph(mask, weights)
+    return PreparedLayer.of(graph, convention)
 
 
 def prepare_matrix(matrix: Array | Entries, convention: Convention, *, weighted: bool) -> PreparedLayer:
@@ -110,19 +124,6 @@ def prepare_matrix(matrix: Array | Entries, convention: Convention, *, weighted:
     else:
         graph = BipartiteGraph(matrix != 0, matrix if weighted else None)
     return PreparedLayer(graph, regular_subgraphs(graph, convention), None, weighted)
-
-
-def prepare_layers(
-    masks: Sequence[Array], weights: Sequence[Array | None], convention: Convention = Convention.H23
-) -> list[PreparedLayer]:
-    """`prepare_layer` of many: the tensors among them, which must be on one device, are gathered there together."""
-    at = [k for k, mask in enumerate(masks) if is_torch_array(mask)]
-    tensors = iter(graphs_of([masks[k] for k in at], [weights[k] for k in at]))
-    prepared = []
-    for mask, own in zip(masks, weights, strict=True):
-        graph = next(tensors) if is_torch_array(mask) else BipartiteGraph(mask, own)
-        prepared.append(PreparedLayer(graph, regular_subgraphs(graph, convention), graph.weights, own is not None))
-    return prepared
 
 
 def measure_layer(

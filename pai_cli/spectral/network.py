@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from array_api_compat import is_torch_array
 
 from pai_cli.spectral.catalogue import FULL_SPECTRUM, METRICS
 from pai_cli.spectral.conventions import Convention
+from pai_cli.spectral.device.gathering import graphs_of
 from pai_cli.spectral.formulas import means
-from pai_cli.spectral.graph import Array, unroll
+from pai_cli.spectral.graph import Array, BipartiteGraph, unroll
 from pai_cli.spectral.layout import PLAIN, Layout
 from pai_cli.spectral.metrics import (
     MetricOptions,
+    PreparedLayer,
     dense_reference,
     measures_of,
-    prepare_layers,
     prepare_matrix,
 )
 from pai_cli.spectral.namespaces import array_namespace
 from pai_cli.spectral.result import Measure, Outcome
 from pai_cli.spectral.singular import singular_pairs
+from pai_cli.spectral.spreading import Spread, in_turn
 from pai_cli.spectral.table import Column, LayerTable, Tensor
 
 UNPROVED = {Outcome.NOT_PROVED, Outcome.WIDE_NOT_PROVED, Outcome.TOO_FULL}
@@ -89,7 +92,7 @@ class DenseCache:
             self.known[key] = dense_reference(unroll(layer.weights, layer.layout), options, ones)
         return self.known[key]
 
-    def fill(self, layers: Sequence[LayerInput], options: MetricOptions) -> None:
+    def fill(self, layers: Sequence[LayerInput], options: MetricOptions, spread: Spread | None = None) -> None:
         """Take in the measures of all of these unmasked layers that are asked for and not known, measured together."""
         new = {
             (one.name, one.layout): one for one in layers if options.dense and (one.name, one.layout) not in self.known
@@ -100,31 +103,46 @@ class DenseCache:
         for one in new.values():
             xp = array_namespace(one.weights)
             whole.append(replace(one, mask=xp.ones_like(one.weights, dtype=xp.bool)))
-        for key, report in zip(new, measure_together(whole, replace(options, dense=False)), strict=True):
+        for key, report in zip(new, measure_together(whole, replace(options, dense=False), spread=spread), strict=True):
             self.known[key] = {name: report.measures[name] for name in FULL_SPECTRUM}
 
 
 def measure_together(
-    layers: Sequence[LayerInput], options: MetricOptions, cache: DenseCache | None = None
+    layers: Sequence[LayerInput],
+    options: MetricOptions,
+    cache: DenseCache | None = None,
+    spread: Spread | None = None,
 ) -> LayerTable:
     """What is measured of layers that are held at once, with the weights of all or of none: their problems are solved
-    together, on a GPU in a few batches.
+    together, on a GPU in a few batches. `spread`: who works beside this thread; no number depends on it.
     """
+    at = [k for k, one in enumerate(layers) if is_torch_array(one.mask)]
+    tensors = dict(
+        zip(at, graphs_of(*zip(*(_matrices(layers[k]) for k in at), strict=True)) if at else (), strict=True)
+    )
+    given = [(layer, tensors.get(k)) for k, layer in enumerate(layers)]
+    ready = partial(_prepared, convention=options.convention, ready=spread is not None)
+    prepared = list((spread or in_turn)(ready, given))
+    solved = singular_pairs([request for one in prepared for request in one.problems], options.solver, spread)
     cache = cache or DenseCache()
-    cache.fill([layer for layer in layers if layer.weights is not None and is_torch_array(layer.weights)], options)
-    rest = [layer for layer in layers if layer.weighted is None]
-    masks = [unroll(layer.mask, layer.layout) for layer in rest]
-    weights = [None if layer.weights is None else unroll(layer.weights, layer.layout) for layer in rest]
-    of_networks = iter(prepare_layers(masks, weights, options.convention))
-    prepared = [
-        next(of_networks)
-        if one.weighted is None
-        else prepare_matrix(one.mask, options.convention, weighted=one.weighted)
-        for one in layers
-    ]
-    solved = singular_pairs([request for one in prepared for request in one.problems], options.solver)
-    tensors = [Tensor(layer.name, tuple(layer.mask.shape), layer.layout) for layer in layers]
-    return measures_of(prepared, solved, options, [cache.of(layer, options) for layer in layers], tensors)
+    cache.fill([layer for layer in layers if layer.weights is not None], options, spread)
+    names = [Tensor(layer.name, tuple(layer.mask.shape), layer.layout) for layer in layers]
+    return measures_of(prepared, solved, options, [cache.of(layer, options) for layer in layers], names)
+
+
+def _matrices(layer: LayerInput) -> tuple[Array, Array | None]:
+    """The matrices of a layer's mask and weights."""
+    return unroll(layer.mask, layer.layout), None if layer.weights is None else unroll(layer.weights, layer.layout)
+
+
+def _prepared(given: tuple[LayerInput, BipartiteGraph | None], convention: Convention, *, ready: bool) -> PreparedLayer:
+    """The layer's graph, unless it is there already; `ready`: with all that is worked out when it is first asked for."""
+    layer, graph = given
+    if layer.weighted is not None:
+        prepared = prepare_matrix(layer.mask, convention, weighted=layer.weighted)
+    else:  # weights as they are: nobody writes to them before all is measured
+        prepared = PreparedLayer.of(graph or BipartiteGraph(*_matrices(layer), copy=False), convention)
+    return prepared.ready() if ready else prepared
 
 
 def summarise(layers: LayerTable) -> NetworkReport:

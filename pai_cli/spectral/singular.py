@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from pai_cli.errors import NotFiniteError
 from pai_cli.spectral import batched
-from pai_cli.spectral.compiled.solve import Asked, pairs
+from pai_cli.spectral.compiled.solve import Asked, pairs, solve
 from pai_cli.spectral.counting import beforehand, count_instead, left_off
 from pai_cli.spectral.device.solve import solve as solve_tensors
 from pai_cli.spectral.direct import (
@@ -29,6 +30,7 @@ from pai_cli.spectral.namespaces import array_namespace
 from pai_cli.spectral.problems import Problems, smaller_gram
 from pai_cli.spectral.result import EPS, Outcome, Pairs, SingularPair, unanswered
 from pai_cli.spectral.solvers import DEFAULT, SVD_SIDE, Solver, SolverOptions, lapack_follows, patience
+from pai_cli.spectral.spreading import Spread, in_turn
 
 
 def structure_pair(graph: BipartiteGraph, options: SolverOptions = DEFAULT) -> SingularPair:
@@ -41,8 +43,10 @@ def weighted_pair(graph: BipartiteGraph, options: SolverOptions = DEFAULT) -> Si
     return singular_pairs([Problems.whole(graph, weighted=True)], options)[0][0]
 
 
-def singular_pairs(requests: Sequence[Problems], options: SolverOptions = DEFAULT) -> list[Pairs]:
-    """The pairs of every part of every request, in order.
+def singular_pairs(
+    requests: Sequence[Problems], options: SolverOptions = DEFAULT, spread: Spread | None = None
+) -> list[Pairs]:
+    """The pairs of every part of every request, in order. `spread`: who works beside this thread; no number depends on it.
 
     Raises `NotFiniteError` for weights whose singular values overflow, and `MemoryError`.
     """
@@ -54,24 +58,28 @@ def singular_pairs(requests: Sequence[Problems], options: SolverOptions = DEFAUL
     still_open = np.array([not solver for solver in answers.solver], dtype=bool)
     own = np.split(still_open, np.cumsum(sizes)[:-1])
     rest = [request.take(np.flatnonzero(at)) for request, at in zip(requests, own, strict=True)]
+    turn = spread or in_turn
     if options.solver in (Solver.GRAM, Solver.DIRECT):
-        found = [_by_lapack(request, options) for request in rest]
+        found = list(turn(partial(_by_lapack, options=options), rest))
     else:  # each where it lives
         ours, arrays = ([one for one in rest if one.graph.compiled == compiled] for compiled in (True, False))
         asked = [Asked.of(one, patience(beforehand(one, options), _largest_side([one]))) for one in ours]
-        compiled = iter(pairs(asked, list(map(Asked.solve, asked))))
-        others = _by_arrays(arrays, options)
+        compiled = iter(pairs(asked, solve(asked, spread)))
+        others = _by_arrays(arrays, options, turn)
         found = [next(compiled if one.graph.compiled else others) for one in rest]
-        for request, its in zip(rest, found, strict=True):
-            if request.graph.compiled and set(its.outcome) != {Outcome.PROVED}:
-                _count(request, its, options)
+        left = [
+            (request, its)
+            for request, its in zip(rest, found, strict=True)
+            if request.graph.compiled and set(its.outcome) != {Outcome.PROVED}
+        ]
+        list(turn(lambda one: _count(*one, options), left))
     at, solved = np.flatnonzero(still_open), Pairs.joined(found)
-    _settle([parts[k] for k in at.tolist()], solved, options)
+    _settle([parts[k] for k in at.tolist()], solved, options, turn)
     answers.put(at, solved)
     return [_scaled(pairs, request) for pairs, request in zip(answers.split(sizes), requests, strict=True)]
 
 
-def _by_arrays(requests: Sequence[Problems], options: SolverOptions) -> Iterator[Pairs]:
+def _by_arrays(requests: Sequence[Problems], options: SolverOptions, turn: Spread) -> Iterator[Pairs]:
     """In this machine's memory each request by itself, so that no number depends on what else is asked for; tensors of each
     device together, as one plan.
     """
@@ -84,9 +92,11 @@ def _by_arrays(requests: Sequence[Problems], options: SolverOptions) -> Iterator
         if one.graph.place is not None:
             tensors.setdefault(one.graph.place, []).append(one)
     together = {name: iter(solve_tensors(some, own(some))) for name, some in tensors.items()}
+    ours = iter(
+        turn(lambda one: batched.solve([one], own([one]))[0], [one for one in requests if one.graph.place is None])
+    )
     for one in requests:
-        place = one.graph.place
-        yield batched.solve([one], own([one]))[0] if place is None else next(together[place])
+        yield next(ours if one.graph.place is None else together[one.graph.place])
 
 
 def _largest_side(requests: Sequence[Problems]) -> int:
@@ -150,35 +160,38 @@ def _count(request: Problems, found: Pairs, options: SolverOptions) -> None:
     if len(at):
         rest = request.take(at)
         asked = Asked.of(rest, replace(options, certify=False))
-        again = pairs([asked], [asked.solve()])[0]
+        again = pairs([asked], solve([asked], None))[0]
         count_instead(rest, again, options)
         found.put(at, again)
 
 
-def _settle(parts: Sequence[tuple[Problems, int]], pairs: Pairs, options: SolverOptions) -> None:
-    """Go on where a proof failed or the iteration found no end (LAPACK then finds every eigenvalue), or where squaring left
-    too few digits.
-    """
+def _settle(parts: Sequence[tuple[Problems, int]], pairs: Pairs, options: SolverOptions, turn: Spread) -> None:
+    """Go on where a proof failed or the iteration found no end, or where squaring left too few digits."""
     wide = np.maximum(pairs.error_1, pairs.error_2) > options.tolerance * pairs.sigma_1
     without = np.isnan(pairs.sigma_1)
-    for at in np.flatnonzero(wide | without).tolist():
-        request, k = parts[at]
-        whole, outcome = request.graph.may_be_dense, pairs.outcome[at]
-        small = whole and min(request.left[k], request.right[k]) <= SVD_SIDE
-        if outcome is Outcome.MISSED:
-            pairs[at] = _gram_pair(request, k) if whole else unanswered(Outcome.NOT_CONVERGED, pairs.solver[at])
-        if outcome is Outcome.NOT_CONVERGED and small and lapack_follows(options):
-            pairs[at] = _gram_pair(request, k)
-        if (
-            pairs.outcome[at] is not Outcome.NOT_CONVERGED
-            and not pairs[at].within(options.tolerance)
-            and small
-            and options.solver is not Solver.DIRECT
-        ):
-            pairs[at] = _svd_pair(request, k)
-        if pairs.outcome[at] is not Outcome.NOT_CONVERGED and not pairs[at].within(options.tolerance):
-            wider = {Outcome.NOT_PROVED: Outcome.WIDE_NOT_PROVED, Outcome.TOO_FULL: Outcome.TOO_FULL}
-            pairs.outcome[at] = wider.get(pairs.outcome[at], Outcome.TOO_WIDE)
+    places = np.flatnonzero(wide | without).tolist()
+    for at, pair in zip(places, turn(lambda at: _settled(*parts[at], pairs[at], options), places), strict=True):
+        pairs[at] = pair
+
+
+def _settled(request: Problems, k: int, pair: SingularPair, options: SolverOptions) -> SingularPair:
+    """What stands in the place of a pair without values, or with wide bounds: LAPACK finds every eigenvalue, or every
+    singular value.
+    """
+    whole, outcome = request.graph.may_be_dense, pair.outcome
+    small = whole and min(request.left[k], request.right[k]) <= SVD_SIDE
+    if outcome is Outcome.MISSED:
+        pair = _gram_pair(request, k) if whole else unanswered(Outcome.NOT_CONVERGED, pair.solver)
+    if outcome is Outcome.NOT_CONVERGED and small and lapack_follows(options):
+        pair = _gram_pair(request, k)
+    if pair.outcome is Outcome.NOT_CONVERGED or pair.within(options.tolerance):
+        return pair
+    if small and options.solver is not Solver.DIRECT:
+        pair = _svd_pair(request, k)
+    if pair.outcome is Outcome.NOT_CONVERGED or pair.within(options.tolerance):
+        return pair
+    wider = {Outcome.NOT_PROVED: Outcome.WIDE_NOT_PROVED, Outcome.TOO_FULL: Outcome.TOO_FULL}
+    return replace(pair, outcome=wider.get(pair.outcome, Outcome.TOO_WIDE))
 
 
 def _scaled(pairs: Pairs, request: Problems) -> Pairs:

@@ -113,13 +113,13 @@ def zero_one(given: Any, name: str = "the mask") -> Array:
     return plain != 0
 
 
-def real_weights(given: Any, mask: Array, name: str = "the weights") -> Array:
-    """A copy, of floating point, of weights that stand where those of `mask` do.
+def real_weights(given: Any, mask: Array, name: str = "the weights", *, copy: bool = True) -> Array:
+    """Weights that stand where those of `mask` do, of floating point; where not a `copy`, perhaps in the given memory.
 
     Raises `ArrayError` for another shape, library or device, and where float64 does not hold an entry; `NotFiniteError`
     for NaN and infinity.
     """
-    return _real(_beside(given, mask, name), name)
+    return _real(_beside(given, mask, name), name, copy=copy)
 
 
 def placed_weights(given: Any, mask: Array, name: str = "the weights") -> Array:
@@ -233,8 +233,10 @@ def entries_at(
     return Entries((int(shape[0]), int(shape[1])), place % shape[0], place // shape[0], values[there])
 
 
-def _real(plain: Array, name: str, index_of: Callable[[int], tuple[int, ...]] | None = None) -> Array:
-    """A copy of floating point. `index_of`: where an entry stands whose place in `plain` is not that."""
+def _real(
+    plain: Array, name: str, index_of: Callable[[int], tuple[int, ...]] | None = None, *, copy: bool = True
+) -> Array:
+    """The same of floating point. `index_of`: where an entry stands whose place in `plain` is not that."""
     xp = array_namespace(plain)
     if not xp.isdtype(plain.dtype, "real floating"):
         wide = xp.astype(plain, xp.float64)
@@ -252,7 +254,7 @@ def _real(plain: Array, name: str, index_of: Callable[[int], tuple[int, ...]] | 
             wide = plain.astype(np.float64)
         _refuse_first(wide != plain, plain, name, "a number that float64 does not hold; round it", index_of)
         return wide
-    return xp.asarray(plain, copy=True)
+    return xp.asarray(plain, copy=True) if copy else plain
 
 
 def indices(given: Any, name: str) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -3,6 +3,10 @@
 
 #include <string.h>
 
+#ifdef HAS_WIDEST
+#include <immintrin.h>
+#endif
+
 /* Eight bytes, each zero or not, as eight bits. */
 ALWAYS uint64_t bits_of(uint64_t bytes)
 {
@@ -13,14 +17,23 @@ ALWAYS uint64_t bits_of(uint64_t bytes)
     return (bytes * 0x0102040810204080u) >> 56;
 }
 
-static void pack_row(const uint8_t *row, ptrdiff_t columns, uint64_t *out, ptrdiff_t words)
+/* A row of bytes as bits; how many of them are set. */
+typedef int64_t pack_t(const uint8_t *row, ptrdiff_t columns, uint64_t *out);
+
+ALWAYS int64_t pack_narrow(const uint8_t *row, ptrdiff_t columns, uint64_t *out)
 {
-    memset(out, 0, (size_t)words * sizeof(uint64_t));
-    for (ptrdiff_t at = 0; at < columns; at += 8) {
-        uint64_t bytes = 0;
-        memcpy(&bytes, row + at, (size_t)(columns - at < 8 ? columns - at : 8));
-        out[at >> 6] |= bits_of(bytes) << (at & 63);
+    int64_t count = 0;
+    for (ptrdiff_t from = 0; from < columns; from += 64) {
+        uint64_t word = 0;
+        for (ptrdiff_t at = from; at < columns && at < from + 64; at += 8) {
+            uint64_t bytes = 0;
+            memcpy(&bytes, row + at, (size_t)(columns - at < 8 ? columns - at : 8));
+            word |= bits_of(bytes) << (at - from);
+        }
+        *out++ = word;
+        count += __builtin_popcountll(word);
     }
+    return count;
 }
 
 /* The 64 x 64 transpose of Warren, "Hacker's Delight", 7-3, for words whose first entry is the lowest bit. */
@@ -49,16 +62,15 @@ WIDE void transpose_bits(const uint64_t *in, ptrdiff_t rows, ptrdiff_t words, ui
         }
 }
 
-/* Columns of a mask of bytes as rows of bits: `out` has columns rounded up to 64 rows of ceil(rows / 64) words;
- * `scratch` has room for 64 packed rows. */
-void pack_columns(const uint8_t *mask, ptrdiff_t rows, ptrdiff_t columns, uint64_t *out, uint64_t *scratch)
+ALWAYS void pack_by(const uint8_t *mask, ptrdiff_t rows, ptrdiff_t columns, uint64_t *out, int64_t *degrees,
+                    uint64_t *scratch, pack_t *pack)
 {
     ptrdiff_t words = (columns + 63) / 64, out_words = (rows + 63) / 64;
     uint64_t block[64];
     for (ptrdiff_t b = 0; b < out_words; b++) {
         ptrdiff_t count = rows - b * 64 < 64 ? rows - b * 64 : 64;
         for (ptrdiff_t k = 0; k < count; k++)
-            pack_row(mask + (b * 64 + k) * columns, columns, scratch + k * words, words);
+            degrees[b * 64 + k] = pack(mask + (b * 64 + k) * columns, columns, scratch + k * words);
         for (ptrdiff_t w = 0; w < words; w++) {
             for (ptrdiff_t k = 0; k < 64; k++)
                 block[k] = k < count ? scratch[k * words + w] : 0;
@@ -67,6 +79,71 @@ void pack_columns(const uint8_t *mask, ptrdiff_t rows, ptrdiff_t columns, uint64
                 out[(w * 64 + k) * out_words + b] = block[k];
         }
     }
+}
+
+WIDE static void pack_columns_narrow(const uint8_t *mask, ptrdiff_t rows, ptrdiff_t columns, uint64_t *out, int64_t *degrees,
+                                     uint64_t *scratch)
+{
+    pack_by(mask, rows, columns, out, degrees, scratch, pack_narrow);
+}
+
+#ifdef HAS_WIDEST
+WIDEST __attribute__((always_inline)) static inline int64_t pack_widest(const uint8_t *row, ptrdiff_t columns, uint64_t *out)
+{
+    int64_t count = 0;
+    for (ptrdiff_t at = 0; at < columns; at += 64) {
+        __mmask64 there = columns - at >= 64 ? ~(__mmask64)0 : ((__mmask64)1 << (columns - at)) - 1;
+        __m512i bytes = _mm512_maskz_loadu_epi8(there, row + at);
+        *out = _mm512_test_epi8_mask(bytes, bytes);
+        count += __builtin_popcountll(*out++);
+    }
+    return count;
+}
+
+WIDEST static void pack_columns_widest(const uint8_t *mask, ptrdiff_t rows, ptrdiff_t columns, uint64_t *out,
+                                       int64_t *degrees, uint64_t *scratch)
+{
+    pack_by(mask, rows, columns, out, degrees, scratch, pack_widest);
+}
+#endif
+
+/* Columns of a mask of bytes as rows of bits: `out` has columns rounded up to 64 rows of ceil(rows / 64) words; `degrees`:
+ * how many bytes of each row are not 0; `scratch` has room for 64 packed rows. */
+void pack_columns(const uint8_t *mask, ptrdiff_t rows, ptrdiff_t columns, uint64_t *out, int64_t *degrees, uint64_t *scratch)
+{
+#ifdef HAS_WIDEST
+    if (RUNS_WIDEST) {
+        pack_columns_widest(mask, rows, columns, out, degrees, scratch);
+        return;
+    }
+#endif
+    pack_columns_narrow(mask, rows, columns, out, degrees, scratch);
+}
+
+/* The rows that have a bit, sorted by how many they have, those with as many in their order: to `out`, which rows they are to
+ * `row`, their bits' numbers to `degree`; how many there are. `scratch` has room for rows + 64 * words + 2. */
+WIDE ptrdiff_t arrange(const uint64_t *bits, ptrdiff_t rows, ptrdiff_t words, uint64_t *out, int64_t *row, int64_t *degree,
+                       int64_t *scratch)
+{
+    int64_t *own = scratch, *place = scratch + rows, most = 64 * words;
+    memset(place, 0, (size_t)(most + 2) * sizeof(int64_t));
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        own[r] = 0;
+        for (ptrdiff_t w = 0; w < words; w++)
+            own[r] += __builtin_popcountll(bits[r * words + w]);
+        place[own[r] + 1]++;
+    }
+    ptrdiff_t isolated = (ptrdiff_t)place[1];
+    place[1] = 0; /* where those of degree 1 begin */
+    for (int64_t d = 2; d <= most; d++)
+        place[d] += place[d - 1];
+    for (ptrdiff_t r = 0; r < rows; r++)
+        if (own[r] > 0) {
+            int64_t at = place[own[r]]++;
+            memcpy(out + at * words, bits + r * words, (size_t)words * sizeof(uint64_t));
+            row[at] = r, degree[at] = own[r];
+        }
+    return rows - isolated;
 }
 
 static int is_live(const uint64_t *row, ptrdiff_t words)
@@ -138,8 +215,6 @@ WIDE static void gram_narrow(const uint64_t *bits, ptrdiff_t words, double *gram
 }
 
 #ifdef HAS_WIDEST
-#include <immintrin.h>
-
 typedef int64_t eight __attribute__((vector_size(64)));
 
 WIDEST __attribute__((always_inline)) static inline void counts_widest(const uint64_t *p, const uint64_t *q, ptrdiff_t step,

@@ -5,6 +5,7 @@ Everything here works on NumPy arrays in this machine's memory and lets the inte
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pai_cli.spectral.solver_table import EIGENPAIR, Eigenpairs, SolverLimits, Status
+from pai_cli.spectral.spreading import Spread
 
 kernel: Any
 try:
@@ -43,15 +45,19 @@ class EdgeLists:
     right: int
 
 
-def pack_columns(mask: np.ndarray[Any, Any]) -> Bits:
-    """Columns of a mask (rows, columns) as rows of bits: (columns, ceil(rows / 64)), bit r of a row the mask's row r."""
+def arrange(mask: np.ndarray[Any, Any]) -> tuple[Bits, Ints, Ints, Ints]:
+    """Columns of a boolean mask (rows, columns) that have an edge, as rows of bits: (n, ceil(rows / 64)), bit r of a row the
+    mask's row r; sorted by degree, those of one degree in their own order. With them which columns they are, their degrees,
+    and the degrees of all rows.
+    """
     rows, columns = mask.shape
-    flags = np.ascontiguousarray(mask if mask.dtype == np.bool_ else mask != 0)
-    words = -(-rows // 64)
-    bits = np.empty((-(-columns // 64) * 64, words), dtype=np.uint64)
-    if flags.size:
-        kernel.pack(flags.view(np.uint8), bits)
-    return bits[:columns]
+    packed, right = np.empty((-(-columns // 64) * 64, -(-rows // 64)), dtype=np.uint64), np.zeros(rows, dtype=np.int64)
+    if mask.size:
+        kernel.pack(np.ascontiguousarray(mask).view(np.uint8), packed, right)
+    bits, sorted_bits = packed[:columns], np.empty((columns, packed.shape[1]), dtype=np.uint64)
+    at, left = np.empty((2, columns), dtype=np.int64)
+    n = kernel.arrange(bits, sorted_bits, at, left)
+    return sorted_bits[:n], at[:n], left[:n], right
 
 
 def component_count(bits: Bits) -> int:
@@ -86,30 +92,74 @@ def _floats(weights: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.ascontiguousarray(weights, dtype=dtype)
 
 
+Graph = Any
+"""A graph that the compiled part has checked, and that holds its arrays: who writes to them meanwhile gets anything."""
+
+
+def graph_of_bits(bits: Bits) -> Graph:
+    """A 0/1 matrix given as bits, its rows the left vertices."""
+    return kernel.graph_of_bits(bits)
+
+
+def graph_of_edges(edges: EdgeLists) -> Graph:
+    """A weighted graph given as lists. Values found are those of the weights over the largest weight of each part."""
+    return kernel.graph_of_lists(edges.begin, edges.neighbour, edges.value, edges.right)
+
+
+def graph_of_weights(weights: np.ndarray[Any, Any], largest: float) -> Graph:
+    """The absolute values of a whole matrix over `largest`, the largest of them, of which the range 0 to 1 is all."""
+    return kernel.graph_of_weights(_floats(weights), largest)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Parts of a graph to be solved: `ranges` (k, 2) of its left vertices; how many right vertices each touches, which
+    matters with lists of edges.
+    """
+
+    graph: Graph
+    ranges: Ints
+    touched: Ints
+    limits: SolverLimits
+
+
+MOST_WORKERS = 16  # who may work on a queue at the same time; those who find it empty go at once
+
+
+def solve(every: Sequence[Parts], order: Ints | None = None, spread: Spread | None = None) -> list[Eigenpairs]:
+    """The two largest singular values, squared, of each part. `order`: in which they are begun; `spread`: who works beside
+    this thread. Raises `MemoryError`.
+    """
+    if not every:
+        return []
+    sizes = [len(one.ranges) for one in every]
+    begun = slice(None) if order is None else order
+    owner = np.repeat(np.arange(len(every)), sizes)[begun]
+    ranges, touched = (np.concatenate([getattr(one, name) for one in every])[begun] for name in ("ranges", "touched"))
+    found, done = np.zeros(len(owner), dtype=EIGENPAIR), np.zeros(1, dtype=np.int64)
+    limits, graphs = np.stack([one.limits.packed for one in every]), tuple(one.graph for one in every)
+    queue = kernel.queue(limits, owner, ranges, touched, found.view(np.float64), done, graphs)
+    try:
+        if spread is None:
+            kernel.work(queue)
+        else:
+            list(spread(kernel.work, [queue] * MOST_WORKERS))
+    finally:
+        done[0] = len(owner)  # whoever still works begins no other
+    found[begun] = _with_memory(found).copy()
+    ends = np.cumsum(sizes)
+    return [found[end - size : end] for size, end in zip(sizes, ends.tolist(), strict=True)]
+
+
 def solve_bits(bits: Bits, ranges: Ints, limits: SolverLimits) -> Eigenpairs:
-    """The two largest singular values, squared, of each range of rows of a 0/1 matrix given as bits."""
-    found = np.zeros(len(ranges), dtype=EIGENPAIR)
-    kernel.solve_bits(bits, ranges, limits.packed, found.view(np.float64))
-    return _with_memory(found)
+    """`solve` of ranges of rows of bits."""
+    return solve([Parts(graph_of_bits(bits), ranges, np.zeros(len(ranges), dtype=np.int64), limits)])[0]
 
 
 def solve_edges(edges: EdgeLists, ranges: Ints, touched: Ints, limits: SolverLimits) -> Eigenpairs:
-    """The same of a weighted graph given as lists; `touched`: how many right vertices each range has edges to.
-
-    Values are those of the weights over the largest weight of each range.
-    """
+    """`solve` of ranges of left vertices of lists."""
     touched = np.ascontiguousarray(touched, dtype=np.int64)
-    found = np.zeros(len(ranges), dtype=EIGENPAIR)
-    lists, table = (edges.begin, edges.neighbour, edges.value), found.view(np.float64)
-    kernel.solve_edges(*lists, ranges, touched, limits.packed, table, edges.right)
-    return _with_memory(found)
-
-
-def solve_weights(weights: np.ndarray[Any, Any], largest: float, limits: SolverLimits) -> Eigenpairs:
-    """The two largest singular values, squared, of the absolute values of a matrix over `largest`, the largest of them."""
-    found = np.zeros(1, dtype=EIGENPAIR)
-    kernel.solve_weights(_floats(weights), limits.packed, found.view(np.float64), largest)
-    return _with_memory(found)
+    return solve([Parts(graph_of_edges(edges), ranges, touched, limits)])[0]
 
 
 def solve_gram(gram: Floats, limits: SolverLimits) -> Eigenpairs:

@@ -42,7 +42,9 @@ ALWAYS double total(quad value) { return (value[0] + value[1]) + (value[2] + val
 ALWAYS ptrdiff_t fours(ptrdiff_t n) { return (n + 3) & ~(ptrdiff_t)3; }
 
 /* bits.c: 0/1 matrices, 64 entries a word, rows of whole words */
-void pack_columns(const uint8_t *mask, ptrdiff_t rows, ptrdiff_t columns, uint64_t *out, uint64_t *scratch);
+void pack_columns(const uint8_t *mask, ptrdiff_t rows, ptrdiff_t columns, uint64_t *out, int64_t *degrees, uint64_t *scratch);
+ptrdiff_t arrange(const uint64_t *bits, ptrdiff_t rows, ptrdiff_t words, uint64_t *out, int64_t *row, int64_t *degree,
+                  int64_t *scratch);
 void transpose_bits(const uint64_t *in, ptrdiff_t rows, ptrdiff_t words, uint64_t *out, ptrdiff_t out_words);
 ptrdiff_t count_live(const uint64_t *bits, ptrdiff_t rows, ptrdiff_t words);
 void live_rows(uint64_t *bits, ptrdiff_t rows, ptrdiff_t words);

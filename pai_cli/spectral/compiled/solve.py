@@ -4,25 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from pai_cli.spectral import restarted, solvers
 from pai_cli.spectral.bounds import pairs_of
 from pai_cli.spectral.compiled import calls
+from pai_cli.spectral.compiled.calls import EdgeLists
 from pai_cli.spectral.problems import Problems, edges_of, smaller_gram
-from pai_cli.spectral.result import Pairs
+from pai_cli.spectral.result import Floats, Pairs
 from pai_cli.spectral.solver_table import EIGENPAIR, Eigenpairs, SolverLimits, limits_of
 from pai_cli.spectral.solvers import Solver, SolverOptions
+from pai_cli.spectral.spreading import Spread, in_turn
+
+PRODUCTS = 40  # with a Gram matrix until its values are found, and what finding them takes beside
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A request, what is asked of the solver, and whether it goes by lists of weighted edges."""
+    """A request, what is asked of the solver, and the lists of edges, with their weights, where it goes by those."""
 
     request: Problems
     limits: SolverLimits
-    by_edges: bool
+    edges: EdgeLists | None
 
     @staticmethod
     def of(request: Problems, options: SolverOptions) -> Asked:
@@ -34,34 +39,54 @@ class Asked:
             parts = bool((large & (request.left < request.graph.n_L)).any())
             limits = replace(limits, twice=parts or request.graph.components > 1)
         weighted = request.weighted and (request.graph.is_sparse or options.solver is Solver.MATRIX_FREE)
-        lists = weighted or request.graph.listed
-        return Asked(request, limits, lists)
+        edges = request.graph.edge_lists if len(request) and (weighted or request.graph.listed) else None
+        if edges is not None and not request.weighted:
+            edges = replace(edges, value=np.ones(len(edges.value)))
+        return Asked(request, limits, edges)
 
     @property
     def free_from(self) -> float:
         """The side past which there is no Gram matrix."""
-        return self.limits.proof_side if self.by_edges or not self.request.weighted else np.inf
+        return self.limits.proof_side if self.edges is not None or not self.request.weighted else np.inf
 
-    def solve(self) -> Eigenpairs:
-        """What is found for each part. Raises `MemoryError`."""
-        request, limits = self.request, self.limits
+    @cached_property
+    def parts(self) -> calls.Parts | None:
+        """The request as the compiled part solves it with others; None where it takes its parts one by one."""
+        request, weights = self.request, self.request.graph.weights
+        ranges, touched = request.ranges, request.right
         if not len(request):
-            return np.zeros(0, dtype=EIGENPAIR)
-        if self.by_edges:
-            edges = request.graph.edge_lists
-            if not request.weighted:
-                edges = replace(edges, value=np.ones(len(edges.value)))
+            return None
+        if self.edges is not None:
             if np.any(np.minimum(request.left, request.right) > restarted.FROM_SIDE):
-                return self._in_little_memory()
-            return calls.solve_edges(edges, request.ranges, request.right, limits)
-        if not request.weighted:
-            return calls.solve_bits(request.graph.bits, request.ranges, limits)
-        weights = request.graph.weights
-        if weights is not None and request.graph.is_complete and len(request) == 1:
-            return calls.solve_weights(weights, float(request.scales[0]), limits)
-        found = np.zeros(len(request), dtype=EIGENPAIR)
-        for k in range(len(request)):  # many weighted edges: BLAS forms the Gram matrices, one by one
-            found[k] = calls.solve_gram(smaller_gram(request.matrix(k)), limits)[0]
+                return None
+            graph = calls.graph_of_edges(self.edges)
+        elif not request.weighted:
+            graph = calls.graph_of_bits(request.graph.bits)
+        elif weights is not None and request.graph.is_complete and len(request) == 1:
+            graph, ranges = calls.graph_of_weights(weights, float(request.scales[0])), np.array([[0, 1]])
+        else:
+            return None
+        return calls.Parts(graph, ranges, touched, self.limits)
+
+    @property
+    def costs(self) -> Floats:
+        """About how many operations each part takes: its Gram matrix, the products with it, and the proof."""
+        request = self.request
+        near, far = np.sort(np.stack([request.left, request.right]).astype(np.float64), axis=0)
+        kept = request.edges.astype(np.float64)
+        forming = near * near * far / 64 if self.edges is None else kept * kept / np.maximum(far, 1.0)
+        costs: Floats = forming + near * near * (near / 3 + PRODUCTS)
+        return costs
+
+    def one_by_one(self) -> Eigenpairs:
+        """What is found for each part where the compiled part takes them by themselves: many weighted edges, whose Gram
+        matrices BLAS forms, and graphs with many vertices, for which there is an iteration that keeps few vectors.
+        """
+        if self.edges is not None:
+            return self._in_little_memory()
+        found = np.zeros(len(self.request), dtype=EIGENPAIR)
+        for k in range(len(self.request)):
+            found[k] = calls.solve_gram(smaller_gram(self.request.matrix(k)), self.limits)[0]
         return found
 
     def _in_little_memory(self) -> Eigenpairs:
@@ -75,6 +100,22 @@ class Asked:
                 whole = np.array([[0, int(request.left[k])]])
                 found[k] = calls.solve_edges(edges, whole, np.array([touched]), self.limits)[0]
         return found
+
+
+def solve(asked: Sequence[Asked], spread: Spread | None) -> list[Eigenpairs]:
+    """What is found for each part of each request; where others work beside this thread, what takes longest is begun first.
+
+    Raises `MemoryError`.
+    """
+    turn = spread or in_turn
+    every = list(turn(lambda one: one.parts, asked))
+    together = [one for one, parts in zip(asked, every, strict=True) if parts is not None]
+    order = None
+    if spread is not None and together:
+        order = np.argsort(-np.concatenate([one.costs for one in together]), kind="stable")
+    found = iter(calls.solve([parts for parts in every if parts is not None], order, spread))
+    others = iter(turn(Asked.one_by_one, [one for one, parts in zip(asked, every, strict=True) if parts is None]))
+    return [next(found if parts is not None else others) for parts in every]
 
 
 def pairs(asked: Sequence[Asked], found: Sequence[Eigenpairs]) -> list[Pairs]:
