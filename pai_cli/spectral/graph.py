@@ -109,10 +109,10 @@ class BipartiteGraph:
     """A layer's graph without its isolated vertices, its left vertices sorted by degree.
 
     `mask`: (rows, columns), boolean or 0/1. `weights`: the same shape, real; only absolute values matter (`A = abs(W) * M`).
-    Prepared once, and what is done to either array afterwards changes nothing, unless weights are not to be a `copy`; questions
-    about it are asked of `singular` and `regular`. In this machine's memory and with the compiled part the graph is kept as bits; else as an array of
-    float32. `compiled`: whether that part solves it; `packed`: whether there are bits. Raises `ArrayError` and
-    `NotFiniteError` for what is no mask or no weights.
+    Prepared once, and what is done to either array afterwards changes nothing, unless weights are not to be a `copy`;
+    questions about it are asked of `singular` and `regular`. In this machine's memory and with the compiled part the graph
+    is kept as bits; else as an array of float32. `compiled`: whether that part solves it; `packed`: whether there are bits.
+    Raises `ArrayError` and `NotFiniteError` for what is no mask or no weights.
 
     place: the device of tensors, None of other arrays. mask: where the graph is kept as an array, that. n_L0, n_R0: all
     columns and rows; n_L, n_R: those with an edge; edges: the number of kept weights. left_degrees, right_degrees: of the

@@ -179,7 +179,7 @@ static PyObject *gram(PyObject *self, PyObject *args)
         return refused(&given, "gram: not n rows and columns, padded to a multiple of 4");
     if (given.of[1].shape[0] != MEMBERS(limits_t) || !are_limits(given.of[1].buf) || given.of[2].shape[0] != MEMBERS(found_t))
         return refused(&given, "limits or found: not what a solver reads and writes");
-    double *work = malloc((size_t)(ld * ld + 4 * ld) * sizeof(double));
+    double *work = malloc((size_t)WORK(ld) * sizeof(double));
     if (work != NULL) {
         Py_BEGIN_ALLOW_THREADS
         solve_gram(matrix->buf, n, ld, given.of[1].buf, work, given.of[2].buf);

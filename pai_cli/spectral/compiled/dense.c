@@ -96,67 +96,139 @@ ALWAYS void products(const double *p, const double *q, ptrdiff_t ld, ptrdiff_t l
     }
 }
 
-/* The 4 x 4 block on the diagonal, factored in place; 0 when a pivot is not positive. */
-ALWAYS int factor_block(double *at, ptrdiff_t ld)
-{
-    for (int c = 0; c < 4; c++) {
-        double pivot = at[c * ld + c];
-        for (int k = 0; k < c; k++)
-            pivot -= at[c * ld + k] * at[c * ld + k];
-        if (!(pivot > 0.0) || !isfinite(pivot))
-            return 0;
-        at[c * ld + c] = pivot = sqrt(pivot);
-        for (int r = c + 1; r < 4; r++) {
-            double value = at[r * ld + c];
-            for (int k = 0; k < c; k++)
-                value -= at[r * ld + k] * at[c * ld + k];
-            at[r * ld + c] = value / pivot;
-        }
-    }
-    return 1;
-}
-
-/* Factor a symmetric matrix of `ld` rows in place; 0 when it is not positive definite. Four columns at a time, each
- * entry less the inner product of the rows' parts that are done (left-looking: all reads are along rows). */
-ALWAYS int factor(double *matrix, ptrdiff_t ld, products_t *multiply)
-{
-    quad done[4];
-    for (ptrdiff_t j = 0; j < ld; j += 4) {
-        double *panel = matrix + j * ld, *block = panel + j;
-        multiply(panel, panel, ld, j, done);
-        for (ptrdiff_t r = 0; r < 4; r++)
-            for (ptrdiff_t c = 0; c <= r; c++) /* only the lower triangle may be written */
-                block[r * ld + c] -= done[r][c];
-        if (!factor_block(block, ld))
-            return 0;
-        for (ptrdiff_t i = j + 4; i < ld; i += 4) {
-            double *rows = matrix + i * ld;
-            multiply(rows, panel, ld, j, done);
-            for (ptrdiff_t r = 0; r < 4; r++, rows += ld) {
-                quad x = load(rows + j) - done[r];
-                for (int c = 0; c < 4; c++) {
-                    double value = x[c];
-                    for (int k = 0; k < c; k++)
-                        value -= x[k] * block[c * ld + k];
-                    x[c] = value / block[c * ld + c];
-                }
-                store(rows + j, x);
-            }
-        }
-    }
-    return 1;
-}
-
-WIDE static int factor_narrow(double *matrix, ptrdiff_t ld)
-{
-    return factor(matrix, ld, products);
-}
-
-#ifdef HAS_WIDEST
 typedef double eight __attribute__((vector_size(64)));
 typedef double eight_u __attribute__((vector_size(64), aligned(8)));
 
 #define EIGHT(at) (*(const eight_u *)(at))
+
+/* A panel is PANEL columns of the lower triangle from the diagonal down, in blocks of eight rows: entry (i, c) stands at
+ * (i / 8) * BLOCK + 8 c + i % 8. */
+#define BLOCK (8 * PANEL)
+
+ALWAYS void take_panel(const double *matrix, ptrdiff_t ld, ptrdiff_t length, double *panel)
+{
+    ptrdiff_t width = length < PANEL ? length : PANEL;
+    memset(panel, 0, BLOCK * sizeof(double));
+    for (ptrdiff_t i = 0; i < length; i++, matrix += ld)
+        for (ptrdiff_t c = 0; c < width && c <= i; c++)
+            panel[i / 8 * BLOCK + 8 * c + i % 8] = matrix[c];
+}
+
+/* Those columns of the factor, in place; 0 when a pivot is not positive. */
+ALWAYS int factor_panel(double *panel, ptrdiff_t length)
+{
+    for (ptrdiff_t c = 0; c < PANEL && c < length; c++) { /* the first block, which has the pivots */
+        eight_u *column = (eight_u *)(panel + 8 * c);
+        for (ptrdiff_t m = 0; m < c; m++)
+            *column -= panel[8 * m + c] * EIGHT(panel + 8 * m);
+        double pivot = panel[9 * c];
+        if (!(pivot > 0.0) || !isfinite(pivot))
+            return 0;
+        *column /= sqrt(pivot);
+    }
+    for (double *block = panel + BLOCK; block < panel + length * PANEL; block += BLOCK) {
+        eight x[PANEL];
+        for (ptrdiff_t c = 0; c < PANEL; c++) {
+            x[c] = EIGHT(block + 8 * c);
+            for (ptrdiff_t m = 0; m < c; m++)
+                x[c] -= panel[8 * m + c] * x[m];
+            x[c] /= panel[9 * c];
+            *(eight_u *)(block + 8 * c) = x[c];
+        }
+    }
+    return 1;
+}
+
+/* From four rows, of `count` columns each (a multiple of 4), take the products of the panel's rows: `left` those of the four,
+ * `right` the block of the first columns. */
+typedef void take_t(double *row, ptrdiff_t ld, ptrdiff_t count, const double *left, const double *right);
+
+/* The same of four columns. */
+ALWAYS void take_four(double *row, ptrdiff_t ld, const double *left, const double *right)
+{
+    quad a = load(row), b = load(row + ld), c = load(row + 2 * ld), d = load(row + 3 * ld);
+    for (ptrdiff_t k = 0; k < BLOCK; k += 8) {
+        quad q = load(right + k);
+        a -= left[k] * q, b -= left[k + 1] * q, c -= left[k + 2] * q, d -= left[k + 3] * q;
+    }
+    store(row, a), store(row + ld, b), store(row + 2 * ld, c), store(row + 3 * ld, d);
+}
+
+ALWAYS void take_narrow(double *row, ptrdiff_t ld, ptrdiff_t count, const double *left, const double *right)
+{
+    ptrdiff_t j = 0;
+    for (; j + 8 <= count; j += 8, right += BLOCK) {
+        double *p = row + j, *q = p + ld, *r = q + ld, *s = r + ld;
+        quad a = load(p), b = load(q), c = load(r), d = load(s);
+        quad e = load(p + 4), f = load(q + 4), g = load(r + 4), h = load(s + 4);
+        for (ptrdiff_t k = 0; k < BLOCK; k += 8) {
+            quad x = load(right + k), y = load(right + k + 4);
+            a -= left[k] * x, b -= left[k + 1] * x, c -= left[k + 2] * x, d -= left[k + 3] * x;
+            e -= left[k] * y, f -= left[k + 1] * y, g -= left[k + 2] * y, h -= left[k + 3] * y;
+        }
+        store(p, a), store(q, b), store(r, c), store(s, d);
+        store(p + 4, e), store(q + 4, f), store(r + 4, g), store(s + 4, h);
+    }
+    if (j < count)
+        take_four(row + j, ld, left, right);
+}
+
+/* Whether a symmetric matrix of `ld` rows is positive definite: whether it has a Cholesky factor, of which only the columns
+ * at hand are kept. */
+ALWAYS int factor(double *matrix, ptrdiff_t ld, double *panel, take_t *take)
+{
+    for (ptrdiff_t from = 0; from < ld; from += PANEL) {
+        double *corner = matrix + from * ld + from;
+        ptrdiff_t length = ld - from;
+        take_panel(corner, ld, length, panel);
+        if (!factor_panel(panel, length))
+            return 0;
+        for (ptrdiff_t i = PANEL; i < length; i += 4)
+            take(corner + i * ld + PANEL, ld, i + 4 - PANEL, panel + i / 8 * BLOCK + i % 8, panel + BLOCK);
+    }
+    return 1;
+}
+
+WIDE static int factor_narrow(double *matrix, ptrdiff_t ld, double *panel)
+{
+    return factor(matrix, ld, panel, take_narrow);
+}
+
+#ifdef HAS_WIDEST
+WIDEST __attribute__((always_inline)) static inline void take_widest(double *row, ptrdiff_t ld, ptrdiff_t count,
+                                                                     const double *left, const double *right)
+{
+    ptrdiff_t j = 0;
+    for (; j + 8 <= count; j += 8, right += BLOCK) {
+        double *p = row + j, *q = p + ld, *r = q + ld, *s = r + ld;
+        eight a = EIGHT(p), b = EIGHT(q), c = EIGHT(r), d = EIGHT(s);
+        for (ptrdiff_t k = 0; k < BLOCK; k += 8) {
+            eight x = EIGHT(right + k);
+            a -= left[k] * x, b -= left[k + 1] * x, c -= left[k + 2] * x, d -= left[k + 3] * x;
+        }
+        *(eight_u *)p = a, *(eight_u *)q = b, *(eight_u *)r = c, *(eight_u *)s = d;
+    }
+    if (j < count)
+        take_four(row + j, ld, left, right);
+}
+
+WIDEST static int factor_widest(double *matrix, ptrdiff_t ld, double *panel)
+{
+    return factor(matrix, ld, panel, take_widest);
+}
+#endif
+
+/* The matrix is lost; `panel` has room for PANEL * (ld + 4). */
+int cholesky(double *matrix, ptrdiff_t ld, double *panel)
+{
+#ifdef HAS_WIDEST
+    if (RUNS_WIDEST)
+        return factor_widest(matrix, ld, panel);
+#endif
+    return factor_narrow(matrix, ld, panel);
+}
+
+#ifdef HAS_WIDEST
 #define HALVES(v) (__builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7))
 
 WIDEST __attribute__((always_inline)) static inline void products_widest(const double *p, const double *q, ptrdiff_t ld,
@@ -179,11 +251,6 @@ WIDEST __attribute__((always_inline)) static inline void products_widest(const d
         }
         out[r] = sums(b[0], b[1], b[2], b[3]);
     }
-}
-
-WIDEST static int factor_widest(double *matrix, ptrdiff_t ld)
-{
-    return factor(matrix, ld, products_widest);
 }
 #endif
 
@@ -221,13 +288,4 @@ void add_gram(const double *rows, ptrdiff_t length, double *gram, ptrdiff_t ld)
     }
 #endif
     add_narrow(rows, length, gram, ld);
-}
-
-int cholesky(double *matrix, ptrdiff_t ld)
-{
-#ifdef HAS_WIDEST
-    if (RUNS_WIDEST)
-        return factor_widest(matrix, ld);
-#endif
-    return factor_narrow(matrix, ld);
 }

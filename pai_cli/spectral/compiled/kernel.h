@@ -52,11 +52,13 @@ void gram_of_bits(const uint64_t *bits, ptrdiff_t words, double *gram, ptrdiff_t
 ptrdiff_t components_of_bits(const uint64_t *bits, ptrdiff_t left, ptrdiff_t words, uint64_t *reached, int32_t *parent);
 
 /* dense.c: vectors, symmetric products, Cholesky */
+#define PANEL 8 /* columns of a matrix that are eliminated at a time */
+#define WORK(ld) ((ld) * (ld) + 4 * (ld) + PANEL * ((ld) + 4)) /* of whoever solves or proves a matrix of ld rows */
 double dot(const double *x, const double *y, ptrdiff_t ld);
 void axpy(double factor, const double *x, double *y, ptrdiff_t ld);
 void take_out(const double *vectors, ptrdiff_t count, double *x, ptrdiff_t ld);
 void symmetric_times(const double *gram, ptrdiff_t rows, ptrdiff_t ld, const double *x, double *y);
-int cholesky(double *matrix, ptrdiff_t ld);
+int cholesky(double *matrix, ptrdiff_t ld, double *panel);
 void add_gram(const double *rows, ptrdiff_t length, double *gram, ptrdiff_t ld);
 
 /* tridiagonal.c: symmetric tridiagonal matrices */

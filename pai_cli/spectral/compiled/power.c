@@ -16,6 +16,7 @@
 #define NEARLY 2e-15 /* of the norm: as near as a Ritz value is looked for */
 #define CLOSE 1e-6 /* of the norm: values so near each other share their vectors' last components as rounding has it */
 #define SAME 1e-6    /* part of a unit vector outside another, under which the two are one */
+#define EAGER 0.7   /* of the products that an error is likely to need still, before it is looked at again */
 #define SPENT 1e-10  /* of a direction's length: what is left below that is mostly rounding */
 
 typedef struct {
@@ -89,14 +90,15 @@ static double ritz_error(double residual, double gap)
     return gap > residual ? residual * residual / gap : residual;
 }
 
-/* Whether the two largest of three Ritz values, with residuals `error`, are as exact as asked. */
-static int are_exact(const double *error, const double top[3], const goal_t *goal, ptrdiff_t n)
+/* How far the two largest of three Ritz values, with residuals `error`, are from as exact as asked: up to 1 they are. */
+static double excess(const double *error, const double top[3], const goal_t *goal, ptrdiff_t n)
 {
     double first = fmax(top[0], 0.0), second = fmax(top[1], 0.0);
     double most = fmax(goal->tolerance * sqrt(first * second), (double)n * DBL_EPSILON * first);
-    if (goal->strict)
-        return error[0] <= most && error[1] <= most;
-    return ritz_error(error[0], top[0] - top[1]) <= most && ritz_error(error[1], top[1] - top[2]) <= most;
+    double one = goal->strict ? error[0] : ritz_error(error[0], top[0] - top[1]);
+    double two = goal->strict ? error[1] : ritz_error(error[1], top[1] - top[2]);
+    double worse = fmax(one, two);
+    return worse > 0.0 ? worse / most : 0.0;
 }
 
 /* Of the projection less `value` I, what elimination from its last row up tells. */
@@ -162,12 +164,13 @@ static int settled(const space_t *space, ptrdiff_t width, const goal_t *goal, pt
     if (width < 3)
         return 0;
     double error[2] = {beta * end[0], beta * end[1]};
-    return are_exact(error, top, goal, n);
+    return excess(error, top, goal, n) <= 1.0;
 }
 
 /* `settled` in some 300 width operations and not 60 width^2: by three values, which are found from those of a look before,
- * in `top`, or from 0. Of values close to each other it is `asked` itself. */
-static int settled_by_sweeps(const space_t *space, ptrdiff_t width, const goal_t *goal, ptrdiff_t n, double top[3], int *asked)
+ * in `top`, or from 0. Of values close to each other it is `asked` itself. `far`: how far it is, as of `excess`. */
+static int settled_by_sweeps(const space_t *space, ptrdiff_t width, const goal_t *goal, ptrdiff_t n, double top[3], int *asked,
+                             double *far)
 {
     int apart = 1;
     double high = 0.0, error[3] = {INFINITY, INFINITY, INFINITY}, beta = space->beta[width - 1];
@@ -179,7 +182,8 @@ static int settled_by_sweeps(const space_t *space, ptrdiff_t width, const goal_t
         error[rank] *= beta;
         apart = apart && (rank == 0 || top[rank - 1] - top[rank] >= CLOSE * high);
     }
-    if (!are_exact(error, top, goal, n))
+    *far = excess(error, top, goal, n);
+    if (!(*far <= 1.0))
         return 0;
     *asked = !apart;
     return apart || settled(space, width, goal, n, top);
@@ -266,6 +270,8 @@ static double start(const operator_t *operator, uint64_t seed, double *x)
 int krylov(const operator_t *operator, const goal_t *goal, uint64_t seed, ritz_t *ritz)
 {
     ptrdiff_t n = operator->n, ld = operator->ld, look = FIRST_LOOK, most = goal->most < n ? goal->most : n, width = 0;
+    ptrdiff_t seen = 0;
+    double far = INFINITY, before = INFINITY;
     space_t space;
     double *image = malloc((size_t)(2 * ld) * sizeof(double)), top[3] = {0.0};
     if (image == NULL || !open_space(&space, most + 1, ld)) {
@@ -281,9 +287,14 @@ int krylov(const operator_t *operator, const goal_t *goal, uint64_t seed, ritz_t
             continue;
         /* A look takes time as width, or as its square, and a column as n (n + 4 width): what wastes least of both. */
         int asked = 0;
-        ritz->converged = more ? settled_by_sweeps(&space, width, goal, n, top, &asked) : settled(&space, width, goal, n, top);
+        ritz->converged = more ? settled_by_sweeps(&space, width, goal, n, top, &asked, &far) : settled(&space, width, goal, n, top);
         double cost = 2000.0 * (double)(asked ? width * width / 10 : width);
         look = width + 1 + (ptrdiff_t)sqrt(cost / (double)(n * (n + 4 * width)));
+        if (far < before && before < INFINITY) { /* errors fall the quicker the longer: most of the way as quick as so far */
+            double steps = log(far) / log(before / far) * (double)(width - seen);
+            look += (ptrdiff_t)(EAGER * fmin(fmax(steps, 0.0), (double)width / 4));
+        }
+        before = far, seen = width;
     }
     ritz->products = width;
     ritz_vector(&space, ld, width, fmax(top[0], 0.0), 0, ritz);
@@ -329,7 +340,8 @@ int search_beside(const operator_t *operator, const goal_t *goal, ritz_t *ritz)
     return done;
 }
 
-/* Whether (shift) I + value_1 v_1 v_1^T - G has a Cholesky factor; its trace. `work`: ld * ld. */
+/* Whether (shift) I + value_1 v_1 v_1^T - G has a Cholesky factor; its trace. `work`: WORK(ld), of which 4 ld
+ * after the first ld * ld stay as they are. */
 int certify(const double *gram, ptrdiff_t n, ptrdiff_t ld, const ritz_t *ritz, double shift, double *work, double *trace)
 {
     const double *v = ritz->vector[0];
@@ -342,5 +354,5 @@ int certify(const double *gram, ptrdiff_t n, ptrdiff_t ld, const ritz_t *ritz, d
         if (i < n)
             *trace += work[i * ld + i];
     }
-    return cholesky(work, ld);
+    return cholesky(work, ld, work + ld * ld + 4 * ld);
 }

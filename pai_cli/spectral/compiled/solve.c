@@ -106,7 +106,7 @@ static void iterate(const double *gram, ptrdiff_t n, ptrdiff_t ld, const limits_
     }
 }
 
-/* `work`: ld * ld + 4 ld. */
+/* `work`: WORK(ld). */
 void solve_gram(const double *gram, ptrdiff_t n, ptrdiff_t ld, const limits_t *limits, double *work, found_t *out)
 {
     memset(out, 0, sizeof *out);
@@ -184,7 +184,7 @@ void solve_bits(const uint64_t *bits, ptrdiff_t words, ptrdiff_t count, const li
     if (count <= live) /* the left side after all: its rows again, with room for the padding */
         memcpy(right, bits, (size_t)(count * words) * sizeof(uint64_t));
     memset(right + n * width, 0, (size_t)((ld - n) * width) * sizeof(uint64_t));
-    double *gram = malloc((size_t)(2 * ld * ld + 4 * ld) * sizeof(double));
+    double *gram = malloc((size_t)(ld * ld + WORK(ld)) * sizeof(double));
     if (gram != NULL) {
         gram_of_bits(right, width, gram, ld);
         solve_gram(gram, n, ld, limits, gram + ld * ld, out);
@@ -231,7 +231,7 @@ static void solve_free_lists(const edges_t *near, double largest, const limits_t
 static void solve_lists(const edges_t *near, const edges_t *far, double largest, const limits_t *limits, found_t *out)
 {
     ptrdiff_t n = near != NULL ? near->n : far->other, ld = fours(n);
-    double *gram = malloc((size_t)(2 * ld * ld + 4 * ld) * sizeof(double));
+    double *gram = malloc((size_t)(ld * ld + WORK(ld)) * sizeof(double));
     if (gram != NULL && (near != NULL ? gram_of_lists(near, 1.0 / largest, gram, ld)
                                       : gram_of_neighbours(far, 1.0 / largest, gram, ld)))
         solve_gram(gram, n, ld, limits, gram + ld * ld, out);
@@ -305,7 +305,7 @@ void solve_weights(const void *weights, ptrdiff_t size, ptrdiff_t rows, ptrdiff_
                    const limits_t *limits, found_t *out)
 {
     ptrdiff_t n = rows <= columns ? rows : columns, ld = fours(n);
-    double *gram = malloc((size_t)(2 * ld * ld + 4 * ld) * sizeof(double));
+    double *gram = malloc((size_t)(ld * ld + WORK(ld)) * sizeof(double));
     memset(out, 0, sizeof *out);
     out->status = NO_MEMORY;
     if (gram != NULL && gram_of_weights(weights, size, rows, columns, largest, gram, ld))
