@@ -36,7 +36,7 @@ from rivals import arpack, graphs_of, hybrid
 from tables import LEFT, Table
 from threadpoolctl import threadpool_limits
 
-from pai_cli.compute.threads import cores, mapped, one_blas_thread
+from pai_cli.compute.threads import cores, one_blas_thread, spread_over_cores
 from pai_cli.spectral.metrics import MetricOptions
 from pai_cli.spectral.network import DenseCache, LayerInput, measure_together
 
@@ -73,8 +73,8 @@ def measure(layers: list[LayerInput], cache: DenseCache | None = None) -> None:
 
 def measure_in_threads(layers: list[LayerInput]) -> None:
     """The same, by a thread a core."""
-    for _ in mapped(lambda layer: measure_together([layer], OPTIONS), layers):
-        pass
+    with spread_over_cores() as spread:
+        measure_together(layers, OPTIONS, spread=spread)
 
 
 def runs_of(mask: NetworkMask, every: bool) -> Runs:

@@ -262,7 +262,7 @@ def test_layers_of_a_network_enter_by_the_same_door() -> None:
         with pytest.raises(ArrayError, match=r"^the layer: a masked array"):
             unroll(masked, layout)
         with pytest.raises(ArrayError, match=r"^the layer: a masked array"):
-            DenseCache().of(LayerInput("x", masked, masked, layout), MetricOptions())
+            DenseCache().of([LayerInput("x", masked, masked, layout)], MetricOptions())
     with pytest.raises(ArrayError, match=r"^the weights: a masked array"):
         dense_reference(np.ma.masked_array(WEIGHTED), MetricOptions())
     for shape in ((), (3,)):

@@ -18,9 +18,12 @@ from pai_cli.analysis.by_layer import Measuring
 from pai_cli.analysis.engine import measure_everywhere
 from pai_cli.compute import threads
 from pai_cli.errors import MaskError, NotFiniteError
+from pai_cli.spectral.compiled import calls
 from pai_cli.spectral.layout import Layout
 from pai_cli.spectral.metrics import MetricOptions
-from pai_cli.spectral.network import DenseCache, LayerInput
+from pai_cli.spectral.network import DenseCache, LayerInput, measure_together
+from pai_cli.spectral.solver_table import SolverLimits
+from pai_cli.spectral.solvers import Solver, SolverOptions
 from pai_cli.spectral.table import LayerReport
 
 TORCH_ON_CPU = "torch:cpu"  # the path of a GPU, on tensors that every machine has
@@ -63,10 +66,41 @@ def test_a_torch_device_says_what_the_cores_say(at_once: int, monkeypatch: pytes
     assert_same(measured(network()), measured(network(), TORCH_ON_CPU))
 
 
-def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def kinds(seed: int = 0) -> list[LayerInput]:
+    """Layers that go every way: nothing kept, all, one row, stars, few and many edges, wide and tall, equal values."""
+    rng = np.random.default_rng(seed)
+    masks = [
+        rng.random((70, 300)) < 0.05,
+        rng.random((300, 70)) < 0.5,
+        rng.random((90, 90)) < 0.9,
+        np.ones((40, 60), dtype=bool),
+        np.zeros((5, 9), dtype=bool),
+        np.ones((1, 30), dtype=bool),
+        np.eye(50, dtype=bool),
+        np.kron(np.eye(2, dtype=bool), np.ones((40, 50), dtype=bool)),
+    ]
+    return [
+        LayerInput(f"{seed}.{k}", mask, rng.standard_normal(mask.shape).astype(np.float32))
+        for k, mask in enumerate(masks)
+    ]
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["masks", "weights"])
+def test_threads_change_nothing(engine: str, weighted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "cores", lambda: 3)
-    layers = [replace(layer, name=f"{seed}.{layer.name}") for seed in range(6) for layer in network(seed)]
+    layers = [replace(layer, name=f"{seed}.{layer.name}") for seed in range(4) for layer in network(seed)] + kinds()
+    if not weighted:
+        layers = [replace(layer, weights=None) for layer in layers]
     assert measured(layers, total=room.WORTH_THREADS) == measured(layers)
+
+
+@pytest.mark.parametrize("solver", list(Solver))
+def test_threads_change_nothing_whatever_solver_is_asked_for(solver: Solver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "cores", lambda: 3)
+    options = MetricOptions(SolverOptions(solver=solver))
+    alone = measure_together(kinds(), options)
+    with threads.spread_over_cores() as spread:
+        assert list(measure_together(kinds(), options, spread=spread)) == list(alone)
 
 
 @pytest.mark.parametrize("device", ["cpu", TORCH_ON_CPU])
@@ -165,28 +199,93 @@ def test_cores_are_those_the_process_may_use(told: str, most: int, monkeypatch: 
     assert threads.cores() == most
 
 
-def test_large_items_come_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "cores", lambda: 4)
-    monkeypatch.setattr(threads, "MOST_BYTES", 10)
-    inside, most = [0], [0]
-    lock = threading.Lock()
+def test_a_spread_keeps_the_order_and_works_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "cores", lambda: 2)
+    both = threading.Barrier(2, timeout=PATIENCE)
+    with threads.spread_over_cores() as spread:
+        assert spread is not None
+        assert list(spread(lambda item: both.wait() >= 0 and item, [1, 2, 3, 4])) == [1, 2, 3, 4]
+        assert list(spread(lambda item: item + 1, iter(range(30)))) == list(range(1, 31))
+    assert not threads.still_working()
+
+
+def test_one_core_spreads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "cores", lambda: 1)
+    with threads.spread_over_cores() as spread:
+        assert spread is None
+
+
+def test_a_spread_goes_on_after_a_fault_without_what_that_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "cores", lambda: 2)
+    done: list[int] = []
 
     def work(item: int) -> int:
-        with lock:
-            inside[0] += item
-            most[0] = max(most[0], inside[0])
+        if item == 1:
+            raise ValueError("one")
         time.sleep(0.002)
-        with lock:
-            inside[0] -= item
+        done.append(item)
         return item
 
-    items = [3, 4, 3, 30, 2, 9, 5, 5, 1]
-    assert list(threads.mapped(work, items, lambda item: item)) == items
-    assert most[0] == 30  # that one alone; the others never more than 10 together
-    items.remove(30)
-    most[0] = 0
-    assert list(threads.mapped(work, items, lambda item: item)) == items
-    assert most[0] <= 10
+    with threads.spread_over_cores() as spread:
+        assert spread is not None
+        with pytest.raises(ValueError, match="one"):
+            spread(work, range(100))
+        assert list(spread(work, [200])) == [200]
+    assert len(done) < 20
+
+
+def test_threads_of_an_interrupted_spread_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "cores", lambda: 2)
+    go, begun = threading.Event(), threading.Event()
+
+    def work(item: int) -> int:
+        if item == 0:
+            begun.wait(PATIENCE)
+            raise KeyboardInterrupt
+        begun.set()
+        go.wait(PATIENCE)
+        return item
+
+    def all_of_it() -> None:
+        with threads.spread_over_cores() as spread:
+            assert spread is not None
+            spread(work, [0, 1])
+
+    with pytest.raises(KeyboardInterrupt):
+        all_of_it()
+    assert threads.still_working()
+    go.set()
+    wait_until(lambda: not threads.still_working())
+
+
+@pytest.mark.skipif(not calls.available(), reason="the compiled part of the engine is not built")
+def test_an_interrupted_queue_begins_no_other_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, queues, kernel = [], [], calls.kernel
+
+    class Seen:
+        work = staticmethod(kernel.work)
+        graph_of_bits = staticmethod(kernel.graph_of_bits)
+
+        @staticmethod
+        def queue(*arguments: Any) -> Any:
+            found.append(arguments[4])
+            return kernel.queue(*arguments)
+
+    def interrupted(function: object, items: list[object]) -> list[object]:
+        queues.extend(items)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(calls, "kernel", Seen)
+    graph = calls.graph_of_bits(np.array([[5], [3], [1]], dtype=np.uint64))
+    parts = calls.Parts(graph, np.array([[0, 3], [0, 2]]), np.array([3, 3]), SolverLimits(1e-9, 1200, 32, 2048))
+    with pytest.raises(KeyboardInterrupt):
+        calls.solve([parts], spread=interrupted)
+    kernel.work(queues[0])
+    assert not found[0].any()
+    monkeypatch.undo()
+    (plain,), (backwards,) = calls.solve([parts]), calls.solve([parts], np.array([1, 0]))
+    assert plain["value"].tolist() == backwards["value"].tolist()
+    assert plain["value"][0, 0] > plain["value"][1, 0] > 0
 
 
 def test_work_that_nobody_waits_for_is_known(monkeypatch: pytest.MonkeyPatch) -> None:

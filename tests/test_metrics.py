@@ -814,7 +814,7 @@ def test_a_full_layer_of_any_layout_is_at_no_distance_from_dense(shape: tuple[in
 def test_dense_measures_of_a_grouped_layer_by_hand() -> None:
     """Two blocks of K_{36,4}, weights all 1: sigma_1 = sigma_2 = 12, d_L = 4, d_R = 36."""
     weights = np.ones((8, 4, 3, 3))
-    dense = DenseCache().of(LayerInput("g", weights > 0, weights, Layout(groups=2)), MetricOptions())
+    (dense,) = DenseCache().of([LayerInput("g", weights > 0, weights, Layout(groups=2))], MetricOptions())
     assert dense is not None
     dr = math.sqrt(3) + math.sqrt(35) - 12
     assert {name: dense[name].value for name in FULL_SPECTRUM} == pytest.approx(
@@ -844,9 +844,9 @@ def test_dense_measures_are_kept_between_masks(monkeypatch: pytest.MonkeyPatch) 
     first = measure_together(network(), MetricOptions(), cache)
     assert {name for name, _ in cache.known} == {"conv", "depthwise", "gone", "head"}
     assert cache.known["head", Layout()] == dense_reference(network()[3].weights, MetricOptions())
-    assert cache.of(LayerInput("x", np.ones((2, 2))), MetricOptions()) is None
-    assert cache.of(network()[0], MetricOptions(dense=False)) is None
-    monkeypatch.setattr("pai_cli.spectral.network.dense_reference", lambda *_: pytest.fail("computed again"))
+    assert cache.of([LayerInput("x", np.ones((2, 2)))], MetricOptions()) == [None]
+    assert cache.of(network()[:1], MetricOptions(dense=False)) == [None]
+    monkeypatch.setattr("pai_cli.spectral.network.unmasked", lambda *_: pytest.fail("computed again"))
     second = measure_together(network(), MetricOptions(), cache)
     assert first == second
 

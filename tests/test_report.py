@@ -20,7 +20,7 @@ from workers import PATIENCE
 
 from pai_cli import __version__
 from pai_cli.display.report import analysis, page
-from pai_cli.display.report.tables import cells_of
+from pai_cli.display.report.tables import cells_of, in_full
 from pai_cli.display.tables import number
 from pai_cli.spectral.catalogue import METRICS
 
@@ -193,7 +193,7 @@ def test_numbers_are_the_tables_and_in_full(pai: Pai, written: Path) -> None:
             assert cell["text"] == number(value)
             if isinstance(value, float):
                 assert float(cell["data-order"]) == value
-                assert cell["title"].startswith(repr(value))
+                assert abs(float(cell["title"].split(" ±")[0]) - value) <= (record.get(f"{head}_error") or 0.0)
             if f"{head}_error" in record and value is not None:
                 layers = record.get(f"{head}_layers")
                 over = "" if layers is None else f", mean of {layers} layers"
@@ -218,6 +218,23 @@ def test_cells_tell_the_error_of_one_layer() -> None:
     (cell,) = cells_of({"dr": 1.23456789, "dr_error": 2e-12, "dr_layers": 1}, ["dr"])
     assert (cell.text, cell.title, cell.sort) == ("1.2346", "1.23456789 ± 2.0e-12, of 1 layer", 1.23456789)
     assert cells_of({"dr": None}, ["dr"])[0].text == "-"
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "shown"),
+    [
+        (1.2345678901234567, 1.1e-08, "1.234567890"),
+        (123.45678901234567, 2e-8, "123.456789012"),
+        (-0.0012345678901234567, 9e-12, "-0.0012345678901"),
+        (1.2345678901234567, 0.0, "1.2345678901234567"),
+        (1.2345678901234567, None, "1.2345678901234567"),
+        (1.2345678901234567, 1e-30, "1.2345678901234567"),
+        (1.23, 40.0, "1.0"),
+        (0.0, 1e-9, "0.0"),
+    ],
+)
+def test_numbers_in_full_end_where_their_error_begins(value: float, error: float | None, shown: str) -> None:
+    assert in_full(value, error) == repr(float(shown))
 
 
 def test_layers_of_so_many_masks(pai: Pai, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

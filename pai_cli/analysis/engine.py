@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
 
 from pai_cli.analysis.by_layer import Measuring, named
-from pai_cli.compute.threads import cores, one_blas_thread, spread_over_cores
+from pai_cli.compute.threads import one_blas_thread, spread_over_cores
 from pai_cli.errors import PaiError
 from pai_cli.spectral.network import LayerInput, measure_together
 from pai_cli.spectral.table import LayerTable
@@ -33,7 +33,7 @@ def measure_everywhere(
             tables.append(table)
             tell(len(tables))
         return LayerTable.joined(tables)
-    with spread_over_cores() if total >= WORTH_THREADS and cores() > 1 else one_blas_thread() as spread:
+    with spread_over_cores() if total >= WORTH_THREADS else one_blas_thread() as spread:
         for batch in _batches(layers):
             alone = batch
             with suppress(PaiError, MemoryError):  # of which layer, is seen when each is alone

@@ -13,7 +13,7 @@ from pai_cli.spectral.parameters import from_digits
 from pai_cli.spectral.spreading import Spread
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
+    from concurrent.futures import Future, ThreadPoolExecutor
 
     from threadpoolctl import ThreadpoolController
 
@@ -21,8 +21,6 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 MOST_THREADS = 16  # of one command; a study uses processes
-
-MOST_BYTES = 3 * 2**30  # of work under way at the same time
 
 SHORT_SPIN = "1000"  # turns of GNU OpenMP's waiting loop, a few microseconds, before a thread sleeps
 
@@ -68,31 +66,32 @@ def threads_each(processes: int) -> dict[str, str]:
 
 
 def mapped(
-    function: Callable[[Item], Result],
-    items: Iterable[Item],
-    bytes_of: Callable[[Item], int] | None = None,
-    *,
-    ahead: int = 1,
+    function: Callable[[Item], Result], items: Iterable[Item], *, ahead: int = 1
 ) -> Generator[Result, None, None]:
     """`function` of every item, in order, a thread a core; for functions that let the interpreter go while they work.
 
     Items are drawn in this thread, `ahead` a core beyond the result that is waited for (several where dealing with a
-    result takes this thread as long as making it took another), and begun only while
-    those under way need less than `MOST_BYTES` by `bytes_of` (one always is), so that a stream of large ones stays a
-    stream. This thread only waits, so that it can be interrupted. BLAS keeps to one thread meanwhile: threads of two
-    libraries that wait for each other spin, and beside other work that has been seen to cost twenty times.
+    result takes this thread as long as making it took another). This thread only waits, so that it can be interrupted. BLAS
+    keeps to one thread meanwhile: threads of two libraries that wait for each other spin, and beside other work that has
+    been seen to cost twenty times.
     """
     with one_blas_thread():
-        yield from _in_threads(function, items, bytes_of or (lambda _: 0), ahead * cores())
+        yield from _in_threads(function, items, ahead * cores())
 
 
 @contextmanager
-def spread_over_cores() -> Iterator[Spread]:
-    """A thread a core for as long as the block lasts, for items that are all there: each begins the next that is left. This
-    thread only waits, so that it can be interrupted; BLAS keeps to one thread meanwhile.
+def spread_over_cores() -> Iterator[Spread | None]:
+    """A thread a core for as long as the block lasts, for items that are all there: each begins the next that is left. None
+    where there is one core.
+
+    This thread only waits, so that it can be interrupted; BLAS keeps to one thread meanwhile.
     """
     from concurrent.futures import ThreadPoolExecutor
 
+    if cores() == 1:
+        with one_blas_thread():
+            yield None
+        return
     pool = ThreadPoolExecutor(cores())
     begun: list[Future[Any]] = []
 
@@ -111,36 +110,31 @@ def spread_over_cores() -> Iterator[Spread]:
             yield spread
         finished = True
     finally:
-        pool.shutdown(wait=finished, cancel_futures=True)
-        _left[:] = [future for future in (*_left, *begun) if future.running()]
+        _end(pool, begun, finished)
 
 
-def _in_threads(
-    function: Callable[[Item], Result], items: Iterable[Item], bytes_of: Callable[[Item], int], most: int
-) -> Iterator[Result]:
+def _in_threads(function: Callable[[Item], Result], items: Iterable[Item], most: int) -> Iterator[Result]:
     from concurrent.futures import ThreadPoolExecutor
 
-    waiting: deque[tuple[Future[Result], int]] = deque()
-    held = 0
+    waiting: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(cores())
     finished = False
     try:
         for item in items:
-            size = bytes_of(item)
-            while waiting and held + size > MOST_BYTES:
-                held -= waiting[0][1]
-                yield waiting.popleft()[0].result()
-            waiting.append((pool.submit(function, item), size))
-            held += size
+            waiting.append(pool.submit(function, item))
             if len(waiting) > most:
-                held -= waiting[0][1]
-                yield waiting.popleft()[0].result()
+                yield waiting.popleft().result()
         while waiting:
-            yield waiting.popleft()[0].result()
+            yield waiting.popleft().result()
         finished = True
     finally:
-        pool.shutdown(wait=finished, cancel_futures=True)
-        _left[:] = [future for future in (*_left, *(future for future, _ in waiting)) if future.running()]
+        _end(pool, waiting, finished)
+
+
+def _end(pool: ThreadPoolExecutor, begun: Iterable[Future[Any]], finished: bool) -> None:
+    """No thread begins more; those that work on are waited for where nothing went wrong."""
+    pool.shutdown(wait=finished, cancel_futures=True)
+    _left[:] = [future for future in (*_left, *begun) if future.running()]
 
 
 @contextmanager

@@ -146,15 +146,14 @@ def measure_layer(
     return measures_of([layer], solved, options, [dense])[0]
 
 
-def dense_reference(weights: Array, options: MetricOptions, ones: Array | None = None) -> dict[str, Measure]:
+def dense_reference(weights: Array, options: MetricOptions) -> dict[str, Measure]:
     """The four full-spectrum measures of the unmasked layer: every weight kept.
 
-    `weights`: (rows, columns). `ones`: where a weight stands at all, for a grouped layer whose matrix is zero elsewhere.
+    `weights`: (rows, columns), of a layer without groups, whose matrix is zero elsewhere.
     """
     weights = matrix_of(weights, "the weights")
     xp = array_namespace(weights)
-    mask = xp.ones_like(weights, dtype=xp.bool) if ones is None else ones
-    measures = measure_layer(mask, weights, replace(options, dense=False)).measures
+    measures = measure_layer(xp.ones_like(weights, dtype=xp.bool), weights, replace(options, dense=False)).measures
     return {name: measures[name] for name in FULL_SPECTRUM}
 
 

@@ -18,7 +18,6 @@ from pai_cli.spectral.layout import PLAIN, Layout
 from pai_cli.spectral.metrics import (
     MetricOptions,
     PreparedLayer,
-    dense_reference,
     measures_of,
     prepare_matrix,
 )
@@ -81,30 +80,27 @@ class DenseCache:
 
     known: dict[tuple[str, Layout], dict[str, Measure]] = field(default_factory=dict)
 
-    def of(self, layer: LayerInput, options: MetricOptions) -> dict[str, Measure] | None:
-        """The unmasked layer's four measures, or None when they are not asked for."""
-        if layer.weights is None or not options.dense:
-            return None
-        key = (layer.name, layer.layout)
-        if key not in self.known:
-            xp = array_namespace(layer.weights)
-            ones = unroll(xp.ones_like(layer.weights, dtype=xp.bool), layer.layout)
-            self.known[key] = dense_reference(unroll(layer.weights, layer.layout), options, ones)
-        return self.known[key]
+    def of(
+        self, layers: Sequence[LayerInput], options: MetricOptions, spread: Spread | None = None
+    ) -> list[dict[str, Measure] | None]:
+        """Each unmasked layer's four measures, those that are not known measured together; None where they are not asked
+        for.
+        """
+        asked = {(one.name, one.layout): one for one in layers if options.dense and one.weights is not None}
+        new = [key for key in asked if key not in self.known]
+        if new:
+            self.known.update(zip(new, unmasked([asked[key] for key in new], options, spread), strict=True))
+        return [self.known[key] if (key := (one.name, one.layout)) in asked else None for one in layers]
 
-    def fill(self, layers: Sequence[LayerInput], options: MetricOptions, spread: Spread | None = None) -> None:
-        """Take in the measures of all of these unmasked layers that are asked for and not known, measured together."""
-        new = {
-            (one.name, one.layout): one for one in layers if options.dense and (one.name, one.layout) not in self.known
-        }
-        if not new:
-            return
-        whole = []
-        for one in new.values():
-            xp = array_namespace(one.weights)
-            whole.append(replace(one, mask=xp.ones_like(one.weights, dtype=xp.bool)))
-        for key, report in zip(new, measure_together(whole, replace(options, dense=False), spread=spread), strict=True):
-            self.known[key] = {name: report.measures[name] for name in FULL_SPECTRUM}
+
+def unmasked(layers: Sequence[LayerInput], options: MetricOptions, spread: Spread | None) -> list[dict[str, Measure]]:
+    """The four full-spectrum measures of layers with every weight kept."""
+    whole = []
+    for one in layers:
+        xp = array_namespace(one.weights)
+        whole.append(replace(one, mask=xp.ones_like(one.weights, dtype=xp.bool)))
+    measured = measure_together(whole, replace(options, dense=False), spread=spread)
+    return [{name: report.measures[name] for name in FULL_SPECTRUM} for report in measured]
 
 
 def measure_together(
@@ -124,10 +120,9 @@ def measure_together(
     ready = partial(_prepared, convention=options.convention, ready=spread is not None)
     prepared = list((spread or in_turn)(ready, given))
     solved = singular_pairs([request for one in prepared for request in one.problems], options.solver, spread)
-    cache = cache or DenseCache()
-    cache.fill([layer for layer in layers if layer.weights is not None], options, spread)
+    dense = (cache or DenseCache()).of(layers, options, spread)
     names = [Tensor(layer.name, tuple(layer.mask.shape), layer.layout) for layer in layers]
-    return measures_of(prepared, solved, options, [cache.of(layer, options) for layer in layers], names)
+    return measures_of(prepared, solved, options, dense, names)
 
 
 def _matrices(layer: LayerInput) -> tuple[Array, Array | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,13 +35,21 @@ def _cell(record: Record, column: str) -> Cell:
         return Cell(MISSING)
     if isinstance(value, str | tuple | list):
         return Cell(number(value), "", number(value))
-    parts = [repr(value)] if isinstance(value, float) else []
     error, layers = record.get(f"{column}_error"), record.get(f"{column}_layers")
+    parts = [in_full(value, error)] if isinstance(value, float) else []
     if error is not None:
         parts.append(f"± {error:.1e}")
     if layers is not None:
         parts.append(f"mean of {layers} layers" if layers != 1 else "of 1 layer")
     return Cell(number(value), ", ".join(parts).replace(", ±", " ±"), value)
+
+
+def in_full(value: float, error: Value) -> str:
+    """The number to the second digit of its error: what follows is rounding, which every kind of processor does its own way."""
+    if not isinstance(error, float) or not error > 0.0 or value == 0.0 or not math.isfinite(value):
+        return repr(value)
+    digits = math.floor(math.log10(abs(value))) - math.floor(math.log10(error)) + 2
+    return repr(float(f"{value:.{min(max(digits, 1), 17)}g}"))
 
 
 def table_html(
