@@ -21,5 +21,6 @@ LD_PRELOAD="$("$compiler" -print-file-name=libasan.so) $("$compiler" -print-file
 LD_PRELOAD+=" $("$compiler" -print-file-name=libstdc++.so.6)"
 export LD_PRELOAD ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=$copy PYTHONDONTWRITEBYTECODE=1
 "$python" -m pytest --basetemp="$copy/tmp" tests/test_compiled.py tests/test_power.py tests/test_singular.py \
+    tests/test_layers.py tests/test_entering.py \
     tests/test_streaming.py --deselect tests/test_streaming.py::test_a_large_checkpoint_needs_little_memory # ASan takes more
 FUZZ_SECONDS=${FUZZ_SECONDS:-600} "$python" tests/fuzz graphs spectra arrays
