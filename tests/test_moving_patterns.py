@@ -337,12 +337,14 @@ def test_two_of_four_on_the_command_line(pai, place):
     assert semi.status == 0, semi.err
     [told] = [one for one in pai("info", "o-mask.safetensors", "--format", "json").json() if one.get("method")]
     assert told["pattern"] == "2:4"
-    other = pai(*WORDS, "--dynamic", "srigl", "--pattern", "4:8", "-o", "o.safetensors", "--resume")
-    assert other.status == 1
-    assert "that training had pattern 2:4, this one has 4:8" in other.words
     again = pai(*WORDS, *flags, "-o", "p.safetensors")
     assert again.json()[0]["accuracy"] == row["accuracy"]
     assert equal(load_file("p.safetensors"), weights)
+    for path in ("p.safetensors", "p-mask.safetensors"):
+        Path(path).unlink()
+    other = pai(*WORDS, "--dynamic", "srigl", "--pattern", "4:8", "-o", "p.safetensors", "--resume")
+    assert other.status == 1
+    assert "that training had pattern 2:4, this one has 4:8" in other.words
 
 
 @pytest.mark.parametrize(

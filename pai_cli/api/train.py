@@ -28,7 +28,6 @@ from pai_cli.api.progress import Wanted, shown_by
 from pai_cli.api.ranges import check_least, check_numbers, check_whole_numbers
 from pai_cli.api.samples import Data, as_parts, name_of
 from pai_cli.api.training import Training
-from pai_cli.errors import UsageError
 from pai_cli.files.provenance import other_weights, typed
 from pai_cli.refusals import Idle, idle_force, refuse
 from pai_cli.spectral.conventions import Convention
@@ -46,9 +45,9 @@ from pai_cli.training.recipe import (
     RecipeName,
     Schedule,
 )
+from pai_cli.training.said import pattern_given_up
 
 if TYPE_CHECKING:
-    from pai_cli.files.masks import Mask as Stored
     from pai_cli.training.job import Job, Trained
     from pai_cli.training.process import Process
 
@@ -309,28 +308,12 @@ def _open_job(
         if recipe.dynamic is not None and recipe.dynamic.gradual:
             begins = "all weights are kept" if stored is None else "the mask is kept"
             note(f"{option('dynamic', recipe.dynamic)}: {begins} at first, density {recipe.final_density:g} at the end")
-        if stored is not None:
-            _tell_pattern(stored, recipe)
+        if stored is not None and (given_up := pattern_given_up(stored, recipe)):
+            note(given_up)
         if stored is not None and (made_from := other_weights(stored.path, stored.metadata, source)):
             note(made_from)
         tell_precision(source, network, "trained, and written,")
     return job
-
-
-def _tell_pattern(stored: Stored, recipe: Recipe) -> None:
-    """Say that the moves of a mask, which was pruned by a pattern, do not keep that."""
-    # Where weights only go, at most N of every M are kept still.
-    if recipe.pattern is not None or recipe.dynamic in (None, Dynamic.GMP):
-        return
-    try:
-        pattern = pattern_of(stored.metadata.get("pattern", ""))
-    except UsageError:  # there is none, or what another tool calls one
-        return
-    keeps = "" if recipe.dynamic is Dynamic.SRIGL else f"{option('dynamic', Dynamic.SRIGL)} and "
-    note(
-        f"{option('dynamic', recipe.dynamic)}: moves do not keep {pattern}, which {stored.path} was pruned by; give "
-        f"{keeps}{option('pattern', pattern)} to keep it"
-    )
 
 
 def _run(job: Job, where: str, progress: Wanted, *, resume: bool) -> Training:
