@@ -217,6 +217,12 @@ FAULTS = {
         "1 if layer.layout.transposed else 0",
         "flags methods",
     ),
+    "groups of inputs ablated": Fault(
+        "training/moving.py",
+        "self.recipe.min_salient if ablates else 0.0",
+        "self.recipe.min_salient",
+        "moving_patterns",
+    ),
     "a full disk unsaid": Fault(
         "files/atomic.py",
         "from None\n    except OSError as e:\n",

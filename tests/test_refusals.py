@@ -159,6 +159,8 @@ CALLS: dict[str, list[Mapping[str, Any]]] = {
             *({"update_from": 0.1}, {"final_density": 0.2}, {"min_salient": 0.1}),
             *({"dynamic": "rigl", "final_density": 0.2}, {"dynamic": "rigl", "min_salient": 0.1}),
             *({"dynamic": "gmp", "update_fraction": 0.1}, {"dynamic": "gmp", "steps": 3}),
+            *({"pattern": "2:4"}, {"pattern": "2:4", "dynamic": "rigl"}),
+            {"pattern": "2:4", "dynamic": "srigl", "min_salient": 0.1},
             {"soft_neurons": True, "steps": 3},
             *({"convention": "h23"}, {"mask_out": "m"}, {"keep_every": 1}, {"resume": True}),
             *({"results": "r.csv"}, {"log_dir": "l"}, {"force": True}),

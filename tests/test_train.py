@@ -679,7 +679,7 @@ def test_the_options_begin_as_the_recipe_does():
         name: one.default for name, one in signature(train).parameters.items() if name in Recipe.__dataclass_fields__
     }
     base = Recipe()
-    assert len(given) == 24
+    assert len(given) == 25
     assert {name: value for name, value in given.items() if value is not None} == {
         name: getattr(base, name) for name, value in given.items() if value is not None
     }

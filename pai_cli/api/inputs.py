@@ -246,7 +246,7 @@ def amount_of(density: float | None, sparsity: Any, pattern: Any = None, densiti
     if pattern is None:
         assert kept is not None
         return Amount(_number("density", kept), None, None, f"{kept:g}")
-    found = _pattern(pattern)
+    found = pattern_of(pattern)
     if kept is not None and not math.isclose(kept, found.density):
         raise UsageError(f"{option('pattern', found)} has density {found.density:g}: leave {option(names[0])} out")
     return Amount(found.density, found, None, f"{found.keep}of{found.of}")
@@ -275,7 +275,8 @@ def _one_minus(sparsity: Any) -> float:
         raise UsageError(f"{option('sparsity', sparsity)}: is not a number") from e
 
 
-def _pattern(given: Any) -> Pattern:
+def pattern_of(given: Any) -> Pattern:
+    """The pattern that was given, "N:M" or a pair. Raises `UsageError` for anything else."""
     if not isinstance(given, str):
         try:
             keep, of = given

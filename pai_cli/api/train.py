@@ -16,6 +16,7 @@ from pai_cli.api.inputs import (
     maybe_path,
     network_of,
     open_source,
+    pattern_of,
     shape_of,
     source_path,
     tell_network,
@@ -44,6 +45,7 @@ from pai_cli.training.recipe import (
     RecipeName,
     Schedule,
 )
+from pai_cli.training.said import pattern_given_up
 
 if TYPE_CHECKING:
     from pai_cli.training.job import Job, Trained
@@ -70,6 +72,7 @@ IDLE = (
         without=("early_parts",),
     ),
     Idle((*UPDATES, "final_density", "min_salient", "convention"), f"{{it}}: {_STAYS}", without=("dynamic",)),
+    Idle(("pattern",), f"{{it}}: the mask does not move; give {option('dynamic', 'srigl')}", without=("dynamic",)),
     Idle(("mask_out",), f"{{it}}: {_STAYS}, or leave it out", without=("dynamic",)),
     Idle(
         ("final_density",),
@@ -83,6 +86,15 @@ IDLE = (
         f"{{it}}: no output is ablated; give {option('dynamic', 'srigl')}, or leave it out",
         where=lambda call: call.dynamic != Dynamic.SRIGL,
         beside=("dynamic",),
+    ),
+    Idle(
+        ("pattern",),
+        f"{{it}}: {option('dynamic', '{dynamic}')} keeps none; give {option('dynamic', 'srigl')}, or leave it out",
+        where=lambda call: call.dynamic != Dynamic.SRIGL,
+        beside=("dynamic",),
+    ),
+    Idle(
+        ("min_salient",), f"{{it}}: no output is ablated with {option('pattern')}; leave one out", beside=("pattern",)
     ),
     Idle(
         ("update_fraction",),
@@ -148,6 +160,7 @@ def train(
     update_until: float | None = None,
     final_density: float | None = None,
     min_salient: float | None = None,
+    pattern: str | tuple[int, int] | None = None,
     convention: str | None = None,
     mask_out: AnyPath | None = None,
     plot: AnyPath | None = None,
@@ -191,8 +204,9 @@ def train(
     arXiv:1710.01878), or the network as a whole, and exchange weights by gradient then ("granet", arXiv:2106.10404). Every
     `update_every` steps (100), a share `update_fraction` of the kept weights at first (0.3; of granet 0.5), from the share
     `update_from` (0) of all steps to the share `update_until` (0.75). `min_salient`: of srigl, the share of its fan-in that
-    must be salient for an output to keep weights (0.3; 0 ablates none). `convention`: what its spectrum is measured by, as
-    of `analyze`. `mask_out`: where its last mask is written, by default OUT-mask.safetensors beside `output`.
+    must be salient for an output to keep weights (0.3; 0 ablates none). `pattern`: of srigl, "N:M" or (N, M): every update
+    keeps N of every M consecutive inputs, as `mask` does; no output is ablated. `convention`: what its spectrum is measured
+    by, as of `analyze`. `mask_out`: where its last mask is written, by default OUT-mask.safetensors beside `output`.
 
     `plot`: a picture (.svg, .png or .pdf) of loss, accuracy and learning rate by epoch, and of a moving mask's spectrum.
     `results`: a table (CSV) to add a row to, which `rank` reads. `log_dir`: a folder for TensorBoard's events. `keep_every`:
@@ -240,6 +254,8 @@ def _recipe(name: RecipeName, given: Mapping[str, Any]) -> Recipe:
     for one, value in given.items():
         if value is not None:
             chosen[one] = one_of(one, value, CHOICES[one]) if one in CHOICES else value
+    if given["pattern"] is not None:
+        chosen["pattern"] = pattern_of(given["pattern"])
     return Recipe(**chosen)
 
 
@@ -248,7 +264,8 @@ def _recipe_name(recipe: Recipe) -> str:
     parts = [*recipe.early_parts, *["rescale"] * recipe.rescale]
     if len(parts) == 4 and recipe.label_smoothing == SMOOTHING:
         parts = ["tost"]
-    dynamic = [] if recipe.dynamic is None else [recipe.dynamic.value]
+    kept = "" if recipe.pattern is None else f"-{recipe.pattern}"
+    dynamic = [] if recipe.dynamic is None else [f"{recipe.dynamic.value}{kept}"]
     steps = [] if recipe.steps is None else [f"{recipe.steps}-steps"]
     return "+".join(part.replace("_", "-") for part in [*parts, *dynamic, *steps]) or "plain"
 
@@ -291,6 +308,8 @@ def _open_job(
         if recipe.dynamic is not None and recipe.dynamic.gradual:
             begins = "all weights are kept" if stored is None else "the mask is kept"
             note(f"{option('dynamic', recipe.dynamic)}: {begins} at first, density {recipe.final_density:g} at the end")
+        if stored is not None and (given_up := pattern_given_up(stored, recipe)):
+            note(given_up)
         if stored is not None and (made_from := other_weights(stored.path, stored.metadata, source)):
             note(made_from)
         tell_precision(source, network, "trained, and written,")

@@ -148,6 +148,14 @@ MinSalient = Annotated[
         help=f"Salient share of a fan-in for srigl, by default {_BASE.min_salient}; it ablates outputs with less.",
     ),
 ]
+PatternKept = Annotated[
+    str | None,
+    typer.Option(
+        "--pattern",
+        metavar="N:M",
+        help="N of every M inputs that srigl keeps, such as 2:4; the mask has them already, and no output is ablated.",
+    ),
+]
 MaskOut = Annotated[
     Path | None,
     typer.Option(
@@ -209,6 +217,7 @@ def train(
     update_until: UpdateUntil = None,
     final_density: FinalDensity = None,
     min_salient: MinSalient = None,
+    pattern: PatternKept = None,
     convention: options.ConventionOrUsual = None,
     mask_out: MaskOut = None,
     plot: Plot = None,

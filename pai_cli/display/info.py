@@ -17,7 +17,18 @@ if TYPE_CHECKING:
 
 OF_GRAPH = ("left", "right", "edges", "weighted")
 OF_FILE = ("kind", "format", "network", "tensors", "total", "kept", *OF_GRAPH, "density", "bytes", "sha256")
-_TELLS = ("method", "asked_density", "seed", "data", "architecture", "command", "created", "source", "source_sha256")
+_TELLS = (
+    "method",
+    "asked_density",
+    "pattern",
+    "seed",
+    "data",
+    "architecture",
+    "command",
+    "created",
+    "source",
+    "source_sha256",
+)
 FIELDS = ("file", "level", "tensor", "shape", "dtype", *OF_FILE, *_TELLS, "remark")
 
 

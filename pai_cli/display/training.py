@@ -19,7 +19,7 @@ COLUMNS = ("mask", "accuracy", "95% interval", "best epoch", "held out")
 """Of a person's table, which 80 columns have room for."""
 FIELDS = (
     *("mask", "accuracy", "accuracy_low", "accuracy_high", "correct", "tested", "test_loss", "seed", "dataset"),
-    *("recipe", "density", "epochs", "best_epoch", "validation_accuracy", "explored", "seconds"),
+    *("recipe", "density", "epochs", "best_epoch", "validation_accuracy", "explored", "fixed_layers", "seconds"),
 )
 
 

@@ -23,7 +23,18 @@ if TYPE_CHECKING:
 
 Kind = Literal["mask", "checkpoint", "program", "graph", "folder"]
 
-STORY = ("method", "density", "seed", "data", "architecture", "command", "created", "source", "source_sha256")
+STORY = (
+    "method",
+    "density",
+    "pattern",
+    "seed",
+    "data",
+    "architecture",
+    "command",
+    "created",
+    "source",
+    "source_sha256",
+)
 """What a file may tell of how it was made, in the order shown."""
 
 

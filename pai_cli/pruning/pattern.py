@@ -71,8 +71,8 @@ def keep_in_groups(
         kept = keep_largest_in_groups(scores, scores.shape, axis, pattern).reshape(scores.shape)
     else:
         kept = _by_sorting(scores, pattern, axis, active, ties)
-    alive = None if active is None else _in_groups(active, axis, pattern.of)
-    tie = in_groups(_in_groups(scores, axis, pattern.of), _in_groups(kept, axis, pattern.of), alive)
+    alive = None if active is None else by_group(active, axis, pattern.of)
+    tie = in_groups(by_group(scores, axis, pattern.of), by_group(kept, axis, pattern.of), alive)
     if tie.tied:
         ties.note(layer.name, tie)
     return kept
@@ -82,16 +82,22 @@ def _by_sorting(
     scores: NDArray[np.floating[Any]], pattern: Pattern, axis: int, active: NDArray[np.bool_] | None, ties: Ties
 ) -> NDArray[np.bool_]:
     """The same of weights that were pruned before, or with ties that are drawn."""
-    groups = _in_groups(scores, axis, pattern.of)
-    dead = np.zeros(groups.shape, np.bool_) if active is None else ~_in_groups(active, axis, pattern.of)
+    groups = by_group(scores, axis, pattern.of)
+    dead = np.zeros(groups.shape, np.bool_) if active is None else ~by_group(active, axis, pattern.of)
     # The last key is the most important; without a drawn one, equal scores stay in the order of their inputs.
     drawn = (ties.generator().random(groups.shape),) if ties.rule == "random" else ()
     order = np.lexsort((*drawn, -groups, dead), axis=1)
     kept = np.zeros(groups.shape, np.bool_)
     np.put_along_axis(kept, order[:, : pattern.keep], True, axis=1)
-    moved = np.moveaxis(scores, axis, -1).shape
-    return np.ascontiguousarray(np.moveaxis(kept.reshape(moved), -1, axis))
+    return from_groups(kept, scores.shape, axis)
 
 
-def _in_groups(array: NDArray[Any], axis: int, of: int) -> NDArray[Any]:
+def by_group(array: NDArray[Any], axis: int, of: int) -> NDArray[Any]:
+    """A weight's values, a row for each `of` consecutive inputs of an output at one kernel position; `axis`: of inputs."""
     return np.moveaxis(array, axis, -1).reshape(-1, of)
+
+
+def from_groups(groups: NDArray[Any], shape: tuple[int, ...], axis: int) -> NDArray[Any]:
+    """What `by_group` made rows of, in its shape."""
+    others = [side for number, side in enumerate(shape) if number != axis]
+    return np.ascontiguousarray(np.moveaxis(groups.reshape(*others, shape[axis]), -1, axis))

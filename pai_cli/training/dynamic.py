@@ -85,6 +85,12 @@ class MoveTies:
         return " and ".join(told)
 
 
+def how_many(mask: NDArray[np.bool_], share: float) -> int:
+    """How many of a mask's k kept weights an update moves: round(share k), halves up; none where all weights are kept."""
+    kept = int(np.count_nonzero(mask))
+    return 0 if kept == mask.size else int(share * kept + 0.5)
+
+
 def moved(masks: Masks, weights: Arrays, gradients: Arrays, move: Move, ties: MoveTies | None = None) -> Masks:
     """The masks after an update; each keeps as many weights as before.
 
@@ -95,13 +101,13 @@ def moved(masks: Masks, weights: Arrays, gradients: Arrays, move: Move, ties: Mo
     ties = ties or MoveTies()
     after: Masks = {}
     for name, mask in masks.items():
-        kept = int(np.count_nonzero(mask))
-        count = int(move.share * kept + 0.5)
-        if count == 0 or kept == mask.size:
+        count = how_many(mask, move.share)
+        if count == 0:
             after[name] = mask.copy()
             continue
         ties.count += count
-        survivors = keep_largest({name: np.abs(weights[name])}, kept - count, {name: mask}, ties.dropped)[name]
+        left = int(np.count_nonzero(mask)) - count
+        survivors = keep_largest({name: np.abs(weights[name])}, left, {name: mask}, ties.dropped)[name]
         if move.kind is Dynamic.RIGL:
             scores = np.abs(gradients[name])
         else:

@@ -1,6 +1,7 @@
 """SRigL: every output of a layer keeps as many weights as the others, and outputs with few salient ones keep none.
 
-Lasby et al. 2024, arXiv:2305.02299. Constant fan-in of k among F inputs is N:M sparsity with N = k and M = F.
+Lasby et al. 2024, arXiv:2305.02299. Constant fan-in of k among F inputs is N:M sparsity with N = k and M = F. For a smaller
+M the rows are groups of M inputs, not outputs, and none is ablated: where each group keeps N, no other takes its weights.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pai_cli.pruning.allocation import exact
 from pai_cli.pruning.select import keep_largest, nan_score
 from pai_cli.pruning.ties import in_groups
 from pai_cli.spectral.layout import PLAIN, Layout
-from pai_cli.training.dynamic import MoveTies
+from pai_cli.training.dynamic import MoveTies, how_many
 
 Bits = NDArray[np.bool_]
 Floats = NDArray[np.floating[Any]]
@@ -74,7 +75,8 @@ class EvenMove:
 
 
 def moved_evenly(layer: tuple[str, Bits], weights: Floats, gradients: Floats, move: EvenMove, ties: MoveTies) -> Bits:
-    """The mask of a layer after an update, all given as rows, one an output (Lasby et al. 2024, section 3.1).
+    """The mask of a layer after an update, all given as rows, one an output (Lasby et al. 2024, section 3.1), or one a group
+    of inputs.
 
     Of n kept weights K = round(share n) are to go. Salient are the n - K largest of them by |w|, and the K largest by
     gradient of the others. Outputs with fewer salient weights than min_salient k, or none, keep no weight, where k is the
@@ -85,9 +87,8 @@ def moved_evenly(layer: tuple[str, Bits], weights: Floats, gradients: Floats, mo
     """
     name, mask = layer
     outputs, fan_in = mask.shape
-    kept = int(np.count_nonzero(mask))
-    count = int(move.share * kept + 0.5)
-    if count == 0 or kept == mask.size:
+    kept, count = int(np.count_nonzero(mask)), how_many(mask, move.share)
+    if count == 0:
         return mask.copy()
     sizes, slopes = np.abs(weights), np.abs(gradients)
     if np.isnan(slopes).any():

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +77,7 @@ class Job:
     def settings(self, world: int) -> dict[str, Any]:
         """What must be the same for a training to be continued: all but the device, and where else it writes."""
         return {
-            **asdict(self.recipe),
+            **self.recipe.facts,
             "source_sha256": self.source.sha256,
             "mask_sha256": None if self.mask is None else digest_of_mask(self.mask),
             "network": self.network.description,
@@ -108,7 +108,7 @@ class Job:
     @cached_property
     def story(self) -> dict[str, str]:
         """What the weights and the final mask tell of how they were made."""
-        recipe = json.dumps(asdict(self.recipe), sort_keys=True)
+        recipe = json.dumps(self.recipe.facts, sort_keys=True)
         told = {"source_sha256": self.source.sha256, "seed": str(self.recipe.seed)}
         normalisation = getattr(self.parts[0], "normalisation", None)
         values = {} if normalisation is None else {"values": normalisation.stated()}
@@ -248,6 +248,7 @@ def _numbers(job: Job, result: TrainResult, trainer: Trainer) -> Record:
         "correct": result.test.correct,
         "tested": result.test.count,
         "explored": share_of(trainer.explored) if job.recipe.dynamic is not None else None,
+        "fixed_layers": trainer.fixed_layers,
         "seconds": result.seconds,
     }
 
@@ -277,6 +278,7 @@ def final_mask(job: Job, result: TrainResult, record: Record) -> MaskToWrite:
     told = {
         "method": str(job.recipe.dynamic),
         "density": repr(record["density"]),
+        **({} if job.recipe.pattern is None else {"pattern": str(job.recipe.pattern)}),
         **job.story,
         **job.network.story,
         **provenance(job.arguments),

@@ -207,8 +207,8 @@ class Trainer(Steps):
     def _one_step(self) -> None:
         self._set_lr()
         if self.step == 0 and self.recipe.dynamic is not None:
-            if self.moving.told and self.process.first:
-                note(self.moving.told)
+            if self.process.first:
+                self._tell_beginning()
             self._tell_spectrum(0.0, MoveTies())
         inputs, labels = self._training_batch()
         if self.draws:
@@ -244,6 +244,12 @@ class Trainer(Steps):
             warn(f"{dynamic}: at step {self.step} {some_names(emptied)} collapsed: no weight is kept there")
         self._tell_spectrum(self.recipe.moved_share(self.step, self.steps), ties)
 
+    def _tell_beginning(self) -> None:
+        """Say what is to be said of masks that move; where none of them does, it is a warning."""
+        say = warn if self.fixed_layers == len(self.masked.masks) else note
+        for line in self.moving.told:
+            say(line)
+
     def _tell_spectrum(self, share: float, ties: MoveTies) -> None:
         if not self.process.first:
             return
@@ -262,9 +268,16 @@ class Trainer(Steps):
             "kept": kept,
             "explored": share_of(self.explored),
             "ablated": self.moving.ablated(masks) if self.recipe.dynamic is Dynamic.SRIGL else None,
+            "pattern": self.recipe.facts["pattern"],
+            "fixed_layers": self.fixed_layers,
             **ties.record,
         }
         self.tell({"mask_update": str(self.recipe.dynamic), **told, **measures})
+
+    @property
+    def fixed_layers(self) -> int | None:
+        """How many masks no update moves; None where that is not known beforehand."""
+        return None if self.moving.fixed is None else len(self.moving.fixed)
 
     def _end_epoch(self) -> None:
         lost, right = self._look(self.step)

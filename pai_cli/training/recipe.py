@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from fractions import Fraction
+from typing import Any
 
 from pai_cli.errors import RecipeError
 from pai_cli.pruning.allocation import exact
+from pai_cli.pruning.base import Pattern
 from pai_cli.random import check_seed
 from pai_cli.spectral.conventions import Convention
 from pai_cli.spelling import option
@@ -82,7 +84,8 @@ class Recipe:
     first step. `dynamic`: None, or how the mask moves: every `update_every` steps, from the share `update_from` of all until
     the share `update_until`, a share of the weights that falls from `update_fraction` (None: 0.3, of GraNet 0.5) by half a
     cosine. `final_density`: of a gradual one, the share of the weights that is kept at the end. `min_salient`: of SRigL,
-    the share of an output's weights that must be salient for it to keep any (gamma_sal). `convention`: what the spectrum
+    the share of an output's weights that must be salient for it to keep any (gamma_sal). `pattern`: of SRigL, the N of every
+    M inputs that each output keeps, none being ablated; None for as many of all its inputs. `convention`: what the spectrum
     of a moving mask is by. `steps`: how many of all steps are done; None for all.
     """
 
@@ -109,12 +112,15 @@ class Recipe:
     update_until: float = 0.75
     final_density: float = 0.05
     min_salient: float = 0.3
+    pattern: Pattern | None = None
     convention: Convention = Convention.H23
     steps: int | None = None
 
     def __post_init__(self) -> None:
-        """Raise `RecipeError` for a number out of range, `MethodOptionError` for a seed."""
+        """Raise `RecipeError` for a number out of range, `MethodOptionError` for a seed or a pattern."""
         check_seed(self.seed)
+        if self.pattern is not None:
+            self.pattern.check()
         for name, value in (
             ("epochs", self.epochs),
             ("batch_size", self.batch_size),
@@ -160,6 +166,11 @@ class Recipe:
         return FRACTION_OF_GRANET if self.dynamic is Dynamic.GRANET else USUAL_FRACTION
 
     @property
+    def facts(self) -> dict[str, Any]:
+        """All of it as JSON can have it, by name."""
+        return {**asdict(self), "pattern": None if self.pattern is None else str(self.pattern)}
+
+    @property
     def story(self) -> dict[str, str]:
         """What a mask tells of the training that made it."""
         told = {"epochs": str(self.epochs), "optimizer": self.optimizer.value}
@@ -192,6 +203,10 @@ class Recipe:
         if self.dynamic is None or step % self.update_every:
             return False
         return step > 0 and exact(self.update_from) * steps <= step < exact(self.update_until) * steps
+
+    def first_update(self, steps: int) -> int:
+        """The first step of `steps` at which the mask moves; 0 when there is none."""
+        return next((step for step in range(1, steps) if self.updates_at(step, steps)), 0)
 
     def last_update(self, steps: int) -> int:
         """The last step of `steps` at which the mask moves; 0 when there is none."""

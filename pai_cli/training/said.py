@@ -1,14 +1,38 @@
-"""What a training says of itself while it goes on: a few words beside a bar, and a line an epoch. Needs no torch."""
+"""What a training says of itself: of its mask before it begins, then a few words beside a bar, and a line an epoch.
+
+Needs no torch.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pai_cli.progress import Milestone
+from pai_cli.spelling import option
+from pai_cli.training.recipe import Dynamic, Recipe
 
 if TYPE_CHECKING:
+    from pai_cli.files.masks import Mask
     from pai_cli.files.tables import Value
+
+
+def pattern_given_up(mask: Mask, recipe: Recipe) -> str:
+    """That moves of a mask do not keep the pattern N:M which it was pruned by; "" where they do, or there is none."""
+    pattern = mask.metadata.get("pattern", "")
+    # Where weights only go, at most N of every M are kept still.
+    if (
+        recipe.dynamic in (None, Dynamic.GMP)
+        or recipe.pattern is not None
+        or not re.fullmatch("[0-9]+:[0-9]+", pattern)
+    ):
+        return ""
+    srigl = "" if recipe.dynamic is Dynamic.SRIGL else f"{option('dynamic', Dynamic.SRIGL)} and "
+    return (
+        f"{option('dynamic', recipe.dynamic)}: moves do not keep {pattern}, which {mask.path} was pruned by; give "
+        f"{srigl}{option('pattern', pattern)} to keep it"
+    )
 
 
 def in_epoch(at: tuple[int, int], loss: float | None, accuracy: float | None, lr: float) -> str:
