@@ -174,7 +174,7 @@ def test_the_estimate_scatters_by_what_is_beside_the_diagonal() -> None:
 
 
 def test_of_relus_the_diagonal_is_gauss_newton_s() -> None:
-    """Between kinks such a network is linear in each weight by itself, so nothing else is on the diagonal: none is below 0."""
+    """Between kinks such a network is linear in each weight by itself, so nothing else is on the diagonal."""
     network = network_of(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
     context = context_of(network)
     wanted = np.zeros(8)
@@ -312,3 +312,19 @@ def test_other_probes_with_the_same_samples_are_other_masks(monkeypatch: pytest.
     monkeypatch.setattr(hutchinson, "PROBES", 11)
     other = choose_masks(network, request, dataset=toy_for(network))[0]
     assert any((first[name] != other[name]).any() for name in first)
+
+
+@pytest.mark.parametrize(("batch_norm", "parts"), [("running", 5), ("batch", 2)])
+def test_how_far_it_is_is_told(batch_norm: BatchNorm, parts: int) -> None:
+    told: list[tuple[int, int, str]] = []
+    context = replace(context_of(smooth(), batch_norm), progress=lambda *said: told.append(said))
+    hutchinson.make_scorer(context)(None)
+    assert told == [(done, parts, "probing the loss") for done in range(parts)]
+
+
+def test_a_run_hands_its_progress_on() -> None:
+    told: list[tuple[int, int, str]] = []
+    network = smooth()
+    request = PruneRequest(get("hutchinson"), 0.5, per_class=3)
+    choose_masks(network, request, lambda *said: told.append(said), toy_for(network))
+    assert told == [*((done, 6, "probing the loss") for done in range(6)), (1, 1, "scoring weights")]

@@ -36,7 +36,9 @@ def make_scorer(context: ScoreContext) -> Scorer:
 
     def score(masks: Masks | None) -> Scores:
         loss.mask(masks)
-        generator = generator_for(context.seed, f"{context.method} probes")  # anew, so that masks alone make scores differ
+        generator = generator_for(
+            context.seed, f"{context.method} probes"
+        )  # anew, so that masks alone make scores differ
         gradients, diagonal = loss.curvature(signs(generator, loss.weights), PROBES)
         return to_second_order(loss.weights, gradients, diagonal)
 

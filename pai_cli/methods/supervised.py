@@ -121,15 +121,17 @@ class Supervised:
         return total
 
     def curvature(self, draw: Callable[[], Tensors], probes: int) -> tuple[Tensors, Tensors]:
-        """dL/dw, and the mean of z * (H z) over `probes` vectors z, each as `draw` gives it (by name, shaped as the weights).
+        """dL/dw, and the mean of z * (H z) over `probes` vectors z, as `draw` gives them (by name, shaped as the weights).
 
-        Of vectors of independent signs that is an unbiased estimate of the diagonal of the Hessian of L. Each sample passes
-        by itself and has probes of its own, as samples then say more than as many probes of them all would; where batch norms
-        normalise by their batch, each batch does. Raises as `gradient` does.
+        Of independent signs that is an unbiased estimate of the diagonal of the Hessian of L. Each sample passes by itself,
+        with probes of its own; where batch norms normalise by their batch, each batch does. Raises as `gradient` does.
         """
         gradient, diagonal = self._zeros(), self._zeros()
+        losses, parts = [], len(self._batches) if self._by_batch else self._count
         with self._pass():
-            losses = [self._add_curvature(part, draw, probes, gradient, diagonal) for part in self._parts()]
+            for done, part in enumerate(self._parts()):
+                self._context.progress(done, parts, "probing the loss")
+                losses.append(self._add_curvature(part, draw, probes, gradient, diagonal))
         self._check_finite(losses)
         torch._foreach_div_(list(diagonal.values()), probes)
         return gradient, diagonal
