@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -27,7 +28,8 @@ from tables import Table
 
 from pai_cli.data.registry import open_dataset
 from pai_cli.methods.fisher import to_second_order
-from pai_cli.methods.hutchinson import PROBES, TEMPERATURE, signs
+from pai_cli.methods.grasp import TEMPERATURE
+from pai_cli.methods.hutchinson import PROBES, signs
 from pai_cli.methods.registry import get
 from pai_cli.methods.supervised import Supervised, Tensors
 from pai_cli.models.network import init_network
@@ -61,7 +63,7 @@ def exact(loss: Supervised, temperature: float) -> Tensors:
     return total
 
 
-def flat(values: dict[str, torch.Tensor]) -> torch.Tensor:
+def flat(values: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """All values, in the order of the layers."""
     return torch.cat([one.detach().flatten() for one in values.values()])
 
@@ -95,8 +97,8 @@ def main() -> None:
             took = (time.process_time() - begin) / 2
             gradient, estimate = found[0]
             error = float((flat(estimate) - flat(diagonal)).norm() / flat(diagonal).norm())
-            own, other = (flat(dict(to_second_order(loss.weights, *one).values)) for one in found)
-            best = flat(dict(to_second_order(loss.weights, gradient, diagonal).values))
+            own, other = (flat(to_second_order(loss.weights, *one).values) for one in found)
+            best = flat(to_second_order(loss.weights, gradient, diagonal).values)
             snip = (flat(loss.weights) * flat(gradient)).abs()
             for density in DENSITIES:
                 pairs = ((own, other), (own, best), (own, snip), (best, snip))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import torch
+
 from pai_cli.methods.supervised import Supervised, Tensors
 from pai_cli.pruning.base import Masks, ScoreContext, Scorer, Scores
 
@@ -25,7 +29,7 @@ def make_scorer(context: ScoreContext) -> Scorer:
     return score
 
 
-def to_second_order(weights: Tensors, gradients: Tensors, diagonal: Tensors) -> Scores:
+def to_second_order(weights: Mapping[str, torch.Tensor], gradients: Tensors, diagonal: Tensors) -> Scores:
     """|w g + w^2 h / 2| of each weight, `diagonal` standing for that of the Hessian: the loss's change, but for its sign."""
     values = {}
     for name, gradient in gradients.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ import torch
 from pai_cli.compute.device import sent
 from pai_cli.methods.fisher import to_second_order
 from pai_cli.methods.grasp import TEMPERATURE
-from pai_cli.methods.supervised import Supervised
+from pai_cli.methods.supervised import Supervised, Tensors
 from pai_cli.pruning.base import Masks, ScoreContext, Scorer, Scores
 from pai_cli.random import generator_for
 
@@ -45,7 +45,7 @@ def make_scorer(context: ScoreContext) -> Scorer:
     return score
 
 
-def signs(generator: np.random.Generator, like: dict[str, torch.Tensor]) -> Callable[[], dict[str, torch.Tensor]]:
+def signs(generator: np.random.Generator, like: Mapping[str, torch.Tensor]) -> Callable[[], Tensors]:
     """What draws a probe: 1 or -1, each as likely, for each weight, shaped and placed as `like`, which is not empty.
 
     Drawn on the host, so that every device has the same.
@@ -53,10 +53,10 @@ def signs(generator: np.random.Generator, like: dict[str, torch.Tensor]) -> Call
     sizes = [one.numel() for one in like.values()]
     first = next(iter(like.values()))
 
-    def draw() -> dict[str, torch.Tensor]:
+    def draw() -> Tensors:
         drawn = np.frombuffer(generator.bytes(-(-sum(sizes) // 8)), np.uint8)
         bits = sent(torch.from_numpy(np.unpackbits(drawn, count=sum(sizes))), str(first.device))
-        pieces = bits.to(first.dtype).mul_(2).sub_(1).split(sizes)
+        pieces = bits.to(first.dtype).mul_(2).sub_(1).split_with_sizes(sizes)
         return {name: piece.view(like[name].shape) for name, piece in zip(like, pieces, strict=True)}
 
     return draw
