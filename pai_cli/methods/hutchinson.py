@@ -24,11 +24,11 @@ def make_scorer(context: ScoreContext) -> Scorer:
     L is the mean cross-entropy over the samples, logits divided by 200 as GraSP's. h is the mean of z * (H z) over probes
     z, vectors of independent random signs, one for each weight that is pruned (Hutchinson 1990,
     https://doi.org/10.1080/03610919008812866; of diagonals Bekas, Kokiopoulou and Saad 2007,
-    https://doi.org/10.1016/j.apnum.2007.01.003): right in the mean, its variance the sum of the squares beside the
-    diagonal over the number of probes. Each sample passes by itself with ten probes of its own, in evaluation mode, with
-    running statistics of batch norms; where those normalise by their batch, each batch does. Float64 when a weight of the
-    network is, else float32. The HTS of Gollini Navarrete et al. 2025, https://arxiv.org/abs/2502.11450; temperature,
-    number of probes and signs are their code's.
+    https://doi.org/10.1016/j.apnum.2007.01.003): right in the mean, a sample's variance the sum of the squares in the row
+    beside the diagonal over the number of probes. Each sample passes by itself with ten probes of its own, in evaluation
+    mode, with running statistics of batch norms; where those normalise by their batch, each batch does. Float64 when a
+    weight of the network is, else float32. The HTS of Gollini Navarrete et al. 2025, https://arxiv.org/abs/2502.11450;
+    temperature, number of probes and signs are their code's.
 
     Raises what `Supervised` does.
     """
@@ -36,9 +36,8 @@ def make_scorer(context: ScoreContext) -> Scorer:
 
     def score(masks: Masks | None) -> Scores:
         loss.mask(masks)
-        generator = generator_for(
-            context.seed, f"{context.method} probes"
-        )  # anew, so that masks alone make scores differ
+        # Anew in each call, so that masks alone make scores differ.
+        generator = generator_for(context.seed, f"{context.method} probes")
         gradients, diagonal = loss.curvature(signs(generator, loss.weights), PROBES)
         return to_second_order(loss.weights, gradients, diagonal)
 
