@@ -12,6 +12,7 @@ line goes on after an interruption, and with more densities it makes only those.
 such as --model or --input-shape. From the environment:
 
   DATA=digits|PATH   also the methods that score with labelled samples: snip iter-snip force grasp
+                     fisher hutchinson px prospr
   METHODS="NAMES"    these methods only; those that train (gem-miner edge-popup imp) run only where they are named
   SEED=N             of everything random, 0 unless given
   PAI=PATH           the command, where it is not on the path as pai
