@@ -11,7 +11,8 @@ ranks the folder: tables on standard output, the same in OUT_FOLDER/ranking.tsv.
 line goes on after an interruption, and with more densities it makes only those. What follows -- goes to every pai prune,
 such as --model or --input-shape. From the environment:
 
-  DATA=digits|PATH   also the methods that score with labelled samples: snip iter-snip grasp px prospr
+  DATA=digits|PATH   also the methods that score with labelled samples: snip iter-snip force grasp
+                     fisher hutchinson px prospr
   METHODS="NAMES"    these methods only; those that train (gem-miner edge-popup imp) run only where they are named
   SEED=N             of everything random, 0 unless given
   PAI=PATH           the command, where it is not on the path as pai
@@ -21,7 +22,7 @@ USAGE
 }
 
 without_data="random uniform erk magnitude synflow synflow-l2 smart-ratio phew npb ntk-sap"
-with_data="snip iter-snip force grasp fisher px prospr"
+with_data="snip iter-snip force grasp fisher hutchinson px prospr"
 training="gem-miner edge-popup imp"
 
 pai=${PAI:-pai} data=${DATA:-} seed=${SEED:-0}

@@ -169,6 +169,9 @@ IN_ROUNDS = ", ".join(name for name, method in registry.METHODS.items() if metho
 ROUNDS = {"synflow": 5, "synflow-l2": 5, "iter-snip": 5, "force": 5, "ntk-sap": 4, "px": 5, "imp": 2}
 """Fewer than usual, for the methods that go in rounds."""
 
+PER_CLASS = {"hutchinson": 1}
+"""Samples of each class, fewer than usual, for the method that looks at each ten times."""
+
 TRAINING = {
     "gem-miner": TrainingOptions(epochs=3, freeze_every=1, batch_size=50, lr=1.0),
     "edge-popup": TrainingOptions(epochs=2, batch_size=50),
@@ -181,6 +184,7 @@ def run(network: Network, method: str, density: float | None = None, **options: 
     if "rounds" not in options and method in ROUNDS:
         options["rounds"] = ROUNDS[method]
     options.setdefault("training", TRAINING.get(method))
+    options.setdefault("per_class", PER_CLASS.get(method))
     dataset = toy_for(network) if method in registry.METHODS and registry.METHODS[method].data else None
     return prune(network, PruneRequest(get(method), density, **options), dataset=dataset)  # type: ignore[arg-type]
 

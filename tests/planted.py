@@ -58,6 +58,12 @@ FAULTS = {
     "running statistics of the last batches": Fault(
         "methods/supervised.py", "norm.momentum = None", "norm.momentum = 0.1", "force_fisher"
     ),
+    "probes that are summed": Fault(
+        "methods/supervised.py", "torch._foreach_div_(list(diagonal.values()), probes)", "pass", "hutchinson"
+    ),
+    "samples that share their probes": Fault(
+        "methods/supervised.py", "(batch,) if self._by_batch else batch.by_sample()", "(batch,)", "hutchinson"
+    ),
     "a GPU that is slower": Fault("analysis/places.py", "if there >= here:", "if False:", "devices"),
     "the sign of a gap": Fault(
         "spectral/result.py",

@@ -19,6 +19,7 @@ from pai_cli.errors import (
     DensityError,
     MaskError,
     MethodOptionError,
+    ParameterError,
     ScoreError,
     UnknownMethodError,
     UsageError,
@@ -318,6 +319,8 @@ def test_a_search_needs_what_it_needs() -> None:
         pai.sample(model(), construct="ramanujan", noise=0.1)
     with pytest.raises(UsageError, match=r"population=0: give a whole number of at least 1"):
         pai.sample(model(), "erk", 0)
+    with pytest.raises(ParameterError, match=r"^noise_unit='std': give one of layer, weight$"):
+        pai.sample(model(), "magnitude", 2, noise=0.1, noise_unit="std")
     for steps in (0, 2.5):
         with pytest.raises(UsageError, match=rf"^steps={steps}: give a whole number of at least 1$"):
             pai.sample(model(), construct="ramanujan", density=0.4, steps=steps)  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from pai_cli.files.masks import MaskFile
 from pai_cli.methods.registry import METHODS
 from pai_cli.pruning import samples
 
-DATA_METHODS = pytest.mark.parametrize("method", ["snip", "iter-snip", "force", "grasp", "fisher"])
+DATA_METHODS = pytest.mark.parametrize("method", ["snip", "iter-snip", "force", "grasp", "fisher", "hutchinson"])
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from math import prod
 import numpy as np
 import pytest
 import torch
-from networks import ROUNDS, TRAINING, build, half_up, run, same, toy_for, wrap
+from networks import PER_CLASS, ROUNDS, TRAINING, build, half_up, run, same, toy_for, wrap
 from torch import nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
@@ -53,6 +53,7 @@ TABLE = {
     "force": Row(draws=True, data=True, recovers=True),
     "grasp": Row(draws=True, data=True),
     "fisher": Row(draws=True, data=True),
+    "hutchinson": Row(draws=True, data=True),
     "phew": Row(draws=True),
     "npb": Row(draws=True, by_layer=True, scope="layer"),
     "ntk-sap": Row(draws=True),
@@ -271,7 +272,8 @@ def test_half_precision_and_double(method: str) -> None:
 @METHOD
 def test_prune_is_choosing_and_then_looking(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     net = build("residual")
-    request = PruneRequest(get(method), 0.3, rounds=ROUNDS.get(method), training=TRAINING.get(method))
+    usual = {"rounds": ROUNDS.get(method), "training": TRAINING.get(method), "per_class": PER_CLASS.get(method)}
+    request = PruneRequest(get(method), 0.3, **usual)  # type: ignore[arg-type]
     dataset = toy_for(net)
     dataset = dataset if TABLE[method].data else None
     whole = pruned(method, "residual", 0.3)

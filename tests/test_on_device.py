@@ -246,6 +246,7 @@ RUNS = {
     "recovers, layer": ("force", {"data": "toy", "per_class": 2, "scope": "layer", "batch_norm": "running"}),
     "recovers, N:M": ("force", {"data": "toy", "per_class": 2, "pattern": Pattern(1, 4), "density": None}),
     "by sample": ("fisher", {"data": "toy", "per_class": 2}),
+    "by probes": ("hutchinson", {"data": "toy", "per_class": 1}),
     "squared": ("synflow-l2", {}),
     "grasp": ("grasp", {"data": "toy", "per_class": 2, "scope": "layer"}),
     "given": ("synflow", {"densities": (("*", 0.25),), "density": None}),

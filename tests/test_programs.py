@@ -103,7 +103,12 @@ def test_methods_with_data_look_at_the_batch_whatever_mode_was_exported(
 
 
 @pytest.mark.parametrize(
-    ("method", "how", "remedy"), [("snip", "running", "batch_norm=batch"), ("fisher", None, "another method=")]
+    ("method", "how", "remedy"),
+    [
+        ("snip", "running", "batch_norm=batch"),
+        ("fisher", None, "another method="),
+        ("hutchinson", None, "batch_norm=batch"),
+    ],
 )
 def test_batch_norms_of_a_program_have_no_running_statistics_to_take(
     tmp_path: Path, method: str, how: BatchNorm | None, remedy: str
@@ -115,12 +120,12 @@ def test_batch_norms_of_a_program_have_no_running_statistics_to_take(
     assert story_of_batch_norms(network, PruneRequest(get("snip"), 0.3)) == {"batch_norm": "batch"}
 
 
-@pytest.mark.parametrize("method", ["fisher", "force"])
+@pytest.mark.parametrize("method", ["fisher", "hutchinson", "force"])
 def test_programs_without_batch_norms_score_as_what_was_exported(tmp_path: Path, method: str) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 6), nn.ReLU(), nn.Dropout(0.5), nn.Linear(6, 5))
     program = loaded(exported(tmp_path, model, (3, 2, 2), batch=2, dynamic=True))
     network = Network(model, "toy", (3, 2, 2), prunable_layers(model))
-    request = PruneRequest(get(method), 0.3, rounds=None if method == "fisher" else 4)
+    request = PruneRequest(get(method), 0.3, rounds=4 if method == "force" else None)
     ours, theirs = (prune(one, request, dataset=Toy(5, (3, 2, 2))) for one in (network, program))
     assert all(np.array_equal(mask, theirs.masks[name]) for name, mask in ours.masks.items())
 

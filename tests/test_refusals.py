@@ -144,14 +144,17 @@ CALLS: dict[str, list[Mapping[str, Any]]] = {
         *({"checkpoint": NET, "construct": "biregular", **one} for one in (
             *({"method": "erk"}, {"population": 2}, {"select": "mask"}, {"by": "l2"}, {"noise": 0.1}),
             *({"trajectory": "t"}, {"resume": True}, {"scope": "layer"}, {"rounds": 2}, {"data": DATA}, {"per_class": 3}),
-            {"batch_norm": "batch"},
+            *({"batch_norm": "batch"}, {"noise_unit": "layer"}),
             *({"pattern": "1:2"}, {"plot": "p.svg"}, {"ties": "first"}, {"convention": "h23"}, {"steps": 2}),
         )),
         *({"checkpoint": NET, "method": "erk", "population": 2, **one} for one in (
-            *({"packed": True}, {"force": True}, {"noise": 0.1}, {"select": "layer", "by": "log_paths"}),
-            {"normalise": True},
+            *({"packed": True}, {"force": True}, {"noise": 0.1}, {"noise_unit": "weight"}, {"normalise": True}),
+            {"select": "layer", "by": "log_paths"},
         )),
-        {"checkpoint": NET, "method": "snip", "population": 2, "data": DATA, "noise": 0.1},
+        *({"checkpoint": NET, "method": "snip", "population": 2, "data": DATA, **one} for one in (
+            *({"noise": 0.1}, {"noise_unit": "layer"}),
+        )),
+        {"checkpoint": NET, "method": "magnitude", "population": 2, "noise": 0.0, "noise_unit": "weight"},
     ],
     "train": [
         *({"checkpoint": NET, "data": "digits", **one} for one in (

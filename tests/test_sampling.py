@@ -12,21 +12,26 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conftest import Done, Pai, run_pai
+from networks import wrap
 from safetensors import safe_open
 from safetensors.numpy import load_file, save
+from torch import nn
 
 from pai_cli.errors import ResumeError
 from pai_cli.files.journal import Journal
 from pai_cli.files.masks import MaskFile
 from pai_cli.files.sealed import sealed
 from pai_cli.methods.registry import get
-from pai_cli.models.network import init_network
+from pai_cli.models.network import Network, init_network
 from pai_cli.pruning.run import PruneRequest
+from pai_cli.random import numbered_generator
 from pai_cli.sampling import candidates as making
 from pai_cli.sampling import measuring
 from pai_cli.sampling import search as searching
 from pai_cli.sampling.candidates import Workshop
+from pai_cli.sampling.request import NoiseUnit
 from pai_cli.sampling.search import SearchRequest, search
 from pai_cli.sampling.state import SearchState, open_search
 from pai_cli.spectral.metrics import MetricOptions
@@ -178,6 +183,60 @@ def test_the_checkpoint_is_left_alone_by_noise() -> None:
     assert all((drawn[name] == value).all() for name, value in again.items())  # noise does not add up
 
 
+def one_layer() -> Network:
+    """Of weights whose standard deviation is not 1."""
+    return wrap(nn.Sequential(nn.Linear(24, 10)), (24,))
+
+
+def search_by(network: Network, noise: float, unit: NoiseUnit, method: str = "magnitude") -> Workshop:
+    asked = SearchRequest.of(PruneRequest(get(method), 0.5, seed=3), 5, noise, noise_unit=unit)
+    return Workshop(network, asked)
+
+
+def test_noise_of_a_weight_is_that_of_a_layer_times_its_spread() -> None:
+    """With one layer the two units are one number apart: the same weights, and so the same masks, for the same seed."""
+    network = one_layer()
+    own = network.parameter("0.weight").detach().double().numpy()
+    spread = float(np.sqrt(((own - own.mean()) ** 2).mean()))
+    by_layer, by_weight = search_by(network, 0.7, "layer"), search_by(network, 0.7 * spread, "weight")
+    for number in range(1, 4):
+        found = [
+            one.noisy(numbered_generator(3, number)).parameter("0.weight").detach() for one in (by_layer, by_weight)
+        ]
+        torch.testing.assert_close(*found, rtol=1e-6, atol=0)
+        masks = [making.chosen(one, number)[0]["0.weight"] for one in (by_layer, by_weight)]
+        assert np.array_equal(*masks)
+        assert not np.array_equal(masks[0], making.chosen(by_layer, 0)[0]["0.weight"])
+
+
+def test_noise_of_a_weight_is_as_large_in_every_layer() -> None:
+    network = init_network("mlp-24-16-12-10", 10, 0)
+    with torch.no_grad():
+        network.parameter(network.layers[0].name).mul_(100)
+    workshop = search_by(network, 0.02, "weight")
+    twin, drawn = workshop.noisy(np.random.default_rng(4)), np.random.default_rng(4)
+    for layer in network.layers:
+        added = (twin.parameter(layer.name) - network.parameter(layer.name)).detach().numpy()
+        np.testing.assert_allclose(added, 0.02 * drawn.standard_normal(layer.shape), atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("flags", "noise", "unit"), [([], "0.1", "layer"), (["--noise", 0.3, "--noise-unit", "weight"], "0.3", "weight")]
+)
+def test_the_noise_stands_in_lines_and_mask(here: Path, flags: list[object], noise: str, unit: str) -> None:
+    assert sample(3, *flags, method="magnitude").status == 0
+    settings = json.loads(Path("best.jsonl").read_text().splitlines()[0])
+    assert (settings["noise"], settings["noise_unit"]) == (float(noise), unit)
+    told = MaskFile(Path("best.safetensors")).metadata
+    assert (told["noise"], told["noise_unit"]) == (noise, unit)
+
+
+def test_where_there_is_no_noise_none_is_told(here: Path, searched: Searched) -> None:
+    folder = searched(3)[0]
+    assert not {"noise", "noise_unit"} & MaskFile(folder / "best.safetensors").metadata.keys()
+    assert "noise_unit" not in json.loads((folder / "best.jsonl").read_text().splitlines()[0])
+
+
 # --- stopped and continued
 
 PLACES = {
@@ -319,6 +378,10 @@ def test_other_noise_is_not_continued(here: Path) -> None:
     done = sample(6, "--resume", "--noise", 0.2, method="magnitude")
     assert done.status == 1
     assert "that search had noise 0.1, this one has 0.2" in done.said[-1]
+    done = sample(6, "--resume", "--noise", 0.1, "--noise-unit", "weight", method="magnitude")
+    assert done.status == 1
+    assert "that search had noise_unit layer, this one has weight" in done.said[-1]
+    assert sample(6, "--resume", "--noise-unit", "layer", method="magnitude").status == 0
 
 
 def test_noise_is_refused_where_it_would_do_nothing(here: Path) -> None:
@@ -327,6 +390,39 @@ def test_noise_is_refused_where_it_would_do_nothing(here: Path) -> None:
     assert done.said[-1] == (
         "pai: error: --noise 0.2: erk draws at random, so its candidates differ by their seeds; leave --noise out"
     )
+
+
+NO_UNIT = {
+    "draws": (
+        ["--noise-unit", "weight"],
+        "erk",
+        "weight: erk draws at random, so its candidates differ by their seeds; leave --noise-unit out",
+    ),
+    "no noise": (
+        ["--noise", 0, "--noise-unit", "weight"],
+        "magnitude",
+        "weight: --noise 0 adds nothing in any unit; leave --noise-unit out",
+    ),
+    "no size": (
+        ["--noise-unit", "weight"],
+        "magnitude",
+        "weight: give --noise too, as its default, 0.1, is of each layer's own",
+    ),
+    "unknown": (
+        ["--noise", 1, "--noise-unit", "std"],
+        "magnitude",
+        "std: give one of layer, weight; pai sample --help lists what it takes",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NO_UNIT)
+def test_a_unit_is_refused_where_it_says_nothing(here: Path, name: str) -> None:
+    flags, method, said = NO_UNIT[name]
+    before = sorted(here.iterdir())
+    done = sample(3, *flags, method=method)
+    assert (done.status, done.said[-1]) == (2, f"pai: error: --noise-unit {said}")
+    assert sorted(here.iterdir()) == before
 
 
 def test_resuming_replaces_its_own_mask_and_no_other(pai: Pai, begun: Path) -> None:

@@ -249,7 +249,7 @@ class Noisy(nn.Module):
         return self.head(nn.functional.dropout(x.mean(1), 0.2))
 
 
-@pytest.mark.parametrize("method", ["snip", "iter-snip", "grasp", "prospr"])
+@pytest.mark.parametrize("method", ["snip", "iter-snip", "grasp", "hutchinson", "prospr"])
 def test_a_network_that_draws_in_its_pass_is_repeatable(method: str) -> None:
     torch.manual_seed(0)
     network = wrap(Noisy(), (8, 3, 3))
@@ -374,5 +374,5 @@ def test_an_input_shape_that_is_not_the_network_s() -> None:
 
 def test_the_methods_with_data_say_so_in_the_help() -> None:
     named = {name for name, method in registry.METHODS.items() if method.data and not method.trains}
-    assert named == {"snip", "iter-snip", "force", "grasp", "fisher", "px", "prospr"}
+    assert named == {"snip", "iter-snip", "force", "grasp", "fisher", "hutchinson", "px", "prospr"}
     assert all(("needs data" in method.summary) == method.data for method in registry.METHODS.values())

@@ -47,11 +47,12 @@ if TYPE_CHECKING:
     from pai_cli.pruning.request import PruneRequest
     from pai_cli.pruning.run import PruneResult
     from pai_cli.sampling.expanders.network import BuiltNetwork
-    from pai_cli.sampling.request import Select
+    from pai_cli.sampling.request import NoiseUnit, Select
     from pai_cli.sampling.search import SearchRequest, SearchResult
     from pai_cli.sampling.workers import Workers
 
 SELECTS = ("mask", "layer")
+NOISE_UNITS: tuple[NoiseUnit, ...] = ("layer", "weight")
 CONSTRUCTIONS = ("biregular", "ramanujan")
 
 
@@ -81,6 +82,7 @@ def sample(
     construct: str | None = None,
     steps: int | None = None,
     noise: float | None = None,
+    noise_unit: str | None = None,
     trajectory: AnyPath | None = None,
     resume: bool = False,
     scope: str | None = None,
@@ -108,7 +110,8 @@ def sample(
     """Take the best connected of many masks of one method, or build one (Hoang et al., NeurIPS 2023, PAGS).
 
     A search measures `population` masks of `method`: the method's own, then others from fresh seeds, samples, or weights
-    with `noise` (standard deviation, relative to each layer's own; 0.1 by default). `select`: "mask" takes a candidate
+    with `noise`, a standard deviation in `noise_unit`: "layer", relative to each layer's own (the default, 0.1 then), or
+    "weight", as it stands, which must be given. `select`: "mask" takes a candidate
     whose network l2 is the largest so far; "layer" takes its layers whose dr_imdb and l2 are both at least the best so far,
     brought back to the exact count. `by`: what a whole mask must have the best of instead of "l2": any metric, such as
     "effective_share", which way its catalogue says, or arithmetic of several, such as "dr_imdb + l2" or "-lambda", the
@@ -151,7 +154,10 @@ def sample(
 
         taken: Select = "layer" if select == "layer" else "mask"
         whose = Convention(convention or Convention.H23)
-        search_request = SearchRequest.of(request, population, noise, taken, by or USUAL_BY, convention=whose)
+        unit = None if noise_unit is None else one_of("noise_unit", noise_unit, NOISE_UNITS)
+        search_request = SearchRequest.of(
+            request, population, noise, taken, by or USUAL_BY, noise_unit=unit, convention=whose
+        )
         search_request = replace(search_request, engine=ON_TORCH if device == ON_TORCH else request.device)
         with shown_by(progress, "sampling") as bar:
             found = run.searched(search_request, _Files(where, lines, resume), samples, bar)
@@ -176,8 +182,8 @@ def default_output(given: Mapping[str, Any]) -> Path:
 IDLE = (
     Idle(
         (
-            *("method", "population", "select", "by", "noise", "trajectory", "resume", "scope", "rounds", "data"),
-            *("per_class", "batch_norm", "pattern", "plot", "ties", "convention"),
+            *("method", "population", "select", "by", "noise", "noise_unit", "trajectory", "resume", "scope", "rounds"),
+            *("data", "per_class", "batch_norm", "pattern", "plot", "ties", "convention"),
         ),
         f"{option('construct', '{construct}')}: builds a mask and searches for none; leave {{it}} out",
         beside=("construct",),
@@ -203,7 +209,11 @@ def check_search(given: Mapping[str, Any]) -> None:
         missing = [option(name) for name in ("method", "population") if given[name] is None]
         if missing:
             raise UsageError(f"give {' and '.join(missing)} to search, or {option('construct')} to build a mask")
-        for name, choices in (("select", SELECTS), ("convention", tuple(Convention))):
+        for name, choices in (
+            ("select", SELECTS),
+            ("noise_unit", NOISE_UNITS),
+            ("convention", tuple(Convention)),
+        ):
             if given[name] is not None:
                 one_of(name, given[name], choices)
         _check_by(given["by"])

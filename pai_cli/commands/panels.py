@@ -17,7 +17,8 @@ _PARAMETERS: dict[str, tuple[str, ...]] = {
             "no_collapse",
             "ties",
         ),
-        *("population", "select", "construct", "steps", "noise", "support", "min_edges", "level", "graphs", "overlap"),
+        *("population", "select", "construct", "steps", "noise", "noise_unit"),
+        *("support", "min_edges", "level", "graphs", "overlap"),
         *("by", "table", "accuracy", "mask_column", "accuracy_column", "order", "smallest_first"),
         *("metrics", "controls", "group_by", "collapsed_at"),
         *(

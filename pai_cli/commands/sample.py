@@ -23,6 +23,13 @@ class SelectChoice(StrEnum):
     LAYER = "layer"
 
 
+class NoiseUnitChoice(StrEnum):
+    """What noise of size 1 is."""
+
+    LAYER = "layer"
+    WEIGHT = "weight"
+
+
 class ConstructChoice(StrEnum):
     """How layers are built."""
 
@@ -72,7 +79,14 @@ Noise = Annotated[
     float | None,
     typer.Option(
         min=0.0,
-        help="Noise on the weights, by default 0.1; relative to each layer's own, for methods that do not draw at random.",
+        help="Noise on the weights, its standard deviation, by default 0.1; for methods that do not draw at random.",
+    ),
+]
+NoiseUnit = Annotated[
+    NoiseUnitChoice | None,
+    typer.Option(
+        metavar="layer|weight",
+        help="What --noise is in; layer (the default): times each layer's own standard deviation. weight: as it stands.",
     ),
 ]
 TrajectoryPath = Annotated[
@@ -100,6 +114,7 @@ def sample(
     construct: Construct = None,
     steps: Steps = None,
     noise: Noise = None,
+    noise_unit: NoiseUnit = None,
     trajectory: TrajectoryPath = None,
     resume: Resume = False,
     scope: options.ScopeName = None,

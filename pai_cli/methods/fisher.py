@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from pai_cli.methods.supervised import Supervised
+from collections.abc import Mapping
+
+import torch
+
+from pai_cli.methods.supervised import Supervised, Tensors
 from pai_cli.pruning.base import Masks, ScoreContext, Scorer, Scores
 
 
@@ -20,11 +24,15 @@ def make_scorer(context: ScoreContext) -> Scorer:
 
     def score(masks: Masks | None) -> Scores:
         loss.mask(masks)
-        gradients, fisher = loss.moments()
-        values = {}
-        for name, gradient in gradients.items():
-            weight = loss.weights[name].detach()
-            values[name] = (weight * (gradient + weight * fisher[name] / 2)).abs()
-        return Scores(values)
+        return to_second_order(loss.weights, *loss.moments())
 
     return score
+
+
+def to_second_order(weights: Mapping[str, torch.Tensor], gradients: Tensors, diagonal: Tensors) -> Scores:
+    """|w g + w^2 h / 2| of each weight, `diagonal` standing for that of the Hessian: the loss's change, but for its sign."""
+    values = {}
+    for name, gradient in gradients.items():
+        weight = weights[name].detach()
+        values[name] = (weight * (gradient + weight * diagonal[name] / 2)).abs()
+    return Scores(values)

@@ -126,6 +126,15 @@ _BUILT_IN = (
         batch_norm=("running",),
     ),
     Method(
+        name="hutchinson",
+        summary="the same by Hutchinson's estimate of the Hessian's diagonal, from random signs; needs data",
+        source="Gollini Navarrete et al. 2025, arXiv:2502.11450",
+        make_scorer="pai_cli.methods.hutchinson:make_scorer",
+        random=True,
+        data=True,
+        batch_norm=("running", "batch"),
+    ),
+    Method(
         name="phew",
         summary="the weights that random walks between input and output come upon, heavy ones likely; no data",
         source="Patil and Dovrolis 2021, arXiv:2010.11354",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -61,7 +61,7 @@ class Supervised:
         self._context = context
         self._temperature = temperature
         self._model = working_copy(model, context.device, self._dtype, context.method)
-        by_batch = context.batch_norm == "batch"
+        self._by_batch = by_batch = context.batch_norm == "batch"
         for norm in batch_norms(self._model).values():
             norm.train(by_batch)
         if isinstance(self._model, fx.GraphModule):  # with running statistics one that has no batch norm
@@ -116,12 +116,43 @@ class Supervised:
         with self._pass():
             for batch in self._batches:
                 losses.append(self._loss(batch))
-                gradients = self._differentiate(losses[-1], again=True)
-                product = sum(((g * vectors[name]).sum() for name, g in gradients.items()), start=torch.zeros(()))
-                if product.requires_grad:  # a loss linear in the weights has no second derivative to ask for
-                    self._add(total, self._differentiate(product))
+                self._add(total, self._times(self._differentiate(losses[-1], again=True), vectors))
         self._check_finite(losses)
         return total
+
+    def curvature(self, draw: Callable[[], Tensors], probes: int) -> tuple[Tensors, Tensors]:
+        """dL/dw, and the mean of z * (H z) over `probes` vectors z, as `draw` gives them (by name, shaped as the weights).
+
+        Of independent signs that is an unbiased estimate of the diagonal of the Hessian of L. Each sample passes by itself,
+        with probes of its own; where batch norms normalise by their batch, each batch does. Raises as `gradient` does.
+        """
+        gradient, diagonal = self._zeros(), self._zeros()
+        losses, parts = [], len(self._batches) if self._by_batch else self._count
+        with self._pass():
+            for done, part in enumerate(self._parts()):
+                self._context.progress(done, parts, "probing the loss")
+                losses.append(self._add_curvature(part, draw, probes, gradient, diagonal))
+        self._check_finite(losses)
+        torch._foreach_div_(list(diagonal.values()), probes)
+        return gradient, diagonal
+
+    def _add_curvature(
+        self, part: _Batch, draw: Callable[[], Tensors], probes: int, gradient: Tensors, diagonal: Tensors
+    ) -> torch.Tensor:
+        """Add those of one part, the diagonal `probes` times; its loss. By itself, so that its graph goes with it."""
+        loss = self._loss(part)
+        found = self._differentiate(loss, again=True)
+        self._add(gradient, {name: one.detach() for name, one in found.items()})
+        for _ in range(probes):
+            probe = draw()
+            products = self._times(found, probe, keep=True)
+            self._add(diagonal, {name: probe[name] * one for name, one in products.items()})
+        return loss.detach()
+
+    def _parts(self) -> Iterator[_Batch]:
+        """The samples as they pass apart: one by one, or in batches that batch norms tie together."""
+        for batch in self._batches:
+            yield from (batch,) if self._by_batch else batch.by_sample()
 
     def _warm_up(self) -> None:
         """Measure the running statistics that are the initial ones."""
@@ -187,10 +218,21 @@ class Supervised:
             )
         return outputs
 
-    def _differentiate(self, loss: torch.Tensor, *, again: bool = False) -> Tensors:
-        """The gradients of the weights that `loss` depends on; with `again`, they can be differentiated themselves."""
+    def _times(self, gradients: Tensors, vectors: Mapping[str, torch.Tensor], *, keep: bool = False) -> Tensors:
+        """H v of one pass, from its gradients, which can be differentiated; with `keep`, once more afterwards."""
+        product = sum(((g * vectors[name]).sum() for name, g in gradients.items()), start=torch.zeros(()))
+        if not product.requires_grad:  # a loss linear in the weights has no second derivative to ask for
+            return {}
+        return self._differentiate(product, keep=keep)
+
+    def _differentiate(self, loss: torch.Tensor, *, again: bool = False, keep: bool = False) -> Tensors:
+        """The gradients of the weights that `loss` depends on; with `again`, they can be differentiated themselves; with
+        `keep`, the loss once more.
+        """
         try:
-            found = torch.autograd.grad(loss, list(self.weights.values()), create_graph=again, allow_unused=True)
+            found = torch.autograd.grad(
+                loss, [*self.weights.values()], create_graph=again, retain_graph=again or keep, allow_unused=True
+            )
         except RuntimeError as error:
             raise ScoreError(
                 f"{self._context.method}: the network's loss cannot be differentiated ({one_line(error)})"

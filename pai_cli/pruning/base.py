@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pai_cli.errors import MethodOptionError
+from pai_cli.progress import Progress, silent
 from pai_cli.random import generator_for
 from pai_cli.spelling import option
 
@@ -102,7 +103,7 @@ class ScoreContext:
     dimension. `batches`: labelled samples, for a method with `data`; none for the others. `method`: the name that
     was asked for, for messages. `counts`: how many weights the run keeps in the end, of the network or by layer; None
     when not known. `training`: for a method that trains; None for the others. `batch_norm`: what batch norms normalise by,
-    for a method that says in its row which it can do.
+    for a method that says in its row which it can do. `progress`: for a method that takes long to score once.
 
     A method may read the network and must leave it as it is: weights, buffers, gradients, `requires_grad`, mode.
     What it has to change, it changes on a copy.
@@ -118,6 +119,7 @@ class ScoreContext:
     counts: int | Mapping[str, int] | None = None
     training: TrainingContext | None = None
     batch_norm: BatchNorm = "batch"
+    progress: Progress = silent
 
     def generator(self, layer: str) -> np.random.Generator:
         """The random generator of one layer, a function of the seed and the layer's name only.

@@ -236,6 +236,7 @@ def _context(
         counts=None if request.pattern or request.invert else quota_of(request, network, layers).steps(1)[-1],
         training=training,
         batch_norm=request.normalises_by or "batch",
+        progress=progress,
     )
 
 

@@ -99,7 +99,7 @@ class Workshop:
         with torch.no_grad():
             for layer in self.network.layers:
                 own, weight = self.network.parameter(layer.name), self.twin.parameter(layer.name)
-                spread = float(own.double().std(correction=0))
+                spread = float(own.double().std(correction=0)) if self.request.noise_unit == "layer" else 1.0
                 draw = torch.from_numpy(generator.standard_normal(layer.shape)).to(weight.dtype)
                 size = self.request.noise * spread
                 if size <= torch.finfo(weight.dtype).max and weight.copy_(own).add_(draw, alpha=size).isfinite().all():

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from pai_cli.models.network import Network
 
 Select = Literal["mask", "layer"]
+NoiseUnit = Literal["layer", "weight"]
+"""What noise of size 1 is: the standard deviation of the layer's weights, or a weight of 1."""
 USUAL_NOISE = 0.1
+"""Of the layer's standard deviation."""
 USUAL_BY = "l2"
 SHOWN = (USUAL_BY, "dr_imdb", "lambda_imsg")
 
@@ -34,14 +37,19 @@ IDLE = (
         where=lambda call: call.select == "layer",
     ),
     Idle(
-        ("noise",),
+        ("noise", "noise_unit"),
         f"{{value}}: {{method.name}} scores with samples, {_DIFFER} samples; leave {{it}} out",
         where=lambda call: call.method.data and not call.method.trains,
     ),
     Idle(
-        ("noise",),
+        ("noise", "noise_unit"),
         f"{{value}}: {{method.name}} draws at random, {_DIFFER} seeds; leave {{it}} out",
         where=lambda call: call.method.draws and not call.method.data,
+    ),
+    Idle(
+        ("noise_unit",),
+        f"{{value}}: {option('noise', 0)} adds nothing in any unit; leave {{it}} out",
+        where=lambda call: call.noise == 0,
     ),
 )
 
@@ -51,7 +59,8 @@ class SearchRequest:
     """What to search for.
 
     `prune`: the method, density and seed of candidate 0. `population`: how many candidates. `noise`: standard deviation of
-    what is added to the weights of a method that draws neither numbers nor samples, relative to each layer's own.
+    what is added to the weights of a method that draws neither numbers nor samples, in `noise_unit`: "layer", relative to
+    each layer's own, or "weight", as it stands.
     `select`: whether whole masks are taken, or layers. `by`: what a mask must have the best of, a metric or arithmetic of
     several. `convention`: what candidates are measured by. `engine`: the device where they are, which is no setting of the
     search.
@@ -64,6 +73,7 @@ class SearchRequest:
     by: str = USUAL_BY
     convention: Convention = Convention.H23
     engine: str = "cpu"
+    noise_unit: NoiseUnit = "layer"
 
     @staticmethod
     def of(
@@ -73,27 +83,33 @@ class SearchRequest:
         select: Select = "mask",
         by: str = USUAL_BY,
         *,
+        noise_unit: NoiseUnit | None = None,
         convention: Convention = Convention.H23,
     ) -> SearchRequest:
-        """The request with the noise asked for, or the usual 0.1; none for a method that draws, numbers or samples.
+        """The request with the noise asked for, or the usual 0.1 of each layer's own; none for a method that draws, numbers
+        or samples.
 
         Raises `UnknownMetricError` or `CompositeError` for what is neither a metric nor arithmetic of them,
-        `MethodOptionError` for a method that trains, when noise is asked for that would do nothing, and for layers
-        that would be taken by a measure of the whole network.
+        `MethodOptionError` for a method that trains, when noise is asked for that would do nothing or in a unit without
+        its size, and for layers that would be taken by a measure of the whole network.
         """
         method, by = request.method, score_of(by, RANKED).name
-        refuse(
-            SearchRequest.of, IDLE, {"select": select, "by": by, "noise": noise, "method": method}, MethodOptionError
-        )
+        asked = {"select": select, "by": by, "noise": noise, "noise_unit": noise_unit, "method": method}
+        refuse(SearchRequest.of, IDLE, asked, MethodOptionError)
         if method.trains:
             raise MethodOptionError(
                 f"{option('method', method.name)}: trains, and would for every candidate; take its one mask from pai "
                 "prune"
             )
-        if not method.draws:
-            noise = USUAL_NOISE if noise is None else noise
-            return SearchRequest(request, population, noise, select, by, convention)
-        return SearchRequest(request, population, 0.0, select, by, convention)
+        if method.draws:
+            return SearchRequest(request, population, 0.0, select, by, convention)
+        if noise is None and noise_unit == "weight":
+            raise MethodOptionError(
+                f"{option('noise_unit', noise_unit)}: give {option('noise')} too, as its default, {USUAL_NOISE}, is of each "
+                "layer's own"
+            )
+        noise = USUAL_NOISE if noise is None else noise
+        return SearchRequest(request, population, noise, select, by, convention, noise_unit=noise_unit or "layer")
 
     @property
     def shown(self) -> tuple[str, ...]:
@@ -126,6 +142,7 @@ class SearchRequest:
         settings["network"] = None if network is None else network.description
         settings["data_sha256"] = None if dataset is None else digest_of([dataset])
         settings["metrics"], settings["convention"] = METRIC_VERSION, self.convention.value
+        settings |= {} if self.prune.method.draws else {"noise_unit": self.noise_unit}
         return settings | ({"by": self.by} if self.by != USUAL_BY else {})
 
     def of_candidate(self, number: int) -> PruneRequest:

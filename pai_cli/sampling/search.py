@@ -2,7 +2,8 @@
 
 Hoang, Kundu, Liu, Wang, "Don't just prune by magnitude! Your mask topology is a secret weapon", NeurIPS 2023 (PAGS).
 Candidate 0 is the method's own mask; a later one comes from a fresh seed where the method draws at random or scores with
-samples, which are then others, else from weights with Gaussian noise, its standard deviation relative to the layer's own.
+samples, which are then others, else from weights with Gaussian noise, its standard deviation relative to the layer's own,
+or as it stands.
 What is taken of a candidate is said in `selection`; the density stays exact.
 """
 
@@ -27,7 +28,7 @@ from pai_cli.pruning.run import PruneRequest, PruneResult, result_of
 from pai_cli.pruning.ties import noteworthy
 from pai_cli.sampling.candidates import Candidate, Failure, Workshop
 from pai_cli.sampling.measuring import LayerCache
-from pai_cli.sampling.request import SHOWN, USUAL_BY, SearchRequest, Select
+from pai_cli.sampling.request import SHOWN, USUAL_BY, NoiseUnit, SearchRequest, Select
 from pai_cli.sampling.selection import LayerSelection, take_mask
 from pai_cli.sampling.state import Measures, SearchState, keep_search
 from pai_cli.sampling.workers import Workers, made
@@ -52,7 +53,8 @@ class SearchResult:
 
     `explored`: share of the weights that some candidate kept, 0 to 1. `request`: what the best was asked for, its own
     seed among it; of layers taken from several, what candidate 0 was. `by`: what it is the best of. `sources`: the candidate
-    that each layer is of, when layers were taken. `convention`: what the measures are by.
+    that each layer is of, when layers were taken. `convention`: what the measures are by. `noise`, in `noise_unit`: that of
+    the weights, 0 for a method that draws.
     """
 
     best: int
@@ -65,12 +67,16 @@ class SearchResult:
     sources: dict[str, int]
     convention: Convention
     by: str = USUAL_BY
+    noise: float = 0.0
+    noise_unit: NoiseUnit = "layer"
 
     @property
     def story(self) -> dict[str, str]:
         """What a mask file should tell of the search besides the method; see `request` for the best one's samples."""
         metadata = {"candidate": str(self.best), "population": str(self.candidates), "select": self.select}
         metadata["convention"] = self.convention.value
+        if not self.request.method.draws:
+            metadata |= {"noise": repr(self.noise), "noise_unit": self.noise_unit}
         if self.by != USUAL_BY:
             metadata["by"] = self.by
         if self.sources:
@@ -126,6 +132,8 @@ def search(
         by=request.by,
         sources={name: state.best_sources[name] for name in state.masks if name in state.best_sources},
         convention=request.convention,
+        noise=request.noise,
+        noise_unit=request.noise_unit,
     )
 
 
