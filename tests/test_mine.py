@@ -25,8 +25,10 @@ from pai_cli.errors import EdgeListError, MaskMismatchError, TraceError
 from pai_cli.files import edge_lists
 from pai_cli.files.edge_lists import EdgeList, read_edge_list
 from pai_cli.files.masks import MaskFile, MaskToWrite, write_mask
+from pai_cli.files.numbered import Names
 from pai_cli.mining import run
 from pai_cli.mining.collection import Collection
+from pai_cli.mining.graphs import collection_of_graphs
 from pai_cli.mining.networks import collection_of_masks
 from pai_cli.mining.overlap import chance_of, overlaps, shared_edges
 from pai_cli.mining.parts import Part
@@ -190,15 +192,16 @@ LISTS = {
 def test_lists_of_edges(tmp_path: Path, name: str) -> None:
     text, edges = LISTS[name]
     (tmp_path / "g").write_text(text, encoding="utf-8", newline="")
-    assert edges_of(read_edge_list(tmp_path / "g")) == edges
+    assert edges_of(read_edge_list(tmp_path / "g", Names())) == edges
+    found = collection_of_graphs([read_edge_list(tmp_path / "g", Names())])
+    assert found.labels(np.arange(found.edges)) == [f"{a}--{b}" for a, b in sorted(edges)]
+    assert found.possible == (math.comb(len({name for edge in edges for name in edge}), 2),)
 
 
 def edges_of(graph: EdgeList) -> set[tuple[str, str]]:
-    """By name, each from the smaller to the larger; in the list they are in order."""
-    found = [(graph.names[a], graph.names[b]) for a, b in graph.ends.tolist()]
-    assert found == sorted(found)
-    assert {name for edge in found for name in edge} == set(graph.names)
-    return set(found)
+    """By name, each from the smaller to the larger."""
+    a, b = ([graph.names[k] for k in side] for side in graph.ends.T.tolist())
+    return {(min(edge), max(edge)) for edge in zip(a, b, strict=True)}
 
 
 @given(st.data())
@@ -215,8 +218,12 @@ def test_a_table_is_read_at_once_as_it_is_line_by_line(data: st.DataObject) -> N
 
 def test_loops_are_counted_and_left_out(tmp_path: Path) -> None:
     (tmp_path / "g").write_text("a a\na b 3\nb b\n")
-    found = read_edge_list(tmp_path / "g")
+    found = read_edge_list(tmp_path / "g", Names())
     assert (edges_of(found), found.loops, found.columns) == ({("a", "b")}, 2, 3)
+    (tmp_path / "h").write_text("a b\nb a\nc c\n")  # c is no vertex
+    found = read_edge_list(tmp_path / "h", Names())
+    assert (edges_of(found), found.loops, found.columns) == ({("a", "b")}, 1, 2)
+    assert collection_of_graphs([found]).possible == (1,)
 
 
 @pytest.mark.parametrize(
@@ -238,7 +245,7 @@ def test_what_is_no_list_of_edges(tmp_path: Path, data: bytes | None, text: str)
     if data is not None:
         path.write_bytes(data)
     with pytest.raises(EdgeListError) as caught:
-        read_edge_list(path)
+        read_edge_list(path, Names())
     assert str(caught.value) == f"{path}: {text}"
 
 
