@@ -115,7 +115,7 @@ def _source_of(found: Any) -> _Source:
     from pai_cli.display import correlation, junctions, mining, ranking
     from pai_cli.display.records import ANALYZE_FIELDS
     from pai_cli.mining.overlap import Overlap
-    from pai_cli.mining.run import Subgraph
+    from pai_cli.mining.run import FIELDS, Subgraph
 
     for kind, fields in (
         (Report, ANALYZE_FIELDS),
@@ -127,7 +127,7 @@ def _source_of(found: Any) -> _Source:
             return _Source(found, fields)
     several = list(found) if isinstance(found, Iterable) and not isinstance(found, str | Mapping) else []
     if isinstance(found, Mining) or (several and all(isinstance(one, Subgraph) for one in several)):
-        return _Source(several, tuple(mining.FIELDS), mining.subgraph_table)
+        return _Source(several, tuple(FIELDS), mining.subgraph_table)
     if several and all(isinstance(one, Overlap) for one in several):
         return _Source(several, mining.PAIR_FIELDS, mining.pair_table)
     if several and all(isinstance(one, Report) for one in several):
@@ -143,7 +143,7 @@ def _source_of(found: Any) -> _Source:
 def _rows(found: Sequence[Any]) -> list[Record]:
     """A record a network of reports, or a subgraph, or a pair; other records as they are."""
     records = (one._records()[-1] if isinstance(one, Report) else one for one in found)
-    return [one if isinstance(one, Mapping) else one.to_dict() for one in records]
+    return [one.to_dict() if hasattr(one, "to_dict") else one for one in records]
 
 
 def _lines(part: Table | str, look: Any) -> list[str]:

@@ -87,8 +87,9 @@ def mine(
     from pai_cli.api.mine import mine as run
     from pai_cli.display.kept import is_in_the_way
     from pai_cli.display.look import Look
-    from pai_cli.display.mining import FIELDS, PAIR_FIELDS, show_masks, show_matrix, show_pairs, show_subgraphs
+    from pai_cli.display.mining import PAIR_FIELDS, show_masks, show_matrix, show_pairs, show_subgraphs
     from pai_cli.display.progress import progress_bar
+    from pai_cli.mining.run import FIELDS
 
     look = Look.of(format, PAIR_FIELDS if overlap else tuple(FIELDS), columns, sort, header=not no_header)
     mined = run(**given, progress=True)
