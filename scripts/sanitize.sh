@@ -20,7 +20,7 @@ ls pai_cli/spectral/compiled/_kernel*.so pai_cli/pruning/streaming/_sift*.so pai
 LD_PRELOAD="$("$compiler" -print-file-name=libasan.so) $("$compiler" -print-file-name=libubsan.so)"
 LD_PRELOAD+=" $("$compiler" -print-file-name=libstdc++.so.6)"
 export LD_PRELOAD ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=$copy PYTHONDONTWRITEBYTECODE=1
-"$python" -m pytest --basetemp="$copy/tmp" tests/test_compiled.py tests/test_power.py tests/test_singular.py \
-    tests/test_layers.py tests/test_entering.py \
+"$python" -m pytest --basetemp="$copy/tmp" tests/test_compiled.py tests/test_edge_lines.py tests/test_power.py \
+    tests/test_singular.py tests/test_layers.py tests/test_entering.py \
     tests/test_streaming.py --deselect tests/test_streaming.py::test_a_large_checkpoint_needs_little_memory # ASan takes more
 FUZZ_SECONDS=${FUZZ_SECONDS:-600} "$python" tests/fuzz graphs spectra arrays

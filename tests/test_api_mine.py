@@ -12,6 +12,7 @@ import pytest
 from conftest import SMALL, random_mask, run_pai, save_mask
 
 import pai_cli as pai
+from pai_cli.commands.given import OF_SHOWING
 from pai_cli.errors import EdgeListError, MaskError, MiningError, PictureError, TraceError, UsageError
 
 SHAPES = {"fc1.weight": (16, 24), "fc2.weight": (12, 16), "fc3.weight": (10, 12)}
@@ -40,8 +41,7 @@ def records(mined: Any) -> list[dict[str, Any]]:
 def test_the_parameters_are_the_commands() -> None:
     from pai_cli.commands.mine import mine as command
 
-    of_showing = {"format", "no_header"}
-    of_command = {name: one.default for name, one in signature(command).parameters.items() if name not in of_showing}
+    of_command = {name: one.default for name, one in signature(command).parameters.items() if name not in OF_SHOWING}
     own = {name: one.default for name, one in signature(pai.mine).parameters.items() if name != "progress"}
     assert own == of_command
 

@@ -22,6 +22,7 @@ from pai_cli.files.checkpoints import open_checkpoint
 from pai_cli.files.densities import read_densities
 from pai_cli.files.edge_lists import read_edge_list
 from pai_cli.files.first_bytes import ENOUGH, check_readable, looks_like, stand_in
+from pai_cli.files.numbered import Names
 from pai_cli.files.paths import mask_paths
 from pai_cli.files.results import FIELDS, check_results
 from pai_cli.files.rows import read_rows
@@ -172,7 +173,7 @@ READERS: dict[str, Callable[[Path, bytes], object]] = {
     "table": _read(lambda path: read_rows(path, sys.stdin)),
     "table on standard input": lambda _, content: read_rows(Path("-"), _typed(content)),
     "results": _read(lambda path: check_results(path, dict.fromkeys(FIELDS, ""), own=False, force=False)),
-    "edges": _read(read_edge_list),
+    "edges": _read(lambda path: read_edge_list(path, Names())),
     "densities": _read(read_densities),
     "configuration": _folder,
     "index": _read(open_checkpoint, "x.index.json"),

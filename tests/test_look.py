@@ -292,6 +292,30 @@ def test_the_library_writes_what_the_commands_write(pai: Pai) -> None:
     assert pai_library.to_text(pai_library.list_models(), "jsonl", sort="-name").startswith('{"name": "wrn-')
 
 
+def test_what_masks_agree_on_is_written_as_well(pai: Pai) -> None:
+    names = ("--columns", "edges,share,masks", "--sort", "edges", "--format")
+    mined = pai_library.mine(MASKS, 2)
+    for kind in ("csv", "json", "latex"):
+        wanted = pai("mine", *MASKS, "--support", 2, *names, kind).out.strip("\n")
+        for found in (mined, mined.subgraphs):
+            assert pai_library.to_text(found, kind, columns="edges,share,masks", sort="edges") == wanted
+    wanted = pai("mine", *MASKS, "--support", 2, "--format", "markdown").out.strip("\n")
+    largest = pai_library.to_text(mined, "markdown", sort="-edges")
+    assert wanted.endswith(largest)
+    for flags in ({}, {"columns": "other_mask,jac*", "sort": "-jaccard"}):
+        words = [word for name, value in flags.items() for word in (f"--{name}={value}",)]
+        for kind in ("tsv", "markdown"):
+            wanted = pai("mine", *MASKS, "--overlap", *words, "--format", kind).out.strip("\n")
+            assert wanted.endswith(pai_library.to_text(mined.pairs, kind, **flags))
+    none = pai_library.mine(MASKS, 2, min_edges=10**6)
+    assert (pai_library.to_text(none, "json"), pai_library.to_text(none, "csv")) == (
+        "[]",
+        "subgraph,edges,vertices,support,share,layers,masks,edge_list",
+    )
+    with pytest.raises(UsageError, match=r"^sort=mask: no such column; did you mean masks\?"):
+        pai_library.to_text(mined, sort="mask")
+
+
 @pytest.mark.parametrize("wrong", [3, "text", [], [1, 2], {"a": 1}])
 def test_what_is_no_result_is_refused(wrong: object) -> None:
     with pytest.raises(ParameterError, match=r"^found=.*: give a report, several of them, "):

@@ -21,12 +21,15 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from workers import wait_until
 
+from pai_cli.display import mining
 from pai_cli.errors import EdgeListError, MaskMismatchError, TraceError
 from pai_cli.files import edge_lists
 from pai_cli.files.edge_lists import EdgeList, read_edge_list
 from pai_cli.files.masks import MaskFile, MaskToWrite, write_mask
+from pai_cli.files.numbered import Names
 from pai_cli.mining import run
 from pai_cli.mining.collection import Collection
+from pai_cli.mining.graphs import collection_of_graphs
 from pai_cli.mining.networks import collection_of_masks
 from pai_cli.mining.overlap import chance_of, overlaps, shared_edges
 from pai_cli.mining.parts import Part
@@ -190,15 +193,16 @@ LISTS = {
 def test_lists_of_edges(tmp_path: Path, name: str) -> None:
     text, edges = LISTS[name]
     (tmp_path / "g").write_text(text, encoding="utf-8", newline="")
-    assert edges_of(read_edge_list(tmp_path / "g")) == edges
+    assert edges_of(read_edge_list(tmp_path / "g", Names())) == edges
+    found = collection_of_graphs([read_edge_list(tmp_path / "g", Names())])
+    assert found.labels(np.arange(found.edges)) == [f"{a}--{b}" for a, b in sorted(edges)]
+    assert found.possible == (math.comb(len({name for edge in edges for name in edge}), 2),)
 
 
 def edges_of(graph: EdgeList) -> set[tuple[str, str]]:
-    """By name, each from the smaller to the larger; in the list they are in order."""
-    found = [(graph.names[a], graph.names[b]) for a, b in graph.ends.tolist()]
-    assert found == sorted(found)
-    assert {name for edge in found for name in edge} == set(graph.names)
-    return set(found)
+    """By name, each from the smaller to the larger."""
+    a, b = ([graph.names[k] for k in side] for side in graph.ends.T.tolist())
+    return {(min(edge), max(edge)) for edge in zip(a, b, strict=True)}
 
 
 @given(st.data())
@@ -215,8 +219,12 @@ def test_a_table_is_read_at_once_as_it_is_line_by_line(data: st.DataObject) -> N
 
 def test_loops_are_counted_and_left_out(tmp_path: Path) -> None:
     (tmp_path / "g").write_text("a a\na b 3\nb b\n")
-    found = read_edge_list(tmp_path / "g")
+    found = read_edge_list(tmp_path / "g", Names())
     assert (edges_of(found), found.loops, found.columns) == ({("a", "b")}, 2, 3)
+    (tmp_path / "h").write_text("a b\nb a\nc c\n")  # c is no vertex
+    found = read_edge_list(tmp_path / "h", Names())
+    assert (edges_of(found), found.loops, found.columns) == ({("a", "b")}, 1, 2)
+    assert collection_of_graphs([found]).possible == (1,)
 
 
 @pytest.mark.parametrize(
@@ -238,7 +246,7 @@ def test_what_is_no_list_of_edges(tmp_path: Path, data: bytes | None, text: str)
     if data is not None:
         path.write_bytes(data)
     with pytest.raises(EdgeListError) as caught:
-        read_edge_list(path)
+        read_edge_list(path, Names())
     assert str(caught.value) == f"{path}: {text}"
 
 
@@ -362,6 +370,63 @@ def test_records(tmp_path: Path, pai: Pai) -> None:
     assert row["edge_list"].split(" ") == expected["edge_list"]
     assert (row["edges"], row["share"]) == ("4", "0.6")
     assert pai(*words, "tsv", "--no-header").out.startswith("1\t4\t5\t3\t0.6\tconv.weight fc.weight\t")
+
+
+def test_columns_and_an_order_of_subgraphs(tmp_path: Path, pai: Pai, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mining, "KEPT", 25)
+    for number in range(8):
+        save_mask(tmp_path / f"{number}.safetensors", {"a.weight": random_mask((12, 12), 0.6, number)})
+    words = ("mine", tmp_path, "--support", "4", "--format")
+    every = pai(*words, "json").json()
+    assert len(every) == 90  # more than are held at once for the table
+    by_vertices = sorted(every, key=lambda one: -one["vertices"])  # of equal ones the first found
+    chosen = ("--columns", "sub*,edges,masks", "--sort=-vertices")
+    wanted = [{name: one[name] for name in ("subgraph", "edges", "masks")} for one in by_vertices]
+    assert pai(*words, "json", *chosen).json() == wanted
+    rows = list(csv.reader(io.StringIO(pai(*words, "csv", *chosen).out)))
+    assert rows == [
+        ["subgraph", "edges", "masks"],
+        *([str(one["subgraph"]), str(one["edges"]), " ".join(one["masks"])] for one in wanted),
+    ]
+    done = pai(*words, "markdown", *chosen)
+    table = [[cell.strip() for cell in line.split("|")[1:3]] for line in done.out.strip().splitlines()]
+    assert table[0] == ["subgraph", "edges"]  # and no other table
+    assert table[2:] == [row[:2] for row in rows[1:21]]
+    assert done.said[-2] == "pai: the first 20 in that order are shown; --format jsonl writes all"
+    usual = pai(*words, "markdown", "--sort", "vertices").out.strip().splitlines()
+    places = [line.split("|") for line in usual[-20:]]
+    assert [int(place[3]) for place in places] == sorted(one["vertices"] for one in every)[:20]
+
+
+def test_columns_and_an_order_of_pairs(tmp_path: Path, pai: Pai, monkeypatch: pytest.MonkeyPatch) -> None:
+    agreeing(tmp_path / "m")
+    monkeypatch.chdir(tmp_path)
+    words = ("mine", "m", "--overlap", "--sort=-other_mask", "--format")
+    records = pai(*words, "json", "--columns", "mask,other_mask,shared").json()
+    assert [list(one) for one in records] == [["mask", "other_mask", "shared"]] * 10
+    assert [one["other_mask"][-13] for one in records] == list("4444333221")
+    done = pai(*words, "markdown", "--columns", "mask,other_mask,shared").out.strip().splitlines()
+    assert [line.split()[1:4:2] for line in done[2:]] == [[one["mask"], one["other_mask"]] for one in records]
+    usual = pai(*words, "markdown").out.strip().splitlines()
+    assert [line.split()[3] for line in usual[-10:]] == list("5555444332")  # numbers of the table of masks before it
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--columns", "mask"), "--columns mask: no such column; did you mean masks? there are subgraph, edges"),
+        (("--overlap", "--columns", "vertices"), "--columns vertices: no such column; "),
+        (
+            ("--overlap", "--sort", "jacard"),
+            "--sort jacard: no such column; did you mean jaccard? there are mask, other",
+        ),
+        (("--sort", "held by"), "--sort held by: no such column; "),
+    ],
+)
+def test_columns_that_are_not_there(tmp_path: Path, pai: Pai, flags: tuple[str, ...], words: str) -> None:
+    done = pai("mine", tmp_path / "no such mask", *flags)
+    assert (done.status, done.out, len(done.said)) == (2, "", 1)
+    assert words in done.said[0]
 
 
 def test_at_the_level_of_weights(tmp_path: Path, pai: Pai) -> None:
@@ -685,3 +750,5 @@ def test_interrupted_the_table_has_the_largest_so_far(
     rows = [line.split() for line in done.out.splitlines() if len(line.split()) > 4][-10:]
     sizes = sorted((one["edges"] for one in every[:10]), reverse=True)
     assert [int(row[1]) for row in rows] == sizes
+    done = pai("mine", tmp_path, "--support", "4", "--format", "json", "--sort=-edges", "--columns", "edges")
+    assert (done.status, done.json()) == (130, [{"edges": size} for size in sizes])

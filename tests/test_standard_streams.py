@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 import tempfile
@@ -61,6 +62,100 @@ def test_info_and_convert_read_it_too(pai: Pai, tmp_path: Path) -> None:
     assert (done.status, done.said) == (2, ["pai: error: -: what is on standard input has no name; give -o MASK"])
 
 
+def files_of_each_kind(folder: Path) -> dict[str, bytes]:
+    """A mask, or a graph, that standard input may hold, by the end of its file's name."""
+    import torch
+    from scipy import io, sparse
+
+    mask = np.eye(6, 8, dtype=bool)
+    np.savez(folder / "m.npz", w=mask)
+    np.save(folder / "m.npy", mask)
+    sparse.save_npz(folder / "m.scipy.npz", sparse.csr_matrix(mask))
+    io.mmwrite(folder / "m.mtx", sparse.csr_matrix(mask.astype(float)))
+    torch.save({"w": torch.from_numpy(mask)}, folder / "m.pt")
+    pai_library.Mask({"w": mask}).save(folder / "m.safetensors")
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+COMMANDS = (
+    ("analyze", "mask"),
+    ("rank", "mask"),
+    ("info", "file"),
+    ("mine", "masks", "--level", "weight", "--min-edges", "1"),
+)
+
+
+@pytest.mark.parametrize("spelled", ["-", "/dev/stdin"])
+def test_what_is_on_standard_input_is_called_so(pai: Pai, tmp_path: Path, spelled: str) -> None:
+    """In tables, in formats for programs and in errors: where it is kept is nobody's business."""
+    for name, raw in files_of_each_kind(tmp_path).items():
+        for command, column, *flags in COMMANDS:
+            done = pai(command, spelled, *flags, "--format", "json", stdin=raw)
+            assert (done.status, done.json()[0][column]) == (0, ["-"] if command == "mine" else "-"), (name, command)
+            shown = pai(command, spelled, *flags, stdin=raw)
+            assert "standard-input" not in shown.out.replace(" standard-input ", " ") + shown.err  # but a graph's layer
+            broken = pai(command, spelled, *flags, stdin=raw[:-20])
+            assert (broken.status, broken.said[-1][:15]) == (1, "pai: error: -: ")
+            assert "standard-input" not in broken.out + broken.err
+        done = pai("convert", spelled, "-o", tmp_path / "out.safetensors", "--force", stdin=raw[:-20])
+        assert (done.status, len(done.said), done.said[0][:15]) == (1, 1, "pai: error: -: ")
+    raw = (tmp_path / "m.safetensors").read_bytes()
+    done = pai("convert", spelled, "-o", tmp_path / "out.safetensors", stdin=raw)
+    assert done.status == 0
+    assert pai("convert", spelled, stdin=raw).status == 2
+
+
+def test_needed_code_is_told_of_a_pickle_on_standard_input(pai: Pai, tmp_path: Path) -> None:
+    import torch
+
+    torch.save({"w": torch.ones(2, 3), "odd": Path()}, tmp_path / "m.pt")
+    done = pai("analyze", "-", stdin=(tmp_path / "m.pt").read_bytes())
+    assert done.status == 1
+    assert done.said[0].startswith("pai: error: -: cannot be read without running code (pathlib.")
+
+
+@pytest.mark.parametrize("spelled", ["-", "/dev/stdin"])
+def test_lists_of_edges_on_standard_input(pai: Pai, tmp_path: Path, spelled: str) -> None:
+    words = ("mine", "--graphs", spelled, "--support", "1.0", "--format", "json")
+    done = pai(*words, stdin="source target\na b\nb c\nc d\n")
+    assert [(one["masks"], one["edge_list"]) for one in done.json()] == [(["-"], ["a--b", "b--c", "c--d"])]
+    assert done.said[0].startswith("pai: -: its first line, 'source target', is taken for the names")
+    for number in (1, 2):
+        (tmp_path / f"{number} of two").write_text(f"a b\nb c\nc d\nd {number}\n")
+    listed = [str(tmp_path / f"{number} of two") for number in (1, 2)]
+    for between in ("\n", "\0"):
+        (found,) = pai(*words, stdin=between.join([*listed, ""])).json()
+        assert (found["masks"], found["edges"]) == (listed, 3)
+    with_one = pai("mine", "--graphs", listed[0], *words[2:], stdin="a b\nb c\nc d\n").json()
+    assert [one["masks"] for one in with_one] == [[listed[0], "-"]]
+    for text, told in (
+        ("", "-: holds no edge; give two names a line, with a tab between"),
+        ("a b\nc\n", "-: line 2: 'c' is no edge; give two names, with a tab between"),
+        ("x" * 5000 + "\n", f"-: line 1: '{'x' * 39}…' is no edge; give two names, with a tab between"),
+        (f"{listed[0]}\n{tmp_path}/none\n", f"{tmp_path}/none: no such file"),
+    ):
+        done = pai(*words, stdin=text)
+        assert (done.status, done.said) == (1, [f"pai: error: {told}"])
+
+
+def test_a_picture_in_the_place_of_a_graph_that_is_listed(pai: Pai, tmp_path: Path) -> None:
+    path = tmp_path / "g.svg"
+    path.write_text("a b\nb c\nc d\n")
+    done = pai("mine", "--graphs", "-", "--plot", path, "--force", stdin=f"{path}\n")
+    assert (done.status, len(done.said)) == (1, 1)
+    assert "is a file that is read, which stays as it is" in done.said[0]
+
+
+def test_a_kept_file_is_a_path_that_is_called_otherwise() -> None:
+    path = kept(MASK.read_bytes())
+    assert path is not None
+    for one in (path, pickle.loads(pickle.dumps(path))):  # as workers get it
+        assert (str(one), f"{one}", one.suffix) == ("-", "-", ".safetensors")
+        assert one.read_bytes() == MASK.read_bytes()
+        assert one.resolve().samefile(os.fspath(one))
+        assert os.fspath(one.parent / one.name) == os.fspath(one)
+
+
 @pytest.mark.parametrize(("raw", "told"), [(b"hello\n", "text (it begins with 'hello')"), (b"", "an empty file")])
 def test_what_is_no_file_is_told(pai: Pai, raw: bytes, told: str) -> None:
     done = pai("info", "-", stdin=raw)
@@ -70,14 +165,14 @@ def test_what_is_no_file_is_told(pai: Pai, raw: bytes, told: str) -> None:
 def test_a_truncated_mask_on_standard_input(pai: Pai) -> None:
     done = pai("analyze", "-", stdin=MASK.read_bytes()[:-100])
     assert (done.status, len(done.said)) == (1, 1)
-    assert "standard-input.safetensors: truncated or " in done.said[0]
+    assert done.said[0].startswith("pai: error: -: truncated or ")
 
 
 def test_what_was_kept_of_standard_input_goes_with_the_process(tmp_path: Path) -> None:
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     words = [sys.executable, "-m", "pai_cli", "info", "-", "--format", "csv"]
     done = subprocess.run(words, input=MASK.read_bytes(), capture_output=True, env=environment, check=True)
-    assert str(tmp_path).encode() in done.stdout
+    assert done.stdout.splitlines()[1].startswith(b"-,file,")
     assert list(tmp_path.iterdir()) == []
     assert kept(b"a list of names") is None
 
@@ -136,6 +231,14 @@ def test_a_store_is_a_path(store: object) -> None:
     for call in (pai_library.analyze, pai_library.rank):
         with pytest.raises(ParameterError, match=rf"^store={store}: give a file's path; no_store=True keeps nothing$"):
             call(MASK, store=store)
+
+
+def test_a_program_gets_it_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    for spelled in ("-", "/dev/stdin"):
+        with MASK.open() as stream:
+            monkeypatch.setattr(sys, "stdin", stream)
+            (report,) = pai_library.analyze(spelled, summary=True)
+        assert (report.name, report.to_dict()["network"]["mask"]) == ("-", "-")
 
 
 def test_standard_input_of_a_program_is_told_of_as_well(monkeypatch: pytest.MonkeyPatch) -> None:

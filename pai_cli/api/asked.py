@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any
 
-from pai_cli.api.given import STDIN
 from pai_cli.api.inputs import AnyPath, Shape, Source, shape_of
 from pai_cli.api.placing import Placing
 from pai_cli.api.progress import Wanted
 from pai_cli.api.working import WORKING, Working
 from pai_cli.compute.device import Device
 from pai_cli.errors import ParameterError, UsageError
+from pai_cli.files.standard_input import is_standard_input
 from pai_cli.ranking.results import Named
 from pai_cli.ranking.rules import COLLAPSED, MOST_RESAMPLES, AccuracyRules, AccuracyUnit
 from pai_cli.refusals import Idle, idle_force, refuse
@@ -143,10 +143,8 @@ class Asked:
             raise UsageError(f"give masks, or {option('table', 'CSV')} of metrics measured before, one of the two")
         refuse(Asked, IDLE, vars(self))
         listed = self.masks if isinstance(self.masks, list | tuple) else [self.masks]
-        if (
-            sum(isinstance(one, str | PathLike) and str(one) == STDIN for one in (self.table, self.accuracy, *listed))
-            > 1
-        ):
+        given = (self.table, self.accuracy, *listed)
+        if sum(isinstance(one, str | PathLike) and is_standard_input(one) for one in given) > 1:
             raise UsageError("- is standard input, which one thing can be read from")
 
     @property

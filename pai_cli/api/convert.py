@@ -19,7 +19,7 @@ from pai_cli.files.layer_names import told_assumed
 from pai_cli.files.messages import some_names
 from pai_cli.files.plan import FilePlan
 from pai_cli.files.provenance import typed
-from pai_cli.files.standard_input import STANDARD_INPUT
+from pai_cli.files.standard_input import is_standard_input
 from pai_cli.refusals import Idle, idle_force, refuse
 from pai_cli.spectral.parameters import one_of
 from pai_cli.spelling import option
@@ -56,7 +56,7 @@ def default_output(given: Mapping[str, Any]) -> Path:
     `given`: the parameters of `convert`.
     """
     target = Target(given["to"])
-    if str(given["file"]) == STANDARD_INPUT:
+    if is_standard_input(given["file"]):
         raise UsageError(f"-: what is on standard input has no name; give {option('output', 'MASK')}")
     stem = Path(given["file"].name.removesuffix(".index.json")).stem
     suffix = "" if target is Target.DENSE and _is_folder(given["weights"]) else target.suffixes[0]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pai_cli.errors import ParameterError, UsageError
+from pai_cli.files.standard_input import is_standard_input
 from pai_cli.spectral.parameters import shown
 from pai_cli.spelling import option
 from pai_cli.telling import note
@@ -19,15 +20,13 @@ if TYPE_CHECKING:
     from pai_cli.files.masks import Mask as Stored
     from pai_cli.spectral.layout import Layout
 
-STDIN = "-"
-
 
 def is_one(masks: Any) -> bool:
     """Whether one mask was given, and not several: a file's path, or a mapping of names to arrays."""
     if isinstance(masks, str | PathLike):
         from pai_cli.files.folders import is_model
 
-        return str(masks) != STDIN and (not Path(masks).is_dir() or is_model(Path(masks)))
+        return not is_standard_input(masks) and (not Path(masks).is_dir() or is_model(Path(masks)))
     return isinstance(masks, Mapping) and not _by_name(masks)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pai_cli.compute.device import ON_TORCH, device_name, resolve
 from pai_cli.errors import CheckpointError, DeviceError, ParameterError, UsageError
 from pai_cli.files.messages import some_names
-from pai_cli.files.standard_input import STANDARD_INPUT, file_in
+from pai_cli.files.standard_input import file_in, is_standard_input
 from pai_cli.pruning.base import USUAL_DENSITY, Pattern
 from pai_cli.spectral.parameters import from_digits, shown
 from pai_cli.spelling import option
@@ -36,16 +36,14 @@ Shape = str | Sequence[int]
 def path_of(given: AnyPath) -> Path:
     """The path. Raises `ParameterError` for what is none."""
     if isinstance(given, (str, os.PathLike)):
-        return Path(given)
+        return given if isinstance(given, Path) else Path(given)
     raise ParameterError(f"a path is needed, not {type(given).__name__}")
 
 
 def file_of(given: AnyPath) -> Path:
     """The path of a file that is read, for "-" of the one on standard input. Raises `CheckpointError` where that is none."""
     path = path_of(given)
-    if str(path) != STANDARD_INPUT:
-        return path
-    return file_in(sys.stdin or io.StringIO())
+    return file_in(sys.stdin or io.StringIO()) if is_standard_input(path) else path
 
 
 def maybe_path(given: AnyPath | None) -> Path | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -209,7 +211,7 @@ def mine(
     with shown_by(progress, "reading") as reading:
         read: list[Stored] = []
         if graphs:
-            collection = _of_graphs(given, reading)
+            collection = _of_graphs(given, plan, reading)
         else:
             followed = _Followed(weights, model, shape, trust)
             collection, read = _of_masks(given, how or Level.UNIT, followed, plan, reading)
@@ -223,12 +225,14 @@ def mine(
     return mined
 
 
-def _of_graphs(given: list[Any], progress: Progress) -> Collection:
+def _of_graphs(given: list[Any], plan: FilePlan, progress: Progress) -> Collection:
+    from pai_cli.files.paths import graph_paths
     from pai_cli.mining.opening import graph_collection
 
-    files = [Path(one) for one in named(given)]
-    if len(files) < len(given):
+    if len(named(given)) < len(given):
         raise UsageError(f"{option('graphs')}: reads files of edges, and a mask was given; leave one out")
+    files = graph_paths(given, sys.stdin or io.StringIO())
+    read_masks(plan, files)
     return graph_collection(files, note, progress)
 
 

@@ -12,6 +12,7 @@ from pai_cli.files.atomic import is_special
 from pai_cli.files.journal import PRUNE, ROWS, SAMPLE, TRAIN, rows_beside, state_beside
 from pai_cli.files.model_folders import check_folder
 from pai_cli.files.plan import FilePlan
+from pai_cli.files.standard_input import is_standard_input
 from pai_cli.models.factory_spec import parts_of
 from pai_cli.spelling import option
 from pai_cli.training.ranks import rank_here
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from pai_cli.files.plan import FilePlan
     from pai_cli.pruning.base import Method
     from pai_cli.training.outputs import Outputs
-
-STDIN = Path("-")
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,7 @@ def plan_measuring(
     """
     plan = FilePlan(force=force)
     read_checkpoint(plan, weights)
-    plan.reads("a table that is read", *(table for table in tables if table != STDIN))
+    plan.reads("a table that is read", *(table for table in tables if not is_standard_input(table)))
     plan.writes(plot, "the picture", "plot")
     plan.writes(report, "the page", "report")
     _use_store(plan, working)
@@ -178,7 +177,7 @@ def read_checkpoint(plan: FilePlan, path: Path | None, model: str | None = None)
 
 def _named(masks: Iterable[str]) -> list[Path]:
     """The masks that are told outright, not by a folder or on standard input."""
-    return [path for path in map(Path, masks) if path != STDIN and not path.is_dir()]
+    return [path for path in map(Path, masks) if not is_standard_input(path) and not path.is_dir()]
 
 
 def _read_data(plan: FilePlan, data: str | None) -> None:

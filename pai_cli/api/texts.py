@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +26,9 @@ def to_text(
 ) -> str:
     """Results as text, as the command line writes them: a table of a paper or a page in one line.
 
-    `found`: a `Report` (a row a layer, and its network), several of them (a row a mask: its network), what `rank` and
-    `correlate` give, or records such as `list_metrics()`. `format`: "table", "markdown" or "latex" (the rules of booktabs),
+    `found`: a `Report` (a row a layer, and its network), several of them (a row a mask: its network), what `rank`,
+    `correlate` and `mine` give (a row a subgraph, all of them), some of its subgraphs or pairs, or records such as
+    `list_metrics()`. `format`: "table", "markdown" or "latex" (the rules of booktabs),
     with numbers as a person reads them; "csv", "tsv", "json" or "jsonl", with all digits. `columns`: only these, names or
     globs of the fields that "csv" has; by default all of those, or what a person reads. `sort`: a column that orders the
     rows of each table, "-dr" for the largest first; rows without a value are last, a network's mean below its layers.
@@ -51,10 +52,11 @@ def to_text(
 
 @dataclass(frozen=True)
 class _Source:
-    """What there is to write: `fields` that programs get."""
+    """What there is to write: `fields` that programs get, and the `table` that a person does, where that has others."""
 
     found: Any
     fields: Sequence[str]
+    table: Callable[[Any, Any], tuple[Sequence[str], Sequence[Record]]] | None = None
 
     def records(self, look: Any) -> list[Record]:
         """A row each, in order."""
@@ -100,6 +102,8 @@ class _Source:
     def _of_networks(self, look: Any) -> Table:
         from pai_cli.display.tables import network_table
 
+        if self.table is not None:
+            return Table("", *self.table(self.found, look))
         if not isinstance(self.found[0], Report):
             return Table("", look.shown(self.fields), look.ordered(list(self.found)))
         names, rows = network_table(_rows(self.found), weights=any(one.weights for one in self.found))
@@ -107,8 +111,11 @@ class _Source:
 
 
 def _source_of(found: Any) -> _Source:
-    from pai_cli.display import correlation, junctions, ranking
+    from pai_cli.api.mine import Mining
+    from pai_cli.display import correlation, junctions, mining, ranking
     from pai_cli.display.records import ANALYZE_FIELDS
+    from pai_cli.mining.overlap import Overlap
+    from pai_cli.mining.run import FIELDS, Subgraph
 
     for kind, fields in (
         (Report, ANALYZE_FIELDS),
@@ -119,19 +126,24 @@ def _source_of(found: Any) -> _Source:
         if isinstance(found, kind):
             return _Source(found, fields)
     several = list(found) if isinstance(found, Iterable) and not isinstance(found, str | Mapping) else []
+    if isinstance(found, Mining) or (several and all(isinstance(one, Subgraph) for one in several)):
+        return _Source(several, tuple(FIELDS), mining.subgraph_table)
+    if several and all(isinstance(one, Overlap) for one in several):
+        return _Source(several, mining.PAIR_FIELDS, mining.pair_table)
     if several and all(isinstance(one, Report) for one in several):
         return _Source(several, ANALYZE_FIELDS)
     if several and all(isinstance(one, Mapping) and one.keys() == several[0].keys() for one in several):
         return _Source(several, list(several[0]))
     raise ParameterError(
-        f"{option('found', shown(found))}: give a report, several of them, what rank or correlate gives, or records of the "
-        "same fields"
+        f"{option('found', shown(found))}: give a report, several of them, what rank, correlate or mine gives, or records "
+        "of the same fields"
     )
 
 
 def _rows(found: Sequence[Any]) -> list[Record]:
-    """A record a network of reports; other records as they are."""
-    return [one._records()[-1] if isinstance(one, Report) else one for one in found]
+    """A record a network of reports, or a subgraph, or a pair; other records as they are."""
+    records = (one._records()[-1] if isinstance(one, Report) else one for one in found)
+    return [one.to_dict() if hasattr(one, "to_dict") else one for one in records]
 
 
 def _lines(part: Table | str, look: Any) -> list[str]:

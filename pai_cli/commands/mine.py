@@ -72,6 +72,8 @@ def mine(
     ] = None,
     plot: options.Plot = None,
     format: options.OutputFormat = Format.TABLE,  # noqa: A002  the flag's name
+    columns: options.Columns = None,
+    sort: options.Sort = None,
     no_header: options.NoHeader = False,
     force: options.Force = False,
     trust: options.Trust = False,
@@ -85,21 +87,22 @@ def mine(
     from pai_cli.api.mine import mine as run
     from pai_cli.display.kept import is_in_the_way
     from pai_cli.display.look import Look
-    from pai_cli.display.mining import show_masks, show_matrix, show_pairs, show_subgraphs
+    from pai_cli.display.mining import PAIR_FIELDS, show_masks, show_matrix, show_pairs, show_subgraphs
     from pai_cli.display.progress import progress_bar
+    from pai_cli.mining.run import FIELDS
 
+    look = Look.of(format, PAIR_FIELDS if overlap else tuple(FIELDS), columns, sort, header=not no_header)
     mined = run(**given, progress=True)
     if is_in_the_way(output):
         return
-    look = Look(format, header=not no_header)
-    if format.for_people:
+    if format.for_people and not look.columns:
         show_masks(mined.collection, look)
     if overlap:
         show_pairs(mined.pairs, look)
         return
     if format.for_people:
         show_matrix(mined.pairs, mined.collection, look)
-    with progress_bar("mining", streaming=not format.for_people) as progress:
+    with progress_bar("mining", streaming=not format.for_people and not look.key) as progress:
         show_subgraphs(mined.search(progress), look)
 
 

@@ -6,13 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, TypeVar
 
 from pai_cli.errors import UsageError
 from pai_cli.files.messages import some_names
 from pai_cli.files.ordering import natural_order
-from pai_cli.files.tables import Format, Record, Value
+from pai_cli.files.tables import Format, Value
 from pai_cli.spelling import option
+
+Row = TypeVar("Row", bound=Mapping[str, Any])  # a record, perhaps with more
 
 NAMED = 40  # columns that a message lists
 
@@ -61,7 +63,7 @@ class Look:
         """The columns that are shown, and the one that orders."""
         return tuple(dict.fromkeys((*self.shown(usual), *filter(None, [self.key]))))
 
-    def ordered(self, records: Sequence[Record], *, total: bool = False) -> list[Record]:
+    def ordered(self, records: Sequence[Row], *, total: bool = False) -> list[Row]:
         """The rows in order, those without a value last; with `total` the last record stays last."""
         if not self.key:
             return list(records)

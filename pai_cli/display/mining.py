@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import heapq
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 from pai_cli.compute.stopping import undisturbed
 from pai_cli.display.console import note
@@ -13,16 +14,16 @@ from pai_cli.display.tables import show_records
 from pai_cli.files.tables import Record, TableWriter, write_table
 from pai_cli.mining.collection import Collection, bits
 from pai_cli.mining.overlap import Overlap
-from pai_cli.mining.run import Mining, Subgraph
+from pai_cli.mining.run import FIELDS, Mining, Subgraph
 
-FIELDS = ("subgraph", "edges", "vertices", "support", "share", "layers", "masks", "edge_list")
+PAIR = ("mask", "other_mask")
 PAIR_FIELDS = (
-    *("mask", "other_mask", "edges", "other_edges", "shared", "jaccard", "expected_shared", "expected_jaccard"),
+    *(*PAIR, "edges", "other_edges", "shared", "jaccard", "expected_shared", "expected_jaccard"),
     *("deviation", "z", "p", "p_error"),
 )
 
-SHOWN = 20
-"""Subgraphs in the table for people."""
+SHOWN, KEPT = 20, 1000
+"""Subgraphs in the table for people, and among how many of them are chosen at once."""
 
 MOST_IN_MATRIX = 12
 """Masks of which the table for people shows every pair."""
@@ -31,7 +32,8 @@ LEVEL = 0.05
 
 
 def show_subgraphs(mining: Mining, look: Look) -> None:
-    """Write subgraphs to standard output: for programs each as it is found, for people the largest when all are.
+    """Write subgraphs to standard output: for programs each as it is found, or all in the order that was asked for; for
+    people the largest when all are found, or the first in that order.
 
     Interrupted, it writes what was found until then and raises `KeyboardInterrupt` again.
     """
@@ -44,16 +46,23 @@ def show_subgraphs(mining: Mining, look: Look) -> None:
 
 def _write_all(mining: Mining, look: Look) -> tuple[int, KeyboardInterrupt | None]:
     """How many were written, and what cut the search short."""
-    writer = TableWriter(sys.stdout, look.kind, FIELDS, header=look.header)
+    fields, needed = look.shown(tuple(FIELDS)), look.needed(tuple(FIELDS))
+    writer = TableWriter(sys.stdout, look.kind, fields, header=look.header)
     written, interrupted = 0, None
+    gathered: list[Record] = []
     try:
         for one in mining:
             with undisturbed():  # or a record would be cut in two
-                writer.write([one.to_dict()])
+                if look.key:
+                    gathered.append(one.record(needed))
+                else:
+                    writer.write([one.record(fields)])
                 written += 1
     except KeyboardInterrupt as e:
         interrupted = e
-    writer.close()
+    with undisturbed():
+        writer.write(look.ordered(gathered))
+        writer.close()
     return written, interrupted
 
 
@@ -61,26 +70,42 @@ COLUMNS = ("subgraph", "edges", "vertices", "support", "layers spanned", "held b
 
 
 def _show_largest(mining: Mining, look: Look) -> tuple[int, KeyboardInterrupt | None]:
-    """How many were found, and what cut the search short. The largest come first, of equal ones the first found."""
-    kept: list[tuple[int, int, Subgraph]] = []
+    """How many were found, and what cut the search short. The largest come first, or those of the order that was asked for,
+    of equal ones the first found.
+    """
+    order = look if look.key else replace(look, key="edges", descending=True)
+    kept: list[Subgraph] = []
     seen, interrupted = 0, None
     try:
         for one in mining:
             seen += 1
-            entry = (one.size, -one.number, one)
-            if len(kept) < SHOWN:
-                heapq.heappush(kept, entry)
-            elif entry[:2] > kept[0][:2]:
-                heapq.heapreplace(kept, entry)
+            kept.append(one)
+            if len(kept) == KEPT:
+                kept = _ordered(kept, order)[:SHOWN]
     except KeyboardInterrupt as e:
         interrupted = e
-    largest = [one for _, _, one in sorted(kept, key=lambda entry: entry[:2], reverse=True)]
-    if largest:
-        columns = [column for column in COLUMNS if column != "layers spanned" or len(mining.collection.group_names) > 1]
-        show_records([_shown(one) for one in largest], columns, look=look)
-        if len(largest) < seen:
-            note(f"the {len(largest)} largest are shown; --format jsonl writes all")
+    first = _ordered(kept, order)[:SHOWN]
+    if first:
+        columns, rows = subgraph_table(first, order)
+        show_records(rows, columns, look=look)
+        if len(first) < seen:
+            what = f"first {len(first)} in that order" if look.key else f"{len(first)} largest"
+            note(f"the {what} are shown; --format jsonl writes all")
     return seen, interrupted
+
+
+def _ordered(subgraphs: Sequence[Subgraph], look: Look) -> list[Subgraph]:
+    found: list[dict[str, Any]] = [{"found": one, **one.record(filter(None, [look.key]))} for one in subgraphs]
+    return [one["found"] for one in look.ordered(found)]
+
+
+def subgraph_table(subgraphs: Sequence[Subgraph], look: Look) -> tuple[Sequence[str], list[Record]]:
+    """The columns that a person reads of subgraphs, or asked for, and the rows in order."""
+    rows = _ordered(subgraphs, look)
+    if look.columns:
+        return look.columns, [one.record(look.columns) for one in rows]
+    layers = any(len(one.collection.group_names) > 1 for one in rows)
+    return [name for name in COLUMNS if layers or name != "layers spanned"], [_shown(one) for one in rows]
 
 
 def _tell(mining: Mining, found: int, *, interrupted: bool) -> None:
@@ -137,16 +162,21 @@ def show_masks(collection: Collection, look: Look) -> None:
 
 def show_pairs(pairs: Sequence[Overlap], look: Look) -> None:
     """A line a pair of masks on standard output; for people, what chance gives beside it."""
-    records = [pair.to_dict() for pair in pairs]
-    if look.kind.for_people:
-        numbered = [
-            record | {"mask": str(pair.first + 1), "other_mask": str(pair.second + 1)}
-            for record, pair in zip(records, pairs, strict=True)
-        ]
-        if numbered:
-            show_records(numbered, ("mask", "other_mask", *PAIR_FIELDS[4:-1]), look=look)
-        return
-    write_table(sys.stdout, look.kind, PAIR_FIELDS, records, header=look.header)
+    if not look.kind.for_people:
+        records = look.ordered([pair.to_dict() for pair in pairs])
+        write_table(sys.stdout, look.kind, look.shown(PAIR_FIELDS), records, header=look.header)
+    elif pairs:
+        columns, rows = pair_table(pairs, look)
+        show_records(rows, columns, look=look)
+
+
+def pair_table(pairs: Sequence[Overlap], look: Look) -> tuple[Sequence[str], list[Record]]:
+    """The columns that a person reads of pairs, with the masks by their numbers, or asked for, and the rows in order."""
+    numbered = [{**one.to_dict(), "numbers": [one.first + 1, one.second + 1]} for one in pairs]
+    rows: list[dict[str, Any]] = look.ordered(numbered)
+    if look.columns:
+        return look.columns, rows
+    return (*PAIR, *PAIR_FIELDS[4:-1]), [row | dict(zip(PAIR, map(str, row["numbers"]), strict=True)) for row in rows]
 
 
 def show_matrix(pairs: Sequence[Overlap], collection: Collection, look: Look) -> None:
@@ -154,7 +184,7 @@ def show_matrix(pairs: Sequence[Overlap], collection: Collection, look: Look) ->
     if not pairs:
         return
     graphs = len(collection.names)
-    if graphs <= MOST_IN_MATRIX:
+    if graphs <= MOST_IN_MATRIX and not look.columns:
         rows: list[Record] = [{"jaccard": str(first + 1)} for first in range(graphs)]
         for first in range(graphs):
             rows[first][str(first + 1)] = ""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pai_cli.errors import EdgeListError
 from pai_cli.files.edge_lists import head_of, lines_of, raw_of, text_of
-from pai_cli.files.numbered import Numbered, numbered
+from pai_cli.files.numbered import Names, Numbered, numbered
 
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 NOT_FINITE = re.compile(r"[-+]?(nan|inf|infinity)", re.IGNORECASE)
@@ -36,15 +36,12 @@ def read_bipartite(path: Path) -> BipartiteList:
     given again counts once. Raises `EdgeListError`, also for one that is given again with another weight.
     """
     raw = raw_of(path)
-    found = numbered(raw, apart=True, valued=True) or numbered(raw, apart=True)
+    found = numbered(raw, Names(), apart=True, valued=True) or numbered(raw, Names(), apart=True)
     if found is None or (found.values is None and found.most > 2 and ENDLESS.search(raw)):
         found = _by_line(path, raw)
     if not len(found.ends):
         raise EdgeListError(f"{path}: holds no edge; give two names a line, with a tab between")
-    assert found.second is not None
-    place = np.where(found.second, np.cumsum(found.second), np.cumsum(~found.second)) - 1
-    count = int(np.count_nonzero(found.second))
-    shape = len(found.names) - count, count
+    place, shape = _places(found)
     rows, columns = place[found.ends].T
     values = np.ones(len(rows)) if found.values is None else found.values
     kept, again = _once(path, rows * shape[1] + columns, values)
@@ -58,6 +55,18 @@ def read_bipartite(path: Path) -> BipartiteList:
     if again:
         told += f"; {again:,} lines tell an edge again, and it counts once"
     return BipartiteList(rows[kept], columns[kept], values[kept], shape, told)
+
+
+def _places(found: Numbered) -> tuple[NDArray[np.int64], tuple[int, int]]:
+    """The place of each name among those of its side, in their order, and how many there are of each."""
+    order = sorted(range(len(found.names)), key=found.names.__getitem__)
+    second = np.zeros(len(order), dtype=np.bool_)
+    second[found.ends[:, 1]] = True
+    second = second[order]
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.where(second, np.cumsum(second), np.cumsum(~second)) - 1
+    count = int(np.count_nonzero(second))
+    return place, (len(order) - count, count)
 
 
 def _once(path: Path, places: NDArray[np.int64], values: NDArray[np.float64]) -> tuple[NDArray[np.int64], int]:
@@ -86,9 +95,7 @@ def _by_line(path: Path, raw: bytes) -> Numbered:
         ends.append((first, second))
         thirds += cells[2:3]
     values = _weights(path, thirds) if len(thirds) == len(ends) else None
-    second_side = np.array([side for side, _ in keys], dtype=np.bool_)
-    places = np.array(ends, dtype=np.int64).reshape(-1, 2)
-    return Numbered([name for _, name in keys], places, most, heading, second_side, values)
+    return Numbered([name for _, name in keys], np.array(ends, dtype=np.int32).reshape(-1, 2), most, heading, values)
 
 
 def _weights(path: Path, thirds: list[str]) -> NDArray[np.float64] | None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pai_cli.errors import EdgeListError
 from pai_cli.files.first_bytes import first_bytes, no_text, read_whole
-from pai_cli.files.numbered import COMMENTS, HEADS, Numbered, numbered, shown_line
+from pai_cli.files.numbered import COMMENTS, HEADS, Names, Numbered, numbered, shown_line
 from pai_cli.printable import reason_of
 
 ODD_SPACES = "\x0b\x0c\x1c\x1d\x1e\x1f"  # of ASCII, beside the blank, the tab and the ends of lines
@@ -21,15 +21,16 @@ ODD_SPACES = "\x0b\x0c\x1c\x1d\x1e\x1f"  # of ASCII, beside the blank, the tab a
 
 @dataclass(frozen=True)
 class EdgeList:
-    """A graph: undirected edges, each once; how many `loops` were left out, and the most columns a line has.
+    """A graph: the edges of its lines, some of them perhaps again or turned around; how many `loops` were left out, and the
+    most columns a line has.
 
-    names: of the vertices, sorted. ends: (edges, 2) int64, their places in `names`, the smaller first, in increasing order.
-    `heading` is the first line where it was taken for the names of the columns, else "".
+    names: of the vertices, each once, and perhaps others. ends: (edges, 2) int32, their places in `names`. `heading` is the
+    first line where it was taken for the names of the columns, else "".
     """
 
     path: Path
-    names: tuple[str, ...]
-    ends: NDArray[np.int64]
+    names: list[str]
+    ends: NDArray[np.int32]
     loops: int
     columns: int
     heading: str
@@ -44,38 +45,33 @@ class Columns:
     heading: str
 
 
-def read_edge_list(path: Path) -> EdgeList:
+def read_edge_list(path: Path, known: Names) -> EdgeList:
     """The graph in a file: a line an edge, two names with tabs between them, or else commas, or else spaces.
 
     Names may stand in double quotes, as in tables. Empty lines and those that begin with # or % are passed over, and so is a
     first line such as `source target`. More columns are not read. An edge given twice, or in both directions, is one; an
-    edge from a vertex to itself joins nothing and is left out. Raises `EdgeListError`, which names the line.
+    edge from a vertex to itself joins nothing and is left out. `known`: the names of all files that are read together, most
+    of which have the same. Raises `EdgeListError`, which names the line.
     """
-    found = cells_of(path)
-    names, (a, b) = found.names, found.ends.T
-    apart = a != b
-    codes = sorted_once((np.minimum(a, b) * len(names) + np.maximum(a, b))[apart])
-    if not len(codes):
+    found = cells_of(path, known)
+    apart = found.ends[:, 0] != found.ends[:, 1]
+    if not apart.any():
         raise EdgeListError(f"{path}: holds no edge; give two names a line, with a tab between")
-    ends = np.stack(np.divmod(codes, len(names)), axis=1)
-    used = np.bincount(ends.ravel(), minlength=len(names)) > 0  # not by loops alone
-    if not used.all():
-        names = [name for name, there in zip(names, used.tolist(), strict=True) if there]
-        ends = (np.cumsum(used) - 1)[ends]
-    return EdgeList(path, tuple(names), ends, int(np.count_nonzero(~apart)), found.most, found.heading)
+    loops = int(np.count_nonzero(~apart))
+    return EdgeList(path, found.names, found.ends[apart] if loops else found.ends, loops, found.most, found.heading)
 
 
-def cells_of(path: Path) -> Numbered:
+def cells_of(path: Path, known: Names) -> Numbered:
     """The names in the first two cells of every line that is no comment and no heading. Raises `EdgeListError`."""
     raw = raw_of(path)
-    found = numbered(raw)
+    found = numbered(raw, known)
     if found is not None:
         return found
     text = text_of(raw)
     cells = table(text) or line_by_line(path, text)
-    names = sorted(set(cells.names))
+    names = list(dict.fromkeys(cells.names))
     places = dict(zip(names, range(len(names)), strict=True))
-    ends = np.fromiter(map(places.__getitem__, cells.names), np.int64, len(cells.names)).reshape(-1, 2)
+    ends = np.fromiter(map(places.__getitem__, cells.names), np.int32, len(cells.names)).reshape(-1, 2)
     return Numbered(names, ends, cells.most, cells.heading)
 
 
@@ -93,12 +89,6 @@ def raw_of(path: Path) -> bytes:
 def text_of(raw: bytes) -> str:
     """Its text, every line ended by a newline alone; bytes that are no text as half characters."""
     return raw.decode("utf-8-sig", "surrogateescape").replace("\r\n", "\n").replace("\r", "\n")
-
-
-def sorted_once(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Numbers of 0 and above in order, each once: `np.unique` by sorting, which is quicker here than its hash table."""
-    ordered = np.sort(numbers)
-    return ordered[np.diff(ordered, prepend=-1) > 0]
 
 
 def table(text: str) -> Columns | None:

@@ -12,7 +12,7 @@ from pai_cli.files.first_bytes import ENOUGH, check_start
 from pai_cli.files.folders import file_of, is_model
 from pai_cli.files.opening import why_unlisted
 from pai_cli.files.ordering import file_order
-from pai_cli.files.standard_input import STANDARD_INPUT, bytes_of, kept
+from pai_cli.files.standard_input import bytes_of, is_standard_input, kept, kept_as
 from pai_cli.printable import reason_of
 from pai_cli.spelling import option
 
@@ -36,7 +36,7 @@ def mask_paths(given: Iterable[str], stdin: TextIO, note: Note, *, trust: bool =
     """
     found: Counter[Path] = Counter()
     for text in given:
-        if text == STANDARD_INPUT:
+        if is_standard_input(text):
             found.update(_on_standard_input(stdin))
         elif is_model(Path(text)):
             found[file_of(Path(text))] += 1
@@ -57,15 +57,38 @@ def _on_standard_input(stdin: TextIO) -> list[Path]:
     mask = kept(raw)
     if mask is not None:
         return [mask]
-    listed = _listed(raw.decode(getattr(stdin, "encoding", None) or "utf-8", "surrogateescape"))
+    listed = _listed(raw, stdin)
     if not listed:
         raise MaskError("-: standard input lists no mask; give one path a line")
     check_start("-", "\n".join(listed[:8]).encode("utf-8", "surrogateescape")[:ENOUGH], MaskError)
     return [Path(line) for line in listed]
 
 
-def _listed(text: str) -> list[str]:
+def graph_paths(given: Iterable[str], stdin: TextIO) -> list[Path]:
+    """The lists of edges that `given` names, in order. `-` is one on standard input, or a list of the paths of several,
+    whose first line is then a file.
+    """
+    found: list[Path] = []
+    for text in given:
+        if not is_standard_input(text):
+            found.append(Path(text))
+            continue
+        raw = bytes_of(stdin)
+        listed = _listed(raw, stdin)
+        found += map(Path, listed) if listed and _is_file(listed[0]) else [kept_as(".edges", raw)]
+    return found
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):  # too long for a name, or not what a name may be
+        return False
+
+
+def _listed(raw: bytes, stdin: TextIO) -> list[str]:
     """The paths of a list: between NULs as they are where there is one, else a line each without the spaces around it."""
+    text = raw.decode(getattr(stdin, "encoding", None) or "utf-8", "surrogateescape")
     if "\0" in text:
         return [path for path in text.split("\0") if path]
     return [line.strip() for line in text.splitlines() if line.strip()]

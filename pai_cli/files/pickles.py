@@ -7,6 +7,7 @@ import torch; reading a file does.
 from __future__ import annotations
 
 import mmap
+import os
 import re
 import sys
 import warnings
@@ -170,7 +171,7 @@ def _load(path: Path, *, in_zip: bool, trust: bool) -> object:
         # About old pickle protocols and changed sources: it loads, or an error says what is wrong.
         warnings.simplefilter("ignore")
         # Misnamed, where PyTorch goes by the suffix of a path; or of a name that is not UTF-8, which it cannot open.
-        if path.suffix == ".safetensors" or spelled(str(path)) != str(path):
+        if path.suffix == ".safetensors" or spelled(name := os.fspath(path)) != name:
             with path.open("rb") as stream:
                 return torch.load(stream, map_location="cpu", weights_only=not trust)
         return torch.load(path, map_location="cpu", weights_only=not trust, mmap=in_zip)
@@ -210,7 +211,7 @@ def _needed_code(path: Path, message: str) -> str:
     import torch
 
     try:
-        found = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
+        found = torch.serialization.get_unsafe_globals_in_checkpoint(os.fspath(path))
         needs = sorted(found, key=lambda name: (name.startswith("torch."), name))  # the user's own say most
     except Exception:  # not for the older format, and a damaged stream can raise anything
         needs = []

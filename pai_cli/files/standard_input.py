@@ -14,8 +14,25 @@ from pai_cli.errors import CheckpointError
 from pai_cli.files.first_bytes import ENOUGH, is_pickle, is_safetensors, looks_like
 
 STANDARD_INPUT = "-"
+SPELLED = (STANDARD_INPUT, "/dev/stdin")
 NAME = "standard-input"
 _STARTS = {b"\x93NUMPY": ".npy", b"%%MatrixMarket": ".mtx"}
+
+
+class KeptFile(type(Path())):  # type: ignore[misc]  # Path itself has no subclasses before Python 3.12
+    """A file that was on standard input, and is called so: only who opens it gets to know where it is."""
+
+    def __str__(self) -> str:
+        return STANDARD_INPUT
+
+    def __fspath__(self) -> str:
+        path: str = super().__str__()
+        return path
+
+
+def is_standard_input(given: object) -> bool:
+    """Whether what was given for a file that is read means standard input."""
+    return str(given) in SPELLED
 
 
 def bytes_of(stdin: TextIO) -> bytes:
@@ -27,11 +44,14 @@ def bytes_of(stdin: TextIO) -> bytes:
 def kept(raw: bytes) -> Path | None:
     """A file of these bytes, which is gone when this process ends; None where they are no mask's and no checkpoint's."""
     suffix = _suffix(raw)
-    if suffix is None:
-        return None
-    folder = Path(tempfile.mkdtemp(prefix="pai-"))
+    return None if suffix is None else kept_as(suffix, raw)
+
+
+def kept_as(suffix: str, raw: bytes) -> Path:
+    """A file of these bytes, whose name ends so."""
+    folder = tempfile.mkdtemp(prefix="pai-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    path = folder / f"{NAME}{suffix}"
+    path: Path = KeptFile(folder, f"{NAME}{suffix}")
     path.write_bytes(raw)
     return path
 

@@ -82,7 +82,7 @@ class TensorFile:
         from safetensors import SafetensorError, safe_open
 
         try:
-            return safe_open(str(self.path), framework="numpy")
+            return safe_open(os.fspath(self.path), framework="numpy")
         except SafetensorError as e:
             raise self._error(f"{self.path}: {_plain_reason(self.path, str(e))}") from e
         except OSError as e:

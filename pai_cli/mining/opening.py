@@ -12,6 +12,7 @@ from pai_cli.files.edge_lists import read_edge_list
 from pai_cli.files.fits import Against, check_fits
 from pai_cli.files.layer_names import told_assumed
 from pai_cli.files.masks import Mask, unknown_layouts
+from pai_cli.files.numbered import Names
 from pai_cli.files.opening import open_mask
 from pai_cli.mining.collection import Collection
 from pai_cli.mining.graphs import collection_of_graphs
@@ -122,10 +123,10 @@ def graph_collection(paths: Sequence[Path], note: Note, progress: Progress = sil
         if path.resolve() in known:
             raise MiningError(f"{path}: is given twice, and would count twice; give each graph once")
         known.add(path.resolve())
-    lists = []
+    lists, names = [], Names()
     for number, path in enumerate(paths):
         progress(number, len(paths), path.name)
-        lists.append(read_edge_list(path))
+        lists.append(read_edge_list(path, names))
     headed = [graph for graph in lists if graph.heading]
     if headed:
         note(

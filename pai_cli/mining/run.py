@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,19 @@ if TYPE_CHECKING:
 
 LOOK = 64
 """Steps of the search between two looks at the clock."""
+
+
+FIELDS = {
+    "subgraph": "number",
+    "edges": "size",
+    "vertices": "vertices",
+    "support": "support",
+    "share": "share",
+    "layers": "layers",
+    "masks": "holders",
+    "edge_list": "edge_names",
+}
+"""What the command line writes of a subgraph, and the attribute that it is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,16 +86,11 @@ class Subgraph:
 
     def to_dict(self) -> Record:
         """All of it, as the command line writes it."""
-        return {
-            "subgraph": self.number,
-            "edges": self.size,
-            "vertices": self.vertices,
-            "support": self.support,
-            "share": self.share,
-            "layers": self.layers,
-            "masks": self.holders,
-            "edge_list": self.edge_names,
-        }
+        return self.record(FIELDS)
+
+    def record(self, fields: Iterable[str]) -> Record:
+        """Some of its fields, and what no other takes: to name the edges of a large one is most of the work."""
+        return {field: getattr(self, FIELDS[field]) for field in fields}
 
     def edges(self) -> Indices:
         """Its edges, indices into the collection, in order."""
