@@ -20,7 +20,6 @@ from pai_cli.files.messages import one_line, some_names
 from pai_cli.files.spans import SpanReader
 from pai_cli.files.tensors import finite
 from pai_cli.files.whole import TABLE, Whole, left_whole
-from pai_cli.models.base import Shapes
 from pai_cli.models.experts import Index, Part
 from pai_cli.models.huggingface import check_config, description, made
 from pai_cli.models.layers import PrunableLayer, prunable_layers, reasons_why_not
@@ -277,7 +276,7 @@ def open_language_model(checkpoint: Checkpoint, device: str = "cpu", *, head: bo
     network = network.to(dtype).eval().requires_grad_(False)
     place_tables(network, device, folder)
     stored = _stored(network, whole.parts)
-    blocks = tuple(_block(network, f"{path}.{number}", stored, checkpoint.shapes) for number in range(count))
+    blocks = tuple(_block(network, f"{path}.{number}", stored, checkpoint) for number in range(count))
     last = _head(network)
     slot = _head_slot(network, last, folder) if head else None
     outside = [name for name in _names(network) if not name.startswith(f"{path}.")]
@@ -345,7 +344,7 @@ def _stored(network: nn.Module, parts: Mapping[str, tuple[Part, ...]]) -> dict[s
     return {name: found for several, found in every for name in several if found}
 
 
-def _block(network: nn.Module, path: str, stored: Mapping[str, tuple[Part, ...]], shapes: Shapes) -> Block:
+def _block(network: nn.Module, path: str, stored: Mapping[str, tuple[Part, ...]], checkpoint: Checkpoint) -> Block:
     """The matrices of a block in the order of the state dict, experts one after the other."""
     module = network.get_submodule(path)
     found = {layer.name: layer for layer in prunable_layers(module)}
@@ -356,8 +355,12 @@ def _block(network: nn.Module, path: str, stored: Mapping[str, tuple[Part, ...]]
         if leaf in found:
             slots.append(Slot(replace(found[leaf], name=parts[0].name), name))
         elif parts and parts[0].index:
-            slots += [Slot(PrunableLayer(part.name, shapes[part.name], PLAIN), name, part.index) for part in parts]
+            slots += [Slot(_expert(part, checkpoint), name, part.index) for part in parts]
     return Block(path, tuple(slots))
+
+
+def _expert(part: Part, checkpoint: Checkpoint) -> PrunableLayer:
+    return PrunableLayer(part.name, checkpoint.shapes[part.name], checkpoint.parts.get(part.name, PLAIN))
 
 
 def _head(network: nn.Module) -> str:
