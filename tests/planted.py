@@ -274,6 +274,12 @@ FAULTS = {
     "a block that sees no pruning before it": Fault(
         "pruning/by_block.py", "    weight.copy_(run.model.rounded(slot, pruned))\n", "", "language"
     ),
+    "what the first block is given beside its inputs": Fault(
+        "models/stream.py", "self.beside[block.path]", "next(iter(self.beside.values()))", "language"
+    ),
+    "what a network does between its blocks": Fault(
+        "models/stream.py", "torch.equal(one, other)", "one.shape == other.shape", "language"
+    ),
     "columns past the block that are not moved": Fault(
         "methods/sparsegpt.py", "block.errors @ factor[here, here.stop :]", "0", "language"
     ),

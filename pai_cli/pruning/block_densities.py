@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from pai_cli.errors import DensityError, ScoreError
 from pai_cli.files.densities import LayerDensities
-from pai_cli.models.language import Block, LanguageModel, Slot, stream_of
+from pai_cli.models.language import Block, LanguageModel, Slot
+from pai_cli.models.stream import stream_of
 from pai_cli.progress import Progress, silent
 from pai_cli.pruning.allocation import check_density
 from pai_cli.pruning.base import BlockAllocation

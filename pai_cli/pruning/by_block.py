@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from pai_cli.errors import DensityError, LayerSelectionError, ScoreError
-from pai_cli.models.language import Block, LanguageModel, Slot, Stream, at_the_head, stream_of
+from pai_cli.models.language import Block, LanguageModel, Slot
+from pai_cli.models.stream import Stream, at_the_head, stream_of
 from pai_cli.progress import Progress, silent
 from pai_cli.pruning.allocation import kept_count, layer_counts
 from pai_cli.pruning.counts import GivenQuota, PatternQuota

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from pai_cli.models.language import Block, LanguageModel, Slot, Stream
+from pai_cli.models.language import Block, LanguageModel, Slot
+from pai_cli.models.stream import Stream
 from pai_cli.pruning.matrices import Inputs
 
 if TYPE_CHECKING:
