@@ -200,8 +200,10 @@ class ByText:
             tell_pruning(found.summary, network, no_collapse=self.written.no_collapse)
         if found.unseen:
             warn(f"no token of the text came into {some_names(found.unseen)}: pruned by the weights' size alone")
-        for name, doubt in _in_doubt(source, found).items():
-            warn(f"{name}: left whole: {doubt}")
+        in_doubt = _in_doubt(source, found)
+        for doubt in dict.fromkeys(in_doubt.values()):
+            names = [name for name, why in in_doubt.items() if why == doubt]
+            warn(f"{some_names(names)}: left whole: {doubt}")
         if new is not None:
             left = f"; left out: {some_names(new.left_out)}" if new.left_out else ""
             note(f"wrote {self.weights}: the folder, with {request.method.name}'s weights, 0 where pruned{left}")
@@ -262,7 +264,7 @@ def _in_doubt(source: Checkpoint, found: BlockMasks) -> dict[str, str]:
     from pai_cli.files.stacks import places_of
 
     places = places_of(source.stacks, source.stacks)
-    return {places.get(name, (name, 0))[0]: f"its inputs are not known: {why}" for name, why in found.doubts.items()}
+    return {places.get(name, (name, 0))[0]: f"inputs are not known: {why}" for name, why in found.doubts.items()}
 
 
 def _read_by(allocation: str) -> bool:
