@@ -39,6 +39,34 @@ def config(kind: str, **more: Any) -> Any:
             "num_local_experts": 4,
             "num_experts_per_tok": 2,
         },
+        "qwen3_moe": {
+            "moe_intermediate_size": 20,
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+        },
+        "gemma2": {"intermediate_size": 40, "num_key_value_heads": 2, "head_dim": 8, "sliding_window": 6},
+        "gpt_oss": {
+            "intermediate_size": 20,
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+            "layer_types": ["sliding_attention", "full_attention"],
+            "sliding_window": 6,
+        },
+        "llama4_text": {
+            "intermediate_size": 20,
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+            "interleave_moe_layer_step": 1,
+            "layer_types": ["chunked_attention", "full_attention"],
+            "no_rope_layers": [1, 0],
+            "attention_chunk_size": 6,
+        },
         "opt": {"ffn_dim": 48, "word_embed_proj_dim": 24},
         "gpt2": {"n_positions": POSITIONS},
     }[kind]
@@ -66,6 +94,27 @@ def save(made: Any, folder: Path, shard: str | None = None) -> Path:
     """A folder of the network with the tokenizer of `text`."""
     with quiet():
         made.save_pretrained(folder, **({} if shard is None else {"max_shard_size": shard}))
+    tokenizer().save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def save_as_held(made: Any, folder: Path, shards: int = 1) -> Path:
+    """The same with the tensors as the network holds them, experts in stacks, which transformers takes apart."""
+    import json
+
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    made.config.architectures = [type(made).__name__]
+    with quiet():
+        made.config.save_pretrained(folder)
+    tensors = {name: one.contiguous() for name, one in made.state_dict().items()}
+    files = ["model.safetensors"] if shards == 1 else [f"model-{k}-of-{shards}.safetensors" for k in range(shards)]
+    for k, file in enumerate(files):
+        save_file({name: tensors[name] for name in list(tensors)[k::shards]}, folder / file, {"format": "pt"})
+    if shards > 1:
+        where = {name: files[k % shards] for k, name in enumerate(tensors)}
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
     tokenizer().save(str(folder / "tokenizer.json"))
     return folder
 

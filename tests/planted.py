@@ -286,6 +286,12 @@ FAULTS = {
     "a block that sees no pruning before it": Fault(
         "pruning/by_block.py", "    weight.copy_(run.model.rounded(slot, pruned))\n", "", "language"
     ),
+    "what the first block is given beside its inputs": Fault(
+        "models/stream.py", "self.beside[block.path]", "next(iter(self.beside.values()))", "language"
+    ),
+    "what a network does between its blocks": Fault(
+        "models/stream.py", "torch.equal(one, other)", "one.shape == other.shape", "language"
+    ),
     "columns past the block that are not moved": Fault(
         "methods/sparsegpt.py", "block.errors @ factor[here, here.stop :]", "0", "language"
     ),
@@ -293,7 +299,14 @@ FAULTS = {
         "files/stacks.py", "(stack, self.whole.array)[number]", "(stack, self.whole.array)[0]", "stacks"
     ),
     "another expert's tokens": Fault(
-        "pruning/by_block.py", "(slot.parameter)[slot.index[0]]", "(slot.parameter)[0]", "experts"
+        "pruning/inputs.py", "range(number, number + 1)", "range(0, 1)", "experts stacked_experts"
+    ),
+    "experts whose tokens are not counted": Fault(
+        "pruning/inputs.py", "inputs.doubt = stack.doubt or doubt", "inputs.doubt = stack.doubt", "stacked_experts"
+    ),
+    "experts that something else reads": Fault("pruning/inputs.py", "stack.doubt or doubt", "doubt", "stacked_experts"),
+    "tokens that are not sent to an expert": Fault(
+        "pruning/inputs.py", "left[number, routed]", "left[number]", "stacked_experts"
     ),
     "a folder that an interruption leaves": Fault(
         "files/model_folders.py",

@@ -32,7 +32,8 @@ from pai_cli.errors import (
 from pai_cli.files.checkpoints import open_checkpoint
 from pai_cli.files.model_folders import new_folder
 from pai_cli.methods.sparsegpt import prune_matrix
-from pai_cli.models.language import LanguageModel, Stream, open_language_model
+from pai_cli.models.language import LanguageModel, open_language_model
+from pai_cli.models.stream import Stream
 from pai_cli.pruning.base import Pattern
 from pai_cli.pruning.matrices import Inputs, Matrix, keep_largest_in_rows
 
@@ -344,21 +345,47 @@ def test_models_that_cannot_be_run_in_blocks(tmp_path: Path) -> None:
         pai.prune(folder("llama") / "model.safetensors", "wanda", density=0.5, **TEXT)
     import transformers
 
-    shape = {"vocab_size": 96, "hidden_size": 24, "num_attention_heads": 4, "head_dim": 6}
-    mixed = transformers.Gemma2Config(
-        **shape, intermediate_size=32, num_hidden_layers=2, num_key_value_heads=2, max_position_embeddings=48
-    )
     pair = transformers.BartConfig(
         vocab_size=96, d_model=24, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=24, decoder_ffn_dim=24,
         encoder_attention_heads=2, decoder_attention_heads=2, max_position_embeddings=48,
     )  # fmt: skip
-    for config, line in ((mixed, "its blocks are of several kinds"), (pair, "has an encoder and a decoder")):
-        with languages.quiet():
-            made = transformers.AutoModelForCausalLM if config is mixed else transformers.AutoModelForSeq2SeqLM
-            made.from_config(config).save_pretrained(tmp_path / "net")
-        with pytest.raises(ModelFactoryError, match=line):
-            pai.prune(tmp_path / "net", "wanda", density=0.5, **TEXT)
-        shutil.rmtree(tmp_path / "net")
+    with languages.quiet():
+        transformers.AutoModelForSeq2SeqLM.from_config(pair).save_pretrained(tmp_path / "net")
+    with pytest.raises(ModelFactoryError, match="has an encoder and a decoder"):
+        pai.prune(tmp_path / "net", "wanda", density=0.5, **TEXT)
+
+
+def test_blocks_of_several_kinds_are_given_what_is_theirs() -> None:
+    """Gemma 2's first block looks back six tokens, and its second all the way."""
+    assert LENGTH > 6
+    mask = pruned("gemma2", "wanda")
+    net = languages.load(folder("gemma2"))
+    for names in in_blocks(mask):
+        inputs = inputs_by_hooks(net, names, sequences("gemma2"))
+        for name in names:
+            weight = net.get_parameter(name)
+            scores = weight.detach().abs() * inputs[name].square().sum(0).sqrt()
+            wanted = best_in_groups(scores, scores.shape[1] // 2, scores.shape[1])
+            assert np.array_equal(mask[name], wanted.numpy()), name
+            with torch.no_grad():
+                weight.mul_(wanted)
+
+
+@pytest.mark.parametrize("how", ["changed between", "the other way round"])
+def test_blocks_that_are_not_run_one_on_the_other_are_told(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers.models.llama.modeling_llama import LlamaModel
+
+    def forward(self: Any, input_ids: torch.Tensor, **_: Any) -> Any:
+        hidden = self.embed_tokens(input_ids)
+        layers = list(self.layers)
+        for layer in layers if how == "changed between" else layers[::-1]:
+            hidden = layer(hidden) * 2
+        return hidden
+
+    monkeypatch.setattr(LlamaModel, "forward", forward)
+    why = "its blocks are not run one after the other" if how == "changed between" else "none of its blocks is run"
+    with pytest.raises(ModelFactoryError, match=rf"cannot be run on tokens block by block \({why}"):
+        pruned("llama", "wanda")
 
 
 def test_a_network_that_reads_no_tokens_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

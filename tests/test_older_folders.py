@@ -16,8 +16,9 @@ from test_language import TEXT, folder, inputs_by_hooks, pruned, sequences
 import pai_cli as pai
 from pai_cli.errors import LayerSelectionError, StateDictMismatchError
 from pai_cli.files.checkpoints import open_checkpoint
-from pai_cli.models.language import open_language_model, stream_of
+from pai_cli.models.language import open_language_model
 from pai_cli.models.older_folders import is_table, names_now
+from pai_cli.models.stream import stream_of
 
 pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -9,6 +9,7 @@ import socket
 import sys
 from pathlib import Path
 
+import languages
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -209,6 +210,17 @@ def test_a_plain_folder_is_made_without_looking_anything_up(tmp_path: Path, noth
     assert dict(os.environ) == environment
     pixels = torch.randn(1, 3, 32, 32)
     assert torch.equal(network.model(pixels), real(pixels).logits)
+    assert nothing_is_looked_up == []
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["gpt_oss", "llama4_text", "mixtral"])
+def test_mixtures_of_experts_look_nothing_up(tmp_path: Path, nothing_is_looked_up: list[str], kind: str) -> None:
+    real = languages.network(kind, torch.float32)
+    real.config._experts_implementation = "eager"
+    network = load_network(open_checkpoint(languages.save_as_held(real, tmp_path / "net")), "hf")
+    tokens = torch.arange(10)[None] + 5
+    assert torch.allclose(network.model(tokens), real(tokens).logits, atol=1e-5)
     assert nothing_is_looked_up == []
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pai_cli.api.inputs import Amount, open_source, path_of, tell_network
+from pai_cli.api.inputs import Amount, globs_of, open_source, path_of, tell_network
 from pai_cli.api.masks import Mask
 from pai_cli.api.piecewise import Written
 from pai_cli.api.progress import shown_by
@@ -105,6 +105,8 @@ class ByText:
             from pai_cli.files.model_folders import check_source
 
             check_source(source)
+        if source.config is not None:
+            source = in_experts(source, globs_of(asked["ignore"]))
         request = request_of(
             self.method,
             self.amount,
@@ -198,6 +200,10 @@ class ByText:
             tell_pruning(found.summary, network, no_collapse=self.written.no_collapse)
         if found.unseen:
             warn(f"no token of the text came into {some_names(found.unseen)}: pruned by the weights' size alone")
+        in_doubt = _in_doubt(source, found)
+        for doubt in dict.fromkeys(in_doubt.values()):
+            names = [name for name, why in in_doubt.items() if why == doubt]
+            warn(f"{some_names(names)}: left whole: {doubt}")
         if new is not None:
             left = f"; left out: {some_names(new.left_out)}" if new.left_out else ""
             note(f"wrote {self.weights}: the folder, with {request.method.name}'s weights, 0 where pruned{left}")
@@ -208,29 +214,57 @@ class ByText:
     ) -> Mask:
         """The mask, written where it is to be."""
         from pai_cli.files.mask_pieces import MaskOutline, write_mask_pieces
+        from pai_cli.files.stacks import part_names, stacked_layouts, stacked_masks, stacked_shapes, whole_stacks
         from pai_cli.pruning.output import run_metadata
 
-        layers, path = found.summary.layers, self.written.path
+        layers = {layer.name: layer for layer in found.summary.layers}
+        stacks, path = whole_stacks(source.stacks, layers), self.written.path
+        shapes = stacked_shapes({name: layer.shape for name, layer in layers.items()}, stacks)
+        layouts = stacked_layouts({name: layer.layout for name, layer in layers.items()}, stacks)
+        whole = network.whole.beside(_in_doubt(source, found), {**source.shapes, **source.stacks})
         told = _story(text)
         told |= {"no_text_came_into": ", ".join(found.unseen)} if found.unseen else {}
         metadata = {
             **run_metadata(found.summary, request, source.sha256),
-            **network.story,
+            **replace(network, whole=whole).story,
             **told,
             **provenance(typed()),
         }
-        layouts = {layer.name: layer.layout for layer in layers}
         if path is None:
-            return Mask(found.masks, layouts=layouts, metadata=metadata, summary=found.summary)
-        outline = MaskOutline({layer.name: layer.shape for layer in layers}, layouts, metadata)
+            masks = stacked_masks(found.masks, stacks)
+            return Mask(masks, layouts=layouts, metadata=metadata, summary=found.summary)
+        parts = {name: part_names(name, shape) if name in stacks else [name] for name, shape in shapes.items()}
+        outline = MaskOutline(shapes, layouts, metadata)
         write_mask_pieces(
-            path, outline, lambda name: [found.flat(name)], packed=self.written.packed, force=self.written.force
+            path,
+            outline,
+            lambda name: map(found.flat, parts[name]),
+            packed=self.written.packed,
+            force=self.written.force,
         )
         if is_special(path):
             return Mask.elsewhere(path, found.summary)
         mask = Mask.load(path)
         mask.summary = found.summary
         return mask
+
+
+def in_experts(source: Checkpoint, ignore: tuple[str, ...]) -> Checkpoint:
+    """The checkpoint, its experts that are in one tensor as the matrices they are. Raises `LayerSelectionError`."""
+    from pai_cli.files.stacks import check_ignored
+    from pai_cli.models.prunable import with_experts
+
+    found = with_experts(source)
+    check_ignored(found.stacks, ignore)
+    return found
+
+
+def _in_doubt(source: Checkpoint, found: BlockMasks) -> dict[str, str]:
+    """Tensors that are left whole, for what comes into them cannot be told, and why."""
+    from pai_cli.files.stacks import places_of
+
+    places = places_of(source.stacks, source.stacks)
+    return {places.get(name, (name, 0))[0]: f"inputs are not known: {why}" for name, why in found.doubts.items()}
 
 
 def _read_by(allocation: str) -> bool:

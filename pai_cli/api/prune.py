@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pai_cli.api.by_text import IDLE as IDLE_BY_TEXT
-from pai_cli.api.by_text import ByText, Text, text_path
+from pai_cli.api.by_text import ByText, Text, in_experts, text_path
 from pai_cli.api.inputs import (
     AnyPath,
     Shape,
@@ -218,7 +218,7 @@ def prune(
         return by_text.prune(in_rounds, training)
     whole = why_whole(path, ties, chosen, repeats, pattern=pattern is not None, reinit=reinit, effective=effective)
     source = open_source(checkpoint, trust=trust)  # its faults are told before torch is imported
-    if model is None and allocation is None and not reinit:
+    if model is None and not reinit:
         source = _with_experts(source, chosen, globs_of(ignore))
     network, pieces = _open(source, model, shape, chosen, whole)
     request = request_of(
@@ -245,12 +245,7 @@ def _with_experts(source: Checkpoint, method: Method, ignore: tuple[str, ...]) -
     """The checkpoint, where its weights alone are pruned with its stacks as their experts. Raises `LayerSelectionError`."""
     if source.config is None and method.in_pieces is None:
         return source
-    from pai_cli.files.stacks import check_ignored
-    from pai_cli.models.prunable import with_experts
-
-    found = with_experts(source)
-    check_ignored(found.stacks, ignore)
-    return found
+    return in_experts(source, ignore)
 
 
 def _open(

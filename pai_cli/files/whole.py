@@ -60,6 +60,11 @@ class Whole:
         beside = f"; beside {self.vectors:,} in biases, norms and other vectors" if self.vectors else ""
         return f"{sum(self.sizes.values()):,} weights in {len(self.reasons)} {many} are left whole: {named}{beside}"
 
+    def beside(self, reasons: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]) -> Whole:
+        """The same with more tensors, by the reasons why they are left whole."""
+        sizes = {name: math.prod(shapes[name]) for name in reasons}
+        return replace(self, reasons={**self.reasons, **reasons}, sizes={**self.sizes, **sizes})
+
     @property
     def unmasked(self) -> dict[str, int]:
         """Sizes of the layers that a mask could have been of."""

@@ -1,4 +1,6 @@
-"""Experts of a mixture: a matrix each in a model's folder, and parts of one tensor in the network of transformers."""
+"""Experts of a mixture: a matrix each in a model's folder, or taken as such, and parts of one tensor in the network of
+transformers.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from pai_cli.files.stacks import places_of
+
 TYPES = frozenset(["mixtral", "olmoe", "qwen2_moe", "qwen3_moe"])
-"""Model types of which that holds."""
+"""Model types whose folders have a matrix each."""
 
 _EXPERT = re.compile(
     r"(?P<at>.*)\.(?:mlp|block_sparse_moe)\.experts\.(?P<number>[0-9]+)\."
@@ -34,16 +38,23 @@ class Joined(NamedTuple):
     shapes: Mapping[str, Shape]
 
 
-def joined(shapes: Mapping[str, Shape], kind: object) -> Joined:
-    """A folder's tensors as the network of model type `kind` has them: gates above ups, expert after expert."""
-    if kind not in TYPES:
-        return Joined({name: (Part(name),) for name in shapes}, shapes)
+def joined(shapes: Mapping[str, Shape], kind: object, stacks: Mapping[str, Shape] | None = None) -> Joined:
+    """A folder's tensors as the network of model type `kind` has them: gates above ups, expert after expert.
+
+    `stacks`: shapes of tensors of experts that the folder has as the network does, and `shapes` as their parts.
+    """
+    places = places_of(stacks or {}, stacks or {})
     parts: dict[str, list[Part]] = {}
     found: dict[str, Shape] = {}
     for name, shape in shapes.items():
-        match = _EXPERT.fullmatch(name)
+        if stacks and name in places:
+            own, number = places[name]
+            parts.setdefault(own, []).append(Part(name, (number, slice(0, shape[0]))))
+            found[own] = stacks[own]
+            continue
+        match = _EXPERT.fullmatch(name) if kind in TYPES else None
         if match is None or len(shape) != 2:
-            own = name.replace(".block_sparse_moe.", ".mlp.")
+            own = name.replace(".block_sparse_moe.", ".mlp.") if kind in TYPES else name
             parts[own], found[own] = [Part(name)], shape
             continue
         number, rows = int(match["number"]), shape[0]

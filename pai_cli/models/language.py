@@ -1,4 +1,4 @@
-"""Language models of Hugging Face folders, run block by block: the tensors of one block are in memory at a time.
+"""Language models of Hugging Face folders, whose blocks are read and run one by one (`stream.py`).
 
 transformers makes the network from its own code, as for the model `hf`; no value of it is made. A tensor is read from the
 folder when its module runs, and let go of afterwards.
@@ -7,20 +7,18 @@ folder when its module runs, and let go of afterwards.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from pai_cli.errors import CheckpointError, LayerSelectionError, ModelFactoryError, ScoreError
+from pai_cli.errors import CheckpointError, LayerSelectionError, ModelFactoryError
 from pai_cli.files.checkpoints import Checkpoint
-from pai_cli.files.messages import one_line, some_names
 from pai_cli.files.spans import SpanReader
 from pai_cli.files.tensors import finite
 from pai_cli.files.whole import TABLE, Whole, left_whole
-from pai_cli.models.base import Shapes
 from pai_cli.models.experts import Index, Part
 from pai_cli.models.huggingface import check_config, description, made
 from pai_cli.models.layers import PrunableLayer, prunable_layers, reasons_why_not
@@ -32,8 +30,6 @@ from pai_cli.spelling import option
 HEAD, OUTSIDE = "the head, which gives the logits", "outside the blocks"
 
 PLAIN_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-
-Take = Callable[[torch.Tensor], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,115 +143,6 @@ class LanguageModel:
         return [f"{block.path}.{name}" for name, _ in self.network.get_submodule(block.path).named_parameters()]
 
 
-@dataclass
-class Stream:
-    """What runs through the blocks: `hidden` (sequences, tokens, width), the inputs of the next block, on the CPU. `beside`,
-    `named`: what the network gives every block beside them, by place and by name. `tuples`: whether blocks give tuples.
-    """
-
-    hidden: torch.Tensor
-    beside: tuple[Any, ...]
-    named: Mapping[str, Any]
-    tuples: bool = False
-
-    @torch.no_grad()
-    def through(
-        self, model: LanguageModel, block: Block, device: str, *, keep: bool, step: Callable[[], None] = lambda: None
-    ) -> None:
-        """Run a block, which is in memory, sequence by sequence; with `keep` its outputs take the place of its inputs.
-
-        Raises `ScoreError` where the outputs are no such tensor, or not finite.
-        """
-        module = model.network.get_submodule(block.path)
-        for number, one in enumerate(self.hidden):
-            with _told(model):
-                found = module(one[None].to(device), *self.beside, **self.named)
-            self.tuples = isinstance(found, tuple | list)
-            found = found[0] if self.tuples else found
-            if getattr(found, "shape", None) != (1, *one.shape):
-                raise ScoreError(
-                    f"{block.path}: gives no tensor of the shape of its inputs; it cannot be run by itself"
-                )
-            if not bool(found.isfinite().all()):
-                raise ScoreError(f"{block.path}: its outputs are not finite (sequence {number}); check the weights")
-            if keep:
-                one.copy_(found[0])
-            step()
-
-
-@contextmanager
-def _told(model: LanguageModel) -> Iterator[None]:
-    """What a network or a block stumbles over that is run as no language model is. Raises `ModelFactoryError`."""
-    try:
-        yield
-    except (TypeError, ValueError, AttributeError, IndexError, RuntimeError) as e:
-        if "memory" in str(e).lower():  # which is another matter
-            raise
-        raise ModelFactoryError(
-            f"{model.checkpoint.path.parent}: {model.description}: cannot be run on tokens block by block ({one_line(e)}); "
-            "give a language model"
-        ) from e
-
-
-class _Caught(Exception):  # noqa: N818  no error: what ends a run before the first block
-    """The first block has been given its inputs."""
-
-
-@torch.no_grad()
-def stream_of(model: LanguageModel, tokens: torch.Tensor, device: str) -> Stream:
-    """The inputs of the first block for sequences of tokens (sequences, length), int64."""
-    given: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-
-    def catch(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:
-        given.append((args, kwargs))
-        raise _Caught
-
-    handle = model.network.get_submodule(model.blocks[0].path).register_forward_pre_hook(catch, with_kwargs=True)
-    hidden: torch.Tensor | None = None
-    beside: tuple[Any, ...] = ()
-    named: dict[str, Any] = {}
-    try:
-        with model.in_memory(model.front, device):
-            for number, sequence in enumerate(tokens):
-                with suppress(_Caught), _told(model):
-                    model.network(input_ids=sequence[None].to(device), use_cache=False)
-                args, named = given.pop()
-                inputs, *rest = args or (named.pop("hidden_states"),)
-                beside = tuple(rest)
-                if hidden is None:
-                    hidden = torch.empty((len(tokens), *inputs.shape[1:]), dtype=inputs.dtype)
-                hidden[number] = inputs[0].cpu()
-    finally:
-        handle.remove()
-    assert hidden is not None
-    return Stream(hidden, beside, named)
-
-
-@torch.no_grad()
-def at_the_head(model: LanguageModel, stream: Stream, tokens: torch.Tensor, device: str, take: Take) -> None:
-    """Give `take` what comes into the head, sequence by sequence, of a stream that is past the last block."""
-    assert model.head is not None
-    outputs: list[Any] = []
-
-    def catch(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> NoReturn:
-        take(args[0])
-        raise _Caught
-
-    modules = [model.network.get_submodule(block.path) for block in model.blocks]
-    handle = model.network.get_submodule(model.head.parameter.rpartition(".")[0]).register_forward_pre_hook(catch)
-    try:
-        for module in modules:  # each gives what the last one gave, whatever comes in
-            module.forward = lambda *_, **__: outputs[0]
-        for sequence, hidden in zip(tokens, stream.hidden, strict=True):
-            outputs[:] = [(hidden[None].to(device),) if stream.tuples else hidden[None].to(device)]
-            with suppress(_Caught):
-                model.network(input_ids=sequence[None].to(device), use_cache=False)
-    finally:
-        handle.remove()
-        for module in modules:
-            module.__dict__.pop("forward", None)
-
-
 def open_language_model(checkpoint: Checkpoint, device: str = "cpu", *, head: bool = False) -> LanguageModel:
     """The language model of a folder; with `head`, its head is pruned too.
 
@@ -277,7 +164,7 @@ def open_language_model(checkpoint: Checkpoint, device: str = "cpu", *, head: bo
     network = network.to(dtype).eval().requires_grad_(False)
     place_tables(network, device, folder)
     stored = _stored(network, whole.parts)
-    blocks = tuple(_block(network, f"{path}.{number}", stored, checkpoint.shapes) for number in range(count))
+    blocks = tuple(_block(network, f"{path}.{number}", stored, checkpoint) for number in range(count))
     last = _head(network)
     slot = _head_slot(network, last, folder) if head else None
     outside = [name for name in _names(network) if not name.startswith(f"{path}.")]
@@ -310,12 +197,6 @@ def _stack(network: nn.Module, config: Any, folder: str) -> tuple[str, int]:
         raise ModelFactoryError(
             f"{folder}: has an encoder and a decoder; a text runs through models of one of them alone"
         )
-    kinds = set(getattr(config, "layer_types", None) or ())
-    if len(kinds) > 1:
-        raise ModelFactoryError(
-            f"{folder}: its blocks are of several kinds ({some_names(sorted(map(str, kinds)))}), each of which is run in "
-            f"its own way; give a {option('method')} that reads no text"
-        )
     count = getattr(config, "num_hidden_layers", 0)
     found = [
         name
@@ -345,7 +226,7 @@ def _stored(network: nn.Module, parts: Mapping[str, tuple[Part, ...]]) -> dict[s
     return {name: found for several, found in every for name in several if found}
 
 
-def _block(network: nn.Module, path: str, stored: Mapping[str, tuple[Part, ...]], shapes: Shapes) -> Block:
+def _block(network: nn.Module, path: str, stored: Mapping[str, tuple[Part, ...]], checkpoint: Checkpoint) -> Block:
     """The matrices of a block in the order of the state dict, experts one after the other."""
     module = network.get_submodule(path)
     found = {layer.name: layer for layer in prunable_layers(module)}
@@ -356,8 +237,12 @@ def _block(network: nn.Module, path: str, stored: Mapping[str, tuple[Part, ...]]
         if leaf in found:
             slots.append(Slot(replace(found[leaf], name=parts[0].name), name))
         elif parts and parts[0].index:
-            slots += [Slot(PrunableLayer(part.name, shapes[part.name], PLAIN), name, part.index) for part in parts]
+            slots += [Slot(_expert(part, checkpoint), name, part.index) for part in parts]
     return Block(path, tuple(slots))
+
+
+def _expert(part: Part, checkpoint: Checkpoint) -> PrunableLayer:
+    return PrunableLayer(part.name, checkpoint.shapes[part.name], checkpoint.parts.get(part.name, PLAIN))
 
 
 def _head(network: nn.Module) -> str:

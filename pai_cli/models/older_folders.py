@@ -49,7 +49,9 @@ def as_the_network(checkpoint: Checkpoint) -> Joined:
     config = checkpoint.config or {}
     names = names_now(checkpoint.shapes, config)
     stored = {now: name for name, now in names.items()}
-    whole = joined({now: checkpoint.shapes[name] for now, name in stored.items()}, config.get("model_type"))
+    whole = joined(
+        {now: checkpoint.shapes[name] for now, name in stored.items()}, config.get("model_type"), checkpoint.stacks
+    )
     if tables := [as_line(name) for name in checkpoint.shapes if name not in names]:
         note(f"{checkpoint.path}: not read, for the network makes them itself: {some_names(tables)}")
     parts = {own: tuple(replace(part, name=stored[part.name]) for part in some) for own, some in whole.parts.items()}

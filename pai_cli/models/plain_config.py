@@ -21,13 +21,14 @@ _TYPES = """
 albert bart beit bert bert-generation big_bird bigbird_pegasus biogpt bit blenderbot blenderbot-small bloom camembert
 clip clip_text_model clip_vision_model codegen cohere convbert convnext convnextv2 ctrl cvt data2vec-text
 data2vec-vision deberta deberta-v2 deit dinov2 dinov2_with_registers distilbert efficientnet electra ernie esm falcon
-fnet focalnet funnel gemma gemma2 glm gpt2 gpt_bigcode gpt_neo gpt_neox gpt_neox_japanese gptj granite helium hiera
-ibert ijepa imagegpt layoutlm led levit llama longformer longt5 luke m2m_100 marian mbart megatron-bert mistral mixtral
-mobilebert mobilenet_v1 mobilenet_v2 mobilevit mobilevitv2 modernbert mpnet mt5 mvp nemotron nystromformer olmo olmo2
-olmoe openai-gpt opt pegasus pegasus_x persimmon phi phi3 plbart poolformer prophetnet pvt pvt_v2 qwen2 qwen2_moe qwen3
-qwen3_moe regnet rembert resnet roberta roberta-prelayernorm roc_bert roformer segformer siglip siglip_text_model
-siglip_vision_model smollm3 splinter squeezebert stablelm starcoder2 swiftformer swin swinv2 switch_transformers t5
-textnet umt5 vit vit_mae vit_msn xglm xlm xlm-roberta xlm-roberta-xl xlnet
+fnet focalnet funnel gemma gemma2 glm gpt2 gpt_bigcode gpt_neo gpt_neox gpt_neox_japanese gpt_oss gptj granite helium
+hiera ibert ijepa imagegpt layoutlm led levit llama llama4_text longformer longt5 luke m2m_100 marian mbart
+megatron-bert mistral mixtral mobilebert mobilenet_v1 mobilenet_v2 mobilevit mobilevitv2 modernbert mpnet mt5 mvp
+nemotron nystromformer olmo olmo2 olmoe openai-gpt opt pegasus pegasus_x persimmon phi phi3 plbart poolformer
+prophetnet pvt pvt_v2 qwen2 qwen2_moe qwen3 qwen3_moe regnet rembert resnet roberta roberta-prelayernorm roc_bert
+roformer segformer siglip siglip_text_model siglip_vision_model smollm3 splinter squeezebert stablelm starcoder2
+swiftformer swin swinv2 switch_transformers t5 textnet umt5 vit vit_mae vit_msn xglm xlm xlm-roberta xlm-roberta-xl
+xlnet
 """
 PLAIN_TYPES = frozenset(_TYPES.split())
 """Model types whose network is made from numbers alone: none asks for another model, by name or by configuration."""

@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from pai_cli.errors import DensityError, ScoreError
 from pai_cli.files.densities import LayerDensities
-from pai_cli.models.language import Block, LanguageModel, Slot, stream_of
+from pai_cli.models.language import Block, LanguageModel, Slot
+from pai_cli.models.stream import stream_of
 from pai_cli.progress import Progress, silent
 from pai_cli.pruning.allocation import check_density
 from pai_cli.pruning.base import BlockAllocation
-from pai_cli.pruning.by_block import inputs_of
+from pai_cli.pruning.inputs import inputs_of
 from pai_cli.spelling import option
+from pai_cli.telling import note
 
 OUTLIER, SPREAD = 5.0, 0.08
 """M and lambda of OWL: how many times the mean an outlier is, and how far a block's density is from the network's."""
@@ -40,12 +42,16 @@ def owl(
     """
     check_density(density)
     stream = stream_of(model, torch.from_numpy(tokens), device)
-    found = []
+    found: list[float] = []
+    doubts: dict[str, str] = {}
     for number, block in enumerate(model.blocks, start=1):
         with model.in_memory(model.names_of(block), device):
             inputs = inputs_of(model, block, stream, "squares", device, keep=True)
-            found.append(_outliers(model, {slot: one.squares for slot, one in inputs.items()}))
+            found.append(_outliers(model, {slot: one.squares for slot, one in inputs.items() if not one.doubt}))
+        doubts |= {slot.parameter: one.doubt for slot, one in inputs.items() if one.doubt}
         progress(number, len(model.blocks), f"outliers of block {number} of {len(model.blocks)}")
+    for name, doubt in doubts.items():
+        note(f"{name}: does not count among outliers, for its inputs are not known: {doubt}")
     shares = np.array(found)
     width = shares.max() - shares.min()
     spread = (shares - shares.min()) * (2 * SPREAD / width) if width else np.zeros_like(shares)
@@ -53,9 +59,9 @@ def owl(
 
 
 def _outliers(model: LanguageModel, squares: dict[Slot, torch.Tensor]) -> float:
-    """The share of a block's scores that are above `OUTLIER` times their mean."""
+    """The share of a block's scores that are above `OUTLIER` times their mean; 0 where there are none."""
     scores = [model.matrix(slot).abs() * one.sqrt().to(model.dtype) for slot, one in squares.items()]
-    count = sum(one.numel() for one in scores)
+    count = max(sum(one.numel() for one in scores), 1)
     mean = sum(float(one.sum(dtype=torch.float64)) for one in scores) / count
     return sum(int((one > OUTLIER * mean).sum()) for one in scores) / count
 

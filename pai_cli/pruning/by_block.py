@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import import_module
 from math import prod
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.overrides import TorchFunctionMode
 
-from pai_cli.errors import DensityError, ScoreError
-from pai_cli.models.language import Block, LanguageModel, Slot, Stream, at_the_head, stream_of
+from pai_cli.errors import DensityError, LayerSelectionError, ScoreError
+from pai_cli.models.language import Block, LanguageModel, Slot
+from pai_cli.models.stream import Stream, at_the_head, stream_of
 from pai_cli.progress import Progress, silent
 from pai_cli.pruning.allocation import kept_count, layer_counts
 from pai_cli.pruning.counts import GivenQuota, PatternQuota
+from pai_cli.pruning.inputs import inputs_of
 from pai_cli.pruning.layers import given_densities, select_layers
 from pai_cli.pruning.matrices import Inputs, Matrix, PruneMatrix
 from pai_cli.pruning.pattern import fits
@@ -29,7 +30,7 @@ from pai_cli.spelling import option
 
 if TYPE_CHECKING:
     from pai_cli.models.layers import PrunableLayer
-    from pai_cli.pruning.base import InputsOf, Method
+    from pai_cli.pruning.base import Method, Scope
 
 Write = Callable[[str, torch.Tensor], None]
 """Takes the weights of a layer, by its name, that stand in the place of those it had."""
@@ -41,17 +42,22 @@ Bits = NDArray[np.uint8]
 class BlockMasks:
     """The masks of a run, eight weights to a byte, and what is worth knowing of it.
 
-    `unseen`: layers with a matrix that no token came into, which its method therefore saw by their sizes alone.
+    `unseen`: layers with a matrix that no token came into, which its method therefore saw by their sizes alone. `doubts`:
+    layers that are left whole, for what comes into them cannot be told, and why.
     """
 
     summary: PruneSummary
     bits: Mapping[str, Bits]
     unseen: tuple[str, ...] = ()
+    doubts: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def _sizes(self) -> dict[str, int]:
+        return {layer.name: prod(layer.shape) for layer in self.summary.layers}
 
     def flat(self, name: str) -> NDArray[np.bool_]:
         """The mask of a layer, row by row."""
-        size = next(prod(layer.shape) for layer in self.summary.layers if layer.name == name)
-        return np.unpackbits(self.bits[name], count=size).view(np.bool_)
+        return np.unpackbits(self.bits[name], count=self._sizes[name]).view(np.bool_)
 
     @property
     def masks(self) -> dict[str, NDArray[np.bool_]]:
@@ -75,6 +81,7 @@ class _Found:
     kept: dict[str, int] = field(default_factory=dict)
     ties: dict[str, Tie] = field(default_factory=dict)
     unseen: list[str] = field(default_factory=list)
+    doubts: dict[str, str] = field(default_factory=dict)
 
 
 def prune_blocks(
@@ -90,7 +97,8 @@ def prune_blocks(
     taken in; is pruned; and runs again, so that the next block sees what the pruned ones make of the text. `write` is given
     each layer's weights, as the checkpoint would store them, 0 where pruned.
 
-    Raises `DensityError`, `LayerSelectionError`, `NotFiniteError`, `CheckpointError`, `ScoreError`.
+    Experts of which what comes in cannot be told are left whole. Raises `DensityError`, `LayerSelectionError`, also where
+    nothing else is left, `NotFiniteError`, `CheckpointError`, `ScoreError`.
     """
     by = request.method.by_matrix
     assert by is not None  # what the caller sees to
@@ -112,16 +120,24 @@ def prune_blocks(
     if model.head is not None and model.head.layer.name in names:
         _prune_head(_Run(model, request, amounts, function, write), stream, torch.from_numpy(tokens), found)
     progress(meter.total, meter.total)
+    return _as_found(amounts, by.scope, found)
+
+
+def _as_found(amounts: _Amounts, scope: Scope, found: _Found) -> BlockMasks:
+    layers = tuple(layer for layer in amounts.layers if layer.name not in found.doubts)
+    if not layers:
+        name, doubt = next(iter(found.doubts.items()))
+        raise LayerSelectionError(f"{name}: what comes into it cannot be told: {doubt}; prune other layers too")
     summary = PruneSummary(
-        layers=amounts.layers,
-        kept_by_layer={layer.name: found.kept[layer.name] for layer in amounts.layers},
+        layers=layers,
+        kept_by_layer={layer.name: found.kept[layer.name] for layer in layers},
         connected=None,
         rounds=1,
-        scope=by.scope,
-        whole=tuple(layer.name for layer in amounts.layers if layer.name in amounts.whole),
+        scope=scope,
+        whole=tuple(layer.name for layer in layers if layer.name in amounts.whole),
         ties=noteworthy(found.ties, sum(found.kept.values())),
     )
-    return BlockMasks(summary, found.bits, tuple(dict.fromkeys(found.unseen)))
+    return BlockMasks(summary, found.bits, tuple(dict.fromkeys(found.unseen)), found.doubts)
 
 
 def amounts_of(model: LanguageModel, request: PruneRequest) -> _Amounts:
@@ -176,61 +192,6 @@ class _Meter:
         self._progress(min(self.done, self.total - 1), self.total, self.what)
 
 
-def inputs_of(
-    model: LanguageModel,
-    block: Block,
-    stream: Stream,
-    what: InputsOf,
-    device: str,
-    *,
-    keep: bool,
-    step: Callable[[], None] = lambda: None,
-) -> dict[Slot, Inputs]:
-    """What comes into each matrix of a block, which is in memory, as it runs; with `keep`, the stream goes on past it.
-
-    Raises `ScoreError`.
-    """
-    found = {slot: Inputs.none_yet(model.matrix(slot), what) for slot in block.slots}
-    with _taking_in(model, found):
-        stream.through(model, block, device, keep=keep, step=step)
-    return found
-
-
-@contextmanager
-def _taking_in(model: LanguageModel, found: Mapping[Slot, Inputs]) -> Iterator[None]:
-    """Inside, what modules are given is added to what is found of their matrix."""
-    experts: dict[int, list[Inputs]] = {}
-    with ExitStack() as stack:
-        for slot, inputs in found.items():
-            if slot.index:
-                expert = model.network.get_parameter(slot.parameter)[slot.index[0]]
-                experts.setdefault(expert.data_ptr(), []).append(inputs)
-                continue
-            module = model.network.get_submodule(slot.parameter.rpartition(".")[0])
-
-            def add(_module: Any, args: tuple[torch.Tensor, ...], inputs: Inputs = inputs) -> None:
-                inputs.add(args[0])
-
-            stack.callback(module.register_forward_pre_hook(add).remove)
-        if experts:
-            stack.enter_context(_ExpertsInputs(experts))
-        yield
-
-
-class _ExpertsInputs(TorchFunctionMode):
-    """Experts have no module: what is multiplied by a part of their tensor is told by where that lies in memory."""
-
-    def __init__(self, experts: Mapping[int, list[Inputs]]):
-        super().__init__()
-        self._experts = experts
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.nn.functional.linear:
-            for inputs in self._experts.get(args[1].data_ptr(), ()):
-                inputs.add(args[0])
-        return func(*args, **(kwargs or {}))
-
-
 class _Run(NamedTuple):
     model: LanguageModel
     request: PruneRequest
@@ -253,7 +214,11 @@ def _prune_head(run: _Run, stream: Stream, tokens: torch.Tensor, found: _Found) 
 @torch.no_grad()
 def _prune_block(run: _Run, block: Block, inputs: Mapping[Slot, Inputs], found: _Found) -> None:
     """Prune the matrices of a block in its own memory, and take note of the masks."""
-    wanted = {layer.name: layer for layer in run.amounts.layers}
+    wanted = {layer.name for layer in run.amounts.layers}
+    found.doubts |= {
+        slot.layer.name: one.doubt for slot, one in inputs.items() if one.doubt and slot.layer.name in wanted
+    }
+    wanted -= found.doubts.keys()
     masks = {layer.name: np.ones(layer.shape, np.bool_) for layer in block.layers if layer.name in wanted}
     for slot in block.slots:
         name = slot.layer.name

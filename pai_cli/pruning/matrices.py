@@ -21,13 +21,15 @@ class Inputs:
     """What a text sent into a matrix of n inputs: of X (tokens, n), all sequences one after the other.
 
     `squares`: the sum of squares of each input over the tokens, (n,), float64. `gram`: X^T X, (n, n), in the weights' own
-    type; None for a method that does not look at it. `tokens`, `sequences`: how many.
+    type; None for a method that does not look at it. `tokens`, `sequences`: how many. `doubt`: why this may not be what the
+    matrix got, "" where it is.
     """
 
     squares: torch.Tensor
     gram: torch.Tensor | None
     tokens: int = 0
     sequences: int = 0
+    doubt: str = ""
 
     @classmethod
     def none_yet(cls, matrix: torch.Tensor, what: InputsOf) -> Inputs:
