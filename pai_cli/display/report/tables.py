@@ -45,7 +45,7 @@ def _cell(record: Record, column: str) -> Cell:
 
 
 def in_full(value: float, error: Value) -> str:
-    """The number to the second digit of its error: what follows is rounding, which every kind of processor does its own way."""
+    """The number to the second digit of its error: what follows is rounding, which each processor does in its own way."""
     if not isinstance(error, float) or not error > 0.0 or value == 0.0 or not math.isfinite(value):
         return repr(value)
     digits = math.floor(math.log10(abs(value))) - math.floor(math.log10(error)) + 2
