@@ -35,8 +35,8 @@ class ShownReports:
         if report.error is not None:
             fail(report.error)
             self._errors.append(report.error)
-        if self._writer is not None and not self._look.key:
-            self._writer.write_columns(mask_columns(report, summary=self._summary))
+        if self._writer is not None and not self._summary and not self._look.key:
+            self._writer.write_columns(mask_columns(report))
             return
         records = mask_records(report, summary=self._summary)
         if self._writer is None and self._summary:

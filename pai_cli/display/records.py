@@ -34,23 +34,25 @@ def mask_records(report: MaskReport, *, summary: bool, spell: Spell = for_shell)
 
     `spell`: how texts name parameters.
     """
-    return _records(mask_columns(report, summary=summary, spell=spell))
+    return [_last_record(report, spell)] if summary else _records(mask_columns(report, spell))
 
 
-def mask_columns(report: MaskReport, *, summary: bool, spell: Spell = for_shell) -> Columns:
-    """The same, field by field."""
+def mask_columns(report: MaskReport, spell: Spell = for_shell) -> Columns:
+    """The same with the layers, field by field."""
+    last = _last_record(report, spell)
+    if report.report is None:
+        return {field: [value] for field, value in last.items()}
+    layers = report.report.layers
+    columns = _layer_columns(str(report.path), layers, spell) | {"method": [last["method"]] * len(layers)}
+    return {field: [*columns[field], last[field]] for field in ANALYZE_FIELDS}
+
+
+def _last_record(report: MaskReport, spell: Spell) -> Record:
     mask = str(report.path)
     if report.report is None:
         assert report.error is not None
-        failed = {"level": "network", "outcome": "failed", "reason": as_line(spell(report.error.text))}
-        return {field: [value] for field, value in (_blank(mask) | failed).items()}
-    method = report.metadata.get("method")
-    last = _network_record(mask, report.report, report.count, spell) | {"method": method}
-    if summary:
-        return {field: [value] for field, value in last.items()}
-    layers = report.report.layers
-    columns = _layer_columns(mask, layers, spell) | {"method": [method] * len(layers)}
-    return {field: [*columns[field], last[field]] for field in ANALYZE_FIELDS}
+        return _blank(mask) | {"level": "network", "outcome": "failed", "reason": as_line(spell(report.error.text))}
+    return _network_record(mask, report.report, report.count, spell) | {"method": report.metadata.get("method")}
 
 
 def _records(columns: Columns) -> list[Record]:

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from functools import lru_cache, partial
+from itertools import chain
 from math import isfinite
 from typing import Any, TextIO
 
@@ -68,30 +69,31 @@ class TableWriter:
         self._begun = False
         if kind in (Format.JSON, Format.JSONL):
             self._missing, number, text, other = "null", _finite, _json_text, _json
-            self._before = [f"{', ' if at else '{'}{_json(field)}: " for at, field in enumerate(self._fields)]
-            self._end = "}" if kind is Format.JSON else "}\n"
+            before = [f"{', ' if at else '{'}{_json(field)}: " for at, field in enumerate(self._fields)]
+            end = "}" if kind is Format.JSON else "}\n"
         else:
             delimiter = "\t" if kind is Format.TSV else ","
             self._missing, number, text, other = "", repr, partial(_cell, delimiter), partial(_odd_cell, delimiter)
-            self._before, self._end = ["", *delimiter * (len(self._fields) - 1)], "\n"
+            before, end = ["", *delimiter * (len(self._fields) - 1)], "\n"
+        self._parts = [*chain.from_iterable((one, "") for one in before), end]  # of a line, with room for the values
         self._ways: defaultdict[type, Callable[[Any], str]] = defaultdict(lambda: other)
         self._ways.update({float: number, int: repr, str: text})
         if header and kind in (Format.CSV, Format.TSV):
-            self.write_columns({field: [field] for field in self._fields})
+            self._write_rows([self._fields])
 
     def write(self, records: Iterable[Record]) -> None:
         """Write records in order."""
-        rows = list(records)
-        self.write_columns({field: [record[field] for record in rows] for field in self._fields})
+        self._write_rows([record[field] for field in self._fields] for record in records)
 
     def write_columns(self, columns: Columns) -> None:
         """Write the records that have these values, field by field."""
-        cells: list[list[str]] = []
-        for before, field in zip(self._before, self._fields, strict=True):
-            column = columns[field]
-            cells.append([before] * len(column))
-            cells.append([self._missing if one is None else self._ways[type(one)](one) for one in column])
-        lines = [f"{''.join(row)}{self._end}" for row in zip(*cells, strict=True)]
+        self._write_rows(zip(*(columns[field] for field in self._fields), strict=True))
+
+    def _write_rows(self, rows: Iterable[Sequence[Value]]) -> None:
+        lines = []
+        for row in rows:
+            self._parts[1::2] = [self._missing if one is None else self._ways[type(one)](one) for one in row]
+            lines.append("".join(self._parts))
         if self._kind is not Format.JSON:
             self._stream.write(
                 "".join(['""\n' if line == "\n" else line for line in lines])
