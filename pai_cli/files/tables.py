@@ -67,13 +67,16 @@ class TableWriter:
             raise ValueError("a table for people is drawn by display.tables")
         self._stream, self._kind, self._fields = stream, kind, list(fields)
         self._begun = False
+        number: Callable[[Any], str] = repr
+        text: Callable[[Any], str]
+        other: Callable[[Any], str]
         if kind in (Format.JSON, Format.JSONL):
             self._missing, number, text, other = "null", _finite, _json_text, _json
             before = [f"{', ' if at else '{'}{_json(field)}: " for at, field in enumerate(self._fields)]
             end = "}" if kind is Format.JSON else "}\n"
         else:
             delimiter = "\t" if kind is Format.TSV else ","
-            self._missing, number, text, other = "", repr, partial(_cell, delimiter), partial(_odd_cell, delimiter)
+            self._missing, text, other = "", partial(_cell, delimiter), partial(_odd_cell, delimiter)
             before, end = ["", *delimiter * (len(self._fields) - 1)], "\n"
         self._parts = [*chain.from_iterable((one, "") for one in before), end]  # of a line, with room for the values
         self._ways: defaultdict[type, Callable[[Any], str]] = defaultdict(lambda: other)
