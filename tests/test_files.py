@@ -15,6 +15,8 @@ from typing import BinaryIO
 import numpy as np
 import pytest
 from conftest import Pai, random_mask, save_mask
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from pai_cli import __version__
@@ -23,7 +25,7 @@ from pai_cli.files.atomic import check_output, write_atomically
 from pai_cli.files.ordering import file_order, natural_order
 from pai_cli.files.paths import mask_paths
 from pai_cli.files.provenance import provenance
-from pai_cli.files.tables import Format, Record, TableWriter, as_cell
+from pai_cli.files.tables import Format, Record, TableWriter, Value, as_cell, write_table
 from pai_cli.files.tensors import TensorFile
 
 # --- tensors
@@ -259,6 +261,43 @@ def test_only_the_fields_asked_for_are_written(kind: Format) -> None:
     assert "secret" not in written(kind, [RECORDS[0] | {"extra": "secret"}])
     with pytest.raises(KeyError, match="yes"):
         written(kind, [{key: value for key, value in RECORDS[0].items() if key != "yes"}])
+
+
+TEXTS = st.text(alphabet='a, "\t\n\r=+-.5\\x7fé%{}\\', max_size=6)
+VALUES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS | (
+    st.lists(TEXTS).map(tuple) | st.lists(st.integers(0, 99))
+)  # fmt: skip
+
+
+@MACHINE
+@given(fields=st.lists(TEXTS, min_size=1, max_size=4, unique=True), data=st.data())
+def test_lines_are_as_the_standard_library_writes_them(kind: Format, fields: list[str], data: st.DataObject) -> None:
+    records = data.draw(st.lists(st.fixed_dictionaries(dict.fromkeys(fields, VALUES)), min_size=1, max_size=3))
+    stream, wanted = io.StringIO(), io.StringIO()
+    write_table(stream, kind, fields, records)
+    if kind in (Format.JSON, Format.JSONL):
+        lines = [json.dumps({one: record[one] for one in fields}).replace("\x7f", "\\u007f") for record in records]
+        text = "[\n  " + ",\n  ".join(lines) + "\n]\n" if kind is Format.JSON else "".join(f"{one}\n" for one in lines)
+        wanted.write(text)
+    else:
+        writer = csv.writer(wanted, "excel-tab" if kind is Format.TSV else "excel", lineterminator="\n")
+        writer.writerows([map(as_cell, fields), *([csv_value(record[one]) for one in fields] for record in records)])
+    assert stream.getvalue() == wanted.getvalue()
+
+
+def csv_value(value: Value) -> object:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple | list):
+        value = " ".join(value) if isinstance(value, tuple) else "x".join(map(str, value))
+    return as_cell(value) if isinstance(value, str) else value
+
+
+@pytest.mark.parametrize("kind", [Format.JSON, Format.JSONL])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_json_has_no_such_number(kind: Format, value: float) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        written(kind, [RECORDS[0] | {"value": value}])
 
 
 def test_a_table_for_people_is_not_written_here() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,6 +129,33 @@ def test_a_worker_that_dies_costs_nothing_but_time(masks: list[Path], two: Proce
         if len(found) in (3, 12):
             two._running[0].process.kill()
     assert plain(found) == plain(wanted)
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize(("short", "small"), [(0.0, 2**21), (math.inf, 2**21), (math.inf, 0)])
+@pytest.mark.parametrize("per_layer", [True, False])
+def test_whether_this_process_measures_too(
+    short: float, small: int, per_layer: bool, masks: list[Path], two: Processes, store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """What is short and small, it does; the reports are the same, and those that are kept."""
+    request, here = AnalysisRequest(per_layer=per_layer), []
+    wanted = plain(list(analyze_masks(masks, request)))
+    beside = many._beside
+
+    def told(*of: Any) -> Any:
+        here.append(of)
+        return beside(*of)
+
+    monkeypatch.setattr(many, "_beside", told)
+    monkeypatch.setattr(many, "SHORT", short)
+    monkeypatch.setattr(many, "SMALL", small)
+    two.workers = 2
+    assert plain(list(analyze_masks(masks, request, pool=two))) == wanted
+    assert len(here) == 0 if short == 0 else len(here) == 1 if small == 0 else len(here) > 1
+    assert plain(list(analyze_masks(masks, request, pool=two, store=store))) == wanted
+    assert plain(list(analyze_masks(masks, request, store=store))) == wanted
+    assert keys(store) == 29
 
 
 class Losing:

@@ -16,7 +16,7 @@ from conftest import ROOT
 from pai_cli.compute import processes
 from pai_cli.compute.pieces import Here, Outcome
 from pai_cli.compute.pool import open_pool
-from pai_cli.compute.processes import AHEAD, Processes
+from pai_cli.compute.processes import AHEAD, SHORT_AHEAD, Processes
 from pai_cli.errors import MaskError, WorkerLostError
 
 
@@ -130,6 +130,75 @@ def test_a_piece_that_kills_every_worker_is_given_up(two: Processes, how: str, w
     assert str(outcomes[3].error) == (
         f"the process at work on it died 3 times, {why}; a smaller jobs= leaves each process more memory"
     )
+
+
+# --- this process works too
+
+
+@pytest.mark.parametrize("jobs", [2, 3])
+def test_this_process_is_one_of_those_that_work(jobs: int, tmp_path: Path) -> None:
+    drawn, found, pool, mark = [], [], Processes(jobs), tmp_path / "mark"
+
+    def items() -> Iterator[int]:
+        for number in range(300):
+            drawn.append(number)
+            yield number
+
+    def here(_: int) -> Outcome[int]:
+        mark.touch()
+        return Outcome(os.getpid())
+
+    for outcome in pool.map(workers.after, mark, items(), here):
+        found.append(outcome.get())
+        assert len(drawn) <= len(found) + SHORT_AHEAD * pool.workers
+    assert len(found) == 300
+    assert set(found) == {os.getpid(), *(worker.process.pid for worker in pool._running)}
+    assert len(pool._running) == jobs - 1
+    assert all(one.get() != os.getpid() for one in pool.map(workers.after, mark, range(20)))
+    assert len(pool._running) == jobs  # where it only waits, others do all the work
+    pool.close()
+
+
+def test_what_is_not_for_this_process_ends_its_part(tmp_path: Path) -> None:
+    pool, asked, mark = Processes(2), [], tmp_path / "mark"
+
+    def here(number: int) -> Outcome[int] | None:
+        asked.append(number)
+        if len(asked) < 3:
+            return Outcome(os.getpid())
+        mark.touch()
+        return None
+
+    found = [one.get() for one in pool.map(workers.after, mark, range(20), here)]
+    assert len(asked) == 3
+    assert [number for number, process in enumerate(found) if process == os.getpid()] == asked[:2]
+    assert len(pool._running) == 2
+    pool.close()
+
+
+def test_what_killed_a_worker_is_not_tried_here(tmp_path: Path) -> None:
+    pool = Processes(2)
+
+    def here(number: int) -> Outcome[int]:
+        assert number != 0
+        return Outcome(number)
+
+    outcomes = list(pool.map(workers.deadly_first, None, range(100), here))
+    assert [one.value for one in outcomes] == [None, *range(1, 100)]
+    assert isinstance(outcomes[0].error, WorkerLostError)
+    assert [one.get() for one in pool.map(workers.times, 2, range(9), lambda n: Outcome(2 * n))] == [*range(0, 18, 2)]
+    pool.close()
+
+
+def test_a_fault_of_this_process_ends_the_workers() -> None:
+    pool = Processes(2)
+
+    def here(_: int) -> Outcome[int]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(pool.map(workers.times, 2, range(100), here))
+    assert not pool._running
 
 
 @pytest.mark.parametrize("most", [1, 2])

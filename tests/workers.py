@@ -87,3 +87,15 @@ def deadly_late(_: None, number: int) -> int:
 def size(_: None, item: bytes) -> int:
     """How long an item is."""
     return len(item)
+
+
+def after(mark: Path, _: int) -> int:
+    """Which process did it, once there is a mark."""
+    wait_until(mark.exists)
+    return os.getpid()
+
+
+def deadly_first(_: None, number: int) -> int:
+    if number == 0:
+        os._exit(7)
+    return number

@@ -14,6 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from pai_cli.spectral.network import DenseCache, NetworkReport
 from pai_cli.spectral.result import Measure, Outcome
 from pai_cli.spectral.table import NO_LAYERS, Column, LayerTable
 
-FORM = 11  # to be raised with any change below: what was stored in another form is not read
+FORM = 12  # to be raised with any change below: what was stored in another form is not read
 
 NOT_GRAPHS = (".safetensors", ".pt", ".pth")
 """What ends the names of files whose layers have names of their own; that of a graph by itself is called as its file."""
@@ -138,13 +139,16 @@ def _read_unmasked(packed: bytes) -> UnmaskedMeasures:
 
 def _packed_layers(table: LayerTable) -> bytes:
     """The length of a JSON document, the document, and the numbers: counts as int64, values and errors as float64."""
+    reasons = [column.reasons for column in table.measures.values()]  # of which most are the same
+    different = list(dict.fromkeys(reasons))
     words = {
         "names": table.names,
         "shapes": table.shapes,
         "layouts": [astuple(layout) for layout in table.layouts],
         "solvers": table.solvers,
-        "outcomes": [[outcome.name for outcome in outcomes] for outcomes in table.outcomes],
-        "measures": {name: column.reasons if any(column.reasons) else None for name, column in table.measures.items()},
+        "outcomes": [" ".join(outcome.name for outcome in outcomes) for outcomes in table.outcomes],
+        "reasons": different,
+        "measures": dict(zip(table.measures, map(different.index, reasons), strict=True)),
     }
     counts = np.array([*table.counts, table.n_regular], dtype=COUNT)
     floats = np.array([(column.values, column.errors) for column in table.measures.values()], dtype=NUMBER)
@@ -152,26 +156,34 @@ def _packed_layers(table: LayerTable) -> bytes:
     return zlib.compress(len(text).to_bytes(4, "little") + text + counts.tobytes() + floats.tobytes(), LEVEL)
 
 
+_layout = lru_cache(maxsize=1024, typed=True)(Layout)
+
+
+@lru_cache(maxsize=1024)
+def _outcomes(names: str) -> tuple[Outcome, ...]:
+    return tuple(OUTCOMES[name] for name in names.split())
+
+
 def _read_layers(packed: bytes, convention: Convention) -> LayerTable:
     data = zlib.decompress(packed)
     end = 4 + int.from_bytes(data[:4], "little")
     words = json.loads(data[4:end])
-    count, known = len(words["names"]), (None,) * len(words["names"])
+    count = len(words["names"])
     *counts, n_regular = np.frombuffer(data, COUNT, 7 * count, end).reshape(7, count).astype(np.int64)
     floats = np.frombuffer(data, NUMBER, -1, end + 56 * count).astype(np.float64).reshape(-1, 2, count)
-    reasons = (known if some is None else tuple(some) for some in words["measures"].values())
+    reasons = [tuple(some) for some in words["reasons"]]
     return LayerTable(
         tuple(words["names"]),
         tuple(map(tuple, words["shapes"])),
-        tuple(Layout(*layout) for layout in words["layouts"]),
+        tuple(_layout(*layout) for layout in words["layouts"]),
         Counts(*counts),
         n_regular,
         {
-            name: Column(pair[0], pair[1], why)
-            for name, pair, why in zip(words["measures"], floats, reasons, strict=True)
+            name: Column(pair[0], pair[1], reasons[why])
+            for (name, why), pair in zip(words["measures"].items(), floats, strict=True)
         },
         tuple(words["solvers"]),
-        tuple(tuple(OUTCOMES[name] for name in outcomes) for outcomes in words["outcomes"]),
+        tuple(map(_outcomes, words["outcomes"])),
         convention,
     )
 

@@ -32,7 +32,11 @@ STEPS = 1000  # of progress a mask
 
 QUICK = 0.4  # seconds of work that this process does before others are started, which takes them about as long
 
-MUCH = 10 * QUICK  # seconds of work for which others are started at once
+MUCH = 2 * QUICK  # seconds of work for which others are started at once
+
+SHORT = 0.05  # seconds of a mask from which on this process only waits for others, so that they never wait for it
+
+SMALL = 2**21  # bytes of a mask file, up to which it measures what is short beside them
 
 LARGE = 2**27  # bytes of a mask file from which masks are measured one at a time, the cores sharing its layers
 
@@ -181,7 +185,7 @@ class _Study:
             # The first takes longer than others will. Where even the quickest makes much work, there is no need to see more.
             if min(spent, remaining * spent / measured) > QUICK or (measured > 1 and remaining * quickest > MUCH):
                 break
-        yield from pool.map(work, task, items)
+        yield from pool.map(work, task, items, partial(_beside, task) if quickest < SHORT else None)
 
     def _items(self) -> Iterator[_Item]:
         for mask in self._masks:
@@ -234,6 +238,11 @@ def _whole(task: _Task, piece: _Piece) -> MaskReport:
 
 def _measured_quietly(task: _Task, piece: _Piece) -> MaskReport:
     return _measure(task, piece, lambda layers, of: None)  # noqa: ARG005
+
+
+def _beside(task: _Task, piece: _Piece) -> Outcome[AnyReport] | None:
+    """What this process measures beside the others: in one thread and little memory; None for a larger mask."""
+    return attempt(_measured_quietly, task, piece) if size_of(piece.mask or piece.path) <= SMALL else None
 
 
 def _without_layers(report: MaskReport) -> MaskReport:

@@ -105,7 +105,12 @@ class DaskPool:
         return sum(threads.values())
 
     def map(
-        self, function: Callable[[Common, Item], Result], common: Common, items: Iterable[Item | Outcome[Result]]
+        self,
+        function: Callable[[Common, Item], Result],
+        common: Common,
+        items: Iterable[Item | Outcome[Result]],
+        _here: object = None,
+        /,
     ) -> Iterator[Outcome[Result]]:
         """See `pieces.Pool.map`. Raises `ClusterError` when the scheduler goes away."""
         shared = _Shared(uuid.uuid4().hex, pickle.dumps((function, common), pickle.HIGHEST_PROTOCOL))

@@ -49,7 +49,12 @@ class Pool(Protocol):
         """Whether a path means the same to the workers as it does here."""
 
     def map(
-        self, function: Callable[[Common, Item], Result], common: Common, items: Iterable[Item | Outcome[Result]]
+        self,
+        function: Callable[[Common, Item], Result],
+        common: Common,
+        items: Iterable[Item | Outcome[Result]],
+        here: Callable[[Item], Outcome[Result] | None] | None = None,
+        /,
     ) -> Iterator[Outcome[Result]]:
         """`function(common, item)` for every item; outcomes in the order of the items.
 
@@ -58,6 +63,9 @@ class Pool(Protocol):
         depend on where and beside what a piece runs, except that a library's threads may round otherwise in other
         numbers: what must be equal to the bit sets its threads in `function`. An item that is an `Outcome` already is no
         work, and comes out in its place.
+
+        `here`: does a short piece in this process, where it would only wait for others, and is then one of the workers; from
+        the first piece on for which it gives None, this process only waits. Pools whose workers are elsewhere do without.
         """
 
 
@@ -68,7 +76,12 @@ class Here:
     shares_files = True
 
     def map(
-        self, function: Callable[[Common, Item], Result], common: Common, items: Iterable[Item | Outcome[Result]]
+        self,
+        function: Callable[[Common, Item], Result],
+        common: Common,
+        items: Iterable[Item | Outcome[Result]],
+        _here: object = None,
+        /,
     ) -> Iterator[Outcome[Result]]:
         """One piece after the other, each begun when its outcome is asked for."""
         for item in items:

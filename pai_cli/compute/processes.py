@@ -41,6 +41,8 @@ PATIENCE = 2.0  # seconds
 
 AHEAD = 4  # times the workers: how many pieces may be drawn before the oldest of them is done
 
+SHORT_QUEUED, SHORT_AHEAD = 4, 32  # the same where this process works too: it gives late, and works while others start
+
 BEGINNING = 8  # workers without an answer yet, at the most: where pieces are short, the first do them meanwhile
 
 
@@ -71,17 +73,23 @@ class Processes:
     def __init__(self, count: int):
         self.workers = count
         self._running: list[_Worker] = []
+        self._here: Callable[[Any], Outcome[Any] | None] | None = None
         self._beginning = max(BEGINNING, os.cpu_count() or 1)
 
     def map(
-        self, function: Callable[[Common, Item], Result], common: Common, items: Iterable[Item | Outcome[Result]]
+        self,
+        function: Callable[[Common, Item], Result],
+        common: Common,
+        items: Iterable[Item | Outcome[Result]],
+        here: Callable[[Item], Outcome[Result] | None] | None = None,
+        /,
     ) -> Iterator[Outcome[Result]]:
         """See `pieces.Pool.map`; a piece whose worker died three times has a `WorkerLostError`.
 
         Where the system starts no more processes, those there are do the work. Raises `WorkerLostError` when it starts none.
         """
         shared = pickle.dumps((function, common), pickle.HIGHEST_PROTOCOL)
-        finished = False
+        finished, self._here = False, here
         try:
             for worker in self._running:
                 _send(worker, COMMON, shared)
@@ -97,7 +105,8 @@ class Processes:
         following = drawn = 0
         more = True
         while more or following < drawn:
-            while more and not waiting and drawn < following + AHEAD * self.workers and self._room():
+            self._give(waiting, shared)
+            while more and not waiting and drawn < following + self._ahead and (self._here or self._room()):
                 number, item = next(items, (-1, None))
                 more = number >= 0
                 drawn += more
@@ -106,19 +115,41 @@ class Processes:
                 elif more:
                     waiting.append(_Piece(number, pickle.dumps(item, pickle.HIGHEST_PROTOCOL)))
                     self._give(waiting, shared)
-            self._give(waiting, shared)
-            if following < drawn and following not in done:
+            if following < drawn and following not in done and not self._worked(waiting, done):
                 self._gather(waiting, done)
             while following in done:
                 yield done.pop(following)
                 following += 1
 
+    def _worked(self, waiting: deque[_Piece], done: dict[int, Outcome[Any]]) -> bool:
+        """Whether this process has done a piece, or found that the next is not for it, and need not wait yet."""
+        if self._here is None or not waiting or waiting[0].deaths or wait(list(self._busy()), 0):
+            return False
+        outcome = self._here(pickle.loads(waiting[0].message))
+        if outcome is None:
+            self._here = None
+        else:
+            done[waiting.popleft().number] = outcome
+        return True
+
+    def _busy(self) -> dict[Any, _Worker]:
+        """Workers that will answer, by their pipes."""
+        return {worker.connection: worker for worker in self._running if worker.pieces}
+
+    @property
+    def _queued(self) -> int:
+        return QUEUED if self._here is None else SHORT_QUEUED
+
+    @property
+    def _ahead(self) -> int:
+        return self.workers * (AHEAD if self._here is None else SHORT_AHEAD)
+
     def _room(self) -> bool:
-        return self._may_start() or any(len(worker.pieces) < QUEUED for worker in self._running)
+        return self._may_start() or any(len(worker.pieces) < self._queued for worker in self._running)
 
     def _may_start(self) -> bool:
         beginning = sum(not worker.answered for worker in self._running)
-        return len(self._running) < self.workers and beginning < self._beginning
+        return len(self._running) + (self._here is not None) < self.workers and beginning < self._beginning
 
     def _give(self, waiting: deque[_Piece], shared: bytes) -> None:
         """Hand out what waits: to a worker that is idle, to a new one, or to one that will soon be idle."""
@@ -126,7 +157,7 @@ class Processes:
             worker = min(self._running, key=lambda worker: len(worker.pieces), default=None)
             if worker is None or (worker.pieces and self._may_start()):
                 worker = self._started(shared) or worker
-                if worker is None or len(worker.pieces) >= QUEUED:
+                if worker is None or len(worker.pieces) >= self._queued:
                     continue
             piece = waiting.popleft()
             worker.pieces.append(piece)
@@ -142,7 +173,7 @@ class Processes:
                 raise WorkerLostError(
                     f"no process can be started: {why}; {option('jobs', '1')} works in this one"
                 ) from error
-            self.workers = len(self._running)
+            self.workers = len(self._running) + (self._here is not None)
             return None
         self._running.append(worker)
         _send(worker, COMMON, shared)
@@ -150,9 +181,9 @@ class Processes:
 
     def _gather(self, waiting: deque[_Piece], done: dict[int, Outcome[Any]]) -> None:
         """Wait for an answer, or a death; take all that there are."""
-        busy = {worker.connection: worker for worker in self._running if worker.pieces}
+        busy = self._busy()
         for connection in wait(list(busy)):
-            worker = busy[connection]  # type: ignore[index]
+            worker = busy[connection]
             try:
                 answer = worker.connection.recv_bytes()
             except (EOFError, OSError):

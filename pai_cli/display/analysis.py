@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pai_cli.display.console import fail, status_of
 from pai_cli.display.look import Look
-from pai_cli.display.records import ANALYZE_FIELDS, mask_records
+from pai_cli.display.records import ANALYZE_FIELDS, mask_columns, mask_records
 from pai_cli.display.tables import network_row, show_layers, show_networks
 from pai_cli.files.tables import Record, TableWriter
 
@@ -35,6 +35,9 @@ class ShownReports:
         if report.error is not None:
             fail(report.error)
             self._errors.append(report.error)
+        if self._writer is not None and not self._summary and not self._look.key:
+            self._writer.write_columns(mask_columns(report))
+            return
         records = mask_records(report, summary=self._summary)
         if self._writer is None and self._summary:
             self._gathered += [network_row(record, self._look) for record in records]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from pai_cli.files.tables import Record, Value
+from pai_cli.files.tables import Columns, Record, Value
 from pai_cli.printable import as_line
 from pai_cli.spectral.catalogue import METRICS, WHOLE
 from pai_cli.spelling import for_shell
@@ -34,14 +34,29 @@ def mask_records(report: MaskReport, *, summary: bool, spell: Spell = for_shell)
 
     `spell`: how texts name parameters.
     """
+    return [_last_record(report, spell)] if summary else _records(mask_columns(report, spell))
+
+
+def mask_columns(report: MaskReport, spell: Spell = for_shell) -> Columns:
+    """The same with the layers, field by field."""
+    last = _last_record(report, spell)
+    if report.report is None:
+        return {field: [value] for field, value in last.items()}
+    layers = report.report.layers
+    columns = _layer_columns(str(report.path), layers, spell) | {"method": [last["method"]] * len(layers)}
+    return {field: [*columns[field], last[field]] for field in ANALYZE_FIELDS}
+
+
+def _last_record(report: MaskReport, spell: Spell) -> Record:
     mask = str(report.path)
     if report.report is None:
         assert report.error is not None
-        return [_blank(mask) | {"level": "network", "outcome": "failed", "reason": as_line(spell(report.error.text))}]
-    method = report.metadata.get("method")
-    layers = [] if summary else layer_records(mask, report.report.layers, spell)
-    network = _network_record(mask, report.report, report.count, spell)
-    return [record | {"method": method} for record in (*layers, network)]
+        return _blank(mask) | {"level": "network", "outcome": "failed", "reason": as_line(spell(report.error.text))}
+    return _network_record(mask, report.report, report.count, spell) | {"method": report.metadata.get("method")}
+
+
+def _records(columns: Columns) -> list[Record]:
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def _blank(mask: str) -> Record:
@@ -50,11 +65,15 @@ def _blank(mask: str) -> Record:
 
 def layer_records(mask: str | None, layers: LayerTable, spell: Spell = for_shell) -> list[Record]:
     """A record a layer; `mask`: what their mask is called, `spell`: how texts name parameters."""
+    return _records(_layer_columns(mask, layers, spell))
+
+
+def _layer_columns(mask: str | None, layers: LayerTable, spell: Spell) -> Columns:
     counts, rows = layers.counts, len(layers)
     edges = counts.edges.tolist()
     without = list(zip(*(column.reasons for column in layers.measures.values()), strict=True))
     told = {row: reasons(dict(zip(layers.measures, row, strict=True)), spell) for row in set(without)}
-    columns: dict[str, Sequence[Value]] = {
+    columns: Columns = {
         **dict.fromkeys(ANALYZE_FIELDS, [None] * rows),
         "mask": [mask] * rows,
         "level": ["layer"] * rows,
@@ -80,7 +99,7 @@ def layer_records(mask: str | None, layers: LayerTable, spell: Spell = for_shell
     for name, column in layers.measures.items():
         values, columns[f"{name}_error"] = column.lists
         columns[name] = [_shown(name, value) for value in values] if name in WHOLE else values
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return columns
 
 
 def _shown(name: str, value: float | None) -> Value:

@@ -5,21 +5,22 @@ Those for people and their papers are drawn by `display`.
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
-from functools import lru_cache
-from typing import TextIO
+from functools import lru_cache, partial
+from itertools import chain
+from math import isfinite
+from typing import Any, TextIO
 
 from pai_cli.printable import printable
 
 FORMULA = "=+-@＝＋－＠"  # what a formula of a spreadsheet begins with, in narrow and in wide letters
 
-PLAIN = {float, int, type(None)}  # cells that need nothing, which most are
-
 Value = str | int | float | bool | tuple[str, ...] | list[int] | None
 Record = dict[str, Value]
+Columns = dict[str, Sequence[Value]]  # a value a record
 
 
 class Format(StrEnum):
@@ -65,33 +66,49 @@ class TableWriter:
         if kind.for_people:
             raise ValueError("a table for people is drawn by display.tables")
         self._stream, self._kind, self._fields = stream, kind, list(fields)
-        self._written = 0
-        dialect = "excel-tab" if kind is Format.TSV else "excel"
-        self._csv = csv.writer(stream, dialect=dialect, lineterminator="\n")
-        if kind in (Format.CSV, Format.TSV) and header:
-            self._csv.writerow(map(as_cell, self._fields))
+        self._begun = False
+        number: Callable[[Any], str] = repr
+        text: Callable[[Any], str]
+        other: Callable[[Any], str]
+        if kind in (Format.JSON, Format.JSONL):
+            self._missing, number, text, other = "null", _finite, _json_text, _json
+            before = [f"{', ' if at else '{'}{_json(field)}: " for at, field in enumerate(self._fields)]
+            end = "}" if kind is Format.JSON else "}\n"
+        else:
+            delimiter = "\t" if kind is Format.TSV else ","
+            self._missing, text, other = "", partial(_cell, delimiter), partial(_odd_cell, delimiter)
+            before, end = ["", *delimiter * (len(self._fields) - 1)], "\n"
+        self._parts = [*chain.from_iterable((one, "") for one in before), end]  # of a line, with room for the values
+        self._ways: defaultdict[type, Callable[[Any], str]] = defaultdict(lambda: other)
+        self._ways.update({float: number, int: repr, str: text})
+        if header and kind in (Format.CSV, Format.TSV):
+            self._write_rows([self._fields])
 
     def write(self, records: Iterable[Record]) -> None:
         """Write records in order."""
-        for record in records:
-            self._write_one(record)
-            self._written += 1
+        self._write_rows([record[field] for field in self._fields] for record in records)
 
-    def _write_one(self, record: Record) -> None:
-        if self._kind in (Format.CSV, Format.TSV):
-            values = map(record.__getitem__, self._fields)
-            self._csv.writerow([value if type(value) in PLAIN else _text(value) for value in values])
-            return
-        line = _json({field: record[field] for field in self._fields})
-        if self._kind is Format.JSON:
-            self._stream.write(("[\n  " if self._written == 0 else ",\n  ") + line)
-        else:
-            self._stream.write(line + "\n")
+    def write_columns(self, columns: Columns) -> None:
+        """Write the records that have these values, field by field."""
+        self._write_rows(zip(*(columns[field] for field in self._fields), strict=True))
+
+    def _write_rows(self, rows: Iterable[Sequence[Value]]) -> None:
+        lines = []
+        for row in rows:
+            self._parts[1::2] = [self._missing if one is None else self._ways[type(one)](one) for one in row]
+            lines.append("".join(self._parts))
+        if self._kind is not Format.JSON:
+            self._stream.write(
+                "".join(['""\n' if line == "\n" else line for line in lines])
+            )  # an empty one is no record
+        elif lines:
+            self._stream.write((",\n  " if self._begun else "[\n  ") + ",\n  ".join(lines))
+            self._begun = True
 
     def close(self) -> None:
         """End the document; an empty JSON table is an empty list."""
         if self._kind is Format.JSON:
-            self._stream.write("\n]\n" if self._written else "[]\n")
+            self._stream.write("\n]\n" if self._begun else "[]\n")
 
 
 def write_table(
@@ -103,12 +120,26 @@ def write_table(
     writer.close()
 
 
-def _text(value: Value) -> str | int | float | None:
+@lru_cache(maxsize=4096)  # names and words come again and again
+def _cell(delimiter: str, text: str) -> str:
+    """A text's cell, between quotation marks where RFC 4180 wants them."""
+    cell = as_cell(text)
+    return '"{}"'.format(cell.replace('"', '""')) if delimiter in cell or '"' in cell else cell
+
+
+def _odd_cell(delimiter: str, value: Value) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, tuple | list):
-        value = joined(value)
-    return as_cell(value) if isinstance(value, str) else value
+    return _cell(delimiter, joined(value) if isinstance(value, tuple | list) else str(value))
+
+
+@lru_cache(maxsize=4096)
+def _json_text(text: str) -> str:
+    return _json(text)
+
+
+def _finite(value: float) -> str:
+    return repr(value) if isfinite(value) else _json(value)  # which refuses it
 
 
 def joined(values: tuple[str, ...] | list[int]) -> str:

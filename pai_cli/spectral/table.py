@@ -91,9 +91,10 @@ class Column:
         """Values and errors, None where there is none."""
         values: list[float | None] = self.values.tolist()
         errors: list[float | None] = self.errors.tolist()
-        for at, reason in enumerate(self.reasons):
-            if reason is not None:
-                values[at] = errors[at] = None
+        if any(self.reasons):
+            for at, reason in enumerate(self.reasons):
+                if reason is not None:
+                    values[at] = errors[at] = None
         return values, errors
 
 

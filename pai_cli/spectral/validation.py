@@ -38,7 +38,7 @@ def plain_array(given: Any, name: str) -> Array:
     if not isinstance(given, np.ndarray):
         told = "toarray() of it" if type(given).__module__.startswith("scipy.sparse") else "numpy.asarray of it"
         raise ArrayError(f"{name}: a {type(given).__name__} is neither a NumPy array nor a torch tensor; give {told}")
-    if isinstance(given, np.ma.MaskedArray):
+    if type(given) is not np.ndarray and isinstance(given, np.ma.MaskedArray):  # `np.ma` takes long to import
         raise ArrayError(f"{name}: a masked array has entries without a value; give filled() of it")
     if given.dtype.kind not in "biuf":
         raise ArrayError(f"{name}: its entries are {given.dtype}, not real numbers or booleans; convert them")
