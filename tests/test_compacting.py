@@ -164,10 +164,23 @@ def mixing() -> nn.Module:
     )
 
 
+def padded() -> nn.Module:
+    """Every padding that is not of zeros: along positions, so channels may go, and a constant stays one at the border."""
+    first, second, third = (
+        conv(6, 6, bias=True, padding_mode=mode, padding=(2, 1)) for mode in ("circular", "reflect", "replicate")
+    )
+    return nn.Sequential(
+        conv(3, 6, bias=True, padding_mode="circular"), nn.SiLU(), first, norm(6), nn.SiLU(), second, nn.SiLU(), third,
+        nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4),
+    )  # fmt: skip
+
+
 NETWORKS = {
     one.__name__: one
-    for one in (*(chain, flattened, residual, option_a, concatenated, depthwise, grouped, attention, shared, mixing),)
-}
+    for one in (
+        chain, flattened, residual, option_a, concatenated, depthwise, grouped, attention, shared, mixing, padded,
+    )
+}  # fmt: skip
 
 
 def drawn(model: nn.Module, seed: int) -> nn.Module:
@@ -372,6 +385,18 @@ def test_a_bias_takes_what_no_padding_cuts() -> None:
     weight = model[1].weight.detach()[:, 1:, 1, 1]
     torch.testing.assert_close(found.model[1].bias, weight @ torch.tensor([2.0, -3.0], dtype=torch.float64))
     assert apart(masked(model, masks), found.model, inputs()) < 1e-13
+
+
+@pytest.mark.parametrize("mode", ["circular", "reflect", "replicate"])
+def test_no_padding_of_its_own_values_cuts_a_constant(mode: str) -> None:
+    model = nn.Sequential(
+        conv(3, 4, bias=True), nn.SiLU(), conv(4, 4, bias=True, padding_mode=mode), nn.Flatten(), nn.Linear(144, 2)
+    )
+    masks = whole(drawn(model, 0))
+    masks["0.weight"][[1, 2]] = False  # their biases are constants
+    found = compacted(model, masks)
+    assert (rows(found)["0"], found.dead_kept) == ((4, 2), {})
+    assert apart(masked(model, masks), found.model, inputs()) < 1e-12
 
 
 def test_a_constant_that_is_no_one_number_stays() -> None:
