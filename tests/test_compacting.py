@@ -648,6 +648,12 @@ def written(x: torch.Tensor) -> torch.Tensor:
     return x
 
 
+def counted(model: Any, x: torch.Tensor) -> torch.Tensor:
+    """`x` times the number of runs."""
+    model.runs = getattr(model, "runs", 0) + 1
+    return x * model.runs
+
+
 WRONG: dict[str, tuple[Callable[[Any, torch.Tensor], Any], type[Exception], str]] = {
     "values": (
         lambda self, x: self.b(self.a(x)) if self.a(x).sum() < 1e9 else self.b(-self.a(x)),
@@ -663,6 +669,26 @@ WRONG: dict[str, tuple[Callable[[Any, torch.Tensor], Any], type[Exception], str]
         lambda self, x: self.b(self.a(x) + (0 if self.a.weight.shape[0] == 4 else self.a.weight.new_zeros(9))),
         CompactError,
         "the network: its code goes by numbers of channels, and fails with fewer",
+    ),
+    "draws": (
+        lambda self, x: self.b(F.dropout(self.a(x))),
+        CompactError,
+        "the network: gives other outputs whenever it runs, so no smaller network can be compared with it: the network "
+        "draws random numbers (bernoulli_), also in evaluation mode; let that be in training mode alone (if self.training, "
+        "F.dropout(..., training=self.training))",
+    ),
+    "changes": (
+        lambda self, x: self.b(counted(self, self.a(x))),
+        CompactError,
+        "the network: gives other outputs whenever it runs, so no smaller network can be compared with it: what it keeps "
+        "changes, also in evaluation mode",
+    ),
+    "float32": (
+        lambda self, x: self.b(self.a(x).float()),
+        TraceError,
+        "'b' fails in float64, in which networks are compared (RuntimeError: mat1 and mat2 must have the same dtype, but "
+        "got Float and Double); its code makes tensors of float32 whatever its input is: let them be of the input's type "
+        "(dtype=x.dtype)",
     ),
     "fails": (lambda self, x: self.b(x), MethodOptionError, "the network failed on one input of shape 2,3"),
     "idle": (lambda self, x: x, TraceError, "no convolution or linear layer of the network reads its input"),

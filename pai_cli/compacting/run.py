@@ -201,6 +201,12 @@ def _cut_and_compared(
         worst = max(exact, far, key=lambda one: one.relative)
         if worst.relative <= EXACT:
             return choice, small, attributes, exact
+        if difference(big, big, batches).relative > EXACT:
+            raise CompactError(
+                f"{called}: gives other outputs whenever it runs, so no smaller network can be compared with it: "
+                f"{found.draws or 'what it keeps changes'}, also in evaluation mode; let that be in training mode alone "
+                "(if self.training, F.dropout(..., training=self.training))"
+            )
         failure = (
             f"{called}: without its dead channels its outputs differ by {worst.difference:.3g}, where the largest is "
             f"{worst.output:.3g}: something in it cannot be followed; it cannot be compacted"

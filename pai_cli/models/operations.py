@@ -225,12 +225,16 @@ class Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.note(Operation(func, args, kwargs or {}, result, followed))
         return result
 
+    @property
+    def place(self) -> str:
+        """Where the network is now, or was when it failed: the module's name, as messages have it."""
+        return repr(self._path[-1]) if self._path and self._path[-1] else "the network"
+
     def refusal(self, op: Operation, why: str = "mixes") -> TraceError:
         """What is raised where an operation cannot be followed."""
-        where = repr(self._path[-1]) if self._path and self._path[-1] else "the network"
         what = "writes into part of a tensor" if why == "writes" else "mixes its inputs"
         return TraceError(
-            f"the wiring of the network cannot be followed: {where} calls {op.name}, which {what} so that units cannot "
+            f"the wiring of the network cannot be followed: {self.place} calls {op.name}, which {what} so that units cannot "
             "be told apart"
         )
 
