@@ -119,9 +119,10 @@ def test_a_search_with_data_goes_on(here: Path) -> None:
     assert sample(3, "--force").status == 0
     assert sample(6, "--resume").status == 0
     assert {name: mask.tobytes() for name, mask in load_file("best.safetensors").items()} == wanted
+    assert sample(6, "--resume", "--per-class", 10).status == 0  # as it was
     done = sample(7, "--resume", "--per-class", 3)
     assert done.status == 1
-    assert "that search had per_class None, this one has 3" in done.said[-1]
+    assert "that search had per_class 10, this one has 3" in done.said[-1]
 
 
 def test_noise_is_refused_where_samples_differ(pai: Pai, here: Path) -> None:

@@ -676,8 +676,8 @@ def test_ctrl_c_and_going_on(pai: Pai, place: Path, monkeypatch: pytest.MonkeyPa
     )
     done = pai(*words, "--resume", "--penalty", 0.5)
     assert done.said[-1] == (
-        "pai: error: m.state.safetensors: that training had penalty None, this one has 0.5; give the same, or begin again "
-        "with --force instead of --resume"
+        "pai: error: m.state.safetensors: that training had penalty not given, this one has 0.5; give the same, or begin "
+        "again with --force instead of --resume"
     )
     with monkeypatch.context() as patch:
         patch.setattr("pai_cli.data.fingerprint.digest_of", lambda _: "of other images")

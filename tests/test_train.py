@@ -359,7 +359,7 @@ def test_ctrl_c_and_resume(pai, place, monkeypatch):
     )
     other = pai(*command, "--resume", "--lr", 0.2)
     assert other.said[-1] == (
-        "pai: error: o.jsonl: that training had lr None, this one has 0.2; give the same, or begin again with --force "
+        "pai: error: o.jsonl: that training had lr 0.1, this one has 0.2; give the same, or begin again with --force "
         "instead of --resume"
     )
     assert pai(*command, "--resume").status == 0
