@@ -198,6 +198,11 @@ def _cut_and_compared(
         except Exception as error:
             failure = f"{called}: its code goes by numbers of channels, and fails with fewer ({one_line(error)})"
             continue
+        if not exact.finite:
+            raise CompactError(
+                f"{called}: gives NaN or infinity alone with this mask, so no smaller network can be compared with it; give "
+                "another mask, or a network that gives numbers"
+            )
         worst = max(exact, far, key=lambda one: one.relative)
         if worst.relative <= EXACT:
             return choice, small, attributes, exact

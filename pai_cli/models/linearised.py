@@ -25,6 +25,7 @@ from pai_cli.models.copies import (
 )
 from pai_cli.models.huggingface import refuse_weights_alone
 from pai_cli.models.programs import lift_ceilings, self_normalising
+from pai_cli.models.spectral_norms import refuse_spectral_norms
 from pai_cli.spelling import option
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Linearised:
     because R grows with depth past what float32 holds (4e70 for ResNet-56). Evaluation mode because
     batch statistics would normalise the flow away. The network itself is not touched. `names`: the weights
     that are masked and differentiated. Raises `MethodOptionError` without an input shape, `ScoreError` when
-    the network has a layer that normalises by its own input, `DeviceError` when the device is not there.
+    the network has a layer that normalises by its own input or weight, `DeviceError` when the device is not there.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Linearised:
                 f"{method}: the shape of one input is not known; give it with {option('input_shape')}, such as 3,32,32"
             )
         refuse_self_normalising(network.model, method)
+        refuse_spectral_norms(network.model, method)
         self._method = method
         self._input_shape = tuple(input_shape)
         self._device = device
