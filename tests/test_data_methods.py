@@ -87,6 +87,10 @@ def test_what_is_refused(here: Path, name: str) -> None:
 
 def test_too_few_a_class_is_wrong_usage(here: Path) -> None:
     assert prune("snip", "--data", "toy", "--per-class", 0).status == 2
+    done = prune("snip", "--data", "toy", "--per-class", 31)
+    assert (done.status, done.said[-1]) == (
+        2, "pai: error: toy: class 0 has 30 examples, and 31 of each class are taken; give --per-class 30 or less"
+    )  # fmt: skip
 
 
 def sample(population: int, *flags: object, method: str = "snip") -> Done:

@@ -474,10 +474,10 @@ def test_options_of_other_methods(name: str) -> None:
         ({"epochs": 0}, "epochs=0: must be 1 or more"),
         ({"freeze_every": -1}, "freeze_every=-1: must be 1 or more"),
         ({"batch_size": 0}, "batch_size=0: must be 1 or more"),
-        ({"penalty": -1.0}, "penalty=-1: must be 0 or more"),
-        ({"penalty": math.nan}, "penalty=nan: must be 0 or more"),
-        ({"rewind": -0.5}, "rewind=-0.5: must be 0 or more"),
-        ({"lr": 0.0}, "lr=0: must be above 0"),
+        ({"penalty": -1.0}, "penalty=-1: must be 0 or more, and finite"),
+        ({"penalty": math.nan}, "penalty=nan: must be 0 or more, and finite"),
+        ({"rewind": -0.5}, "rewind=-0.5: must be 0 or more, and finite"),
+        ({"lr": 0.0}, "lr=0: must be above 0, and finite"),
     ],
 )
 def test_numbers_out_of_range(options: dict[str, Any], said: str) -> None:

@@ -705,6 +705,9 @@ def test_the_options_begin_as_the_recipe_does():
         (("--results", "table", "--force"), "table: is not a table of pai train (its first line differs); give --results "
                                             "another file"),
         (("--batch-size", 5000), "--batch-size 5000: digits has 1297 examples to train with; give a smaller one"),
+        (("--validation", 0.9999), "--validation 0.9999: leaves none of the 1442 examples of digits to train with; give a "
+                                   "smaller share, or more data"),
+        (("--lr", "inf"), "--lr inf: must be above 0, and finite"),
         (("-o", "o.safetensors", "--recipe", "tost", "--optimizer", "adam"), "--rescale: looks ahead by a step of SGD; "
                                                                              "give --optimizer sgd, or --no-rescale"),
         (("--log-dir", "table"), "--log-dir table: is a file; name a folder"),
