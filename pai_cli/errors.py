@@ -143,7 +143,7 @@ class ScoreError(PaiError):
 
 
 class CollapseError(PaiError):
-    """A layer lost every weight and the user asked for that to be refused."""
+    """A layer lost every weight, and the user asked for that to be refused, or the network gives NaN without them."""
 
 
 class UnknownMetricError(PaiError):

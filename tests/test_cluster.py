@@ -21,6 +21,7 @@ from copies import Copy, Ended, begin, run
 
 from pai_cli.analysis.many import analyze_masks
 from pai_cli.analysis.masks import AnalysisRequest
+from pai_cli.api.working import check_cluster
 from pai_cli.compute import cluster
 from pai_cli.compute.cluster import DaskPool, about
 from pai_cli.compute.pool import Outcome, open_pool
@@ -245,12 +246,50 @@ def refusal(address: str) -> str:
 
 def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "PATIENCE", 0.5)
-    assert re.fullmatch(
-        r"cluster=tcp://127\.0\.0\.1:9: no Dask scheduler answers there \(.*\); start one with `dask scheduler`, "
-        "which prints its address",
-        refusal("tcp://127.0.0.1:9"),
+    for address in ("tcp://127.0.0.1:9", "no-such-host.invalid:8786"):
+        assert refusal(address) == (
+            f"cluster={address}: no Dask scheduler answers there within 0.5 seconds; start one with `dask scheduler`, which "
+            "prints its address"
+        )
+
+
+def test_what_a_scheme_needs_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "PATIENCE", 0.5)
+    assert refusal("tls://127.0.0.1:9") == (
+        "cluster=tls://127.0.0.1:9: needs certificates: name them in distributed.comm.tls of Dask's configuration "
+        "(~/.config/dask)"
     )
-    assert "no Dask scheduler answers there" in refusal("nowhere")
+    assert cluster._unreached("ucx://h:9", TypeError("its package is not there")) == (
+        "Dask cannot connect by ucx here; give the scheduler's tcp:// address"
+    )
+
+
+@pytest.mark.parametrize(
+    "address", ["nowhere", "", "tcp://", "http://h:8786", "h:0", "h:65536", "h:x", "[::1", "tcp://h:1/x"]
+)
+def test_what_is_no_address_is_wrong_usage(pai: Pai, address: str) -> None:
+    said = (
+        f"pai: error: --cluster {address!r}: is no address of a Dask scheduler; give the one that `dask scheduler` prints, "
+        "such as tcp://HOST:8786, or slurm"
+    )
+    for words in (
+        ("analyze", "none.safetensors"), ("rank", "none.safetensors"),
+        ("sample", "none.safetensors", "--method", "erk", "--population", 3),
+    ):  # fmt: skip
+        done = pai(*words, "--cluster", address)
+        assert (done.status, done.said) == (2, [said])
+
+
+def test_addresses_as_dask_prints_them() -> None:
+    for address in (
+        "tcp://10.0.0.1:8786",
+        "host-1.example:1",
+        "tls://[fe80::1%eth0]:65535",
+        "ws://h:80",
+        "slurm",
+        None,
+    ):
+        check_cluster(address)
 
 
 def test_no_worker_or_one_without_pai(own: LoopbackCluster, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -164,10 +164,23 @@ def mixing() -> nn.Module:
     )
 
 
+def padded() -> nn.Module:
+    """Every padding that is not of zeros: along positions, so channels may go, and a constant stays one at the border."""
+    first, second, third = (
+        conv(6, 6, bias=True, padding_mode=mode, padding=(2, 1)) for mode in ("circular", "reflect", "replicate")
+    )
+    return nn.Sequential(
+        conv(3, 6, bias=True, padding_mode="circular"), nn.SiLU(), first, norm(6), nn.SiLU(), second, nn.SiLU(), third,
+        nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4),
+    )  # fmt: skip
+
+
 NETWORKS = {
     one.__name__: one
-    for one in (*(chain, flattened, residual, option_a, concatenated, depthwise, grouped, attention, shared, mixing),)
-}
+    for one in (
+        chain, flattened, residual, option_a, concatenated, depthwise, grouped, attention, shared, mixing, padded,
+    )
+}  # fmt: skip
 
 
 def drawn(model: nn.Module, seed: int) -> nn.Module:
@@ -372,6 +385,18 @@ def test_a_bias_takes_what_no_padding_cuts() -> None:
     weight = model[1].weight.detach()[:, 1:, 1, 1]
     torch.testing.assert_close(found.model[1].bias, weight @ torch.tensor([2.0, -3.0], dtype=torch.float64))
     assert apart(masked(model, masks), found.model, inputs()) < 1e-13
+
+
+@pytest.mark.parametrize("mode", ["circular", "reflect", "replicate"])
+def test_no_padding_of_its_own_values_cuts_a_constant(mode: str) -> None:
+    model = nn.Sequential(
+        conv(3, 4, bias=True), nn.SiLU(), conv(4, 4, bias=True, padding_mode=mode), nn.Flatten(), nn.Linear(144, 2)
+    )
+    masks = whole(drawn(model, 0))
+    masks["0.weight"][[1, 2]] = False  # their biases are constants
+    found = compacted(model, masks)
+    assert (rows(found)["0"], found.dead_kept) == ((4, 2), {})
+    assert apart(masked(model, masks), found.model, inputs()) < 1e-12
 
 
 def test_a_constant_that_is_no_one_number_stays() -> None:
@@ -623,6 +648,12 @@ def written(x: torch.Tensor) -> torch.Tensor:
     return x
 
 
+def counted(model: Any, x: torch.Tensor) -> torch.Tensor:
+    """`x` times the number of runs."""
+    model.runs = getattr(model, "runs", 0) + 1
+    return x * model.runs
+
+
 WRONG: dict[str, tuple[Callable[[Any, torch.Tensor], Any], type[Exception], str]] = {
     "values": (
         lambda self, x: self.b(self.a(x)) if self.a(x).sum() < 1e9 else self.b(-self.a(x)),
@@ -638,6 +669,26 @@ WRONG: dict[str, tuple[Callable[[Any, torch.Tensor], Any], type[Exception], str]
         lambda self, x: self.b(self.a(x) + (0 if self.a.weight.shape[0] == 4 else self.a.weight.new_zeros(9))),
         CompactError,
         "the network: its code goes by numbers of channels, and fails with fewer",
+    ),
+    "draws": (
+        lambda self, x: self.b(F.dropout(self.a(x))),
+        CompactError,
+        "the network: gives other outputs whenever it runs, so no smaller network can be compared with it: the network "
+        "draws random numbers (bernoulli_), also in evaluation mode; let that be in training mode alone (if self.training, "
+        "F.dropout(..., training=self.training))",
+    ),
+    "changes": (
+        lambda self, x: self.b(counted(self, self.a(x))),
+        CompactError,
+        "the network: gives other outputs whenever it runs, so no smaller network can be compared with it: what it keeps "
+        "changes, also in evaluation mode",
+    ),
+    "float32": (
+        lambda self, x: self.b(self.a(x).float()),
+        TraceError,
+        "'b' fails in float64, in which networks are compared (RuntimeError: mat1 and mat2 must have the same dtype, but "
+        "got Float and Double); its code makes tensors of float32 whatever its input is: let them be of the input's type "
+        "(dtype=x.dtype)",
     ),
     "fails": (lambda self, x: self.b(x), MethodOptionError, "the network failed on one input of shape 2,3"),
     "idle": (lambda self, x: x, TraceError, "no convolution or linear layer of the network reads its input"),

@@ -27,7 +27,7 @@ from pai_cli.data.digits import in_test
 from pai_cli.data.normalise import CIFAR, IMAGENET, Normalisation, measure
 from pai_cli.data.plain_pickle import read_plain
 from pai_cli.data.registry import DIGITS, KINDS, open_dataset
-from pai_cli.errors import DataError
+from pai_cli.errors import DataError, ParameterError
 
 RANDOM = np.random.default_rng(5)
 PLAIN = Normalisation(1, (0.0,), (1.0,), "")
@@ -37,9 +37,9 @@ def pixels(*shape):
     return RANDOM.integers(0, 256, shape, dtype=np.uint8)
 
 
-def refusal(folder, call, *arguments, **options):
+def refusal(folder, call, *arguments, error=DataError, **options):
     """The one line with which it is refused, without the path of the folder."""
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(error) as caught:
         call(*arguments, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value).replace(str(folder) + os.sep, "").replace(str(folder), ".")
@@ -1039,13 +1039,13 @@ def test_choosing_what_is_not_there(tmp_path):
     toy = in_memory(np.zeros((5, 1, 1, 1)), [0, 0, 0, 2, 2], classes=3)
     assert refusal(tmp_path, choose, toy, 1, 0) == "toy: class 1 has no example"
     toy = in_memory(np.zeros((5, 1, 1, 1)), [0, 0, 0, 1, 1])
-    assert refusal(tmp_path, choose, toy, 3, 0) == (
-        "toy: class 1 has 2 examples, and 3 of each class are asked for; ask for 2 or fewer"
+    assert refusal(tmp_path, choose, toy, 3, 0, error=ParameterError) == (
+        "toy: class 1 has 2 examples, and 3 of each class are taken; give per_class=2 or less"
     )
-    assert refusal(tmp_path, choose, toy, 0, 0) == "0 examples a class: at least 1 is needed"
+    assert refusal(tmp_path, choose, toy, 0, 0, error=ParameterError) == "per_class=0: give 1 or more"
     save_tree(tmp_path / "bugs", parts=("",))
-    assert refusal(tmp_path, choose, open_dataset(str(tmp_path / "bugs")), 3, 0) == (
-        "bugs: class 0 (ant) has 2 examples, and 3 of each class are asked for; ask for 2 or fewer"
+    assert refusal(tmp_path, choose, open_dataset(str(tmp_path / "bugs")), 3, 0, error=ParameterError) == (
+        "bugs: class 0 (ant) has 2 examples, and 3 of each class are taken; give per_class=2 or less"
     )
 
 

@@ -87,6 +87,10 @@ def test_what_is_refused(here: Path, name: str) -> None:
 
 def test_too_few_a_class_is_wrong_usage(here: Path) -> None:
     assert prune("snip", "--data", "toy", "--per-class", 0).status == 2
+    done = prune("snip", "--data", "toy", "--per-class", 31)
+    assert (done.status, done.said[-1]) == (
+        2, "pai: error: toy: class 0 has 30 examples, and 31 of each class are taken; give --per-class 30 or less"
+    )  # fmt: skip
 
 
 def sample(population: int, *flags: object, method: str = "snip") -> Done:
@@ -119,9 +123,10 @@ def test_a_search_with_data_goes_on(here: Path) -> None:
     assert sample(3, "--force").status == 0
     assert sample(6, "--resume").status == 0
     assert {name: mask.tobytes() for name, mask in load_file("best.safetensors").items()} == wanted
+    assert sample(6, "--resume", "--per-class", 10).status == 0  # as it was
     done = sample(7, "--resume", "--per-class", 3)
     assert done.status == 1
-    assert "that search had per_class None, this one has 3" in done.said[-1]
+    assert "that search had per_class 10, this one has 3" in done.said[-1]
 
 
 def test_noise_is_refused_where_samples_differ(pai: Pai, here: Path) -> None:

@@ -155,15 +155,37 @@ def test_symmetric_files_are_both_halves(tmp_path: Path) -> None:
 
 BANNER = "%%MatrixMarket matrix coordinate real general\n"
 BAD_MARKETS = [
-    ("truncated", BANNER + "3 3 3\n1 1 1\n2 2 1\n", "no Matrix Market file that can be read|tells of 3 numbers"),
+    ("truncated", BANNER + "3 3 3\n1 1 1\n2 2 1\n", r"m\.mtx: ends after 2 of 3 entries; copy it again$"),
+    (
+        "an array that ends too soon",
+        BANNER.replace("coordinate", "array") + "2 2\n1\n2.5\n3\n",
+        "ends after 3 of 4 entries; copy it again$",
+    ),
+    (
+        "half of a symmetric array",
+        BANNER.replace("coordinate", "array").replace("general", "symmetric") + "2 2\n1.5\n2.5\n",
+        "has 2 entries, and a symmetric array of its size 3; copy it again$",
+    ),
+    (
+        "symmetric and not square",
+        BANNER.replace("general", "symmetric") + "3 2 1\n1 1 1\n",
+        "is symmetric, and 3 x 2: no such matrix is; write it again as general$",
+    ),
+    (
+        "a fraction among whole numbers",
+        BANNER.replace("real", "integer") + "% 1.5\n3 3 2\n1 1 1\n1 2 1.5\n",
+        "line 5 is no whole number, as its banner says; write real in the banner$",
+    ),
+    ("too much", BANNER + "3 3 1\n1 1 1\n\n2 2 1\n", "line 5 comes after all 1 entries that its sizes tell"),
+    ("no banner", "3 3 1\n1 1 1\n", "its first line is no banner of a matrix"),
     ("more than it has", BANNER + "3 3 1000000000000\n1 1 1\n", "tells of 1,000,000,000,000 numbers, more than its"),
     (
         "whole, too large",
         BANNER.replace("coordinate", "array") + "100000 100000\n1\n",
         "tells of 10,000,000,000 numbers",
     ),
-    ("0 is no index", BANNER + "3 3 2\n0 1 1\n1 1 1\n", "no Matrix Market file that can be read|outside its shape"),
-    ("past the last", BANNER + "3 3 2\n4 1 1\n1 1 1\n", "no Matrix Market file that can be read|outside its shape"),
+    ("0 is no index", BANNER + "3 3 2\n0 1 1\n1 1 1\n", r"line 3 is at \(0, 1\), outside 3 x 3; write it again$"),
+    ("past the last", BANNER + "3 3 2\n4 1 1\n1 1 1\n", r"line 3 is at \(4, 1\), outside 3 x 3; write it again$"),
     ("twice", BANNER + "3 3 2\n1 1 1\n1 1 1\n", r"has several entries at index \(0, 0\); keep each once"),
     ("complex", BANNER.replace("real", "complex") + "1 1 1\n1 1 1 1\n", "holds complex numbers"),
     ("hermitian", BANNER.replace("general", "hermitian") + "1 1 1\n1 1 1\n", "holds complex numbers"),
@@ -176,7 +198,8 @@ BAD_MARKETS = [
     ("another symmetry", BANNER.replace("general", "odd") + "1 1 1\n1 1 1\n", "its symmetry is none of"),
     ("no sizes", BANNER + "% only\n", "no line of sizes after its banner"),
     ("not a number", BANNER + "1 1 1\n1 1 nan\n", "NaN"),
-    ("text", BANNER + "1 1 1\nx y z\n", "no Matrix Market file that can be read"),
+    ("text", BANNER + "1 1 1\nx y z\n", "line 3 is not row, column and number; write it again$"),
+    ("too large", BANNER.replace("real", "integer") + f"1 1 1\n1 1 {10**30}\n", "no Matrix Market file that SciPy can"),
     ("too wide", BANNER + "3 99999999 1\n1 1 1\n", "a side of 99,999,999 vertices"),
     ("empty", BANNER + "0 0 0\n", "no entry"),
 ]

@@ -243,7 +243,7 @@ def test_a_search_takes_the_best_by_paths(pai: Pai, net: Path, tmp_path: Path, b
     row = pai("analyze", mask, "--weights", net, "--summary", "--format", "json").json()[0]
     assert row[by] == best
     other = pai("sample", net, *asked[:-2], "-o", mask, "--resume")
-    assert (other.status, f"that search had by {by}, this one has None; give the same" in other.err) == (1, True)
+    assert (other.status, f"that search had by {by}, this one has l2; give the same" in other.err) == (1, True)
 
 
 def test_a_search_by_paths_that_cannot_be(pai: Pai, net: Path, tmp_path: Path) -> None:

@@ -359,6 +359,10 @@ FAILURES = [
     ("fails", lambda: Returns(lambda y: y @ torch.ones(2, 2).double()), MethodOptionError,
      "px: the network failed on a batch of shape 5,4 (RuntimeError: mat1 and mat2 shapes cannot be multiplied (5x3 and "
      "2x2)); give the shape of one input with input_shape="),
+    ("float32_only", lambda: Returns(lambda y: y @ torch.ones(3, 2)), ScoreError,
+     "px: the network failed on a batch of shape 5,4 (RuntimeError: expected m1 and m2 to have the same dtype, but got: "
+     "double != float) in float64; its code makes tensors of float32 whatever its input is: let them be of the input's type "
+     "(dtype=x.dtype)"),
     ("uncopyable", uncopyable, ScoreError,
      "px: the network cannot be copied (TypeError: cannot pickle 'generator' object); give another method="),
     ("norm", lambda: nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3)), ScoreError,

@@ -122,7 +122,7 @@ def test_the_same_search_elsewhere_and_later(pai: Pai, net: Path, tmp_path: Path
     asked = ("sample", net, "--method", "erk", "--density", 0.4, "--jobs", 1, "-o", tmp_path / "b.safetensors")
     assert pai(*asked, "--population", 2, "--by", by).status == 0
     other = pai(*asked, "--population", 6, "--by", "l2", "--resume")
-    assert (other.status, f"that search had by {by}, this one has None; give the same" in other.err) == (1, True)
+    assert (other.status, f"that search had by {by}, this one has l2; give the same" in other.err) == (1, True)
     assert pai(*asked, "--population", 6, "--by", f" {by} ", "--resume").status == 0
     assert [json.loads(line) for line in (tmp_path / "b.jsonl").read_text().splitlines()[1:]] == rows
     one, two = (MaskFile(tmp_path / f"{name}.safetensors") for name in "ab")

@@ -355,9 +355,9 @@ def test_the_state_is_saved_when_a_candidate_fails(here: Path, monkeypatch: pyte
         ({"seed": 3}, "seed", "0", "3"),
         ({"method": "random"}, "method", "erk", "random"),
         ({"flags": ["--ignore", "fc2"]}, "ignore", "[]", "['fc2']"),
-        ({"flags": ["--scope", "layer"]}, "scope", "None", "layer"),
         ({"flags": ["--select", "layer"]}, "select", "mask", "layer"),
         ({"flags": ["--convention", "f23"]}, "convention", "h23", "f23"),
+        ({"flags": ["--by", "dr_imdb"]}, "by", "l2", "dr_imdb"),
     ],
 )
 @pytest.mark.usefixtures("begun")
@@ -371,6 +371,18 @@ def test_other_settings_are_not_continued(flags: dict[str, Any], key: str, had: 
         "or begin again with --force instead of --resume"
     )
     assert result() == before
+
+
+def test_a_default_is_told_by_its_value_and_may_be_given(here: Path) -> None:
+    sample(3, method="synflow")
+    defaults = ("--by", "l2", "--rounds", 100, "--scope", "global", "--ties", "first", "--select", "mask")
+    assert sample(3, "--resume", *defaults, method="synflow").status == 0
+    for flags, had in (
+        (("--scope", "layer"), "scope global, this one has layer"),
+        (("--rounds", 3), "rounds 100, this one has 3"),
+    ):
+        done = sample(3, "--resume", *flags, method="synflow")
+        assert (done.status, f"that search had {had}; give the same" in done.err) == (1, True)
 
 
 def test_other_noise_is_not_continued(here: Path) -> None:

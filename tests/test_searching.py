@@ -474,10 +474,10 @@ def test_options_of_other_methods(name: str) -> None:
         ({"epochs": 0}, "epochs=0: must be 1 or more"),
         ({"freeze_every": -1}, "freeze_every=-1: must be 1 or more"),
         ({"batch_size": 0}, "batch_size=0: must be 1 or more"),
-        ({"penalty": -1.0}, "penalty=-1: must be 0 or more"),
-        ({"penalty": math.nan}, "penalty=nan: must be 0 or more"),
-        ({"rewind": -0.5}, "rewind=-0.5: must be 0 or more"),
-        ({"lr": 0.0}, "lr=0: must be above 0"),
+        ({"penalty": -1.0}, "penalty=-1: must be 0 or more, and finite"),
+        ({"penalty": math.nan}, "penalty=nan: must be 0 or more, and finite"),
+        ({"rewind": -0.5}, "rewind=-0.5: must be 0 or more, and finite"),
+        ({"lr": 0.0}, "lr=0: must be above 0, and finite"),
     ],
 )
 def test_numbers_out_of_range(options: dict[str, Any], said: str) -> None:
@@ -676,8 +676,8 @@ def test_ctrl_c_and_going_on(pai: Pai, place: Path, monkeypatch: pytest.MonkeyPa
     )
     done = pai(*words, "--resume", "--penalty", 0.5)
     assert done.said[-1] == (
-        "pai: error: m.state.safetensors: that training had penalty None, this one has 0.5; give the same, or begin again "
-        "with --force instead of --resume"
+        "pai: error: m.state.safetensors: that training had penalty not given, this one has 0.5; give the same, or begin "
+        "again with --force instead of --resume"
     )
     with monkeypatch.context() as patch:
         patch.setattr("pai_cli.data.fingerprint.digest_of", lambda _: "of other images")

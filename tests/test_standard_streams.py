@@ -245,3 +245,25 @@ def test_standard_input_of_a_program_is_told_of_as_well(monkeypatch: pytest.Monk
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(CheckpointError, match=r"^-: no mask and no checkpoint; it looks like an empty file$"):
         pai_library.info("-")
+
+
+def test_a_checkpoint_on_standard_input_is_refused(here: Path, pai: Pai) -> None:
+    said = "pai: error: -: a checkpoint is not read from standard input; write it to a file, and give that"
+    for words in (
+        ("prune", "-", "--method", "erk", "-o", "m.safetensors"),
+        ("sample", "-", "--method", "erk", "--population", 2, "-o", "m.safetensors"),
+        ("train", "-", "--data", "digits", "-o", "t.safetensors"),
+    ):
+        done = pai(*words)
+        assert (done.status, done.said[-1]) == (2, said)
+
+
+def test_a_program_does_not_write_to_a_file_called_as_standard_output(here: Path) -> None:
+    for call in (
+        lambda: pai_library.init("mlp-6-5-4", output="-"),
+        lambda: pai_library.prune("small.safetensors", "erk", output=Path("-")),
+        lambda: pai_library.sample("small.safetensors", "erk", population=2, trajectory="-"),
+    ):
+        with pytest.raises(UsageError, match=r"=-: names no file; give a path, or /dev/stdout to write there$"):
+            call()
+    assert not Path("-").exists()

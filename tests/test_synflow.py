@@ -333,6 +333,7 @@ def zeros() -> nn.Module:
     return model
 
 
+ONE_TYPE = "its code makes tensors of float32 whatever its input is: let them be of the input's type (dtype=x.dtype)"
 ONE = "give a model= factory whose network returns the logits alone"
 FAILURES = [
     ("tuple", lambda: Returns(lambda y: (y, y)), ScoreError,
@@ -342,9 +343,9 @@ FAILURES = [
     ("detached", lambda: Returns(lambda y: y.detach()), ScoreError,
      "synflow: the network's outputs cannot be differentiated (RuntimeError: element 0 of tensors does not require grad "
      "and does not have a grad_fn)"),
-    ("float32_only", lambda: Returns(lambda y: y @ torch.ones(3, 2)), MethodOptionError,
+    ("float32_only", lambda: Returns(lambda y: y @ torch.ones(3, 2)), ScoreError,
      "synflow: the network failed on one float64 input of shape 4 (RuntimeError: expected m1 and m2 to have the same dtype, "
-     "but got: double != float); give the shape it takes with input_shape="),
+     f"but got: double != float); {ONE_TYPE}"),
     ("zeros", zeros, ScoreError,
      "synflow: no flow reaches the output even before pruning (a layer of zeros, or a last activation that is flat); "
      "give another method=, such as erk"),

@@ -13,6 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from pai_cli.errors import MethodOptionError, TraceError
 from pai_cli.models.network import init_network
+from pai_cli.models.operations import circular
 from pai_cli.models.registry import known_names
 from pai_cli.models.trace import INPUT, Call, Graph, Wire, trace
 from pai_cli.spectral.layout import Layout
@@ -97,6 +98,22 @@ def test_a_pooled_image_has_its_channels_as_units() -> None:
     graph = trace(nn.Sequential(nn.AvgPool2d(2), nn.Flatten(), nn.Linear(3 * 4, 3)), (3, 4, 4))
     assert sources(graph, "2") == {"input": [(place // 4, place) for place in range(12)]}
     assert trace(net(lambda m, x: m.a(x.mean((2, 3))), a=nn.Linear(3, 2)), (3, 4, 4)).inputs == 3
+
+
+@pytest.mark.filterwarnings("ignore")  # torch.export's own parts are deprecated in places
+def test_circular_padding_leaves_channels_where_they_are() -> None:
+    model = nn.Sequential(conv(2, 3, padding_mode="circular"), conv(3, 4, 5, padding_mode="circular"))
+    program = torch.export.export(model.eval(), (torch.ones(1, 2, 5, 6),)).module()
+    for one in (model, program):
+        graph = trace(one, (2, 5, 6))
+        assert sources(graph, "0") == {"input": [(0, 0), (1, 1)]}
+        assert sources(graph, "1") == {"0": [(0, 0), (1, 1), (2, 2)]}
+
+
+@pytest.mark.parametrize("pads", [(2, 1), (0, 4, 3, 1), (1, 2, 0, 0, 3, 4)])
+def test_circular_padding_is_that_of_pytorch(pads: tuple[int, ...]) -> None:
+    given = torch.arange(360.0).reshape(2, 3, 4, 3, 5)[(0,) * (3 - len(pads) // 2)]
+    assert torch.equal(circular(given, pads), F.pad(given, pads, mode="circular"))
 
 
 def test_identity_shortcut_joins() -> None:
@@ -309,6 +326,15 @@ def test_what_cannot_be_followed_is_said_in_one_line() -> None:
 
     in_part = net(parts, a=nn.Linear(4, 4), b=nn.Linear(2, 2), c=nn.Linear(4, 1))
     assert refusal(in_part, (4,)) == line.format("the network", "add", "writes into part of a tensor")
+
+    def placed(m, x):
+        x = m.a(x)
+        beside = torch.zeros(1, 6)
+        beside[:, 1:5] = x
+        return m.b(beside) + m.c(x)
+
+    beside = net(placed, a=nn.Linear(4, 4), b=nn.Linear(6, 1), c=nn.Linear(4, 1))
+    assert refusal(beside, (4,)) == line.format("the network", "copy", "writes into part of a tensor")
     assert "calls mm, which mixes" in refusal(net(lambda m, x: m.a(x) @ m.a.weight.relu(), a=nn.Linear(3, 3)), (3,))
 
 

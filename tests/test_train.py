@@ -359,7 +359,7 @@ def test_ctrl_c_and_resume(pai, place, monkeypatch):
     )
     other = pai(*command, "--resume", "--lr", 0.2)
     assert other.said[-1] == (
-        "pai: error: o.jsonl: that training had lr None, this one has 0.2; give the same, or begin again with --force "
+        "pai: error: o.jsonl: that training had lr 0.1, this one has 0.2; give the same, or begin again with --force "
         "instead of --resume"
     )
     assert pai(*command, "--resume").status == 0
@@ -705,6 +705,9 @@ def test_the_options_begin_as_the_recipe_does():
         (("--results", "table", "--force"), "table: is not a table of pai train (its first line differs); give --results "
                                             "another file"),
         (("--batch-size", 5000), "--batch-size 5000: digits has 1297 examples to train with; give a smaller one"),
+        (("--validation", 0.9999), "--validation 0.9999: leaves none of the 1442 examples of digits to train with; give a "
+                                   "smaller share, or more data"),
+        (("--lr", "inf"), "--lr inf: must be above 0, and finite"),
         (("-o", "o.safetensors", "--recipe", "tost", "--optimizer", "adam"), "--rescale: looks ahead by a step of SGD; "
                                                                              "give --optimizer sgd, or --no-rescale"),
         (("--log-dir", "table"), "--log-dir table: is a file; name a folder"),

@@ -450,9 +450,10 @@ def test_the_mask_moves_as_scheduled():
     [
         ({"epochs": 0}, "epochs=0: must be 1 or more"),
         ({"batch_size": -1}, "batch_size=-1: must be 1 or more"),
-        ({"lr": 0.0}, "lr=0: must be above 0"),
-        ({"lr": math.nan}, "lr=nan: must be above 0"),
-        ({"weight_decay": -1.0}, "weight_decay=-1: must be 0 or more"),
+        ({"lr": 0.0}, "lr=0: must be above 0, and finite"),
+        ({"lr": math.nan}, "lr=nan: must be above 0, and finite"),
+        ({"lr": math.inf}, "lr=inf: must be above 0, and finite"),
+        ({"weight_decay": -1.0}, "weight_decay=-1: must be 0 or more, and finite"),
         ({"validation": 1.0}, "validation=1: must be above 0 and below 1"),
         ({"early": 0.0}, "early=0: must be above 0 and below 1"),
         ({"update_fraction": 2.0}, "update_fraction=2: must be above 0 and below 1"),
@@ -549,6 +550,12 @@ def test_half_precision_is_masked_too():
 def test_too_few_examples_to_hold_some_out():
     with pytest.raises(DataError, match=r"^toy: 4 examples are too few to hold some out; give more data$"):
         prepare(toy(1), None, recipe(), (3, SIDE, SIDE))
+    few = toy(3)
+    with pytest.raises(RecipeError) as caught:
+        prepare(few, None, recipe(validation=0.99), (3, SIDE, SIDE))
+    assert str(caught.value) == (
+        f"validation=0.99: leaves none of the {len(few)} examples of toy to train with; give a smaller share, or more data"
+    )
 
 
 # ToST

@@ -54,11 +54,13 @@ def maybe_path(given: AnyPath | None) -> Path | None:
 def open_source(source: Source, *, trust: bool = False) -> Checkpoint:
     """The checkpoint in a file, a module or a state dict. What a program holds is neither changed nor kept.
 
-    Raises `CheckpointError` and what `open_checkpoint` raises.
+    Raises `CheckpointError`, `UsageError` for "-", and what `open_checkpoint` raises.
     """
     from pai_cli.files.checkpoints import Checkpoint, StateDict, open_checkpoint
 
     if isinstance(source, (str, os.PathLike)):
+        if str(source) == STANDARD_INPUT:
+            raise UsageError("-: a checkpoint is not read from standard input; write it to a file, and give that")
         return open_checkpoint(Path(source), trust=trust)
     if isinstance(source, Checkpoint):
         return source

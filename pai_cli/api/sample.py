@@ -27,6 +27,7 @@ from pai_cli.api.masks import Mask
 from pai_cli.api.plans import Reads, plan_sampling
 from pai_cli.api.progress import Wanted, shown_by
 from pai_cli.api.requests import IDLE_NORMALISE, accept, method_of, request_of, samples_of, story_of, tell_pruning
+from pai_cli.api.working import check_cluster
 from pai_cli.compute.device import ON_TORCH
 from pai_cli.errors import CompositeError, UnknownMetricError, UsageError
 from pai_cli.files.provenance import typed
@@ -222,6 +223,7 @@ def check_search(given: Mapping[str, Any]) -> None:
     refuse(sample, IDLE, given)
     for name in ("population", "steps"):
         _check_count(name, given[name])
+    check_cluster(given["cluster"])
 
 
 def _check_by(by: Any) -> None:

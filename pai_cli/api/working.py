@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
-from pai_cli.errors import ParameterError
+from pai_cli.errors import ParameterError, UsageError
 from pai_cli.refusals import Idle
 from pai_cli.spectral.parameters import shown, whole_number
 from pai_cli.spelling import option
@@ -28,6 +29,22 @@ WORKING = (
 )
 
 
+ADDRESS = re.compile(r"((tcp|tls|ucx|wss?)://)?([^\s:/\[\]]+|\[[\w:.%]+\]):(\d{1,5})")
+"""Of a Dask scheduler, as it prints it; tcp where no scheme stands before it."""
+
+
+def check_cluster(cluster: str | None) -> None:
+    """Raise `UsageError` for what is neither an address nor "slurm"."""
+    if cluster is None or cluster == "slurm":
+        return
+    found = ADDRESS.fullmatch(cluster) if isinstance(cluster, str) else None
+    if found is None or not 0 < int(found[4]) < 2**16:
+        raise UsageError(
+            f"{option('cluster', shown(cluster))}: is no address of a Dask scheduler; give the one that `dask scheduler` "
+            "prints, such as tcp://HOST:8786, or slurm"
+        )
+
+
 @dataclass(frozen=True)
 class Working:
     """`jobs` processes of this machine or a `cluster`; finished reports are looked up and kept in `store`, or not at all.
@@ -45,6 +62,7 @@ class Working:
         jobs: int | None, cluster: str | None, store: str | PathLike[str] | None = None, *, no_store: bool = False
     ) -> Working:
         """What a caller says of it. Raises `ParameterError`."""
+        check_cluster(cluster)
         if jobs is not None:
             whole_number("jobs", jobs, 1, 2**31)
         if store is not None and not isinstance(store, str | PathLike):

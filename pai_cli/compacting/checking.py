@@ -27,10 +27,11 @@ SAMPLES = 8
 
 @dataclass(frozen=True)
 class Difference:
-    """The largest difference between outputs, and the largest output."""
+    """The largest difference between outputs, the largest output, and whether any output is a finite number."""
 
     difference: float = 0.0
     output: float = 0.0
+    finite: bool = False
 
     @property
     def relative(self) -> float:
@@ -51,13 +52,14 @@ def difference(one: nn.Module, other: nn.Module, batches: Iterable[torch.Tensor]
             if a.shape != b.shape:
                 raise CompactError(f"outputs of shape {tuple(a.shape)} became {tuple(b.shape)}")
             if not a.is_floating_point():  # flags and indices, which do not round
-                found = found if torch.equal(a, b) else Difference(torch.inf, found.output)
+                found = Difference(found.difference if torch.equal(a, b) else torch.inf, found.output, finite=True)
                 continue
             apart = torch.where((a == b) | (a.isnan() & b.isnan()), 0.0, (a - b).abs().nan_to_num(nan=torch.inf))
             finite = a[a.isfinite()].abs()
             found = Difference(
                 max(found.difference, float(apart.max()) if apart.numel() else 0.0),
                 max(found.output, float(finite.max()) if finite.numel() else 0.0),
+                found.finite or finite.numel() > 0,
             )
     return found
 

@@ -88,8 +88,9 @@ class ConstantFollower(Follower):  # type: ignore[no-untyped-call]
         return together
 
     def _goes_by_values(self, name: str) -> TraceError:
-        where = repr(self._path[-1]) if self._path and self._path[-1] else "the network"
-        return TraceError(f"what does not depend on the input cannot be told: {where} decides by its values ({name})")
+        return TraceError(
+            f"what does not depend on the input cannot be told: {self.place} decides by its values ({name})"
+        )
 
 
 def _through_weights(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], first: int) -> Any:

@@ -20,8 +20,9 @@ from torch.utils._pytree import tree_leaves
 
 from pai_cli.compacting.constants import ConstantFollower
 from pai_cli.compacting.shapes import Flags, inside_of, lead, merges, sides, storages, unmoved
-from pai_cli.errors import TraceError
-from pai_cli.models.copies import copied
+from pai_cli.errors import MethodOptionError, TraceError
+from pai_cli.files.messages import one_line
+from pai_cli.models.copies import ONE_TYPE, copied, takes_float32_alone
 from pai_cli.models.follow import CoarseInputNeeded, Strand, WireArrays, wires_of
 from pai_cli.models.layers import PrunableLayer
 from pai_cli.models.operations import MOVE, PRODUCTS, REDUCE, RESHAPE, Operation
@@ -90,7 +91,8 @@ class ChannelFollower(ConstantFollower):  # type: ignore[no-untyped-call]
     """Follows channels and constants through `model`.
 
     `uses`, `scales`, `pads`: what was met. `needed`: by source, units that cannot go, with the reason of each. `reshaped`:
-    by source, units that go through a change of shape, which the network's code may do by a number.
+    by source, units that go through a change of shape, which the network's code may do by a number. `draws`: where random
+    numbers are drawn first, empty where none are.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -100,6 +102,7 @@ class ChannelFollower(ConstantFollower):  # type: ignore[no-untyped-call]
         self.pads: list[Pad] = []
         self.needed: dict[int, dict[int, str]] = {}
         self.reshaped: dict[int, set[int]] = {}
+        self.draws = ""
         kept = model.state_dict()
         self._names = {
             tensor.untyped_storage().data_ptr(): (name, tensor)
@@ -113,6 +116,8 @@ class ChannelFollower(ConstantFollower):  # type: ignore[no-untyped-call]
     def carried_out(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What the operation gives; which parameters it reads is counted."""
         result = super().carried_out(func, args, kwargs)
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            self.draws = self.draws or f"{self.place} draws random numbers ({func._schema.name.partition('::')[2]})"
         # What only shows a parameter in another shape does not read it.
         read = storages((args, kwargs)) - storages(result)
         self._reads.update(self._names[one][0] for one in read if one in self._names)
@@ -355,11 +360,20 @@ class Followed:
 def follow(model: nn.Module, input_shape: tuple[int, ...]) -> Followed:
     """Follow the channels of a network, whose weights are float64 and whose pruned weights are 0; it is left as it was.
 
-    Raises `TraceError` where that cannot be done, `MethodOptionError` where the network fails on such an input.
+    Raises `TraceError` where that cannot be done, also as the network fails in float64 alone, `MethodOptionError` where it
+    fails on such an input.
     """
     follower = ChannelFollower(copied(model).eval().requires_grad_(False))
     given = torch.full((1, *input_shape), torch.nan, dtype=torch.float64)
-    returned = run_followed(follower, given, torch.zeros([1] * given.dim(), dtype=torch.int64), REMEDY)
+    try:
+        returned = run_followed(follower, given, torch.zeros([1] * given.dim(), dtype=torch.int64), REMEDY)
+    except MethodOptionError as error:
+        if not takes_float32_alone(follower.model, given):
+            raise
+        raise TraceError(
+            f"{follower.place} fails in float64, in which networks are compared ({one_line(error.__cause__ or error)}); "
+            f"{ONE_TYPE}"
+        ) from error
     for tensor in returned:
         follower.need(follower.strands(tensor), RETURNED)
     if not returned:

@@ -198,9 +198,20 @@ def _cut_and_compared(
         except Exception as error:
             failure = f"{called}: its code goes by numbers of channels, and fails with fewer ({one_line(error)})"
             continue
+        if not exact.finite:
+            raise CompactError(
+                f"{called}: gives NaN or infinity alone with this mask, so no smaller network can be compared with it; give "
+                "another mask, or a network that gives numbers"
+            )
         worst = max(exact, far, key=lambda one: one.relative)
         if worst.relative <= EXACT:
             return choice, small, attributes, exact
+        if difference(big, big, batches).relative > EXACT:
+            raise CompactError(
+                f"{called}: gives other outputs whenever it runs, so no smaller network can be compared with it: "
+                f"{found.draws or 'what it keeps changes'}, also in evaluation mode; let that be in training mode alone "
+                "(if self.training, F.dropout(..., training=self.training))"
+            )
         failure = (
             f"{called}: without its dead channels its outputs differ by {worst.difference:.3g}, where the largest is "
             f"{worst.output:.3g}: something in it cannot be followed; it cannot be compacted"

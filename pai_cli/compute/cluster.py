@@ -307,16 +307,26 @@ def _connected(address: str) -> Iterator[Client]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # several lines on versions of packages that do not matter here
             client.__init__(address, timeout=PATIENCE, set_as_default=False)
-    except (OSError, ValueError) as error:  # nobody answers; or it is no address
+    except Exception as error:  # nobody answers; or what the scheme needs is not there
         client.status = "closed"  # or it would try once more when it is forgotten, and complain
-        raise ClusterError(
-            f"{option('cluster', address)}: no Dask scheduler answers there ({reason_of(error)}); start one with "
-            "`dask scheduler`, which prints its address"
-        ) from error
+        raise ClusterError(f"{option('cluster', address)}: {_unreached(address, error)}") from error
     try:
         yield client
     finally:
         client.close(timeout=2)
+
+
+def _unreached(address: str, error: Exception) -> str:
+    """Why nobody was reached at this address, and what helps."""
+    if isinstance(error, OSError):
+        return (
+            f"no Dask scheduler answers there within {PATIENCE:g} seconds; start one with `dask scheduler`, which prints "
+            "its address"
+        )
+    scheme = address.partition("://")[0]
+    if scheme in ("tls", "wss"):
+        return "needs certificates: name them in distributed.comm.tls of Dask's configuration (~/.config/dask)"
+    return f"Dask cannot connect by {scheme} here; give the scheduler's tcp:// address"
 
 
 def _check_workers(client: Client, address: str) -> None:

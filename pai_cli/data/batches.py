@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pai_cli.data.base import Batch
 from pai_cli.data.normalise import AS_STORED, Normalisation
-from pai_cli.errors import DataError
+from pai_cli.errors import DataError, ParameterError
 from pai_cli.spelling import option
 
 if TYPE_CHECKING:
@@ -23,22 +23,22 @@ LUMA = (0.299, 0.587, 0.114)
 def choose(dataset: Dataset, per_class: int, seed: int) -> NDArray[np.int64]:
     """Indices of `per_class` examples of every class, (classes * per_class,), ascending.
 
-    The seed fixes them; those for a smaller `per_class` are among those for a larger one. Raises `DataError` when a
-    class has fewer, naming it.
+    The seed fixes them; those for a smaller `per_class` are among those for a larger one. Raises `ParameterError` when a
+    class has fewer, naming it, `DataError` when one has none.
     """
     if per_class < 1:
-        raise DataError(f"{per_class} examples a class: at least 1 is needed")
+        raise ParameterError(f"{option('per_class', per_class)}: give 1 or more")
     random = np.random.default_rng(seed)
     by_class = np.argsort(dataset.labels, kind="stable")
     counts = np.bincount(dataset.labels, minlength=dataset.classes)
     taken = []
     for label, members in enumerate(np.split(by_class, np.cumsum(counts)[:-1])):
         if len(members) < per_class:
-            raise DataError(
-                f"{dataset.name}: class {_title(dataset, label)} has {len(members)} examples, and {per_class} of each "
-                f"class are asked for; ask for {counts.min()} or fewer"
-                if counts.min()
-                else f"{dataset.name}: class {_title(dataset, label)} has no example"
+            if not counts.min():
+                raise DataError(f"{dataset.name}: class {_title(dataset, int(counts.argmin()))} has no example")
+            raise ParameterError(
+                f"{dataset.name}: class {_title(dataset, label)} has {len(members)} examples, and {per_class} of each class "
+                f"are taken; give {option('per_class', counts.min())} or less"
             )
         taken.append(random.permutation(members)[:per_class])
     return np.sort(np.concatenate(taken)).astype(np.int64)

@@ -137,7 +137,8 @@ def _reader(path: Path) -> Callable[[Path], Found] | None:
     start = check_readable(path, MaskError)
     if start.startswith(NPY):
         return _of_array
-    if start.startswith(MARKET):
+    text = path.suffix.lower() == ".mtx" and start.isascii() and b"\0" not in start  # whatever its first line is
+    if start.startswith(MARKET) or text:
         return _of_market
     if start.startswith(b"PK"):
         from pai_cli.files.foreign.npz import is_of_scipy

@@ -25,7 +25,7 @@ from pai_cli.telling import note
 if TYPE_CHECKING:
     from pai_cli.files.tables import Record
 
-VERSION = 5
+VERSION = 6
 DIGEST = "digest"
 """What the last row of a finished run has, last: the digest of all that stands before it in the file."""
 
@@ -262,8 +262,9 @@ class Journal:
         for key in dict.fromkeys((*self.settings, *told)):
             had, has = told.get(key), self.settings.get(key)
             if had != has and key != self.run.key:
+                first, now = ("not given" if value is None else value for value in (had, has))
                 raise ResumeError(
-                    f"{path}: that {self.run.noun} had {key} {had}, this one has {has}; give the same, or "
+                    f"{path}: that {self.run.noun} had {key} {first}, this one has {now}; give the same, or "
                     f"begin again with {option('force')} instead of {option('resume')}"
                 )
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from pai_cli.errors import OutputError, ParameterError, SuffixError
+from pai_cli.errors import OutputError, ParameterError, SuffixError, UsageError
 from pai_cli.files.atomic import check_output, is_special
 from pai_cli.files.journal import Resumable, run_of
 from pai_cli.spelling import for_shell, option
@@ -88,7 +88,8 @@ class FilePlan:
         self._folders.append(Folder(folder, what, holds))
 
     def writes(self, path: Path | None, what: str, option: str, *, replace: bool = False) -> None:
-        """A file that is written whole; `replace`: whether one there may go without `force`."""
+        """A file that is written whole; `replace`: whether one there may go without `force`. Raises `UsageError`."""
+        _check_name(path, option)
         if path is not None:
             self._outputs.append(Output(path, what, option, replace=replace or self.force))
 
@@ -103,8 +104,9 @@ class FilePlan:
     def adds_to(self, path: Path | None, what: str, option: str, *, seen_to: bool = False) -> None:
         """A file, or a folder, that is kept and added to; that it is one of its kind is for what reads it to see.
 
-        `seen_to`: and so is that it can be written.
+        `seen_to`: and so is that it can be written. Raises `UsageError`.
         """
+        _check_name(path, option)
         if path is not None:
             self._outputs.append(Output(path, what, option, seen_to=seen_to))
 
@@ -113,8 +115,9 @@ class FilePlan:
     ) -> None:
         """A file of a run that can be continued, removed or replaced by this command: only one of the same `run`.
 
-        `resume`: the run is continued. `after`: the file without which it cannot be.
+        `resume`: the run is continued. `after`: the file without which it cannot be. Raises `UsageError`.
         """
+        _check_name(path, option)
         self._outputs.append(Output(path, what, option, replace=self.force, run=run, resume=resume, after=after))
 
     def uses(self, path: Path, what: str, option: str, ours: Callable[[Path], bool]) -> None:
@@ -158,6 +161,12 @@ class FilePlan:
                 raise OutputError(
                     f"{output.path}: would be {folder.what}; choose another place ({option(output.option)})"
                 )
+
+
+def _check_name(path: Path | None, parameter: str) -> None:
+    """Refuse the name that is standard output in a shell, which has another name by the time that it comes here."""
+    if str(path) == "-":
+        raise UsageError(f"{option(parameter, '-')}: names no file; give a path, or /dev/stdout to write there")
 
 
 def _there(look: Callable[[], os.stat_result]) -> os.stat_result | None:

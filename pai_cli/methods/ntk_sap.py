@@ -20,6 +20,7 @@ from pai_cli.methods.signed_constants import constant_of
 from pai_cli.models.copies import failed_on, one_tensor, remove, repeatable, seeded, with_gradients, working_copy
 from pai_cli.models.huggingface import refuse_weights_alone
 from pai_cli.models.programs import normalise_by_batch
+from pai_cli.models.spectral_norms import refuse_spectral_norms
 from pai_cli.pruning.base import Masks, ScoreContext, Scorer, Scores
 from pai_cli.pruning.samples import batches_of
 from pai_cli.random import generator_for
@@ -51,8 +52,8 @@ def make_scorer(context: ScoreContext) -> Scorer:
     shifts it has. Where 100 inputs are too many for one batch, each batch has a network of its own. Float64 when a weight
     of the network is, else float32.
 
-    Raises `MethodOptionError` (input shape missing or wrong), `ScoreError` (a network that cannot be copied or
-    differentiated, outputs that are not finite), `DeviceError`.
+    Raises `MethodOptionError` (input shape missing or wrong), `ScoreError` (a network that has spectral norms, or
+    cannot be copied or differentiated, outputs that are not finite), `DeviceError`.
     """
     return Kernel(context).score
 
@@ -79,6 +80,7 @@ class Kernel:
 
     def __init__(self, context: ScoreContext) -> None:
         refuse_weights_alone(context.network.model)
+        refuse_spectral_norms(context.network.model, context.method)
         if context.input_shape is None:
             raise MethodOptionError(
                 f"{context.method}: the shape of one input is not known; give it with {option('input_shape')}, such as "

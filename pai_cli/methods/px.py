@@ -13,7 +13,17 @@ import torch
 from torch import nn
 
 from pai_cli.errors import MethodOptionError, ScoreError
-from pai_cli.models.copies import failed_on, one_tensor, remove, repeatable, seeded, with_gradients, working_copy
+from pai_cli.models.copies import (
+    ONE_TYPE,
+    failed_on,
+    one_tensor,
+    remove,
+    repeatable,
+    seeded,
+    takes_float32_alone,
+    with_gradients,
+    working_copy,
+)
 from pai_cli.models.gates import Gated, Gates
 from pai_cli.models.linearised import Linearised
 from pai_cli.pruning.base import Masks, ScoreContext, Scorer, Scores
@@ -89,9 +99,11 @@ class Paths:
             except ScoreError:
                 raise
             except Exception as error:
+                failure = f"{self.context.method}: {failed_on(inputs, error)}"
+                if takes_float32_alone(self.ones, x):
+                    raise ScoreError(f"{failure} in float64; {ONE_TYPE}") from error
                 raise MethodOptionError(
-                    f"{self.context.method}: {failed_on(inputs, error)}; give the shape of one input with "
-                    f"{option('input_shape')}"
+                    f"{failure}; give the shape of one input with {option('input_shape')}"
                 ) from error
             yield outputs
 

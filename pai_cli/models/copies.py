@@ -86,6 +86,23 @@ def remove(weights: Mapping[str, torch.Tensor], masks: Mapping[str, NDArray[np.b
         weights[name].detach().masked_fill_(torch.from_numpy(~mask).to(weights[name].device), 0.0)
 
 
+ONE_TYPE = "its code makes tensors of float32 whatever its input is: let them be of the input's type (dtype=x.dtype)"
+"""What to tell of a network that fails in float64 alone."""
+
+
+def takes_float32_alone(model: nn.Module, inputs: torch.Tensor) -> bool:
+    """Whether a network takes these inputs in float32 and not in float64, as one does whose code makes tensors of one."""
+    runs = []
+    for dtype in (torch.float32, torch.float64):
+        try:
+            with torch.no_grad():
+                copied(model).to(dtype)(inputs.detach().to(dtype).nan_to_num())
+            runs.append(True)
+        except Exception:
+            runs.append(False)
+    return runs == [True, False]
+
+
 def failed_on(inputs: torch.Tensor, error: Exception) -> str:
     """What to say where a network raises this of a batch."""
     return f"the network failed on a batch of shape {','.join(map(str, inputs.shape))} ({one_line(error)})"

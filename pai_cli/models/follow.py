@@ -92,8 +92,12 @@ class Follower(Watcher):
         self._strands[tensor] = strands
 
     def _write(self, tensor: torch.Tensor, strands: list[Strand], op: Operation | None = None) -> None:
-        """The same tensor has new contents; a view of it that is still about would now be wrong."""
+        """The same tensor has new contents; a view of it that is still about would now be wrong, and so would the whole
+        of which it is a part, where nothing was known of that.
+        """
         if op is not None and op.in_place and not _alike(self.strands(tensor), strands):
+            if not self.follows(tensor) and op.in_part:
+                raise self.refusal(op, "writes")
             storage = tensor.untyped_storage().data_ptr()
             for other in self._strands:
                 if other is not tensor and other.untyped_storage().data_ptr() == storage:

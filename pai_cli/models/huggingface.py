@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from torch import nn
 from pai_cli.compute.environment import variables_set
 from pai_cli.errors import CheckpointError, MethodOptionError, ModelFactoryError, PaiError, install
 from pai_cli.files.checkpoints import Checkpoint
-from pai_cli.files.messages import one_line
+from pai_cli.files.messages import one_line, some_names
 from pai_cli.models.base import Shapes, add_at
 from pai_cli.models.layers import PrunableLayer, prunable_layers
 from pai_cli.models.loading import check_names_and_shapes
@@ -137,7 +138,7 @@ def made(checkpoint: Checkpoint) -> tuple[nn.Module, Any]:
             ) from e
         try:
             with _quiet(transformers), torch.random.fork_rng(devices=[]):
-                config, network_class = _classes(plain, checkpoint.config.get("architectures"))
+                config, network_class = _classes(plain, checkpoint.config.get("architectures"), folder)
                 return network_class(config), config
         except PaiError:
             raise
@@ -148,7 +149,7 @@ def made(checkpoint: Checkpoint) -> tuple[nn.Module, Any]:
             ) from e
 
 
-def _classes(plain: dict[str, Any], architectures: object) -> tuple[Any, Any]:
+def _classes(plain: dict[str, Any], architectures: object, folder: Path) -> tuple[Any, Any]:
     """The configuration as transformers holds it, and the class of the network: one of those it has for that type."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -159,6 +160,13 @@ def _classes(plain: dict[str, Any], architectures: object) -> tuple[Any, Any]:
     config = config_class.from_dict(plain)
     name = architectures[0] if isinstance(architectures, list) and architectures else None
     modeling = import_module(config_class.__module__.replace(".configuration_", ".modeling_"))
+    if not architectures:
+        found = (name for name, one in vars(modeling).items() if getattr(one, "config_class", None) is config_class)
+        known = sorted(name for name in found if "PreTrained" not in name)
+        raise ModelFactoryError(
+            f"{folder}: config.json has no architectures, which tell the class of the network: put in the one that wrote "
+            f'the tensors, as "architectures": ["NAME"] ({some_names(known)}), or {INSTEAD}'
+        )
     network_class = vars(modeling).get(name) if isinstance(name, str) else None
     if not isinstance(network_class, type) or getattr(network_class, "config_class", None) is not config_class:
         raise ValueError(f"architectures names no network of type {plain['model_type']}")

@@ -13,9 +13,19 @@ from torch.overrides import TorchFunctionMode
 
 from pai_cli.errors import MethodOptionError, ScoreError
 from pai_cli.files.messages import one_line
-from pai_cli.models.copies import kind_of, remove, repeatable, seeded, with_gradients, working_copy
+from pai_cli.models.copies import (
+    ONE_TYPE,
+    kind_of,
+    remove,
+    repeatable,
+    seeded,
+    takes_float32_alone,
+    with_gradients,
+    working_copy,
+)
 from pai_cli.models.huggingface import refuse_weights_alone
 from pai_cli.models.programs import lift_ceilings, self_normalising
+from pai_cli.models.spectral_norms import refuse_spectral_norms
 from pai_cli.spelling import option
 
 if TYPE_CHECKING:
@@ -49,7 +59,7 @@ class Linearised:
     because R grows with depth past what float32 holds (4e70 for ResNet-56). Evaluation mode because
     batch statistics would normalise the flow away. The network itself is not touched. `names`: the weights
     that are masked and differentiated. Raises `MethodOptionError` without an input shape, `ScoreError` when
-    the network has a layer that normalises by its own input, `DeviceError` when the device is not there.
+    the network has a layer that normalises by its own input or weight, `DeviceError` when the device is not there.
     """
 
     def __init__(
@@ -68,6 +78,7 @@ class Linearised:
                 f"{method}: the shape of one input is not known; give it with {option('input_shape')}, such as 3,32,32"
             )
         refuse_self_normalising(network.model, method)
+        refuse_spectral_norms(network.model, method)
         self._method = method
         self._input_shape = tuple(input_shape)
         self._device = device
@@ -90,8 +101,8 @@ class Linearised:
 
         `by`: what each output is multiplied by before they are summed, shaped as the outputs of one input.
 
-        Raises `MethodOptionError` when such an input is too large or the network fails on it, `ScoreError` when
-        what it returns is not one floating tensor that can be differentiated.
+        Raises `MethodOptionError` when such an input is too large or the network fails on it, `ScoreError` when it fails in
+        float64 alone, or what it returns is not one floating tensor that can be differentiated.
         """
         ones = self._ones()
         with torch.enable_grad(), seeded(self._device, _SEED), repeatable(self._device):
@@ -140,10 +151,11 @@ class Linearised:
                 self._channels_last = False
                 self._reorder(torch.contiguous_format)
                 return self._forward(ones)
-            raise MethodOptionError(
-                f"{self._method}: the network failed on one float64 input of shape {self._shape_text} ({one_line(error)}); "
-                f"give the shape it takes with {option('input_shape')}"
-            ) from error
+            where = f"one float64 input of shape {self._shape_text}"
+            failure = f"{self._method}: the network failed on {where} ({one_line(error)})"
+            if takes_float32_alone(self._model, ones):
+                raise ScoreError(f"{failure}; {ONE_TYPE}") from error
+            raise MethodOptionError(f"{failure}; give the shape it takes with {option('input_shape')}") from error
         if not (isinstance(outputs, torch.Tensor) and outputs.is_floating_point()):
             raise ScoreError(
                 f"{self._method}: the network returns {kind_of(outputs)}, and one floating tensor is needed; "

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -91,6 +92,12 @@ class Operation:
         return self.results[0]
 
     @property
+    def in_part(self) -> bool:
+        """Whether what it gave shows memory of another tensor, so that what it writes in place stands in the other too."""
+        tensor = self.first
+        return tensor._is_view() or tensor.numel() * tensor.element_size() != tensor.untyped_storage().nbytes()
+
+    @property
     def gives_values(self) -> bool:
         """Whether it gave numbers that a network computes with, not indices or flags."""
         return any(leaf.is_floating_point() or leaf.is_complex() for leaf in self.results)
@@ -110,6 +117,56 @@ class Operation:
             dims = list(range(before))
         dims = {int(dim) % before for dim in (dims if isinstance(dims, (list, tuple)) else [dims])}
         return sorted(dims, reverse=True), bool(self.argument("keepdim", False)) or self.first.dim() == before
+
+
+class _CircularPadding(TorchFunctionMode):
+    """While it is on, circular padding concatenates pieces: PyTorch's own writes into memory that nothing is known of."""
+
+    def __torch_function__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Compute as ever, but for `pad` with `mode="circular"`."""
+        named = kwargs or {}
+        if getattr(func, "__name__", "").partition(".")[0] == "pad" and len(args) > 1:  # or "pad.default" in a program
+            mode = named.get("mode", (*args[2:], "constant")[0])
+            if mode == "circular" and min(args[1]) >= 0:
+                return circular(args[0], args[1])
+        return func(*args, **named)
+
+
+def circular(value: torch.Tensor, pads: Sequence[int]) -> torch.Tensor:
+    """`value` with `pads`, before and after along the last dimension first, of what stands at the other end."""
+    for number in range(len(pads) // 2):
+        dim, (before, after) = value.dim() - 1 - number, pads[2 * number : 2 * number + 2]
+        ends = value.narrow(dim, value.shape[dim] - before, before), value, value.narrow(dim, 0, after)
+        value = torch.cat([one for one in ends if one.shape[dim]], dim)
+    return value
+
+
+@contextmanager
+def _padding_in_parts(model: nn.Module) -> Iterator[None]:
+    """Let convolutions that pad circularly, and programs, pad by concatenation.
+
+    Only those: where functions are seen, attention of PyTorch's own takes another way than it does elsewhere.
+    """
+
+    def in_parts(forward: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with _CircularPadding():
+                return forward(*args, **kwargs)
+
+        return run
+
+    with ExitStack() as after:
+        for module in model.modules():
+            if getattr(module, "padding_mode", "") == "circular" or isinstance(module, fx.GraphModule):
+                own = vars(module)
+                if "forward" in own:
+                    after.callback(own.update, forward=own["forward"])
+                else:
+                    after.callback(own.pop, "forward")
+                own["forward"] = in_parts(module.forward)
+        yield
 
 
 class Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -145,7 +202,7 @@ class Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
             handles.append(module.register_forward_pre_hook(lambda *_, name=name: self._path.append(name)))
             handles.append(module.register_forward_hook(lambda *_: self._leave()))
         try:
-            with self:
+            with _padding_in_parts(self.model), self:
                 yield
         finally:
             for handle in handles:
@@ -168,12 +225,16 @@ class Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.note(Operation(func, args, kwargs or {}, result, followed))
         return result
 
+    @property
+    def place(self) -> str:
+        """Where the network is now, or was when it failed: the module's name, as messages have it."""
+        return repr(self._path[-1]) if self._path and self._path[-1] else "the network"
+
     def refusal(self, op: Operation, why: str = "mixes") -> TraceError:
         """What is raised where an operation cannot be followed."""
-        where = repr(self._path[-1]) if self._path and self._path[-1] else "the network"
         what = "writes into part of a tensor" if why == "writes" else "mixes its inputs"
         return TraceError(
-            f"the wiring of the network cannot be followed: {where} calls {op.name}, which {what} so that units cannot "
+            f"the wiring of the network cannot be followed: {self.place} calls {op.name}, which {what} so that units cannot "
             "be told apart"
         )
 

@@ -63,10 +63,22 @@ class PruneRequest:
     story: tuple[tuple[str, str], ...] = ()
 
     def facts(self) -> dict[str, Any]:
-        """What fixes the masks, as JSON can hold it: every field that is not incidental, the method by its name."""
+        """What fixes the masks, as JSON can hold it: every field that is not incidental, the method by its name.
+
+        A default that is taken stands there as its value, so that to give it later makes no difference.
+        """
         facts = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in INCIDENTAL}
-        training = None if self.training is None else asdict(self.training)
-        return {**facts, "method": self.method.name, "training": training}
+        one = self.method.allocation == "none" and self.pattern is None and self.densities is None
+        taken = {
+            "method": self.method.name,
+            "training": None if self.training is None else asdict(self.training),
+            "scope": self.scope or ("global" if one else "layer"),
+            "rounds": rounds_of(self) if self.rounds is None else self.rounds,
+            "batch_norm": self.normalises_by,
+        }
+        if self.method.data and not self.method.trains:
+            taken["per_class"] = self.per_class or USUAL_PER_CLASS
+        return facts | taken
 
     @property
     def normalises_by(self) -> BatchNorm | None:

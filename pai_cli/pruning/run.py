@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pai_cli.models.copies import on_its_own
+from pai_cli.models.spectral_norms import refuse_emptied, spectral_normed
 from pai_cli.progress import Progress, silent
 from pai_cli.pruning.allocation import network_count
-from pai_cli.pruning.base import Batches, Masks, Scope, ScoreContext, Scorer
+from pai_cli.pruning.base import Batches, Masks, Scope, ScoreContext, Scorer, Scores
 from pai_cli.pruning.counts import ON_HOST, Counts, NetworkQuota, PatternQuota, Quota
 from pai_cli.pruning.layers import select_layers
 from pai_cli.pruning.request import PruneRequest, Rounds, check_options, quota_of, rounds_of
@@ -25,6 +26,8 @@ from pai_cli.pruning.ties import Tie, Ties, noteworthy
 from pai_cli.pruning.trained import TrainingContext, TrainingOptions, TrainingRun
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from pai_cli.data.base import Dataset
     from pai_cli.models.device_masks import DeviceMasks
     from pai_cli.models.network import Network, PrunableLayer
@@ -202,8 +205,18 @@ def _scorer(
 
         dataset = open_samples(request)
     context = _context(network, request, dataset, progress, run)
-    scorer = method.load()(context)
+    scorer = _unless_emptied(method.load()(context), network.model, method.name)
     return (inverted(scorer) if request.invert else scorer), context
+
+
+def _unless_emptied(scorer: Scorer, model: nn.Module, method: str) -> Scorer:
+    """The scorer, which raises `CollapseError` for masks under which the network gives NaN alone."""
+
+    def score(masks: Masks | None) -> Scores:
+        refuse_emptied(model, masks or {}, f"{method}: a round")
+        return scorer(masks)
+
+    return score if spectral_normed(model) else scorer
 
 
 def _context(

@@ -55,9 +55,9 @@ class TrainingOptions:
         for name in ("penalty", "rewind"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= 0):
-                raise MethodOptionError(f"{option(name, f'{value:g}')}: must be 0 or more")
+                raise MethodOptionError(f"{option(name, f'{value:g}')}: must be 0 or more, and finite")
         if self.lr is not None and not (math.isfinite(self.lr) and self.lr > 0):
-            raise MethodOptionError(f"{option('lr', f'{self.lr:g}')}: must be above 0")
+            raise MethodOptionError(f"{option('lr', f'{self.lr:g}')}: must be above 0, and finite")
 
     def given(self) -> dict[str, int | float | str]:
         """What was asked for, by field."""

@@ -141,9 +141,8 @@ class SearchRequest:
         settings = {**self.prune.facts(), "noise": self.noise, "select": self.select, "source_sha256": source_sha256}
         settings["network"] = None if network is None else network.description
         settings["data_sha256"] = None if dataset is None else digest_of([dataset])
-        settings["metrics"], settings["convention"] = METRIC_VERSION, self.convention.value
-        settings |= {} if self.prune.method.draws else {"noise_unit": self.noise_unit}
-        return settings | ({"by": self.by} if self.by != USUAL_BY else {})
+        settings |= {"metrics": METRIC_VERSION, "convention": self.convention.value, "by": self.by}
+        return settings | ({} if self.prune.method.draws else {"noise_unit": self.noise_unit})
 
     def of_candidate(self, number: int) -> PruneRequest:
         """What is asked of candidate `number`: of one that draws, with a seed of its own."""

@@ -17,6 +17,7 @@ from torch.nn.utils import parametrize as parametrizing
 from pai_cli.errors import MaskMismatchError
 from pai_cli.files.fits import Against, Count, check_fits, without_twins
 from pai_cli.models.layers import prunable_layers
+from pai_cli.models.spectral_norms import refuse_emptied
 from pai_cli.pruning.base import Masks
 from pai_cli.training.fitting import Optimizers, check_bool, check_held, counted, listed, unwrapped
 
@@ -57,7 +58,8 @@ def apply_masks(
     Sparse gradients are left alone: weights are 0 after the step, an optimizer's memory of them may not be. Two handles on
     one weight keep what both masks keep.
 
-    Raises `MaskMismatchError` for masks of another network, `ArrayError` for masks that are not bool, `ParameterError` for
+    Raises `MaskMismatchError` for masks of another network, `CollapseError` for those that keep nothing of a weight that a
+    spectral norm divides (0/0), `ArrayError` for masks that are not bool, `ParameterError` for
     what is no optimizer, for one that does not hold a parameter, and for sharded parameters.
     """
     masks = dict(masks)
@@ -69,6 +71,7 @@ def apply_masks(
     remedy = "give the model that the masks were made for"
     check_fits("masks=", {name: mask.shape for name, mask in masks.items()}, Against("model=", shapes, remedy))
     firsts = without_twins(masks, parameters, source="masks=", remedy=remedy)
+    refuse_emptied(network, firsts, "masks=")
     optimizers = listed(optimizer)
     check_held({name: parameters[name] for name in firsts}, optimizers)
     by_parameter = {id(parameters[name]): name for name in firsts}

@@ -182,10 +182,15 @@ def prepare(
     """The parts as a network takes them, on the device; `shape` is of one input, None as the data has it.
 
     Of every class, round(validation * count) training examples chosen by the seed are held out, at least one of two or
-    more. Raises `DataError` when nothing is left on one side, or the data does not fit; `RecipeError`.
+    more. Raises `DataError` when nothing is held out, or the data does not fit; `RecipeError`, also when all is.
     """
     held_out = _held_out(train, recipe)
-    if not held_out.any() or held_out.all():
+    if held_out.all():
+        raise RecipeError(
+            f"{option('validation', f'{recipe.validation:g}')}: leaves none of the {len(train)} examples of {train.name} to "
+            "train with; give a smaller share, or more data"
+        )
+    if not held_out.any():
         raise DataError(f"{train.name}: {len(train)} examples are too few to hold some out; give more data")
     training = Examples(train, np.flatnonzero(~held_out), shape, device)
     validation = Examples(train, np.flatnonzero(held_out), shape, device)

@@ -78,6 +78,8 @@ class Job:
         """What must be the same for a training to be continued: all but the device, and where else it writes."""
         return {
             **self.recipe.facts,
+            "lr": self.recipe.base_lr,
+            "update_fraction": self.recipe.first_fraction,
             "source_sha256": self.source.sha256,
             "mask_sha256": None if self.mask is None else digest_of_mask(self.mask),
             "network": self.network.description,

@@ -130,9 +130,9 @@ class Recipe:
             if value is not None and value < 1:
                 raise RecipeError(f"{option(name, value)}: must be 1 or more")
         if not (math.isfinite(self.base_lr) and self.base_lr > 0):
-            raise RecipeError(f"{option('lr', f'{self.base_lr:g}')}: must be above 0")
+            raise RecipeError(f"{option('lr', f'{self.base_lr:g}')}: must be above 0, and finite")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise RecipeError(f"{option('weight_decay', f'{self.weight_decay:g}')}: must be 0 or more")
+            raise RecipeError(f"{option('weight_decay', f'{self.weight_decay:g}')}: must be 0 or more, and finite")
         for name, share in (
             ("validation", self.validation),
             ("early", self.early),

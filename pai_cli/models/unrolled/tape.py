@@ -210,12 +210,11 @@ class _Recorder(Watcher):
         tensor = op.first
         before = self._numbers.get(tensor)  # type: ignore[no-untyped-call]
         if op.in_place and number != before:
-            storage = tensor.untyped_storage()
-            part = tensor._is_view() or tensor.numel() * tensor.element_size() != storage.nbytes()
-            if number is not None and before is None and part:
+            if number is not None and before is None and op.in_part:
                 raise self.refusal(op, "writes")
+            storage = tensor.untyped_storage().data_ptr()
             for other in self._numbers:
-                if other is not tensor and other.untyped_storage().data_ptr() == storage.data_ptr():
+                if other is not tensor and other.untyped_storage().data_ptr() == storage:
                     raise self.refusal(op, "writes")
         if number is not None:
             self._numbers[tensor] = number
