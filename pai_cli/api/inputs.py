@@ -59,7 +59,7 @@ def open_source(source: Source, *, trust: bool = False) -> Checkpoint:
     from pai_cli.files.checkpoints import Checkpoint, StateDict, open_checkpoint
 
     if isinstance(source, (str, os.PathLike)):
-        if str(source) == STANDARD_INPUT:
+        if is_standard_input(source):
             raise UsageError("-: a checkpoint is not read from standard input; write it to a file, and give that")
         return open_checkpoint(Path(source), trust=trust)
     if isinstance(source, Checkpoint):

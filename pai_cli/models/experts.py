@@ -1,6 +1,4 @@
-"""Experts of a mixture: a matrix each in a model's folder, or taken as such, and parts of one tensor in the network of
-transformers.
-"""
+"""Experts of a mixture: matrices of a model's folder, or taken as such, and parts of a tensor in transformers' network."""
 
 from __future__ import annotations
 
