@@ -344,7 +344,7 @@ def test_class_folders(tmp_path: Path, small: Path) -> None:
     prune = ("prune", small, "--method", "snip", "--density", "0.5", "-o", tmp_path / "m", "--force")
     shown_well(run_pai(*prune, "--data", root, "--per-class", 9))
     (root / "train" / "a\nb" / "\x1b]0;x\x07.png").write_bytes(b"\x89PNG\r\n\x1a\n\x1b[31m")
-    done = run_pai(*prune, "--data", root)
+    done = run_pai(*prune, "--data", root, "--per-class", 1)
     assert done.status == 1
     shown_well(done)
     shown_well(run_pai("train", small, "--data", root, "-o", tmp_path / "t"))
