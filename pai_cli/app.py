@@ -129,8 +129,10 @@ def _leave_threads(status: int) -> None:
     is written, and half-written files are gone, by the time the interruption arrives here.
     """
     from pai_cli.compute.threads import still_working
+    from pai_cli.files.standard_input import remove_kept
 
     if still_working():
+        remove_kept()
         _settle_stdout()
         sys.stderr.flush()
         if status != stopping.INTERRUPTED:

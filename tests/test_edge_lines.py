@@ -109,7 +109,11 @@ def test_files_of_any_names_are_one_collection(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "raw", [b"a b\n\xff b\n", b"a b\nc \xc3\n", b"a b\nc\n", b'a b\n"c d\n', b"a,b\n,c\n", b"a a\n"]
+    "raw",
+    [
+        *(b"a b\n\xff b\n", b"a b\nc \xc3\n", b"a b\nc\n", b'a b\n"c d\n', b"a,b\n,c\n", b"a a\n"),
+        *(b"source\ttarget\t\xff\na\tb\t1\n", b'source\ttarget\t"w\na\tb\t1\n'),
+    ],
 )
 def test_faults_are_told_alike(raw: bytes, tmp_path: Path) -> None:
     (tmp_path / "g").write_bytes(raw)
@@ -119,6 +123,22 @@ def test_faults_are_told_alike(raw: bytes, tmp_path: Path) -> None:
             read(lambda: graph_collection([tmp_path / "g"], lambda _: None))
         told.append(str(caught.value))
     assert told[0] == told[1]
+
+
+@pytest.mark.parametrize(
+    "first", [b"# \xe9\n", b"a b\n# \xe9\n", b"#\n" * 2**20, b"\n" * 2**20, b'a b\n"b" c\n' + b"#\n" * 2**20]
+)
+def test_comments_are_passed_over_whatever_they_are(first: bytes, tmp_path: Path) -> None:
+    """Those that are no UTF-8 as well, and a million of them."""
+    (tmp_path / "g").write_bytes(first + b"a c\n")
+    for read in (lambda call: call(), by_python):
+        found = read(lambda: graph_collection([tmp_path / "g"], lambda _: None))
+        assert found.labels(np.arange(found.edges))[-1:] == ["b--c" if b'"' in first else "a--c"]
+    shapes = [read_bipartite(tmp_path / "g").shape]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(numbered, "compiled", None)
+        shapes.append(read_bipartite(tmp_path / "g").shape)
+    assert shapes[0] == shapes[1]
 
 
 def texts(text: str, *, apart: int = 0, table: object = None) -> tuple[object, np.ndarray]:

@@ -297,7 +297,7 @@ def test_names_of_both_columns_are_apart(compiled: bool, tmp_path: Path, monkeyp
     path.write_text("a b 1\na b 2\n")
     with pytest.raises(EdgeListError, match=r"tells of one edge twice, with weights 1 and 2"):
         read_bipartite(path)
-    for number in ("nan", "-inf", "Infinity"):
+    for number in ("nan", "-inf", "Infinity", "1e999"):
         path.write_text(f"a b 1\na c {number}\n")
         with pytest.raises(EdgeListError, match=f"an edge has the weight {number}; give every edge a finite one"):
             read_bipartite(path)

@@ -177,6 +177,31 @@ def test_what_was_kept_of_standard_input_goes_with_the_process(tmp_path: Path) -
     assert kept(b"a list of names") is None
 
 
+@pytest.mark.parametrize("status", [130, 143])
+def test_it_goes_too_where_threads_are_left_at_work(tmp_path: Path, status: int) -> None:
+    """As by Ctrl-C while layers are measured, which ends the process without Python's own end."""
+    program = (
+        "from pai_cli import app; from pai_cli.compute import threads; from pai_cli.files.standard_input import kept_as\n"
+        f"threads.still_working = lambda: True; kept_as('.edges', b'a b'); app._leave_threads({status}); print('here')"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, env=environment, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-2 if status == 130 else status, b"", b"")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [("analyze", "-", "-"), ("mine", "-", "/dev/stdin"), ("mine", "--graphs", "-", "-")])
+def test_standard_input_is_given_once(pai: Pai, words: tuple[str, ...]) -> None:
+    done = pai(*words, stdin=b"a b\nb c\n")
+    assert (done.status, done.said) == (2, ["pai: error: - is standard input, which can be read once; give it once"])
+
+
+def test_where_standard_input_is_not_read_it_is_said(pai: Pai) -> None:
+    for words in (("prune", "-", "--method", "erk"), ("analyze", MASK, "--weights", "-")):
+        done = pai(*words, stdin=MASK.read_bytes())
+        assert (done.status, done.said) == (1, ["pai: error: -: no such file; standard input is not read here"])
+
+
 def test_a_file_on_standard_output(small: Path) -> None:
     words = [sys.executable, "-m", "pai_cli", "prune", str(small), "--method", "erk", "--density", "0.5", "-o", "-"]
     done = subprocess.run(words, capture_output=True, check=True)

@@ -15,7 +15,6 @@ from pai_cli.files.numbered import Names, Numbered, numbered
 
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 NOT_FINITE = re.compile(r"[-+]?(nan|inf|infinity)", re.IGNORECASE)
-ENDLESS = re.compile(rb"\b(nan|inf|infinity)\b", re.IGNORECASE)  # a reading of every line may find such a weight
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +36,7 @@ def read_bipartite(path: Path) -> BipartiteList:
     """
     raw = raw_of(path)
     found = numbered(raw, Names(), apart=True, valued=True) or numbered(raw, Names(), apart=True)
-    if found is None or (found.values is None and found.most > 2 and ENDLESS.search(raw)):
+    if found is None or (found.values is None and _is_number(found.third)):  # perhaps some are without end
         found = _by_line(path, raw)
     if not len(found.ends):
         raise EdgeListError(f"{path}: holds no edge; give two names a line, with a tab between")
@@ -100,7 +99,7 @@ def _by_line(path: Path, raw: bytes) -> Numbered:
 
 def _weights(path: Path, thirds: list[str]) -> NDArray[np.float64] | None:
     """The third cells as numbers; None where they are something else. Raises `EdgeListError` for numbers without end."""
-    if not all(NUMBER.fullmatch(one) or NOT_FINITE.fullmatch(one) for one in thirds):
+    if not all(map(_is_number, thirds)):
         return None
     values = np.array([float(one) for one in thirds])
     finite = np.isfinite(values)
@@ -112,3 +111,7 @@ def _weights(path: Path, thirds: list[str]) -> NDArray[np.float64] | None:
             f"{path}: an edge has the weight {worst}; give every edge a finite one, or leave the column out"
         )
     return values
+
+
+def _is_number(cell: str) -> bool:
+    return bool(NUMBER.fullmatch(cell) or NOT_FINITE.fullmatch(cell))

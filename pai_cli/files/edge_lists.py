@@ -16,6 +16,7 @@ from pai_cli.files.first_bytes import first_bytes, no_text, read_whole
 from pai_cli.files.numbered import COMMENTS, HEADS, Names, Numbered, numbered, shown_line
 from pai_cli.printable import reason_of
 
+SKIPPED = re.compile(r"(?:[#%][^\n]*+\n|\n)*+")  # lines without an edge, which a text may begin with
 ODD_SPACES = "\x0b\x0c\x1c\x1d\x1e\x1f"  # of ASCII, beside the blank, the tab and the ends of lines
 
 
@@ -96,8 +97,7 @@ def table(text: str) -> Columns | None:
 
     Nearly every list of edges is one, and is split at once, a tenth of the time of line by line.
     """
-    while text.startswith((*COMMENTS, "\n")):
-        text = text.partition("\n")[2]
+    text = text[SKIPPED.match(text).end() :]  # type: ignore[union-attr]  # nothing is a match too
     text += "" if text.endswith("\n") else "\n"
     between = "\t" if "\t" in text else "," if "," in text else " "
     if '"' in text or any(f"\n{sign}" in text for sign in COMMENTS) or (between != " " and " " in text):
@@ -155,10 +155,11 @@ def head_of(cells: list[str], line: str) -> str:
 
 def _lines(path: Path, text: str) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip() or line.lstrip().startswith(COMMENTS):
+            continue
         if any("\udc80" <= sign <= "\udcff" for sign in ([] if line.isascii() else line)):  # bytes that are no text
             raise EdgeListError(f"{path}: line {number}: {no_text(path)}; a list of edges is plain text")
-        if line.strip() and not line.lstrip().startswith(COMMENTS):
-            yield number, line
+        yield number, line
 
 
 def _cells(line: str) -> list[str]:

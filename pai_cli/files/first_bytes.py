@@ -118,7 +118,8 @@ def check_readable(path: Path, error: type[PaiError]) -> bytes:
             raise error(f"{path}: is a device or a pipe; give a regular file")
         start = first_bytes(path)
     except FileNotFoundError as e:
-        raise error(f"{path}: no such file") from e
+        hint = "; standard input is not read here" if str(path) == "-" else ""
+        raise error(f"{path}: no such file{hint}") from e
     except PermissionError as e:
         raise error(f"{path}: no permission to read it") from e
     except OSError as e:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -23,7 +24,7 @@ HEADS = frozenset((
 ))  # fmt: skip
 """A first line of two of these names the columns."""
 
-SKIPPED = tuple(sign.encode() for sign in (*COMMENTS, "\n"))  # how a line without an edge begins
+SKIPPED = re.compile(rb"(?:[#%][^\n]*+\n|\n)*+")  # lines without an edge, which a text may begin with
 
 MOST_HEAD = 2**16  # bytes of a first line
 
@@ -46,7 +47,7 @@ class Numbered:
     """The names of the first two columns of every line. `names`: each once. `ends`: (lines, 2), places in `names`.
 
     most: cells of a line. heading: the first line where it names the columns, else "". values: the numbers of the third
-    column, where they were asked for and all are.
+    column, where they were asked for and all are. third: the first line's third cell, of a text that was read at once.
     """
 
     names: list[str]
@@ -54,6 +55,7 @@ class Numbered:
     most: int
     heading: str
     values: NDArray[np.float64] | None = None
+    third: str = ""
 
 
 def numbered(raw: bytes, known: Names, *, apart: bool = False, valued: bool = False) -> Numbered | None:
@@ -68,14 +70,15 @@ def numbered(raw: bytes, known: Names, *, apart: bool = False, valued: bool = Fa
     text = raw.removeprefix(b"\xef\xbb\xbf")
     if b"\r" in text:
         text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    while text.startswith(SKIPPED):
-        text = text.partition(b"\n")[2]
+    text = text[SKIPPED.match(text).end() :]  # type: ignore[union-attr]  # nothing is a match too
     between = next((sign for sign in (b"\t", b",") if sign in text), b" ")
     first, ended, rest = text[:MOST_HEAD].partition(b"\n")
     cells = first.decode("latin-1").split(between.decode())
     if not ended or len(cells) < 2:
         return None
     headed = {cells[0].lower(), cells[1].lower()} <= HEADS
+    if headed and (b'"' in first or not first.isascii()):
+        return None
     if headed:
         text, cells = text[len(first) + 1 :], rest.partition(b"\n")[0].decode("latin-1").split(between.decode())
     if not 2 <= len(cells) <= MOST_HEAD:
@@ -90,9 +93,8 @@ def numbered(raw: bytes, known: Names, *, apart: bool = False, valued: bool = Fa
         return None
     known.learn(count)
     heading = shown_line(first.decode()) if headed else ""
-    return Numbered(
-        known.known, ends, len(cells) if lines or not headed else 2, heading, values if len(values) else None
-    )
+    third = cells[2] if len(cells) > 2 else ""
+    return Numbered(known.known, ends, len(cells), heading, values if len(values) else None, third)
 
 
 def shown_line(line: str) -> str:

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
-from pai_cli.errors import MaskError, PaiError, UntrustedPickleError
+from pai_cli.errors import MaskError, PaiError, UntrustedPickleError, UsageError
 from pai_cli.files.first_bytes import ENOUGH, check_start
 from pai_cli.files.folders import file_of, is_model
 from pai_cli.files.opening import why_unlisted
 from pai_cli.files.ordering import file_order
-from pai_cli.files.standard_input import bytes_of, is_standard_input, kept, kept_as
+from pai_cli.files.standard_input import STANDARD_INPUT, bytes_of, is_standard_input, kept, kept_as
 from pai_cli.printable import reason_of
 from pai_cli.spelling import option
 
@@ -32,10 +32,10 @@ def mask_paths(given: Iterable[str], stdin: TextIO, note: Note, *, trust: bool =
     other tools; the others are passed over with a `note`, and so are pruned networks without masks. The folder of a Hugging
     Face model is one such network. `-` reads one path a line from `stdin`, or paths with NUL between them, as `find -print0`
     writes them, or is the mask file that is there. A path that is named outright is taken as it is, so that its fault is
-    told later. Raises `MaskError` when nothing is left.
+    told later. Raises `MaskError` when nothing is left, `UsageError` for standard input that is given twice.
     """
     found: Counter[Path] = Counter()
-    for text in given:
+    for text in _with_one_input(given):
         if is_standard_input(text):
             found.update(_on_standard_input(stdin))
         elif is_model(Path(text)):
@@ -66,10 +66,10 @@ def _on_standard_input(stdin: TextIO) -> list[Path]:
 
 def graph_paths(given: Iterable[str], stdin: TextIO) -> list[Path]:
     """The lists of edges that `given` names, in order. `-` is one on standard input, or a list of the paths of several,
-    whose first line is then a file.
+    whose first line is then a file. Raises `UsageError` where it is given twice.
     """
     found: list[Path] = []
-    for text in given:
+    for text in _with_one_input(given):
         if not is_standard_input(text):
             found.append(Path(text))
             continue
@@ -77,6 +77,13 @@ def graph_paths(given: Iterable[str], stdin: TextIO) -> list[Path]:
         listed = _listed(raw, stdin)
         found += map(Path, listed) if listed and _is_file(listed[0]) else [kept_as(".edges", raw)]
     return found
+
+
+def _with_one_input(given: Iterable[str]) -> list[str]:
+    texts = list(given)
+    if sum(map(is_standard_input, texts)) > 1:
+        raise UsageError(f"{STANDARD_INPUT} is standard input, which can be read once; give it once")
+    return texts
 
 
 def _is_file(path: str) -> bool:

@@ -16,6 +16,7 @@ from pai_cli.files.first_bytes import ENOUGH, is_pickle, is_safetensors, looks_l
 STANDARD_INPUT = "-"
 SPELLED = (STANDARD_INPUT, "/dev/stdin")
 NAME = "standard-input"
+_folders: list[str] = []
 _STARTS = {b"\x93NUMPY": ".npy", b"%%MatrixMarket": ".mtx"}
 
 
@@ -50,10 +51,17 @@ def kept(raw: bytes) -> Path | None:
 def kept_as(suffix: str, raw: bytes) -> Path:
     """A file of these bytes, whose name ends so."""
     folder = tempfile.mkdtemp(prefix="pai-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    _folders.append(folder)
     path: Path = KeptFile(folder, f"{NAME}{suffix}")
     path.write_bytes(raw)
     return path
+
+
+@atexit.register
+def remove_kept() -> None:
+    """Remove what is kept: for a process that ends without Python's own end."""
+    while _folders:
+        shutil.rmtree(_folders.pop(), ignore_errors=True)
 
 
 def file_in(stdin: TextIO) -> Path:
