@@ -371,19 +371,19 @@ def test_blocks_of_several_kinds_are_given_what_is_theirs() -> None:
                 weight.mul_(wanted)
 
 
-@pytest.mark.parametrize("how", ["changed between", "the other way round"])
+@pytest.mark.parametrize("how", ["changed between", "changed in place", "the other way round"])
 def test_blocks_that_are_not_run_one_on_the_other_are_told(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers.models.llama.modeling_llama import LlamaModel
 
     def forward(self: Any, input_ids: torch.Tensor, **_: Any) -> Any:
         hidden = self.embed_tokens(input_ids)
         layers = list(self.layers)
-        for layer in layers if how == "changed between" else layers[::-1]:
-            hidden = layer(hidden) * 2
+        for layer in layers if how.startswith("changed") else layers[::-1]:
+            hidden = layer(hidden).mul_(2) if how == "changed in place" else layer(hidden) * 2
         return hidden
 
     monkeypatch.setattr(LlamaModel, "forward", forward)
-    why = "its blocks are not run one after the other" if how == "changed between" else "none of its blocks is run"
+    why = "its blocks are not run one after the other" if how.startswith("changed") else "none of its blocks is run"
     with pytest.raises(ModelFactoryError, match=rf"cannot be run on tokens block by block \({why}"):
         pruned("llama", "wanda")
 

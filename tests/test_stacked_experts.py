@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 import pai_cli as pai
 from pai_cli.app import app
-from pai_cli.errors import LayerSelectionError
+from pai_cli.errors import LayerSelectionError, ModelFactoryError
 from pai_cli.files.checkpoints import open_checkpoint
 from pai_cli.models.experts import Part, joined
 from pai_cli.telling import PaiWarning
@@ -184,6 +184,31 @@ def test_a_folder_of_the_same_experts_one_by_one(method: str, how: dict[str, Any
         else:
             both = np.split(mask[f"{at}.mlp.experts.gate_up_proj"][int(number)], 2)
             np.testing.assert_array_equal(both[leaf == "w3"], one)
+
+
+@pytest.mark.parametrize("kind", AT)
+def test_routers_are_left_whole(kind: str) -> None:
+    """Of Llama 4 the router is a linear layer, of others a parameter."""
+    mask = pai.prune(folder(kind), "wanda", density=0.5, **TEXT)
+    routers = {
+        name for name in network(folder(kind), kind).state_dict() if name.endswith((".router.weight", ".gate.weight"))
+    }
+    told = json.loads(mask.metadata["left_whole"])
+    assert len(routers) == 2
+    assert routers.isdisjoint(mask)
+    assert all("router" in told[name].lower() for name in routers)
+
+
+def test_a_kind_of_block_that_the_network_has_not_is_told(tmp_path: Path) -> None:
+    """transformers knows chunks, and GPT-OSS does not."""
+    made = languages.save_as_held(languages.network("gpt_oss"), tmp_path / "net")
+    told = json.loads((made / "config.json").read_text(encoding="utf-8"))
+    told["layer_types"] = ["chunked_attention", "full_attention"]
+    (made / "config.json").write_text(json.dumps(told), encoding="utf-8")
+    with pytest.raises(
+        ModelFactoryError, match=r"cannot be run on tokens block by block \(KeyError: 'chunked_attention'\)"
+    ):
+        pai.prune(made, "wanda", density=0.5, **TEXT)
 
 
 # ---- what is written

@@ -61,7 +61,7 @@ def _told(model: LanguageModel) -> Iterator[None]:
     """What a network or a block stumbles over that is run as no language model is. Raises `ModelFactoryError`."""
     try:
         yield
-    except (TypeError, ValueError, AttributeError, IndexError, RuntimeError) as e:
+    except (TypeError, ValueError, AttributeError, LookupError, RuntimeError) as e:
         if "memory" in str(e).lower():  # which is another matter
             raise
         raise _not_by_block(model, one_line(e)) from e
@@ -132,7 +132,7 @@ def _given(
         inputs, *rest = args or (named.pop("hidden_states"),)
         if number != len(found) or (found and not _same(inputs, found[0][0])):
             raise _Caught
-        found.append((inputs, (tuple(rest), named)))
+        found.append((inputs.clone(), (tuple(rest), named)))  # what is changed in place afterwards is told apart
         if len(found) == count:
             raise _Caught
         return (inputs,) if tuples else inputs
