@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,17 +18,20 @@ from torch import nn
 from trainings import CLASSES, SIDE, batch_of, data_for, equal, fit, recipe, through_a_file, trainer
 
 import pai_cli as pai_library
+from pai_cli.api.inputs import pattern_of
 from pai_cli.errors import MethodOptionError, RecipeError
 from pai_cli.files.foreign.two_of_four import two_of_four
 from pai_cli.files.masks import MaskFile
 from pai_cli.models.network import Network
 from pai_cli.pruning.base import Masks, Pattern
 from pai_cli.spectral.layout import PLAIN
+from pai_cli.spelling import for_shell
 from pai_cli.telling import PaiWarning
 from pai_cli.training.dynamic import MoveTies
 from pai_cli.training.loop import Run
 from pai_cli.training.model import cross_entropy
 from pai_cli.training.recipe import Dynamic
+from pai_cli.training.said import pattern_given_up
 
 FIRST = "0.weight"  # of three channels, which no pattern here divides
 GROUPED = {"2.weight": (2, False), "4.weight": (2, True)}
@@ -367,6 +372,28 @@ def test_a_pattern_that_is_given_up_is_told(pai, place, dynamic, line):
     assert done.status == 0, done.err
     assert [one for one in done.said if "do not keep" in one] == ([] if line is None else [f"pai: {line}"])
     assert "pattern" not in MaskFile(Path("o-mask.safetensors")).metadata
+
+
+GIVEN_UP = "--pattern {0}: moves do not keep {1}, which m.safetensors was pruned by; give --pattern {1} to keep it"
+
+
+@pytest.mark.parametrize(
+    ("pruned", "moved", "line"),
+    [
+        ("2:4", "4:8", GIVEN_UP.format("4:8", "2:4")),
+        ("2:4", "2:4", None),
+        ("4:8", "2:4", None),  # of a mask that has both
+        ("1:8", "2:4", GIVEN_UP.format("2:4", "1:8")),
+        ("0:0", "2:4", None),
+        ("9" * 5000 + ":8", "2:4", None),
+        ("x", "2:4", None),
+    ],
+    ids=lambda one: str(one)[:10],
+)
+def test_a_pattern_that_is_given_up_for_another(pruned, moved, line):
+    mask: Any = SimpleNamespace(path=Path("m.safetensors"), metadata={"pattern": pruned})
+    told = pattern_given_up(mask, recipe(dynamic=Dynamic.SRIGL, pattern=pattern_of(moved)))
+    assert for_shell(told) == (line or "")
 
 
 @pytest.mark.parametrize(
