@@ -397,6 +397,15 @@ def test_tokens_of_others_in_a_batch_of_experts(monkeypatch: pytest.MonkeyPatch)
     assert [name.rpartition(".")[2] for name in mask if "experts" in name] == ["gate_up_proj"] * 2
 
 
+def test_experts_that_are_all_given_all_tokens_are_left_whole(tmp_path: Path) -> None:
+    """Whether the router chose all of them is not seen, of either matrix: what it did not choose may go later."""
+    made = languages.save_as_held(languages.network("llama4_text", num_experts_per_tok=EXPERTS), tmp_path / "net")
+    with pytest.warns(PaiWarning, match=r"left whole: inputs are not known: each of its experts is given all tokens$"):
+        mask = pai.prune(made, "wanda", density=0.5, **TEXT)
+    assert not [name for name in mask if ".experts." in name]
+    assert sum(".experts." in name for name in json.loads(mask.metadata["left_whole"])) == 4
+
+
 def test_nothing_but_doubts_is_refused_and_owl_tells_them(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
