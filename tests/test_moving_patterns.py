@@ -291,6 +291,22 @@ def test_layers_that_never_move_are_told(caplog):
     assert [name for name, mask in after.items() if (mask == masks[name]).all()] == ["0.weight", "4.weight"]
 
 
+def test_layers_without_weights_and_shares_below_a_hundredth_are_told_as_they_are(caplog):
+    caplog.set_level("INFO", "pai")
+    network = convolutions()
+    masks = patterned(network, Pattern(2, 4))
+    masks["4.weight"] = np.zeros((8, 4, 2, 2), bool)
+    run = trainer(network, masks, recipe(dynamic=Dynamic.RIGL, update_every=2, update_fraction=1e-4))
+    with pytest.warns(PaiWarning):
+        run.train()
+    assert [for_shell(line).partition(" no update moves ")[2] for line in run.moving.told] == [
+        "0.weight: all weights are kept there",
+        "4.weight: no weight is kept there",
+        "2.weight, 6.weight: 0.0093% of the weights kept there come to less than half a weight",
+    ]
+    assert run.fixed_layers == 4
+
+
 def test_whole_layers_are_not_told_of_where_updates_prune(caplog):
     caplog.set_level("INFO", "pai")
     network, told = convolutions(), []
