@@ -388,6 +388,34 @@ def test_blocks_that_are_not_run_one_on_the_other_are_told(how: str, monkeypatch
         pruned("llama", "wanda")
 
 
+@pytest.mark.parametrize("places", [1, 2])
+def test_blocks_that_give_tuples(places: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As DeBERTa's, whose network takes a pair from each."""
+    from transformers.modeling_outputs import BaseModelOutputWithPast
+    from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaModel
+
+    wanted = pai.prune(folder("llama"), "wanda", density=0.5, head=True, **TEXT)
+    alone = LlamaDecoderLayer.forward
+
+    def forward(self: Any, input_ids: torch.Tensor, **_: Any) -> Any:
+        hidden = self.embed_tokens(input_ids)
+        turns = self.rotary_emb(hidden, torch.arange(input_ids.shape[1])[None])
+        for layer in self.layers:
+            given = layer(hidden, position_embeddings=turns)
+            if places == 1:
+                hidden = given[0]
+            else:
+                hidden, _attention = given
+        return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden))
+
+    def block(*given: Any, **named: Any) -> Any:
+        return (alone(*given, **named), *[None] * (places - 1))
+
+    monkeypatch.setattr(LlamaModel, "forward", forward)
+    monkeypatch.setattr(LlamaDecoderLayer, "forward", block)
+    assert pai.prune(folder("llama"), "wanda", density=0.5, head=True, **TEXT) == wanted
+
+
 def test_a_network_that_reads_no_tokens_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     import transformers
 
