@@ -304,6 +304,15 @@ FAULTS = {
     "experts whose tokens are not counted": Fault(
         "pruning/inputs.py", "inputs.doubt = stack.doubt or doubt", "inputs.doubt = stack.doubt", "stacked_experts"
     ),
+    "the router of Llama 4 pruned": Fault(
+        "models/language.py", " if layer.name not in routers}", "}", "stacked_experts"
+    ),
+    "a pattern given up for one of the same density": Fault(
+        "training/said.py",
+        "not rest and keep == times * recipe.pattern.keep",
+        "keep * recipe.pattern.of == of * recipe.pattern.keep",
+        "moving_patterns",
+    ),
     "experts that something else reads": Fault("pruning/inputs.py", "stack.doubt or doubt", "doubt", "stacked_experts"),
     "tokens that are not sent to an expert": Fault(
         "pruning/inputs.py", "left[number, routed]", "left[number]", "stacked_experts"

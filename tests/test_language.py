@@ -371,21 +371,49 @@ def test_blocks_of_several_kinds_are_given_what_is_theirs() -> None:
                 weight.mul_(wanted)
 
 
-@pytest.mark.parametrize("how", ["changed between", "the other way round"])
+@pytest.mark.parametrize("how", ["changed between", "changed in place", "the other way round"])
 def test_blocks_that_are_not_run_one_on_the_other_are_told(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers.models.llama.modeling_llama import LlamaModel
 
     def forward(self: Any, input_ids: torch.Tensor, **_: Any) -> Any:
         hidden = self.embed_tokens(input_ids)
         layers = list(self.layers)
-        for layer in layers if how == "changed between" else layers[::-1]:
-            hidden = layer(hidden) * 2
+        for layer in layers if how.startswith("changed") else layers[::-1]:
+            hidden = layer(hidden).mul_(2) if how == "changed in place" else layer(hidden) * 2
         return hidden
 
     monkeypatch.setattr(LlamaModel, "forward", forward)
-    why = "its blocks are not run one after the other" if how == "changed between" else "none of its blocks is run"
+    why = "its blocks are not run one after the other" if how.startswith("changed") else "none of its blocks is run"
     with pytest.raises(ModelFactoryError, match=rf"cannot be run on tokens block by block \({why}"):
         pruned("llama", "wanda")
+
+
+@pytest.mark.parametrize("places", [1, 2])
+def test_blocks_that_give_tuples(places: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As DeBERTa's, whose network takes a pair from each."""
+    from transformers.modeling_outputs import BaseModelOutputWithPast
+    from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaModel
+
+    wanted = pai.prune(folder("llama"), "wanda", density=0.5, head=True, **TEXT)
+    alone = LlamaDecoderLayer.forward
+
+    def forward(self: Any, input_ids: torch.Tensor, **_: Any) -> Any:
+        hidden = self.embed_tokens(input_ids)
+        turns = self.rotary_emb(hidden, torch.arange(input_ids.shape[1])[None])
+        for layer in self.layers:
+            given = layer(hidden, position_embeddings=turns)
+            if places == 1:
+                hidden = given[0]
+            else:
+                hidden, _attention = given
+        return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden))
+
+    def block(*given: Any, **named: Any) -> Any:
+        return (alone(*given, **named), *[None] * (places - 1))
+
+    monkeypatch.setattr(LlamaModel, "forward", forward)
+    monkeypatch.setattr(LlamaDecoderLayer, "forward", block)
+    assert pai.prune(folder("llama"), "wanda", density=0.5, head=True, **TEXT) == wanted
 
 
 def test_a_network_that_reads_no_tokens_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

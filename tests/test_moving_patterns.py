@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,17 +18,20 @@ from torch import nn
 from trainings import CLASSES, SIDE, batch_of, data_for, equal, fit, recipe, through_a_file, trainer
 
 import pai_cli as pai_library
+from pai_cli.api.inputs import pattern_of
 from pai_cli.errors import MethodOptionError, RecipeError
 from pai_cli.files.foreign.two_of_four import two_of_four
 from pai_cli.files.masks import MaskFile
 from pai_cli.models.network import Network
 from pai_cli.pruning.base import Masks, Pattern
 from pai_cli.spectral.layout import PLAIN
+from pai_cli.spelling import for_shell
 from pai_cli.telling import PaiWarning
 from pai_cli.training.dynamic import MoveTies
 from pai_cli.training.loop import Run
 from pai_cli.training.model import cross_entropy
 from pai_cli.training.recipe import Dynamic
+from pai_cli.training.said import pattern_given_up
 
 FIRST = "0.weight"  # of three channels, which no pattern here divides
 GROUPED = {"2.weight": (2, False), "4.weight": (2, True)}
@@ -286,6 +291,22 @@ def test_layers_that_never_move_are_told(caplog):
     assert [name for name, mask in after.items() if (mask == masks[name]).all()] == ["0.weight", "4.weight"]
 
 
+def test_layers_without_weights_and_shares_below_a_hundredth_are_told_as_they_are(caplog):
+    caplog.set_level("INFO", "pai")
+    network = convolutions()
+    masks = patterned(network, Pattern(2, 4))
+    masks["4.weight"] = np.zeros((8, 4, 2, 2), bool)
+    run = trainer(network, masks, recipe(dynamic=Dynamic.RIGL, update_every=2, update_fraction=1e-4))
+    with pytest.warns(PaiWarning):
+        run.train()
+    assert [for_shell(line).partition(" no update moves ")[2] for line in run.moving.told] == [
+        "0.weight: all weights are kept there",
+        "4.weight: no weight is kept there",
+        "2.weight, 6.weight: 0.0093% of the weights kept there come to less than half a weight",
+    ]
+    assert run.fixed_layers == 4
+
+
 def test_whole_layers_are_not_told_of_where_updates_prune(caplog):
     caplog.set_level("INFO", "pai")
     network, told = convolutions(), []
@@ -367,6 +388,28 @@ def test_a_pattern_that_is_given_up_is_told(pai, place, dynamic, line):
     assert done.status == 0, done.err
     assert [one for one in done.said if "do not keep" in one] == ([] if line is None else [f"pai: {line}"])
     assert "pattern" not in MaskFile(Path("o-mask.safetensors")).metadata
+
+
+GIVEN_UP = "--pattern {0}: moves do not keep {1}, which m.safetensors was pruned by; give --pattern {1} to keep it"
+
+
+@pytest.mark.parametrize(
+    ("pruned", "moved", "line"),
+    [
+        ("2:4", "4:8", GIVEN_UP.format("4:8", "2:4")),
+        ("2:4", "2:4", None),
+        ("4:8", "2:4", None),  # of a mask that has both
+        ("1:8", "2:4", GIVEN_UP.format("2:4", "1:8")),
+        ("0:0", "2:4", None),
+        ("9" * 5000 + ":8", "2:4", None),
+        ("x", "2:4", None),
+    ],
+    ids=lambda one: str(one)[:10],
+)
+def test_a_pattern_that_is_given_up_for_another(pruned, moved, line):
+    mask: Any = SimpleNamespace(path=Path("m.safetensors"), metadata={"pattern": pruned})
+    told = pattern_given_up(mask, recipe(dynamic=Dynamic.SRIGL, pattern=pattern_of(moved)))
+    assert for_shell(told) == (line or "")
 
 
 @pytest.mark.parametrize(

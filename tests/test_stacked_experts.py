@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 import pai_cli as pai
 from pai_cli.app import app
-from pai_cli.errors import LayerSelectionError
+from pai_cli.errors import LayerSelectionError, ModelFactoryError
 from pai_cli.files.checkpoints import open_checkpoint
 from pai_cli.models.experts import Part, joined
 from pai_cli.telling import PaiWarning
@@ -184,6 +184,31 @@ def test_a_folder_of_the_same_experts_one_by_one(method: str, how: dict[str, Any
         else:
             both = np.split(mask[f"{at}.mlp.experts.gate_up_proj"][int(number)], 2)
             np.testing.assert_array_equal(both[leaf == "w3"], one)
+
+
+@pytest.mark.parametrize("kind", AT)
+def test_routers_are_left_whole(kind: str) -> None:
+    """Of Llama 4 the router is a linear layer, of others a parameter."""
+    mask = pai.prune(folder(kind), "wanda", density=0.5, **TEXT)
+    routers = {
+        name for name in network(folder(kind), kind).state_dict() if name.endswith((".router.weight", ".gate.weight"))
+    }
+    told = json.loads(mask.metadata["left_whole"])
+    assert len(routers) == 2
+    assert routers.isdisjoint(mask)
+    assert all("router" in told[name].lower() for name in routers)
+
+
+def test_a_kind_of_block_that_the_network_has_not_is_told(tmp_path: Path) -> None:
+    """transformers knows chunks, and GPT-OSS does not."""
+    made = languages.save_as_held(languages.network("gpt_oss"), tmp_path / "net")
+    told = json.loads((made / "config.json").read_text(encoding="utf-8"))
+    told["layer_types"] = ["chunked_attention", "full_attention"]
+    (made / "config.json").write_text(json.dumps(told), encoding="utf-8")
+    with pytest.raises(
+        ModelFactoryError, match=r"cannot be run on tokens block by block \(KeyError: 'chunked_attention'\)"
+    ):
+        pai.prune(made, "wanda", density=0.5, **TEXT)
 
 
 # ---- what is written
@@ -370,6 +395,15 @@ def test_tokens_of_others_in_a_batch_of_experts(monkeypatch: pytest.MonkeyPatch)
     ):
         mask = pai.prune(folder("llama4_text"), "wanda", density=0.5, **TEXT)
     assert [name.rpartition(".")[2] for name in mask if "experts" in name] == ["gate_up_proj"] * 2
+
+
+def test_experts_that_are_all_given_all_tokens_are_left_whole(tmp_path: Path) -> None:
+    """Whether the router chose all of them is not seen, of either matrix: what it did not choose may go later."""
+    made = languages.save_as_held(languages.network("llama4_text", num_experts_per_tok=EXPERTS), tmp_path / "net")
+    with pytest.warns(PaiWarning, match=r"left whole: inputs are not known: each of its experts is given all tokens$"):
+        mask = pai.prune(made, "wanda", density=0.5, **TEXT)
+    assert not [name for name in mask if ".experts." in name]
+    assert sum(".experts." in name for name in json.loads(mask.metadata["left_whole"])) == 4
 
 
 def test_nothing_but_doubts_is_refused_and_owl_tells_them(

@@ -27,7 +27,7 @@ from pai_cli.models.without_values import WithoutValues, place_tables
 from pai_cli.spectral.layout import PLAIN
 from pai_cli.spelling import option
 
-HEAD, OUTSIDE = "the head, which gives the logits", "outside the blocks"
+HEAD, OUTSIDE, ROUTER = "the head, which gives the logits", "outside the blocks", "a mixture's router"
 
 PLAIN_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -229,7 +229,8 @@ def _stored(network: nn.Module, parts: Mapping[str, tuple[Part, ...]]) -> dict[s
 def _block(network: nn.Module, path: str, stored: Mapping[str, tuple[Part, ...]], checkpoint: Checkpoint) -> Block:
     """The matrices of a block in the order of the state dict, experts one after the other."""
     module = network.get_submodule(path)
-    found = {layer.name: layer for layer in prunable_layers(module)}
+    routers = _routers(module)
+    found = {layer.name: layer for layer in prunable_layers(module) if layer.name not in routers}
     slots = []
     for leaf in module.state_dict():
         name = f"{path}.{leaf}"
@@ -239,6 +240,24 @@ def _block(network: nn.Module, path: str, stored: Mapping[str, tuple[Part, ...]]
         elif parts and parts[0].index:
             slots += [Slot(_expert(part, checkpoint), name, part.index) for part in parts]
     return Block(path, tuple(slots))
+
+
+def _routers(network: nn.Module) -> frozenset[str]:
+    """The weights of linear layers that stand beside experts, with an output for each: other networks have a parameter."""
+    found: list[str] = []
+    for path, module in network.named_modules():
+        beside = dict(module.named_children())
+        experts = beside.get("experts")
+        if experts is None:
+            continue
+        several = list(experts) if isinstance(experts, nn.ModuleList) else []
+        counts = {len(several), *(len(one) for one in experts.parameters(recurse=False) if one.dim() == 3)}
+        found += [
+            f"{path}.{name}.weight".lstrip(".")
+            for name, one in beside.items()
+            if isinstance(one, nn.Linear) and one.out_features in counts
+        ]
+    return frozenset(found)
 
 
 def _expert(part: Part, checkpoint: Checkpoint) -> PrunableLayer:
@@ -272,6 +291,7 @@ def _whole(
     """What stands in no block, with the reasons: the tables, the head, and whatever else."""
     reasons = reasons_why_not(network)
     reasons |= {layer.name: reasons.get(layer.name) or OUTSIDE for layer in prunable_layers(network)}
+    reasons |= dict.fromkeys(_routers(network), ROUTER)
     why = {part.name: reason for name, reason in reasons.items() for part in stored.get(name, ())}
     for part in stored.get(head, ()):
         why[part.name] = HEAD if part.name == head else f"{TABLE}, and {HEAD}"

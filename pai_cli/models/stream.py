@@ -23,12 +23,13 @@ Given = tuple[tuple[Any, ...], Mapping[str, Any]]
 @dataclass
 class Stream:
     """What runs through the blocks: `hidden` (sequences, tokens, width), the inputs of the next block, on the CPU. `beside`:
-    what the network gives each block beside them, by its path. `tuples`: whether blocks give tuples.
+    what the network gives each block beside them, by its path. `places`: how many there are in the tuple that a block gives,
+    0 where it gives none.
     """
 
     hidden: torch.Tensor
     beside: Mapping[str, Given]
-    tuples: bool = False
+    places: int = 0
 
     @torch.no_grad()
     def through(
@@ -43,8 +44,8 @@ class Stream:
         for number, one in enumerate(self.hidden):
             with _told(model):
                 found = module(one[None].to(device), *beside, **named)
-            self.tuples = isinstance(found, tuple | list)
-            found = found[0] if self.tuples else found
+            self.places = len(found) if isinstance(found, tuple | list) else 0
+            found = found[0] if self.places else found
             if getattr(found, "shape", None) != (1, *one.shape):
                 raise ScoreError(
                     f"{block.path}: gives no tensor of the shape of its inputs; it cannot be run by itself"
@@ -61,7 +62,7 @@ def _told(model: LanguageModel) -> Iterator[None]:
     """What a network or a block stumbles over that is run as no language model is. Raises `ModelFactoryError`."""
     try:
         yield
-    except (TypeError, ValueError, AttributeError, IndexError, RuntimeError) as e:
+    except (TypeError, ValueError, AttributeError, LookupError, RuntimeError) as e:
         if "memory" in str(e).lower():  # which is another matter
             raise
         raise _not_by_block(model, one_line(e)) from e
@@ -114,16 +115,16 @@ def stream_of(model: LanguageModel, tokens: torch.Tensor, device: str) -> Stream
 
 def _beside(model: LanguageModel, sequence: torch.Tensor) -> Sequence[Given]:
     """What each block is given beside its inputs, which for blocks of several kinds differs: masks, positions."""
-    for tuples in (False, True):  # what the network takes from a block
+    for places in range(3):  # what the network takes from a block: a tensor, or a tuple, which may have attention in it
         with suppress(ModelFactoryError):
-            found = _given(model, sequence, len(model.blocks), tuples=tuples)
+            found = _given(model, sequence, len(model.blocks), places)
             if len(found) == len(model.blocks):
                 return [given for _, given in found]
     raise _not_by_block(model, "its blocks are not run one after the other, each on what the one before gives")
 
 
 def _given(
-    model: LanguageModel, sequence: torch.Tensor, count: int, *, tuples: bool = False
+    model: LanguageModel, sequence: torch.Tensor, count: int, places: int = 0
 ) -> list[tuple[torch.Tensor, Given]]:
     """What the first blocks are given, inputs apart, where each passes its inputs on; fewer where these do not arrive."""
     found: list[tuple[torch.Tensor, Given]] = []
@@ -132,14 +133,19 @@ def _given(
         inputs, *rest = args or (named.pop("hidden_states"),)
         if number != len(found) or (found and not _same(inputs, found[0][0])):
             raise _Caught
-        found.append((inputs, (tuple(rest), named)))
+        found.append((inputs.clone(), (tuple(rest), named)))  # what is changed in place afterwards is told apart
         if len(found) == count:
             raise _Caught
-        return (inputs,) if tuples else inputs
+        return _as_output(inputs, places)
 
     with _instead(model, pass_on), suppress(_Caught), _told(model):
         model.network(input_ids=sequence, use_cache=False)
     return found
+
+
+def _as_output(hidden: torch.Tensor, places: int) -> Any:
+    """What a block would give, in a tuple of so many."""
+    return (hidden, *[None] * (places - 1)) if places else hidden
 
 
 def _same(one: Any, other: torch.Tensor) -> bool:
@@ -160,7 +166,7 @@ def at_the_head(model: LanguageModel, stream: Stream, tokens: torch.Tensor, devi
     try:
         with _instead(model, lambda *_, **__: outputs[0]):  # what the last one gave, whatever comes in
             for sequence, hidden in zip(tokens, stream.hidden, strict=True):
-                outputs[:] = [(hidden[None].to(device),) if stream.tuples else hidden[None].to(device)]
+                outputs[:] = [_as_output(hidden[None].to(device), stream.places)]
                 with suppress(_Caught):
                     model.network(input_ids=sequence[None].to(device), use_cache=False)
     finally:

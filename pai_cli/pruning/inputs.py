@@ -141,7 +141,7 @@ class _Mixture:
         elif right.dim() == 2:
             stack.add(experts[0], left)
         elif left.dim() != 3 or len(left) != len(experts):
-            stack.doubt = "each of its experts is given all tokens"
+            self._doubt_all()
         else:
             self._batch(stack, left)
 
@@ -151,11 +151,16 @@ class _Mixture:
         if self._routed is None:
             self._routed = here
             if len(left) > 1 and bool(here.all()):
-                stack.doubt = "each of its experts is given all tokens"
+                self._doubt_all()
         elif here.shape != self._routed.shape or bool((here & ~self._routed).any()):
             stack.doubt = "its experts are given something of tokens that are not sent to them"
         for number, routed in enumerate(self._routed if not stack.doubt else ()):
             stack.add(number, left[number, routed])
+
+    def _doubt_all(self) -> None:
+        """Which tokens count at all is told afterwards, if at all; of what the outputs go into no less."""
+        for stack in self.stacks:
+            stack.doubt = stack.doubt or "each of its experts is given all tokens"
 
     def check(self) -> None:
         """See that each expert got every token that was sent to it, once; else the inputs found are in doubt."""

@@ -117,16 +117,18 @@ class Moving:
         """The names of the masks that no update moves, as the first, which moves most, moves nothing there; says so."""
         share = self.recipe.moved_share(self.recipe.first_update(self.steps), self.steps)
         whole = [name for name, mask in self.first.items() if mask.all()]
-        few = [name for name, mask in self.first.items() if name not in whole and not how_many(mask, share)]
+        empty = [name for name, mask in self.first.items() if not mask.any()]
+        few = [name for name, mask in self.first.items() if name not in whole + empty and not how_many(mask, share)]
         for names, why in (
             (whole, "all weights are kept there"),
-            (few, f"{share:.0%} of the weights kept there come to less than half a weight"),
+            (empty, "no weight is kept there"),
+            (few, f"{100 * share:.2g}% of the weights kept there come to less than half a weight"),
         ):
             if names:
                 self.told.append(
                     f"{option('dynamic', self.recipe.dynamic)}: no update moves {some_names(names)}: {why}"
                 )
-        return whole + few
+        return whole + empty + few
 
     def _evened(self, given: Masks, weights: Arrays) -> Masks:
         """The masks with a constant fan-in in each layer."""

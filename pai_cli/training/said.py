@@ -22,16 +22,18 @@ def pattern_given_up(mask: Mask, recipe: Recipe) -> str:
     """That moves of a mask do not keep the pattern N:M which it was pruned by; "" where they do, or there is none."""
     pattern = mask.metadata.get("pattern", "")
     # Where weights only go, at most N of every M are kept still.
-    if (
-        recipe.dynamic in (None, Dynamic.GMP)
-        or recipe.pattern is not None
-        or not re.fullmatch("[0-9]+:[0-9]+", pattern)
-    ):
+    if recipe.dynamic in (None, Dynamic.GMP) or not re.fullmatch("[0-9]{1,9}:[0-9]{1,9}", pattern):
         return ""
+    keep, of = map(int, pattern.split(":"))
+    if recipe.pattern is not None:
+        times, rest = divmod(of, recipe.pattern.of)
+        if not rest and keep == times * recipe.pattern.keep:  # k N of every k M are N of each M
+            return ""
     srigl = "" if recipe.dynamic is Dynamic.SRIGL else f"{option('dynamic', Dynamic.SRIGL)} and "
+    moves = option("dynamic", recipe.dynamic) if recipe.pattern is None else option("pattern", recipe.pattern)
     return (
-        f"{option('dynamic', recipe.dynamic)}: moves do not keep {pattern}, which {mask.path} was pruned by; give "
-        f"{srigl}{option('pattern', pattern)} to keep it"
+        f"{moves}: moves do not keep {pattern}, which {mask.path} was pruned by; give {srigl}{option('pattern', pattern)} "
+        "to keep it"
     )
 
 
