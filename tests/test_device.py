@@ -265,6 +265,15 @@ def test_without_a_gram_matrix_a_double_first_value_is_two(part: np.ndarray, tol
     assert (pair.sigma_1, pair.sigma_2) == pytest.approx((first, second), rel=1e-9)
 
 
+def test_a_second_value_whose_square_vanishes_has_an_answer() -> None:
+    weights = np.array([[1.0, 1e-106, 0.0], [0.0, 3e-156, 8e-120]])
+    pair = solved(np.ones(weights.shape, dtype=bool), weights, SolverOptions(solver=Solver.POWER))
+    assert pair.sigma_1 == pytest.approx(1.0)
+    assert pair.sigma_2 is not None
+    assert pair.sigma_2_error is not None
+    assert abs(pair.sigma_2 - 8e-120) <= pair.sigma_2_error <= TOLERANCE
+
+
 @pytest.mark.parametrize("size", [1e-5, 1e-6, 1e-8])
 @pytest.mark.parametrize("side", [7, 14, 60])
 def test_a_second_value_near_rounding_has_an_answer_without_a_gram_matrix(side: int, size: float) -> None:
