@@ -668,6 +668,17 @@ def test_too_few_products_do_not_converge() -> None:
                 assert row["products"] <= most + 4, (most, name, row)
 
 
+@pytest.mark.parametrize("half", [145, 185, 201])
+def test_more_products_are_no_worse(half: int) -> None:
+    """Cycles have double eigenvalues: errors fall to the level of rounding, and rise once a second copy is brought in."""
+    bits, converged = packed(even_cycle(half)), []
+    for most in range(60, half):
+        limits = replace(BY_LISTS, most_products=most, twice=True)
+        converged.append(bool(calls.solve_bits(bits, everything(half), limits)["status"][0] == Status.NOT_ASKED))
+    assert not converged[0]
+    assert converged == sorted(converged)
+
+
 # Threads, memory ---------------------------------------------------------------------------------------------------
 
 

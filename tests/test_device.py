@@ -265,6 +265,30 @@ def test_without_a_gram_matrix_a_double_first_value_is_two(part: np.ndarray, tol
     assert (pair.sigma_1, pair.sigma_2) == pytest.approx((first, second), rel=1e-9)
 
 
+def test_a_second_value_whose_square_vanishes_has_an_answer() -> None:
+    weights = np.array([[1.0, 1e-106, 0.0], [0.0, 3e-156, 8e-120]])
+    pair = solved(np.ones(weights.shape, dtype=bool), weights, SolverOptions(solver=Solver.POWER))
+    assert pair.sigma_1 == pytest.approx(1.0)
+    assert pair.sigma_2 is not None
+    assert pair.sigma_2_error is not None
+    assert abs(pair.sigma_2 - 8e-120) <= pair.sigma_2_error <= TOLERANCE
+
+
+@pytest.mark.parametrize("size", [1e-5, 1e-6, 1e-8])
+@pytest.mark.parametrize("side", [7, 14, 60])
+def test_a_second_value_near_rounding_has_an_answer_without_a_gram_matrix(side: int, size: float) -> None:
+    """Of weights nearly alike its square is little above what Lanczos leaves of an image; LAPACK goes on from there."""
+    for seed in range(3):
+        weights = 1 + size * np.random.default_rng(seed).normal(size=(side, side + 40))
+        mask = np.ones(weights.shape, dtype=bool)
+        pair, true = solved(mask, weights, SolverOptions(solver=Solver.MATRIX_FREE)), svd(weights)
+        assert pair.outcome is not Outcome.NOT_CONVERGED
+        assert pair.sigma_2 is not None
+        assert pair.sigma_2_error is not None
+        assert pair.sigma_2_error <= TOLERANCE * true[0]
+        assert abs(pair.sigma_2 - true[1]) <= pair.sigma_2_error + rounding_of(weights.shape, true[0])
+
+
 def test_past_the_proof_side_there_is_no_gram_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(solvers, "DEVICE_PROOF_SIDE", 100)
     mask = uniform(np.random.default_rng(0), 150, 400, 0.1)

@@ -97,6 +97,8 @@ static double excess(const double *error, const double top[3], const goal_t *goa
     double most = fmax(goal->tolerance * sqrt(first * second), (double)n * DBL_EPSILON * first);
     double one = goal->strict ? error[0] : ritz_error(error[0], top[0] - top[1]);
     double two = goal->strict ? error[1] : ritz_error(error[1], top[1] - top[2]);
+    if (!(one >= 0.0 && two >= 0.0))
+        return INFINITY; /* elimination that overflowed tells nothing */
     double worse = fmax(one, two);
     return worse > 0.0 ? worse / most : 0.0;
 }
@@ -187,6 +189,21 @@ static int settled_by_sweeps(const space_t *space, ptrdiff_t width, const goal_t
         return 0;
     *asked = !apart;
     return apart || settled(space, width, goal, n, top);
+}
+
+/* The largest number of columns, less than `width`, whose two best Ritz values are as exact as asked; else `width`. Not every
+ * one was looked at on the way, and errors rise again where rounding brings in a second copy of a double eigenvalue. */
+static ptrdiff_t settled_before(const space_t *space, ptrdiff_t width, const goal_t *goal, ptrdiff_t n, double top[3])
+{
+    double best[3] = {top[0], top[1], top[2]}, far;
+    for (ptrdiff_t w = width - 1; w >= FIRST_LOOK; w--) {
+        int asked;
+        if (settled_by_sweeps(space, w, goal, n, best, &asked, &far)) {
+            memcpy(top, best, sizeof best);
+            return w;
+        }
+    }
+    return width;
 }
 
 /* Ritz vector number `rank` of the first `width` columns. */
@@ -297,6 +314,10 @@ int krylov(const operator_t *operator, const goal_t *goal, uint64_t seed, ritz_t
         before = far, seen = width;
     }
     ritz->products = width;
+    if (!ritz->converged) {
+        width = settled_before(&space, width, goal, n, top);
+        ritz->converged = width < ritz->products;
+    }
     ritz_vector(&space, ld, width, fmax(top[0], 0.0), 0, ritz);
     ritz_vector(&space, ld, width, width > 1 ? fmax(top[1], 0.0) : 0.0, 1, ritz);
     settle(operator, image, ritz);

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 
 STEPS = 4  # to and fro that connect a graph, where it is connected: two are the rule
 
+LEFT_OF_IMAGES = 100 * krylov.SPENT
+"""Of the first value: residuals that more steps make no smaller, as Lanczos ends where less is left of an image. What such a
+pair is worth, its bounds say.
+"""
+
 COLUMNS = 10
 """Of the table: two values, two residuals, shift, trace, whether a proof is there, norm, sum of entries, vertices reached.
 """
@@ -44,7 +49,7 @@ def solve(requests: Sequence[Problems], options: SolverOptions) -> list[Pairs]:
     free = np.zeros(len(parts), dtype=bool)
     left = _solved(parts, way, found, free) if parts else []
     if left:
-        _solved(left, replace(way, searches=2), found, free)
+        _solved(left, replace(way, searches=2), found, free, LEFT_OF_IMAGES)
     sizes = [len(request) for request in requests]
     forming = np.repeat([request.forming for request in requests], sizes)
     return pairs_of(found, forming, np.where(free, -1.0, np.inf)).split(sizes)
@@ -61,8 +66,10 @@ def _on_blocks(requests: Sequence[Problems]) -> list[Problems]:
     return [replace(one, graph=moved.get(id(one.graph), one.graph)) for one in requests]
 
 
-def _solved(parts: Sequence[Part], way: Way, found: Eigenpairs, free: np.ndarray) -> list[Part]:
-    """Fill in what is found of the parts, and which went without a Gram matrix. Gives those that are still open."""
+def _solved(parts: Sequence[Part], way: Way, found: Eigenpairs, free: np.ndarray, rounding: float = 0.0) -> list[Part]:
+    """Fill in what is found of the parts, and which went without a Gram matrix. Gives those that are still open.
+    `rounding`: of the first value, what a residual may be of in any case.
+    """
     batches = planned(parts, way)
     table = fetched(tables(batches, way.limits))
     order = [part for batch in batches for part in batch.parts]
@@ -70,7 +77,7 @@ def _solved(parts: Sequence[Part], way: Way, found: Eigenpairs, free: np.ndarray
     rows, at = np.zeros(len(order), dtype=EIGENPAIR), 0
     for batch in batches:
         end = at + len(batch.parts)
-        rows[at:end] = _read(batch, table[at:end], way.limits)
+        rows[at:end] = _read(batch, table[at:end], way.limits, rounding)
         free[places[at:end]] = batch.method is Method.FREE
         at = end
     found[places] = rows
@@ -218,7 +225,7 @@ def _reached(grams: torch.Tensor) -> torch.Tensor:
     return reached.sum(dim=(1, 2))
 
 
-def _read(batch: Batch, table: Floats, limits: SolverLimits) -> Eigenpairs:
+def _read(batch: Batch, table: Floats, limits: SolverLimits, rounding: float) -> Eigenpairs:
     """The rows of the solvers' table; and which graphs were seen to be connected, by the way."""
     found = np.zeros(len(table), dtype=EIGENPAIR)
     parts = batch.parts
@@ -231,12 +238,12 @@ def _read(batch: Batch, table: Floats, limits: SolverLimits) -> Eigenpairs:
         # of the first value.
         sums = np.array([part.end - part.begin + part.graph.block.width for part in parts])
         found["frobenius"] = 1.01 * found["value"][:, 0] * np.maximum(1.0, sums / (4 * found["side"]))
-        found["status"] = np.where(_close(found, limits), Status.NOT_ASKED, Status.NOT_CONVERGED)
+        found["status"] = np.where(_close(found, limits, rounding), Status.NOT_ASKED, Status.NOT_CONVERGED)
     else:
         yes = Status.BOUNDED if batch.method is Method.SQUARING else Status.PROVED
         found["status"] = np.where(proved, yes, Status.NOT_CONVERGED)
         if batch.searches > 1 and limits.proof_side < solvers.ANY_SIDE:  # too large for what would follow
-            free = ~proved & (found["side"] > solvers.PROOF_SIDE) & _close(found, limits)
+            free = ~proved & (found["side"] > solvers.PROOF_SIDE) & _close(found, limits, rounding)
             found["status"][free] = Status.NOT_ASKED
         exact = np.array([part.sum is None for part in parts]) | (total == [part.sum or 0 for part in parts])
         found["status"][~exact] = Status.MISSED
@@ -248,8 +255,8 @@ def _read(batch: Batch, table: Floats, limits: SolverLimits) -> Eigenpairs:
     return found
 
 
-def _close(found: Eigenpairs, limits: SolverLimits) -> np.ndarray:
+def _close(found: Eigenpairs, limits: SolverLimits, rounding: float) -> np.ndarray:
     """Where residuals are the only evidence: whether they are as small as asked, or at the level of rounding."""
     first, second = found["value"].T
-    goal = np.maximum(limits.tolerance * np.sqrt(first * second), found["side"] * EPS * first)
+    goal = np.maximum(limits.tolerance * np.sqrt(first * second), np.maximum(rounding, found["side"] * EPS) * first)
     return np.asarray((found["residual"] <= goal[:, None]).all(axis=1))

@@ -69,7 +69,9 @@ def _squared(matrices: torch.Tensor, squarings: int) -> tuple[torch.Tensor, list
     """The power that so many squarings take the matrices to, and what was divided by: before them, and after every few."""
     import torch
 
-    norms = [torch.linalg.vector_norm(matrices, dim=(1, 2), keepdim=True)]
+    largest = matrices.abs().amax(dim=(1, 2), keepdim=True).clamp_min(TINY)
+    power_of_two = largest / torch.frexp(largest).mantissa  # exact: of a deflated matrix the squares may underflow
+    norms = [torch.linalg.vector_norm(matrices / power_of_two, dim=(1, 2), keepdim=True) * power_of_two]
     power = matrices / norms[0].clamp_min(TINY)
     for done in range(1, squarings + 1):
         power = torch.bmm(power, power.mT)
