@@ -164,7 +164,7 @@ BAD_MARKETS = [
     (
         "half of a symmetric array",
         BANNER.replace("coordinate", "array").replace("general", "symmetric") + "2 2\n1.5\n2.5\n",
-        "has 2 entries, and a symmetric array of its size 3; copy it again$",
+        "ends after 2 of 3 entries; copy it again$",
     ),
     (
         "symmetric and not square",
@@ -175,6 +175,18 @@ BAD_MARKETS = [
         "a fraction among whole numbers",
         BANNER.replace("real", "integer") + "% 1.5\n3 3 2\n1 1 1\n1 2 1.5\n",
         "line 5 is no whole number, as its banner says; write real in the banner$",
+    ),
+    (
+        "Fortran's exponent",
+        BANNER + "3 3 2\n1 1 1\n1 2 1.5D-03\n",
+        "line 4 is not row, column and number; write it again$",
+    ),
+    ("a comma", BANNER + "3 3 2\n1 1 1,7\n1 2 1\n", "line 3 is not row, column and number; write it again$"),
+    ("a word too many", BANNER + "3 3 2\n1 1 1 2.5\n1 2 1\n", "line 3 is not row, column and number; write it again$"),
+    (
+        "weights of a pattern",
+        BANNER.replace("real", "pattern") + "3 3 2\n1 1 0.5\n1 2 0.25\n",
+        "line 3 is not row and column; write it again$",
     ),
     ("too much", BANNER + "3 3 1\n1 1 1\n\n2 2 1\n", "line 5 comes after all 1 entries that its sizes tell"),
     ("no banner", "3 3 1\n1 1 1\n", "its first line is no banner of a matrix"),

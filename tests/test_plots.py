@@ -134,7 +134,7 @@ def test_without_matplotlib_one_line_says_what_to_install(
         assert done.said == [f"pai: error: {flag}: needs matplotlib; pip install 'pai-cli[plot]'"]
     monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "matplotlib", None)  # found, but it cannot be imported
-    with pytest.raises(PictureError, match=r"--plot: needs matplotlib; pip install 'pai-cli\[plot\]'"):
+    with pytest.raises(PictureError, match=r"^plot: needs matplotlib; pip install 'pai-cli\[plot\]'"):
         drawn(Picture("", 1, 1, lambda figure: None), ".svg")
 
 

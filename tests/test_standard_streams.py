@@ -15,7 +15,7 @@ from conftest import SAMPLES, Pai
 
 import pai_cli as pai_library
 from pai_cli.commands import options
-from pai_cli.errors import CheckpointError, ParameterError, UsageError
+from pai_cli.errors import CheckpointError, ParameterError, SuffixError, UsageError
 from pai_cli.files.standard_input import kept
 
 pytestmark = pytest.mark.usefixtures("measured_once")
@@ -288,7 +288,10 @@ def test_a_program_does_not_write_to_a_file_called_as_standard_output(here: Path
         lambda: pai_library.init("mlp-6-5-4", output="-"),
         lambda: pai_library.prune("small.safetensors", "erk", output=Path("-")),
         lambda: pai_library.sample("small.safetensors", "erk", population=2, trajectory="-"),
+        lambda: pai_library.prune("small.safetensors", "erk").save("-"),
     ):
         with pytest.raises(UsageError, match=r"=-: names no file; give a path, or /dev/stdout to write there$"):
             call()
     assert not Path("-").exists()
+    with pytest.raises(SuffixError, match=r"^-: plot= writes \.svg, \.png or \.pdf"):
+        pai_library.analyze(pai_library.prune("small.safetensors", "erk"), plot="-")

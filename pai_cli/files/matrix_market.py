@@ -33,6 +33,17 @@ PARTS: dict[str, Callable[[int, int], int]] = {
 
 LONGEST_HEAD = 2**20  # bytes of banner and comments
 
+CHUNK = 2**24  # bytes that are looked at together
+
+PLAIN = b"0123456789+-.eE \t\r\n"
+"""What an entry is written in, unless it is NaN or infinite."""
+
+PLACE = re.compile(rb"[+-]?\d{1,18}")
+
+NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE)
+
+UNREADABLE = "is no Matrix Market file that SciPy can read; write it again, as with scipy.io.mmwrite"
+
 SIZES = re.compile(rb"[ \t]*(\d{1,18})[ \t]+(\d{1,18})(?:[ \t]+(\d{1,18}))?[ \t\r]*\n")
 
 
@@ -57,6 +68,7 @@ def read_market(path: Path) -> tuple[np.ndarray | Any, str]:
         raise MaskError(
             f"{path}: tells of {numbers:,} numbers, more than its {path.stat().st_size:,} bytes hold; copy it again"
         )
+    per_line = 1 if whole else 2 if banner[3] == "pattern" else 3
     try:
         from scipy.io import mmread
 
@@ -64,34 +76,40 @@ def read_market(path: Path) -> tuple[np.ndarray | Any, str]:
     except (OSError, MemoryError) as e:
         raise MaskError(f"{path}: cannot be read: {reason_of(e)}") from e
     except (ValueError, OverflowError) as e:
-        per_line = 1 if whole else 2 if banner[3] == "pattern" else 3
-        raise MaskError(f"{path}: {_fault(path, per_line, numbers, (rows, columns))}") from e
-    _check_taken(path, len(head) - len(rest) + sizes.end(), banner, numbers)
+        told = _fault(path, per_line, numbers, (rows, columns)) or UNREADABLE
+        raise MaskError(f"{path}: {told}") from e
+    words = _words(path, len(head) - len(rest) + sizes.end(), whole=banner[3].endswith("integer"))
+    if words != numbers * per_line and (told := _fault(path, per_line, numbers, (rows, columns))):
+        raise MaskError(f"{path}: {told}")
     return found, SYMMETRIES[symmetry]
 
 
-def _check_taken(path: Path, begin: int, banner: list[str], numbers: int) -> None:
-    """Refuse what SciPy takes for something else: missing numbers of a symmetric array for 0, fractions for whole numbers.
+def _words(path: Path, begin: int, *, whole: bool) -> int:
+    """How many words stand in the lines from `begin` on, where entries begin; 0 where one may be no number.
 
-    `begin`: where entries begin. Raises `MaskError`.
+    SciPy takes for a number what begins as one (1.5D-03 is 1.5 to it, and 1,5 is 1), leaves out what else stands in a line,
+    takes 0 for what a symmetric array lacks, and cuts off fractions of `whole` numbers, for which this raises `MaskError`.
     """
-    counted, integer = banner[2] == "array" and banner[4] != "general", banner[3].endswith("integer")
-    if not counted and not integer:
-        return
+    import numpy as np
+
+    words, odd = 0, False
     with path.open("rb") as stream:
         stream.seek(begin)
-        entries = stream.read()
-    if counted and (there := len(entries.split())) != numbers:
-        raise MaskError(
-            f"{path}: has {there:,} entries, and a {banner[4]} array of its size {numbers:,}; copy it again"
-        )
-    if integer and (found := re.search(rb"[.eE]", entries)):
-        number = path.read_bytes()[: begin + found.start()].count(b"\n") + 1
-        raise MaskError(f"{path}: line {number} is no whole number, as its banner says; write real in the banner")
+        while chunk := stream.read(CHUNK) + stream.readline():
+            if whole and (found := re.search(rb"[.eE]", chunk)):
+                at = stream.tell() - len(chunk) + found.start()
+                number = path.read_bytes()[:at].count(b"\n") + 1
+                raise MaskError(
+                    f"{path}: line {number} is no whole number, as its banner says; write real in the banner"
+                )
+            ink = np.frombuffer(b"\n" + chunk, np.uint8) > ord(" ")
+            words += int(np.count_nonzero(ink[1:] > ink[:-1]))
+            odd = odd or bool(chunk.translate(None, PLAIN))
+    return 0 if odd else words
 
 
 def _fault(path: Path, per_line: int, numbers: int, sizes: tuple[int, int]) -> str:
-    """Which of the lines after the sizes, `numbers` of `per_line` words each, is wrong, and what helps."""
+    """Which of the lines after the sizes, `numbers` of `per_line` words each, is wrong, and what helps; "" where none is."""
     count = -1  # the line of sizes is the first that is no comment
     with path.open("rb") as stream:
         for number, line in enumerate(stream, 1):
@@ -103,23 +121,15 @@ def _fault(path: Path, per_line: int, numbers: int, sizes: tuple[int, int]) -> s
                 return f"line {number} comes after all {numbers:,} entries that its sizes tell of; write it again"
             if count and (told := _wrong(words, per_line, sizes)):
                 return f"line {number} {told}; write it again"
-    if count < numbers:
-        return f"ends after {count:,} of {numbers:,} entries; copy it again"
-    return "is no Matrix Market file that SciPy can read; write it again, as with scipy.io.mmwrite"
+    return f"ends after {count:,} of {numbers:,} entries; copy it again" if count < numbers else ""
 
 
 def _wrong(words: list[bytes], per_line: int, sizes: tuple[int, int]) -> str:
     """What is wrong with the words of an entry; empty where nothing is."""
     indices = words[:2] if per_line > 1 else []
-    try:
-        values = [float(word) for word in words[len(indices) :]]
-        places = [int(word) for word in indices]
-    except ValueError:
-        values, places = [], []
-    if len(values) + len(places) != per_line or len(words) != per_line:
-        return (
-            f"is not {'a number' if per_line == 1 else 'row and column' if per_line == 2 else 'row, column and number'}"
-        )
+    if len(words) != per_line or not all(map(PLACE.fullmatch, indices)) or not NUMBER.fullmatch(words[-1]):
+        return f"is not {('a number', 'row and column', 'row, column and number')[per_line - 1]}"
+    places = list(map(int, indices))
     outside = any(not 1 <= place <= size for place, size in zip(places, sizes, strict=False))
     return f"is at ({places[0]}, {places[1]}), outside {sizes[0]:,} x {sizes[1]:,}" if outside else ""
 

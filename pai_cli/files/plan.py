@@ -89,7 +89,7 @@ class FilePlan:
 
     def writes(self, path: Path | None, what: str, option: str, *, replace: bool = False) -> None:
         """A file that is written whole; `replace`: whether one there may go without `force`. Raises `UsageError`."""
-        _check_name(path, option)
+        check_name(path, option)
         if path is not None:
             self._outputs.append(Output(path, what, option, replace=replace or self.force))
 
@@ -106,7 +106,7 @@ class FilePlan:
 
         `seen_to`: and so is that it can be written. Raises `UsageError`.
         """
-        _check_name(path, option)
+        check_name(path, option)
         if path is not None:
             self._outputs.append(Output(path, what, option, seen_to=seen_to))
 
@@ -117,7 +117,7 @@ class FilePlan:
 
         `resume`: the run is continued. `after`: the file without which it cannot be. Raises `UsageError`.
         """
-        _check_name(path, option)
+        check_name(path, option)
         self._outputs.append(Output(path, what, option, replace=self.force, run=run, resume=resume, after=after))
 
     def uses(self, path: Path, what: str, option: str, ours: Callable[[Path], bool]) -> None:
@@ -163,7 +163,7 @@ class FilePlan:
                 )
 
 
-def _check_name(path: Path | None, parameter: str) -> None:
+def check_name(path: Path | None, parameter: str) -> None:
     """Refuse the name that is standard output in a shell, which has another name by the time that it comes here."""
     if str(path) == "-":
         raise UsageError(f"{option(parameter, '-')}: names no file; give a path, or /dev/stdout to write there")

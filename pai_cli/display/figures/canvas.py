@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from pai_cli.errors import PictureError, SuffixError, install
 from pai_cli.files.atomic import write_bytes
 from pai_cli.printable import as_line, printable, shortened
-from pai_cli.spelling import for_shell
+from pai_cli.spelling import for_shell, option
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -119,17 +119,17 @@ def check_picture(path: Path | None) -> None:
 
     Raises `SuffixError` for another than .svg, .png and .pdf, `PictureError` without matplotlib.
     """
-    check_drawn(path, SUFFIXES, "--plot", "writes .svg, .png or .pdf; end the file's name in one of those")
+    check_drawn(path, SUFFIXES, "plot", "writes .svg, .png or .pdf; end the file's name in one of those")
 
 
-def check_drawn(path: Path | None, suffixes: Sequence[str], flag: str, what: str) -> None:
+def check_drawn(path: Path | None, suffixes: Sequence[str], parameter: str, what: str) -> None:
     """Raise `SuffixError` for a file of another, and `PictureError` where matplotlib is missing. Imports nothing."""
     if path is None:
         return
     if path.suffix.lower() not in suffixes:
-        raise SuffixError(f"{path}: {flag} {what}")
+        raise SuffixError(f"{path}: {option(parameter)} {what}")
     if find_spec("matplotlib") is None:
-        raise PictureError(f"{flag}: {NO_MATPLOTLIB}")
+        raise PictureError(f"{option(parameter)}: {NO_MATPLOTLIB}")
 
 
 def or_nan(value: float | None) -> float:
@@ -181,7 +181,7 @@ def axes_of(picture: Picture, figure: FigureBase | None = None) -> list[Axes]:
 
 
 @contextmanager
-def _matplotlib(wanted: str = "--plot") -> Iterator[Callable[..., Figure]]:
+def _matplotlib(wanted: str = option("plot")) -> Iterator[Callable[..., Figure]]:
     """matplotlib's figures under our settings, which hold until the block ends: text is made as late as when saving."""
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of its font cache on standard error
     try:

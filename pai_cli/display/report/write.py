@@ -15,7 +15,7 @@ def check_report(path: Path | None) -> None:
 
     Raises `PictureError` for another suffix than .html and .htm, and without matplotlib.
     """
-    check_drawn(path, SUFFIXES, "--report", "writes .html; end the file's name in that")
+    check_drawn(path, SUFFIXES, "report", "writes .html; end the file's name in that")
 
 
 def write_report(html: str, path: Path, *, force: bool) -> None:
