@@ -199,7 +199,8 @@ def test_standard_input_is_given_once(pai: Pai, words: tuple[str, ...]) -> None:
 def test_where_standard_input_is_not_read_it_is_said(pai: Pai) -> None:
     for words in (("prune", "-", "--method", "erk"), ("analyze", MASK, "--weights", "-")):
         done = pai(*words, stdin=MASK.read_bytes())
-        assert (done.status, done.said) == (1, ["pai: error: -: no such file; standard input is not read here"])
+        told = "pai: error: -: a checkpoint is not read from standard input; write it to a file, and give that"
+        assert (done.status, done.said) == (2, [told])
 
 
 def test_a_file_on_standard_output(small: Path) -> None:

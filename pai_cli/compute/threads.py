@@ -80,18 +80,13 @@ def mapped(
 
 
 @contextmanager
-def spread_over_cores() -> Iterator[Spread | None]:
-    """A thread a core for as long as the block lasts, for items that are all there: each begins the next that is left. None
-    where there is one core.
+def spread_over_cores() -> Iterator[Spread]:
+    """A thread a core for as long as the block lasts, for items that are all there: each begins the next that is left.
 
     This thread only waits, so that it can be interrupted; BLAS keeps to one thread meanwhile.
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    if cores() == 1:
-        with one_blas_thread():
-            yield None
-        return
     pool = ThreadPoolExecutor(cores())
     begun: list[Future[Any]] = []
 
