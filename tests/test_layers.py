@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -233,29 +233,6 @@ def test_a_spread_goes_on_after_a_fault_without_what_that_left(monkeypatch: pyte
     assert len(done) < 20
 
 
-def test_threads_of_an_interrupted_spread_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "cores", lambda: 2)
-    go, begun = threading.Event(), threading.Event()
-
-    def work(item: int) -> int:
-        if item == 0:
-            begun.wait(PATIENCE)
-            raise KeyboardInterrupt
-        begun.set()
-        go.wait(PATIENCE)
-        return item
-
-    def all_of_it() -> None:
-        with threads.spread_over_cores() as spread:
-            spread(work, [0, 1])
-
-    with pytest.raises(KeyboardInterrupt):
-        all_of_it()
-    assert threads.still_working()
-    go.set()
-    wait_until(lambda: not threads.still_working())
-
-
 @pytest.mark.skipif(not calls.available(), reason="the compiled part of the engine is not built")
 def test_an_interrupted_queue_begins_no_other_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     found, queues, kernel = [], [], calls.kernel
@@ -286,7 +263,19 @@ def test_an_interrupted_queue_begins_no_other_problem(monkeypatch: pytest.Monkey
     assert plain["value"][0, 0] > plain["value"][1, 0] > 0
 
 
-def test_work_that_nobody_waits_for_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def by_mapped(work: Callable[[int], int]) -> None:
+    list(threads.mapped(work, [0, 1]))
+
+
+def by_spread(work: Callable[[int], int]) -> None:
+    with threads.spread_over_cores() as spread:
+        spread(work, [0, 1])
+
+
+@pytest.mark.parametrize("way", [by_mapped, by_spread])
+def test_work_that_nobody_waits_for_is_known(
+    way: Callable[[Callable[[int], int]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(threads, "cores", lambda: 2)
     go, begun = threading.Event(), threading.Event()
 
@@ -299,7 +288,7 @@ def test_work_that_nobody_waits_for_is_known(monkeypatch: pytest.MonkeyPatch) ->
         return item
 
     with pytest.raises(KeyboardInterrupt):
-        list(threads.mapped(work, [0, 1]))
+        way(work)
     assert threads.still_working()
     go.set()
     wait_until(lambda: not threads.still_working())
