@@ -104,12 +104,7 @@ def compact(
     network = network_of(source, model, shape)
     masks = _masks(stored, source, network)
     given = None if data is None else _inputs(data, shape or network.input_shape)
-    taken = shape or network.input_shape or (None if given is None else tuple(given.shape[1:]))
-    if taken is None:
-        raise MethodOptionError(
-            "the shape of one input is not known, and channels are found by following one; give it with "
-            f"{option('input_shape')}, such as 3,32,32"
-        )
+    taken = _shape_of_one(shape or network.input_shape, given)
     where = device_of(device, weights)
     request = CompactRequest(
         network.model, masks, taken, str(source.path), given, seed, timing_batch, timing_runs, where
@@ -130,6 +125,17 @@ def _plan(mask: Any, path: Path | None, weights: Source, model: str | None, data
     plan.reads("the mask", mask.path if isinstance(mask, Mask) else source_path(mask))
     plan.writes(path, "the smaller network", "output")
     plan.check()
+
+
+def _shape_of_one(told: tuple[int, ...] | None, given: Any) -> tuple[int, ...]:
+    """The shape of one input: as it is told, or that of those `given`. Raises `MethodOptionError` for neither."""
+    shape = told if told or given is None else tuple(given.shape[1:])
+    if shape is None:
+        raise MethodOptionError(
+            "the shape of one input is not known, and channels are found by following one; give it with "
+            f"{option('input_shape')}, such as 3,32,32"
+        )
+    return shape
 
 
 def _masks(stored: Stored, source: Checkpoint, network: Network) -> Any:

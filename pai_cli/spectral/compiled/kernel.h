@@ -113,8 +113,8 @@ int gram_of_neighbours(const edges_t *far, double factor, double *gram, ptrdiff_
 int gram_of_weights(const void *weights, ptrdiff_t size, ptrdiff_t rows, ptrdiff_t columns, double largest, double *gram,
                     ptrdiff_t ld);
 
-/* solve.c: problems of one layer, each a range of its left vertices. These structures are shared with Python (found.py):
- * all members are doubles. */
+/* solve.c: problems of one layer, each a range of its left vertices. These structures are shared with Python
+ * (solver_table.py): all members are doubles. */
 enum status { ALL_VALUES, PROVED, MISSED, NOT_CONVERGED, NO_MEMORY, NOT_ASKED };
 
 typedef struct {

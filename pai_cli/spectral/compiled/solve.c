@@ -65,7 +65,7 @@ static int proved(const double *gram, ptrdiff_t n, ptrdiff_t ld, const limits_t 
                   found_t *out)
 {
     double first = fmax(ritz->value[0], 0.0), second = fmax(ritz->value[1], 0.0);
-    /* as found.shift_for has it */
+    /* as solver_table.shift_for has it */
     out->shift = second + limits->tolerance * sqrt(first * second) / 2 + 4 * (double)n * DBL_EPSILON * first;
     return certify(gram, n, ld, ritz, out->shift, work, &out->trace);
 }
