@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -83,21 +83,17 @@ def mapped(
 def spread_over_cores() -> Iterator[Spread]:
     """A thread a core for as long as the block lasts, for items that are all there: each begins the next that is left.
 
-    This thread only waits, so that it can be interrupted; BLAS keeps to one thread meanwhile.
+    This thread does none of them, so that it can be interrupted; BLAS keeps to one thread meanwhile.
     """
     from concurrent.futures import ThreadPoolExecutor
 
     pool = ThreadPoolExecutor(cores())
     begun: list[Future[Any]] = []
 
-    def spread(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    def spread(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         own = [pool.submit(function, item) for item in items]
-        begun[:] = own
-        try:
-            return [future.result() for future in own]
-        finally:
-            for future in own:  # those that a fault leaves
-                future.cancel()
+        begun[:] = [*(future for future in begun if not future.done()), *own]
+        return _results(own)
 
     finished = False
     try:
@@ -106,6 +102,16 @@ def spread_over_cores() -> Iterator[Spread]:
         finished = True
     finally:
         _end(pool, begun, finished)
+
+
+def _results(own: Sequence[Future[Result]]) -> Iterator[Result]:
+    """In order; what a fault leaves is not begun."""
+    try:
+        for future in own:
+            yield future.result()
+    finally:
+        for future in own:
+            future.cancel()
 
 
 def _in_threads(function: Callable[[Item], Result], items: Iterable[Item], most: int) -> Iterator[Result]:

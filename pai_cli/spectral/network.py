@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 
 import numpy as np
 from array_api_compat import is_torch_array
@@ -22,10 +25,12 @@ from pai_cli.spectral.metrics import (
     prepare_matrix,
 )
 from pai_cli.spectral.namespaces import array_namespace
-from pai_cli.spectral.result import Measure, Outcome
-from pai_cli.spectral.singular import singular_pairs
+from pai_cli.spectral.result import Measure, Outcome, Pairs
+from pai_cli.spectral.singular import SolvingPairs
 from pai_cli.spectral.spreading import Spread, in_turn
 from pai_cli.spectral.table import Column, LayerTable, Tensor
+
+FIRST_SHARE = 0.3  # of all weights, in the layers that are prepared before the first problem is solved
 
 UNPROVED = {Outcome.NOT_PROVED, Outcome.WIDE_NOT_PROVED, Outcome.TOO_FULL}
 
@@ -117,12 +122,50 @@ def measure_together(
         zip(at, graphs_of(*zip(*(_matrices(layers[k]) for k in at), strict=True)) if at else (), strict=True)
     )
     given = [(layer, tensors.get(k)) for k, layer in enumerate(layers)]
-    ready = partial(_prepared, convention=options.convention, ready=spread is not None)
-    prepared = list((spread or in_turn)(ready, given))
-    solved = singular_pairs([request for one in prepared for request in one.problems], options.solver, spread)
+    prepared, solved = _solved(given, options, spread)
     dense = (cache or DenseCache()).of(layers, options, spread)
     names = [Tensor(layer.name, tuple(layer.mask.shape), layer.layout) for layer in layers]
     return measures_of(prepared, solved, options, dense, names)
+
+
+Given = tuple[LayerInput, BipartiteGraph | None]  # a layer, and its graph where that is there already
+
+
+def _solved(
+    given: Sequence[Given], options: MetricOptions, spread: Spread | None
+) -> tuple[list[PreparedLayer], list[Pairs]]:
+    """The layers prepared, and the pairs of all their problems. While those who work for this thread solve what is
+    ready, it prepares the rest.
+    """
+    ready = partial(_prepared, convention=options.convention, ready=spread is not None)
+    prepared: dict[int, PreparedLayer] = {}
+    pairs: dict[int, list[Pairs]] = {}
+    with ExitStack() as ending:
+        begun, turn = [], spread or in_turn
+        for places in _in_portions(given) if spread is not None else [list(range(len(given)))]:
+            prepared |= zip(places, turn(ready, [given[k] for k in places]), strict=True)
+            requests = [request for k in places for request in prepared[k].problems]
+            solving = SolvingPairs(requests, options.solver, spread, turn)
+            begun.append((places, ending.enter_context(closing(solving))))
+            turn = in_turn  # the others are at work from here on
+        for places, solving in begun:
+            own = iter(solving.pairs())
+            pairs |= {k: list(islice(own, len(prepared[k].problems))) for k in places}
+    every = range(len(given))
+    return [prepared[k] for k in every], [pair for k in every for pair in pairs[k]]
+
+
+def _in_portions(given: Sequence[Given]) -> list[list[int]]:
+    """Places of layers in two portions, the larger layers first: most of the work is there while the rest is prepared.
+
+    All at once where graphs are tensors, whose problems a device solves in as few batches as it can.
+    """
+    sizes = np.array([math.prod(layer.mask.shape) for layer, _ in given], dtype=np.float64)
+    order = np.argsort(-sizes, kind="stable")
+    first = int(np.searchsorted(np.cumsum(sizes[order]), FIRST_SHARE * np.sum(sizes))) + 1
+    if any(graph is not None for _, graph in given) or first >= len(given):
+        return [list(range(len(given)))]
+    return [order[:first].tolist(), order[first:].tolist()]
 
 
 def _matrices(layer: LayerInput) -> tuple[Array, Array | None]:
@@ -130,7 +173,7 @@ def _matrices(layer: LayerInput) -> tuple[Array, Array | None]:
     return unroll(layer.mask, layer.layout), None if layer.weights is None else unroll(layer.weights, layer.layout)
 
 
-def _prepared(given: tuple[LayerInput, BipartiteGraph | None], convention: Convention, *, ready: bool) -> PreparedLayer:
+def _prepared(given: Given, convention: Convention, *, ready: bool) -> PreparedLayer:
     """The layer's graph, unless it is there already; `ready`: with all that is worked out when it is first asked for."""
     layer, graph = given
     if layer.weighted is not None:

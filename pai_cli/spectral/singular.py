@@ -8,6 +8,7 @@ part gets is said in `solvers`, what its evidence is worth in `bounds`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from pai_cli.errors import NotFiniteError
 from pai_cli.spectral import batched
-from pai_cli.spectral.compiled.solve import Asked, pairs, solve
+from pai_cli.spectral.compiled.solve import Asked, Solving
 from pai_cli.spectral.counting import beforehand, count_instead, left_off
 from pai_cli.spectral.device.solve import solve as solve_tensors
 from pai_cli.spectral.direct import (
@@ -52,31 +53,69 @@ def singular_pairs(
     """
     if not requests:
         return []
-    parts = [(request, k) for request in requests for k in range(len(request))]
-    sizes = [len(request) for request in requests]
-    answers = _closed_forms(requests, parts)
-    still_open = np.array([not solver for solver in answers.solver], dtype=bool)
-    own = np.split(still_open, np.cumsum(sizes)[:-1])
-    rest = [request.take(np.flatnonzero(at)) for request, at in zip(requests, own, strict=True)]
-    turn = spread or in_turn
-    if options.solver in (Solver.GRAM, Solver.DIRECT):
-        found = list(turn(partial(_by_lapack, options=options), rest))
-    else:  # each where it lives
-        ours, arrays = ([one for one in rest if one.graph.compiled == compiled] for compiled in (True, False))
-        asked = [Asked.of(one, patience(beforehand(one, options), _largest_side([one]))) for one in ours]
-        compiled = iter(pairs(asked, solve(asked, spread)))
-        others = _by_arrays(arrays, options, turn)
-        found = [next(compiled if one.graph.compiled else others) for one in rest]
+    with closing(SolvingPairs(requests, options, spread)) as solving:
+        return solving.pairs()
+
+
+class SolvingPairs:
+    """Requests, at least one, whose pairs are being found. `spread`: who works beside this thread; `ready`: who prepares
+    what they work on, which is done when this returns.
+    """
+
+    def __init__(
+        self, requests: Sequence[Problems], options: SolverOptions, spread: Spread | None, ready: Spread | None = None
+    ):
+        self._requests, self._options, self._turn = requests, options, spread or in_turn
+        self._answers = _closed_forms(requests, self._every_part())
+        self._open = np.array([not solver for solver in self._answers.solver], dtype=bool)
+        own = np.split(self._open, np.cumsum(self._sizes)[:-1])
+        self._rest = [request.take(np.flatnonzero(at)) for request, at in zip(requests, own, strict=True)]
+        self._compiled = Solving([], None)
+        if not self._by_lapack:
+            ours = [one for one in self._rest if one.graph.compiled]
+            asked = [Asked.of(one, patience(beforehand(one, options), _largest_side([one]))) for one in ours]
+            self._compiled = Solving(asked, spread, ready or self._turn)
+
+    @property
+    def _sizes(self) -> list[int]:
+        return [len(request) for request in self._requests]
+
+    @property
+    def _by_lapack(self) -> bool:
+        return self._options.solver in (Solver.GRAM, Solver.DIRECT)
+
+    def _every_part(self) -> list[tuple[Problems, int]]:
+        return [(request, k) for request in self._requests for k in range(len(request))]
+
+    def pairs(self) -> list[Pairs]:
+        """The pairs of every part of every request, in order. Raises `NotFiniteError` and `MemoryError`."""
+        options, parts = self._options, self._every_part()
+        if self._by_lapack:
+            found = list(self._turn(partial(_by_lapack, options=options), self._rest))
+        else:
+            found = self._found()
+        at, solved = np.flatnonzero(self._open), Pairs.joined(found)
+        _settle([parts[k] for k in at.tolist()], solved, options, self._turn)
+        self._answers.put(at, solved)
+        split = self._answers.split(self._sizes)
+        return [_scaled(pairs, request) for pairs, request in zip(split, self._requests, strict=True)]
+
+    def _found(self) -> list[Pairs]:
+        """What is not known by a closed form, by the solver of the array that each graph lives in."""
+        compiled = iter(self._compiled.pairs())
+        others = _by_arrays([one for one in self._rest if not one.graph.compiled], self._options, self._turn)
+        found = [next(compiled if one.graph.compiled else others) for one in self._rest]
         left = [
             (request, its)
-            for request, its in zip(rest, found, strict=True)
+            for request, its in zip(self._rest, found, strict=True)
             if request.graph.compiled and set(its.outcome) != {Outcome.PROVED}
         ]
-        list(turn(lambda one: _count(*one, options), left))
-    at, solved = np.flatnonzero(still_open), Pairs.joined(found)
-    _settle([parts[k] for k in at.tolist()], solved, options, turn)
-    answers.put(at, solved)
-    return [_scaled(pairs, request) for pairs, request in zip(answers.split(sizes), requests, strict=True)]
+        list(self._turn(lambda one: _count(*one, self._options), left))
+        return found
+
+    def close(self) -> None:
+        """Whoever still works begins nothing more."""
+        self._compiled.close()
 
 
 def _by_arrays(requests: Sequence[Problems], options: SolverOptions, turn: Spread) -> Iterator[Pairs]:
@@ -160,7 +199,7 @@ def _count(request: Problems, found: Pairs, options: SolverOptions) -> None:
     if len(at):
         rest = request.take(at)
         asked = Asked.of(rest, replace(options, certify=False))
-        again = pairs([asked], solve([asked], None))[0]
+        (again,) = Solving([asked], None).pairs()
         count_instead(rest, again, options)
         found.put(at, again)
 

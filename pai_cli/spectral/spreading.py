@@ -13,7 +13,9 @@ class Spread(Protocol):
     """Who works for the engine."""
 
     def __call__(self, function: Callable[[Item], Found], items: Iterable[Item]) -> Iterable[Found]:
-        """What the function returns for every item, in order; several are called at the same time."""
+        """What the function returns for every item, in order; several are called at the same time, those first that were
+        asked for first. Who asks need not wait before results are taken.
+        """
 
 
 def in_turn(function: Callable[[Item], Found], items: Iterable[Item]) -> Iterable[Found]:

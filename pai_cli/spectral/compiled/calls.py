@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pai_cli.spectral.solver_table import EIGENPAIR, Eigenpairs, SolverLimits, Status
-from pai_cli.spectral.spreading import Spread
+from pai_cli.spectral.spreading import Spread, in_turn
 
 kernel: Any
 try:
@@ -126,29 +126,42 @@ class Parts:
 MOST_WORKERS = 16  # who may work on a queue at the same time; those who find it empty go at once
 
 
-def solve(every: Sequence[Parts], order: Ints | None = None, spread: Spread | None = None) -> list[Eigenpairs]:
-    """The two largest singular values, squared, of each part. `order`: in which they are begun; `spread`: who works beside
-    this thread. Raises `MemoryError`.
+class Queue:
+    """Parts, of at least one graph, of which everyone who works takes the next that nobody has.
+
+    `order`: in which they are begun; `spread`: who works, from now on: nobody but who asks for what is found where there is
+    none.
     """
-    if not every:
-        return []
-    sizes = [len(one.ranges) for one in every]
-    begun = slice(None) if order is None else order
-    owner = np.repeat(np.arange(len(every)), sizes)[begun]
-    ranges, touched = (np.concatenate([getattr(one, name) for one in every])[begun] for name in ("ranges", "touched"))
-    found, done = np.zeros(len(owner), dtype=EIGENPAIR), np.zeros(1, dtype=np.int64)
-    limits, graphs = np.stack([one.limits.packed for one in every]), tuple(one.graph for one in every)
-    queue = kernel.queue(limits, owner, ranges, touched, found.view(np.float64), done, graphs)
-    try:
-        if spread is None:
-            kernel.work(queue)
-        else:
-            list(spread(kernel.work, [queue] * MOST_WORKERS))
-    finally:
-        done[0] = len(owner)  # whoever still works begins no other
-    found[begun] = _with_memory(found).copy()
-    ends = np.cumsum(sizes)
-    return [found[end - size : end] for size, end in zip(sizes, ends.tolist(), strict=True)]
+
+    def __init__(self, every: Sequence[Parts], order: Ints | None = None, spread: Spread | None = None):
+        self._sizes = [len(one.ranges) for one in every]
+        self._order = slice(None) if order is None else order
+        owner = np.repeat(np.arange(len(every)), self._sizes)[self._order]
+        ranges, touched = (
+            np.concatenate([getattr(one, name) for one in every])[self._order] for name in ("ranges", "touched")
+        )
+        self._found, self._next = np.zeros(len(owner), dtype=EIGENPAIR), np.zeros(1, dtype=np.int64)
+        limits, graphs = np.stack([one.limits.packed for one in every]), tuple(one.graph for one in every)
+        queue = kernel.queue(limits, owner, ranges, touched, self._found.view(np.float64), self._next, graphs)
+        workers = [queue] if spread is None else [queue] * MOST_WORKERS
+        self._work = (spread or in_turn)(kernel.work, workers)
+
+    def found(self) -> list[Eigenpairs]:
+        """The two largest singular values, squared, of each part. Raises `MemoryError`."""
+        for _ in self._work:
+            pass
+        found = np.empty_like(self._found)
+        found[self._order] = _with_memory(self._found)
+        return np.split(found, np.cumsum(self._sizes)[:-1])
+
+    def close(self) -> None:
+        """Whoever still works begins no other part."""
+        self._next[0] = len(self._found)
+
+
+def solve(every: Sequence[Parts]) -> list[Eigenpairs]:
+    """What is found for each part, in this thread. Raises `MemoryError`."""
+    return Queue(every).found()
 
 
 def solve_bits(bits: Bits, ranges: Ints, limits: SolverLimits) -> Eigenpairs:

@@ -102,27 +102,36 @@ class Asked:
         return found
 
 
-def solve(asked: Sequence[Asked], spread: Spread | None) -> list[Eigenpairs]:
-    """What is found for each part of each request; where others work beside this thread, what takes longest is begun first.
+class Solving:
+    """Requests that are being solved; where others work beside this thread, what takes longest is begun first.
 
-    Raises `MemoryError`.
+    `spread`: who works; `ready`: who prepares what they work on, which is done when this returns.
     """
-    turn = spread or in_turn
-    every = list(turn(lambda one: one.parts, asked))
-    together = [one for one, parts in zip(asked, every, strict=True) if parts is not None]
-    order = None
-    if spread is not None and together:
-        order = np.argsort(-np.concatenate([one.costs for one in together]), kind="stable")
-    found = iter(calls.solve([parts for parts in every if parts is not None], order, spread))
-    others = iter(turn(Asked.one_by_one, [one for one, parts in zip(asked, every, strict=True) if parts is None]))
-    return [next(found if parts is not None else others) for parts in every]
 
+    def __init__(self, asked: Sequence[Asked], spread: Spread | None, ready: Spread = in_turn):
+        self._asked, self._turn = asked, spread or in_turn
+        self._parts = list(ready(lambda one: one.parts, asked))
+        given = zip(asked, self._parts, strict=True)
+        together, order = [one for one, parts in given if parts is not None], None
+        if spread is not None and together:
+            order = np.argsort(-np.concatenate([one.costs for one in together]), kind="stable")
+        parts = [one for one in self._parts if one is not None]
+        self._queue = calls.Queue(parts, order, spread) if parts else None
 
-def pairs(asked: Sequence[Asked], found: Sequence[Eigenpairs]) -> list[Pairs]:
-    """The pairs of every request's parts, from what was found for each: bounds are worked out for all at once."""
-    if not asked:
-        return []
-    sizes = [len(one.request) for one in asked]
-    forming = np.repeat([one.request.forming for one in asked], sizes)
-    table = np.concatenate([one.view(np.float64) for one in found]).view(EIGENPAIR)
-    return pairs_of(table, forming, np.repeat([one.free_from for one in asked], sizes)).split(sizes)
+    def pairs(self) -> list[Pairs]:
+        """The pairs of every request's parts: bounds are worked out for all at once. Raises `MemoryError`."""
+        if not self._asked:
+            return []
+        together = iter(self._queue.found() if self._queue is not None else ())
+        alone = [one for one, parts in zip(self._asked, self._parts, strict=True) if parts is None]
+        others = iter(self._turn(Asked.one_by_one, alone))
+        found = [next(others if parts is None else together) for parts in self._parts]
+        sizes = [len(one.request) for one in self._asked]
+        forming = np.repeat([one.request.forming for one in self._asked], sizes)
+        table = np.concatenate([one.view(np.float64) for one in found]).view(EIGENPAIR)
+        return pairs_of(table, forming, np.repeat([one.free_from for one in self._asked], sizes)).split(sizes)
+
+    def close(self) -> None:
+        """Whoever still works begins nothing more."""
+        if self._queue is not None:
+            self._queue.close()
