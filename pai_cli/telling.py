@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from pai_cli.printable import as_line
 from pai_cli.spelling import for_python
@@ -47,6 +48,28 @@ def note(text: str) -> None:
 def warn(text: str) -> None:
     """Say one line about what may be wrong."""
     _listener.warn(text)
+
+
+class Repeated:
+    """Notes on masks: what is so of many of them is said of the first, and at the end of how many more."""
+
+    def __init__(self, say: Say = note):
+        self._say = say
+        self._more: dict[str, int] = {}
+
+    def note(self, path: Path, text: str) -> None:
+        """Say it of a mask, unless it has been said of another."""
+        if text in self._more:
+            self._more[text] += 1
+        else:
+            self._more[text] = 0
+            self._say(f"{path}: {text}")
+
+    def close(self) -> None:
+        """After the last mask."""
+        for text, more in self._more.items():
+            if more:
+                self._say(f"the same of {more} more mask{'s' if more > 1 else ''}: {text}")
 
 
 @contextmanager

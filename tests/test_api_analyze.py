@@ -32,7 +32,7 @@ from pai_cli.errors import (
 from pai_cli.spectral.metrics import MetricOptions
 from pai_cli.spectral.network import LayerInput, measure_together, summarise
 from pai_cli.spectral.solvers import SolverOptions
-from pai_cli.telling import PaiWarning
+from pai_cli.telling import PaiWarning, Repeated
 
 SHOWING = {"format", "columns", "sort", "no_header"}
 
@@ -446,7 +446,7 @@ def test_layers_without_an_answer_are_named() -> None:
     )
     assert network.unanswered == ("path",)
     with pytest.warns(PaiWarning) as said:
-        tell_unproved(MaskReport(Path("mask.pt"), {}, network))
+        tell_unproved(MaskReport(Path("mask.pt"), {}, network), Repeated())
     assert [str(one.message) for one in said] == [
         "mask.pt: no singular values were found of path: not converged; pai analyze solver=gram or direct goes another "
         "way"

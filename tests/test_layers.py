@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,11 @@ from pai_cli.analysis.by_layer import Measuring
 from pai_cli.analysis.engine import measure_everywhere
 from pai_cli.compute import threads
 from pai_cli.errors import MaskError, NotFiniteError
+from pai_cli.spectral import network as network_module
 from pai_cli.spectral.compiled import calls
 from pai_cli.spectral.layout import Layout
 from pai_cli.spectral.metrics import MetricOptions
-from pai_cli.spectral.network import DenseCache, LayerInput, measure_together
+from pai_cli.spectral.network import DenseCache, LayerInput, _in_portions, measure_together
 from pai_cli.spectral.solver_table import SolverLimits
 from pai_cli.spectral.solvers import Solver, SolverOptions
 from pai_cli.spectral.table import LayerReport
@@ -228,39 +230,61 @@ def test_a_spread_goes_on_after_a_fault_without_what_that_left(monkeypatch: pyte
 
     with threads.spread_over_cores() as spread:
         with pytest.raises(ValueError, match="one"):
-            spread(work, range(100))
+            list(spread(work, range(100)))
         assert list(spread(work, [200])) == [200]
     assert len(done) < 20
 
 
 @pytest.mark.skipif(not calls.available(), reason="the compiled part of the engine is not built")
-def test_an_interrupted_queue_begins_no_other_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    found, queues, kernel = [], [], calls.kernel
-
-    class Seen:
-        work = staticmethod(kernel.work)
-        graph_of_bits = staticmethod(kernel.graph_of_bits)
-
-        @staticmethod
-        def queue(*arguments: Any) -> Any:
-            found.append(arguments[4])
-            return kernel.queue(*arguments)
-
-    def interrupted(function: object, items: list[object]) -> list[object]:
-        queues.extend(items)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(calls, "kernel", Seen)
+def test_a_closed_queue_begins_no_other_problem() -> None:
     graph = calls.graph_of_bits(np.array([[5], [3], [1]], dtype=np.uint64))
     parts = calls.Parts(graph, np.array([[0, 3], [0, 2]]), np.array([3, 3]), SolverLimits(1e-9, 1200, 32, 2048))
-    with pytest.raises(KeyboardInterrupt):
-        calls.solve([parts], spread=interrupted)
-    kernel.work(queues[0])
-    assert not found[0].any()
-    monkeypatch.undo()
-    (plain,), (backwards,) = calls.solve([parts]), calls.solve([parts], np.array([1, 0]))
+    queue = calls.Queue([parts])
+    queue.close()
+    (found,) = queue.found()
+    assert found["status"].tolist() == [0, 0]
+    assert not found["side"].any()  # of a part that was solved it is its smaller side
+    (plain,), (backwards,) = calls.solve([parts]), calls.Queue([parts], np.array([1, 0])).found()
     assert plain["value"].tolist() == backwards["value"].tolist()
     assert plain["value"][0, 0] > plain["value"][1, 0] > 0
+
+
+@pytest.mark.skipif(not calls.available(), reason="the compiled part of the engine is not built")
+def test_a_fault_in_what_is_prepared_meanwhile_ends_what_was_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = network()
+    smallest = min(layers, key=lambda one: one.mask.size)
+    assert smallest.weights is not None
+    smallest.weights[smallest.mask] = np.nan
+    begun: list[calls.Queue] = []
+
+    class Seen(calls.Queue):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            begun.append(self)
+
+    def late(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterable[Any]:
+        """Nobody works before the result is asked for."""
+        return map(function, items)
+
+    monkeypatch.setattr(calls, "Queue", Seen)
+    with pytest.raises(NotFiniteError):
+        measure_together(layers, MetricOptions(), spread=late)
+    (queue,) = begun
+    assert not any(one["side"].any() for one in queue.found())
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_portions_change_no_number(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = measure_together(kinds(), MetricOptions())
+    monkeypatch.setattr(network_module, "FIRST_SHARE", share)
+    sizes = [one.mask.size for one in kinds()]
+    portions = _in_portions([(one, None) for one in kinds()])
+    order = list(chain.from_iterable(portions))
+    assert sorted(order) == list(range(len(sizes)))
+    assert len(portions) == (1 if share == 1.0 else 2)
+    assert share == 1.0 or all(sizes[a] >= sizes[b] for a, b in pairwise(order))
+    with threads.spread_over_cores() as spread:
+        assert list(measure_together(kinds(), MetricOptions(), spread=spread)) == list(alone)
 
 
 def by_mapped(work: Callable[[int], int]) -> None:
@@ -269,7 +293,7 @@ def by_mapped(work: Callable[[int], int]) -> None:
 
 def by_spread(work: Callable[[int], int]) -> None:
     with threads.spread_over_cores() as spread:
-        spread(work, [0, 1])
+        list(spread(work, [0, 1]))
 
 
 @pytest.mark.parametrize("way", [by_mapped, by_spread])

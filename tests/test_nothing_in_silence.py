@@ -485,3 +485,19 @@ def test_layouts_of_a_pruned_folder(tmp_path: Path) -> None:
     weight = torch.randn(8, 24) * (torch.rand(8, 24) < 0.5)
     path = folder(tmp_path / "gpt2", {"h.0.attn.c_attn.weight": weight}, model_type="gpt2")
     assert open_mask(path).layout("h.0.attn.c_attn.weight") == Layout(transposed=True)
+
+
+def test_what_is_so_of_many_masks_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="pai")
+    rng = np.random.default_rng(0)
+    for k in range(5):
+        name = "conv.weight" if k < 4 else "other.weight"
+        np.savez(tmp_path / f"{k}.npz", **{name: rng.random((4, 2, 3, 3)) < 0.5})
+    list(pai.analyze([tmp_path / f"{k}.npz" for k in range(5)], no_store=True))
+    said = [line for line in caplog.messages if "does not tell groups" in line]
+    assert [line.split(": ")[0] for line in said] == [
+        str(tmp_path / "0.npz"),
+        str(tmp_path / "4.npz"),
+        "the same of 3 more masks",
+    ]
+    assert said[0].split(": ", 1)[1] == said[2].split(": ", 1)[1]

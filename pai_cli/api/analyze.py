@@ -39,7 +39,7 @@ from pai_cli.spectral.conventions import Convention
 from pai_cli.spectral.parameters import one_of
 from pai_cli.spectral.solvers import Solver
 from pai_cli.spelling import option
-from pai_cli.telling import note, warn
+from pai_cli.telling import Repeated, note, warn
 
 if TYPE_CHECKING:
     from pai_cli.analysis.junctions import BetweenRequest
@@ -297,7 +297,7 @@ def _reported(
 
     weights = given.weights is not None
     untold = [request.paths.told] if request.paths.told else []
-    with measured_by(masks, request, working, given.progress) as found:
+    with closing(Repeated()) as notes, measured_by(masks, request, working, given.progress) as found:
         globs = UnmatchedGlobs(given.layers)
         for mask, one in zip(masks, found, strict=True):
             globs.look(one)
@@ -305,7 +305,7 @@ def _reported(
                 pictures.add(one)
             if untold and one.error is None:
                 note(untold.pop())
-            tell(one)
+            tell(one, notes)
             yield Report(one, weights=weights, in_memory=not isinstance(mask, Path))
         globs.tell()
 
@@ -370,9 +370,10 @@ def _reported_between(
     from pai_cli.api.report import JunctionReport
 
     found = analyze_between(masks, request, given.progress)
-    for mask, one in zip(masks, found, strict=True):
-        if one.error is None and one.remark:
-            note(f"{one.path}: {one.remark}")
-        if one.error is None and one.whole:
-            note(f"{one.path}: does not have {some_names(one.whole)}: taken as whole, every weight kept")
-        yield JunctionReport(one, summary=given.summary, in_memory=not isinstance(mask, Path))
+    with closing(Repeated()) as notes:
+        for mask, one in zip(masks, found, strict=True):
+            if one.error is None and one.remark:
+                notes.note(one.path, one.remark)
+            if one.error is None and one.whole:
+                notes.note(one.path, f"does not have {some_names(one.whole)}: taken as whole, every weight kept")
+            yield JunctionReport(one, summary=given.summary, in_memory=not isinstance(mask, Path))

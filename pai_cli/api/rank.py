@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from pai_cli.api.asked import Asked
@@ -13,7 +14,7 @@ from pai_cli.compute.device import Device
 from pai_cli.errors import UsageError
 from pai_cli.ranking.rules import RESAMPLES
 from pai_cli.spectral.conventions import Convention
-from pai_cli.telling import note, warn
+from pai_cli.telling import Repeated, note, warn
 
 if TYPE_CHECKING:
     from pai_cli.api.entering import Entered
@@ -142,10 +143,11 @@ def ranked(entered: Entered) -> Ranking | Correlations:
     from pai_cli.api.ranked import Correlations, Ranking
     from pai_cli.api.remarks import tell_assumed, tell_unproved
 
-    for one in entered.reports:
-        if one.remark:
-            note(f"{one.path}: {one.remark}")
-        tell_unproved(one)
+    with closing(Repeated()) as notes:
+        for one in entered.reports:
+            if one.remark:
+                notes.note(one.path, one.remark)
+            tell_unproved(one, notes)
     tell_assumed(entered.reports)
     asked, entrants = entered.asked, entered.entrants
     if entered.correlating:

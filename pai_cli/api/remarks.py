@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from pai_cli.files.layer_names import told_assumed
 from pai_cli.files.messages import some_names
 from pai_cli.spelling import option
-from pai_cli.telling import note, warn
+from pai_cli.telling import Repeated, note, warn
 
 if TYPE_CHECKING:
     from pai_cli.analysis.masks import MaskReport
 
 
-def tell(report: MaskReport) -> None:
+def tell(report: MaskReport, notes: Repeated) -> None:
     """What to know of how a mask was read, and of what was found, beside its numbers."""
     network = report.report
     if network is None:
         return
     if report.remark:
-        note(f"{report.path}: {report.remark}")
+        notes.note(report.path, report.remark)
     if report.skipped:
-        note(f"{report.path}: left out {', '.join(report.skipped)}: no rows and columns")
-    tell_assumed([report])
+        notes.note(report.path, f"left out {', '.join(report.skipped)}: no rows and columns")
+    if network.assumed:
+        notes.note(report.path, _of_assumed(network.assumed))
     if network.collapsed:
         warn(f"{report.path}: collapsed layers (no weight kept): {', '.join(network.collapsed)}")
-    tell_unproved(report)
+    tell_unproved(report, notes)
 
 
 class UnmatchedGlobs:
@@ -55,11 +56,15 @@ def tell_assumed(reports: Iterable[MaskReport]) -> None:
     if found:
         path, layers = found[0]
         more = f" (and of {len(found) - 1} more masks)" if len(found) > 1 else ""
-        who = f"pai convert {option('names_from', 'CKPT')} takes both from a network that is known"
-        note(f"{path}: {told_assumed(layers)}{more}; {who}")
+        note(f"{path}: {_of_assumed(layers, more)}")
 
 
-def tell_unproved(report: MaskReport) -> None:
+def _of_assumed(layers: Collection[str], more: str = "") -> str:
+    who = f"pai convert {option('names_from', 'CKPT')} takes both from a network that is known"
+    return f"{told_assumed(layers)}{more}; {who}"
+
+
+def tell_unproved(report: MaskReport, notes: Repeated) -> None:
     """Which layers' singular values are not proved to be the two largest, and which have none, if any."""
     from pai_cli.analysis.masks import unanswered_told
     from pai_cli.spectral.result import Outcome
@@ -73,9 +78,11 @@ def tell_unproved(report: MaskReport) -> None:
             f"pai analyze {option('solver', 'gram')} or direct goes another way"
         )
     if full:
-        note(f"{report.path}: {some_names(full)}: {Outcome.TOO_FULL.value}; what is not certified holds all the same")
+        text = f"{some_names(full)}: {Outcome.TOO_FULL.value}; what is not certified holds all the same"
+        notes.note(report.path, text)
     if rest := [name for name in report.report.unproved if name not in full]:
-        note(
-            f"{report.path}: the singular values of {some_names(rest)} are not proved to be the two largest; "
-            f"pai analyze {option('certify')} proves it"
+        notes.note(
+            report.path,
+            f"the singular values of {some_names(rest)} are not proved to be the two largest; "
+            f"pai analyze {option('certify')} proves it",
         )

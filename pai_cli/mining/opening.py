@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from pai_cli.mining.networks import check_same_network, collection_of_masks, mat
 from pai_cli.mining.wiring import Wiring, named_wiring, sizes_of, traced_wiring
 from pai_cli.progress import Progress, silent
 from pai_cli.spelling import option
+from pai_cli.telling import Repeated
 
 if TYPE_CHECKING:
     from pai_cli.files.checkpoints import Checkpoint
@@ -52,9 +54,10 @@ def open_masks(given: Sequence[Path | Mask], note: Note, *, trust: bool) -> list
             note(f"{one}: is {first} by another name, and counts once")
     masks = [open_mask(one, trust=trust) if isinstance(one, Path) else one for one in once]
     check_same_network(masks)
-    for mask in masks:
-        if mask.remark:
-            note(f"{mask.path}: {mask.remark}")
+    with closing(Repeated(note)) as notes:
+        for mask in masks:
+            if mask.remark:
+                notes.note(mask.path, mask.remark)
     untold = [mask for mask in masks if unknown_layouts(mask)]
     if untold:
         known, several = teller(masks), f" ({len(untold)} masks)" if len(untold) > 1 else ""

@@ -90,15 +90,15 @@ class SolvingPairs:
     def pairs(self) -> list[Pairs]:
         """The pairs of every part of every request, in order. Raises `NotFiniteError` and `MemoryError`."""
         options, parts = self._options, self._every_part()
-        if self._by_lapack:
-            found = list(self._turn(partial(_by_lapack, options=options), self._rest))
-        else:
-            found = self._found()
+        found = self._found_by_lapack() if self._by_lapack else self._found()
         at, solved = np.flatnonzero(self._open), Pairs.joined(found)
         _settle([parts[k] for k in at.tolist()], solved, options, self._turn)
         self._answers.put(at, solved)
         split = self._answers.split(self._sizes)
         return [_scaled(pairs, request) for pairs, request in zip(split, self._requests, strict=True)]
+
+    def _found_by_lapack(self) -> list[Pairs]:
+        return list(self._turn(partial(_by_lapack, options=self._options), self._rest))
 
     def _found(self) -> list[Pairs]:
         """What is not known by a closed form, by the solver of the array that each graph lives in."""
