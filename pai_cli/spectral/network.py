@@ -115,47 +115,39 @@ def measure_together(
     spread: Spread | None = None,
 ) -> LayerTable:
     """What is measured of layers that are held at once, with the weights of all or of none: their problems are solved
-    together, on a GPU in a few batches. `spread`: who works beside this thread; no number depends on it.
+    together, on a GPU in a few batches. `spread`: who works beside this thread: solves what is ready while this thread
+    prepares the rest. No number depends on it.
     """
     at = [k for k, one in enumerate(layers) if is_torch_array(one.mask)]
     tensors = dict(
         zip(at, graphs_of(*zip(*(_matrices(layers[k]) for k in at), strict=True)) if at else (), strict=True)
     )
     given = [(layer, tensors.get(k)) for k, layer in enumerate(layers)]
-    prepared, solved = _solved(given, options, spread)
-    dense = (cache or DenseCache()).of(layers, options, spread)
-    names = [Tensor(layer.name, tuple(layer.mask.shape), layer.layout) for layer in layers]
-    return measures_of(prepared, solved, options, dense, names)
-
-
-Given = tuple[LayerInput, BipartiteGraph | None]  # a layer, and its graph where that is there already
-
-
-def _solved(
-    given: Sequence[Given], options: MetricOptions, spread: Spread | None
-) -> tuple[list[PreparedLayer], list[Pairs]]:
-    """The layers prepared, and the pairs of all their problems. While those who work for this thread solve what is
-    ready, it prepares the rest.
-    """
     ready = partial(_prepared, convention=options.convention, ready=spread is not None)
     prepared: dict[int, PreparedLayer] = {}
     pairs: dict[int, list[Pairs]] = {}
     with ExitStack() as ending:
         begun, turn = [], spread or in_turn
-        for places in _in_portions(given) if spread is not None else [list(range(len(given)))]:
+        for places in _in_portions(given) if spread is not None else [range(len(given))]:
             prepared |= zip(places, turn(ready, [given[k] for k in places]), strict=True)
             requests = [request for k in places for request in prepared[k].problems]
-            solving = SolvingPairs(requests, options.solver, spread, turn)
-            begun.append((places, ending.enter_context(closing(solving))))
+            solving = ending.enter_context(closing(SolvingPairs(requests, options.solver, spread, turn)))
+            begun.append((places, solving))
             turn = in_turn  # the others are at work from here on
         for places, solving in begun:
             own = iter(solving.pairs())
             pairs |= {k: list(islice(own, len(prepared[k].problems))) for k in places}
+    dense = (cache or DenseCache()).of(layers, options, spread)
+    names = [Tensor(layer.name, tuple(layer.mask.shape), layer.layout) for layer in layers]
     every = range(len(given))
-    return [prepared[k] for k in every], [pair for k in every for pair in pairs[k]]
+    solved = [pair for k in every for pair in pairs[k]]
+    return measures_of([prepared[k] for k in every], solved, options, dense, names)
 
 
-def _in_portions(given: Sequence[Given]) -> list[list[int]]:
+Given = tuple[LayerInput, BipartiteGraph | None]  # a layer, and its graph where that is there already
+
+
+def _in_portions(given: Sequence[Given]) -> list[Sequence[int]]:
     """Places of layers in two portions, the larger layers first: most of the work is there while the rest is prepared.
 
     All at once where graphs are tensors, whose problems a device solves in as few batches as it can.
@@ -164,7 +156,7 @@ def _in_portions(given: Sequence[Given]) -> list[list[int]]:
     order = np.argsort(-sizes, kind="stable")
     first = int(np.searchsorted(np.cumsum(sizes[order]), FIRST_SHARE * np.sum(sizes))) + 1
     if any(graph is not None for _, graph in given) or first >= len(given):
-        return [list(range(len(given)))]
+        return [range(len(given))]
     return [order[:first].tolist(), order[first:].tolist()]
 
 

@@ -90,28 +90,23 @@ class SolvingPairs:
     def pairs(self) -> list[Pairs]:
         """The pairs of every part of every request, in order. Raises `NotFiniteError` and `MemoryError`."""
         options, parts = self._options, self._every_part()
-        found = self._found_by_lapack() if self._by_lapack else self._found()
+        if self._by_lapack:
+            found = list(self._turn(partial(_by_lapack, options=options), self._rest))
+        else:  # each where it lives
+            compiled = iter(self._compiled.pairs())
+            others = _by_arrays([one for one in self._rest if not one.graph.compiled], options, self._turn)
+            found = [next(compiled if one.graph.compiled else others) for one in self._rest]
+            left = [
+                (request, its)
+                for request, its in zip(self._rest, found, strict=True)
+                if request.graph.compiled and set(its.outcome) != {Outcome.PROVED}
+            ]
+            list(self._turn(lambda one: _count(*one, options), left))
         at, solved = np.flatnonzero(self._open), Pairs.joined(found)
         _settle([parts[k] for k in at.tolist()], solved, options, self._turn)
         self._answers.put(at, solved)
         split = self._answers.split(self._sizes)
         return [_scaled(pairs, request) for pairs, request in zip(split, self._requests, strict=True)]
-
-    def _found_by_lapack(self) -> list[Pairs]:
-        return list(self._turn(partial(_by_lapack, options=self._options), self._rest))
-
-    def _found(self) -> list[Pairs]:
-        """What is not known by a closed form, by the solver of the array that each graph lives in."""
-        compiled = iter(self._compiled.pairs())
-        others = _by_arrays([one for one in self._rest if not one.graph.compiled], self._options, self._turn)
-        found = [next(compiled if one.graph.compiled else others) for one in self._rest]
-        left = [
-            (request, its)
-            for request, its in zip(self._rest, found, strict=True)
-            if request.graph.compiled and set(its.outcome) != {Outcome.PROVED}
-        ]
-        list(self._turn(lambda one: _count(*one, self._options), left))
-        return found
 
     def close(self) -> None:
         """Whoever still works begins nothing more."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pai_cli.spectral.solver_table import EIGENPAIR, Eigenpairs, SolverLimits, Status
-from pai_cli.spectral.spreading import Spread, in_turn
+from pai_cli.spectral.spreading import Spread
 
 kernel: Any
 try:
@@ -143,11 +143,13 @@ class Queue:
         self._found, self._next = np.zeros(len(owner), dtype=EIGENPAIR), np.zeros(1, dtype=np.int64)
         limits, graphs = np.stack([one.limits.packed for one in every]), tuple(one.graph for one in every)
         queue = kernel.queue(limits, owner, ranges, touched, self._found.view(np.float64), self._next, graphs)
-        workers = [queue] if spread is None else [queue] * MOST_WORKERS
-        self._work = (spread or in_turn)(kernel.work, workers)
+        self._alone = queue if spread is None else None
+        self._work = () if spread is None else spread(kernel.work, [queue] * MOST_WORKERS)
 
     def found(self) -> list[Eigenpairs]:
         """The two largest singular values, squared, of each part. Raises `MemoryError`."""
+        if self._alone is not None:
+            kernel.work(self._alone)
         for _ in self._work:
             pass
         found = np.empty_like(self._found)
