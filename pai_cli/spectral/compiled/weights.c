@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SLAB 256     /* columns of a slab, at most */
+#define SLAB 384     /* columns of a slab, at most; of a power of two, lines of all rows would share a few places of a cache */
 #define PAIR_COST 14 /* of a pair of edges, in products of a dense matrix: measured */
 
 /* Columns of the slab that begins at `from`, of `other` in all: whole vectors of them. */
