@@ -125,6 +125,7 @@ WIDE static void sweep(const space_t *space, ptrdiff_t width, const double value
         norm = 1.0 + norm * ratio * ratio, last *= where(ratio < zero, -ratio, ratio);
         above += where(pivot >= least, one, zero);
     }
+    norm += zero * norm; /* one that overflowed tells nothing */
     store(out->above, above), store(out->step, pivot / norm), store(out->last, last);
     for (int lane = 0; lane < 4; lane++)
         out->last[lane] /= sqrt(norm[lane]);
