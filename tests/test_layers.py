@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import chain, pairwise
 from typing import Any
 
@@ -247,6 +248,30 @@ def test_a_closed_queue_begins_no_other_problem() -> None:
     (plain,), (backwards,) = calls.solve([parts]), calls.Queue([parts], np.array([1, 0])).found()
     assert plain["value"].tolist() == backwards["value"].tolist()
     assert plain["value"][0, 0] > plain["value"][1, 0] > 0
+
+
+@pytest.mark.skipif(not calls.available(), reason="the compiled part of the engine is not built")
+def test_a_queue_that_is_interrupted_as_work_is_given_out_is_closed() -> None:
+    work: list[Callable[[], object]] = []
+
+    def interrupted(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterable[Any]:
+        work.extend(partial(function, item) for item in items)
+        raise KeyboardInterrupt
+
+    graph = calls.graph_of_bits(np.array([[5], [3], [1]], dtype=np.uint64))
+    parts = calls.Parts(graph, np.array([[0, 3], [0, 2]]), np.array([3, 3]), SolverLimits(1e-9, 1200, 32, 2048))
+    begun: list[calls.Queue] = []
+
+    class Seen(calls.Queue):
+        def close(self) -> None:
+            begun.append(self)
+            super().close()
+
+    with pytest.raises(KeyboardInterrupt):
+        Seen([parts], spread=interrupted)
+    (queue,) = begun
+    work[0]()
+    assert not queue._found["side"].any()
 
 
 @pytest.mark.skipif(not calls.available(), reason="the compiled part of the engine is not built")

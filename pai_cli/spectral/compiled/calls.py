@@ -129,8 +129,7 @@ MOST_WORKERS = 16  # who may work on a queue at the same time; those who find it
 class Queue:
     """Parts, of at least one graph, of which everyone who works takes the next that nobody has.
 
-    `order`: in which they are begun; `spread`: who works, from now on: nobody but who asks for what is found where there is
-    none.
+    `order`: in which they are begun; `spread`: who works, from now on. Without it, who asks for what is found works.
     """
 
     def __init__(self, every: Sequence[Parts], order: Ints | None = None, spread: Spread | None = None):
@@ -144,7 +143,11 @@ class Queue:
         limits, graphs = np.stack([one.limits.packed for one in every]), tuple(one.graph for one in every)
         queue = kernel.queue(limits, owner, ranges, touched, self._found.view(np.float64), self._next, graphs)
         self._alone = queue if spread is None else None
-        self._work = () if spread is None else spread(kernel.work, [queue] * MOST_WORKERS)
+        try:
+            self._work = () if spread is None else spread(kernel.work, [queue] * MOST_WORKERS)
+        except BaseException:  # some may be at work already
+            self.close()
+            raise
 
     def found(self) -> list[Eigenpairs]:
         """The two largest singular values, squared, of each part. Raises `MemoryError`."""

@@ -117,14 +117,15 @@ ALWAYS quad where(flags which, quad yes, quad no) { return (quad)((which & (flag
 WIDE static void sweep(const space_t *space, ptrdiff_t width, const double values[4], swept_t *out)
 {
     const quad value = load(values), zero = {0}, one = zero + 1.0, least = zero + DBL_MIN;
-    quad pivot = space->alpha[width - 1] - value, norm = one, last = one, above = where(pivot > zero, one, zero);
+    quad pivot = space->alpha[width - 1] - value, norm = one, last = one, above = where(pivot >= least, one, zero);
     for (ptrdiff_t k = width - 2; k >= 0; k--) {
         double beta = space->beta[k]; /* never below 0 */
-        quad ratio = beta / where((pivot < least) & (-pivot < least), least, pivot);
+        quad ratio = beta / where((pivot < least) & (-pivot < least), -least, pivot); /* 0 is not counted, so below it */
         pivot = space->alpha[k] - value - beta * ratio; /* of the vector: norm, over its component here */
         norm = 1.0 + norm * ratio * ratio, last *= where(ratio < zero, -ratio, ratio);
-        above += where(pivot > zero, one, zero);
+        above += where(pivot >= least, one, zero);
     }
+    norm += zero * norm; /* one that overflowed tells nothing */
     store(out->above, above), store(out->step, pivot / norm), store(out->last, last);
     for (int lane = 0; lane < 4; lane++)
         out->last[lane] /= sqrt(norm[lane]);
@@ -158,7 +159,7 @@ static void largest_values(const space_t *space, ptrdiff_t width, double high, d
             last[rank] = at.last[rank], top[rank] = value[rank];
             if (fabs(step) <= near && at.above[rank] - (step > 0.0) == rank)
                 top[rank] = next, done[rank] = 1;
-            else if (up[rank] - low[rank] <= near)
+            else if (value[rank] - low[rank] <= near && up[rank] - value[rank] <= near) /* not only low and up */
                 done[rank] = 1;
             else
                 value[rank] = next > low[rank] && next < up[rank] ? next : low[rank] + (up[rank] - low[rank]) / 2;
