@@ -75,7 +75,7 @@ class PaiGroup(TyperGroup):
         except KeyboardInterrupt as interruption:
             status = stopping.status(interruption)
             if first_here():
-                note("interrupted" if status == stopping.INTERRUPTED else "interrupted by SIGTERM")
+                note(stopping.told(interruption))
             _leave_threads(status)
             raise typer.Exit(status) from None
         except Exception as error:
@@ -129,10 +129,9 @@ def _leave_threads(status: int) -> None:
     is written, and half-written files are gone, by the time the interruption arrives here.
     """
     from pai_cli.compute.threads import still_working
-    from pai_cli.files.standard_input import remove_kept
 
     if still_working():
-        remove_kept()
+        stopping.tidy_up()
         _settle_stdout()
         sys.stderr.flush()
         if status != stopping.INTERRUPTED:
@@ -181,7 +180,7 @@ def pai(
     """Prune neural networks at initialisation: make masks, measure how well connected they are, rank them, find better.
 
     Data goes to standard output, everything else to standard error. Exit status: 0 done, 1 could not be done,
-    2 wrong usage, 130 interrupted (143 by SIGTERM), with what was finished kept.
+    2 wrong usage, 130 interrupted (143 by SIGTERM, 129 by SIGHUP), with what was finished kept.
     """
 
 

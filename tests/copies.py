@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,6 +32,7 @@ PATIENCE = 300.0  # seconds: only what hangs takes so long, on any machine
 STOPPED = {  # what a command ends with when it is stopped, and says last
     signal.SIGINT: (-signal.SIGINT, "pai: interrupted"),
     signal.SIGTERM: (143, "pai: interrupted by SIGTERM"),
+    signal.SIGHUP: (129, "pai: interrupted by SIGHUP"),
 }
 
 
@@ -238,6 +240,7 @@ def _become(folder: str, environment: Mapping[str, str], words: list[str]) -> No
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = words
+    tempfile.tempdir = None  # looked for anew, in this environment
     if "PYTHONWARNINGS" in environment:
         warnings.simplefilter(environment["PYTHONWARNINGS"])  # type: ignore[arg-type]
     sys.modules.pop(words[0], None)  # where it was loaded; it is run now

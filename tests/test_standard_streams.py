@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import SAMPLES, Pai
+from copies import STOPPED, begin
+from workers import wait_until
 
 import pai_cli as pai_library
 from pai_cli.commands import options
@@ -177,7 +180,37 @@ def test_what_was_kept_of_standard_input_goes_with_the_process(tmp_path: Path) -
     assert kept(b"a list of names") is None
 
 
-@pytest.mark.parametrize("status", [130, 143])
+@pytest.mark.parametrize("how", STOPPED)
+def test_it_goes_too_where_the_process_is_stopped(tmp_path: Path, how: signal.Signals) -> None:
+    (tmp_path / "kept").mkdir()
+    os.mkfifo(tmp_path / "out.npz")
+    words = ["convert", "-", "--to", "npz", "-o", tmp_path / "out.npz"]  # which nobody reads: there it stays
+    size = MASK.stat().st_size
+    with MASK.open("rb") as mask, begin(words, reads=mask.fileno(), TMPDIR=str(tmp_path / "kept")) as process:
+        wait_until(lambda: [one.stat().st_size for one in (tmp_path / "kept").rglob("*.safetensors")] == [size])
+        process.signal(how)
+        ended = process.finish()
+    assert (ended.status, ended.err.splitlines()[-1]) == STOPPED[how]
+    assert list((tmp_path / "kept").iterdir()) == []
+
+
+def test_a_terminal_that_is_gone_is_no_hindrance(tmp_path: Path) -> None:
+    """What is said to it goes nowhere, where to write would fail."""
+    terminal, end = os.openpty()
+    os.mkfifo(tmp_path / "out.npz")
+    words = ["convert", "-", "--to", "npz", "-o", tmp_path / "out.npz"]
+    with MASK.open("rb") as mask:
+        process = begin(words, reads=mask.fileno(), into=(end, end), TMPDIR=str(tmp_path))
+    os.close(end)
+    with process:
+        wait_until(lambda: any(one.stat().st_size for one in tmp_path.rglob("*.safetensors")))
+        os.close(terminal)
+        process.signal(signal.SIGHUP)
+        assert process.finish().status == 129
+    assert [path.name for path in tmp_path.iterdir()] == ["out.npz"]
+
+
+@pytest.mark.parametrize("status", [130, 143, 129])
 def test_it_goes_too_where_threads_are_left_at_work(tmp_path: Path, status: int) -> None:
     """As by Ctrl-C while layers are measured, which ends the process without Python's own end."""
     program = (
