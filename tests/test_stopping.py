@@ -86,7 +86,9 @@ def test_it_is_not_lost_with_an_error() -> None:
         fail()
 
 
-@pytest.mark.parametrize(("echo", "status", "said"), [(60, 0, "tidied up 143\nlast\n"), (0, 129, "last\n")], ids=["echo", "later"])
+@pytest.mark.parametrize(
+    ("echo", "status", "said"), [(60, 0, "tidied up 143\nlast\n"), (0, 129, "last\n")], ids=["echo", "later"]
+)
 def test_a_second_one_ends_at_once_unless_it_is_an_echo(echo: int, status: int, said: str) -> None:
     command = [sys.executable, "-c", TWICE, str(echo)]
     done = subprocess.run(

@@ -78,9 +78,7 @@ def open_search(
     """
     rows = path or rows_beside(mask)
     journal = Journal(SAMPLE, settings, state_beside(rows, ROWS), rows)
-    kept = journal.opened(
-        lambda: check_output(mask, force=force or (resume and wrote(journal, mask))), resume=resume
-    )
+    kept = journal.opened(lambda: check_output(mask, force=force or (resume and wrote(journal, mask))), resume=resume)
     state = SearchState()
     if kept is not None:
         with journal.intact():
