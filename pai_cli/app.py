@@ -106,13 +106,19 @@ def _usage_in_one_line() -> Iterator[None]:
         raise typer.Exit(2) from None
 
 
+LESS_MEMORY = {
+    "train": "give a smaller --batch-size, or train a smaller network",
+    "analyze": "measure fewer layers with --layers",
+    "mine": "raise --support, or mine fewer masks or graphs",
+}
+"""What takes less of it, by command."""
+
+
 def _one_line(error: Exception, command: str | None) -> str:
     if isinstance(error, PaiError):
         return error.in_shell
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _out_of_memory(str(error))):
-        if command == "train":
-            return "out of memory; give a smaller --batch-size, or train a smaller network"
-        return "out of memory; prune a smaller network, or analyze fewer layers with --layers"
+        return f"out of memory; {LESS_MEMORY.get(command or '', 'a smaller network takes less')}"
     if isinstance(error, OSError):
         return f"{error.filename or 'standard output'}: {reason_of(error)}"
     text = " ".join(str(error).split())  # all of it: this is a fault of ours
