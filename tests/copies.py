@@ -175,11 +175,24 @@ def _started_by_copying(_: object, words: list[bytes | str], kept: Sequence[int]
             if one > 2 and one not in kept:
                 with suppress(OSError):  # that of the folder itself
                     os.close(one)
+        _forget_buffers()
         code = os.fsdecode(words[words.index("-c") + 1])
         sys.argv = ["-c", "--multiprocessing-fork"]
         _end(_run(lambda: exec(code, {"__name__": "__main__"})))
     finally:
         os._exit(1)
+
+
+def _forget_buffers() -> None:
+    """Drop what the process that this one is a copy of has said and not written yet: that is its own to write."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+        there = os.dup(number)
+        os.dup2(nowhere, number)
+        stream.flush()
+        os.dup2(there, number)
+        os.close(there)
+    os.close(nowhere)
 
 
 def _copied(requests: socket.socket) -> None:
