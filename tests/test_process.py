@@ -177,7 +177,9 @@ def test_what_was_said_before_other_processes_began_is_said_once(tmp_path: Path)
     """Of copies, too, which have what was said so far in buffers of their own: how many begin, the clock decides."""
     for number in range(6):
         save_mask(tmp_path / f"{number}.safetensors", {"w": random_mask((12, 8), seed=number)})
-    program = "from pai_cli.analysis import many; many.QUICK = many.MUCH = 0.0\nfrom pai_cli.__main__ import main; main()\n"
+    program = (
+        "from pai_cli.analysis import many; many.QUICK = many.MUCH = 0.0\nfrom pai_cli.__main__ import main; main()\n"
+    )
     (tmp_path / "at_once.py").write_text(program)
     masks = [f"{number}.safetensors" for number in range(6)]
     words = ["analyze", *masks, "--summary", "--format", "csv", "--jobs", "2", "--no-store"]
