@@ -176,6 +176,9 @@ def _started_by_copying(_: object, words: list[bytes | str], kept: Sequence[int]
                 with suppress(OSError):  # that of the folder itself
                     os.close(one)
         _forget_buffers()
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if callable(signal.getsignal(number)):
+                signal.signal(number, signal.SIG_DFL)  # as where another program begins
         code = os.fsdecode(words[words.index("-c") + 1])
         sys.argv = ["-c", "--multiprocessing-fork"]
         _end(_run(lambda: exec(code, {"__name__": "__main__"})))
