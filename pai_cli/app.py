@@ -75,7 +75,7 @@ class PaiGroup(TyperGroup):
         except KeyboardInterrupt as interruption:
             status = stopping.status(interruption)
             if first_here():
-                note("interrupted" if status == stopping.INTERRUPTED else "interrupted by SIGTERM")
+                note(stopping.told(interruption))
             _leave_threads(status)
             raise typer.Exit(status) from None
         except Exception as error:
@@ -106,13 +106,19 @@ def _usage_in_one_line() -> Iterator[None]:
         raise typer.Exit(2) from None
 
 
+LESS_MEMORY = {
+    "train": "give a smaller --batch-size, or train a smaller network",
+    "analyze": "measure fewer layers with --layers",
+    "mine": "raise --support, or mine fewer masks or graphs",
+}
+"""What takes less of it, by command."""
+
+
 def _one_line(error: Exception, command: str | None) -> str:
     if isinstance(error, PaiError):
         return error.in_shell
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _out_of_memory(str(error))):
-        if command == "train":
-            return "out of memory; give a smaller --batch-size, or train a smaller network"
-        return "out of memory; prune a smaller network, or analyze fewer layers with --layers"
+        return f"out of memory; {LESS_MEMORY.get(command or '', 'a smaller network takes less')}"
     if isinstance(error, OSError):
         return f"{error.filename or 'standard output'}: {reason_of(error)}"
     text = " ".join(str(error).split())  # all of it: this is a fault of ours
@@ -129,10 +135,9 @@ def _leave_threads(status: int) -> None:
     is written, and half-written files are gone, by the time the interruption arrives here.
     """
     from pai_cli.compute.threads import still_working
-    from pai_cli.files.standard_input import remove_kept
 
     if still_working():
-        remove_kept()
+        stopping.tidy_up()
         _settle_stdout()
         sys.stderr.flush()
         if status != stopping.INTERRUPTED:
@@ -181,7 +186,7 @@ def pai(
     """Prune neural networks at initialisation: make masks, measure how well connected they are, rank them, find better.
 
     Data goes to standard output, everything else to standard error. Exit status: 0 done, 1 could not be done,
-    2 wrong usage, 130 interrupted (143 by SIGTERM), with what was finished kept.
+    2 wrong usage, 130 interrupted (143 by SIGTERM, 129 by SIGHUP), with what was finished kept.
     """
 
 

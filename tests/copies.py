@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,6 +32,7 @@ PATIENCE = 300.0  # seconds: only what hangs takes so long, on any machine
 STOPPED = {  # what a command ends with when it is stopped, and says last
     signal.SIGINT: (-signal.SIGINT, "pai: interrupted"),
     signal.SIGTERM: (143, "pai: interrupted by SIGTERM"),
+    signal.SIGHUP: (129, "pai: interrupted by SIGHUP"),
 }
 
 
@@ -173,11 +175,27 @@ def _started_by_copying(_: object, words: list[bytes | str], kept: Sequence[int]
             if one > 2 and one not in kept:
                 with suppress(OSError):  # that of the folder itself
                     os.close(one)
+        _forget_buffers()
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if callable(signal.getsignal(number)):
+                signal.signal(number, signal.SIG_DFL)  # as where another program begins
         code = os.fsdecode(words[words.index("-c") + 1])
         sys.argv = ["-c", "--multiprocessing-fork"]
         _end(_run(lambda: exec(code, {"__name__": "__main__"})))
     finally:
         os._exit(1)
+
+
+def _forget_buffers() -> None:
+    """Drop what the process that this one is a copy of has said and not written yet: that is its own to write."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+        there = os.dup(number)
+        os.dup2(nowhere, number)
+        stream.flush()
+        os.dup2(there, number)
+        os.close(there)
+    os.close(nowhere)
 
 
 def _copied(requests: socket.socket) -> None:
@@ -238,6 +256,7 @@ def _become(folder: str, environment: Mapping[str, str], words: list[str]) -> No
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = words
+    tempfile.tempdir = None  # looked for anew, in this environment
     if "PYTHONWARNINGS" in environment:
         warnings.simplefilter(environment["PYTHONWARNINGS"])  # type: ignore[arg-type]
     sys.modules.pop(words[0], None)  # where it was loaded; it is run now

@@ -19,7 +19,7 @@ from conftest import ROOT, SAMPLES, Done, Pai, random_mask, run_pai, save_mask
 from safetensors.numpy import load_file, save_file
 
 from pai_cli import __version__
-from pai_cli.app import app
+from pai_cli.app import LESS_MEMORY, app
 from pai_cli.display.help import first_clause
 from pai_cli.methods import registry
 from pai_cli.pruning import counts as selecting
@@ -414,6 +414,18 @@ def test_out_of_memory(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         run_pai("analyze", save_mask(here / "m", {"w": random_mask((4, 4))})),
         f"{here / 'm'}: layer 'w' does not fit in memory; leave it out with pai analyze --layers",
     )
+    monkeypatch.setattr("pai_cli.mining.run.parts_of", full)
+    done = run_pai("mine", here / "m", "--format", "csv")
+    assert done.said[-1] == "pai: error: out of memory; raise --support, or mine fewer masks or graphs"
+    monkeypatch.setattr(selecting.NetworkQuota, "keep", full)
+    assert run_pai(*PRUNE, "--density", 0.5).said[-1] == "pai: error: out of memory; a smaller network takes less"
+
+
+@pytest.mark.parametrize("command", LESS_MEMORY)
+def test_what_takes_less_memory_is_an_option_of_the_command(command: str) -> None:
+    named = set(re.findall(r"--[a-z-]+", LESS_MEMORY[command]))
+    assert named
+    assert named <= set(re.findall(r"--[a-z-]+", run_pai("help", command).out))
 
 
 # --- results

@@ -26,7 +26,7 @@ from pai_cli.errors import (
     CompactError,
     MaskMismatchError,
     MethodOptionError,
-    OutputError,
+    SuffixError,
     TraceError,
     UsageError,
 )
@@ -710,7 +710,7 @@ def test_networks_that_cannot_be_compacted(case: str) -> None:
     ("options", "kind", "said"),
     [
         ({"weights": None}, UsageError, "a mask says what of a network is kept: give its weights=CKPT"),
-        ({"output": "s.pt"}, OutputError, "s.pt: a smaller network is written as .safetensors (tensors) or .pt2"),
+        ({"output": "s.pt"}, SuffixError, "s.pt: a smaller network is written as .safetensors (tensors) or .pt2"),
         ({"timing_runs": 0}, UsageError, "timing_runs=0: must be a number of 1 or more"),
         ({"timing_batch": 0}, UsageError, "timing_batch=0: must be a number of 1 or more"),
         ({"seed": -1}, MethodOptionError, "seed=-1: must be 0 to"),

@@ -183,7 +183,10 @@ def test_a_search_over_patterns_or_densities_goes_on(pai: Pai, here: Path) -> No
     done = pai("sample", "small.safetensors", "--method", "erk", "--density", 0.5, "-o", "best.safetensors",
                "--population", 8, "--resume")  # fmt: skip
     assert done.status == 1
-    assert "that search had density not given, this one has 0.5" in done.said[-1]
+    assert (
+        "that search had density not given, densities [['*', 0.5]]; this one has density 0.5, densities not given; "
+        in done.said[-1]
+    )
 
 
 # ---- sanity checks

@@ -153,6 +153,14 @@ def test_symmetric_files_are_both_halves(tmp_path: Path) -> None:
     assert np.array_equal(graph.array("s"), [[1, 1, 0], [1, 0, 1], [0, 1, 0]])
 
 
+def test_skew_symmetric_files_are_both_halves(tmp_path: Path) -> None:
+    for kind, text in (("coordinate", "3 3 2\n2 1 1.5\n3 2 -2\n"), ("array", "3 3\n1.5\n0\n-2\n")):
+        (tmp_path / "s.mtx").write_text(f"%%MatrixMarket matrix {kind} real skew-symmetric\n{text}")
+        graph = open_mask(tmp_path / "s.mtx")
+        assert "an entry stands for two, of opposite signs" in graph.remark
+        assert np.array_equal(graph.array("s"), [[0, 1, 0], [1, 0, 1], [0, 1, 0]])
+
+
 BANNER = "%%MatrixMarket matrix coordinate real general\n"
 BAD_MARKETS = [
     ("truncated", BANNER + "3 3 3\n1 1 1\n2 2 1\n", r"m\.mtx: ends after 2 of 3 entries; copy it again$"),
@@ -198,6 +206,21 @@ BAD_MARKETS = [
     ),
     ("0 is no index", BANNER + "3 3 2\n0 1 1\n1 1 1\n", r"line 3 is at \(0, 1\), outside 3 x 3; write it again$"),
     ("past the last", BANNER + "3 3 2\n4 1 1\n1 1 1\n", r"line 3 is at \(4, 1\), outside 3 x 3; write it again$"),
+    (
+        "a diagonal that cannot be",
+        BANNER.replace("general", "skew-symmetric") + "% of three\n3 3 3\n2 1 1\n3 3 0\n3 1 2\n",
+        r"line 5 is at \(3, 3\), and a skew-symmetric matrix has no entry on its diagonal; write it again$",
+    ),
+    (
+        "a pattern with signs",
+        BANNER.replace("real general", "pattern skew-symmetric") + "3 3 1\n2 1\n",
+        "is coordinate pattern skew-symmetric, and a pattern tells of places alone",
+    ),
+    (
+        "a pattern without places",
+        BANNER.replace("coordinate real", "array pattern") + "2 2\n1\n0\n1\n1\n",
+        "is array pattern general, and a pattern tells of places alone",
+    ),
     ("twice", BANNER + "3 3 2\n1 1 1\n1 1 1\n", r"has several entries at index \(0, 0\); keep each once"),
     ("complex", BANNER.replace("real", "complex") + "1 1 1\n1 1 1 1\n", "holds complex numbers"),
     ("hermitian", BANNER.replace("general", "hermitian") + "1 1 1\n1 1 1\n", "holds complex numbers"),

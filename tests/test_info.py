@@ -13,9 +13,11 @@ from conftest import SAMPLES, run_pai
 from safetensors.numpy import save_file
 
 import pai_cli as pai
-from pai_cli.display.info import records_of
+from pai_cli.display.info import NUMBERS, records_of
 from pai_cli.errors import CheckpointError, MaskError
+from pai_cli.files.masks import MaskFile
 from pai_cli.methods.registry import METHODS
+from pai_cli.models.info import STORY
 from pai_cli.models.registry import known_names
 from pai_cli.spectral.catalogue import RANKED
 
@@ -34,11 +36,21 @@ def test_a_mask() -> None:
     assert (first["kind"], first["format"], first["method"], first["seed"]) == ("mask", "pai", "synflow", 0)
     assert (first["kept"], first["total"], first["density"]) == (13417, 268336, 13417 / 268336)
     assert first["bytes"] == MASK.stat().st_size
+    assert first["asked_density"] == float(pai.info(MASK).story["density"]) == 0.05  # as the file calls it
     assert first["command"].startswith("pai prune resnet20.safetensors --method synflow")
     assert first["source_sha256"].startswith("7de6b0d1")
     assert len(tensors) == first["tensors"] == 20
     assert (tensors[0]["tensor"], tensors[0]["shape"], tensors[0]["kept"]) == ("conv1.weight", [16, 3, 3, 3], 329)
     assert sum(one["kept"] for one in tensors) == first["kept"]
+
+
+def test_what_a_file_tells_is_shown_by_its_own_names() -> None:
+    """But for the density that was asked for: `density` is the share that is kept, in every table."""
+    assert {key: shown for key, shown in STORY.items() if key != shown} == {"density": "asked_density"}
+    (first, *_) = records_of(pai.info(MASK))
+    assert {key: first[shown] for key, shown in STORY.items() if key not in NUMBERS} == {
+        key: MaskFile(MASK).metadata.get(key) for key in STORY if key not in NUMBERS
+    }
 
 
 def test_a_checkpoint() -> None:

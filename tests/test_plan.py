@@ -360,15 +360,35 @@ def test_an_interrupted_pruning_survives_a_search_of_the_same_name(pai: Pai, pla
     ]
 
 
-def test_resume_is_no_leave_to_replace_a_mask_of_another_making(pai: Pai, place: Place) -> None:
+def test_resume_is_no_leave_to_replace_a_mask_of_another_making(
+    pai: Pai, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    monkeypatch.setattr("pai_cli.api.prune.beside", lambda *words: made.append(beside(*words)) or made[-1])
     beside(PRUNE, place.folder / "x", {"method": "imp"}).keep(save({}), {"rounds_done": 1})
     (place.folder / "x").write_bytes((place.folder / "mask").read_bytes())
-    before = place.state()
-    net = ["small.safetensors", "--method", "imp", "--density", 0.5]
     np.savez(place.folder / "d.npz", x=np.zeros((20, 24), np.float32), y=np.arange(20) % 10)
-    done = pai("prune", *net, "--data", "d.npz", "-o", "x", "--resume")
-    assert done.said[-1] == "pai: error: x: exists already; --force replaces it"
-    assert {name: digest for name, digest in place.state().items() if "d.npz" not in name} == before
+    words = [
+        "prune",
+        "small.safetensors",
+        "--method",
+        "imp",
+        "--density",
+        0.5,
+        "--data",
+        "d.npz",
+        "-o",
+        "x",
+        "--resume",
+    ]
+    for told in (
+        "x.state.safetensors: that training had density not given, ",
+        "x: exists already; --force replaces it",
+    ):
+        before = place.state()
+        assert pai(*words).said[-1].startswith(f"pai: error: {told}")
+        assert place.state() == before
+        made[0].keep(save({}), {"rounds_done": 1})  # now of the very settings
 
 
 # --- locks, journals, data, links

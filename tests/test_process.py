@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, SAMPLES, Pai
+from conftest import ROOT, SAMPLES, Pai, random_mask, save_mask
 from copies import STOPPED, begin, run
 from safetensors.numpy import load_file
 from workers import PATIENCE, wait_until
@@ -171,6 +171,21 @@ def test_the_command_line_imports_nothing_heavy() -> None:
     found = "sorted(set(sys.modules) & {*sys.argv[1:]})"
     code = f"import sys, pai_cli.app; before = {found}; import numpy; print(before, {found})"
     assert python(code, "torch", "numpy", "scipy", "rich.progress", "safetensors") == "[] ['numpy']"
+
+
+def test_what_was_said_before_other_processes_began_is_said_once(tmp_path: Path) -> None:
+    """Of copies, too, which have what was said so far in buffers of their own: how many begin, the clock decides."""
+    for number in range(6):
+        save_mask(tmp_path / f"{number}.safetensors", {"w": random_mask((12, 8), seed=number)})
+    program = (
+        "from pai_cli.analysis import many; many.QUICK = many.MUCH = 0.0\nfrom pai_cli.__main__ import main; main()\n"
+    )
+    (tmp_path / "at_once.py").write_text(program)
+    masks = [f"{number}.safetensors" for number in range(6)]
+    words = ["analyze", *masks, "--summary", "--format", "csv", "--jobs", "2", "--no-store"]
+    ended = run(words, module="at_once", cwd=tmp_path)
+    assert (ended.status, ended.err) == (0, "")
+    assert [line.split(",")[0] for line in ended.out.splitlines()] == ["mask", *masks]
 
 
 def candidates(trajectory: Path) -> int:

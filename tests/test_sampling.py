@@ -349,26 +349,34 @@ def test_the_state_is_saved_when_a_candidate_fails(here: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    ("flags", "key", "had", "has"),
+    ("flags", "told"),
     [
-        ({"density": 0.4}, "density", "0.5", "0.4"),
-        ({"seed": 3}, "seed", "0", "3"),
-        ({"method": "random"}, "method", "erk", "random"),
-        ({"flags": ["--ignore", "fc2"]}, "ignore", "[]", "['fc2']"),
-        ({"flags": ["--select", "layer"]}, "select", "mask", "layer"),
-        ({"flags": ["--convention", "f23"]}, "convention", "h23", "f23"),
-        ({"flags": ["--by", "dr_imdb"]}, "by", "l2", "dr_imdb"),
+        (("--density", 0.4), "density 0.5, this one has 0.4"),
+        (("--seed", 3), "seed 0, this one has 3"),
+        (("--method", "random"), "method erk, scope layer; this one has method random, scope global"),
+        (("--ignore", "fc2"), "ignore [], this one has ['fc2']"),
+        (("--pattern", "2:4"), "pattern not given, this one has 2:4"),
+        (("--pattern", "1:4"), "density 0.5, pattern not given; this one has density 0.25, pattern 1:4"),
+        (
+            ("--densities", "layers.json"),
+            "density 0.5, densities not given; this one has density not given, densities [['*', 0.5]]",
+        ),
+        (("--select", "layer"), "select mask, this one has layer"),
+        (("--convention", "f23"), "convention h23, this one has f23"),
+        (("--by", "dr_imdb"), "by l2, this one has dr_imdb"),
     ],
 )
 @pytest.mark.usefixtures("begun")
-def test_other_settings_are_not_continued(flags: dict[str, Any], key: str, had: str, has: str) -> None:
+def test_other_settings_are_not_continued(pai: Pai, flags: tuple[object, ...], told: str) -> None:
     before = result()
-    more = flags.pop("flags", [])
-    done = sample(6, "--resume", *more, **flags)
+    Path("layers.json").write_text('{"*": 0.5}')
+    amount = () if flags[0] in ("--pattern", "--densities", "--density") else ("--density", 0.5)
+    method = () if flags[0] == "--method" else ("--method", "erk")
+    words = ("sample", "small.safetensors", *method, *amount, "--population", 6, "-o", "best.safetensors", "--resume")
+    done = pai(*words, *flags)
     assert done.status == 1
     assert done.said[-1] == (
-        f"pai: error: best.jsonl: that search had {key} {had}, this one has {has}; give the same, "
-        "or begin again with --force instead of --resume"
+        f"pai: error: best.jsonl: that search had {told}; give the same, or begin again with --force instead of --resume"
     )
     assert result() == before
 

@@ -310,12 +310,22 @@ def test_a_journal_is_continued_with_the_same_settings_alone(journal: Journal) -
     journal.keep(save({}), {})
     assert journal.path is not None
     text = journal.path.read_bytes()
-    for key, had, value in (("lr", "0.1", 0.2), ("mask", "not given", "m")):
-        other = Journal(TRAIN, {**journal.settings, key: value}, journal.state_path, journal.path)
+    for settings, told in (
+        ({"lr": 0.2}, "lr 0.1, this one has 0.2"),
+        ({"mask": "m"}, "mask not given, this one has m"),
+        ({"lr": None}, "lr 0.1, this one has lr not given"),
+        ({"lr": 0.2, "mask": "m"}, "lr 0.1, mask not given; this one has lr 0.2, mask m"),
+        (
+            {str(n): n for n in range(8)},
+            f"{', '.join(f'{n} not given' for n in range(6))} and 2 more; this one has "
+            f"{', '.join(f'{n} {n}' for n in range(6))} and 2 more",
+        ),
+    ):
+        other = Journal(TRAIN, {**journal.settings, **settings}, journal.state_path, journal.path)
         with pytest.raises(ResumeError) as caught:
             other.resume()
         assert str(caught.value) == (
-            f"{journal.path}: that training had {key} {had}, this one has {value}; give the same, or "
+            f"{journal.path}: that training had {told}; give the same, or "
             "begin again with force=True instead of resume=True"
         )
     assert journal.path.read_bytes() == text

@@ -698,3 +698,15 @@ def test_ctrl_c_and_going_on(pai: Pai, place: Path, monkeypatch: pytest.MonkeyPa
         a, b = load_file(one), load_file(other)
         assert all(np.array_equal(a[name], b[name]) for name in a)
     assert not (place / "m.state.safetensors").exists()
+    again = pai(*words, "--resume")
+    assert (again.status, again.said[-1]) == (
+        1,
+        "pai: error: m.safetensors: the training that made it is finished; leave --resume out, and give --force to make it "
+        "again",
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(ScoreTraining, "_one_step", interrupted)
+        assert pai(*words, "--force").status == 130  # and the mask of the run before is there still
+    other = pai(*words, "--resume", "--seed", 1)
+    assert "m.state.safetensors: that training had seed 0, this one has 1; give the same" in other.said[-1]
+    assert pai(*words, "--resume").status == 0

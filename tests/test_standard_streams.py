@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,10 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import SAMPLES, Pai
+from copies import STOPPED, begin
+from safetensors.numpy import load_file
+from workers import wait_until
 
 import pai_cli as pai_library
 from pai_cli.commands import options
-from pai_cli.errors import CheckpointError, ParameterError, SuffixError, UsageError
+from pai_cli.errors import CheckpointError, ParameterError, UsageError
 from pai_cli.files.standard_input import kept
 
 pytestmark = pytest.mark.usefixtures("measured_once")
@@ -177,7 +181,37 @@ def test_what_was_kept_of_standard_input_goes_with_the_process(tmp_path: Path) -
     assert kept(b"a list of names") is None
 
 
-@pytest.mark.parametrize("status", [130, 143])
+@pytest.mark.parametrize("how", STOPPED)
+def test_it_goes_too_where_the_process_is_stopped(tmp_path: Path, how: signal.Signals) -> None:
+    (tmp_path / "kept").mkdir()
+    os.mkfifo(tmp_path / "out.npz")
+    words = ["convert", "-", "--to", "npz", "-o", tmp_path / "out.npz"]  # which nobody reads: there it stays
+    size = MASK.stat().st_size
+    with MASK.open("rb") as mask, begin(words, reads=mask.fileno(), TMPDIR=str(tmp_path / "kept")) as process:
+        wait_until(lambda: [one.stat().st_size for one in (tmp_path / "kept").rglob("*.safetensors")] == [size])
+        process.signal(how)
+        ended = process.finish()
+    assert (ended.status, ended.err.splitlines()[-1]) == STOPPED[how]
+    assert list((tmp_path / "kept").iterdir()) == []
+
+
+def test_a_terminal_that_is_gone_is_no_hindrance(tmp_path: Path) -> None:
+    """What is said to it goes nowhere, where to write would fail."""
+    terminal, end = os.openpty()
+    os.mkfifo(tmp_path / "out.npz")
+    words = ["convert", "-", "--to", "npz", "-o", tmp_path / "out.npz"]
+    with MASK.open("rb") as mask:
+        process = begin(words, reads=mask.fileno(), into=(end, end), TMPDIR=str(tmp_path))
+    os.close(end)
+    with process:
+        wait_until(lambda: any(one.stat().st_size for one in tmp_path.rglob("*.safetensors")))
+        os.close(terminal)
+        process.signal(signal.SIGHUP)
+        assert process.finish().status == 129
+    assert [path.name for path in tmp_path.iterdir()] == ["out.npz"]
+
+
+@pytest.mark.parametrize("status", [130, 143, 129])
 def test_it_goes_too_where_threads_are_left_at_work(tmp_path: Path, status: int) -> None:
     """As by Ctrl-C while layers are measured, which ends the process without Python's own end."""
     program = (
@@ -285,14 +319,49 @@ def test_a_checkpoint_on_standard_input_is_refused(here: Path, pai: Pai) -> None
 
 
 def test_a_program_does_not_write_to_a_file_called_as_standard_output(here: Path) -> None:
+    mask = pai_library.prune("small.safetensors", "erk")
     for call in (
         lambda: pai_library.init("mlp-6-5-4", output="-"),
         lambda: pai_library.prune("small.safetensors", "erk", output=Path("-")),
-        lambda: pai_library.sample("small.safetensors", "erk", population=2, trajectory="-"),
-        lambda: pai_library.prune("small.safetensors", "erk").save("-"),
+        lambda: pai_library.compact(mask, "small.safetensors", output="-"),
+        lambda: mask.save("-"),
     ):
         with pytest.raises(UsageError, match=r"=-: names no file; give a path, or /dev/stdout to write there$"):
             call()
+    for name, call in {
+        "plot": lambda: pai_library.analyze(mask, plot="-"),
+        "report": lambda: pai_library.rank(mask, report="-"),
+        "store": lambda: pai_library.analyze(mask, store="-"),
+        "results": lambda: pai_library.train("small.safetensors", "digits", output="t.safetensors", results="-"),
+        "trajectory": lambda: pai_library.sample("small.safetensors", "erk", population=2, trajectory="-"),
+        # A training needs a file beside what it writes: standard output is no way for it.
+        "output": lambda: pai_library.train("small.safetensors", "digits", output="-"),
+    }.items():
+        with pytest.raises(UsageError, match=rf"^{name}=-: names no file; give a path$"):
+            call()
+    with pytest.raises(UsageError, match=r"^output=-: names no file; give a path$"):
+        pai_library.prune("small.safetensors", "imp", data="digits", output="-")
     assert not Path("-").exists()
-    with pytest.raises(SuffixError, match=r"^-: plot= writes \.svg, \.png or \.pdf"):
-        pai_library.analyze(pai_library.prune("small.safetensors", "erk"), plot="-")
+
+
+def test_a_smaller_network_on_standard_output(pai: Pai, here: Path) -> None:
+    assert pai("prune", "small.safetensors", "--method", "erk", "--density", 0.3, "-o", "m.safetensors").status == 0
+    words = ["compact", "m.safetensors", "--weights", "small.safetensors", "--timing-runs", "1", "-o"]
+    assert pai(*words, "c.safetensors").status == 0
+    done = subprocess.run([sys.executable, "-m", "pai_cli", *words, "-"], capture_output=True, check=True)
+    Path("d.safetensors").write_bytes(done.stdout)
+    one, other = load_file("c.safetensors"), load_file("d.safetensors")
+    assert {name: array.tobytes() for name, array in one.items()} == {k: v.tobytes() for k, v in other.items()}
+
+
+def test_standard_input_in_the_place_of_other_files(pai: Pai, here: Path) -> None:
+    for words, told in (
+        (
+            ("--densities", "-"),
+            "--densities -: cannot be read: No such file or directory; standard input is not read here",
+        ),
+        (("--data", "-"), "-: no such file or folder; standard input is not read here; --data takes digits, "),
+    ):
+        method = "erk" if words[0] == "--densities" else "snip"
+        done = pai("prune", "small.safetensors", "--method", method, *words)
+        assert (done.status, done.said[-1][: len(told) + 12]) == (1, f"pai: error: {told}")

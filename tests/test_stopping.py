@@ -1,4 +1,4 @@
-"""SIGTERM taken as Ctrl-C: at once for what is in no loop of its own, later for what must not be cut in two."""
+"""SIGTERM and SIGHUP taken as Ctrl-C: at once for what is in no loop of its own, later for what must not be cut in two."""
 
 from __future__ import annotations
 
@@ -16,15 +16,22 @@ from conftest import ROOT
 from pai_cli.compute import stopping
 from pai_cli.display.progress import progress_bar
 
+ALL = [
+    (signal.SIGINT, 130, "interrupted"),
+    (signal.SIGTERM, 143, "interrupted by SIGTERM"),
+    (signal.SIGHUP, 129, "interrupted by SIGHUP"),
+]
+
 TWICE = """
 import os, signal, sys, time
 from pai_cli.compute import stopping
 stopping.ECHO = float(sys.argv[1])
 stopping.listen()
+stopping.at_the_end(lambda: print("last", flush=True))
 try:
     os.kill(os.getpid(), signal.SIGTERM)
 except KeyboardInterrupt as interruption:
-    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGHUP)
     print("tidied up", stopping.status(interruption), flush=True)
 """
 
@@ -32,7 +39,8 @@ except KeyboardInterrupt as interruption:
 @pytest.fixture
 def listening(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in stopping.STOPPING}
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in stopping.TERMINATING:
+        signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     monkeypatch.setattr(stopping, "_signals", stopping._Signals())
     stopping.listen()
@@ -42,17 +50,15 @@ def listening(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("listening")
-def test_it_interrupts() -> None:
+@pytest.mark.parametrize(("number", "status", "told"), ALL)
+def test_it_interrupts(number: signal.Signals, status: int, told: str) -> None:
     with pytest.raises(KeyboardInterrupt) as said:
-        os.kill(os.getpid(), signal.SIGTERM)
-    assert stopping.status(said.value) == 143
-    with pytest.raises(KeyboardInterrupt) as said:
-        os.kill(os.getpid(), signal.SIGINT)
-    assert stopping.status(said.value) == 130
+        os.kill(os.getpid(), number)
+    assert (stopping.status(said.value), stopping.told(said.value)) == (status, told)
 
 
 @pytest.mark.usefixtures("listening")
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "status"), [(number, status) for number, status, _ in ALL])
 def test_what_a_library_swallows_is_raised_once_more(
     number: signal.Signals, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -80,7 +86,9 @@ def test_it_is_not_lost_with_an_error() -> None:
         fail()
 
 
-@pytest.mark.parametrize(("echo", "status", "said"), [(60, 0, "tidied up 143\n"), (0, 143, "")], ids=["echo", "later"])
+@pytest.mark.parametrize(
+    ("echo", "status", "said"), [(60, 0, "tidied up 143\nlast\n"), (0, 129, "last\n")], ids=["echo", "later"]
+)
 def test_a_second_one_ends_at_once_unless_it_is_an_echo(echo: int, status: int, said: str) -> None:
     command = [sys.executable, "-c", TWICE, str(echo)]
     done = subprocess.run(
@@ -107,15 +115,20 @@ def test_it_waits_for_the_end_of_what_is_not_to_be_disturbed(number: signal.Sign
     assert signal.getsignal(number) is handler
 
 
-def test_who_ignores_it_goes_on_ignoring_it() -> None:
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+@pytest.mark.parametrize("number", stopping.STOPPING)
+def test_who_ignores_it_goes_on_ignoring_it(number: signal.Signals) -> None:
+    """As `nohup` has SIGHUP ignored, and a shell Ctrl-C of what runs in the background."""
+    before = {one: signal.getsignal(one) for one in stopping.STOPPING}
+    signal.signal(number, signal.SIG_IGN)
     try:
         stopping.listen()
-        with stopping.undisturbed():
-            assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+        for inside in (stopping.undisturbed, stopping.interruptible):
+            with inside():
+                assert signal.getsignal(number) is signal.SIG_IGN
+        assert signal.getsignal(number) is signal.SIG_IGN
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def test_handlers_that_a_library_sets_are_undone() -> None:

@@ -371,6 +371,19 @@ def test_ctrl_c_and_resume(pai, place, monkeypatch):
     assert again.said[-1] == "pai: o.safetensors: this training was finished before; its numbers follow"
     assert again.json()[0]["accuracy"] == lines()[-1]["test_accuracy"]
     assert len(table()) == 1
+    for options, told in (
+        (("--lr", 0.2), "lr 0.1, this one has 0.2"),
+        (("--seed", 1), "seed 0, this one has 1"),
+        (
+            ("--dynamic", "rigl", "--update-every", 2),
+            "dynamic not given, update_every 100; this one has dynamic rigl, update_every 2",
+        ),
+    ):
+        other = pai(*command, "--resume", *options)
+        assert other.said[-1] == (
+            f"pai: error: o.jsonl: that training had {told}; give the same, or begin again with --force instead of --resume"
+        )
+    assert len(table()) == 1
     Path("o.safetensors").unlink()
     assert pai(*command, "--resume").said[-1] == (
         "pai: error: o.safetensors: the training was finished, and this file is gone; --force starts it again"

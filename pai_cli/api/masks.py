@@ -203,7 +203,7 @@ class Mask(Mapping[str, "NDArray[np.bool_]"]):
         from pai_cli.files.plan import check_name
 
         where = path_of(path)
-        check_name(where, "path")
+        check_name(where, "path", stream=True)
         metadata = {**provenance(()), **self.metadata}
         write_mask(where, MaskToWrite(dict(self), self.layouts, metadata), packed=packed, force=force)
         return where

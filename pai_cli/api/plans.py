@@ -11,7 +11,7 @@ from pai_cli.errors import OutputError
 from pai_cli.files.atomic import is_special
 from pai_cli.files.journal import PRUNE, ROWS, SAMPLE, TRAIN, rows_beside, state_beside
 from pai_cli.files.model_folders import check_folder
-from pai_cli.files.plan import FilePlan
+from pai_cli.files.plan import FilePlan, check_name
 from pai_cli.files.standard_input import is_standard_input
 from pai_cli.models.factory_spec import parts_of
 from pai_cli.spelling import option
@@ -56,6 +56,8 @@ def plan_pruning(
 ) -> None:
     """Check the files of `pai prune`. Raises `OutputError`."""
     plan = reads.plan(force=force)
+    if method.trains and mask is not None:
+        _refuse_special(mask, "output", "a training needs a file beside what it writes; name a file")
     plan.writes_tensors(mask, "the mask", "output", replace=resume)
     if method.text and weights is not None:
         plan.adds_to(weights, "the folder of the weights", "weights_out", seen_to=True)
@@ -64,7 +66,6 @@ def plan_pruning(
         plan.writes_tensors(weights, "the weights", "weights_out")
     plan.writes_tensors(stable, "the mask of stable weights", "stable_out")
     if method.trains and mask is not None:
-        _refuse_special(mask, "a training needs a file beside what it writes; name a file")
         plan.keeps(state_beside(mask), "the training's state", "output", PRUNE, resume=resume)
     plan.check()
 
@@ -90,7 +91,7 @@ def plan_sampling(
         lines, parameter = trajectory or rows_beside(mask), "output" if trajectory is None else "trajectory"
         state = state_beside(lines, ROWS)
         for file in (lines, state):
-            _refuse_special(file, "a search must be read again; name a file")
+            _refuse_special(file, parameter, "a search must be read again; name a file")
         plan.keeps(lines, "the search's trajectory", parameter, SAMPLE, resume=resume)
         plan.keeps(state, "the search's state", parameter, SAMPLE, resume=resume, after=lines)
     plan.check()
@@ -106,7 +107,7 @@ def plan_training(reads: Reads, mask: Path | None, outputs: Outputs, *, resume: 
     plan = reads.plan(force=outputs.force)
     plan.reads("the mask", mask)
     if out is not None:
-        _refuse_special(out, "a training needs files beside what it writes; name a file")
+        _refuse_special(out, "output", "a training needs files beside what it writes; name a file")
     plan.writes_tensors(out, "the weights", "output", replace=resume)
     plan.writes_tensors(outputs.mask, "the final mask", "mask_out", replace=resume)
     plan.writes(outputs.plot, "the picture", "plot", replace=resume)
@@ -210,7 +211,10 @@ def _use_store(plan: FilePlan, working: Working) -> None:
         plan.uses(store.with_name(store.name + ending), "SQLite's journal", "store", is_journal)
 
 
-def _refuse_special(path: Path, need: str) -> None:
-    """Raise `OutputError` for a device or a pipe, beside which no file can go and which cannot be read again."""
+def _refuse_special(path: Path, parameter: str, need: str) -> None:
+    """Raise `OutputError` for a device or a pipe, beside which no file can go and which cannot be read again; for "-" what
+    `check_name` raises.
+    """
+    check_name(path, parameter)
     if is_special(path):
         raise OutputError(f"{path}: is a device or a pipe, and {need}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ from pai_cli.api.plans import Reads, plan_pruning
 from pai_cli.api.progress import Wanted, shown_by
 from pai_cli.api.requests import IDLE_NORMALISE, accept, method_of, request_of, samples_of, story_of, tell_pruning
 from pai_cli.api.stability import Found, found_again, repeats_of, stable_mask
-from pai_cli.errors import MethodOptionError
+from pai_cli.errors import MethodOptionError, ResumeError
 from pai_cli.files.atomic import check_output
 from pai_cli.files.journal import PRUNE, beside, tells
 from pai_cli.files.provenance import typed
@@ -360,6 +361,12 @@ def _open_run(written: Written, weights: Weights, dataset: Dataset | None, *, re
     journal = beside(PRUNE, written.path, facts)
     own = {"method": request.method.name, "seed": str(request.seed), "source_sha256": source.sha256}
     own |= {} if request.density is None else {"density": repr(request.density)}
-    replaces = written.force or (resume and tells(written.path, own))
-    check_output(written.path, force=replaces)
-    return _Run(begun(journal, resume=resume), replaces, journal)
+    wrote = resume and tells(written.path, own)
+    if wrote and not journal.state_path.exists():
+        raise ResumeError(
+            f"{written.path}: the training that made it is finished; leave {option('resume')} out, and give "
+            f"{option('force')} to make it again"
+        )
+    replaces = written.force or wrote
+    run = begun(journal, partial(check_output, written.path, force=replaces), resume=resume)
+    return _Run(run, replaces, journal)

@@ -327,8 +327,9 @@ def _run(job: Job, where: str, progress: Wanted, *, resume: bool) -> Training:
         check_amp(where)
     first = rank_here() == 0
     if first:  # before the others are met, so that a refusal is told once and at once
-        job.check_outputs(resume=resume)
         check_picture(job.out.plot)
+        if not job.on_disk:
+            job.check_outputs(resume=resume)
     if job.on_disk:
         trained = _on_disk(job, where, progress, resume=resume)
     else:

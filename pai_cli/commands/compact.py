@@ -25,6 +25,7 @@ def compact(
             "-o",
             metavar="FILE",
             readable=False,
+            callback=options.written,
             help="Where to write the smaller network, by default CKPT-compact.safetensors here; .pt2 is a program of "
             "torch.export, which needs no code of yours.",
         ),

@@ -6,6 +6,7 @@ _PARAMETERS: dict[str, tuple[str, ...]] = {
     "What": (
         *(
             "method",
+            "mask",
             "density",
             "sparsity",
             "scope",
@@ -28,7 +29,6 @@ _PARAMETERS: dict[str, tuple[str, ...]] = {
             "to",
             "kind",
             "names_from",
-            "mask",
             "weights",
             "model",
             "input_shape",
@@ -54,8 +54,7 @@ _PARAMETERS: dict[str, tuple[str, ...]] = {
         *("device", "device_memory", "solver", "certify", "jobs", "cluster", "store", "no_store", "resume"),
         *("max_results", "timeout", "timing_batch", "timing_runs"),
     ),
-    "Trust": ("trust",),
-    "Other": ("version", "debug", "install_completion", "show_completion", "help"),
+    "Other": ("trust", "version", "debug", "install_completion", "show_completion", "help"),
 }
 
 PANEL_OF = {name: panel for panel, names in _PARAMETERS.items() for name in names}

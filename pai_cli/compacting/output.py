@@ -12,9 +12,10 @@ import torch
 
 from pai_cli.compacting.checking import random_inputs
 from pai_cli.compacting.run import Compacted
-from pai_cli.errors import CompactError, OutputError
+from pai_cli.errors import CompactError, SuffixError
 from pai_cli.files.atomic import is_special, write_bytes
 from pai_cli.files.messages import one_line
+from pai_cli.files.plan import check_name
 from pai_cli.models.network import save_checkpoint
 from pai_cli.spelling import option
 
@@ -24,9 +25,10 @@ KEY = "compact"
 
 
 def check_suffix(path: Path | None) -> None:
-    """Raise `OutputError` for a name that is of another format than those two."""
+    """Raise `SuffixError` for a name that is of another format than those two, `UsageError` for "-"."""
+    check_name(path, "output", stream=True)
     if path is not None and path.suffix not in (TENSORS, PROGRAM) and not is_special(path):
-        raise OutputError(
+        raise SuffixError(
             f"{path}: a smaller network is written as {TENSORS} (tensors) or {PROGRAM} (torch.export); give "
             f"{option('output')} such a name"
         )

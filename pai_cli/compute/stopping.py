@@ -1,20 +1,22 @@
-"""Ctrl-C, and the SIGTERM that Slurm, systemd, `docker stop` and `torchrun` send first: both stop what is going on, and what
-is finished is kept.
+"""Ctrl-C, the SIGTERM that Slurm, systemd, `docker stop` and `torchrun` send first, and the SIGHUP of a terminal that is
+closed: all stop what is going on, and what is finished is kept.
 
 The command line asks for it with `listen`; a program that uses the library keeps its own way, except while it trains.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
-INTERRUPTED, TERMINATED = 130, 143  # exit status, as shells count: 128 and the signal
+INTERRUPTED = 128 + signal.SIGINT  # exit status, as shells count
 
 ECHO = 1.0
 """Seconds in which a second signal is the first one's echo: `timeout` sends two, and of a Ctrl-C under `torchrun` the
@@ -26,72 +28,121 @@ LOST = 1.0
 where they look something up or clear away.
 """
 
-STOPPING = (signal.SIGINT, signal.SIGTERM)
+TERMINATING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Those that do not come from Ctrl-C; Windows has no SIGHUP."""
+STOPPING = (signal.SIGINT, *TERMINATING)
 
 
 class Terminated(KeyboardInterrupt):
-    """What SIGTERM raises, so that whatever sees to an interruption sees to it too."""
+    """What SIGTERM and SIGHUP, its `number`, raise, so that whatever sees to an interruption sees to them too."""
+
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        super().__init__()
+        self.number = number
+
+
+def _error_of(number: int) -> KeyboardInterrupt:
+    """What a signal means."""
+    return Terminated(number) if number in TERMINATING else KeyboardInterrupt()
 
 
 class _Signals:
-    """What came: when the first SIGTERM did; when an exception was last raised for a signal, and whether for SIGTERM."""
+    """What came: when the first SIGTERM or SIGHUP did; when an exception was last raised for a signal, and for which."""
 
     def __init__(self) -> None:
         self.first: float | None = None
         self.raised: float | None = None
-        self.terminated = False
+        self.number: int = signal.SIGINT
 
     def echoes(self) -> bool:
-        """Whether another SIGTERM, now, is the first one's echo. Takes note of the first."""
+        """Whether another SIGTERM or SIGHUP, now, is the first one's echo. Takes note of the first."""
         now = time.monotonic()
         if self.first is None:
             self.first = now
             return False
         return now - self.first < ECHO
 
-    def stop(self, *, terminated: bool) -> None:
+    def stop(self, number: int) -> None:
         """Raise what the signal means."""
-        self.raised, self.terminated = time.monotonic(), terminated
-        raise Terminated if terminated else KeyboardInterrupt
+        self.raised, self.number = time.monotonic(), number
+        raise _error_of(number)
 
 
 _signals = _Signals()
+_terminals: list[int] = []
+_last: list[Callable[[], None]] = []
 
 
 def listen() -> None:
-    """From now on SIGTERM stops this process as Ctrl-C does, and a second one at once. To be called by the main thread.
+    """From now on SIGTERM and SIGHUP stop this process as Ctrl-C does, and a second one at once. To be called by the main
+    thread.
 
-    Where whoever started the process has a signal ignored, it stays so.
+    Where whoever started the process has a signal ignored, as `nohup` does, it stays so.
     """
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _terminate)
+    _terminals[:] = filter(os.isatty, (1, 2))
+    for number in TERMINATING:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _terminate)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  (what `signal` calls with)
-    _signals.stop(terminated=False)
+    _signals.stop(number)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  (what `signal` calls with)
+    _leave_terminals()
     known = _signals.first is not None
     if _signals.echoes():
         return
     if known:
-        os._exit(TERMINATED)
-    _signals.stop(terminated=True)
+        leave(128 + number)
+    _signals.stop(number)
+
+
+def _leave_terminals() -> None:
+    """Let what is said go nowhere where the terminal it was for is closed: to write there fails, and would end the process
+    before it has kept what it has.
+    """
+    for descriptor in _terminals:
+        if not os.isatty(descriptor):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+
+
+def at_the_end(tidy: Callable[[], None]) -> Callable[[], None]:
+    """Have this called, once or more, at the end of the process, whether Python's own or `leave`."""
+    _last.append(tidy)
+    return atexit.register(tidy)
+
+
+def tidy_up() -> None:
+    """What is to be done at the end: for a process that ends without Python's own end."""
+    for tidy in _last:
+        tidy()
+
+
+def leave(status: int) -> NoReturn:
+    """End now, whatever is still at work."""
+    tidy_up()
+    os._exit(status)
 
 
 def check() -> None:
     """Raise once more what a signal raised a while ago, as the work that calls this was not stopped by it."""
     if _signals.raised is not None and time.monotonic() - _signals.raised > LOST:
         _signals.raised = None
-        raise Terminated if _signals.terminated else KeyboardInterrupt
+        raise _error_of(_signals.number)
 
 
 def status(error: KeyboardInterrupt) -> int:
     """The exit status of a process that this interruption ends."""
-    return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
+    return 128 + error.number if isinstance(error, Terminated) else INTERRUPTED
+
+
+def told(error: KeyboardInterrupt) -> str:
+    """What to say of it."""
+    return f"interrupted by {signal.Signals(error.number).name}" if isinstance(error, Terminated) else "interrupted"
 
 
 @contextmanager
@@ -118,36 +169,40 @@ class Interruption:
     def __init__(self) -> None:
         self.asked = False
         self._when = 0.0
-        self._number = signal.SIGINT
+        self._number: int = signal.SIGINT
 
     def __call__(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  (what `signal` calls with)
         """Take note; asked a second time, stop at once."""
         if self.asked and time.monotonic() - self._when >= ECHO:
             raise self.error(terminated=self.terminated)
+        _leave_terminals()
         if not self.asked:
-            self.asked, self._when, self._number = True, time.monotonic(), signal.Signals(number)
-            if number == signal.SIGTERM:
+            self.asked, self._when, self._number = True, time.monotonic(), number
+            if self.terminated:
                 _signals.echoes()
 
     @property
     def terminated(self) -> bool:
-        """Whether it was asked by SIGTERM."""
-        return self._number is signal.SIGTERM
+        """Whether it was asked by SIGTERM or SIGHUP."""
+        return self._number in TERMINATING
 
-    @staticmethod
-    def error(*, terminated: bool) -> KeyboardInterrupt:
-        """What to raise, once all is kept."""
-        return Terminated() if terminated else KeyboardInterrupt()
+    def error(self, *, terminated: bool) -> KeyboardInterrupt:
+        """What to raise, once all is kept; `terminated`: whether one of several processes was asked so."""
+        return _error_of(self._number if self.terminated or not terminated else signal.SIGTERM)
 
 
 @contextmanager
 def interruptible() -> Iterator[Interruption]:
-    """Inside, the first signal only sets `asked`. Outside the main thread, where signals never arrive, nothing changes."""
+    """Inside, the first signal only sets `asked`; one that is ignored stays so.
+
+    Outside the main thread, where signals never arrive, nothing changes.
+    """
     interruption = Interruption()
     with handlers_kept() as main:
         if main:
             for number in STOPPING:
-                signal.signal(number, interruption)
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    signal.signal(number, interruption)
         yield interruption
 
 

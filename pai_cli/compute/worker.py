@@ -12,6 +12,7 @@ from threading import Thread
 from typing import Any
 
 from pai_cli.compute.pieces import Outcome, attempt
+from pai_cli.compute.stopping import STOPPING
 from pai_cli.compute.threads import settle
 
 Message = tuple[bool, bytes]  # whether it is the function with what is common, and that or an item, pickled
@@ -19,7 +20,8 @@ Message = tuple[bool, bytes]  # whether it is the function with what is common, 
 
 def serve(connection: Connection) -> None:
     """Do the pieces that come, one after the other, until the parent is gone or has no more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the parent sees to it
+    for number in STOPPING:  # Ctrl-C, and a terminal's end, reach all its processes; the parent sees to them
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # whatever was inherited
     os.dup2(2, 1)  # standard output is the parent's data
     settle()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pai_cli.data import layouts
 from pai_cli.data.base import no_need
 from pai_cli.errors import DataError
-from pai_cli.files.first_bytes import check_readable, looks_like
+from pai_cli.files.first_bytes import check_readable, hint_at, looks_like
 from pai_cli.printable import reason_of
 from pai_cli.spelling import option
 
@@ -75,7 +75,7 @@ def open_dataset(spec: str, *, train: bool = True, normalise: bool = False) -> D
 
 def _recognise(path: Path) -> tuple[Kind, Path]:
     if not path.exists():
-        raise DataError(f"{path}: no such file or folder; {TAKES}")
+        raise DataError(f"{path}: no such file or folder{hint_at(path)}; {TAKES}")
     inside = layouts.cifar_folders(path)
     if len(inside) > 1:
         names = ", ".join(one.name for one in inside)

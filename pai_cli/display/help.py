@@ -12,6 +12,7 @@ WIDEST = 100  # columns; longer lines are hard to read
 NAMES = 25  # columns for an option's names, where they fit
 LEAST = 20  # columns for what is said of it; where there are not as many beside the names, it stands below them
 INDENT = 6  # columns before it there
+_BOTH = re.compile(r"--([\w-]+)/--no-\1$")  # a flag and its opposite, in one word
 _END = re.compile(r"[;:.](?=\s|$)")
 
 
@@ -76,6 +77,7 @@ def _row(names: str, text: str, width: int, *, whole: bool) -> Iterator[str]:
 def _names(option: Any) -> str:
     """The short name, where there is one, the long one, and what it takes."""
     names = ", ".join(sorted(option.opts, key=len)) + "".join(f"/{name}" for name in option.secondary_opts)
+    names = _BOTH.sub(r"--[no-]\1", names)
     return names if option.is_flag else f"{names} {option.metavar or option.name.upper()}"
 
 

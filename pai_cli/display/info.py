@@ -9,6 +9,7 @@ from pai_cli.display.look import Look
 from pai_cli.display.tables import number, show_records, show_title
 from pai_cli.files.rows import finite
 from pai_cli.files.tables import Record, Value, write_table
+from pai_cli.models.info import STORY
 from pai_cli.spectral.parameters import from_digits
 from pai_cli.spelling import for_shell
 
@@ -16,20 +17,10 @@ if TYPE_CHECKING:
     from pai_cli.models.info import FileInfo
 
 OF_GRAPH = ("left", "right", "edges", "weighted")
+NUMBERS = ("density", "seed")
+"""What a file tells in numbers."""
 OF_FILE = ("kind", "format", "network", "tensors", "total", "kept", *OF_GRAPH, "density", "bytes", "sha256")
-_TELLS = (
-    "method",
-    "asked_density",
-    "pattern",
-    "seed",
-    "data",
-    "architecture",
-    "command",
-    "created",
-    "source",
-    "source_sha256",
-)
-FIELDS = ("file", "level", "tensor", "shape", "dtype", *OF_FILE, *_TELLS, "remark")
+FIELDS = ("file", "level", "tensor", "shape", "dtype", *OF_FILE, *STORY.values(), "remark")
 
 
 def records_of(found: FileInfo) -> list[Record]:
@@ -52,7 +43,7 @@ def show_info(found: FileInfo, look: Look) -> None:
         write_table(sys.stdout, look.kind, look.shown(FIELDS), records, header=look.header)
         return
     show_title(number(str(found.path)), look)
-    for field in (*OF_FILE, *_TELLS, "remark"):
+    for field in (*OF_FILE, *STORY.values(), "remark"):
         if whole[field] is not None:
             show_title(f"  {field.replace('_', ' '):<14} {number(whole[field])}", look)
     if len(records) > 1:
@@ -75,8 +66,11 @@ def _of_file(found: FileInfo) -> Record:
         record |= {name: getattr(found.graph, name) for name in (*OF_GRAPH, "density")}
         return record | {"bytes": found.bytes, "sha256": found.sha256, "remark": for_shell(found.message) or None}
     record |= {"density": _share(found.kept, found.total), "bytes": found.bytes, "sha256": found.sha256}
-    told: Record = {"asked_density" if key == "density" else key: text for key, text in found.story.items()}
-    told |= {name: _number(text) for name in ("asked_density", "seed") if isinstance(text := told.get(name), str)}
+    told: Record = {
+        field: _number(found.story[key]) if key in NUMBERS else found.story[key]
+        for key, field in STORY.items()
+        if key in found.story
+    }
     return record | told | {"remark": for_shell(found.message) or None}
 
 

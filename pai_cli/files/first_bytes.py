@@ -107,6 +107,11 @@ def check_start(where: str, start: bytes, error: type[PaiError]) -> None:
         raise error(f"{where}: {what}")
 
 
+def hint_at(path: Path) -> str:
+    """What to add to the word that there is no such file, where somebody meant standard input."""
+    return "; standard input is not read here" if str(path) == "-" else ""
+
+
 def check_readable(path: Path, error: type[PaiError]) -> bytes:
     """The first bytes of a regular file that may be read, with something in it that is no pointer and no web page in the
     place of a file. Raises `error` in plain words for any other.
@@ -118,8 +123,7 @@ def check_readable(path: Path, error: type[PaiError]) -> bytes:
             raise error(f"{path}: is a device or a pipe; give a regular file")
         start = first_bytes(path)
     except FileNotFoundError as e:
-        hint = "; standard input is not read here" if str(path) == "-" else ""
-        raise error(f"{path}: no such file{hint}") from e
+        raise error(f"{path}: no such file{hint_at(path)}") from e
     except PermissionError as e:
         raise error(f"{path}: no permission to read it") from e
     except OSError as e:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pai_cli.errors import OutputError, PaiError, ResumeError
 from pai_cli.files.atomic import flush_file, write_bytes
+from pai_cli.files.messages import some_names
 from pai_cli.files.sealed import Chain, sealed, told_version, unsealed
 from pai_cli.printable import reason_of
 from pai_cli.spelling import option
@@ -32,6 +33,9 @@ DIGEST = "digest"
 SUFFIX = ".safetensors"
 STATE = ".state.safetensors"
 ROWS = ".jsonl"
+
+SHOWN = 6
+"""How many of the settings that differ are told."""
 
 MOST_BYTES = 2**26  # of a header or a first line that are looked into: more has no run of ours
 
@@ -86,6 +90,19 @@ class Journal:
         self.state_path.unlink(missing_ok=True)
         self._rewrite([self._first_line()])
         self._begun = True
+
+    def opened(self, check: Callable[[], None], *, resume: bool) -> Kept | None:
+        """Begin, or `resume`, which gives what the run goes on from.
+
+        `check` refuses what else the run would write. It comes after what differs from the run that is continued was told,
+        for that is why the outputs there are not its own, and before anything is begun. Raises what `resume` and `check`
+        raise.
+        """
+        kept = self.resume() if resume else None
+        check()
+        if not resume:
+            self.begin()
+        return kept
 
     def resume(self) -> Kept | None:
         """What the run goes on from, its rows cut back to that; None when nothing was kept, or it is `finished`.
@@ -259,14 +276,25 @@ class Journal:
         return last
 
     def _check_settings(self, path: Path, told: Mapping[str, Any]) -> None:
-        for key in dict.fromkeys((*self.settings, *told)):
-            had, has = told.get(key), self.settings.get(key)
-            if had != has and key != self.run.key:
-                first, now = ("not given" if value is None else value for value in (had, has))
-                raise ResumeError(
-                    f"{path}: that {self.run.noun} had {key} {first}, this one has {now}; give the same, or "
-                    f"begin again with {option('force')} instead of {option('resume')}"
-                )
+        """Raise `ResumeError` with every setting that differs: one may follow from another, as a pattern's density does.
+
+        A digest says nothing to a person, so it is told only where nothing else differs.
+        """
+        keys = [key for key in dict.fromkeys((*self.settings, *told)) if key != self.run.key]
+        differ = [key for key in keys if told.get(key) != self.settings.get(key)]
+        if not differ:
+            return
+        differ = [key for key in differ if not key.endswith("sha256")] or differ
+        had, has = (
+            [f"{key} {'not given' if settings.get(key) is None else settings[key]}" for key in differ]
+            for settings in (told, self.settings)
+        )
+        if len(differ) == 1 and self.settings.get(differ[0]) is not None:
+            has = [str(self.settings[differ[0]])]
+        raise ResumeError(
+            f"{path}: that {self.run.noun} had {some_names(had, SHOWN)}{';' if differ[1:] else ','} this one has "
+            f"{some_names(has, SHOWN)}; give the same, or begin again with {option('force')} instead of {option('resume')}"
+        )
 
 
 def beside(run: Resumable, out: Path, settings: dict[str, Any]) -> Journal:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pai_cli.errors import PaiError
-from pai_cli.files.first_bytes import ENOUGH, JSON, check_start, looks_like
+from pai_cli.files.first_bytes import ENOUGH, JSON, check_start, hint_at, looks_like
 from pai_cli.printable import reason_of
 
 
@@ -28,7 +28,7 @@ def read_json(
     try:
         data = path.read_bytes()
     except (OSError, ValueError) as e:  # the second of a name that no file can have
-        raise error(f"{where}: cannot be read: {reason_of(e)}") from e
+        raise error(f"{where}: cannot be read: {reason_of(e)}{hint_at(path)}") from e
     check_start(where, data[:ENOUGH], error)
     try:
         return json.loads(data, object_pairs_hook=pairs)

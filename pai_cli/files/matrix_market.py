@@ -68,7 +68,7 @@ def read_market(path: Path) -> tuple[np.ndarray | Any, str]:
         raise MaskError(
             f"{path}: tells of {numbers:,} numbers, more than its {path.stat().st_size:,} bytes hold; copy it again"
         )
-    per_line = 1 if whole else 2 if banner[3] == "pattern" else 3
+    per_line, skew = 1 if whole else 2 if banner[3] == "pattern" else 3, symmetry == "skew-symmetric"
     try:
         from scipy.io import mmread
 
@@ -76,10 +76,11 @@ def read_market(path: Path) -> tuple[np.ndarray | Any, str]:
     except (OSError, MemoryError) as e:
         raise MaskError(f"{path}: cannot be read: {reason_of(e)}") from e
     except (ValueError, OverflowError) as e:
-        told = _fault(path, per_line, numbers, (rows, columns)) or UNREADABLE
+        told = _fault(path, per_line, numbers, (rows, columns), skew=skew) or UNREADABLE
         raise MaskError(f"{path}: {told}") from e
     words = _words(path, len(head) - len(rest) + sizes.end(), whole=banner[3].endswith("integer"))
-    if words != numbers * per_line and (told := _fault(path, per_line, numbers, (rows, columns))):
+    odd = words != numbers * per_line or (skew and not whole and bool((found.row == found.col).any()))
+    if odd and (told := _fault(path, per_line, numbers, (rows, columns), skew=skew)):
         raise MaskError(f"{path}: {told}")
     return found, SYMMETRIES[symmetry]
 
@@ -108,7 +109,7 @@ def _words(path: Path, begin: int, *, whole: bool) -> int:
     return 0 if odd else words
 
 
-def _fault(path: Path, per_line: int, numbers: int, sizes: tuple[int, int]) -> str:
+def _fault(path: Path, per_line: int, numbers: int, sizes: tuple[int, int], *, skew: bool) -> str:
     """Which of the lines after the sizes, `numbers` of `per_line` words each, is wrong, and what helps; "" where none is."""
     count = -1  # the line of sizes is the first that is no comment
     with path.open("rb") as stream:
@@ -119,19 +120,23 @@ def _fault(path: Path, per_line: int, numbers: int, sizes: tuple[int, int]) -> s
             count += 1
             if count > numbers:
                 return f"line {number} comes after all {numbers:,} entries that its sizes tell of; write it again"
-            if count and (told := _wrong(words, per_line, sizes)):
+            if count and (told := _wrong(words, per_line, sizes, skew=skew)):
                 return f"line {number} {told}; write it again"
     return f"ends after {count:,} of {numbers:,} entries; copy it again" if count < numbers else ""
 
 
-def _wrong(words: list[bytes], per_line: int, sizes: tuple[int, int]) -> str:
-    """What is wrong with the words of an entry; empty where nothing is."""
+def _wrong(words: list[bytes], per_line: int, sizes: tuple[int, int], *, skew: bool) -> str:
+    """What is wrong with the words of an entry, of a skew-symmetric matrix or another; empty where nothing is."""
     indices = words[:2] if per_line > 1 else []
     if len(words) != per_line or not all(map(PLACE.fullmatch, indices)) or not NUMBER.fullmatch(words[-1]):
         return f"is not {('a number', 'row and column', 'row, column and number')[per_line - 1]}"
     places = list(map(int, indices))
     outside = any(not 1 <= place <= size for place, size in zip(places, sizes, strict=False))
-    return f"is at ({places[0]}, {places[1]}), outside {sizes[0]:,} x {sizes[1]:,}" if outside else ""
+    if outside:
+        return f"is at ({places[0]}, {places[1]}), outside {sizes[0]:,} x {sizes[1]:,}"
+    if skew and places and places[0] == places[1]:
+        return f"is at ({places[0]}, {places[1]}), and a skew-symmetric matrix has no entry on its diagonal"
+    return ""
 
 
 def _checked(path: Path, banner: list[str]) -> tuple[bool, str]:
@@ -145,4 +150,9 @@ def _checked(path: Path, banner: list[str]) -> tuple[bool, str]:
         raise MaskError(f"{path}: holds complex numbers; write their absolute values, or the real parts")
     if banner[4] not in SYMMETRIES:
         raise MaskError(f"{path}: its symmetry is none of {', '.join(SYMMETRIES)}")
+    if banner[3] == "pattern" and (banner[2] == "array" or banner[4] == "skew-symmetric"):
+        raise MaskError(
+            f"{path}: is {' '.join(banner[2:])}, and a pattern tells of places alone, without numbers and signs; write it "
+            "again as coordinate pattern general, or symmetric"
+        )
     return banner[2] == "array", banner[4]

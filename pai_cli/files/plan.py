@@ -97,6 +97,7 @@ class FilePlan:
         """A safetensors file that is written whole. Raises `SuffixError` for a name that is of another format."""
         from pai_cli.files.foreign.write import SAFETENSORS, SUFFIXES
 
+        check_name(path, parameter, stream=True)
         if path is not None and path.suffix in SUFFIXES and path.suffix != SAFETENSORS and not is_special(path):
             raise SuffixError(f"{path}: {what} would be written as {SAFETENSORS}; give {option(parameter)} such a name")
         self.writes(path, what, parameter, replace=replace)
@@ -163,10 +164,14 @@ class FilePlan:
                 )
 
 
-def check_name(path: Path | None, parameter: str) -> None:
-    """Refuse the name that is standard output in a shell, which has another name by the time that it comes here."""
+def check_name(path: Path | None, parameter: str, *, stream: bool = False) -> None:
+    """Refuse the name that is standard output in a shell, which has another name by the time that it comes here.
+
+    `stream`: whether what is written there can be. Raises `UsageError`.
+    """
     if str(path) == "-":
-        raise UsageError(f"{option(parameter, '-')}: names no file; give a path, or /dev/stdout to write there")
+        there = ", or /dev/stdout to write there" if stream else ""
+        raise UsageError(f"{option(parameter, '-')}: names no file; give a path{there}")
 
 
 def _there(look: Callable[[], os.stat_result]) -> os.stat_result | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import io
 import shutil
 import tempfile
@@ -10,6 +9,7 @@ import zipfile
 from pathlib import Path
 from typing import TextIO
 
+from pai_cli.compute.stopping import at_the_end
 from pai_cli.errors import CheckpointError
 from pai_cli.files.first_bytes import ENOUGH, is_pickle, is_safetensors, looks_like
 
@@ -57,9 +57,8 @@ def kept_as(suffix: str, raw: bytes) -> Path:
     return path
 
 
-@atexit.register
-def remove_kept() -> None:
-    """Remove what is kept: for a process that ends without Python's own end."""
+@at_the_end
+def _remove_kept() -> None:
     while _folders:
         shutil.rmtree(_folders.pop(), ignore_errors=True)
 

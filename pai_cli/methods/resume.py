@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -36,15 +36,14 @@ def check_rounds(training: TrainingContext, shapes: Mapping[str, tuple[int, ...]
         raise ValueError("masks of other layers")
 
 
-def begun(journal: Journal, *, resume: bool) -> TrainingRun:
+def begun(journal: Journal, check: Callable[[], None], *, resume: bool) -> TrainingRun:
     """A run that keeps its state there: new, in the place of one before it, or with `resume` from what is kept.
 
-    Raises `ResumeError` when there is nothing to continue, or something of other settings.
+    `check`: as of `Journal.opened`. Raises `ResumeError` when there is nothing to continue, or something of other settings.
     """
     run = TrainingRun(keep=partial(keep_state, journal), intact=journal.intact)
-    if not resume:
-        journal.begin()
-    elif (kept := journal.resume()) is not None:
+    kept = journal.opened(check, resume=resume)
+    if kept is not None:
         run.state = state = kept_state(journal, kept)
         with journal.intact():
             run.done = number_in(state.facts, "rounds_done", math.inf)

@@ -24,7 +24,7 @@ MOST_CLASSES = 2**15
 MOST_PAIRS = 2**25
 """Of classes that touch, in all parts together."""
 
-_TOO_MANY = f"{{}} are too many to search; raise {option('support')}, or mine fewer layers or graphs"
+_TOO_MANY = f"{{}} are too many to search; raise {option('support')}, or mine fewer masks or graphs"
 
 ROWS = 2**22
 """Pairs of classes at a vertex that are compared at once."""

@@ -23,19 +23,22 @@ if TYPE_CHECKING:
 
 Kind = Literal["mask", "checkpoint", "program", "graph", "folder"]
 
-STORY = (
-    "method",
-    "density",
-    "pattern",
-    "seed",
-    "data",
-    "architecture",
-    "command",
-    "created",
-    "source",
-    "source_sha256",
-)
-"""What a file may tell of how it was made, in the order shown."""
+STORY = {
+    "method": "method",
+    "density": "asked_density",
+    "pattern": "pattern",
+    "seed": "seed",
+    "data": "data",
+    "architecture": "architecture",
+    "command": "command",
+    "created": "created",
+    "source": "source",
+    "source_sha256": "source_sha256",
+}
+"""What a file may tell of how it was made, by its names for it, in the order shown, and the fields that show it.
+
+Those are the same but for the density that was asked for: in every table `density` is the share that is kept.
+"""
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,7 @@ class PruneRequest:
             "scope": self.scope or ("global" if one else "layer"),
             "rounds": rounds_of(self) if self.rounds is None else self.rounds,
             "batch_norm": self.normalises_by,
+            "pattern": None if self.pattern is None else str(Pattern(*self.pattern)),
         }
         if self.method.data and not self.method.trains:
             taken["per_class"] = self.per_class or USUAL_PER_CLASS

@@ -78,14 +78,11 @@ def open_search(
     """
     rows = path or rows_beside(mask)
     journal = Journal(SAMPLE, settings, state_beside(rows, ROWS), rows)
-    kept = journal.resume() if resume else None
+    kept = journal.opened(lambda: check_output(mask, force=force or (resume and wrote(journal, mask))), resume=resume)
     state = SearchState()
     if kept is not None:
         with journal.intact():
             state = _state_of(kept)
-    check_output(mask, force=force or (resume and wrote(journal, mask)))
-    if not resume:
-        journal.begin()
     return journal, state
 
 

@@ -139,11 +139,12 @@ class Job:
         journal = beside(TRAIN, self.out.weights, self.settings(world))
         if not first:
             return journal, None
-        check_log_dir(self.out.log_dir, force=self.out.force or resume)
-        if not resume:
-            journal.begin()
-            return journal, None
-        kept = journal.resume()
+
+        def check() -> None:
+            self.check_outputs(resume=resume)
+            check_log_dir(self.out.log_dir, force=self.out.force or resume)
+
+        kept = journal.opened(check, resume=resume)
         gone = [path for path in (self.out.weights, self.out.mask) if path is not None and not path.exists()]
         if journal.finished is not None and gone:
             raise ResumeError(

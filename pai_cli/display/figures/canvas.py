@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from pai_cli.errors import PictureError, SuffixError, install
 from pai_cli.files.atomic import write_bytes
+from pai_cli.files.plan import check_name
 from pai_cli.printable import as_line, printable, shortened
 from pai_cli.spelling import for_shell, option
 
@@ -123,9 +124,13 @@ def check_picture(path: Path | None) -> None:
 
 
 def check_drawn(path: Path | None, suffixes: Sequence[str], parameter: str, what: str) -> None:
-    """Raise `SuffixError` for a file of another, and `PictureError` where matplotlib is missing. Imports nothing."""
+    """Raise `UsageError` for "-", `SuffixError` for a file of another, and `PictureError` where matplotlib is missing.
+
+    Imports nothing.
+    """
     if path is None:
         return
+    check_name(path, parameter)
     if path.suffix.lower() not in suffixes:
         raise SuffixError(f"{path}: {option(parameter)} {what}")
     if find_spec("matplotlib") is None:
