@@ -275,6 +275,26 @@ def test_a_queue_that_is_interrupted_as_work_is_given_out_is_closed() -> None:
 
 
 @pytest.mark.skipif(not calls.available(), reason="the compiled part of the engine is not built")
+def test_one_works_on_a_queue_until_the_others_join() -> None:
+    asked: list[int] = []
+
+    def spread(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterable[Any]:
+        every = list(items)
+        asked.append(len(every))
+        return [function(item) for item in every]
+
+    graph = calls.graph_of_bits(np.array([[5], [3], [1]], dtype=np.uint64))
+    parts = calls.Parts(graph, np.array([[0, 3], [0, 2]]), np.array([3, 3]), SolverLimits(1e-9, 1200, 32, 2048))
+    queue = calls.Queue([parts], spread=spread)
+    assert asked == [1]
+    queue.join()
+    queue.join()
+    (found,), (alone,) = queue.found(), calls.solve([parts])
+    assert asked == [1, calls.MOST_WORKERS - 1]
+    assert found["value"].tolist() == alone["value"].tolist()
+
+
+@pytest.mark.skipif(not calls.available(), reason="the compiled part of the engine is not built")
 def test_a_fault_in_what_is_prepared_meanwhile_ends_what_was_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     layers = network()
     smallest = min(layers, key=lambda one: one.mask.size)

@@ -115,8 +115,8 @@ def measure_together(
     spread: Spread | None = None,
 ) -> LayerTable:
     """What is measured of layers that are held at once, with the weights of all or of none: their problems are solved
-    together, on a GPU in a few batches. `spread`: who works beside this thread: solves what is ready while this thread
-    prepares the rest. No number depends on it.
+    together, on a GPU in a few batches. `spread`: who works beside this thread: one solves what is ready while the others
+    prepare the rest. No number depends on it.
     """
     at = [k for k, one in enumerate(layers) if is_torch_array(one.mask)]
     tensors = dict(
@@ -127,13 +127,16 @@ def measure_together(
     prepared: dict[int, PreparedLayer] = {}
     pairs: dict[int, list[Pairs]] = {}
     with ExitStack() as ending:
-        begun, turn = [], spread or in_turn
+        begun: list[tuple[Sequence[int], SolvingPairs]] = []
         for places in _in_portions(given) if spread is not None else [range(len(given))]:
-            prepared |= zip(places, turn(ready, [given[k] for k in places]), strict=True)
+            layers_ready = (spread or in_turn)(ready, [given[k] for k in places])
+            for _, solving in begun:  # one has been at work; who is done with preparing joins
+                solving.join()
+            prepared |= zip(places, layers_ready, strict=True)
             requests = [request for k in places for request in prepared[k].problems]
+            turn = in_turn if begun else spread  # what is asked of those at work now, they do later
             solving = ending.enter_context(closing(SolvingPairs(requests, options.solver, spread, turn)))
             begun.append((places, solving))
-            turn = in_turn  # the others are at work from here on
         for places, solving in begun:
             own = iter(solving.pairs())
             pairs |= {k: list(islice(own, len(prepared[k].problems))) for k in places}

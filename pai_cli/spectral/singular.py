@@ -58,8 +58,8 @@ def singular_pairs(
 
 
 class SolvingPairs:
-    """Requests, at least one, whose pairs are being found. `spread`: who works beside this thread; `ready`: who prepares
-    what they work on, which is done when this returns.
+    """Requests, at least one, whose pairs are being found. `spread`: who works beside this thread: one at once, all from
+    `join` on; `ready`: who prepares what they work on, which is done when this returns.
     """
 
     def __init__(
@@ -86,6 +86,10 @@ class SolvingPairs:
 
     def _every_part(self) -> list[tuple[Problems, int]]:
         return [(request, k) for request in self._requests for k in range(len(request))]
+
+    def join(self) -> None:
+        """Let all work who are free."""
+        self._compiled.join()
 
     def pairs(self) -> list[Pairs]:
         """The pairs of every part of every request, in order. Raises `NotFiniteError` and `MemoryError`."""

@@ -5,7 +5,7 @@ Everything here works on NumPy arrays in this machine's memory and lets the inte
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -129,7 +129,8 @@ MOST_WORKERS = 16  # who may work on a queue at the same time; those who find it
 class Queue:
     """Parts, of at least one graph, of which everyone who works takes the next that nobody has.
 
-    `order`: in which they are begun; `spread`: who works, from now on. Without it, who asks for what is found works.
+    `order`: in which they are begun; `spread`: who works: one at once, all from `join` on. Without it, who asks for what is
+    found works.
     """
 
     def __init__(self, every: Sequence[Parts], order: Ints | None = None, spread: Spread | None = None):
@@ -141,20 +142,33 @@ class Queue:
         )
         self._found, self._next = np.zeros(len(owner), dtype=EIGENPAIR), np.zeros(1, dtype=np.int64)
         limits, graphs = np.stack([one.limits.packed for one in every]), tuple(one.graph for one in every)
-        queue = kernel.queue(limits, owner, ranges, touched, self._found.view(np.float64), self._next, graphs)
-        self._alone = queue if spread is None else None
+        self._queue = kernel.queue(limits, owner, ranges, touched, self._found.view(np.float64), self._next, graphs)
+        self._spread, self._at_work = spread, 0
+        self._work: list[Iterable[None]] = []
+        self._put_to_work(1)
+
+    def _put_to_work(self, workers: int) -> None:
+        if self._spread is None or self._at_work >= workers:
+            return
+        others, self._at_work = workers - self._at_work, workers
         try:
-            self._work = () if spread is None else spread(kernel.work, [queue] * MOST_WORKERS)
+            self._work.append(self._spread(kernel.work, [self._queue] * others))
         except BaseException:  # some may be at work already
             self.close()
             raise
 
+    def join(self) -> None:
+        """Let all work who are free."""
+        self._put_to_work(MOST_WORKERS)
+
     def found(self) -> list[Eigenpairs]:
         """The two largest singular values, squared, of each part. Raises `MemoryError`."""
-        if self._alone is not None:
-            kernel.work(self._alone)
-        for _ in self._work:
-            pass
+        self.join()
+        if self._spread is None:
+            kernel.work(self._queue)
+        for work in self._work:
+            for _ in work:
+                pass
         found = np.empty_like(self._found)
         found[self._order] = _with_memory(self._found)
         return np.split(found, np.cumsum(self._sizes)[:-1])

@@ -105,7 +105,8 @@ class Asked:
 class Solving:
     """Requests that are being solved; where others work beside this thread, what takes longest is begun first.
 
-    `spread`: who works; `ready`: who prepares what they work on, which is done when this returns.
+    `spread`: who works: one at once, all from `join` on; `ready`: who prepares what they work on, which is done when this
+    returns.
     """
 
     def __init__(self, asked: Sequence[Asked], spread: Spread | None, ready: Spread = in_turn):
@@ -117,6 +118,11 @@ class Solving:
             order = np.argsort(-np.concatenate([one.costs for one in together]), kind="stable")
         parts = [one for one in self._parts if one is not None]
         self._queue = calls.Queue(parts, order, spread) if parts else None
+
+    def join(self) -> None:
+        """Let all work who are free."""
+        if self._queue is not None:
+            self._queue.join()
 
     def pairs(self) -> list[Pairs]:
         """The pairs of every request's parts: bounds are worked out for all at once. Raises `MemoryError`."""
