@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,31 @@ def test_collapse_is_a_warning_or_refused() -> None:
     ]
     with pytest.raises(pai.Error, match=r"no_collapse=True: .*raise density=, or take scope=layer"):
         pai.prune(network, "magnitude", density=0.1, no_collapse=True)
+
+
+LENET = nn.Sequential(OrderedDict(
+    conv1=nn.Conv2d(1, 6, 5), conv2=nn.Conv2d(6, 16, 5), mean=nn.AdaptiveAvgPool2d(4), flat=nn.Flatten(),
+    fc1=nn.Linear(256, 120), fc2=nn.Linear(120, 84), fc3=nn.Linear(84, 10),
+))  # fmt: skip
+
+
+def own_samples(size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randn(20, 1, size, size, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 10
+
+
+def test_a_program_s_own_samples_are_not_resized_without_a_word() -> None:
+    told = r"^data given: 1x40x40 made 1x28x28, .* input_shape='1,40,40' takes the size as it is$"
+    with pytest.warns(pai.PaiWarning, match=told):
+        resized = pai.prune(LENET, "snip", density=0.1, data=own_samples(40), per_class=2)
+    as_it_is = pai.prune(LENET, "snip", density=0.1, data=own_samples(40), per_class=2, input_shape="1,40,40")
+    assert resized != as_it_is
+    with pytest.warns(pai.PaiWarning, match=told):
+        pai.sample(LENET, "snip", density=0.1, data=own_samples(40), per_class=1, population=1)
+    with pytest.warns(pai.PaiWarning, match=told):
+        pai.train(LENET, (*own_samples(40), *own_samples(40)), epochs=1, batch_size=10)
+    pai.prune(
+        LENET, "snip", density=0.1, data=own_samples(28), per_class=2
+    )  # of the size: no warning, which would raise
 
 
 @pytest.mark.parametrize(

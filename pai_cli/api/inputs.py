@@ -19,9 +19,10 @@ from pai_cli.files.standard_input import file_in, is_standard_input
 from pai_cli.pruning.base import USUAL_DENSITY, Pattern
 from pai_cli.spectral.parameters import from_digits, shown
 from pai_cli.spelling import option
-from pai_cli.telling import note
+from pai_cli.telling import note, warn
 
 if TYPE_CHECKING:
+    from pai_cli.data.base import Dataset
     from pai_cli.files.checkpoints import Checkpoint
     from pai_cli.files.densities import LayerDensities
     from pai_cli.models.network import Network
@@ -287,3 +288,19 @@ def pattern_of(given: Any) -> Pattern:
     if len(parts) != 2 or not all(part.isascii() and part.isdecimal() and len(part) < 10 for part in parts):
         raise UsageError(f"{option('pattern', given)}: give N:M, such as 2:4")
     return Pattern(int(parts[0]), int(parts[1]))
+
+
+def tell_resizing(dataset: Dataset, network: Network, asked: tuple[int, ...] | None) -> None:
+    """Warn that examples of a program's own are resized to what an architecture usually takes, where no shape was `asked`
+    for: most networks take them as they are, and give other scores for them.
+    """
+    taken = network.input_shape
+    if asked is not None or taken is None or len(taken) != 3 or getattr(dataset, "input_shape", None) is not None:
+        return
+    if dataset.shape[1:] != taken[1:]:
+        have, made = ("x".join(map(str, sides)) for sides in (dataset.shape, taken))
+        own = ",".join(map(str, (taken[0], *dataset.shape[1:])))
+        warn(
+            f"{dataset.name}: {have} made {made}, as the names and shapes of the network are those of one for that size; "
+            f"{option('input_shape', repr(own))} takes the size as it is"
+        )
