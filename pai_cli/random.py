@@ -6,6 +6,7 @@ A generator depends on the seed and on what it is for, so that what one part dra
 from __future__ import annotations
 
 import hashlib
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 from pai_cli.errors import MethodOptionError
@@ -19,7 +20,9 @@ LARGEST_SEED = 2**63 - 1
 
 
 def check_seed(seed: int) -> None:
-    """Raise `MethodOptionError` unless 0 <= seed <= `LARGEST_SEED`."""
+    """Raise `MethodOptionError` unless it is a whole number, 0 <= seed <= `LARGEST_SEED`."""
+    if not isinstance(seed, Integral) or isinstance(seed, bool):
+        raise MethodOptionError(f"{option('seed')}: is of type {type(seed).__name__}; give a whole number")
     if not 0 <= seed <= LARGEST_SEED:
         raise MethodOptionError(f"{option('seed', seed)}: must be 0 to {LARGEST_SEED}")
 

@@ -130,11 +130,34 @@ def test_a_program_s_own_samples_are_not_resized_without_a_word() -> None:
     )  # of the size: no warning, which would raise
 
 
+def test_a_number_of_numpy_s_is_one() -> None:
+    halved, usual = np.float32(0.05), {"density": 0.05, "seed": 3}
+    assert pai.prune(model(), "random", density=halved, seed=np.int64(3)) == pai.prune(model(), "random", **usual)
+    assert pai.prune(model(), "random", density=halved).metadata["density"] == "0.05"
+
+
+@pytest.mark.parametrize(
+    ("network", "told"),
+    [
+        (nn.LazyLinear(3), "the model: 'weight' has no shape yet; run the model on one batch first"),
+        (
+            nn.Linear(3, 3, device="meta"),
+            "the model: 'weight' is on the device meta, without values; load its weights first",
+        ),
+    ],
+)
+def test_a_network_without_values_is_refused(network: nn.Module, told: str) -> None:
+    with pytest.raises(CheckpointError) as refused:
+        pai.prune(network, "erk", density=0.5)
+    assert str(refused.value).startswith(told)
+
+
 @pytest.mark.parametrize(
     ("options", "error", "told"),
     [
         ({"density": 0.1, "sparsity": 0.9}, UsageError, "density= and sparsity= exclude each other: give one"),
         ({"density": "half"}, UsageError, "density='half': is not a number"),
+        ({"density": 0.1, "seed": "a"}, MethodOptionError, "seed: is of type str; give a whole number"),
         ({"density": 1.5}, DensityError, "1.5"),
         ({"sparsity": "much"}, UsageError, "sparsity=much: is not a number"),
         ({"pattern": "2"}, UsageError, "pattern=2: give N:M, such as 2:4"),

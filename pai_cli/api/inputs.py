@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -73,10 +74,22 @@ def open_source(source: Source, *, trust: bool = False) -> Checkpoint:
     if isinstance(source, nn.Module):
         module = bare_module(source)
         state = {name: value for name, value in module.state_dict().items() if isinstance(value, torch.Tensor)}
+        _check_there(state)
         return StateDict("the model", state, module)
     if isinstance(source, Mapping):
         return StateDict("the state dict", _tensors(source))
     raise CheckpointError(f"a checkpoint is a path, an nn.Module or a state dict, not {type(source).__name__}")
+
+
+def _check_there(state: Mapping[str, Any]) -> None:
+    """Raise `CheckpointError` for the first of a module's tensors that has no values yet."""
+    from torch.nn.parameter import UninitializedTensorMixin
+
+    for name, value in state.items():
+        if isinstance(value, UninitializedTensorMixin):
+            raise CheckpointError(f"the model: {name!r} has no shape yet; run the model on one batch first")
+        if value.is_meta:
+            raise CheckpointError(f"the model: {name!r} is on the device meta, without values; load its weights first")
 
 
 def source_path(source: Source) -> Path | None:
@@ -263,9 +276,9 @@ def _given_densities(given: Any) -> Amount:
 
 
 def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise UsageError(f"{option(name, shown(value))}: is not a number")
-    return float(value)
+    return float(value if isinstance(value, int | float) else str(value))  # NumPy's 0.05 of 32 bits is 0.05
 
 
 def _one_minus(sparsity: Any) -> float:
