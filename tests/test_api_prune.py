@@ -97,6 +97,7 @@ def test_collapse_is_a_warning_or_refused() -> None:
         network[0].weight.mul_(1e-6)
     with pytest.warns(pai.PaiWarning) as said:
         assert pai.prune(network, "magnitude", density=0.1).collapsed == ("0.weight",)
+    assert {one.filename for one in said} == {__file__}  # where `pai` was called, not a line of its own
     assert [str(one.message).partition(":")[0] for one in said] == [
         "layer collapse",
         "no path of kept weights leads from the input to the output",
