@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pai_cli.compute.device import ON_TORCH, device_name, resolve
-from pai_cli.errors import CheckpointError, DeviceError, ParameterError, UsageError
+from pai_cli.errors import CheckpointError, DensityError, DeviceError, ParameterError, UsageError
 from pai_cli.files.messages import some_names
 from pai_cli.files.standard_input import file_in, is_standard_input
 from pai_cli.pruning.base import USUAL_DENSITY, Pattern
@@ -284,9 +284,15 @@ def _number(name: str, value: Any) -> float:
 def _one_minus(sparsity: Any) -> float:
     try:
         # In decimal, because 1 - 0.95 in binary is not 0.05 and may round to another count.
-        return float(1 - Decimal(str(sparsity)))
+        kept = float(1 - Decimal(str(sparsity)))
     except ArithmeticError as e:  # not a number, or one that decimal arithmetic cannot hold
         raise UsageError(f"{option('sparsity', sparsity)}: is not a number") from e
+    if not 0 < kept <= 1:
+        raise DensityError(
+            f"{option('sparsity', sparsity)}: must be 0 or more and below 1 (the fraction of weights removed; "
+            f"{option('density')} is the fraction kept)"
+        )
+    return kept
 
 
 def pattern_of(given: Any) -> Pattern:
