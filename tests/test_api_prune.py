@@ -20,6 +20,7 @@ from pai_cli.errors import (
     DensityError,
     MaskError,
     MethodOptionError,
+    OutputError,
     ParameterError,
     ScoreError,
     UnknownMethodError,
@@ -276,6 +277,12 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     assert pai.Mask.load(mask.save(tmp_path / "a.safetensors")) == mask
     assert pai.Mask.load(mask.save(tmp_path / "b.safetensors", packed=True)) == mask
     assert "density 0.30" in repr(pai.Mask.load(tmp_path / "a.safetensors"))
+    for name in ("a.pt", "a.npz"):
+        with pytest.raises(
+            OutputError, match=f"{name}: the mask would be written as .safetensors; give path= such a name"
+        ):
+            mask.save(tmp_path / name)
+        assert not (tmp_path / name).exists()
 
 
 # --- methods of one's own
