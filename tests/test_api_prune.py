@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -132,6 +133,13 @@ def test_a_program_s_own_samples_are_not_resized_without_a_word() -> None:
     )  # of the size: no warning, which would raise
 
 
+@pytest.mark.parametrize("shape", [8, np.int64(8), np.array([8]), torch.Size([8]), "8"])
+def test_a_flat_input_s_shape_may_be_its_length(shape: Any) -> None:
+    network = nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 2))
+    usual = pai.prune(network, "synflow", density=0.5, input_shape=(8,), rounds=3)
+    assert pai.prune(network, "synflow", density=0.5, input_shape=shape, rounds=np.int64(3)) == usual
+
+
 def test_a_number_of_numpy_s_is_one() -> None:
     halved, usual = np.float32(0.05), {"density": 0.05, "seed": 3}
     assert pai.prune(model(), "random", density=halved, seed=np.int64(3)) == pai.prune(model(), "random", **usual)
@@ -164,6 +172,7 @@ def test_a_network_without_values_is_refused(network: nn.Module, told: str) -> N
         ({"sparsity": "much"}, UsageError, "sparsity=much: is not a number"),
         ({"pattern": "2"}, UsageError, "pattern=2: give N:M, such as 2:4"),
         ({"pattern": 7}, UsageError, "pattern=7: give N:M, such as 2:4"),
+        ({"input_shape": 2.5}, UsageError, "input_shape=2.5: give whole numbers above 0"),
         ({"input_shape": (3, -1)}, UsageError, "input_shape=(3, -1): give whole numbers above 0"),
         ({"rounds": 1.5}, UsageError, "rounds=1.5: give a whole number, or auto"),
         ({"scope": "all"}, ValueError, "scope='all': give one of global, layer"),

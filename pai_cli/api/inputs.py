@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,7 +32,7 @@ AnyPath = str | os.PathLike[str]
 Source = Any
 """A checkpoint: a path, an `nn.Module`, or a state dict of torch tensors or NumPy arrays."""
 
-Shape = str | Sequence[int]
+Shape = str | int | Sequence[int]
 
 
 def path_of(given: AnyPath) -> Path:
@@ -194,13 +194,14 @@ def device_of(name: str, source: Source = None) -> str:
 
 
 def shape_of(given: Shape | None) -> tuple[int, ...] | None:
-    """The shape of one input, from "3,32,32" or a sequence of whole numbers. Raises `UsageError`."""
+    """The shape of one input, from "3,32,32", a sequence of whole numbers, or one of them. Raises `UsageError`."""
     if given is None:
         return None
     if isinstance(given, str):
         sides = tuple(from_digits(side.strip()) or 0 for side in given.replace("x", ",").split(","))
     else:
-        sides = tuple(side if isinstance(side, int) and side > 0 else 0 for side in given)
+        every = given if isinstance(given, Iterable) else [given]
+        sides = tuple(int(side) if isinstance(side, Integral) and side > 0 else 0 for side in every)
     if not sides or not all(sides):
         told = given if isinstance(given, str) else shown(given)
         raise UsageError(f"{option('input_shape', told)}: give whole numbers above 0, such as 3,32,32")
@@ -211,8 +212,8 @@ def rounds_of(given: int | str | None) -> int | Literal["auto"] | None:
     """A number of rounds, or "auto". Raises `UsageError`."""
     if given is None or given == "auto":
         return "auto" if given else None
-    if isinstance(given, int) and not isinstance(given, bool):
-        return given
+    if isinstance(given, Integral) and not isinstance(given, bool):
+        return int(given)
     text = given if isinstance(given, str) else shown(given)
     number = from_digits(text.removeprefix("-")) if isinstance(given, str) else None
     if number is None:
