@@ -83,10 +83,10 @@ def open_source(source: Source, *, trust: bool = False) -> Checkpoint:
 
 def _check_there(state: Mapping[str, Any]) -> None:
     """Raise `CheckpointError` for the first of a module's tensors that has no values yet."""
-    from torch.nn.parameter import UninitializedTensorMixin
+    from torch.nn.parameter import is_lazy
 
     for name, value in state.items():
-        if isinstance(value, UninitializedTensorMixin):
+        if is_lazy(value):
             raise CheckpointError(f"the model: {name!r} has no shape yet; run the model on one batch first")
         if value.is_meta:
             raise CheckpointError(f"the model: {name!r} is on the device meta, without values; load its weights first")
@@ -200,20 +200,25 @@ def shape_of(given: Shape | None) -> tuple[int, ...] | None:
     if isinstance(given, str):
         sides = tuple(from_digits(side.strip()) or 0 for side in given.replace("x", ",").split(","))
     else:
-        every = given if isinstance(given, Iterable) else [given]
-        sides = tuple(int(side) if isinstance(side, Integral) and side > 0 else 0 for side in every)
+        every: Iterable[Any] = given if isinstance(given, Iterable) else [given]
+        sides = tuple(max(_whole(side) or 0, 0) for side in every)
     if not sides or not all(sides):
         told = given if isinstance(given, str) else shown(given)
         raise UsageError(f"{option('input_shape', told)}: give whole numbers above 0, such as 3,32,32")
     return sides
 
 
+def _whole(value: Any) -> int | None:
+    """A whole number, NumPy's too; None for anything else, True and False among it."""
+    return None if isinstance(value, bool) or not isinstance(value, Integral) else int(value)
+
+
 def rounds_of(given: int | str | None) -> int | Literal["auto"] | None:
     """A number of rounds, or "auto". Raises `UsageError`."""
     if given is None or given == "auto":
         return "auto" if given else None
-    if isinstance(given, Integral) and not isinstance(given, bool):
-        return int(given)
+    if (whole := _whole(given)) is not None:
+        return whole
     text = given if isinstance(given, str) else shown(given)
     number = from_digits(text.removeprefix("-")) if isinstance(given, str) else None
     if number is None:
@@ -277,9 +282,10 @@ def _given_densities(given: Any) -> Amount:
 
 
 def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real):
+    own = isinstance(value, int | float)
+    if isinstance(value, bool) or not (own or isinstance(value, Real)):
         raise UsageError(f"{option(name, shown(value))}: is not a number")
-    return float(value if isinstance(value, int | float) else str(value))  # NumPy's 0.05 of 32 bits is 0.05
+    return float(value if own else str(value))  # NumPy's 0.05 of 32 bits is 0.05
 
 
 def _one_minus(sparsity: Any) -> float:
