@@ -6,7 +6,8 @@ A generator depends on the seed and on what it is for, so that what one part dra
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from numbers import Integral
+from typing import TYPE_CHECKING, Any
 
 from pai_cli.errors import MethodOptionError
 from pai_cli.spelling import option
@@ -18,8 +19,11 @@ LARGEST_SEED = 2**63 - 1
 """The largest that every random generator here takes."""
 
 
-def check_seed(seed: int) -> None:
-    """Raise `MethodOptionError` unless 0 <= seed <= `LARGEST_SEED`."""
+def check_seed(seed: Any) -> None:
+    """Raise `MethodOptionError` unless it is a whole number, 0 <= seed <= `LARGEST_SEED`."""
+    whole = isinstance(seed, Integral) and not isinstance(seed, bool)  # NumPy's too
+    if not whole:
+        raise MethodOptionError(f"{option('seed')}: is of type {type(seed).__name__}; give a whole number")
     if not 0 <= seed <= LARGEST_SEED:
         raise MethodOptionError(f"{option('seed', seed)}: must be 0 to {LARGEST_SEED}")
 

@@ -7,6 +7,7 @@ Python's, of the class `PaiWarning`.
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,9 @@ from pai_cli.printable import as_line
 from pai_cli.spelling import for_python
 
 Say = Callable[[str], object]
+
+
+PACKAGE = Path(__file__).parent
 
 
 class PaiWarning(UserWarning):
@@ -34,7 +38,10 @@ def _log(text: str) -> None:
 
 
 def _warn(text: str) -> None:
-    warnings.warn(as_line(for_python(text)), PaiWarning, stacklevel=4)
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and Path(frame.f_code.co_filename).is_relative_to(PACKAGE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(as_line(for_python(text)), PaiWarning, stacklevel=level)  # shown at the line that called `pai`
 
 
 _listener = _Listener(_log, _warn)

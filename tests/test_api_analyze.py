@@ -274,6 +274,11 @@ def _paths() -> dict[str, str]:
         (np.ones((3, 3)), ParameterError, "an array is one matrix, and a mask has names"),
         (3, ParameterError, "masks=3: give a path, a mapping of names to arrays"),
         ([3], ParameterError, "masks=3: is neither a path nor a mapping"),
+        (
+            nn.Sequential(nn.Linear(2, 2)),
+            ParameterError,
+            r"a network is no mask, pai.Mask.of\(model\) is that of its zeros",
+        ),
         (None, ParameterError, "masks=None: give a path"),
         ({}, MaskError, "a mask of no parameter"),
         ({"a": np.full((3, 3), 0.5)}, MaskError, "0.5"),

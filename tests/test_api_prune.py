@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from pai_cli.errors import (
     DensityError,
     MaskError,
     MethodOptionError,
+    OutputError,
     ParameterError,
     ScoreError,
     UnknownMethodError,
@@ -96,6 +99,7 @@ def test_collapse_is_a_warning_or_refused() -> None:
         network[0].weight.mul_(1e-6)
     with pytest.warns(pai.PaiWarning) as said:
         assert pai.prune(network, "magnitude", density=0.1).collapsed == ("0.weight",)
+    assert {one.filename for one in said} == {__file__}  # where `pai` was called, not a line of its own
     assert [str(one.message).partition(":")[0] for one in said] == [
         "layer collapse",
         "no path of kept weights leads from the input to the output",
@@ -104,15 +108,71 @@ def test_collapse_is_a_warning_or_refused() -> None:
         pai.prune(network, "magnitude", density=0.1, no_collapse=True)
 
 
+LENET = nn.Sequential(OrderedDict(
+    conv1=nn.Conv2d(1, 6, 5), conv2=nn.Conv2d(6, 16, 5), mean=nn.AdaptiveAvgPool2d(4), flat=nn.Flatten(),
+    fc1=nn.Linear(256, 120), fc2=nn.Linear(120, 84), fc3=nn.Linear(84, 10),
+))  # fmt: skip
+
+
+def own_samples(size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randn(20, 1, size, size, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 10
+
+
+def test_a_program_s_own_samples_are_not_resized_without_a_word() -> None:
+    told = r"^data given: 1x40x40 made 1x28x28, .* input_shape='1,40,40' takes the size as it is$"
+    with pytest.warns(pai.PaiWarning, match=told):
+        resized = pai.prune(LENET, "snip", density=0.1, data=own_samples(40), per_class=2)
+    as_it_is = pai.prune(LENET, "snip", density=0.1, data=own_samples(40), per_class=2, input_shape="1,40,40")
+    assert resized != as_it_is
+    with pytest.warns(pai.PaiWarning, match=told):
+        pai.sample(LENET, "snip", density=0.1, data=own_samples(40), per_class=1, population=1)
+    with pytest.warns(pai.PaiWarning, match=told):
+        pai.train(LENET, (*own_samples(40), *own_samples(40)), epochs=1, batch_size=10)
+    pai.prune(
+        LENET, "snip", density=0.1, data=own_samples(28), per_class=2
+    )  # of the size: no warning, which would raise
+
+
+@pytest.mark.parametrize("shape", [8, np.int64(8), np.array([8]), torch.Size([8]), "8"])
+def test_a_flat_input_s_shape_may_be_its_length(shape: Any) -> None:
+    network = nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 2))
+    usual = pai.prune(network, "synflow", density=0.5, input_shape=(8,), rounds=3)
+    assert pai.prune(network, "synflow", density=0.5, input_shape=shape, rounds=np.int64(3)) == usual
+
+
+def test_a_number_of_numpy_s_is_one() -> None:
+    halved, usual = np.float32(0.05), {"density": 0.05, "seed": 3}
+    assert pai.prune(model(), "random", density=halved, seed=np.int64(3)) == pai.prune(model(), "random", **usual)
+    assert pai.prune(model(), "random", density=halved).metadata["density"] == "0.05"
+
+
+@pytest.mark.parametrize(
+    ("network", "told"),
+    [
+        (nn.LazyLinear(3), "the model: 'weight' has no shape yet; run the model on one batch first"),
+        (
+            nn.Linear(3, 3, device="meta"),
+            "the model: 'weight' is on the device meta, without values; load its weights first",
+        ),
+    ],
+)
+def test_a_network_without_values_is_refused(network: nn.Module, told: str) -> None:
+    with pytest.raises(CheckpointError) as refused:
+        pai.prune(network, "erk", density=0.5)
+    assert str(refused.value).startswith(told)
+
+
 @pytest.mark.parametrize(
     ("options", "error", "told"),
     [
         ({"density": 0.1, "sparsity": 0.9}, UsageError, "density= and sparsity= exclude each other: give one"),
         ({"density": "half"}, UsageError, "density='half': is not a number"),
+        ({"density": 0.1, "seed": "a"}, MethodOptionError, "seed: is of type str; give a whole number"),
         ({"density": 1.5}, DensityError, "1.5"),
         ({"sparsity": "much"}, UsageError, "sparsity=much: is not a number"),
         ({"pattern": "2"}, UsageError, "pattern=2: give N:M, such as 2:4"),
         ({"pattern": 7}, UsageError, "pattern=7: give N:M, such as 2:4"),
+        ({"input_shape": 2.5}, UsageError, "input_shape=2.5: give whole numbers above 0"),
         ({"input_shape": (3, -1)}, UsageError, "input_shape=(3, -1): give whole numbers above 0"),
         ({"rounds": 1.5}, UsageError, "rounds=1.5: give a whole number, or auto"),
         ({"scope": "all"}, ValueError, "scope='all': give one of global, layer"),
@@ -226,6 +286,12 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     assert pai.Mask.load(mask.save(tmp_path / "a.safetensors")) == mask
     assert pai.Mask.load(mask.save(tmp_path / "b.safetensors", packed=True)) == mask
     assert "density 0.30" in repr(pai.Mask.load(tmp_path / "a.safetensors"))
+    for name in ("a.pt", "a.npz"):
+        with pytest.raises(
+            OutputError, match=f"{name}: the mask would be written as .safetensors; give path= such a name"
+        ):
+            mask.save(tmp_path / name)
+        assert not (tmp_path / name).exists()
 
 
 # --- methods of one's own

@@ -82,6 +82,7 @@ WRAPPED = [
     pytest.param({"state_dict": STATE, "epoch": 3}, "state dict under 'state_dict'", id="state_dict"),
     pytest.param({"model": STATE, "optimizer": {"state": {0: STATE}}}, "state dict under 'model'", id="model"),
     pytest.param({"model_state_dict": STATE}, "state dict under 'model_state_dict'", id="model_state_dict"),
+    pytest.param({"net": STATE, "acc": 93.2, "epoch": 199}, "state dict under 'net'", id="net"),
     pytest.param({"model": {"state_dict": STATE}}, "state dict under 'model.state_dict'", id="nested"),
     pytest.param({"model": "resnet20", "state_dict": STATE}, "state dict under 'state_dict'", id="model-is-a-name"),
     pytest.param({"best": torch.tensor(0.9), "state_dict": STATE}, "state dict under 'state_dict'", id="tensor-beside"),
@@ -233,16 +234,16 @@ def test_sharded_faults(tmp_path):
 
 HELD = [
     pytest.param(
-        {"net": STATE, "acc": 93, "epoch": 1},
-        "x.pt: no state dict at the top nor under 'state_dict', 'model_state_dict', 'model'; its top-level keys are "
-        "'net', 'acc', 'epoch'; save the state dict alone, as in torch.save(checkpoint['net'], ...)",
+        {"network": STATE, "acc": 93, "epoch": 1},
+        "x.pt: no state dict at the top nor under 'state_dict', 'model_state_dict', 'model', 'net'; its top-level keys are "
+        "'network', 'acc', 'epoch'; save the state dict alone, as in torch.save(checkpoint['network'], ...)",
         id="other-key",
     ),
     pytest.param(
-        {**{f"k{i}": i for i in range(10)}, "net": STATE},
-        "x.pt: no state dict at the top nor under 'state_dict', 'model_state_dict', 'model'; its top-level keys are "
+        {**{f"k{i}": i for i in range(10)}, "network": STATE},
+        "x.pt: no state dict at the top nor under 'state_dict', 'model_state_dict', 'model', 'net'; its top-level keys are "
         "'k0', 'k1', 'k2', 'k3', 'k4', 'k5', 'k6', 'k7' and 3 more; save the state dict alone, as in "
-        "torch.save(checkpoint['net'], ...)",
+        "torch.save(checkpoint['network'], ...)",
         id="many-keys",
     ),
     pytest.param([1, 2], f"x.pt: holds a list, not a state dict; {INSTEAD}", id="list"),

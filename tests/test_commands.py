@@ -177,6 +177,7 @@ def test_weights_with_nan(pai: Pai, here: Path) -> None:
 
 
 RANGE = "must be above 0 and at most 1 (the fraction of weights kept; --sparsity is the fraction removed)"
+REMOVED = "must be 0 or more and below 1 (the fraction of weights removed; --density is the fraction kept)"
 
 
 @pytest.mark.parametrize("command", ["prune", "sample"])
@@ -188,8 +189,9 @@ RANGE = "must be above 0 and at most 1 (the fraction of weights kept; --sparsity
         ("--density=-1", f"density -1.0: {RANGE}"),
         ("--density=nan", f"density nan: {RANGE}"),
         ("--density=inf", f"density inf: {RANGE}"),
-        ("--sparsity=1", f"density 0.0: {RANGE}"),
-        ("--sparsity=nan", f"density nan: {RANGE}"),
+        ("--sparsity=1", f"--sparsity 1: {REMOVED}"),
+        ("--sparsity=95", f"--sparsity 95: {REMOVED}"),
+        ("--sparsity=nan", f"--sparsity nan: {REMOVED}"),
         ("--density=1e-12", "density 1e-12 keeps fewer than one of 696 weights; the smallest is 0.00144"),
     ],
 )

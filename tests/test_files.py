@@ -369,7 +369,15 @@ def test_a_folder_that_may_not_be_read_is_passed_over(folder: Path, monkeypatch:
             raise PermissionError(13, "Permission denied", str(path))
         return listed(path)
 
+    of_file = os.stat
+
+    def stat_of(path: object, **how: bool) -> os.stat_result:
+        if isinstance(path, str | Path) and Path(path).parent == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return of_file(path, **how)  # type: ignore[arg-type]
+
     monkeypatch.setattr(Path, "iterdir", iterdir)
+    monkeypatch.setattr(os, "stat", stat_of)
     paths, notes = found(folder)
     assert paths == [folder / f"m{at}.safetensors" for at in (1, 2, 10)]
     assert f"{closed}: Permission denied; the folder is left out" in notes

@@ -28,6 +28,7 @@ HELD: dict[str, tuple[Any, str]] = {
         {"state_dict": WEIGHTS, "compression_sched": {"masks_dict": MASKS | {"fc.bias": None}}},
         "compression_sched.masks_dict",
     ),
+    "alone": ({"masks": MASKS}, "masks"),
     "wrapped": ({"masks": {f"module.{k}": m for k, m in MASKS.items()}, "net": WEIGHTS}, "masks"),
 }
 
@@ -39,7 +40,7 @@ def test_masks_beside_weights_are_read_and_told(tmp_path: Path, case: str) -> No
     mask = open_mask(tmp_path / "m.pt")
     assert mask.remark == f"its masks are those under {under!r}"
     assert {name: mask.array(name).tolist() for name in mask.names} == {k: m.tolist() for k, m in MASKS.items()}
-    if case != "wrapped":  # whose weights stand under a name of its own
+    if case != "alone":
         assert open_checkpoint(tmp_path / "m.pt").description.endswith(f"masks under {under!r} set aside")
 
 

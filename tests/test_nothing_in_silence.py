@@ -237,6 +237,12 @@ def test_names_of_one_tensor() -> None:
     assert located(["a", "c", "e"], there, {"a": ("b",)}, {"e": ("f",)}) == {"a": ("b",), "c": ("c",), "e": ()}
     assert located(["d"], there) == {"d": ("x.d",)}
     assert located(["d", "c"], there)["d"] == ()  # one prefix for all, or none
+    assert located(["net.a", "net.c"], {"a", "c"}) == {"net.a": ("a",), "net.c": ("c",)}
+    assert located(["x.net.a", "x.net.e"], {"b", "net.a"}, {"x.net.e": ("x.b",)}) == {
+        "x.net.a": ("net.a",),
+        "x.net.e": ("b",),
+    }
+    assert located(["net.a", "c"], {"a", "net.d"})["net.a"] == ()
 
 
 # Recognition

@@ -57,6 +57,7 @@ def test_lines_are_numbered_as_an_editor_does(text: str, lines: list[int]) -> No
     ("content", "told"),
     [
         (b"", "is empty; a table begins with a line of column names"),
+        (b"mask;accuracy\na;0,5\n", "has semicolons between its cells; save it with commas or tabs"),
         (b"\n \n", "is empty; a table begins with a line of column names"),
         (b"mask,accuracy\n", "has column names but no row"),
         (b"a,a\n1,2\n", "has two columns named 'a'; each needs its own name"),
@@ -184,9 +185,9 @@ def match(*names: str) -> tuple[dict[str, list[int]], list[str]]:
 
 def test_a_mask_is_named_by_path_file_name_or_stem() -> None:
     found, told = match(
-        "runs/a.safetensors", "a.safetensors", "a", "other/b.safetensors", "c", "zzz", "./runs/a.safetensors"
+        "runs/a.safetensors", "a.safetensors", "a", "other/b.safetensors", "c", "zzz", "./runs/a.safetensors", "other/b"
     )
-    assert found == {"runs/a.safetensors": [2, 3, 4, 8], "other/b.safetensors": [5], "c.npz": [6]}
+    assert found == {"runs/a.safetensors": [2, 3, 4, 8], "other/b.safetensors": [5, 9], "c.npz": [6]}
     assert told == [
         "r.csv: 1 row (line 7) of masks that are not here (zzz): left out",
         "r.csv: no accuracy that counts of runs/b.safetensors: left out",

@@ -46,9 +46,11 @@ def listed(masks: Any) -> list[Any]:
     if isinstance(masks, Mapping) and _by_name(masks):
         return [_called(one, Path(str(name)), own_name=False) for name, one in masks.items()]
     every = [masks] if isinstance(masks, str | PathLike | Mapping) else masks
-    array = hasattr(every, "dtype") or isinstance(every, bytes)
-    if array or not isinstance(every, Iterable):
+    array, network = hasattr(every, "dtype") or isinstance(every, bytes), hasattr(every, "state_dict")
+    if array or network or not isinstance(every, Iterable):
         kind = "an array is one matrix, and a mask has names: " if array else ""
+        if network:
+            kind = "a network is no mask, pai.Mask.of(model) is that of its zeros; or "
         raise ParameterError(
             f"masks={shown(masks)}: {kind}give a path, a mapping of names to arrays, or several of them"
         )

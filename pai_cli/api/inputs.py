@@ -9,19 +9,21 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pai_cli.compute.device import ON_TORCH, device_name, resolve
-from pai_cli.errors import CheckpointError, DeviceError, ParameterError, UsageError
+from pai_cli.errors import CheckpointError, DensityError, DeviceError, ParameterError, UsageError
 from pai_cli.files.messages import some_names
 from pai_cli.files.standard_input import file_in, is_standard_input
 from pai_cli.pruning.base import USUAL_DENSITY, Pattern
 from pai_cli.spectral.parameters import from_digits, shown
 from pai_cli.spelling import option
-from pai_cli.telling import note
+from pai_cli.telling import note, warn
 
 if TYPE_CHECKING:
+    from pai_cli.data.base import Dataset
     from pai_cli.files.checkpoints import Checkpoint
     from pai_cli.files.densities import LayerDensities
     from pai_cli.models.network import Network
@@ -30,7 +32,7 @@ AnyPath = str | os.PathLike[str]
 Source = Any
 """A checkpoint: a path, an `nn.Module`, or a state dict of torch tensors or NumPy arrays."""
 
-Shape = str | Sequence[int]
+Shape = str | int | Sequence[int]
 
 
 def path_of(given: AnyPath) -> Path:
@@ -72,10 +74,22 @@ def open_source(source: Source, *, trust: bool = False) -> Checkpoint:
     if isinstance(source, nn.Module):
         module = bare_module(source)
         state = {name: value for name, value in module.state_dict().items() if isinstance(value, torch.Tensor)}
+        _check_there(state)
         return StateDict("the model", state, module)
     if isinstance(source, Mapping):
         return StateDict("the state dict", _tensors(source))
     raise CheckpointError(f"a checkpoint is a path, an nn.Module or a state dict, not {type(source).__name__}")
+
+
+def _check_there(state: Mapping[str, Any]) -> None:
+    """Raise `CheckpointError` for the first of a module's tensors that has no values yet."""
+    from torch.nn.parameter import is_lazy
+
+    for name, value in state.items():
+        if is_lazy(value):
+            raise CheckpointError(f"the model: {name!r} has no shape yet; run the model on one batch first")
+        if value.is_meta:
+            raise CheckpointError(f"the model: {name!r} is on the device meta, without values; load its weights first")
 
 
 def source_path(source: Source) -> Path | None:
@@ -180,25 +194,31 @@ def device_of(name: str, source: Source = None) -> str:
 
 
 def shape_of(given: Shape | None) -> tuple[int, ...] | None:
-    """The shape of one input, from "3,32,32" or a sequence of whole numbers. Raises `UsageError`."""
+    """The shape of one input, from "3,32,32", a sequence of whole numbers, or one of them. Raises `UsageError`."""
     if given is None:
         return None
     if isinstance(given, str):
         sides = tuple(from_digits(side.strip()) or 0 for side in given.replace("x", ",").split(","))
     else:
-        sides = tuple(side if isinstance(side, int) and side > 0 else 0 for side in given)
+        every: Iterable[Any] = given if isinstance(given, Iterable) else [given]
+        sides = tuple(max(_whole(side) or 0, 0) for side in every)
     if not sides or not all(sides):
         told = given if isinstance(given, str) else shown(given)
         raise UsageError(f"{option('input_shape', told)}: give whole numbers above 0, such as 3,32,32")
     return sides
 
 
+def _whole(value: Any) -> int | None:
+    """A whole number, NumPy's too; None for anything else, True and False among it."""
+    return None if isinstance(value, bool) or not isinstance(value, Integral) else int(value)
+
+
 def rounds_of(given: int | str | None) -> int | Literal["auto"] | None:
     """A number of rounds, or "auto". Raises `UsageError`."""
     if given is None or given == "auto":
         return "auto" if given else None
-    if isinstance(given, int) and not isinstance(given, bool):
-        return given
+    if (whole := _whole(given)) is not None:
+        return whole
     text = given if isinstance(given, str) else shown(given)
     number = from_digits(text.removeprefix("-")) if isinstance(given, str) else None
     if number is None:
@@ -262,17 +282,24 @@ def _given_densities(given: Any) -> Amount:
 
 
 def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    own = isinstance(value, int | float)
+    if isinstance(value, bool) or not (own or isinstance(value, Real)):
         raise UsageError(f"{option(name, shown(value))}: is not a number")
-    return float(value)
+    return float(value if own else str(value))  # NumPy's 0.05 of 32 bits is 0.05
 
 
 def _one_minus(sparsity: Any) -> float:
     try:
         # In decimal, because 1 - 0.95 in binary is not 0.05 and may round to another count.
-        return float(1 - Decimal(str(sparsity)))
+        kept = float(1 - Decimal(str(sparsity)))
     except ArithmeticError as e:  # not a number, or one that decimal arithmetic cannot hold
         raise UsageError(f"{option('sparsity', sparsity)}: is not a number") from e
+    if not 0 < kept <= 1:
+        raise DensityError(
+            f"{option('sparsity', sparsity)}: must be 0 or more and below 1 (the fraction of weights removed; "
+            f"{option('density')} is the fraction kept)"
+        )
+    return kept
 
 
 def pattern_of(given: Any) -> Pattern:
@@ -287,3 +314,19 @@ def pattern_of(given: Any) -> Pattern:
     if len(parts) != 2 or not all(part.isascii() and part.isdecimal() and len(part) < 10 for part in parts):
         raise UsageError(f"{option('pattern', given)}: give N:M, such as 2:4")
     return Pattern(int(parts[0]), int(parts[1]))
+
+
+def tell_resizing(dataset: Dataset, network: Network, asked: tuple[int, ...] | None) -> None:
+    """Warn that examples of a program's own are resized to what an architecture usually takes, where no shape was `asked`
+    for: most networks take them as they are, and give other scores for them.
+    """
+    taken = network.input_shape
+    if asked is not None or taken is None or len(taken) != 3 or getattr(dataset, "input_shape", None) is not None:
+        return
+    if dataset.shape[1:] != taken[1:]:
+        have, made = ("x".join(map(str, sides)) for sides in (dataset.shape, taken))
+        own = ",".join(map(str, (taken[0], *dataset.shape[1:])))
+        warn(
+            f"{dataset.name}: {have} made {made}, as the names and shapes of the network are those of one for that size; "
+            f"{option('input_shape', repr(own))} takes the size as it is"
+        )

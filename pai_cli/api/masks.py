@@ -197,13 +197,14 @@ class Mask(Mapping[str, "NDArray[np.bool_]"]):
     def save(self, path: AnyPath, *, packed: bool = False, force: bool = False) -> Path:
         """Write a mask file, whole or not at all; gives its path. `packed`: bits instead of bytes. `force`: replace one.
 
-        Raises `OutputError`, `UsageError` for "-".
+        Raises `OutputError`, `UsageError` for "-", `SuffixError` for a name of another format (`pai.convert` writes some).
         """
         from pai_cli.files.masks import MaskToWrite, write_mask
-        from pai_cli.files.plan import check_name
+        from pai_cli.files.plan import check_name, check_suffix
 
         where = path_of(path)
         check_name(where, "path", stream=True)
+        check_suffix(where, "the mask", "path")
         metadata = {**provenance(()), **self.metadata}
         write_mask(where, MaskToWrite(dict(self), self.layouts, metadata), packed=packed, force=force)
         return where

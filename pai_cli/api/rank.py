@@ -169,8 +169,8 @@ def ranked(entered: Entered) -> Ranking | Correlations:
         methods, repeated = methods_among(entrants.masks, within=entrants.within)
         if repeated:
             note(
-                f"masks of one method are compared with each other, of {len(methods)} methods in all: where they are alike, "
-                "intervals and p, which take masks for independent, are too sure"
+                f"masks of one method are compared with each other, of {len(methods)} method{'s' * (len(methods) > 1)} "
+                "in all: where they are alike, intervals and p, which take masks for independent, are too sure"
             )
         return Correlations(study, entrants.masks, entered.reports, by=asked.by, weights=entered.weighted)
     from pai_cli.ranking.order import rank_masks

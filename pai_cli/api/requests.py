@@ -7,7 +7,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pai_cli.api.inputs import Amount, device_of, globs_of, tell_network
+from pai_cli.api.inputs import Amount, device_of, globs_of, tell_network, tell_resizing
 from pai_cli.api.unrolling import tell_idle
 from pai_cli.errors import CollapseError, MethodOptionError, UnknownMethodError
 from pai_cli.files.fits import count
@@ -121,6 +121,8 @@ def accept(source: Checkpoint, network: Network, request: PruneRequest, dataset:
 
         dataset = open_samples(request)
     tell_network(source, network)
+    if dataset is not None and request.data is None:
+        tell_resizing(dataset, network, request.input_shape)
     if dataset is not None and not request.method.trains:
         _tell_samples(dataset, network, request)
     return dataset

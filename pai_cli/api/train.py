@@ -21,6 +21,7 @@ from pai_cli.api.inputs import (
     source_path,
     tell_network,
     tell_precision,
+    tell_resizing,
 )
 from pai_cli.api.masks import Mask
 from pai_cli.api.plans import Reads, plan_training
@@ -305,6 +306,8 @@ def _open_job(
         if stored is not None:
             under = f", {kept.told(stored.path)}" + (f" ({stored.remark})" if stored.remark else "")
         tell_network(source, network, under)
+        if not isinstance(data, (str, PathLike)):
+            tell_resizing(job.parts[0], network, job.input_shape)
         if recipe.dynamic is not None and recipe.dynamic.gradual:
             begins = "all weights are kept" if stored is None else "the mask is kept"
             note(f"{option('dynamic', recipe.dynamic)}: {begins} at first, density {recipe.final_density:g} at the end")

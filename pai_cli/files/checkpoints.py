@@ -219,8 +219,8 @@ def open_checkpoint(path: Path, *, trust: bool = False, as_stored: bool = False)
     """Open a checkpoint by what it contains, whatever its suffix says.
 
     Reads safetensors, sharded sets of them or of `.bin` files (given their `*.index.json`), state dicts of `torch.save`,
-    plain or under `state_dict`, `model` or `model_state_dict`, programs of `torch.export`, and folders of Hugging Face
-    models (their weights). `trust` allows a pickle or a program to run its own code. `as_stored`: see `Checkpoint`.
+    plain or under one of `pickles.WRAPPERS`, programs of `torch.export`, and folders of Hugging Face models (their weights).
+    `trust` allows a pickle or a program to run its own code. `as_stored`: see `Checkpoint`.
 
     Raises `UntrustedPickleError` when a pickle needs code and `trust` is false, `CheckpointError` for
     everything else that is wrong with the file, each in one line.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,9 @@ SHARD = re.compile(r"-\d+-of-(\d+)(?=\.)")
 
 
 def is_model(path: Path) -> bool:
-    """Whether it is a folder with a model's configuration and weights."""
-    return path.is_dir() and (path / CONFIG).is_file() and any((path / name).is_file() for name in WEIGHTS)
+    """Whether it is a folder with a model's configuration and weights; a folder that may not be looked into is none."""
+    there = os.path.isfile  # which raises nothing, as `Path.is_file` does where there is no permission
+    return path.is_dir() and there(path / CONFIG) and any(there(path / name) for name in WEIGHTS)
 
 
 def file_of(path: Path) -> Path:

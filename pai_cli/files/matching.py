@@ -1,12 +1,13 @@
 """The names of a mask's parameters in a checkpoint or network, which may have others for the same tensors.
 
-A tensor may have several names (tied weights), of which a file keeps one or all, and a wrapper may stand before every name.
+A tensor may have several names (tied weights), of which a file keeps one or all, and a wrapper may stand before every name,
+here or there.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -66,7 +67,7 @@ def located(names: Iterable[str], there: Collection[str], *several: Aliases) -> 
     """Under which names parameters are `there`: of each its own, and those that are of the same tensor.
 
     `several`: the other names of tensors, as a mask or a checkpoint tells them. Where no name is there, but each is behind
-    one prefix, it is that of a wrapper. A name that is not there at all has none.
+    one prefix, or without one that all have, it is that of a wrapper. A name that is not there at all has none.
     """
     together = _groups(several)
     every = {name: (name, *(one for one in together.get(name, ()) if one != name)) for name in names}
@@ -78,7 +79,17 @@ def located(names: Iterable[str], there: Collection[str], *several: Aliases) -> 
         prefix = one.removesuffix(first)
         if one.endswith(f".{first}") and all(any(prefix + alias in there for alias in ones) for ones in every.values()):
             return {name: tuple(prefix + one for one in ones if prefix + one in there) for name, ones in every.items()}
+    for at in (place for place, letter in enumerate(first, 1) if letter == "."):
+        prefix = first[:at]
+        inner = {name: tuple(_inner(ones, prefix, there)) for name, ones in every.items()}
+        if all(inner.values()):
+            return inner
     return found
+
+
+def _inner(names: Iterable[str], prefix: str, there: Collection[str]) -> Iterator[str]:
+    """Of the names that begin so those that are there without it."""
+    yield from (one[len(prefix) :] for one in names if one.startswith(prefix) and one[len(prefix) :] in there)
 
 
 def _groups(several: Iterable[Aliases]) -> dict[str, list[str]]:

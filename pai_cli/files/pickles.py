@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-WRAPPERS = ("state_dict", "model_state_dict", "model")
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 """Keys under which training scripts store the state dict, in the order they are looked for."""
 
 MASKS_KEY = re.compile(r"(.*_)?masks?(_dict|_state_dict|_state)?", re.IGNORECASE)
@@ -287,10 +287,10 @@ def bare_module(module: Any) -> nn.Module:
 
 
 def masks_beside(loaded: Any, deep: int = 2) -> tuple[str, Mapping[str, torch.Tensor]]:
-    """Masks that stand by name under a key that says so, beside a state dict or deeper; ("", {}) where none do."""
+    """Masks that stand by name under a key that says so, alone, beside a state dict or deeper; ("", {}) where none do."""
     import torch
 
-    if not isinstance(loaded, Mapping) or deep == 0 or len(loaded) < 2:
+    if not isinstance(loaded, Mapping) or deep == 0:
         return "", {}
     for key, value in loaded.items():
         if isinstance(value, Mapping) and MASKS_KEY.fullmatch(str(key)):
@@ -299,8 +299,7 @@ def masks_beside(loaded: Any, deep: int = 2) -> tuple[str, Mapping[str, torch.Te
                 return str(key), masks
     for key, value in loaded.items():
         if isinstance(value, Mapping):
-            inner = value if len(value) != 1 else {**value, "": None}
-            under, found = masks_beside(inner, deep - 1)
+            under, found = masks_beside(value, deep - 1)
             if found:
                 return f"{key}.{under}", found
     return "", {}

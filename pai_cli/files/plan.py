@@ -95,11 +95,8 @@ class FilePlan:
 
     def writes_tensors(self, path: Path | None, what: str, parameter: str, *, replace: bool = False) -> None:
         """A safetensors file that is written whole. Raises `SuffixError` for a name that is of another format."""
-        from pai_cli.files.foreign.write import SAFETENSORS, SUFFIXES
-
         check_name(path, parameter, stream=True)
-        if path is not None and path.suffix in SUFFIXES and path.suffix != SAFETENSORS and not is_special(path):
-            raise SuffixError(f"{path}: {what} would be written as {SAFETENSORS}; give {option(parameter)} such a name")
+        check_suffix(path, what, parameter)
         self.writes(path, what, parameter, replace=replace)
 
     def adds_to(self, path: Path | None, what: str, option: str, *, seen_to: bool = False) -> None:
@@ -172,6 +169,14 @@ def check_name(path: Path | None, parameter: str, *, stream: bool = False) -> No
     if str(path) == "-":
         there = ", or /dev/stdout to write there" if stream else ""
         raise UsageError(f"{option(parameter, '-')}: names no file; give a path{there}")
+
+
+def check_suffix(path: Path | None, what: str, parameter: str) -> None:
+    """Raise `SuffixError` for a safetensors file, `what`, whose name is of another format."""
+    from pai_cli.files.foreign.write import SAFETENSORS, SUFFIXES
+
+    if path is not None and path.suffix in SUFFIXES and path.suffix != SAFETENSORS and not is_special(path):
+        raise SuffixError(f"{path}: {what} would be written as {SAFETENSORS}; give {option(parameter)} such a name")
 
 
 def _there(look: Callable[[], os.stat_result]) -> os.stat_result | None:

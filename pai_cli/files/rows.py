@@ -86,6 +86,8 @@ def _parsed(source: str, stream: TextIO) -> Rows:
     reader = csv.reader(chain([first], lines), dialect="excel-tab" if "\t" in first else "excel", strict=True)
     try:
         columns = tuple(name.strip() for name in next(reader))
+        if len(columns) == 1 and ";" in first:
+            raise TableError(f"{source}: has semicolons between its cells; save it with commas or tabs")
         rows = tuple(
             _row(source, columns, skipped + reader.line_num, cells) for cells in reader if any(map(str.strip, cells))
         )

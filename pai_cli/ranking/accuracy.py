@@ -179,8 +179,9 @@ Matches = dict[str, dict[str, list[Run]]]
 def matched(names: Sequence[str], runs: Sequence[Run], source: str, tell: Tell) -> Matches:
     """The runs of each mask of `names` that has any, by setting.
 
-    A run's mask is named by its path as given, or by its file name or stem where only one mask has that, or by the folder
-    that it is in where that has no other. Raises `TableError` when a name could be two masks, or no mask has a run.
+    A run's mask is named by its path as given, or by that without suffix, its file name or stem where only one mask has
+    it, or by the folder that it is in where that has no other. Raises `TableError` when a name could be two masks, or no
+    mask has a run.
     """
     meanings, folders = _meanings(names), _by_folder(names)
     found: Matches = {}
@@ -261,7 +262,7 @@ def _meanings(names: Sequence[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = defaultdict(list)
     for name in dict.fromkeys(names):
         path = PurePath(name)
-        for short in {path.name, path.stem}:
+        for short in {path.name, path.stem, str(path.parent / path.stem)}:
             found[as_cell(short)].append(name)
     whole: dict[str, list[str]] = defaultdict(list)
     for name in dict.fromkeys(names):
