@@ -12,7 +12,9 @@ import pytest
 import torch
 from conftest import Pai
 from safetensors.torch import save_file
+from torch.nn.utils import prune
 
+import pai_cli as pai
 from pai_cli.errors import MaskError
 from pai_cli.files.checkpoints import open_checkpoint
 from pai_cli.files.opening import open_as, open_mask
@@ -136,3 +138,22 @@ def test_the_folder_of_a_pruned_model_is_a_mask(pai: Pai, here: Path, sharded: b
     mask = open_mask(here / "m.safetensors")
     for name, one in pruned.items():
         assert np.array_equal(mask.array(name), (one != 0).numpy())
+
+
+def test_a_model_under_torch_prune_and_its_file_take_each_others_masks(tmp_path: Path) -> None:
+    """In memory its parameter is `x_orig`, and in its file's masks `x`."""
+    network, file = (
+        torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4)),
+        tmp_path / "n.pt",
+    )
+    prune.random_unstructured(network[0], "weight", 0.5)
+    torch.save(network.state_dict(), file)
+    ours, theirs = (pai.prune(one, method="magnitude", density=0.3) for one in (network, file))
+    assert (set(ours), set(theirs)) == ({"0.weight_orig", "2.weight"}, {"0.weight", "2.weight"})
+    own, *crossed = (
+        pai.analyze(mask, weights=weights, no_store=True).to_dict()["network"]["l2"]
+        for mask, weights in ((ours, network), (ours, file), (theirs, network))
+    )
+    assert crossed == pytest.approx([own, own])
+    theirs.apply(network)
+    assert torch.equal(network[0].weight_orig != 0, torch.tensor(theirs["0.weight"]))

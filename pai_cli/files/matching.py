@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pai_cli.files.stored_names import ORIGINAL
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -66,11 +68,12 @@ def told_aliases(metadata: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
 def located(names: Iterable[str], there: Collection[str], *several: Aliases) -> dict[str, tuple[str, ...]]:
     """Under which names parameters are `there`: of each its own, and those that are of the same tensor.
 
-    `several`: the other names of tensors, as a mask or a checkpoint tells them. Where no name is there, but each is behind
-    one prefix, or without one that all have, it is that of a wrapper. A name that is not there at all has none.
+    `several`: the other names of tensors, as a mask or a checkpoint tells them. What torch.nn.utils.prune calls `x_orig` is
+    `x`. Where no name is there, but each is behind one prefix, or without one that all have, it is that of a wrapper. A name
+    that is not there at all has none.
     """
     together = _groups(several)
-    every = {name: (name, *(one for one in together.get(name, ()) if one != name)) for name in names}
+    every = {name: (_half(name, there), *(one for one in together.get(name, ()) if one != name)) for name in names}
     found = {name: tuple(one for one in ones if one in there) for name, ones in every.items()}
     if any(found.values()) or not every:
         return found
@@ -85,6 +88,12 @@ def located(names: Iterable[str], there: Collection[str], *several: Aliases) -> 
         if all(inner.values()):
             return inner
     return found
+
+
+def _half(name: str, there: Collection[str]) -> str:
+    """The name, or where only that is there, the one that it has with or without a mask of torch.nn.utils.prune."""
+    other = name.removesuffix(ORIGINAL) if name.endswith(ORIGINAL) else name + ORIGINAL
+    return other if other in there and name not in there else name
 
 
 def _inner(names: Iterable[str], prefix: str, there: Collection[str]) -> Iterator[str]:
