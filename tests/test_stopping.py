@@ -131,6 +131,29 @@ def test_who_ignores_it_goes_on_ignoring_it(number: signal.Signals) -> None:
             signal.signal(one, handler)
 
 
+def test_a_program_that_hears_sighup_itself_goes_on_hearing_it() -> None:
+    """To many it says to read their settings anew; SIGTERM says the same to all."""
+    came: list[int] = []
+    before = {one: signal.signal(one, lambda number, _: came.append(number)) for one in stopping.TERMINATING}
+    try:
+        with stopping.interruptible() as interruption:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert (came, interruption.asked) == ([signal.SIGHUP], False)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert (came, interruption.asked) == ([signal.SIGHUP], True)
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+@pytest.mark.usefixtures("listening")
+def test_a_training_hears_what_the_command_line_listens_to() -> None:
+    for number in stopping.STOPPING:
+        with stopping.interruptible() as interruption:
+            os.kill(os.getpid(), number)
+            assert interruption.asked
+
+
 def test_handlers_that_a_library_sets_are_undone() -> None:
     before = [signal.getsignal(number) for number in stopping.STOPPING]
     with stopping.handlers_kept():

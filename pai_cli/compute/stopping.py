@@ -193,7 +193,7 @@ class Interruption:
 
 @contextmanager
 def interruptible() -> Iterator[Interruption]:
-    """Inside, the first signal only sets `asked`; one that is ignored stays so.
+    """Inside, the first signal only sets `asked`; one that is ignored stays so, and a SIGHUP that a program hears itself.
 
     Outside the main thread, where signals never arrive, nothing changes.
     """
@@ -201,9 +201,17 @@ def interruptible() -> Iterator[Interruption]:
     with handlers_kept() as main:
         if main:
             for number in STOPPING:
-                if signal.getsignal(number) is not signal.SIG_IGN:
+                if _stops(number):
                     signal.signal(number, interruption)
         yield interruption
+
+
+def _stops(number: int) -> bool:
+    """Whether a signal asks this process to stop. SIGHUP tells many a program to read its settings anew."""
+    handler = signal.getsignal(number)
+    if number in (signal.SIGINT, signal.SIGTERM):
+        return handler is not signal.SIG_IGN
+    return handler in (signal.SIG_DFL, _terminate)
 
 
 @contextmanager
