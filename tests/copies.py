@@ -32,8 +32,9 @@ PATIENCE = 300.0  # seconds: only what hangs takes so long, on any machine
 STOPPED = {  # what a command ends with when it is stopped, and says last
     signal.SIGINT: (-signal.SIGINT, "pai: interrupted"),
     signal.SIGTERM: (143, "pai: interrupted by SIGTERM"),
-    signal.SIGHUP: (129, "pai: interrupted by SIGHUP"),
 }
+if hasattr(signal, "SIGHUP"):  # which Windows has not
+    STOPPED[signal.SIGHUP] = (129, "pai: interrupted by SIGHUP")
 
 
 class Ended(NamedTuple):
@@ -176,7 +177,7 @@ def _started_by_copying(_: object, words: list[bytes | str], kept: Sequence[int]
                 with suppress(OSError):  # that of the folder itself
                     os.close(one)
         _forget_buffers()
-        for number in (signal.SIGTERM, signal.SIGHUP):
+        for number in STOPPED.keys() - {signal.SIGINT}:
             if callable(signal.getsignal(number)):
                 signal.signal(number, signal.SIG_DFL)  # as where another program begins
         code = os.fsdecode(words[words.index("-c") + 1])

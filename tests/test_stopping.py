@@ -19,8 +19,10 @@ from pai_cli.display.progress import progress_bar
 ALL = [
     (signal.SIGINT, 130, "interrupted"),
     (signal.SIGTERM, 143, "interrupted by SIGTERM"),
-    (signal.SIGHUP, 129, "interrupted by SIGHUP"),
 ]
+HAS_SIGHUP = hasattr(signal, "SIGHUP")  # Windows has not
+if HAS_SIGHUP:
+    ALL.append((signal.SIGHUP, 129, "interrupted by SIGHUP"))
 
 TWICE = """
 import os, signal, sys, time
@@ -131,6 +133,7 @@ def test_who_ignores_it_goes_on_ignoring_it(number: signal.Signals) -> None:
             signal.signal(one, handler)
 
 
+@pytest.mark.skipif(not HAS_SIGHUP, reason="no SIGHUP")
 def test_a_program_that_hears_sighup_itself_goes_on_hearing_it() -> None:
     """To many it says to read their settings anew; SIGTERM says the same to all."""
     came: list[int] = []
