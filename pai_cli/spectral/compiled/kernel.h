@@ -64,6 +64,9 @@ void add_gram(const double *rows, ptrdiff_t length, double *gram, ptrdiff_t ld);
 /* tridiagonal.c: symmetric tridiagonal matrices */
 int tridiagonal_values(double *diagonal, double *off, double *last, ptrdiff_t n);
 void tridiagonal_vector(const double *diagonal, const double *off, ptrdiff_t n, double value, double *out, double *work);
+#define TOP 3 /* values that the iteration looks at: the two asked for, and the next, which their errors depend on */
+void largest_values(const double *diagonal, const double *off, ptrdiff_t n, double high, double near, double top[TOP],
+                    double last[TOP]);
 void tridiagonalise(double *matrix, ptrdiff_t n, ptrdiff_t ld, double *diagonal, double *off, double *work);
 
 /* power.c: the two largest eigenvalues of a symmetric operator, and the proof that they are */

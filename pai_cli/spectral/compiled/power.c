@@ -12,7 +12,6 @@
 #include <string.h>
 
 #define FIRST_LOOK 8 /* products before the first Rayleigh-Ritz step */
-#define MOST_TURNS 60 /* of Newton's method, or halving */
 #define NEARLY 2e-15 /* of the norm: as near as a Ritz value is looked for */
 #define CLOSE 1e-6 /* of the norm: values so near each other share their vectors' last components as rounding has it */
 #define SAME 1e-6    /* part of a unit vector outside another, under which the two are one */
@@ -103,71 +102,6 @@ static double excess(const double *error, const double top[3], const goal_t *goa
     return worse > 0.0 ? worse / most : 0.0;
 }
 
-/* Of the projection less each of four values times I, what elimination from its last row up tells. */
-typedef struct {
-    double above[4]; /* how many eigenvalues are larger than the value (Sturm) */
-    double step[4];  /* by Newton's method, to an eigenvalue */
-    double last[4];  /* the last component of that one's eigenvector, of norm 1, once the step is small */
-} swept_t;
-
-typedef long long flags __attribute__((vector_size(32)));
-
-ALWAYS quad where(flags which, quad yes, quad no) { return (quad)((which & (flags)yes) | (~which & (flags)no)); }
-
-WIDE static void sweep(const space_t *space, ptrdiff_t width, const double values[4], swept_t *out)
-{
-    const quad value = load(values), zero = {0}, one = zero + 1.0, least = zero + DBL_MIN;
-    quad pivot = space->alpha[width - 1] - value, norm = one, last = one, above = where(pivot >= least, one, zero);
-    for (ptrdiff_t k = width - 2; k >= 0; k--) {
-        double beta = space->beta[k]; /* never below 0 */
-        quad ratio = beta / where((pivot < least) & (-pivot < least), -least, pivot); /* 0 is not counted, so below it */
-        pivot = space->alpha[k] - value - beta * ratio; /* of the vector: norm, over its component here */
-        norm = 1.0 + norm * ratio * ratio, last *= where(ratio < zero, -ratio, ratio);
-        above += where(pivot >= least, one, zero);
-    }
-    norm += zero * norm; /* one that overflowed tells nothing */
-    store(out->above, above), store(out->step, pivot / norm), store(out->last, last);
-    for (int lane = 0; lane < 4; lane++)
-        out->last[lane] /= sqrt(norm[lane]);
-}
-
-#define TOP 3 /* Ritz values that are looked at: the two asked for, and the next, which their errors depend on */
-
-/* The largest Ritz values, none above `high`, to within `near`: by Newton's method, halving where that leads out of what is
- * known. `top`: where to begin; `last` as above. */
-static void largest_values(const space_t *space, ptrdiff_t width, double high, double near, double top[TOP], double last[TOP])
-{
-    double value[4] = {top[0], top[1], top[2], -high}, low[TOP], up[TOP];
-    int left = TOP, done[TOP] = {0};
-    swept_t at;
-    for (int rank = 0; rank < TOP; rank++) {
-        low[rank] = -high, up[rank] = high * (1 + NEARLY);
-        value[rank] = value[rank] > low[rank] && value[rank] < up[rank] ? value[rank] : high * (TOP - rank) / (TOP + 1);
-    }
-    for (int turn = 0; turn < MOST_TURNS && left > 0; turn++) {
-        sweep(space, width, value, &at);
-        for (int rank = 0; rank < TOP; rank++) /* each value tells of all */
-            for (int lane = 0; lane < TOP; lane++)
-                if (at.above[lane] > rank)
-                    low[rank] = fmax(low[rank], value[lane]);
-                else
-                    up[rank] = fmin(up[rank], value[lane]);
-        for (int rank = 0; rank < TOP; rank++) {
-            double step = at.step[rank], next = value[rank] + step;
-            if (done[rank])
-                continue;
-            last[rank] = at.last[rank], top[rank] = value[rank];
-            if (fabs(step) <= near && at.above[rank] - (step > 0.0) == rank)
-                top[rank] = next, done[rank] = 1;
-            else if (value[rank] - low[rank] <= near && up[rank] - value[rank] <= near) /* not only low and up */
-                done[rank] = 1;
-            else
-                value[rank] = next > low[rank] && next < up[rank] ? next : low[rank] + (up[rank] - low[rank]) / 2;
-            left -= done[rank];
-        }
-    }
-}
-
 /* Whether the two best Ritz values of the first `width` columns are as exact as asked; sets the three best. A value is off by
  * about residual^2 / gap to the rest of the spectrum, and by no more than its residual. */
 static int settled(const space_t *space, ptrdiff_t width, const goal_t *goal, ptrdiff_t n, double top[3])
@@ -205,7 +139,7 @@ static int settled_by_sweeps(const space_t *space, ptrdiff_t width, const goal_t
     double high = 0.0, error[3] = {INFINITY, INFINITY, INFINITY}, beta = space->beta[width - 1];
     for (ptrdiff_t k = 0; k < width; k++) /* Gershgorin */
         high = fmax(high, space->alpha[k] + (k > 0 ? space->beta[k - 1] : 0.0) + (k + 1 < width ? space->beta[k] : 0.0));
-    largest_values(space, width, high, NEARLY * high, top, error);
+    largest_values(space->alpha, space->beta, width, high * (1 + NEARLY), NEARLY * high, top, error);
     for (int rank = 0; rank < TOP; rank++) {
         error[rank] *= beta;
         apart = apart && (rank == 0 || top[rank - 1] - top[rank] >= CLOSE * high);

@@ -1,11 +1,12 @@
-/* Symmetric tridiagonal matrices: eigenvalues by the implicit QL method, single eigenvectors by inverse iteration, and
- * Householder's reduction of a full symmetric matrix to this form. */
+/* Symmetric tridiagonal matrices: eigenvalues by the implicit QL method, the largest by Newton's, single eigenvectors by inverse
+ * iteration, and Householder's reduction of a full symmetric matrix to this form. */
 #include "kernel.h"
 
 #include <float.h>
 #include <math.h>
 #include <string.h>
 
+#define MOST_TURNS 60 /* of Newton's method, or halving */
 #define VANISHED 1e-100 /* squared: so little may be left out of a Gram matrix, whose largest entry is at least 1 */
 
 /* What is nothing beside the largest eigenvalue, far within the error that is claimed: of strongly graded matrices small
@@ -179,4 +180,68 @@ WIDE void tridiagonalise(double *matrix, ptrdiff_t n, ptrdiff_t ld, double *diag
         }
     }
     diagonal[0] = matrix[0];
+}
+
+/* Of a matrix less each of four values times I, what elimination from its last row up tells. */
+typedef struct {
+    double above[4]; /* how many eigenvalues are larger than the value (Sturm) */
+    double step[4];  /* by Newton's method, to an eigenvalue */
+    double last[4];  /* the last component of that one's eigenvector, of norm 1, once the step is small */
+} swept_t;
+
+typedef long long flags __attribute__((vector_size(32)));
+
+ALWAYS quad where(flags which, quad yes, quad no) { return (quad)((which & (flags)yes) | (~which & (flags)no)); }
+
+WIDE static void sweep(const double *diagonal, const double *off, ptrdiff_t n, const double values[4], swept_t *out)
+{
+    const quad value = load(values), zero = {0}, one = zero + 1.0, least = zero + DBL_MIN;
+    quad pivot = diagonal[n - 1] - value, norm = one, last = one, above = where(pivot >= least, one, zero);
+    for (ptrdiff_t k = n - 2; k >= 0; k--) {
+        double beta = off[k]; /* never below 0 */
+        quad ratio = beta / where((pivot < least) & (-pivot < least), -least, pivot); /* 0 is not counted, so below it */
+        pivot = diagonal[k] - value - beta * ratio; /* of the vector: norm, over its component here */
+        norm = 1.0 + norm * ratio * ratio, last *= where(ratio < zero, -ratio, ratio);
+        above += where(pivot >= least, one, zero);
+    }
+    norm += zero * norm; /* one that overflowed tells nothing */
+    store(out->above, above), store(out->step, pivot / norm), store(out->last, last);
+    for (int lane = 0; lane < 4; lane++)
+        out->last[lane] /= sqrt(norm[lane]);
+}
+
+/* The TOP largest eigenvalues, none above `high` or below -high, to within `near`: by Newton's method, halving where that leads
+ * out of what is known. No entry of `off` is below 0. `top`: where to begin; `last` as above. */
+void largest_values(const double *diagonal, const double *off, ptrdiff_t n, double high, double near, double top[TOP],
+                    double last[TOP])
+{
+    double value[4] = {top[0], top[1], top[2], -high}, low[TOP], up[TOP];
+    int left = TOP, done[TOP] = {0};
+    swept_t at;
+    for (int rank = 0; rank < TOP; rank++) {
+        low[rank] = -high, up[rank] = high;
+        value[rank] = value[rank] > low[rank] && value[rank] < up[rank] ? value[rank] : high * (TOP - rank) / (TOP + 1);
+    }
+    for (int turn = 0; turn < MOST_TURNS && left > 0; turn++) {
+        sweep(diagonal, off, n, value, &at);
+        for (int rank = 0; rank < TOP; rank++) /* each value tells of all */
+            for (int lane = 0; lane < TOP; lane++)
+                if (at.above[lane] > rank)
+                    low[rank] = fmax(low[rank], value[lane]);
+                else
+                    up[rank] = fmin(up[rank], value[lane]);
+        for (int rank = 0; rank < TOP; rank++) {
+            double step = at.step[rank], next = value[rank] + step;
+            if (done[rank])
+                continue;
+            last[rank] = at.last[rank], top[rank] = value[rank];
+            if (fabs(step) <= near && at.above[rank] - (step > 0.0) == rank)
+                top[rank] = next, done[rank] = 1;
+            else if (value[rank] - low[rank] <= near && up[rank] - value[rank] <= near) /* not only low and up */
+                done[rank] = 1;
+            else
+                value[rank] = next > low[rank] && next < up[rank] ? next : low[rank] + (up[rank] - low[rank]) / 2;
+            left -= done[rank];
+        }
+    }
 }
