@@ -30,6 +30,8 @@ from pai_cli.spectral.singular import SolvingPairs
 from pai_cli.spectral.spreading import Spread, in_turn
 from pai_cli.spectral.table import Column, LayerTable, Tensor
 
+BUNDLES = 8  # of layers that are prepared by one call each: every call that ends wakes who waits for all of them
+
 FIRST_SHARE = 0.3  # of all weights, in the layers that are prepared before the first problem is solved
 
 UNPROVED = {Outcome.NOT_PROVED, Outcome.WIDE_NOT_PROVED, Outcome.TOO_FULL}
@@ -129,10 +131,12 @@ def measure_together(
     with ExitStack() as ending:
         begun: list[tuple[Sequence[int], SolvingPairs]] = []
         for places in _in_portions(given) if spread is not None else [range(len(given))]:
-            layers_ready = (spread or in_turn)(ready, [given[k] for k in places])
+            bundles = [places[k::BUNDLES] for k in range(min(BUNDLES, len(places)))]
+            layers_ready = (spread or in_turn)(ready, [[given[k] for k in some] for some in bundles])
             for _, solving in begun:  # one has been at work; who is done with preparing joins
                 solving.join()
-            prepared |= zip(places, layers_ready, strict=True)
+            for some, layers_of in zip(bundles, layers_ready, strict=True):
+                prepared |= zip(some, layers_of, strict=True)
             requests = [request for k in places for request in prepared[k].problems]
             turn = in_turn if begun else spread  # what is asked of those at work now, they do later
             solving = ending.enter_context(closing(SolvingPairs(requests, options.solver, spread, turn)))
@@ -168,14 +172,16 @@ def _matrices(layer: LayerInput) -> tuple[Array, Array | None]:
     return unroll(layer.mask, layer.layout), None if layer.weights is None else unroll(layer.weights, layer.layout)
 
 
-def _prepared(given: Given, convention: Convention, *, ready: bool) -> PreparedLayer:
-    """The layer's graph, unless it is there already; `ready`: with all that is worked out when it is first asked for."""
-    layer, graph = given
-    if layer.weighted is not None:
-        prepared = prepare_matrix(layer.mask, convention, weighted=layer.weighted)
-    else:  # weights as they are: nobody writes to them before all is measured
-        prepared = PreparedLayer.of(graph or BipartiteGraph(*_matrices(layer), copy=False), convention)
-    return prepared.ready() if ready else prepared
+def _prepared(given: Sequence[Given], convention: Convention, *, ready: bool) -> list[PreparedLayer]:
+    """The layers' graphs, unless they are there already; `ready`: with all that is worked out when it is first asked for."""
+    prepared = []
+    for layer, graph in given:
+        if layer.weighted is not None:
+            one = prepare_matrix(layer.mask, convention, weighted=layer.weighted)
+        else:  # weights as they are: nobody writes to them before all is measured
+            one = PreparedLayer.of(graph or BipartiteGraph(*_matrices(layer), copy=False), convention)
+        prepared.append(one.ready() if ready else one)
+    return prepared
 
 
 def summarise(layers: LayerTable) -> NetworkReport:
