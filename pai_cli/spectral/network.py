@@ -30,7 +30,7 @@ from pai_cli.spectral.singular import SolvingPairs
 from pai_cli.spectral.spreading import Spread, in_turn
 from pai_cli.spectral.table import Column, LayerTable, Tensor
 
-BUNDLES = 8  # of layers that are prepared by one call each: every call that ends wakes who waits for all of them
+BUNDLES = 8  # of layers, at most, each prepared by one call: every call that ends wakes the thread that waits for all
 
 FIRST_SHARE = 0.3  # of all weights, in the layers that are prepared before the first problem is solved
 

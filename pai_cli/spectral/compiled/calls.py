@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -166,9 +167,7 @@ class Queue:
         self.join()
         if self._spread is None:
             kernel.work(self._queue)
-        for work in self._work:
-            for _ in work:
-                pass
+        list(chain.from_iterable(self._work))  # waits for each, and raises what one raised
         found = np.empty_like(self._found)
         found[self._order] = _with_memory(self._found)
         return np.split(found, np.cumsum(self._sizes)[:-1])
