@@ -168,8 +168,11 @@ def _load(names: Iterable[str]) -> None:
 
 def _started_by_copying(_: object, words: list[bytes | str], kept: Sequence[int]) -> int:
     """In the place of a start of Python by `spawn`, with the same words and no other files open."""
+    # What Python does before and after a fork is not there where another program begins: a signal would be told of there.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPED)
     process = os.fork()
     if process:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return process
     try:
         for one in [int(path.name) for path in Path("/dev/fd").iterdir()]:
@@ -180,6 +183,7 @@ def _started_by_copying(_: object, words: list[bytes | str], kept: Sequence[int]
         for number in STOPPED.keys() - {signal.SIGINT}:
             if callable(signal.getsignal(number)):
                 signal.signal(number, signal.SIG_DFL)  # as where another program begins
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         code = os.fsdecode(words[words.index("-c") + 1])
         sys.argv = ["-c", "--multiprocessing-fork"]
         _end(_run(lambda: exec(code, {"__name__": "__main__"})))

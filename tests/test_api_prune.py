@@ -6,6 +6,8 @@ import logging
 import subprocess
 import sys
 from collections import OrderedDict
+from fractions import Fraction
+from inspect import isfunction, signature
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from conftest import ROOT, run_pai
 from torch import nn
 
 import pai_cli as pai
+from pai_cli.api.ranges import takes_numpy
 from pai_cli.errors import (
     CheckpointError,
     DensityError,
@@ -144,6 +147,18 @@ def test_a_number_of_numpy_s_is_one() -> None:
     halved, usual = np.float32(0.05), {"density": 0.05, "seed": 3}
     assert pai.prune(model(), "random", density=halved, seed=np.int64(3)) == pai.prune(model(), "random", **usual)
     assert pai.prune(model(), "random", density=halved).metadata["density"] == "0.05"
+
+
+def test_numbers_of_other_kinds_are_python_s_to_whoever_takes_numbers() -> None:
+    given = takes_numpy(lambda *values, **named: [*values, *named.values()])
+    found = given(np.int64(3), np.float16(0.1), True, "3", None, Fraction(1, 4), one=np.float64(0.5), two=np.arange(2))
+    assert found[:-1] == [3, 0.1, True, "3", None, 0.25, 0.5]
+    assert [type(one) for one in found] == [int, float, bool, str, type(None), float, np.float64, np.ndarray]
+    numbers = {"int", "int | None", "float", "float | None"}
+    for name in pai.__all__:
+        function = getattr(pai, name)
+        if isfunction(function) and numbers & {one.annotation for one in signature(function).parameters.values()}:
+            assert hasattr(function, "__wrapped__"), name
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,33 @@ except KeyboardInterrupt as interruption:
 """
 
 
+CLEARING = """
+import os, signal, sys
+from pai_cli.compute import stopping
+from pai_cli.display.progress import progress_bar
+stopping.LOST = 0.0
+stopping.listen()
+
+class Clearing:
+    def __init__(self, number):
+        self.number = number
+    def __del__(self):
+        if not self.number:
+            raise ValueError("heard")
+        os.kill(os.getpid(), self.number)
+
+Clearing(0)
+Clearing(int(sys.argv[1]))  # the interruption cannot be raised
+print("goes on", file=sys.stderr, flush=True)
+Clearing(0)
+try:
+    with progress_bar("working") as progress:
+        progress(1, 9)
+except KeyboardInterrupt as interruption:
+    print(stopping.told(interruption))
+"""
+
+
 @pytest.fixture
 def listening(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in stopping.STOPPING}
@@ -45,6 +72,7 @@ def listening(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     monkeypatch.setattr(stopping, "_signals", stopping._Signals())
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     stopping.listen()
     yield
     for number, handler in before.items():
@@ -75,6 +103,19 @@ def test_what_a_library_swallows_is_raised_once_more(
         assert stopping.status(said.value) == status
         progress(3, 9)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("number", "told"), [(number, told) for number, _, told in ALL])
+def test_where_it_cannot_be_raised_nothing_is_said_and_it_is_raised_later(number: signal.Signals, told: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CLEARING, str(int(number))],
+        check=False, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, f"{told}\n")
+    before, after = done.stderr.split("goes on\n")
+    assert before.startswith("Exception ignored in: ")
+    assert before.endswith("ValueError: heard\n")
+    assert after == ""
 
 
 @pytest.mark.usefixtures("listening")
@@ -118,8 +159,9 @@ def test_it_waits_for_the_end_of_what_is_not_to_be_disturbed(number: signal.Sign
 
 
 @pytest.mark.parametrize("number", stopping.STOPPING)
-def test_who_ignores_it_goes_on_ignoring_it(number: signal.Signals) -> None:
+def test_who_ignores_it_goes_on_ignoring_it(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
     """As `nohup` has SIGHUP ignored, and a shell Ctrl-C of what runs in the background."""
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     before = {one: signal.getsignal(one) for one in stopping.STOPPING}
     signal.signal(number, signal.SIG_IGN)
     try:

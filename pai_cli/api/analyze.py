@@ -27,6 +27,7 @@ from pai_cli.api.inputs import (
 from pai_cli.api.placing import Placing
 from pai_cli.api.plans import plan_measuring, read_masks
 from pai_cli.api.progress import Wanted, shown_by
+from pai_cli.api.ranges import takes_numpy
 from pai_cli.api.remarks import UnmatchedGlobs, tell
 from pai_cli.api.solving import solver_options
 from pai_cli.api.unrolling import paths_of
@@ -106,6 +107,7 @@ class Reports(Iterator[Any]):
             self._write()
 
 
+@takes_numpy
 def analyze(
     masks: Any,
     weights: Source | None = None,

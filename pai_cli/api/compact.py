@@ -23,7 +23,7 @@ from pai_cli.api.inputs import (
 from pai_cli.api.masks import Mask
 from pai_cli.api.plans import Reads
 from pai_cli.api.progress import Wanted, shown_by
-from pai_cli.api.ranges import check_least
+from pai_cli.api.ranges import check_least, takes_numpy
 from pai_cli.api.samples import Data, as_dataset, name_of
 from pai_cli.errors import MethodOptionError, UsageError
 from pai_cli.files.provenance import other_weights, provenance, typed
@@ -53,6 +53,7 @@ def default_output(given: Mapping[str, Any]) -> Path:
     return Path(f"{name.removesuffix('.index.json').rpartition('.')[0] or name}-compact.safetensors")
 
 
+@takes_numpy
 def compact(
     mask: Any,
     weights: Source,

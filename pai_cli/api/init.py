@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pai_cli.api.inputs import AnyPath, maybe_path
-from pai_cli.api.ranges import check_least
+from pai_cli.api.ranges import check_least, takes_numpy
 from pai_cli.files.plan import FilePlan
 from pai_cli.files.provenance import provenance, typed
 from pai_cli.refusals import idle_force, refuse
@@ -25,6 +25,7 @@ def default_output(given: Mapping[str, Any]) -> Path:
     return Path(f"{given['name']}.safetensors")
 
 
+@takes_numpy
 def init(
     name: str, classes: int | None = None, *, seed: int = 0, output: AnyPath | None = None, force: bool = False
 ) -> nn.Module:

@@ -9,10 +9,11 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from numbers import Integral, Real
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pai_cli.api.ranges import check_numbers
 from pai_cli.compute.device import ON_TORCH, device_name, resolve
 from pai_cli.errors import CheckpointError, DensityError, DeviceError, ParameterError, UsageError
 from pai_cli.files.messages import some_names
@@ -265,7 +266,8 @@ def amount_of(density: float | None, sparsity: Any, pattern: Any = None, densiti
     kept = density if sparsity is None else _one_minus(sparsity)
     if pattern is None:
         assert kept is not None
-        return Amount(_number("density", kept), None, None, f"{kept:g}")
+        check_numbers(density=kept)
+        return Amount(float(kept), None, None, f"{kept:g}")
     found = pattern_of(pattern)
     if kept is not None and not math.isclose(kept, found.density):
         raise UsageError(f"{option('pattern', found)} has density {found.density:g}: leave {option(names[0])} out")
@@ -279,13 +281,6 @@ def _given_densities(given: Any) -> Amount:
         return Amount(None, None, checked_densities(given.items()), "densities")
     path = path_of(given)
     return Amount(None, None, read_densities(path), path.name.split(".")[0])
-
-
-def _number(name: str, value: Any) -> float:
-    own = isinstance(value, int | float)
-    if isinstance(value, bool) or not (own or isinstance(value, Real)):
-        raise UsageError(f"{option(name, shown(value))}: is not a number")
-    return float(value if own else str(value))  # NumPy's 0.05 of 32 bits is 0.05
 
 
 def _one_minus(sparsity: Any) -> float:

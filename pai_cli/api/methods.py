@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from pai_cli.api.ranges import takes_numpy
 from pai_cli.errors import ScoreError
 from pai_cli.methods import registry
 from pai_cli.pruning.base import Allocation, Iterative, Masks, Method, ScoreContext, Scorer, Scores
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 Score = Callable[[ScoreContext, Masks | None], "Scores | Mapping[str, torch.Tensor]"]
 
 
+@takes_numpy
 def method(
     name: str,
     *,

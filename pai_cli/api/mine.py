@@ -24,7 +24,7 @@ from pai_cli.api.inputs import (
 from pai_cli.api.masks import Mask
 from pai_cli.api.plans import plan_mining, read_masks
 from pai_cli.api.progress import Wanted, shown_by
-from pai_cli.api.ranges import check_least
+from pai_cli.api.ranges import check_least, takes_numpy
 from pai_cli.api.unrolling import tell_on_no_path
 from pai_cli.errors import UsageError
 from pai_cli.files.provenance import provenance, typed
@@ -155,6 +155,7 @@ class Mining:
         return self._written
 
 
+@takes_numpy
 def mine(
     masks: Any,
     support: str | float = SUPPORT,

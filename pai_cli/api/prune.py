@@ -30,6 +30,7 @@ from pai_cli.api.new_weights import Weights, write_weights
 from pai_cli.api.piecewise import Written, prune_in_pieces, why_whole
 from pai_cli.api.plans import Reads, plan_pruning
 from pai_cli.api.progress import Wanted, shown_by
+from pai_cli.api.ranges import takes_numpy
 from pai_cli.api.requests import IDLE_NORMALISE, accept, method_of, request_of, samples_of, story_of, tell_pruning
 from pai_cli.api.stability import Found, found_again, repeats_of, stable_mask
 from pai_cli.errors import MethodOptionError, ResumeError
@@ -103,6 +104,7 @@ def default_output(given: Mapping[str, Any]) -> Path:
     return file_beside(given["checkpoint"], named(given["method"]), amount.label, *changes)
 
 
+@takes_numpy
 def prune(
     checkpoint: Source,
     method: str | Method | None = None,

@@ -2,9 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+from numbers import Integral, Rational, Real
+from typing import ParamSpec, TypeVar
+
 from pai_cli.errors import UsageError
 from pai_cli.spectral.parameters import shown
 from pai_cli.spelling import option
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+
+def takes_numpy(function: Callable[Given, Result]) -> Callable[Given, Result]:
+    """The function with NumPy's numbers, those of a loop over `np.arange`, taken as Python's, which are checked and kept."""
+
+    @wraps(function)
+    def taking(*values: Given.args, **named: Given.kwargs) -> Result:
+        return function(*map(_plain, values), **{name: _plain(value) for name, value in named.items()})  # type: ignore[arg-type]
+
+    return taking
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, int | float) or not isinstance(value, Real):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value if isinstance(value, Rational) else str(value))  # NumPy's 0.05 of 32 bits is 0.05
 
 
 def check_least(least: float, **given: float | None) -> None:

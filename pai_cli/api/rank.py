@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pai_cli.api.asked import Asked
 from pai_cli.api.inputs import AnyPath, Shape, Source
 from pai_cli.api.progress import Wanted, shown_by
+from pai_cli.api.ranges import takes_numpy
 from pai_cli.api.records import is_table
 from pai_cli.compute.device import Device
 from pai_cli.errors import UsageError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pai_cli.ranking.order import RankedMask
 
 
+@takes_numpy
 def rank(
     masks: Any = None,
     *,
@@ -90,6 +92,7 @@ def rank(
     return found
 
 
+@takes_numpy
 def correlate(
     reports: Any,
     accuracies: Any = None,

@@ -26,6 +26,7 @@ from pai_cli.api.inputs import (
 from pai_cli.api.masks import Mask
 from pai_cli.api.plans import Reads, plan_sampling
 from pai_cli.api.progress import Wanted, shown_by
+from pai_cli.api.ranges import takes_numpy
 from pai_cli.api.requests import IDLE_NORMALISE, accept, method_of, request_of, samples_of, story_of, tell_pruning
 from pai_cli.api.working import check_cluster
 from pai_cli.compute.device import ON_TORCH
@@ -69,6 +70,7 @@ class Sampled(Mask):
     built: BuiltNetwork | None = None
 
 
+@takes_numpy
 def sample(
     checkpoint: Source,
     method: str | Method | None = None,

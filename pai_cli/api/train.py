@@ -26,7 +26,7 @@ from pai_cli.api.inputs import (
 from pai_cli.api.masks import Mask
 from pai_cli.api.plans import Reads, plan_training
 from pai_cli.api.progress import Wanted, shown_by
-from pai_cli.api.ranges import check_least, check_numbers, check_whole_numbers
+from pai_cli.api.ranges import check_least, check_numbers, check_whole_numbers, takes_numpy
 from pai_cli.api.samples import Data, as_parts, name_of
 from pai_cli.api.training import Training
 from pai_cli.files.provenance import other_weights, typed
@@ -130,6 +130,7 @@ def default_output(given: Mapping[str, Any]) -> Path:
     return Path(f"{name.removesuffix('.index.json').removesuffix('.safetensors')}-trained.safetensors")
 
 
+@takes_numpy
 def train(
     checkpoint: Source,
     data: Data,

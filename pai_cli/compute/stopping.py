@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -85,6 +86,15 @@ def listen() -> None:
             signal.signal(number, _terminate)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
+    sys.unraisablehook = _pass_over
+
+
+def _pass_over(failed: sys.UnraisableHookArgs) -> None:
+    """Say nothing of what Python cannot raise once a signal came, as an interruption in the midst of clearing away: `check`
+    raises it once more, and the person has asked for the end.
+    """
+    if _signals.raised is None:
+        sys.__unraisablehook__(failed)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  (what `signal` calls with)
