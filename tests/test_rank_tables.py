@@ -243,6 +243,39 @@ def test_a_published_table() -> None:
     ]
 
 
+def test_a_deviation_is_of_one_kind_with_its_accuracy() -> None:
+    for cells in ("80,1.5", "80%,1.5%", "80 %,1.5"):
+        masks, _, told = table_of(f"method,density,dr,accuracy,accuracy_std\nA,0.1,1,{cells}\n")
+        assert (masks[0].accuracy, masks[0].spread) == (0.8, 0.015)
+        assert told[-1] == "standard input: accuracies above 1: read as percentages"
+
+
+@pytest.mark.parametrize("sign", ["", "%"])
+def test_the_accuracy_of_a_table_is_found_by_a_usual_name(pai: Pai, tmp_path: Path, sign: str) -> None:
+    path = tmp_path / "t.csv"
+    rows = "".join(f"m{at},0.1,{at * at},{90 + at / 2}{sign}\n" for at in range(5))
+    path.write_text(f"mask,density,l2,Test Acc (%)\n{rows}")
+    done = pai("rank", "--table", path, "--format", "json", "--metrics", "l2")
+    assert done.json()["correlations"][0]["tau"] == 1.0
+    assert f"{path}: accuracy is column Test Acc (%); --accuracy-column names another" in done.err
+    ordered = pai("rank", "--table", path, "--order", "--format", "json")
+    assert [row["accuracy"] for row in ordered.json()] == [0.92, 0.915, 0.91, 0.905, 0.9]
+
+
+def test_what_may_be_no_accuracy_stays_a_metric(pai: Pai, tmp_path: Path) -> None:
+    """Two of equal right, a column with words in it, and the one that is asked to order by."""
+    path = tmp_path / "t.csv"
+    for columns, cells, by in (
+        ("acc,top1", "0.5,0.6", "l2"),
+        ("test_acc,x", "good,1", "l2"),
+        ("test_acc,x", "0.5,1", "test_acc"),
+    ):
+        path.write_text(f"mask,density,l2,{columns}\na,0.1,1,{cells}\nb,0.1,2,{cells}\n")
+        done = pai("rank", "--table", path, "--by", by, "--format", "json")
+        assert (done.status, [row["accuracy"] for row in done.json()]) == (0, [None, None])
+        assert "--accuracy-column" not in done.err
+
+
 def test_results_of_training_among_the_metrics_are_told() -> None:
     _, metrics, told = table_of("density,dr,train_loss,topAcc,accuracy\n0.1,1,2,3,0.5\n")
     assert metrics == ["dr", "train_loss", "topAcc"]

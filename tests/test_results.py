@@ -85,7 +85,7 @@ def test_columns_that_are_named_are_taken() -> None:
         "run": "mask",
         "mine": "accuracy",
     }
-    table = as_named(rows_of("a,b,c\n1,2,3\n"), Named(accuracy="c"))
+    table = as_named(rows_of("a,b,c\n1,2,3\n"), Named(accuracy="c"), pytest.fail)
     assert table.columns == ("a", "b", "accuracy")
     for named, told in (
         (Named("zzz"), "--mask-column zzz: no such column; there are a, b, c"),
@@ -93,7 +93,7 @@ def test_columns_that_are_named_are_taken() -> None:
         (Named("a", "a"), "--accuracy-column a: is the column of masks"),
     ):
         with pytest.raises(ColumnError) as error:
-            as_named(rows_of("a,b,c\n1,2,3\n"), named)
+            as_named(rows_of("a,b,c\n1,2,3\n"), named, pytest.fail)
         assert for_shell(error.value.text) == f"standard input: {told}"
         assert error.value.status == 2
 

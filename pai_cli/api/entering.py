@@ -100,7 +100,7 @@ def _listed(masks: Any) -> list[Any]:
 def _from_table(asked: Asked, pictures: RankPictures | None) -> Entered:
     rows = rows_of(asked.table, "table")
     if asked.accuracy is None:
-        rows = as_named(rows, asked.named)
+        rows = as_named(rows, asked.named, note, f"{asked.by} {_text(asked.metrics)}")
     entrants = metric_table(rows, Reading(asked.rules, _names(asked.group_by), _names(asked.controls)), note)
     if asked.accuracy is not None:
         if ACCURACY in rows.columns:

@@ -16,7 +16,7 @@ from pai_cli.files.messages import some_names
 from pai_cli.files.rows import Row, Rows, finite, number
 from pai_cli.files.tables import as_cell
 from pai_cli.ranking.grouping import asked_columns
-from pai_cli.ranking.results import method_in, words_for
+from pai_cli.ranking.results import method_in, without_sign, words_for
 from pai_cli.ranking.rules import AccuracyRules, AccuracyUnit
 from pai_cli.ranking.scored import ScoredMask
 from pai_cli.spectral.result import Measure
@@ -74,14 +74,14 @@ def read_runs(table: Rows, rules: AccuracyRules, tell: Tell, taken: Taken = Take
     runs = []
     groups = taken.columns(table)
     datasets = {row.cells.get("dataset", "") for row in table.rows}
-    for row, accuracy in accuracies(table, rules, tell):
+    for row, accuracy, spread in accuracies(table, rules, tell):
         mask, dataset = row.cells["mask"], row.cells.get("dataset", "")
         if not mask:
             raise table.fault(row.line, "names no mask")
         if not dataset and len(datasets) > 1:
             raise table.fault(row.line, "names no data set, where other rows do")
         numbers = {name: finite(row.cells[name]) for name in taken.numbers}
-        run = Run(row.line, mask, dataset, row.cells.get("seed", ""), accuracy)
+        run = Run(row.line, mask, dataset, row.cells.get("seed", ""), accuracy, spread)
         runs.append(replace(run, setting=words_for(row, groups), method=method_in(table, row), numbers=numbers))
     if len(datasets) > 1 and "dataset" not in groups:
         tell(
@@ -91,8 +91,10 @@ def read_runs(table: Rows, rules: AccuracyRules, tell: Tell, taken: Taken = Take
     return _once(table, runs, tell)
 
 
-def accuracies(table: Rows, rules: AccuracyRules, tell: Tell) -> list[tuple[Row, float]]:
-    """The rows with an accuracy that counts, as a fraction; what is set aside is told, with its lines."""
+def accuracies(table: Rows, rules: AccuracyRules, tell: Tell) -> list[tuple[Row, float, float | None]]:
+    """The rows with an accuracy that counts, as a fraction, and its standard deviation of a column `accuracy_std`, which
+    is a fraction as well; what is set aside is told, with its lines.
+    """
     numbers = [(row, _accuracy(table, row)) for row in table.rows]
     missing = [row.line for row, value in numbers if value is None]
     if missing:
@@ -106,7 +108,13 @@ def accuracies(table: Rows, rules: AccuracyRules, tell: Tell) -> list[tuple[Row,
             f"{table.source}: {_rows(collapsed)} collapsed (accuracy at most {rules.collapsed_at:g}): set aside; "
             f"{option('collapsed_at')} takes the accuracy of chance, 0 keeps all"
         )
-    return [(row, value) for row, value in fractions if not rules.collapsed(value)]
+    return [(row, value, _spread(row, scale)) for row, value in fractions if not rules.collapsed(value)]
+
+
+def _spread(row: Row, scale: float) -> float | None:
+    """The standard deviation beside a row's accuracy, which it is of one kind with; None where there is none."""
+    value = finite(without_sign(row.cells.get("accuracy_std", "")))
+    return None if value is None or value < 0 else value / scale
 
 
 def _accuracy(table: Rows, row: Row) -> float | None:
@@ -114,7 +122,7 @@ def _accuracy(table: Rows, row: Row) -> float | None:
     text = row.cells["accuracy"]
     if not text:
         return None
-    value = number(text)
+    value = number(without_sign(text))
     if value is None:
         raise table.fault(row.line, f"accuracy {text!r} is not a number")
     if math.isnan(value):

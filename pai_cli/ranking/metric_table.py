@@ -63,9 +63,9 @@ def metric_table(table: Rows, how: Reading, tell: Tell) -> Entrants:
     if results := [name for name in metrics if words_of(name) & RESULTS]:
         leave = f"{option('metrics')} can leave {'it' if len(results) == 1 else 'them'} out"
         tell(f"{table.source}: {some_names(results)} may be known after training only: {leave}")
-    known = dict[int, float]()
+    known = dict[int, tuple[float, float | None]]()
     if ACCURACY in table.columns:
-        known = {row.line: value for row, value in accuracies(table, how.rules, tell)}
+        known = {row.line: (value, spread) for row, value, spread in accuracies(table, how.rules, tell)}
     return Entrants(_merged(table, masks, known), metrics, grouping.within, controls)
 
 
@@ -197,8 +197,12 @@ def _measure(table: Rows, row: Row, metric: str) -> Measure:
     return Measure.missing(row.cells.get("reason") or (f"{text} in the table" if text else "no value in the table"))
 
 
-def _merged(table: Rows, masks: dict[int, ScoredMask], known: dict[int, float]) -> list[ScoredMask]:
-    """One mask for all rows that name it in one setting and density, with the mean of their accuracies."""
+def _merged(
+    table: Rows, masks: dict[int, ScoredMask], known: dict[int, tuple[float, float | None]]
+) -> list[ScoredMask]:
+    """One mask for all rows that name it in one setting and density, with the mean of their accuracies. `known`: each
+    row's, and its deviation.
+    """
     rows: dict[tuple[str, str, float | None], list[Row]] = defaultdict(list)
     for row in table.rows:
         mask = masks[row.line]
@@ -208,12 +212,7 @@ def _merged(table: Rows, masks: dict[int, ScoredMask], known: dict[int, float]) 
         first = masks[own[0].line]
         for row in own[1:]:
             _check_same(table, first, masks[row.line], own[0].line, row.line)
-        spread = [finite(row.cells.get("accuracy_std", "")) for row in own]
-        runs = [
-            Run(row.line, first.name, "", "", known[row.line], deviation)
-            for row, deviation in zip(own, spread, strict=True)
-            if row.line in known
-        ]
+        runs = [Run(row.line, first.name, "", "", *known[row.line]) for row in own if row.line in known]
         merged.append(trained(first, runs) if runs else first)
     return merged
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from pai_cli.errors import ColumnError, TableError
 from pai_cli.files.messages import all_names, some_names
-from pai_cli.files.rows import Row, Rows, finite
+from pai_cli.files.rows import Row, Rows, finite, number
 from pai_cli.ranking.columns import PERCENT, Kind, kind_of, words_of
 from pai_cli.spelling import option
 
@@ -53,13 +53,20 @@ def standard(table: Rows, named: Named, tell: Callable[[str], None]) -> Rows:
     return _renamed(table, {column: name for name, column in found.items()})
 
 
-def as_named(table: Rows, named: Named) -> Rows:
-    """A table with the columns that were asked for under the names `mask` and `accuracy`; the others stay as they are.
+def as_named(table: Rows, named: Named, tell: Callable[[str], None], by: str = "") -> Rows:
+    """A table of metrics with the columns that were asked for under the names `mask` and `accuracy`; the others stay as they
+    are, but for the one that is most likely the accuracy by its name, and not what masks are ordered `by`.
 
     Raises `ColumnError`.
     """
     _check_there(table, named)
-    given = {named.mask: MASK, named.accuracy: ACCURACY}
+    accuracy = named.accuracy
+    if accuracy is None and ACCURACY not in table.columns:
+        usual = _first(_accuracies(table))
+        if len(usual) == 1 and usual[0] not in by and usual[0] != named.mask and _spells_numbers(table, usual[0]):
+            accuracy = usual[0]
+            tell(f"{table.source}: {ACCURACY} is column {accuracy}; {option('accuracy_column')} names another")
+    given = {named.mask: MASK, accuracy: ACCURACY}
     return _renamed(table, {column: name for column, name in given.items() if column is not None})
 
 
@@ -74,6 +81,11 @@ def numbers_in(table: Rows, wanted: Iterable[str]) -> tuple[str, ...]:
         and any(row.cells[name] for row in table.rows)
         and all(finite(row.cells[name]) is not None for row in table.rows if row.cells[name])
     )
+
+
+def without_sign(cell: str) -> str:
+    """What a cell has but for a percent sign behind it."""
+    return cell.removesuffix("%").rstrip()
 
 
 def method_in(table: Rows, row: Row) -> str:
@@ -93,8 +105,7 @@ def _check_there(table: Rows, named: Named) -> None:
 
 def _usual(table: Rows, what: str, places: dict[str, int], parameter: str) -> str:
     """The one of the columns with the least place."""
-    least = min(places.values(), default=0)
-    best = [column for column, place in places.items() if place == least]
+    best = _first(places)
     if len(best) == 1:
         return best[0]
     if best:
@@ -103,6 +114,18 @@ def _usual(table: Rows, what: str, places: dict[str, int], parameter: str) -> st
         held = some_names(table.columns, SHOWN)
         told = f"has no column {what!r}, nor one of a like name; {option(parameter)} says which of {held} it is"
     raise TableError(f"{table.source}: {told}")
+
+
+def _spells_numbers(table: Rows, column: str) -> bool:
+    """Whether all that a column has are numbers, percent signs aside."""
+    cells = [row.cells[column] for row in table.rows if row.cells[column]]
+    return bool(cells) and all(number(without_sign(cell)) is not None for cell in cells)
+
+
+def _first(places: dict[str, int]) -> list[str]:
+    """The columns with the least place."""
+    least = min(places.values(), default=0)
+    return [column for column, place in places.items() if place == least]
 
 
 def _masks(table: Rows) -> dict[str, int]:
@@ -128,6 +151,7 @@ def _mask_place(words: set[str]) -> int | None:
 
 
 def _accuracies(table: Rows) -> dict[str, int]:
+    """Columns that may be accuracies, with how sure that is, 0 the surest."""
     found = {}
     for column in table.columns:
         place = 0 if column == ACCURACY else _accuracy_place(column)
