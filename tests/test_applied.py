@@ -602,7 +602,7 @@ def test_a_mask_that_cannot_move_there_moves_nothing(masks):
     model = net()
     handle = apply_masks(model, masks_for(model))
     before = copy.deepcopy(model)
-    with pytest.raises(MaskMismatchError, match=r"^masks=: .*the mask that was applied"):
+    with pytest.raises(MaskMismatchError, match=r"^the mask: .*the mask that was applied"):
         handle.set(masks)
     assert equal(model, before)
     assert handle.masks["fc.weight"].any()
@@ -768,7 +768,7 @@ def test_one_weight_under_two_names():
     assert zeros(model[2].weight[~torch.eye(4, dtype=torch.bool)])
     handle.set({"2.weight": other})
     assert (handle.masks["0.weight"] == other).all()
-    differ = r"^masks=: the masks of '0.weight' and '2.weight' differ, and in this network they are one weight; give "
+    differ = r"^the mask: the masks of '0.weight' and '2.weight' differ, and in this network they are one weight; give "
     with pytest.raises(MaskMismatchError, match=differ):
         handle.set({"0.weight": mask, "2.weight": other})
     with pytest.raises(MaskMismatchError, match=differ):
@@ -883,14 +883,14 @@ def sharded(model: Net) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("case", "error", "text"),
     [
-        (wrong_name, MaskMismatchError, f"masks=: masks 'nowhere', which model= does not have; {THEIRS}"),
+        (wrong_name, MaskMismatchError, f"the mask: masks 'nowhere', which the model does not have; {THEIRS}"),
         (
             wrong_shape,
             MaskMismatchError,
-            f"masks=: does not fit model=: 'fc.weight' is 12x4 here and 4x12 there; {THEIRS}",
+            f"the mask: does not fit the model: 'fc.weight' is 12x4 here and 4x12 there; {THEIRS}",
         ),
-        (of_floats, ArrayError, "masks=: that of 'fc.weight' is an array of float64; give a NumPy array of bool"),
-        (of_torch, ArrayError, "masks=: that of 'fc.weight' is a Tensor; give a NumPy array of bool"),
+        (of_floats, ArrayError, "the masks: that of 'fc.weight' is an array of float64; give a NumPy array of bool"),
+        (of_torch, ArrayError, "the masks: that of 'fc.weight' is a Tensor; give a NumPy array of bool"),
         (no_optimizer, ParameterError, "optimizer=: is a str; give a torch.optim.Optimizer, or a list of them"),
         (
             elsewhere,

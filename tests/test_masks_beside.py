@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Pai
+from conftest import Pai, random_mask, run_pai, save_mask
 from safetensors.torch import save_file
 from torch.nn.utils import prune
 
 import pai_cli as pai
 from pai_cli.errors import MaskError
 from pai_cli.files.checkpoints import open_checkpoint
+from pai_cli.files.matching import located
 from pai_cli.files.opening import open_as, open_mask
 
 WEIGHTS = {"conv.weight": torch.randn(4, 3, 3, 3), "fc.weight": torch.randn(5, 6)}
@@ -157,3 +159,38 @@ def test_a_model_under_torch_prune_and_its_file_take_each_others_masks(tmp_path:
     assert crossed == pytest.approx([own, own])
     theirs.apply(network)
     assert torch.equal(network[0].weight_orig != 0, torch.tensor(theirs["0.weight"]))
+
+
+NETWORK = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
+OF_MODULES = {"0": "{}", "net.0": "net.{}", "module.0.weight": "module.{}.weight", "0.weight_orig": "{}.weight_orig"}
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("form", OF_MODULES.values(), ids=list(OF_MODULES))
+def test_masks_named_by_modules_behind_wrappers_and_as_torch_prune_does(form: str) -> None:
+    """As many a program keeps them: they are of the checkpoint's and the network's weights, and `convert` names them so."""
+    kept = {"0": random_mask((16, 8), 0.5, 1), "2": random_mask((4, 16), 0.5, 2)}
+    torch.save({form.format(name): torch.from_numpy(one) for name, one in kept.items()}, "m.pt")
+    save_file(NETWORK.state_dict(), "net.safetensors")
+    save_mask(Path("ours.safetensors"), {f"{name}.weight": one for name, one in kept.items()})
+    found, wanted = (
+        pai.analyze(one, weights="net.safetensors", no_store=True).to_dict()["network"]
+        for one in ("m.pt", "ours.safetensors")
+    )
+    assert found["l2"] == wanted["l2"]
+    network = copy.deepcopy(NETWORK)
+    pai.Mask.load("m.pt").apply(network)
+    for name, one in kept.items():
+        assert np.array_equal((network[int(name)].weight != 0).numpy(), one)
+    done = run_pai("convert", "m.pt", "--names-from", "net.safetensors", "-o", "named.safetensors")
+    renamed = f"pai: m.pt: names are those of net.safetensors: 0.weight (here {form.format(0)}), 2.weight "
+    assert any(line.startswith(renamed) for line in done.said) or form.startswith("module")  # which reading takes off
+    for name, one in kept.items():
+        assert np.array_equal(open_mask(Path("named.safetensors")).array(f"{name}.weight"), one)
+
+
+def test_a_module_s_name_is_not_its_weight_s_where_a_parameter_has_it() -> None:
+    there = {"a", "a.weight", "b.weight", "b.weight_orig"}
+    assert located(["a"], there) == {"a": ("a",)}
+    assert located(["b"], there) == {"b": ("b.weight",)}
+    assert located(["b", "c"], there) == {"b": ("b.weight",), "c": ()}

@@ -13,7 +13,8 @@ from pai_cli.files.foreign.registry import OURS
 from pai_cli.files.foreign.write import Target, Weights, write_folder, write_npz, write_weights
 from pai_cli.files.layer_names import layout_by_name
 from pai_cli.files.masks import MaskFile, MaskToWrite, write_mask
-from pai_cli.files.matching import spread
+from pai_cli.files.matching import called_there, spread
+from pai_cli.files.messages import some_names
 from pai_cli.files.opening import ForeignMask, open_as
 from pai_cli.files.provenance import provenance
 from pai_cli.progress import Progress, silent
@@ -67,21 +68,22 @@ def read_any(
     the kind, `source_sha256` the digest of the file.
     """
     mask = open_as(path, kind, names, trust=trust)
-    order = mask.names
-    if names is not None:
-        order = (*(name for name in names.prunable if name in mask.shapes), *order)
+    called = called_there(mask.names, names.shapes if names else mask.shapes)
+    own = {there: name for name, there in called.items()}
     masks: dict[str, np.ndarray] = {}
-    for name in dict.fromkeys(order):
-        masks[name] = mask.array(name)
-        progress(len(masks), len(mask.names), name)
+    for name in dict.fromkeys((*(name for name in (names.prunable if names else ()) if name in own), *own)):
+        masks[name] = mask.array(own[name])
+        progress(len(masks), len(own), name)
     known = names.layouts if names is not None else {}
-    layouts = {name: known.get(name) or mask.layout(name) for name in masks}
+    layouts = {name: known.get(name) or mask.layout(own[name]) for name in masks}
+    renamed = [f"{there} (here {name})" for name, there in called.items() if name != there]
+    told = f"names are those of {names.path}: {some_names(renamed)}" if names and renamed else ""
     if isinstance(mask, MaskFile) and mask.is_ours:
         story = {key: value for key, value in mask.metadata.items() if key not in OF_THE_FORMAT}
-        return Converted(path, OURS, masks, layouts, story, "")
+        return Converted(path, OURS, masks, layouts, story, told)
     found = mask.kind if isinstance(mask, ForeignMask) else OURS
     story = {"converted_from": found, "source_sha256": mask.sha256}
-    return Converted(path, found, masks, layouts, story, mask.remark)
+    return Converted(path, found, masks, layouts, story, "; ".join(filter(None, (mask.remark, told))))
 
 
 def under_all_names(mask: Converted, checkpoint: Checkpoint) -> tuple[dict[str, np.ndarray], dict[str, Layout]]:

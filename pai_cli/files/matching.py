@@ -9,6 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -69,36 +72,46 @@ def located(names: Iterable[str], there: Collection[str], *several: Aliases) -> 
     """Under which names parameters are `there`: of each its own, and those that are of the same tensor.
 
     `several`: the other names of tensors, as a mask or a checkpoint tells them. What torch.nn.utils.prune calls `x_orig` is
-    `x`. Where no name is there, but each is behind one prefix, or without one that all have, it is that of a wrapper. A name
-    that is not there at all has none.
+    `x`, and a module's name that of its weight. Where no name is there, but each is behind one prefix, or without one that
+    all have, it is that of a wrapper. A name that is not there at all has none.
     """
     together = _groups(several)
-    every = {name: (_half(name, there), *(one for one in together.get(name, ()) if one != name)) for name in names}
-    found = {name: tuple(one for one in ones if one in there) for name, ones in every.items()}
-    if any(found.values()) or not every:
-        return found
+    every = {name: (name, *(one for one in together.get(name, ()) if one != name)) for name in names}
+
+    def found(called: Callable[[str], str]) -> dict[str, tuple[str, ...]]:
+        return {name: tuple(_there(map(called, ones), there)) for name, ones in every.items()}
+
+    as_they_are = found(str)
+    if any(as_they_are.values()) or not every:
+        return as_they_are
     first = next(iter(every))
     for one in there:
-        prefix = one.removesuffix(first)
-        if one.endswith(f".{first}") and all(any(prefix + alias in there for alias in ones) for ones in every.values()):
-            return {name: tuple(prefix + one for one in ones if prefix + one in there) for name, ones in every.items()}
+        for ending in (f".{ending}" for ending in _spellings(first) if one.endswith(f".{ending}")):
+            behind = found(partial(add, one.removesuffix(ending) + "."))
+            if all(behind.values()):
+                return behind
     for at in (place for place, letter in enumerate(first, 1) if letter == "."):
-        prefix = first[:at]
-        inner = {name: tuple(_inner(ones, prefix, there)) for name, ones in every.items()}
-        if all(inner.values()):
-            return inner
-    return found
+        within = found(partial(_without, first[:at]))
+        if all(within.values()):
+            return within
+    return as_they_are
 
 
-def _half(name: str, there: Collection[str]) -> str:
-    """The name, or where only that is there, the one that it has with or without a mask of torch.nn.utils.prune."""
+def _without(prefix: str, name: str) -> str:
+    """The name without the prefix; one without it is none."""
+    return name[len(prefix) :] if name.startswith(prefix) else ""
+
+
+def _there(names: Iterable[str], there: Collection[str]) -> Iterator[str]:
+    """Those of the names that are there, each as it is spelled there."""
+    for name in filter(None, names):
+        yield from islice((one for one in _spellings(name) if one in there), 1)
+
+
+def _spellings(name: str) -> tuple[str, ...]:
+    """The name; with, or without, what torch.nn.utils.prune adds; and where it is a module's, its weight's."""
     other = name.removesuffix(ORIGINAL) if name.endswith(ORIGINAL) else name + ORIGINAL
-    return other if other in there and name not in there else name
-
-
-def _inner(names: Iterable[str], prefix: str, there: Collection[str]) -> Iterator[str]:
-    """Of the names that begin so those that are there without it."""
-    yield from (one[len(prefix) :] for one in names if one.startswith(prefix) and one[len(prefix) :] in there)
+    return name, other, f"{name}.weight", f"{name}.weight{ORIGINAL}"
 
 
 def _groups(several: Iterable[Aliases]) -> dict[str, list[str]]:
@@ -156,6 +169,11 @@ def matched(names: Iterable[str], metadata: Mapping[str, str], weights: Weights)
         return weights
     found = located(names, weights.shapes, told_aliases(metadata), weights.aliases)
     return Matched(weights, {name: found[name][0] for name in missing if found[name]})
+
+
+def called_there(names: Iterable[str], there: Collection[str]) -> dict[str, str]:
+    """What each name is called there; itself, where it is not there at all."""
+    return {name: (found or (name,))[0] for name, found in located(names, there).items()}
 
 
 def spread(

@@ -19,6 +19,7 @@ from pai_cli.files.foreign.dense import doubt
 from pai_cli.files.graph_files import open_graph
 from pai_cli.files.layer_names import layouts_by_name, told_of_kernels
 from pai_cli.files.masks import CHECKPOINT_INSTEAD, Mask, MaskFile, boolean
+from pai_cli.files.matching import called_there
 from pai_cli.files.stored_names import MASK
 from pai_cli.spectral.layout import Layout
 from pai_cli.spelling import option
@@ -47,7 +48,7 @@ class ForeignMask:
         if not masks:
             raise MaskError(f"{content.path}: prunes no weight, as {kind.name}: it has masks of biases and norms alone")
         if names is not None:
-            check_fits(content.path, {name: mask.shape for name, mask in masks.items()}, Against.of(names, NAMES_FROM))
+            _check_fits(content.path, {name: mask.shape for name, mask in masks.items()}, names)
         first = names.prunable if names else tuple(content.layouts)
         self._masks = {name: masks[name] for name in (*(n for n in first if n in masks), *masks)}
         self.names = tuple(self._masks)
@@ -123,7 +124,7 @@ def open_as(path: Path, kind: str | None, names: Names | None = None, *, trust: 
         file = MaskFile(path)
         if kind == registry.OURS or (kind is None and (content := _perhaps_foreign(file)) is None):
             if names is not None:
-                check_fits(path, file.shapes, Against.of(names, NAMES_FROM))
+                _check_fits(path, file.shapes, names)
             return file
     elif kind == registry.OURS:
         raise MaskError(
@@ -136,6 +137,12 @@ def open_as(path: Path, kind: str | None, names: Names | None = None, *, trust: 
     if mask is None:
         raise _unknown(content)
     return mask
+
+
+def _check_fits(path: Path, shapes: Mapping[str, tuple[int, ...]], names: Names) -> None:
+    """Raise `MaskMismatchError` unless the masks are of the checkpoint's weights, by their names or those that it has."""
+    called = called_there(shapes, names.shapes)
+    check_fits(path, {called[name]: shape for name, shape in shapes.items()}, Against.of(names, NAMES_FROM))
 
 
 def why_unlisted(path: Path, *, trust: bool = False) -> str:

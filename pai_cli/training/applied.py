@@ -69,9 +69,9 @@ def apply_masks(
     parameters = dict(network.named_parameters(remove_duplicate=False))
     shapes = {name: tuple(one.shape) for name, one in parameters.items()}
     remedy = "give the model that the masks were made for"
-    check_fits("masks=", {name: mask.shape for name, mask in masks.items()}, Against("model=", shapes, remedy))
-    firsts = without_twins(masks, parameters, source="masks=", remedy=remedy)
-    refuse_emptied(network, firsts, "masks=")
+    check_fits("the mask", {name: mask.shape for name, mask in masks.items()}, Against("the model", shapes, remedy))
+    firsts = without_twins(masks, parameters, source="the mask", remedy=remedy)
+    refuse_emptied(network, firsts, "the mask")
     optimizers = listed(optimizer)
     check_held({name: parameters[name] for name in firsts}, optimizers)
     by_parameter = {id(parameters[name]): name for name in firsts}
@@ -150,9 +150,9 @@ class AppliedMasks:
         for name, mask in masks.items():
             check_bool(name, mask)
         against = Against("the mask that was applied", shapes, remedy)
-        check_fits("masks=", {name: mask.shape for name, mask in masks.items()}, against)
+        check_fits("the mask", {name: mask.shape for name, mask in masks.items()}, against)
         parameters = {name: self._weights[first].parameter for name, first in self._names.items()}
-        for name, mask in without_twins(masks, parameters, source="masks=", remedy=remedy).items():
+        for name, mask in without_twins(masks, parameters, source="the mask", remedy=remedy).items():
             self._weights[self._names[name]].take(mask)
         self.enforce()
 

@@ -74,7 +74,7 @@ def check_bool(name: str, mask: object) -> None:
     """Raise `ArrayError` unless the mask is a NumPy array of bool."""
     if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
         kind = f"an array of {mask.dtype}" if isinstance(mask, np.ndarray) else f"a {type(mask).__name__}"
-        raise ArrayError(f"masks=: that of {name!r} is {kind}; give a NumPy array of bool")
+        raise ArrayError(f"the masks: that of {name!r} is {kind}; give a NumPy array of bool")
 
 
 def check_held(parameters: Mapping[str, nn.Parameter], optimizers: Sequence[torch.optim.Optimizer]) -> None:
