@@ -52,6 +52,19 @@ def test_words_beside_a_bar() -> None:
     assert in_epoch((3, 9), 0.51234, 0.875, 0.01) == "epoch 3/9, loss 0.512, accuracy 87.5%, lr 0.01"
 
 
+def test_without_a_terminal_long_work_says_where_it_is_once_a_minute(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    with progress.progress_bar("synflow") as show:
+        for done, words in enumerate(["", "round 2/9", Milestone("epoch over"), "round 4/9", "round\n5/9", "", "", "", ""]):
+            show(done, 8, words)
+            now += 35
+    said = [line.removeprefix("pai: ") for line in capsys.readouterr().err.splitlines()]
+    assert said == ["epoch over", r"synflow: 50% done, round\n5/9", "synflow: 75% done"]
+
+
 def test_a_milestone_of_a_part_is_one_of_all() -> None:
     assert isinstance(told_of("round 1/2, ", Milestone("over")), Milestone)
     assert told_of("round 1/2, ", Milestone("over")) == "round 1/2, over"

@@ -1,4 +1,6 @@
-"""A progress bar on standard error, on a terminal and for work that takes a while; elsewhere a line a milestone."""
+"""A progress bar on standard error, on a terminal and for work that takes a while; elsewhere a line a milestone, or a
+minute.
+"""
 
 from __future__ import annotations
 
@@ -14,27 +16,39 @@ from pai_cli.progress import Milestone, Progress
 
 PATIENCE = 1.0  # seconds before a bar appears: quick work shows none
 
+LOGGED = 60.0  # seconds after which work says where it is, where there is no bar
 
-def _logged(done: int, total: int, what: str = "") -> None:  # noqa: ARG001
-    check()
-    if isinstance(what, Milestone):
-        note(what)
+
+class _Log:
+    """A `Progress` for where there is no terminal."""
+
+    def __init__(self, title: str):
+        self._title = as_line(title)
+        self._said = time.monotonic()
+
+    def __call__(self, done: int, total: int, what: str = "") -> None:
+        check()
+        milestone = isinstance(what, Milestone)
+        if not milestone and (time.monotonic() - self._said < LOGGED or done >= total):
+            return
+        self._said = time.monotonic()
+        note(what if milestone else f"{self._title}: {done / total:.0%} done{f', {as_line(what)}' if what else ''}")
 
 
 @contextmanager
 def progress_bar(title: str, *, streaming: bool = False) -> Iterator[Progress]:
     """A `Progress` that draws what is being done, how far it is and how long it will take; without a terminal it says
-    milestones, a line each, and nothing else.
+    milestones, a line each, and where it is once a minute.
 
     `streaming`: results are written to standard output meanwhile; where that is a terminal, no bar is drawn into them. Each
     call sees to it that no signal is lost.
     """
     if errors_have_no_terminal():
-        yield _logged
+        yield _Log(title)
         return
     console = errors()
     if not console.is_terminal or (streaming and sys.stdout.isatty()):
-        yield _logged
+        yield _Log(title)
         return
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
