@@ -32,7 +32,7 @@ from pai_cli.spectral.table import Column, LayerTable, Tensor
 
 BUNDLES = 8  # of layers, at most, each prepared by one call: every call that ends wakes the thread that waits for all
 
-FIRST_SHARE = 0.3  # of all weights, in the layers that are prepared before the first problem is solved
+FIRST_SHARE = 0.5  # of all weights, in the layers that are prepared before the first problem is solved
 
 UNPROVED = {Outcome.NOT_PROVED, Outcome.WIDE_NOT_PROVED, Outcome.TOO_FULL}
 

@@ -109,8 +109,8 @@ class SolvingPairs:
         at, solved = np.flatnonzero(self._open), Pairs.joined(found)
         _settle([parts[k] for k in at.tolist()], solved, options, self._turn)
         self._answers.put(at, solved)
-        split = self._answers.split(self._sizes)
-        return [_scaled(pairs, request) for pairs, request in zip(split, self._requests, strict=True)]
+        _scale(self._answers, self._requests)
+        return self._answers.split(self._sizes)
 
     def close(self) -> None:
         """Whoever still works begins nothing more."""
@@ -232,20 +232,23 @@ def _settled(request: Problems, k: int, pair: SingularPair, options: SolverOptio
     return replace(pair, outcome=wider.get(pair.outcome, Outcome.TOO_WIDE))
 
 
-def _scaled(pairs: Pairs, request: Problems) -> Pairs:
-    """Weights' values back in the weights' own scale.
+def _scale(pairs: Pairs, requests: Sequence[Problems]) -> None:
+    """Put the values of weights back in the weights' own scale. Raises `NotFiniteError`.
 
     Scaling rounds every entry twice at most, which moves each singular value by up to eps * sigma_1; the last step may
     underflow.
     """
-    if not request.weighted or request.graph.edges == 0:
-        return pairs
-    scales, size = request.scales, np.nan_to_num(pairs.sigma_1)
+    weighted = np.repeat([one.weighted and one.graph.edges > 0 for one in requests], [len(one) for one in requests])
+    if not weighted.any():
+        return
+    scales = np.concatenate([one.scales for one in requests])[weighted]
+    size = np.nan_to_num(pairs.sigma_1[weighted])
     with np.errstate(over="ignore"):
         if not np.all(np.isfinite(size * scales)):
             raise NotFiniteError("the weights are so large that their singular values overflow float64")
         for error in (pairs.error_1, pairs.error_2):
-            exact = (error == 0.0) & (size == 0.0)
-            error[:] = np.where(exact, 0.0, (error + 3 * EPS * size) * scales + np.nextafter(0.0, 1.0))
-    pairs.sigma_1, pairs.sigma_2 = pairs.sigma_1 * scales, pairs.sigma_2 * scales
-    return pairs
+            own = error[weighted]
+            exact = (own == 0.0) & (size == 0.0)
+            error[weighted] = np.where(exact, 0.0, (own + 3 * EPS * size) * scales + np.nextafter(0.0, 1.0))
+    for values in (pairs.sigma_1, pairs.sigma_2):
+        values[weighted] *= scales
