@@ -33,9 +33,9 @@ from pai_cli.api.progress import Wanted, shown_by
 from pai_cli.api.ranges import takes_numpy
 from pai_cli.api.requests import IDLE_NORMALISE, accept, method_of, request_of, samples_of, story_of, tell_pruning
 from pai_cli.api.stability import Found, found_again, repeats_of, stable_mask
-from pai_cli.errors import MethodOptionError, ResumeError
+from pai_cli.errors import MethodOptionError
 from pai_cli.files.atomic import check_output
-from pai_cli.files.journal import PRUNE, beside, tells
+from pai_cli.files.journal import PRUNE, beside, told_by
 from pai_cli.files.provenance import typed
 from pai_cli.pruning.base import BLOCK_ALLOCATIONS, Takers
 from pai_cli.pruning.trained import TrainingOptions, TrainingRun
@@ -363,12 +363,10 @@ def _open_run(written: Written, weights: Weights, dataset: Dataset | None, *, re
     journal = beside(PRUNE, written.path, facts)
     own = {"method": request.method.name, "seed": str(request.seed), "source_sha256": source.sha256}
     own |= {} if request.density is None else {"density": repr(request.density)}
-    wrote = resume and tells(written.path, own)
+    told = told_by(written.path) if resume else {}
+    wrote = resume and own.items() <= told.items()
     if wrote and not journal.state_path.exists():
-        raise ResumeError(
-            f"{written.path}: the training that made it is finished; leave {option('resume')} out, and give "
-            f"{option('force')} to make it again"
-        )
+        journal.refuse_finished(written.path, told)
     replaces = written.force or wrote
     run = begun(journal, partial(check_output, written.path, force=replaces), resume=resume)
     return _Run(run, replaces, journal)

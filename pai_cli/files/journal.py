@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from pai_cli.errors import OutputError, PaiError, ResumeError
 from pai_cli.files.atomic import flush_file, write_bytes
@@ -275,6 +275,15 @@ class Journal:
             raise ResumeError(f"{self.path}: damaged; {self._again}")
         return last
 
+    def refuse_finished(self, path: Path, told: Mapping[str, str]) -> NoReturn:
+        """Raise `ResumeError` for a run that has written `path`, which tells of it, with the settings that were others."""
+        given = {key: value for key, value in self.settings.items() if isinstance(value, int | float | str) and key in told}
+        self._check_settings(path, self.settings | {key: told[key] for key in given if told[key] != str(given[key])})
+        raise ResumeError(
+            f"{path}: the {self.run.noun} that made it is finished; leave {option('resume')} out, and give "
+            f"{option('force')} to make it again"
+        )
+
     def _check_settings(self, path: Path, told: Mapping[str, Any]) -> None:
         """Raise `ResumeError` with every setting that differs: one may follow from another, as a pattern's density does.
 
@@ -332,12 +341,17 @@ def tells(path: Path, facts: Mapping[str, str], *keys: str) -> bool:
     """Whether a safetensors file tells these facts of how it was made, and anything of `keys`: so that a run knows what it
     wrote itself.
     """
+    told = told_by(path)
+    return facts.items() <= told.items() and told.keys() >= set(keys)
+
+
+def told_by(path: Path) -> dict[str, Any]:
+    """What a safetensors file tells of how it was made; {} for any other, or none."""
     try:
         with path.open("rb") as stream:
-            told = _metadata(stream.read(8), stream)
+            return _metadata(stream.read(8), stream)
     except (OSError, ValueError, RecursionError):
-        return False
-    return facts.items() <= told.items() and told.keys() >= set(keys)
+        return {}
 
 
 def _metadata(length: bytes, stream: BinaryIO) -> dict[str, Any]:
