@@ -277,7 +277,7 @@ class Journal:
 
     def refuse_finished(self, path: Path, told: Mapping[str, str]) -> NoReturn:
         """Raise `ResumeError` for a run that has written `path`, which tells of it, with the settings that were others."""
-        given = {key: value for key, value in self.settings.items() if isinstance(value, int | float | str) and key in told}
+        given = {key: value for key, value in self.settings.items() if type(value) in (int, float, str) and key in told}
         self._check_settings(path, self.settings | {key: told[key] for key in given if told[key] != str(given[key])})
         raise ResumeError(
             f"{path}: the {self.run.noun} that made it is finished; leave {option('resume')} out, and give "
