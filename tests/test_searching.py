@@ -706,8 +706,8 @@ def test_ctrl_c_and_going_on(pai: Pai, place: Path, monkeypatch: pytest.MonkeyPa
     )
     longer = pai(*words, "--resume", "--epochs", 99)
     assert longer.said[-1] == (  # the number of freezes follows
-        "pai: error: m.safetensors: that training had rounds 2, epochs 3; this one has rounds 98, epochs 99; give the same, or "
-        "begin again with --force instead of --resume"
+        "pai: error: m.safetensors: that training had rounds 2, epochs 3; this one has rounds 98, epochs 99; give the same, "
+        "or begin again with --force instead of --resume"
     )
     with monkeypatch.context() as patch:
         patch.setattr(ScoreTraining, "_one_step", interrupted)
