@@ -8,7 +8,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from pai_cli.compute.stopping import INTERRUPTED, listen, status
+from pai_cli.compute.stopping import INTERRUPTED, listen, status, status_of_last
 from pai_cli.printable import reason_of
 
 
@@ -22,9 +22,11 @@ def main() -> None:
             sys.exit(status(interruption))
         _end_interrupted()
     except SystemExit as leaving:
-        if leaving.code == INTERRUPTED:
-            _end_interrupted()
-        raise
+        if leaving.code != INTERRUPTED:
+            raise
+        if status_of_last() != INTERRUPTED:  # Typer takes each for Ctrl-C, until a command runs
+            sys.exit(status_of_last())
+        _end_interrupted()
     except OSError as error:  # help or the version, and nowhere to write them
         sys.stdout = None
         sys.exit(f"pai: error: standard output: {reason_of(error)}")

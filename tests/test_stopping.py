@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 from conftest import ROOT
 
+from pai_cli import __main__ as program
 from pai_cli.compute import stopping
 from pai_cli.display.progress import progress_bar
 
@@ -116,6 +117,24 @@ def test_where_it_cannot_be_raised_nothing_is_said_and_it_is_raised_later(number
     assert before.startswith("Exception ignored in: ")
     assert before.endswith("ValueError: heard\n")
     assert after == ""
+
+
+@pytest.mark.usefixtures("listening")
+@pytest.mark.parametrize(("number", "status"), [(number, status) for number, status, _ in ALL])
+def test_what_typer_takes_for_ctrl_c_ends_as_what_it_was(
+    number: signal.Signals, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run() -> None:
+        try:
+            os.kill(os.getpid(), number)
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None
+
+    monkeypatch.setattr(program, "_run", run)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    with pytest.raises((SystemExit, KeyboardInterrupt)) as ended:
+        program.main()
+    assert getattr(ended.value, "code", 130) == status
 
 
 @pytest.mark.usefixtures("listening")

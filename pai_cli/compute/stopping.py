@@ -150,6 +150,11 @@ def status(error: KeyboardInterrupt) -> int:
     return 128 + error.number if isinstance(error, Terminated) else INTERRUPTED
 
 
+def status_of_last() -> int:
+    """The exit status of a process that the last signal which raised ends, where a library says of each that it was Ctrl-C."""
+    return 128 + _signals.number
+
+
 def told(error: KeyboardInterrupt) -> str:
     """What to say of it."""
     return f"interrupted by {signal.Signals(error.number).name}" if isinstance(error, Terminated) else "interrupted"
