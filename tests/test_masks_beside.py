@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch.nn.utils import prune
 
 import pai_cli as pai
-from pai_cli.errors import MaskError
+from pai_cli.errors import MaskError, MaskMismatchError
 from pai_cli.files.checkpoints import open_checkpoint
 from pai_cli.files.matching import located
 from pai_cli.files.opening import open_as, open_mask
@@ -194,3 +194,67 @@ def test_a_module_s_name_is_not_its_weight_s_where_a_parameter_has_it() -> None:
     assert located(["a"], there) == {"a": ("a",)}
     assert located(["b"], there) == {"b": ("b.weight",)}
     assert located(["b", "c"], there) == {"b": ("b.weight",), "c": ()}
+
+
+def test_a_name_that_could_be_of_several_tensors_is_of_none(tmp_path: Path) -> None:
+    """Networks side by side in a file: which of them a mask is of, the first in the file does not say."""
+    there = ["a.fc.weight", "b.fc.weight"]
+    for name in ("fc", "fc.weight", "fc.weight_orig"):
+        assert located([name], there) == {name: ()}
+    tied = {"a.fc.weight": ("b.fc.weight",)}
+    assert located(["fc"], there, tied) == {"fc": ("a.fc.weight",)}
+    assert located(["fc", "out"], [*there, "b.out.weight"]) == {"fc": ("b.fc.weight",), "out": ("b.out.weight",)}
+    save_file(
+        {f"{one}.{name}": value + 0 for one in "ab" for name, value in NETWORK.state_dict().items()},
+        tmp_path / "w.safetensors",
+    )
+    save_mask(
+        tmp_path / "m.safetensors", {"0.weight": random_mask((16, 8), 0.5, 1), "2.weight": random_mask((4, 16), 0.5, 2)}
+    )
+    with pytest.raises(MaskMismatchError, match=r"\(it may be any of 'a.0.weight' and 'b.0.weight'\)"):
+        pai.analyze(tmp_path / "m.safetensors", tmp_path / "w.safetensors", no_store=True)
+    both = torch.nn.ModuleDict({one: copy.deepcopy(NETWORK) for one in "ab"})
+    for model in (both, torch.nn.DataParallel(both)):
+        with pytest.raises(MaskMismatchError, match=r"may be any of 'a.0.weight' and 'b.0.weight'"):
+            pai.Mask.load(tmp_path / "m.safetensors").apply(model)
+    behind = torch.nn.DataParallel(torch.nn.ModuleDict({"a": copy.deepcopy(NETWORK)}))
+    pai.Mask.load(tmp_path / "m.safetensors").apply(behind)
+    assert (behind.module["a"][0].weight == 0).any()
+
+
+@pytest.mark.usefixtures("here")
+def test_two_masks_do_not_become_one() -> None:
+    assert located(["a", "a.weight"], {"a.weight"}) == {"a": (), "a.weight": ("a.weight",)}
+    assert located(["a", "a.weight_orig"], {"a.weight"}) == {"a": ("a.weight",), "a.weight_orig": ()}
+    assert not any(located(["m.a", "m.a.weight"], {"a.weight"}).values())
+    assert not any(located(["a", "a.weight"], {"m.a.weight"}).values())
+    assert located(["a", "b"], {"b.weight"}, {"a": ("b.weight", "b")}) == {"a": ("b.weight",), "b": ("b.weight",)}
+    save_file(NETWORK.state_dict(), "net.safetensors")
+    masks = {name: torch.from_numpy(random_mask((16, 8), 0.5, at)) for at, name in enumerate(["0", "0.weight"])}
+    torch.save(masks, "m.pt")
+    told = r"m.pt: masks '0', which .* \(it has '0.weight', which has a mask of its own\)"
+    with pytest.raises(MaskMismatchError, match=told):
+        pai.analyze("m.pt", "net.safetensors", no_store=True)
+    with pytest.raises(MaskMismatchError, match=told):
+        pai.convert("m.pt", "out.safetensors", names_from="net.safetensors")
+    assert not Path("out.safetensors").exists()
+
+
+def test_another_name_of_a_tensor_comes_before_a_module_s() -> None:
+    assert located(["a"], ["a.weight", "b.weight"], {"a": ("b.weight",)}) == {"a": ("b.weight",)}
+
+
+def test_what_is_not_there_is_looked_for_in_vain_only_once_a_prefix() -> None:
+    """Not every name behind every prefix: thousands of experts have names like those of other layers."""
+
+    class Counting(list[str]):
+        asked = 0
+
+        def __contains__(self, name: object) -> bool:
+            self.asked += 1
+            return name in every
+
+    every = {f"{block}.{at}.weight" for block in range(300) for at in range(2)}
+    there = Counting(sorted(every))
+    assert not any(located(map(str, range(300)), there).values())
+    assert there.asked < 10 * len(every)
