@@ -258,3 +258,17 @@ def test_what_is_not_there_is_looked_for_in_vain_only_once_a_prefix() -> None:
     there = Counting(sorted(every))
     assert not any(located(map(str, range(300)), there).values())
     assert there.asked < 10 * len(every)
+
+
+@pytest.mark.usefixtures("here")
+def test_what_a_mask_tells_of_tensors_has_their_new_names_too() -> None:
+    kept = {"net.fc.weight": random_mask((6, 8), 0.5, 1)}
+    told = {"aliases": '{"net.fc.weight":["net.head.weight"]}', "left_whole": '{"net.embed.weight":"a table","gone":"x"}'}
+    pai.Mask(kept, metadata=told).save("m.safetensors")
+    shapes = {"fc.weight": (6, 8), "head.weight": (6, 8), "embed.weight": (9, 8)}
+    save_file({name: torch.randn(shape) for name, shape in shapes.items()}, "w.safetensors")
+    named = pai.convert("m.safetensors", "named.safetensors", names_from="w.safetensors")
+    assert list(named) == ["fc.weight"]
+    found = open_mask(Path("named.safetensors")).metadata
+    assert json.loads(found["aliases"]) == {"fc.weight": ["head.weight"]}
+    assert json.loads(found["left_whole"]) == {"embed.weight": "a table", "gone": "x"}
