@@ -263,7 +263,10 @@ def test_what_is_not_there_is_looked_for_in_vain_only_once_a_prefix() -> None:
 @pytest.mark.usefixtures("here")
 def test_what_a_mask_tells_of_tensors_has_their_new_names_too() -> None:
     kept = {"net.fc.weight": random_mask((6, 8), 0.5, 1)}
-    told = {"aliases": '{"net.fc.weight":["net.head.weight"]}', "left_whole": '{"net.embed.weight":"a table","gone":"x"}'}
+    told = {
+        "aliases": '{"net.fc.weight":["net.head.weight"]}',
+        "left_whole": '{"net.embed.weight":"a table","gone":"x"}',
+    }
     pai.Mask(kept, metadata=told).save("m.safetensors")
     shapes = {"fc.weight": (6, 8), "head.weight": (6, 8), "embed.weight": (9, 8)}
     save_file({name: torch.randn(shape) for name, shape in shapes.items()}, "w.safetensors")
@@ -272,3 +275,22 @@ def test_what_a_mask_tells_of_tensors_has_their_new_names_too() -> None:
     found = open_mask(Path("named.safetensors")).metadata
     assert json.loads(found["aliases"]) == {"fc.weight": ["head.weight"]}
     assert json.loads(found["left_whole"]) == {"embed.weight": "a table", "gone": "x"}
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("wrapped", ["", "model."])
+def test_what_follows_the_network_takes_masks_named_by_modules(wrapped: str) -> None:
+    network = pai.init("resnet8", output="own.safetensors")
+    save_file({wrapped + name: one for name, one in network.state_dict().items()}, "w.safetensors")
+    mask = pai.prune("own.safetensors", "random", density=0.02, output="m.safetensors")
+    torch.save(
+        {f"net.{name.removesuffix('.weight')}": torch.from_numpy(one.copy()) for name, one in mask.items()}, "m.pt"
+    )
+    for how in ({}, {"weights": "w.safetensors"}):
+        own, theirs = (
+            [one.edge_names for one in pai.mine(path, min_edges=3, **how)] for path in ("m.safetensors", "m.pt")
+        )
+        assert own
+        assert [[f"net.{name.replace('.weight[', '[')}" for name in one] for one in own] == list(map(list, theirs))
+    own, theirs = (pai.analyze(path, "w.safetensors", between=True).to_dict() for path in ("m.safetensors", "m.pt"))
+    assert [one | {"mask": "m.pt"} for one in own["pairs"]] == theirs["pairs"]

@@ -60,7 +60,9 @@ def check_fits(source: object, shapes: Mapping[str, Shape], against: Against) ->
 def _called_there(name: str, masks: Collection[str], there: Iterable[str]) -> str:
     """What a parameter may be called there, if not too many are: what ends as it does, or as which it ends."""
     ends = tuple(f".{ending}" for ending in spellings(name))
-    close = [other for other in there if f".{other}".endswith(ends) or f".{name}".endswith(f".{other}")]
+    close = [other for other in there if f".{other}" in ends] or [
+        other for other in there if f".{other}".endswith(ends) or f".{name}".endswith(f".{other}")
+    ]
     if len(close) == 1:
         return f" (it has {close[0]!r}{', which has a mask of its own' if close[0] in masks else ''})"
     return f" (it may be any of {all_names(map(repr, close))})" if 0 < len(close) <= FEW else ""

@@ -19,6 +19,7 @@ from pai_cli.files.stored_names import ORIGINAL
 if TYPE_CHECKING:
     import numpy as np
 
+    from pai_cli.files.masks import Mask
     from pai_cli.files.tensors import Span
 
 KEY = "aliases"
@@ -216,3 +217,8 @@ def spread(
     """Masks under every name that their parameters have there; under its own where a parameter is not there at all."""
     found = located(masks, there, told_aliases(metadata), *aliases)
     return {name: masks[own] for own in masks for name in (found[own] or (own,))}
+
+
+def names_of(mask: Mask, weights: Weights) -> dict[str, str]:
+    """What a mask calls its parameters, by each of their names in the checkpoint; its own where one is not there at all."""
+    return spread({name: name for name in mask.names}, mask.metadata, weights.shapes, weights.aliases)
