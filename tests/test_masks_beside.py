@@ -179,9 +179,11 @@ def test_masks_named_by_modules_behind_wrappers_and_as_torch_prune_does(form: st
     )
     assert found["l2"] == wanted["l2"]
     network = copy.deepcopy(NETWORK)
-    pai.Mask.load("m.pt").apply(network)
+    handle = pai.Mask.load("m.pt").apply(network)
     for name, one in kept.items():
         assert np.array_equal((network[int(name)].weight != 0).numpy(), one)
+    handle.set({name: np.zeros_like(one) for name, one in pai.Mask.load("m.pt").items()})
+    assert not any(network[int(name)].weight.any() for name in kept)
     done = run_pai("convert", "m.pt", "--names-from", "net.safetensors", "-o", "named.safetensors")
     renamed = f"pai: m.pt: names are those of net.safetensors: 0.weight (here {form.format(0)}), 2.weight "
     assert any(line.startswith(renamed) for line in done.said) or form.startswith("module")  # which reading takes off
