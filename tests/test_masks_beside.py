@@ -296,3 +296,18 @@ def test_what_follows_the_network_takes_masks_named_by_modules(wrapped: str) -> 
         assert [[f"net.{name.replace('.weight[', '[')}" for name in one] for one in own] == list(map(list, theirs))
     own, theirs = (pai.analyze(path, "w.safetensors", between=True).to_dict() for path in ("m.safetensors", "m.pt"))
     assert [one | {"mask": "m.pt"} for one in own["pairs"]] == theirs["pairs"]
+
+
+@pytest.mark.usefixtures("here")
+def test_zeros_behind_a_wrapper_are_those_of_the_checkpoint() -> None:
+    state = NETWORK.state_dict()
+    save_file(state, "net.safetensors")
+    kept = {name: random_mask(tuple(state[name].shape), 0.5, 1) for name in ("0.weight", "2.weight")}
+    pruned = {name: one * torch.from_numpy(kept[name]) if name in kept else one for name, one in state.items()}
+    torch.save({f"net.{name}": one for name, one in pruned.items()}, "m.pt")
+    found = pai.convert("m.pt", "named.safetensors", names_from="net.safetensors")
+    assert list(found) == list(kept)
+    assert all(np.array_equal(found[name], kept[name]) for name in kept)
+    torch.save({f"net.{name}": one for name, one in pruned.items() if name != "2.weight"}, "m.pt")
+    with pytest.raises(MaskMismatchError, match=r"lacks '0.weight', '2.weight' of net.safetensors"):
+        pai.convert("m.pt", "named.safetensors", kind="dense", names_from="net.safetensors", force=True)
