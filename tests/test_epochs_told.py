@@ -58,7 +58,9 @@ def test_without_a_terminal_long_work_says_where_it_is_once_a_minute(
     now = 100.0
     monkeypatch.setattr(progress.time, "monotonic", lambda: now)
     with progress.progress_bar("synflow") as show:
-        for done, words in enumerate(["", "round 2/9", Milestone("epoch over"), "round 4/9", "round\n5/9", "", "", "", ""]):
+        for done, words in enumerate(
+            ["", "round 2/9", Milestone("epoch over"), "round 4/9", "round\n5/9", "", "", "", ""]
+        ):
             show(done, 8, words)
             now += 35
     said = [line.removeprefix("pai: ") for line in capsys.readouterr().err.splitlines()]

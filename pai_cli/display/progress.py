@@ -32,7 +32,11 @@ class _Log:
         if not milestone and (time.monotonic() - self._said < LOGGED or done >= total):
             return
         self._said = time.monotonic()
-        note(what if milestone else f"{self._title}: {int(100 * done / total)}% done{f', {as_line(what)}' if what else ''}")
+        note(
+            what
+            if milestone
+            else f"{self._title}: {int(100 * done / total)}% done{f', {as_line(what)}' if what else ''}"
+        )
 
 
 @contextmanager
