@@ -251,6 +251,16 @@ def test_a_deviation_is_of_one_kind_with_its_accuracy() -> None:
         assert told[-1] == "standard input: accuracies above 1: read as percentages"
 
 
+@pytest.mark.parametrize("named", [[], ["--accuracy-column", "test_acc"]])
+def test_a_deviation_beside_the_accuracy_is_no_metric(named: list[str], pai: Pai, tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    rows = "".join(f"m{at},0.1,{at * at},{90 + at},{at}\n" for at in range(5))
+    path.write_text(f"mask,density,l2,test_acc,test_acc_std\n{rows}")
+    done = pai("rank", "--table", path, "--format", "json", *named)
+    assert {row["metric"] for row in done.json()["correlations"]} == {"l2"}
+    assert [row["spread"] for row in done.json()["masks"]] == [0.0, 0.01, 0.02, 0.03, 0.04]
+
+
 @pytest.mark.parametrize("sign", ["", "%"])
 def test_the_accuracy_of_a_table_is_found_by_a_usual_name(pai: Pai, tmp_path: Path, sign: str) -> None:
     path = tmp_path / "t.csv"

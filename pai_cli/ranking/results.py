@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pai_cli.errors import ColumnError, TableError
 from pai_cli.files.messages import all_names, some_names
 from pai_cli.files.rows import Row, Rows, finite, number
-from pai_cli.ranking.columns import PERCENT, Kind, kind_of, words_of
+from pai_cli.ranking.columns import PERCENT, SUFFIXES, Kind, kind_of, words_of
 from pai_cli.spelling import option
 
 MASK, ACCURACY, SEED, DATASET = "mask", "accuracy", "seed", "dataset"
@@ -178,7 +178,11 @@ def _accuracy_place(column: str) -> int | None:
 
 
 def _renamed(table: Rows, names: dict[str, str]) -> Rows:
-    """The table with columns under other names; one that has such a name already is called after what it was."""
+    """The table with columns, and what stands beside them, under other names; one that has such a name already is called
+    after what it was.
+    """
+    beside = {f"{column}{end}": f"{name}{end}" for column, name in names.items() for end in SUFFIXES if column != name}
+    names = {**{column: name for column, name in beside.items() if column in table.columns}, **names}
     new = {column: names.get(column, column) for column in table.columns}
     for column in table.columns:
         if column not in names and column in names.values():
