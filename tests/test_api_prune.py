@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import subprocess
 import sys
@@ -147,6 +148,7 @@ def test_a_number_of_numpy_s_is_one() -> None:
     halved, usual = np.float32(0.05), {"density": 0.05, "seed": 3}
     assert pai.prune(model(), "random", density=halved, seed=np.int64(3)) == pai.prune(model(), "random", **usual)
     assert pai.prune(model(), "random", density=halved).metadata["density"] == "0.05"
+    assert json.loads(pai.prune(model(), "random", densities={"*": halved}).metadata["densities"]) == {"*": 0.05}
 
 
 def test_numbers_of_other_kinds_are_python_s_to_whoever_takes_numbers() -> None:

@@ -65,6 +65,10 @@ def test_without_a_terminal_long_work_says_where_it_is_once_a_minute(
             now += 35
     said = [line.removeprefix("pai: ") for line in capsys.readouterr().err.splitlines()]
     assert said == ["epoch over", r"synflow: 50% done, round\n5/9", "synflow: 75% done"]
+    with progress.progress_bar("analyzing") as show:
+        now += 60
+        show(999, 1000, "m.safetensors")  # which is not all
+    assert capsys.readouterr().err == "pai: analyzing: 99% done, m.safetensors\n"
 
 
 def test_a_milestone_of_a_part_is_one_of_all() -> None:

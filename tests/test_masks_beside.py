@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch.nn.utils import prune
 
 import pai_cli as pai
-from pai_cli.errors import MaskError
+from pai_cli.errors import MaskError, MaskMismatchError
 from pai_cli.files.checkpoints import open_checkpoint
 from pai_cli.files.matching import located
 from pai_cli.files.opening import open_as, open_mask
@@ -179,9 +179,11 @@ def test_masks_named_by_modules_behind_wrappers_and_as_torch_prune_does(form: st
     )
     assert found["l2"] == wanted["l2"]
     network = copy.deepcopy(NETWORK)
-    pai.Mask.load("m.pt").apply(network)
+    handle = pai.Mask.load("m.pt").apply(network)
     for name, one in kept.items():
         assert np.array_equal((network[int(name)].weight != 0).numpy(), one)
+    handle.set({name: np.zeros_like(one) for name, one in pai.Mask.load("m.pt").items()})
+    assert not any(network[int(name)].weight.any() for name in kept)
     done = run_pai("convert", "m.pt", "--names-from", "net.safetensors", "-o", "named.safetensors")
     renamed = f"pai: m.pt: names are those of net.safetensors: 0.weight (here {form.format(0)}), 2.weight "
     assert any(line.startswith(renamed) for line in done.said) or form.startswith("module")  # which reading takes off
@@ -194,3 +196,118 @@ def test_a_module_s_name_is_not_its_weight_s_where_a_parameter_has_it() -> None:
     assert located(["a"], there) == {"a": ("a",)}
     assert located(["b"], there) == {"b": ("b.weight",)}
     assert located(["b", "c"], there) == {"b": ("b.weight",), "c": ()}
+
+
+def test_a_name_that_could_be_of_several_tensors_is_of_none(tmp_path: Path) -> None:
+    """Networks side by side in a file: which of them a mask is of, the first in the file does not say."""
+    there = ["a.fc.weight", "b.fc.weight"]
+    for name in ("fc", "fc.weight", "fc.weight_orig"):
+        assert located([name], there) == {name: ()}
+    tied = {"a.fc.weight": ("b.fc.weight",)}
+    assert located(["fc"], there, tied) == {"fc": ("a.fc.weight",)}
+    assert located(["fc", "out"], [*there, "b.out.weight"]) == {"fc": ("b.fc.weight",), "out": ("b.out.weight",)}
+    save_file(
+        {f"{one}.{name}": value + 0 for one in "ab" for name, value in NETWORK.state_dict().items()},
+        tmp_path / "w.safetensors",
+    )
+    save_mask(
+        tmp_path / "m.safetensors", {"0.weight": random_mask((16, 8), 0.5, 1), "2.weight": random_mask((4, 16), 0.5, 2)}
+    )
+    with pytest.raises(MaskMismatchError, match=r"\(it may be any of 'a.0.weight' and 'b.0.weight'\)"):
+        pai.analyze(tmp_path / "m.safetensors", tmp_path / "w.safetensors", no_store=True)
+    both = torch.nn.ModuleDict({one: copy.deepcopy(NETWORK) for one in "ab"})
+    for model in (both, torch.nn.DataParallel(both)):
+        with pytest.raises(MaskMismatchError, match=r"may be any of 'a.0.weight' and 'b.0.weight'"):
+            pai.Mask.load(tmp_path / "m.safetensors").apply(model)
+    behind = torch.nn.DataParallel(torch.nn.ModuleDict({"a": copy.deepcopy(NETWORK)}))
+    pai.Mask.load(tmp_path / "m.safetensors").apply(behind)
+    assert (behind.module["a"][0].weight == 0).any()
+
+
+@pytest.mark.usefixtures("here")
+def test_two_masks_do_not_become_one() -> None:
+    assert located(["a", "a.weight"], {"a.weight"}) == {"a": (), "a.weight": ("a.weight",)}
+    assert located(["a", "a.weight_orig"], {"a.weight"}) == {"a": ("a.weight",), "a.weight_orig": ()}
+    assert not any(located(["m.a", "m.a.weight"], {"a.weight"}).values())
+    assert not any(located(["a", "a.weight"], {"m.a.weight"}).values())
+    assert located(["a", "b"], {"b.weight"}, {"a": ("b.weight", "b")}) == {"a": ("b.weight",), "b": ("b.weight",)}
+    save_file(NETWORK.state_dict(), "net.safetensors")
+    masks = {name: torch.from_numpy(random_mask((16, 8), 0.5, at)) for at, name in enumerate(["0", "0.weight"])}
+    torch.save(masks, "m.pt")
+    told = r"m.pt: masks '0', which .* \(it has '0.weight', which has a mask of its own\)"
+    with pytest.raises(MaskMismatchError, match=told):
+        pai.analyze("m.pt", "net.safetensors", no_store=True)
+    with pytest.raises(MaskMismatchError, match=told):
+        pai.convert("m.pt", "out.safetensors", names_from="net.safetensors")
+    assert not Path("out.safetensors").exists()
+
+
+def test_another_name_of_a_tensor_comes_before_a_module_s() -> None:
+    assert located(["a"], ["a.weight", "b.weight"], {"a": ("b.weight",)}) == {"a": ("b.weight",)}
+
+
+def test_what_is_not_there_is_looked_for_in_vain_only_once_a_prefix() -> None:
+    """Not every name behind every prefix: thousands of experts have names like those of other layers."""
+
+    class Counting(list[str]):
+        asked = 0
+
+        def __contains__(self, name: object) -> bool:
+            self.asked += 1
+            return name in every
+
+    every = {f"{block}.{at}.weight" for block in range(300) for at in range(2)}
+    there = Counting(sorted(every))
+    assert not any(located(map(str, range(300)), there).values())
+    assert there.asked < 10 * len(every)
+
+
+@pytest.mark.usefixtures("here")
+def test_what_a_mask_tells_of_tensors_has_their_new_names_too() -> None:
+    kept = {"net.fc.weight": random_mask((6, 8), 0.5, 1)}
+    told = {
+        "aliases": '{"net.fc.weight":["net.head.weight"]}',
+        "left_whole": '{"net.embed.weight":"a table","gone":"x"}',
+    }
+    pai.Mask(kept, metadata=told).save("m.safetensors")
+    shapes = {"fc.weight": (6, 8), "head.weight": (6, 8), "embed.weight": (9, 8)}
+    save_file({name: torch.randn(shape) for name, shape in shapes.items()}, "w.safetensors")
+    named = pai.convert("m.safetensors", "named.safetensors", names_from="w.safetensors")
+    assert list(named) == ["fc.weight"]
+    found = open_mask(Path("named.safetensors")).metadata
+    assert json.loads(found["aliases"]) == {"fc.weight": ["head.weight"]}
+    assert json.loads(found["left_whole"]) == {"embed.weight": "a table", "gone": "x"}
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("wrapped", ["", "model."])
+def test_what_follows_the_network_takes_masks_named_by_modules(wrapped: str) -> None:
+    network = pai.init("resnet8", output="own.safetensors")
+    save_file({wrapped + name: one for name, one in network.state_dict().items()}, "w.safetensors")
+    mask = pai.prune("own.safetensors", "random", density=0.02, output="m.safetensors")
+    torch.save(
+        {f"net.{name.removesuffix('.weight')}": torch.from_numpy(one.copy()) for name, one in mask.items()}, "m.pt"
+    )
+    for how in ({}, {"weights": "w.safetensors"}):
+        own, theirs = (
+            [one.edge_names for one in pai.mine(path, min_edges=3, **how)] for path in ("m.safetensors", "m.pt")
+        )
+        assert own
+        assert [[f"net.{name.replace('.weight[', '[')}" for name in one] for one in own] == list(map(list, theirs))
+    own, theirs = (pai.analyze(path, "w.safetensors", between=True).to_dict() for path in ("m.safetensors", "m.pt"))
+    assert [one | {"mask": "m.pt"} for one in own["pairs"]] == theirs["pairs"]
+
+
+@pytest.mark.usefixtures("here")
+def test_zeros_behind_a_wrapper_are_those_of_the_checkpoint() -> None:
+    state = NETWORK.state_dict()
+    save_file(state, "net.safetensors")
+    kept = {name: random_mask(tuple(state[name].shape), 0.5, 1) for name in ("0.weight", "2.weight")}
+    pruned = {name: one * torch.from_numpy(kept[name]) if name in kept else one for name, one in state.items()}
+    torch.save({f"net.{name}": one for name, one in pruned.items()}, "m.pt")
+    found = pai.convert("m.pt", "named.safetensors", names_from="net.safetensors")
+    assert list(found) == list(kept)
+    assert all(np.array_equal(found[name], kept[name]) for name in kept)
+    torch.save({f"net.{name}": one for name, one in pruned.items() if name != "2.weight"}, "m.pt")
+    with pytest.raises(MaskMismatchError, match=r"lacks '0.weight', '2.weight' of net.safetensors"):
+        pai.convert("m.pt", "named.safetensors", kind="dense", names_from="net.safetensors", force=True)

@@ -16,6 +16,7 @@ from copies import STOPPED, begin
 from pai_cli.errors import TableError
 from pai_cli.files.rows import Rows, read_rows
 from pai_cli.ranking.accuracy import Run, matched, read_runs
+from pai_cli.ranking.accuracy import accuracies as counted
 from pai_cli.ranking.metric_table import Reading, metric_table
 from pai_cli.ranking.rules import AccuracyRules, AccuracyUnit
 from pai_cli.ranking.scored import ScoredMask
@@ -250,6 +251,16 @@ def test_a_deviation_is_of_one_kind_with_its_accuracy() -> None:
         assert told[-1] == "standard input: accuracies above 1: read as percentages"
 
 
+@pytest.mark.parametrize("named", [[], ["--accuracy-column", "test_acc"]])
+def test_a_deviation_beside_the_accuracy_is_no_metric(named: list[str], pai: Pai, tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    rows = "".join(f"m{at},0.1,{at * at},{90 + at},{at}\n" for at in range(5))
+    path.write_text(f"mask,density,l2,test_acc,test_acc_std\n{rows}")
+    done = pai("rank", "--table", path, "--format", "json", *named)
+    assert {row["metric"] for row in done.json()["correlations"]} == {"l2"}
+    assert [row["spread"] for row in done.json()["masks"]] == [0.0, 0.01, 0.02, 0.03, 0.04]
+
+
 @pytest.mark.parametrize("sign", ["", "%"])
 def test_the_accuracy_of_a_table_is_found_by_a_usual_name(pai: Pai, tmp_path: Path, sign: str) -> None:
     path = tmp_path / "t.csv"
@@ -262,18 +273,52 @@ def test_the_accuracy_of_a_table_is_found_by_a_usual_name(pai: Pai, tmp_path: Pa
     assert [row["accuracy"] for row in ordered.json()] == [0.92, 0.915, 0.91, 0.905, 0.9]
 
 
-def test_what_may_be_no_accuracy_stays_a_metric(pai: Pai, tmp_path: Path) -> None:
-    """Two of equal right, a column with words in it, and the one that is asked to order by."""
+@pytest.mark.parametrize(
+    ("columns", "cells", "asked"),
+    [
+        ("acc,top1", "0.5,0.6", []),  # of equal right
+        ("test_acc,x", "good,1", []),
+        ("test_acc,x", "250,1", []),
+        ("test_acc,x", "0.5,1", ["--by", "test_acc"]),
+        ("test_acc,x", "0.5,1", ["--by", "l2*test_acc"]),
+        ("test_acc,x", "0.5,1", ["--group-by", "test_acc"]),
+    ],
+)
+def test_what_may_be_no_accuracy_stays_what_it_is(
+    columns: str, cells: str, asked: list[str], pai: Pai, tmp_path: Path
+) -> None:
     path = tmp_path / "t.csv"
-    for columns, cells, by in (
-        ("acc,top1", "0.5,0.6", "l2"),
-        ("test_acc,x", "good,1", "l2"),
-        ("test_acc,x", "0.5,1", "test_acc"),
+    path.write_text(f"mask,density,l2,{columns}\na,0.1,1,{cells}\nb,0.1,2,{cells}\n")
+    done = pai("rank", "--table", path, "--format", "json", *asked)
+    assert (done.status, [row["accuracy"] for row in done.json()]) == (0, [None, None])
+    assert "--accuracy-column" not in done.err
+
+
+def test_a_name_within_another_is_not_asked_for(pai: Pai, tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("mask,density,acceleration,acc\na,0.1,1,0.5\nb,0.1,2,0.6\n")
+    done = pai("rank", "--table", path, "--by", "acceleration", "--order", "--format", "json")
+    assert [row["accuracy"] for row in done.json()] == [0.6, 0.5]
+
+
+def test_a_percent_sign_says_percent() -> None:
+    """Also of what is below 1, as the accuracy of a thousand classes by chance."""
+    for cells, found in (
+        (["0.8%", "0.6 %"], [0.008, 0.006]),
+        (["0.8%", "90%"], [0.008, 0.9]),
+        (["0%", "0.5%"], [0.0, 0.005]),
+        (["90", "0.5%"], [0.9, 0.005]),
     ):
-        path.write_text(f"mask,density,l2,{columns}\na,0.1,1,{cells}\nb,0.1,2,{cells}\n")
-        done = pai("rank", "--table", path, "--by", by, "--format", "json")
-        assert (done.status, [row["accuracy"] for row in done.json()]) == (0, [None, None])
-        assert "--accuracy-column" not in done.err
+        rows = rows_of("accuracy\n" + "\n".join(cells))
+        assert [value for _, value, _ in counted(rows, AccuracyRules(0), lambda _: None)] == found
+    for cells, unit, told in (
+        (["0.8", "0.9%"], None, "accuracy 0.8 looks like a fraction, and 0.9% on line 3 like a percentage"),
+        (["0.8", "0.9%"], AccuracyUnit.FRACTION, "line 3: accuracy 0.9% is no fraction"),
+    ):
+        with pytest.raises(TableError, match=told):
+            counted(rows_of("accuracy\n" + "\n".join(cells)), AccuracyRules(0, unit), lambda _: None)
+    ((_, _, spread),) = counted(rows_of("accuracy,accuracy_std\n0.8,1.5%\n"), AccuracyRules(), lambda _: None)
+    assert spread == 0.015
 
 
 def test_results_of_training_among_the_metrics_are_told() -> None:

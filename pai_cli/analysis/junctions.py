@@ -15,6 +15,7 @@ from pai_cli.errors import LayerSelectionError, MethodOptionError, NoLayerError,
 from pai_cli.files.checkpoints import Checkpoint
 from pai_cli.files.fits import Against, check_fits
 from pai_cli.files.masks import Mask
+from pai_cli.files.matching import names_of
 from pai_cli.files.opening import open_mask
 from pai_cli.models.huggingface import WeightsAlone
 from pai_cli.models.network import Network
@@ -119,8 +120,10 @@ def analyze_between(
         path = given if isinstance(given, Path) else given.path
         try:
             mask = open_mask(given, trust=request.trust) if isinstance(given, Path) else given
-            check_fits(path, mask.shapes, Against.of(request.weights, "weights"))
-            layers = LayerMasks(path, mask.array, {name: name for name in mask.names})
+            own = names_of(mask, request.weights)
+            shapes = {there: mask.shapes[name] for there, name in own.items()}
+            check_fits(path, shapes, Against.of(request.weights, "weights"))
+            layers = LayerMasks(path, mask.array, own)
             pairs = []
             for number, pair in enumerate(request.pairs, start=1):
                 pairs.append(measured(pair, layers))

@@ -26,7 +26,7 @@ from pai_cli.ranking.accuracy import Taken, matched, read_runs
 from pai_cli.ranking.columns import is_layer_density
 from pai_cli.ranking.controls import chosen_controls
 from pai_cli.ranking.entrants import accurate, available, measured, scores_to_correlate
-from pai_cli.ranking.expression import metric_score, needs_network, needs_pairs, needs_paths, score_of
+from pai_cli.ranking.expression import metric_score, needs_network, needs_pairs, needs_paths, score_of, words_in
 from pai_cli.ranking.metric_table import ACCURACY, Reading, metric_table
 from pai_cli.ranking.results import as_named, numbers_in, standard
 from pai_cli.spectral.catalogue import PATHS, RANKED
@@ -100,7 +100,7 @@ def _listed(masks: Any) -> list[Any]:
 def _from_table(asked: Asked, pictures: RankPictures | None) -> Entered:
     rows = rows_of(asked.table, "table")
     if asked.accuracy is None:
-        rows = as_named(rows, asked.named, note, f"{asked.by} {_text(asked.metrics)}")
+        rows = as_named(rows, asked.named, note, _asked_for(asked))
     entrants = metric_table(rows, Reading(asked.rules, _names(asked.group_by), _names(asked.controls)), note)
     if asked.accuracy is not None:
         if ACCURACY in rows.columns:
@@ -286,6 +286,12 @@ def _results(asked: Asked, names: Sequence[str]) -> _Results:
 def _is_named(accuracy: Any) -> bool:
     """Whether accuracies name their masks, so that they are read before any mask is looked for."""
     return is_table(accuracy)
+
+
+def _asked_for(asked: Asked) -> set[str]:
+    """The columns that are asked for by their names, as anything but an accuracy."""
+    given = (asked.metrics, asked.controls, asked.group_by)
+    return {*words_in(asked.by or ""), *(name for some in given for name in _names(some) or ())}
 
 
 def _names(given: str | Iterable[str] | None) -> list[str] | None:

@@ -13,7 +13,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pai_cli.api.ranges import check_numbers
+from pai_cli.api.ranges import check_numbers, plain
 from pai_cli.compute.device import ON_TORCH, device_name, resolve
 from pai_cli.errors import CheckpointError, DensityError, DeviceError, ParameterError, UsageError
 from pai_cli.files.messages import some_names
@@ -278,7 +278,8 @@ def _given_densities(given: Any) -> Amount:
     from pai_cli.files.densities import checked_densities, read_densities
 
     if isinstance(given, Mapping):
-        return Amount(None, None, checked_densities(given.items()), "densities")
+        pairs = ((name, plain(density)) for name, density in given.items())
+        return Amount(None, None, checked_densities(pairs), "densities")
     path = path_of(given)
     return Amount(None, None, read_densities(path), path.name.split(".")[0])
 

@@ -226,7 +226,8 @@ class Mask(Mapping[str, "NDArray[np.bool_]"]):
         from pai_cli.training.applied import apply_masks
         from pai_cli.training.fitting import names_in
 
-        masks = spread(dict(self), self.metadata, names_in(model))
+        own = dict(self)
+        masks = spread(own, self.metadata, names_in(model, own))
         applied = apply_masks(model, masks, optimizer, parametrize=parametrize)
         if told := applied.count.of_network():
             warn(f"{self.path or IN_MEMORY}: does not name every layer of the model: {told}")

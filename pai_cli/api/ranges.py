@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 from numbers import Integral, Rational, Real
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from pai_cli.errors import UsageError
 from pai_cli.spectral.parameters import shown
@@ -20,12 +20,13 @@ def takes_numpy(function: Callable[Given, Result]) -> Callable[Given, Result]:
 
     @wraps(function)
     def taking(*values: Given.args, **named: Given.kwargs) -> Result:
-        return function(*map(_plain, values), **{name: _plain(value) for name, value in named.items()})  # type: ignore[arg-type]
+        return function(*map(plain, values), **{name: plain(value) for name, value in named.items()})
 
     return taking
 
 
-def _plain(value: object) -> object:
+def plain(value: Any) -> Any:
+    """A number as one of Python's; anything else as it is."""
     if isinstance(value, int | float) or not isinstance(value, Real):
         return value
     if isinstance(value, Integral):

@@ -28,11 +28,15 @@ class _Log:
 
     def __call__(self, done: int, total: int, what: str = "") -> None:
         check()
-        milestone = isinstance(what, Milestone)
-        if not milestone and (time.monotonic() - self._said < LOGGED or done >= total):
-            return
+        if isinstance(what, Milestone):
+            self._say(what)
+        elif time.monotonic() - self._said >= LOGGED and done < total:
+            doing = f", {as_line(what)}" if what else ""
+            self._say(f"{self._title}: {int(100 * done / total)}% done{doing}")
+
+    def _say(self, line: str) -> None:
         self._said = time.monotonic()
-        note(what if milestone else f"{self._title}: {done / total:.0%} done{f', {as_line(what)}' if what else ''}")
+        note(line)
 
 
 @contextmanager

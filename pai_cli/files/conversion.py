@@ -13,10 +13,11 @@ from pai_cli.files.foreign.registry import OURS
 from pai_cli.files.foreign.write import Target, Weights, write_folder, write_npz, write_weights
 from pai_cli.files.layer_names import layout_by_name
 from pai_cli.files.masks import MaskFile, MaskToWrite, write_mask
-from pai_cli.files.matching import called_there, spread
+from pai_cli.files.matching import called_there, spread, story_of, told_aliases
 from pai_cli.files.messages import some_names
 from pai_cli.files.opening import ForeignMask, open_as
 from pai_cli.files.provenance import provenance
+from pai_cli.files.whole import Whole, told_whole
 from pai_cli.progress import Progress, silent
 from pai_cli.spectral.layout import Layout
 
@@ -80,10 +81,23 @@ def read_any(
     told = f"names are those of {names.path}: {some_names(renamed)}" if names and renamed else ""
     if isinstance(mask, MaskFile) and mask.is_ours:
         story = {key: value for key, value in mask.metadata.items() if key not in OF_THE_FORMAT}
+        if names and renamed:
+            story |= _told_there(mask.metadata, called, names)
         return Converted(path, OURS, masks, layouts, story, told)
     found = mask.kind if isinstance(mask, ForeignMask) else OURS
     story = {"converted_from": found, "source_sha256": mask.sha256}
     return Converted(path, found, masks, layouts, story, "; ".join(filter(None, (mask.remark, told))))
+
+
+def _told_there(metadata: Mapping[str, str], called: Mapping[str, str], names: Names) -> dict[str, str]:
+    """What a mask file tells of tensors, by the names that those have in the checkpoint. `called`: what its masks have."""
+    one = next(iter(called))
+
+    def there(name: str) -> str:
+        return called.get(name) or called_there([one, name], names.shapes)[name]
+
+    aliases = {there(name): tuple(map(there, others)) for name, others in told_aliases(metadata).items()}
+    return story_of(aliases) | Whole({there(name): reason for name, reason in told_whole(metadata).items()}).story
 
 
 def under_all_names(mask: Converted, checkpoint: Checkpoint) -> tuple[dict[str, np.ndarray], dict[str, Layout]]:

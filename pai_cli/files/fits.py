@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pai_cli.errors import MaskMismatchError
-from pai_cli.files.messages import some_names
+from pai_cli.files.matching import spellings
+from pai_cli.files.messages import all_names, some_names
 from pai_cli.spelling import option
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from pai_cli.files.matching import Weights
 
 Shape = tuple[int, ...]
+
+FEW = 4  # names that a message offers for one
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ def check_fits(source: object, shapes: Mapping[str, Shape], against: Against) ->
     if missing := [name for name in shapes if name not in against.shapes]:
         raise MaskMismatchError(
             f"{source}: masks {some_names(map(repr, missing))}, which {against.called} does not have"
-            f"{_called_there(missing[0], against.shapes)}; {against.remedy}"
+            f"{_called_there(missing[0], shapes, against.shapes)}; {against.remedy}"
         )
     misshapen = [
         f"{name!r} is {times(shape)} here and {times(against.shapes[name])} there"
@@ -54,10 +57,15 @@ def check_fits(source: object, shapes: Mapping[str, Shape], against: Against) ->
         raise MaskMismatchError(f"{source}: does not fit {against.called}: {some_names(misshapen)}; {against.remedy}")
 
 
-def _called_there(name: str, names: Iterable[str]) -> str:
-    """What a parameter may be called there: the one name that ends as it does, or as which it ends."""
-    close = [other for other in names if f".{other}".endswith(f".{name}") or f".{name}".endswith(f".{other}")]
-    return f" (it has {close[0]!r})" if len(close) == 1 else ""
+def _called_there(name: str, masks: Collection[str], there: Iterable[str]) -> str:
+    """What a parameter may be called there, if not too many are: what ends as it does, or as which it ends."""
+    ends = tuple(f".{ending}" for ending in spellings(name))
+    close = [other for other in there if f".{other}" in ends] or [
+        other for other in there if f".{other}".endswith(ends) or f".{name}".endswith(f".{other}")
+    ]
+    if len(close) == 1:
+        return f" (it has {close[0]!r}{', which has a mask of its own' if close[0] in masks else ''})"
+    return f" (it may be any of {all_names(map(repr, close))})" if 0 < len(close) <= FEW else ""
 
 
 def check_complete(source: object, names: Iterable[str], against: Against) -> None:

@@ -7,10 +7,9 @@ here or there.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,10 +19,13 @@ from pai_cli.files.stored_names import ORIGINAL
 if TYPE_CHECKING:
     import numpy as np
 
+    from pai_cli.files.masks import Mask
     from pai_cli.files.tensors import Span
 
 KEY = "aliases"
 """The mask file's metadata: a JSON object from names of masks to the other names of their parameters."""
+
+WEIGHT = ".weight"
 
 Aliases = Mapping[str, tuple[str, ...]]
 
@@ -73,28 +75,54 @@ def located(names: Iterable[str], there: Collection[str], *several: Aliases) -> 
 
     `several`: the other names of tensors, as a mask or a checkpoint tells them. What torch.nn.utils.prune calls `x_orig` is
     `x`, and a module's name that of its weight. Where no name is there, but each is behind one prefix, or without one that
-    all have, it is that of a wrapper. A name that is not there at all has none.
+    all have, it is that of a wrapper. A name that is not there at all has none, nor has one that could be of several
+    tensors, behind one prefix or another, or of one that another name is of.
     """
-    together = _groups(several)
-    every = {name: (name, *(one for one in together.get(name, ()) if one != name)) for name in names}
-
-    def found(called: Callable[[str], str]) -> dict[str, tuple[str, ...]]:
-        return {name: tuple(_there(map(called, ones), there)) for name, ones in every.items()}
-
-    as_they_are = found(str)
-    if any(as_they_are.values()) or not every:
+    search = _Search(names, there, _groups(several))
+    as_they_are = search.found(str)
+    if any(as_they_are.values()) or not as_they_are:
         return as_they_are
-    first = next(iter(every))
-    for one in there:
-        for ending in (f".{ending}" for ending in _spellings(first) if one.endswith(f".{ending}")):
-            behind = found(partial(add, one.removesuffix(ending) + "."))
-            if all(behind.values()):
-                return behind
+    first = next(iter(as_they_are))
+    endings = [f".{ending}" for ending in spellings(first)]
+    prefixes = dict.fromkeys(
+        one.removesuffix(ending) + "." for one in there for ending in endings if one.endswith(ending)
+    )
+    behind = [found for prefix in prefixes if (found := search.found(partial(add, prefix), whole=True))]
+    if behind:
+        return behind[0] if len({search.tensors(found) for found in behind}) == 1 else as_they_are
     for at in (place for place, letter in enumerate(first, 1) if letter == "."):
-        within = found(partial(_without, first[:at]))
-        if all(within.values()):
+        if within := search.found(partial(_without, first[:at]), whole=True):
             return within
     return as_they_are
+
+
+class _Search:
+    """Of names, each with the others of its tensor, as which they are `there`."""
+
+    def __init__(self, names: Iterable[str], there: Collection[str], together: Mapping[str, list[str]]):
+        self._every = {name: (name, *(one for one in together.get(name, ()) if one != name)) for name in names}
+        self._there, self._together = there, together
+
+    def found(self, called: Callable[[str], str], *, whole: bool = False) -> dict[str, tuple[str, ...]]:
+        """Each as it is `called`; `whole`: {} where one is not there."""
+        found: dict[str, tuple[str, ...]] = {}
+        for name, ones in self._every.items():
+            found[name] = _there([one for one in map(called, ones) if one], self._there)
+            if whole and not found[name]:
+                return {}
+        of = {called(name): self._tensor(name) for name in found}
+        for name, ones in found.items():
+            for one in ones:
+                if of.setdefault(one, self._tensor(name)) != self._tensor(name):
+                    found[name] = ()
+        return found if not whole or all(found.values()) else {}
+
+    def tensors(self, found: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+        """The tensors that were found, each by the first of its names."""
+        return tuple(self._tensor(ones[0]) for ones in found.values())
+
+    def _tensor(self, name: str) -> str:
+        return self._together.get(name, [name])[0]
 
 
 def _without(prefix: str, name: str) -> str:
@@ -102,16 +130,23 @@ def _without(prefix: str, name: str) -> str:
     return name[len(prefix) :] if name.startswith(prefix) else ""
 
 
-def _there(names: Iterable[str], there: Collection[str]) -> Iterator[str]:
-    """Those of the names that are there, each as it is spelled there."""
-    for name in filter(None, names):
-        yield from islice((one for one in _spellings(name) if one in there), 1)
+def _there(names: Sequence[str], there: Collection[str]) -> tuple[str, ...]:
+    """Those of the names that are there, each as it is spelled there; their weights where none is."""
+
+    def found(ending: str) -> tuple[str, ...]:
+        every = ([one for one in _halves(name + ending) if one in there] for name in names)
+        return tuple(ones[0] for ones in every if ones)
+
+    return found("") or found(WEIGHT)
 
 
-def _spellings(name: str) -> tuple[str, ...]:
-    """The name; with, or without, what torch.nn.utils.prune adds; and where it is a module's, its weight's."""
-    other = name.removesuffix(ORIGINAL) if name.endswith(ORIGINAL) else name + ORIGINAL
-    return name, other, f"{name}.weight", f"{name}.weight{ORIGINAL}"
+def spellings(name: str) -> tuple[str, ...]:
+    """The name with, and without, what torch.nn.utils.prune adds; and where it is a module's, its weight's."""
+    return *_halves(name), *_halves(name + WEIGHT)
+
+
+def _halves(name: str) -> tuple[str, str]:
+    return name, name.removesuffix(ORIGINAL) if name.endswith(ORIGINAL) else name + ORIGINAL
 
 
 def _groups(several: Iterable[Aliases]) -> dict[str, list[str]]:
@@ -182,3 +217,8 @@ def spread(
     """Masks under every name that their parameters have there; under its own where a parameter is not there at all."""
     found = located(masks, there, told_aliases(metadata), *aliases)
     return {name: masks[own] for own in masks for name in (found[own] or (own,))}
+
+
+def names_of(mask: Mask, weights: Weights) -> dict[str, str]:
+    """What a mask calls its parameters, by each of their names in the checkpoint; its own where one is not there at all."""
+    return spread({name: name for name in mask.names}, mask.metadata, weights.shapes, weights.aliases)

@@ -13,6 +13,7 @@ from pai_cli.files.edge_lists import read_edge_list
 from pai_cli.files.fits import Against, check_fits
 from pai_cli.files.layer_names import told_assumed
 from pai_cli.files.masks import Mask, unknown_layouts
+from pai_cli.files.matching import names_of
 from pai_cli.files.numbered import Names
 from pai_cli.files.opening import open_mask
 from pai_cli.mining.collection import Collection
@@ -95,15 +96,17 @@ def mask_collection(
 def _followed(mask: Mask, source: NetworkSource) -> Wiring:
     checkpoint = source.weights
     assert checkpoint is not None
-    check_fits(mask.path, mask.shapes, Against.of(checkpoint, "weights"))
     from pai_cli.models.network import load_network
     from pai_cli.models.trace import trace
 
-    network = load_network(checkpoint, source.model, source.input_shape)
+    network = load_network(checkpoint, source.model, source.input_shape)  # which takes wrappers off the names
+    own = names_of(mask, checkpoint)
+    check_fits(mask.path, {there: mask.shapes[name] for there, name in own.items()}, Against.of(checkpoint, "weights"))
     try:
-        wiring = traced_wiring(trace(network.model, network.input_shape))
+        found = traced_wiring(trace(network.model, network.input_shape))
     except TraceError as error:
         raise TraceError(f"{error.text}; {option('level', 'weight')} needs no wiring") from error
+    wiring = found.called({there: name for there, name in own.items() if name not in found.outputs})
     missing = [name for name in matrices(mask) if name not in wiring.outputs]
     if missing:
         raise MaskMismatchError(

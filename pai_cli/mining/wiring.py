@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 Indices = NDArray[np.int64]
 
 BLOCK = re.compile(
-    r"(?P<block>.*\.\d+)\.(?:conv(?P<step>[1-9])|(?P<shortcut>downsample\.0|shortcut\.0|convShortcut))\.weight"
+    r"(?P<block>.*\.\d+)\.(?:conv(?P<step>[1-9])|(?P<shortcut>downsample\.0|shortcut\.0|convShortcut))(?:\.weight)?"
 )
-"""The layers of a residual block, by the names of torchvision and of the CIFAR networks."""
+"""The layers of a residual block, by the names of torchvision and of the CIFAR networks, or of their weights."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +36,10 @@ class Wiring:
 
     outputs: Mapping[str, Indices]
     inputs: Mapping[str, Indices]
+
+    def called(self, own: Mapping[str, str]) -> Wiring:
+        """The same with layers under their `own` names, those that have any."""
+        return Wiring(*({own.get(name, name): at for name, at in ends.items()} for ends in (self.outputs, self.inputs)))
 
 
 @dataclass(frozen=True)

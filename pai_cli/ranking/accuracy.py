@@ -16,7 +16,7 @@ from pai_cli.files.messages import some_names
 from pai_cli.files.rows import Row, Rows, finite, number
 from pai_cli.files.tables import as_cell
 from pai_cli.ranking.grouping import asked_columns
-from pai_cli.ranking.results import method_in, without_sign, words_for
+from pai_cli.ranking.results import method_in, signed, without_sign, words_for
 from pai_cli.ranking.rules import AccuracyRules, AccuracyUnit
 from pai_cli.ranking.scored import ScoredMask
 from pai_cli.spectral.result import Measure
@@ -113,8 +113,9 @@ def accuracies(table: Rows, rules: AccuracyRules, tell: Tell) -> list[tuple[Row,
 
 def _spread(row: Row, scale: float) -> float | None:
     """The standard deviation beside a row's accuracy, which it is of one kind with; None where there is none."""
-    value = finite(without_sign(row.cells.get("accuracy_std", "")))
-    return None if value is None or value < 0 else value / scale
+    cell = row.cells.get("accuracy_std", "")
+    value = finite(without_sign(cell))
+    return None if value is None or value < 0 else value / (100.0 if signed(cell) else scale)
 
 
 def _accuracy(table: Rows, row: Row) -> float | None:
@@ -133,9 +134,9 @@ def _accuracy(table: Rows, row: Row) -> float | None:
 
 
 def _scale(table: Rows, known: Sequence[tuple[Row, float]], rules: AccuracyRules, tell: Tell) -> float:
-    """By what to divide: all are percentages if any is above 1."""
-    above = [row for row, value in known if value > 1]
-    small = [row for row, value in known if 0 < value <= 1]
+    """By what to divide: all are percentages if any is above 1, or has their sign."""
+    above = [row for row, value in known if value > 1 or signed(row.cells["accuracy"])]
+    small = [row for row, value in known if 0 < value <= 1 and not signed(row.cells["accuracy"])]
     if rules.unit is AccuracyUnit.PERCENT:
         return 100.0
     if rules.unit is AccuracyUnit.FRACTION:
@@ -148,7 +149,7 @@ def _scale(table: Rows, known: Sequence[tuple[Row, float]], rules: AccuracyRules
             f"accuracy {small[0].cells['accuracy']} looks like a fraction, and {above[0].cells['accuracy']} on line "
             f"{above[0].line} like a percentage; say {option('accuracy_unit', 'percent')} if it is one",
         )
-    if above:
+    if any(value > 1 for _, value in known):
         tell(f"{table.source}: accuracies above 1: read as percentages")
     return 100.0 if above else 1.0
 

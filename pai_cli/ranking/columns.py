@@ -20,6 +20,9 @@ class Kind(StrEnum):
 
 
 AMOUNTS = (Kind.DENSITY, Kind.SPARSITY, Kind.COMPRESSION)
+SUFFIXES = ("_error", "_layers", "_std")
+"""Of a column that tells of another: its error bound, over how many layers it is a mean, its standard deviation."""
+
 PERCENT = frozenset(("%", "percent", "percentage", "pct"))
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|%")

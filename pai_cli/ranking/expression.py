@@ -40,7 +40,10 @@ MOST_NESTED = 50  # parentheses within parentheses, signs before signs
 Values = Mapping[str, Measure]
 Term = Callable[[Values], Bounded]
 
-_TOKEN = re.compile(r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<name>[^\W\d]\w*)|(?P<sign>[-+*/(),]))")
+_WORD = re.compile(r"[^\W\d]\w*")
+_TOKEN = re.compile(
+    rf"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<name>{_WORD.pattern})|(?P<sign>[-+*/(),]))"
+)
 _FUNCTIONS: dict[str, tuple[Callable[[list[Bounded]], Bounded], int | None]] = {
     "abs": (lambda parts: absolute(parts[0]), 1),
     "sqrt": (lambda parts: root(parts[0]), 1),
@@ -104,6 +107,11 @@ def score_of(text: str, known: Mapping[str, Metric]) -> Score:
     if not reader.used:
         raise CompositeError(f"{option('by', repr(text))}: names no metric, so it is the same for every mask")
     return Score(name, tuple(reader.used), True, term)
+
+
+def words_in(text: str) -> set[str]:
+    """What may be names of metrics in a text for `score_of`: all of it, and its words."""
+    return {text.strip(), *_WORD.findall(text)}
 
 
 def metric_score(name: str | None, *, weights: bool, network: bool) -> Score:

@@ -15,7 +15,7 @@ from pai_cli.errors import TableError
 from pai_cli.files.messages import some_names
 from pai_cli.files.rows import Row, Rows, finite, number
 from pai_cli.ranking.accuracy import Run, Tell, accuracies, trained
-from pai_cli.ranking.columns import is_density_of_layer, is_layer_density, words_of
+from pai_cli.ranking.columns import SUFFIXES, is_density_of_layer, is_layer_density, words_of
 from pai_cli.ranking.controls import chosen_controls
 from pai_cli.ranking.entrants import Entrants
 from pai_cli.ranking.grouping import Grouping, grouping_of, remarks
@@ -34,7 +34,6 @@ OTHER_NUMBERS = frozenset(
 )
 WORDS = ("mask", "outcome", "reason", "note", CONVENTION)  # columns of text that tell no groups
 RESULTS = {"accuracy", "acc", "loss"}  # words of what is known after training
-SUFFIXES = ("_error", "_layers", "_std")
 
 
 @dataclass(frozen=True)

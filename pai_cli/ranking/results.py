@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from pai_cli.errors import ColumnError, TableError
 from pai_cli.files.messages import all_names, some_names
 from pai_cli.files.rows import Row, Rows, finite, number
-from pai_cli.ranking.columns import PERCENT, Kind, kind_of, words_of
+from pai_cli.ranking.columns import PERCENT, SUFFIXES, Kind, kind_of, words_of
 from pai_cli.spelling import option
 
 MASK, ACCURACY, SEED, DATASET = "mask", "accuracy", "seed", "dataset"
@@ -53,9 +53,9 @@ def standard(table: Rows, named: Named, tell: Callable[[str], None]) -> Rows:
     return _renamed(table, {column: name for name, column in found.items()})
 
 
-def as_named(table: Rows, named: Named, tell: Callable[[str], None], by: str = "") -> Rows:
+def as_named(table: Rows, named: Named, tell: Callable[[str], None], elsewhere: Collection[str] = frozenset()) -> Rows:
     """A table of metrics with the columns that were asked for under the names `mask` and `accuracy`; the others stay as they
-    are, but for the one that is most likely the accuracy by its name, and not what masks are ordered `by`.
+    are, but for the one that is most likely the accuracy by its name, and not asked for `elsewhere`, as a metric or a group.
 
     Raises `ColumnError`.
     """
@@ -63,7 +63,7 @@ def as_named(table: Rows, named: Named, tell: Callable[[str], None], by: str = "
     accuracy = named.accuracy
     if accuracy is None and ACCURACY not in table.columns:
         usual = _first(_accuracies(table))
-        if len(usual) == 1 and usual[0] not in by and usual[0] != named.mask and _spells_numbers(table, usual[0]):
+        if len(usual) == 1 and usual[0] not in {*elsewhere, named.mask} and _may_be_accuracies(table, usual[0]):
             accuracy = usual[0]
             tell(f"{table.source}: {ACCURACY} is column {accuracy}; {option('accuracy_column')} names another")
     given = {named.mask: MASK, accuracy: ACCURACY}
@@ -81,6 +81,11 @@ def numbers_in(table: Rows, wanted: Iterable[str]) -> tuple[str, ...]:
         and any(row.cells[name] for row in table.rows)
         and all(finite(row.cells[name]) is not None for row in table.rows if row.cells[name])
     )
+
+
+def signed(cell: str) -> bool:
+    """Whether a cell has a percent sign."""
+    return cell.endswith("%")
 
 
 def without_sign(cell: str) -> str:
@@ -116,10 +121,10 @@ def _usual(table: Rows, what: str, places: dict[str, int], parameter: str) -> st
     raise TableError(f"{table.source}: {told}")
 
 
-def _spells_numbers(table: Rows, column: str) -> bool:
-    """Whether all that a column has are numbers, percent signs aside."""
-    cells = [row.cells[column] for row in table.rows if row.cells[column]]
-    return bool(cells) and all(number(without_sign(cell)) is not None for cell in cells)
+def _may_be_accuracies(table: Rows, column: str) -> bool:
+    """Whether all that a column has are numbers of 0 to 100, percent signs aside, or NaN."""
+    numbers = [number(without_sign(row.cells[column])) for row in table.rows if row.cells[column]]
+    return bool(numbers) and all(one is not None and not (one < 0 or one > 100) for one in numbers)
 
 
 def _first(places: dict[str, int]) -> list[str]:
@@ -173,7 +178,11 @@ def _accuracy_place(column: str) -> int | None:
 
 
 def _renamed(table: Rows, names: dict[str, str]) -> Rows:
-    """The table with columns under other names; one that has such a name already is called after what it was."""
+    """The table with columns, and what stands beside them, under other names; one that has such a name already is called
+    after what it was.
+    """
+    beside = {f"{column}{end}": f"{name}{end}" for column, name in names.items() for end in SUFFIXES if column != name}
+    names = {**{column: name for column, name in beside.items() if column in table.columns}, **names}
     new = {column: names.get(column, column) for column in table.columns}
     for column in table.columns:
         if column not in names and column in names.values():

@@ -16,6 +16,7 @@ from torch.nn.utils import parametrize as parametrizing
 
 from pai_cli.errors import MaskMismatchError
 from pai_cli.files.fits import Against, Count, check_fits, without_twins
+from pai_cli.files.matching import spread
 from pai_cli.models.layers import prunable_layers
 from pai_cli.models.spectral_norms import refuse_emptied
 from pai_cli.pruning.base import Masks
@@ -146,7 +147,7 @@ class AppliedMasks:
         """
         shapes = {name: tuple(self._weights[first].parameter.shape) for name, first in self._names.items()}
         remedy = "give masks of the parameters that apply was given"
-        masks = dict(masks)
+        masks = spread(dict(masks), {}, self._names)
         for name, mask in masks.items():
             check_bool(name, mask)
         against = Against("the mask that was applied", shapes, remedy)

@@ -27,9 +27,9 @@ def unwrapped(model: nn.Module, masks: Masks) -> nn.Module:
     return next((one for one in every if masks.keys() <= _names(one)), every[-1])
 
 
-def names_in(model: nn.Module) -> set[str]:
-    """The names of all parameters, of the model and of each that it wraps."""
-    return {name for one in _wrapped(model) for name in _names(one)}
+def names_in(model: nn.Module, masks: Masks) -> set[str]:
+    """The names of all parameters of the model, or of one that it wraps: see `unwrapped`."""
+    return _names(unwrapped(model, masks))
 
 
 def _names(model: nn.Module) -> set[str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pai_cli.errors import MaskError
 from pai_cli.files.fits import Against, check_complete
 from pai_cli.files.foreign.base import NAMES_FROM, Content, Masks, Names, Stored
+from pai_cli.files.matching import called_there
 from pai_cli.files.messages import some_names
 from pai_cli.files.tensors import finite
 from pai_cli.spelling import option
@@ -65,9 +66,11 @@ def masks(content: Content, names: Names | None) -> Masks:
     """
     weights = _weights(content)
     if names is not None:
-        wanted = names.prunable
+        called = called_there(names.prunable, weights)
+        wanted = tuple(called.values())
         remedy = f"{option(NAMES_FROM)} takes the checkpoint that was pruned"
-        check_complete(content.path, weights, Against(str(names.path), names.weights, remedy))
+        there = [name for name, here in called.items() if here in weights]
+        check_complete(content.path, there, Against(str(names.path), names.weights, remedy))
     elif content.layouts:
         wanted = tuple(name for name in content.layouts if name in weights)
     else:
