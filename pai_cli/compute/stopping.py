@@ -151,7 +151,7 @@ def status(error: KeyboardInterrupt) -> int:
 
 
 def status_of_last() -> int:
-    """The exit status of a process that the last signal which raised ends, where a library says of each that it was Ctrl-C."""
+    """The exit status after the last signal that raised, where a library takes each for Ctrl-C."""
     return 128 + _signals.number
 
 
