@@ -462,3 +462,23 @@ def test_a_mask_shows_what_is_left_whole() -> None:
     assert repr(mask) == "<Mask of 1 layers, 18 of 36 weights kept, density 0.5, 1 tensor left whole>"
     assert "left whole" not in repr(pai.prune(network[1], "magnitude", density=0.5))
     assert "array" not in repr(mask.summary)
+
+
+class Loose(nn.Module):
+    """Weights in plain lists and dicts, of which those of `heads` are parts of the network too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 3)
+        self.heads = [self.fc, nn.ReLU()]
+        self._teacher = [nn.Linear(4, 3)]
+        self.inner = nn.Module()
+        self.inner.blocks = {"a": nn.Linear(4, 4)}
+        self.extra = (nn.Parameter(torch.ones(2, 2)),)
+
+
+def test_weights_that_are_no_part_of_the_network_are_told() -> None:
+    with pytest.warns(
+        pai.PaiWarning, match=r"^the model: extra, inner\.blocks: weights in a plain list or dict, which "
+    ):
+        assert pai.prune(Loose(), "magnitude", density=0.5).names == ("fc.weight",)
