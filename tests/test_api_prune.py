@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, run_pai
+from networks import Returns
 from torch import nn
 
 import pai_cli as pai
@@ -407,3 +408,79 @@ def test_a_search_needs_what_it_needs() -> None:
     for steps in (0, 2.5):
         with pytest.raises(UsageError, match=rf"^steps={steps}: give a whole number of at least 1$"):
             pai.sample(model(), construct="ramanujan", density=0.4, steps=steps)  # type: ignore[arg-type]
+
+
+class Looks(nn.Module):
+    """An embedding before a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(9, 4)
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.table(x).mean(1))
+
+
+class TwoInputs(nn.Module):
+    """The sum of two inputs before a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return self.fc(x + y)
+
+
+ONE_INPUT = "; a network is given one input: wrap it in a module whose forward takes one and makes the others of it"
+WHOLE_NUMBERS = (
+    "; it looks whole numbers up, and inputs are floats here: take a method that needs no input, as magnitude does"
+)
+LOGITS = ", and one floating tensor is needed; give a model= factory whose network returns the logits alone"
+
+
+@pytest.mark.parametrize(
+    ("make", "methods", "told"),
+    [
+        (TwoInputs, ("snip", "grasp", "synflow", "ntk-sap", "px"), ONE_INPUT),
+        (Looks, ("snip", "grasp", "synflow"), WHOLE_NUMBERS),
+        (lambda: Returns(lambda y: (y, y)), ("snip", "grasp", "synflow"), f"the network returns a tuple{LOGITS}"),
+        (lambda: Returns(lambda y: {"logits": y}), ("snip", "grasp"), f"the network returns a dict{LOGITS}"),
+    ],
+)
+def test_what_helps_a_network_that_data_cannot_run_through(make: Any, methods: tuple[str, ...], told: str) -> None:
+    data = np.ones((6, 4)), np.arange(6) % 3
+    for method in methods:
+        given = {"data": data, "per_class": 2} if method in ("snip", "grasp", "px") else {"input_shape": (4,)}
+        with pytest.raises(pai.Error) as error:
+            pai.prune(make(), method, density=0.5, **given)
+        assert str(error.value).endswith(told), method
+
+
+def test_a_mask_shows_what_is_left_whole() -> None:
+    network = nn.Sequential(nn.Embedding(4, 6), nn.Linear(6, 6))
+    mask = pai.prune(network, "magnitude", density=0.5)
+    assert repr(mask) == "<Mask of 1 layers, 18 of 36 weights kept, density 0.5, 1 tensor left whole>"
+    assert "left whole" not in repr(pai.prune(network[1], "magnitude", density=0.5))
+    assert "array" not in repr(mask.summary)
+
+
+class Loose(nn.Module):
+    """Weights in plain lists and dicts, of which those of `heads` are parts of the network too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 3)
+        self.heads = [self.fc, nn.ReLU()]
+        self._teacher = [nn.Linear(4, 3)]
+        self.inner = nn.Module()
+        self.inner.blocks = {"a": nn.Linear(4, 4)}
+        self.extra = (nn.Parameter(torch.ones(2, 2)),)
+
+
+def test_weights_that_are_no_part_of_the_network_are_told() -> None:
+    with pytest.warns(
+        pai.PaiWarning, match=r"^the model: extra, inner\.blocks: weights in a plain list or dict, which "
+    ):
+        assert pai.prune(Loose(), "magnitude", density=0.5).names == ("fc.weight",)

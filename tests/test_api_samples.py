@@ -176,6 +176,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "texts": (lambda: (np.array([["a"]]), [0]), "x: values of type <U1; numbers are needed"),
     "ragged": (lambda: ([[1.0], [1.0, 2.0]], [0, 1]), "x: list is no array of numbers; "),
     "one number each": (lambda: (Y, Y), r"x: shape \(12,\); \(n, C, H, W\), \(n, H, W\) or \(n, F\) is needed"),
+    "several inputs": (lambda: ({"a": X, "b": X}, Y), "x: dict of several inputs; a network is given one: an array"),
     "three": (lambda: (X, Y, X), "a tuple of 3; give a name or a path, a pair"),
     "array": (lambda: X, "of type ndarray; give a name or a path, a pair"),
     "dict": (lambda: {"x": X, "y": Y}, "a dict with 'x', 'y'; give a name or a path"),

@@ -1124,6 +1124,7 @@ FLAT = [
     pytest.param((1, 1, 784), (1, 28, 28), (1, 28, 28), id="flat-to-image"),
     pytest.param((1, 1, 48), (3, 4, 4), (3, 4, 4), id="flat-to-colour"),
     pytest.param((1, 1, 5), (5,), (5,), id="flat"),
+    pytest.param((1, 4, 20), (4, 20), (4, 20), id="signals"),
 ]
 
 

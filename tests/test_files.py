@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -469,3 +470,18 @@ def test_natural_order(names: list[str]) -> None:
 def test_file_order_reads_densities_as_numbers(names: list[str]) -> None:
     shuffled = names[::-1]
     assert sorted(shuffled, key=file_order) == names
+
+
+def test_many_files_that_are_no_masks_are_one_line(folder: Path) -> None:
+    for number in range(8):
+        shutil.copy(folder / "a-checkpoint.safetensors", folder / f"w-{number}.safetensors")
+    paths, notes = found(folder)
+    assert len(paths) == 3
+    assert [note.rpartition("/")[2] for note in notes[:5]] == [
+        f"{name}.safetensors: holds weights, not a mask; left out"
+        for name in ("a-checkpoint", "w-0", "w-1", "w-2", "w-3")
+    ]
+    assert notes[5:] == [
+        f"{folder}: the same of 4 more files: holds weights, not a mask; left out",
+        f"{folder}: notes.txt: not *.safetensors, *.npz, *.pt, *.pth in this folder; left out",
+    ]

@@ -125,6 +125,13 @@ def test_latex_prints_every_text_as_it_is() -> None:
         assert not set(bare) & set('\\{}$&#_%~^<>|`"[*'), text
 
 
+def test_every_negative_number_in_latex_has_a_minus() -> None:
+    """Not a hyphen, also within an interval; a hyphen within a word, and the dash of what is missing, stay."""
+    cells = {"a-1": ["-0.5", "-0.05 (-0.56 to 0.39)", "(0.1 to -2)", "-", "x-1"]}
+    found = [line.removesuffix(" \\\\") for line in paper_lines(Format.LATEX, cells, (), total=False)[5:10]]
+    assert found == ["$-0.5$", "$-$0.05 ($-$0.56 to 0.39)", "(0.1 to $-$2)", "--", "x-1"]
+
+
 def test_a_table_in_latex_has_the_rules_of_booktabs() -> None:
     cells = {"layer": ["a_1", "mean"], "dr": ["-1.5", "2.5e-13"], "ds": ["-", "1,234"]}
     assert paper_lines(Format.LATEX, cells, ["layer"], total=True) == [

@@ -54,11 +54,16 @@ def test_lines_are_numbered_as_an_editor_does(text: str, lines: list[int]) -> No
     assert [row.line for row in rows_of(text).rows] == lines
 
 
+JSON = "looks like JSON; a table is CSV or TSV: save it as one, as DataFrame.to_csv does"
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
         (b"", "is empty; a table begins with a line of column names"),
         (b"mask;accuracy\na;0,5\n", "has semicolons between its cells; save it with commas or tabs"),
+        (b'[{"mask": "a",\n"accuracy": 0.5}]', JSON),
+        (b'{"a": 0.5}', JSON),
         (b"\n \n", "is empty; a table begins with a line of column names"),
         (b"mask,accuracy\n", "has column names but no row"),
         (b"a,a\n1,2\n", "has two columns named 'a'; each needs its own name"),

@@ -117,6 +117,12 @@ def test_a_mask_is_named_by_its_folder() -> None:
     assert found == {"runs/a/mask.pt": [2, 3, 4], "runs/b.pt": [5], "m.pt": [6]}  # a stem before a folder
 
 
+def test_a_mask_is_named_by_a_folder_further_up() -> None:
+    names = ["runs/a/checkpoints/m.pt", "runs/b/checkpoints/m.pt", "runs/a/old/c/m.pt"]
+    found = match(names, "b", "runs/b", "elsewhere/b", "old", "a", "runs")  # the last two have several
+    assert found == {"runs/b/checkpoints/m.pt": [2, 3, 4], "runs/a/old/c/m.pt": [5]}
+
+
 def test_a_folder_of_several_masks_names_none() -> None:
     with pytest.raises(TableError, match=r"line 2: 'a' could be a/1\.pt, a/2\.pt; write the path as it is given"):
         match(["a/1.pt", "a/2.pt"], "a")
@@ -134,6 +140,22 @@ def test_settings_methods_and_numbers_are_taken() -> None:
     assert Taken(["none"]).columns(table) == ()
     with pytest.raises(ColumnError, match="group_by=zzz: no such column"):
         Taken(["zzz"]).columns(table)
+
+
+@pytest.mark.parametrize("column", ["Step", "_step", "epoch", "trainer/global_step"])
+def test_a_trainings_history_is_told(column: str) -> None:
+    told: list[str] = []
+    read_runs(rows_of(f"mask,accuracy,{column}\na,0.5,10\na,0.6,20\nb,0.7,20\n"), AccuracyRules(), told.append)
+    assert told == [
+        f"standard input: rows of one mask differ in column {column}, and their mean counts: where they are steps of one "
+        "training, give its last row alone"
+    ]
+
+
+@pytest.mark.parametrize("table", ["mask,accuracy,step\na,0.5,9\na,0.6,9\n", "mask,accuracy,best_epoch\na,0.5,1\na,0.6,2\n",
+                                   "mask,accuracy,step,seed\na,0.5,8,0\na,0.6,9,1\n"])  # fmt: skip
+def test_runs_of_a_mask_are_no_history(table: str) -> None:
+    read_runs(rows_of(table), AccuracyRules(), pytest.fail)
 
 
 def test_data_sets_part_unless_other_columns_do() -> None:
@@ -220,3 +242,26 @@ def test_a_table_of_metrics_has_columns_that_are_named(pai: Pai, tmp_path: Path)
     found = pai("rank", "--table", table, *words).json()
     assert [one["mask"] for one in found["masks"]] == [f"m{k}" for k in range(8)]
     assert [(one["metric"], one["tau"]) for one in found["correlations"]] == [("dr", 1.0)]
+
+
+def test_columns_of_the_accuracies_beside_a_table_of_metrics(pai: Pai, tmp_path: Path) -> None:
+    """`method` of the table is empty, as of masks that tell none: the accuracies part what is compared, and control it."""
+    metrics, results = tmp_path / "m.csv", tmp_path / "r.csv"
+    metrics.write_text("mask,method,density,dr\n" + "".join(f"m{k},,0.1,{k % 6 + k // 6 * 9}\n" for k in range(12)))
+    rows = (f"m{k},{'ab'[k // 6]},{k * k % 7},0.{40 + 5 * (k % 6) - k // 6 * 20}" for k in range(12))
+    results.write_text("Name,method,hours,test_acc\n" + "\n".join(rows))
+    words = ("rank", "--table", metrics, "--accuracy", results, "--resamples", "100")
+    by_both = pai(*words, "--group-by", "method,density", "--controls", "hours", "--format", "json")
+    assert by_both.status == 0, by_both.err
+    study = by_both.json()
+    assert {one["setting"] for one in study["masks"]} == {"method a", "method b"}
+    assert {(one["metric"], one["tau"], one["controls"]) for one in study["correlations"]} == {("dr", 1.0, "hours")}
+    alone = pai(*words, "--controls", "none", "--format", "json").json()["correlations"]
+    assert all(one["tau"] < 0 for one in alone)  # methods mixed
+    for wrong, told in (
+        ("controls", "no such metric; there are dr"),
+        ("group-by", "no such column; there are mask, method"),
+    ):
+        done = pai(*words, f"--{wrong}", "nope")
+        assert (done.status, done.out) == (2, "")
+        assert f"--{wrong} nope: {told}" in done.said[-1]

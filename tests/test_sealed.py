@@ -31,7 +31,7 @@ from pai_cli.data.arrays import ArrayDataset
 from pai_cli.data.fingerprint import digest_of
 from pai_cli.data.normalise import CIFAR
 from pai_cli.data.registry import open_dataset
-from pai_cli.errors import ClusterError, ResumeError
+from pai_cli.errors import ClusterError, OutputError, ResumeError
 from pai_cli.files.atomic import write_atomically
 from pai_cli.files.checkpoints import open_checkpoint
 from pai_cli.files.journal import SAMPLE, TRAIN, Journal, beside
@@ -795,3 +795,22 @@ def test_no_state_is_on_the_disk_before_its_lines(searched: Journal, monkeypatch
     monkeypatch.setattr(os, "fsync", fsync)
     keep_search(searched, resumed(searched))
     assert synced[-3:] == [".jsonl", "unnamed", ""]
+
+
+def test_of_two_jobs_that_begin_at_once_one_is_refused(tmp_path: Path) -> None:
+    """Both looked at their outputs before either had begun."""
+    first, second = (beside(TRAIN, tmp_path / "t.safetensors", {"seed": seed}) for seed in (0, 1))
+    first.opened(lambda: None, resume=False, force=False)
+    first.keep(save({}), {})
+    before = (tmp_path / "t.jsonl").read_bytes(), first.state_path.read_bytes()
+    with pytest.raises(
+        OutputError, match=r"t\.jsonl: another process has begun a training here; give another name with"
+    ):
+        second.opened(lambda: None, resume=False, force=False)
+    assert before == ((tmp_path / "t.jsonl").read_bytes(), first.state_path.read_bytes())
+    second.opened(lambda: None, resume=False, force=True)
+    assert b'"seed": 1' in (tmp_path / "t.jsonl").read_bytes()
+    assert not first.state_path.exists()
+    (tmp_path / "t.jsonl").write_bytes(b"")  # an empty file is in nobody's way
+    first.opened(lambda: None, resume=False, force=False)
+    assert b'"seed": 0' in (tmp_path / "t.jsonl").read_bytes()

@@ -533,3 +533,24 @@ def test_a_function_that_normalises_by_its_own_input_is_refused(name: str) -> No
         f"synflow: {name} (a function) divides by the size of its own input, so no flow passes it unchanged; give another "
         "method="
     )
+
+
+def test_convolutions_in_three_dimensions() -> None:
+    """Scores of one round are |w| times the gradient of the summed outputs, of absolute weights and an input of ones."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv3d(1, 3, 2, bias=False),
+        nn.ReLU(),
+        nn.Conv3d(3, 2, 2, bias=False),
+        nn.Flatten(),
+        nn.Linear(16, 4, bias=False),
+    ).double()
+    found = prune(wrap(model, 1, 4, 4, 4), PruneRequest(get("synflow"), 0.3, rounds=1)).masks
+    weights = {name: one.detach().abs().requires_grad_() for name, one in model.named_parameters() if one.dim() > 1}
+    hidden = functional.conv3d(torch.ones(1, 1, 4, 4, 4).double(), weights["0.weight"])
+    outputs = functional.linear(functional.conv3d(hidden, weights["2.weight"]).flatten(1), weights["4.weight"])
+    gradients = torch.autograd.grad(outputs.sum(), list(weights.values()))
+    scores = torch.cat([(one * weight).flatten() for one, weight in zip(gradients, weights.values(), strict=True)])
+    cut = scores.sort(descending=True).values[round(0.3 * scores.numel()) - 1]
+    expected = (scores >= cut).detach().numpy()
+    assert np.array_equal(np.concatenate([found[name].ravel() for name in weights]), expected)

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from pai_cli.display.report.ranking import RankPictures
     from pai_cli.files.checkpoints import Checkpoint
     from pai_cli.files.plan import FilePlan
+    from pai_cli.files.rows import Rows
     from pai_cli.ranking.accuracy import Matches, Run
     from pai_cli.ranking.entrants import Entrants
     from pai_cli.ranking.expression import Score
@@ -101,13 +102,19 @@ def _from_table(asked: Asked, pictures: RankPictures | None) -> Entered:
     rows = rows_of(asked.table, "table")
     if asked.accuracy is None:
         rows = as_named(rows, asked.named, note, _asked_for(asked))
-    entrants = metric_table(rows, Reading(asked.rules, _names(asked.group_by), _names(asked.controls)), note)
+    early = asked.group_by is not None or asked.controls is not None
+    beside = _named_rows(asked) if early and asked.accuracy is not None and _is_named(asked.accuracy) else None
+    groups, other_groups = _parted(asked.group_by, rows, beside)
+    controls, other_controls = _parted(asked.controls, rows, beside)
+    entrants = metric_table(rows, Reading(asked.rules, groups or None, controls), note)
     if asked.accuracy is not None:
         if ACCURACY in rows.columns:
             source = asked.table if isinstance(asked.table, str | Path) else rows.source
             raise UsageError(f"{option('accuracy')}: {source} has a column accuracy itself; leave one of them out")
-        found = _results(replace(asked, group_by=None, controls=()), [mask.name for mask in entrants.masks])
-        entrants = found.entrants(entrants)
+        others = replace(asked, group_by=other_groups or None, controls=other_controls)
+        found = _results(others, [mask.name for mask in entrants.masks], beside)
+        added = chosen_controls((*entrants.metrics, *found.numbers), other_controls)
+        entrants = found.entrants(replace(entrants, controls=(*entrants.controls, *added)))
     elif ACCURACY in rows.columns and not entrants.trained and not asked.order:
         source = asked.table if isinstance(asked.table, str | Path) else rows.source
         raise TableError(
@@ -127,6 +134,16 @@ def _from_table(asked: Asked, pictures: RankPictures | None) -> Entered:
     else:
         scores = [by or entrants.default_score()]
     return Entered(asked, entrants, scores, correlating, [], False, pictures)
+
+
+def _parted(given: str | Iterable[str] | None, table: Rows, beside: Rows | None) -> tuple[list[str] | None, list[str]]:
+    """Which of these names are asked of a table of metrics, and which of the accuracies beside it, that alone have them: a
+    column without a value, as `pai analyze` has of masks that tell no method, is none.
+    """
+    names = _names(given)
+    own = {column for column in table.columns if any(row.cells[column] for row in table.rows)}
+    others = [name for name in names or [] if beside and name in beside.columns and name not in own]
+    return names and [name for name in names if name not in others], others
 
 
 def _from_masks(asked: Asked, given: list[Any], plan: FilePlan, pictures: RankPictures | None) -> Entered:
@@ -274,9 +291,14 @@ class _Results:
         return accurate(entrants, self.matches([mask.name for mask in entrants.masks]), self.groups)
 
 
-def _results(asked: Asked, names: Sequence[str]) -> _Results:
-    """The accuracies as they were given. `names`: of the masks, for one number a mask."""
-    rows = standard(accuracy_rows(asked.accuracy, names), asked.named, note)
+def _named_rows(asked: Asked, names: Sequence[str] = ()) -> Rows:
+    """The table of accuracies, its columns as they are known here; see `_results`."""
+    return standard(accuracy_rows(asked.accuracy, names), asked.named, note)
+
+
+def _results(asked: Asked, names: Sequence[str], rows: Rows | None = None) -> _Results:
+    """The accuracies as they were given. `names`: of the masks, for one number a mask; `rows`: where they were read."""
+    rows = rows or _named_rows(asked, names)
     wanted = [name for name in _names(asked.controls) or [] if name not in RANKED]
     taken = Taken(_names(asked.group_by), numbers_in(rows, wanted))
     source = str(asked.accuracy) if isinstance(asked.accuracy, str | Path) else rows.source

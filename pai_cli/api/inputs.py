@@ -140,6 +140,8 @@ def tell_network(source: Checkpoint, network: Network, beside: str = "") -> None
 
 def tell_left(source: Checkpoint, network: Network) -> None:
     """Say what of a checkpoint no layer of its network is, and which layers have several names."""
+    from pai_cli.models.layers import unregistered
+
     if network.aside:
         note(f"{source.path}: counters that the network does not have are set aside: {some_names(network.aside)}")
     if network.aliases:
@@ -147,6 +149,11 @@ def tell_left(source: Checkpoint, network: Network) -> None:
         note(f"{source.path}: {tied}: one tensor, one mask")
     if text := str(network.whole):
         note(f"{source.path}: {text}")
+    if lost := unregistered(network.model):
+        warn(
+            f"{source.path}: {some_names(lost)}: weights in a plain list or dict, which PyTorch takes for no part of the "
+            "network: they are neither counted nor pruned; hold them in an nn.ModuleList, nn.ModuleDict or nn.ParameterList"
+        )
 
 
 def tell_precision(source: Checkpoint, network: Network, what: str) -> None:

@@ -12,6 +12,7 @@ from pai_cli.errors import MaskError
 from pai_cli.files.layer_names import layouts_by_name, told_of_kernels
 from pai_cli.files.provenance import provenance
 from pai_cli.files.stacks import stacked_shapes, whole_stacks
+from pai_cli.files.whole import told_whole
 from pai_cli.spectral.layout import PLAIN, Layout
 from pai_cli.spectral.parameters import shown
 from pai_cli.telling import warn
@@ -138,7 +139,9 @@ class Mask(Mapping[str, "NDArray[np.bool_]"]):
     def __repr__(self) -> str:
         where = "" if self.path is None else f", {str(self.path)!r}"
         kept = f"{self.kept:,} of {self.total:,} weights kept, density {self.density:.6g}"
-        return f"<Mask of {len(self)} layers, {kept}{where}>"
+        many = len(told_whole(self.metadata))
+        whole = f", {many} tensor{'s' * (many > 1)} left whole" if many else ""
+        return f"<Mask of {len(self)} layers, {kept}{whole}{where}>"
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from pai_cli.errors import DataError
@@ -189,6 +190,10 @@ def _array(given: Any, where: str) -> NDArray[Any]:
     """An array of the values; a tensor from wherever it is, of bfloat16 as float32."""
     import numpy as np
 
+    if isinstance(given, Mapping):
+        raise DataError(
+            f"{where}: {type(given).__name__} of several inputs; a network is given one: an array or a tensor"
+        )
     try:
         if hasattr(given, "detach"):
             given = given.detach().cpu()

@@ -62,7 +62,8 @@ def check_classes(dataset: Dataset, outputs: int, where: str) -> None:
 
 
 def batch_for(dataset: Dataset, indices: NDArray[np.int64], input_shape: tuple[int, ...] | None) -> Batch:
-    """These examples as inputs of shape `input_shape` (C, H, W), or (F,) for a network with flat inputs.
+    """These examples as inputs of shape `input_shape` (C, H, W), (F,) for a network with flat inputs, or (C, L) for one of
+    signals.
 
     None leaves them as they are stored, or as the data set has them for such a network. Where height or width differ they
     are resized (bilinear, antialiased); grey becomes three channels by repetition, and three become grey by `LUMA`; flat
@@ -93,6 +94,8 @@ def _image_shape(dataset: Dataset, wanted: tuple[int, ...]) -> tuple[int, int, i
     channels, height, width = dataset.shape
     flat = channels == 1 and height == 1
     if math.prod(wanted) == math.prod(dataset.shape) and (flat or len(wanted) == 1):
+        return dataset.shape
+    if channels == 1 and wanted == (height, width):  # rows of numbers, as of a signal's channels, and no image
         return dataset.shape
     if len(wanted) == 1 and not flat:
         side = math.isqrt(wanted[0] // channels)

@@ -24,6 +24,7 @@ _IN_LATEX = {
     "*": "{*}",
 }
 _LETTERS = re.compile("[" + re.escape("".join(_IN_LATEX)) + "]")
+_MINUS = re.compile(r"(?<![\w-])-(?=[0-9])")  # before a number among others, as an interval's ends are
 MISSING_IN_LATEX = "--"
 
 
@@ -60,7 +61,7 @@ def in_latex(text: str) -> str:
 def _number_in_latex(text: str) -> str:
     found = _NUMBER.fullmatch(text)
     if found is None:
-        return MISSING_IN_LATEX if text == "-" else in_latex(text)
+        return MISSING_IN_LATEX if text == "-" else _MINUS.sub("$-$", in_latex(text))
     mantissa, power = found.groups()
     if power is not None:
         return rf"${mantissa} \times 10^{{{int(power)}}}$"

@@ -85,14 +85,24 @@ class Journal:
         self.settings = json.loads(json.dumps(self.settings))  # as they come back from a file, tuples as lists
         self._chain = Chain([self._first_line()])
 
-    def begin(self) -> None:
-        """Start anew, in the place of a run before it. Raises `OutputError`."""
+    def begin(self, *, force: bool = True) -> None:
+        """Start anew, with `force` in the place of a run before it. Raises `OutputError`, also where another process has
+        begun one here since the outputs were looked at, as two jobs of one minute do.
+        """
+        if not force and self.path is not None and not _is_empty(self.path):
+            try:
+                write_bytes(self.path, self._first_line() + b"\n", force=False)
+            except OutputError as e:
+                if not self.path.exists():
+                    raise
+                told = f"another process has begun a {self.run.noun} here; give another name with {option('output')}"
+                raise OutputError(f"{self.path}: {told}") from e
         self.state_path.unlink(missing_ok=True)
         self._rewrite([self._first_line()])
         self._begun = True
 
-    def opened(self, check: Callable[[], None], *, resume: bool) -> Kept | None:
-        """Begin, or `resume`, which gives what the run goes on from.
+    def opened(self, check: Callable[[], None], *, resume: bool, force: bool = True) -> Kept | None:
+        """Begin, with `force` as `begin` has it, or `resume`, which gives what the run goes on from.
 
         `check` refuses what else the run would write. It comes after what differs from the run that is continued was told,
         for that is why the outputs there are not its own, and before anything is begun. Raises what `resume` and `check`
@@ -101,7 +111,7 @@ class Journal:
         kept = self.resume() if resume else None
         check()
         if not resume:
-            self.begin()
+            self.begin(force=force)
         return kept
 
     def resume(self) -> Kept | None:
@@ -304,6 +314,11 @@ class Journal:
             f"{path}: that {self.run.noun} had {some_names(had, SHOWN)}{';' if differ[1:] else ','} this one has "
             f"{some_names(has, SHOWN)}; give the same, or begin again with {option('force')} instead of {option('resume')}"
         )
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether a file is there that has nothing in it."""
+    return path.exists() and not path.stat().st_size
 
 
 def beside(run: Resumable, out: Path, settings: dict[str, Any]) -> Journal:

@@ -134,12 +134,18 @@ def _unreadable(folder: Path) -> str:
 def _masks_in(folder: Path, note: Note, *, trust: bool) -> list[Path]:
     files = list(files_below(folder, note))
     masks = []
+    times: Counter[str] = Counter()
     for path in (path for path in files if path.suffix in SUFFIXES and not path.is_dir()):
         reason = _left_out(path, trust=trust)
-        if reason:
-            note(f"{path}: {reason}; left out")
-        else:
+        if not reason:
             masks.append(path)
+            continue
+        times[reason] += 1
+        if times[reason] <= SHOWN:
+            note(f"{path}: {reason}; left out")
+    for reason, count in times.items():
+        if more := max(0, count - SHOWN):
+            note(f"{folder}: the same of {more} more file{'s' * (more > 1)}: {reason}; left out")
     if not masks:
         raise MaskError(f"{folder}: no mask (*{', *'.join(SUFFIXES)}) in this folder, nor below it")
     _tell_passed_over(folder, files, note)

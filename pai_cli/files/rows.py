@@ -83,6 +83,8 @@ def _parsed(source: str, stream: TextIO) -> Rows:
         skipped += 1
     else:
         raise TableError(f"{source}: is empty; a table begins with a line of column names")
+    if first.lstrip().startswith(("{", "[")):
+        raise TableError(f"{source}: looks like JSON; a table is CSV or TSV: save it as one, as DataFrame.to_csv does")
     reader = csv.reader(chain([first], lines), dialect="excel-tab" if "\t" in first else "excel", strict=True)
     try:
         columns = tuple(name.strip() for name in next(reader))

@@ -17,7 +17,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from pai_cli.errors import MethodOptionError, ScoreError
 from pai_cli.files.messages import one_line
 from pai_cli.methods.signed_constants import constant_of
-from pai_cli.models.copies import failed_on, one_tensor, remove, repeatable, seeded, with_gradients, working_copy
+from pai_cli.models.copies import (
+    failed_on,
+    one_tensor,
+    remedy_for,
+    remove,
+    repeatable,
+    seeded,
+    with_gradients,
+    working_copy,
+)
 from pai_cli.models.huggingface import refuse_weights_alone
 from pai_cli.models.programs import normalise_by_batch
 from pai_cli.models.spectral_norms import refuse_spectral_norms
@@ -146,9 +155,8 @@ class Kernel:
             with seeded(self.context.device, self.context.seed):
                 outputs = model(inputs.clone())
         except Exception as error:
-            raise MethodOptionError(
-                f"{method}: {failed_on(inputs, error)}; give the shape of one input with {option('input_shape')}"
-            ) from error
+            remedy = remedy_for(error, f"give the shape of one input with {option('input_shape')}")
+            raise MethodOptionError(f"{method}: {failed_on(inputs, error)}; {remedy}") from error
         return one_tensor(outputs, method)
 
     def _add_slopes(self, size: torch.Tensor, totals: Tensors) -> None:

@@ -17,6 +17,7 @@ from pai_cli.models.copies import (
     ONE_TYPE,
     failed_on,
     one_tensor,
+    remedy_for,
     remove,
     repeatable,
     seeded,
@@ -102,9 +103,8 @@ class Paths:
                 failure = f"{self.context.method}: {failed_on(inputs, error)}"
                 if takes_float32_alone(self.ones, x):
                     raise ScoreError(f"{failure} in float64; {ONE_TYPE}") from error
-                raise MethodOptionError(
-                    f"{failure}; give the shape of one input with {option('input_shape')}"
-                ) from error
+                remedy = remedy_for(error, f"give the shape of one input with {option('input_shape')}")
+                raise MethodOptionError(f"{failure}; {remedy}") from error
             yield outputs
 
     def _woken(self, squares: torch.Tensor, gates: Gates) -> torch.Tensor:

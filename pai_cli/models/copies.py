@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -106,6 +107,18 @@ def takes_float32_alone(model: nn.Module, inputs: torch.Tensor) -> bool:
 def failed_on(inputs: torch.Tensor, error: Exception) -> str:
     """What to say where a network raises this of a batch."""
     return f"the network failed on a batch of shape {','.join(map(str, inputs.shape))} ({one_line(error)})"
+
+
+def remedy_for(error: Exception, usual: str) -> str:
+    """What helps a network that raises this of the one input that it is given; `usual`, where nothing else is known."""
+    told = str(error)
+    if isinstance(error, TypeError) and re.search(r"missing \d+ required (positional|keyword)", told):
+        return "a network is given one input: wrap it in a module whose forward takes one and makes the others of it"
+    if (
+        "'indices' to have one of the following scalar types" in told
+    ):  # what an embedding says of numbers that are floats
+        return "it looks whole numbers up, and inputs are floats here: take a method that needs no input, as magnitude does"
+    return usual
 
 
 @contextmanager

@@ -50,6 +50,25 @@ def prunable_layers(model: nn.Module) -> tuple[PrunableLayer, ...]:
     return tuple(layers)
 
 
+def unregistered(model: nn.Module) -> list[str]:
+    """Attributes that hold modules with weights, or parameters, in a plain list, tuple or dict: PyTorch takes these for no
+    parts of the network. A private one is left alone, as it is how a teacher is kept out on purpose.
+    """
+    known = {id(one) for part in (model.modules(), model.parameters()) for one in part}
+
+    def lost(one: object) -> bool:
+        weights = isinstance(one, nn.Parameter) or (isinstance(one, nn.Module) and any(True for _ in one.parameters()))
+        return weights and id(one) not in known
+
+    found = []
+    for prefix, module in model.named_modules():
+        for name, value in vars(module).items():
+            held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+            if not name.startswith("_") and any(map(lost, held)):
+                found.append(f"{prefix}.{name}" if prefix else name)
+    return found
+
+
 def _weights_of(module: nn.Module) -> Iterator[tuple[str, nn.Parameter, Layout]]:
     """The prunable weights of one module by their names in it."""
     own = {leaf: one for leaf, one in module._parameters.items() if one is not None}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +17,7 @@ from pai_cli.files.messages import one_line
 from pai_cli.models.copies import (
     ONE_TYPE,
     kind_of,
+    remedy_for,
     remove,
     repeatable,
     seeded,
@@ -155,7 +157,8 @@ class Linearised:
             failure = f"{self._method}: the network failed on {where} ({one_line(error)})"
             if takes_float32_alone(self._model, ones):
                 raise ScoreError(f"{failure}; {ONE_TYPE}") from error
-            raise MethodOptionError(f"{failure}; give the shape it takes with {option('input_shape')}") from error
+            remedy = remedy_for(error, f"give the shape it takes with {option('input_shape')}")
+            raise MethodOptionError(f"{failure}; {remedy}") from error
         if not (isinstance(outputs, torch.Tensor) and outputs.is_floating_point()):
             raise ScoreError(
                 f"{self._method}: the network returns {kind_of(outputs)}, and one floating tensor is needed; "
@@ -164,8 +167,10 @@ class Linearised:
         return outputs
 
     def _reorder(self, memory_format: torch.memory_format) -> None:
-        # Module.to() refuses nothing but changes tensors of four dimensions only, which is what is wanted.
-        self._model.to(memory_format=memory_format)  # type: ignore[call-overload]
+        # Not Module.to(), which fails where a tensor has five dimensions, as the weights of a Conv3d have.
+        for tensor in chain(self._model.parameters(), self._model.buffers()):
+            if tensor.dim() == 4:
+                tensor.data = tensor.data.contiguous(memory_format=memory_format)
 
 
 def _positive_copy(model: nn.Module, device: str, method: str) -> nn.Module:

@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_leaves
 
 from pai_cli.errors import MethodOptionError, TraceError
 from pai_cli.files.messages import one_line
-from pai_cli.models.copies import copied
+from pai_cli.models.copies import copied, remedy_for
 from pai_cli.models.follow import CoarseInputNeeded, Follower, Visit
 from pai_cli.models.huggingface import refuse_weights_alone
 from pai_cli.spelling import option
@@ -159,9 +159,9 @@ def run_followed(follower: Follower, given: torch.Tensor, labels: torch.Tensor, 
         raise TraceError(f"{error.text}; {remedy}") from error
     except Exception as error:
         text = ",".join(map(str, given.shape[1:]))
+        remedy = remedy_for(error, f"give the shape it takes with {option('input_shape')}")
         raise MethodOptionError(
-            f"the network failed on one input of shape {text} ({one_line(error)}); "
-            f"give the shape it takes with {option('input_shape')}"
+            f"the network failed on one input of shape {text} ({one_line(error)}); {remedy}"
         ) from error
     return tensors_in(returned)
 

@@ -103,7 +103,7 @@ class PruneSummary:
 class PruneResult(PruneSummary):
     """Masks in network order, and what is worth knowing of them."""
 
-    masks: Masks
+    masks: Masks = field(repr=False)  # every weight's, which is no line to read
 
 
 def _apart(

@@ -12,7 +12,7 @@ from pai_cli.data.batches import batch_for, check_classes, choose
 from pai_cli.data.registry import open_dataset
 from pai_cli.errors import MethodOptionError
 from pai_cli.models.batch_norms import batch_norms
-from pai_cli.models.copies import failed_on, seeded, working_copy
+from pai_cli.models.copies import failed_on, one_tensor, remedy_for, seeded, working_copy
 from pai_cli.pruning.base import Batches
 from pai_cli.pruning.request import USUAL_PER_CLASS, PruneRequest
 from pai_cli.random import generator_for
@@ -98,6 +98,7 @@ def _outputs(network: Network, examples: torch.Tensor, request: PruneRequest) ->
         try:
             outputs = twin(examples.clone())
         except Exception as error:
-            told = f"{failed_on(examples, error)}; give the shape of one input with {option('input_shape')}"
-            raise MethodOptionError(f"{name}: {told}") from error
-    return int(outputs.shape[-1]) if isinstance(outputs, torch.Tensor) and outputs.dim() == 2 else 0
+            remedy = remedy_for(error, f"give the shape of one input with {option('input_shape')}")
+            raise MethodOptionError(f"{name}: {failed_on(examples, error)}; {remedy}") from error
+    outputs = one_tensor(outputs, name)
+    return int(outputs.shape[-1]) if outputs.dim() == 2 else 0

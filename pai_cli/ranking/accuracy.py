@@ -15,6 +15,7 @@ from pai_cli.errors import TableError
 from pai_cli.files.messages import some_names
 from pai_cli.files.rows import Row, Rows, finite, number
 from pai_cli.files.tables import as_cell
+from pai_cli.ranking.columns import words_of
 from pai_cli.ranking.grouping import asked_columns
 from pai_cli.ranking.results import method_in, signed, without_sign, words_for
 from pai_cli.ranking.rules import AccuracyRules, AccuracyUnit
@@ -23,6 +24,9 @@ from pai_cli.spectral.result import Measure
 from pai_cli.spelling import option
 
 Tell = Callable[[str], None]
+
+STEPS = {"step", "steps", "epoch", "epochs", "iteration", "iterations"}
+"""Words of columns that tell when in a training a row was written."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,23 @@ def read_runs(table: Rows, rules: AccuracyRules, tell: Tell, taken: Taken = Take
             f"{table.source}: a mask's accuracies on different data sets are averaged: {option('group_by')} leaves "
             "dataset out"
         )
+    _tell_steps(table, tell)
     return _once(table, runs, tell)
+
+
+def _tell_steps(table: Rows, tell: Tell) -> None:
+    """Of rows that may be one training's history, as a tracker exports it, their mean is hardly what is meant."""
+    for column in (
+        column for column in table.columns if (words := words_of(column) - {"global", "trainer"}) and words <= STEPS
+    ):
+        seen: dict[tuple[str, ...], set[str]] = defaultdict(set)
+        for row in table.rows:
+            seen[tuple(row.cells.get(name, "") for name in ("mask", "dataset", "seed"))].add(row.cells[column])
+        if any(len(values) > 1 for values in seen.values()):
+            tell(
+                f"{table.source}: rows of one mask differ in column {column}, and their mean counts: where they are steps "
+                "of one training, give its last row alone"
+            )
 
 
 def accuracies(table: Rows, rules: AccuracyRules, tell: Tell) -> list[tuple[Row, float, float | None]]:
@@ -189,16 +209,18 @@ def matched(names: Sequence[str], runs: Sequence[Run], source: str, tell: Tell) 
     """The runs of each mask of `names` that has any, by setting.
 
     A run's mask is named by its path as given, or by that without suffix, its file name or stem where only one mask has
-    it, or by the folder that it is in where that has no other. Raises `TableError` when a name could be two masks, or no
-    mask has a run.
+    it, or by the folder that it is in where that has no other, or one above that has no other below. Raises `TableError`
+    when a name could be two masks, or no mask has a run.
     """
     meanings, folders = _meanings(names), _by_folder(names)
+    above = {short: ones for short, ones in _by_folder(names, above=True).items() if len(ones) == 1}
     found: Matches = {}
     unknown = []
     for run in runs:
         path = PurePath(run.mask)
         meant = meanings.get(as_cell(run.mask)) or meanings.get(as_cell(str(path)))
-        meant = meant or folders.get(as_cell(str(path))) or folders.get(as_cell(path.name), [])
+        meant = meant or folders.get(as_cell(str(path))) or folders.get(as_cell(path.name))
+        meant = meant or above.get(as_cell(str(path))) or above.get(as_cell(path.name), [])
         if len(meant) > 1:
             raise TableError(
                 f"{source}: line {run.line}: {run.mask!r} could be {some_names(meant, 2)}; write the path as it is given"
@@ -256,12 +278,16 @@ def _mean(numbers: Sequence[float | None]) -> Measure:
     return Measure.of(math.fsum(known) / len(known)) if known else Measure.missing("no value in the table")
 
 
-def _by_folder(names: Sequence[str]) -> dict[str, list[str]]:
-    """The masks in the folder that each name, or path, may stand for: a training's folder as a rule holds one mask."""
+def _by_folder(names: Sequence[str], *, above: bool = False) -> dict[str, list[str]]:
+    """The masks in the folder that each name, or path, may stand for: a training's folder as a rule holds one mask.
+
+    `above`: in the folders that those are in, as `run-1` is of `run-1/checkpoints/mask.pt`.
+    """
     found: dict[str, list[str]] = defaultdict(list)
     for name in dict.fromkeys(names):
-        folder = PurePath(name).parent
-        for short in {folder.name, str(folder)} - {"", "."}:
+        parents = PurePath(name).parents
+        folders = parents[1:] if above else parents[:1]
+        for short in {one for folder in folders for one in (folder.name, str(folder))} - {"", "."}:
             found[as_cell(short)].append(name)
     return found
 

@@ -78,7 +78,11 @@ def open_search(
     """
     rows = path or rows_beside(mask)
     journal = Journal(SAMPLE, settings, state_beside(rows, ROWS), rows)
-    kept = journal.opened(lambda: check_output(mask, force=force or (resume and wrote(journal, mask))), resume=resume)
+
+    def check() -> None:
+        check_output(mask, force=force or (resume and wrote(journal, mask)))
+
+    kept = journal.opened(check, resume=resume, force=force)
     state = SearchState()
     if kept is not None:
         with journal.intact():

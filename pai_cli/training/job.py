@@ -144,7 +144,7 @@ class Job:
             self.check_outputs(resume=resume)
             check_log_dir(self.out.log_dir, force=self.out.force or resume)
 
-        kept = journal.opened(check, resume=resume)
+        kept = journal.opened(check, resume=resume, force=self.out.force)
         gone = [path for path in (self.out.weights, self.out.mask) if path is not None and not path.exists()]
         if journal.finished is not None and gone:
             raise ResumeError(

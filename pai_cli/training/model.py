@@ -12,7 +12,7 @@ from torch import fx, nn
 
 from pai_cli.data.batches import check_classes
 from pai_cli.errors import RecipeError, TrainingError
-from pai_cli.models.copies import copied_to, failed_on, kind_of
+from pai_cli.models.copies import copied_to, failed_on, kind_of, remedy_for
 from pai_cli.models.network import Network
 from pai_cli.spelling import option
 from pai_cli.training.examples import Examples, Pair
@@ -105,7 +105,7 @@ REMEDIES = {
 
 def _failed(inputs: torch.Tensor, error: Exception) -> TrainingError:
     found = (remedy for told, remedy in REMEDIES.items() if told in str(error))
-    remedy = next(found, f"give the shape of one input with {option('input_shape')}")
+    remedy = next(found, remedy_for(error, f"give the shape of one input with {option('input_shape')}"))
     return TrainingError(f"{failed_on(inputs, error)}; {remedy}")
 
 

@@ -20,7 +20,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from pai_cli.errors import MethodOptionError, TraceError
 from pai_cli.files.messages import one_line
-from pai_cli.models.copies import copied, one_torch_thread, seeded
+from pai_cli.models.copies import copied, one_torch_thread, remedy_for, seeded
 from pai_cli.models.huggingface import refuse_weights_alone
 from pai_cli.models.layers import PrunableLayer
 from pai_cli.models.operations import KEEP, MOVE, PRODUCTS, REDUCE, RESHAPE, SPATIAL, Operation, Watcher
@@ -127,9 +127,9 @@ def record(model: nn.Module, input_shape: tuple[int, ...], *, weightless: bool =
         raise
     except Exception as error:
         text = ",".join(map(str, input_shape))
+        remedy = remedy_for(error, f"give the shape it takes with {option('input_shape')}")
         raise MethodOptionError(
-            f"the network failed on one input of shape {text} ({one_line(error)}); "
-            f"give the shape it takes with {option('input_shape')}"
+            f"the network failed on one input of shape {text} ({one_line(error)}); {remedy}"
         ) from error
     tape = recorder.tape(leaf for leaf in tree_leaves(returned) if isinstance(leaf, torch.Tensor))
     if not tape.uses:
