@@ -73,19 +73,26 @@ class PaiGroup(TyperGroup):
             _settle_stdout()
             raise typer.Exit(1) from None
         except KeyboardInterrupt as interruption:
-            status = stopping.status(interruption)
-            if first_here():
-                note(stopping.told(interruption))
-            _leave_threads(status)
-            raise typer.Exit(status) from None
+            raise _interrupted(interruption) from None
         except Exception as error:
             if hasattr(error, "exit_code"):  # the command line library's own: wrong usage, exit
                 raise
+            if cause := stopping.behind(error):
+                raise _interrupted(cause) from None
             if ctx.obj.debug:
                 show_traceback()
             fail_line(_one_line(error, ctx.invoked_subcommand))
             _settle_stdout()
             raise typer.Exit(error.status if isinstance(error, PaiError) else 1) from None
+
+
+def _interrupted(interruption: KeyboardInterrupt) -> typer.Exit:
+    """The end of a command that was interrupted, when that is said."""
+    status = stopping.status(interruption)
+    if first_here():
+        note(stopping.told(interruption))
+    _leave_threads(status)
+    return typer.Exit(status)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, SAMPLES, Pai
 
 from pai_cli import __main__ as program
 from pai_cli.compute import stopping
@@ -40,10 +40,8 @@ except KeyboardInterrupt as interruption:
 
 
 CLEARING = """
-import os, signal, sys
+import os, signal, sys, time
 from pai_cli.compute import stopping
-from pai_cli.display.progress import progress_bar
-stopping.LOST = 0.0
 stopping.listen()
 
 class Clearing:
@@ -55,12 +53,11 @@ class Clearing:
         os.kill(os.getpid(), self.number)
 
 Clearing(0)
-Clearing(int(sys.argv[1]))  # the interruption cannot be raised
-print("goes on", file=sys.stderr, flush=True)
-Clearing(0)
 try:
-    with progress_bar("working") as progress:
-        progress(1, 9)
+    Clearing(int(sys.argv[1]))  # the interruption cannot be raised
+    print("goes on", file=sys.stderr, flush=True)
+    Clearing(0)
+    time.sleep(100)
 except KeyboardInterrupt as interruption:
     print(stopping.told(interruption))
 """
@@ -106,6 +103,7 @@ def test_what_a_library_swallows_is_raised_once_more(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers")
 @pytest.mark.parametrize(("number", "told"), [(number, told) for number, _, told in ALL])
 def test_where_it_cannot_be_raised_nothing_is_said_and_it_is_raised_later(number: signal.Signals, told: str) -> None:
     done = subprocess.run(
@@ -117,6 +115,25 @@ def test_where_it_cannot_be_raised_nothing_is_said_and_it_is_raised_later(number
     assert before.startswith("Exception ignored in: ")
     assert before.endswith("ValueError: heard\n")
     assert after == ""
+
+
+@pytest.mark.usefixtures("listening")
+@pytest.mark.parametrize(("number", "status", "told"), ALL)
+def test_what_python_makes_another_error_of_is_an_interruption(
+    number: signal.Signals, status: int, told: str, pai: Pai, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As before Python 3.12 of one that comes while a class is made, in the midst of an import."""
+
+    def make(*_: object, **__: object) -> None:
+        try:
+            os.kill(os.getpid(), number)
+        except KeyboardInterrupt as interruption:
+            raise RuntimeError("Error calling __set_name__") from interruption
+
+    monkeypatch.setattr("pai_cli.api.info.info", make)
+    done = pai("info", SAMPLES / "resnet20.safetensors")
+    assert (done.status, done.said) == (status, [f"pai: {told}"])
+    assert stopping.behind(RuntimeError()) is None
 
 
 @pytest.mark.usefixtures("listening")

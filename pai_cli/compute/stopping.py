@@ -29,6 +29,9 @@ LOST = 1.0
 where they look something up or clear away.
 """
 
+SOON = 0.05
+"""Seconds after which a signal whose exception Python itself could not raise is raised again."""
+
 TERMINATING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 """Those that do not come from Ctrl-C; Windows has no SIGHUP."""
 STOPPING = (signal.SIGINT, *TERMINATING)
@@ -90,11 +93,18 @@ def listen() -> None:
 
 
 def _pass_over(failed: sys.UnraisableHookArgs) -> None:
-    """Say nothing of what Python cannot raise once a signal came, as an interruption in the midst of clearing away: `check`
-    raises it once more, and the person has asked for the end.
+    """Say nothing of what Python cannot raise once a signal came: the person has asked for the end. An interruption that was
+    lost so, as where Python clears away what it imported, is raised again in a moment, also out of a wait for a file.
     """
     if _signals.raised is None:
         sys.__unraisablehook__(failed)
+    elif issubclass(failed.exc_type, KeyboardInterrupt) and hasattr(signal, "setitimer"):
+        signal.signal(signal.SIGALRM, _again)
+        signal.setitimer(signal.ITIMER_REAL, SOON)
+
+
+def _again(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  (what `signal` calls with)
+    _signals.stop(_signals.number)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  (what `signal` calls with)
@@ -148,6 +158,14 @@ def check() -> None:
 def status(error: KeyboardInterrupt) -> int:
     """The exit status of a process that this interruption ends."""
     return 128 + error.number if isinstance(error, Terminated) else INTERRUPTED
+
+
+def behind(error: Exception) -> KeyboardInterrupt | None:
+    """The interruption that an error was made of, as Python does of one in the midst of making a class; None for others."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__cause__
+    return cause
 
 
 def status_of_last() -> int:
